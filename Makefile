@@ -1,0 +1,46 @@
+# The newcomer's commands. `make` alone tells what there is.
+STAGE ?= asr
+PRESET ?= tiny
+DATA ?=
+ARGS ?=
+RUN ?= runs/latest
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install train eval-wer test lint clean
+
+help: ## this text
+	@echo "make train [STAGE=asr|encoder|lm] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.train ## the virtual environment and what training needs
+
+train: $(VENV)/.train ## train a stage, and first the stages it stands on; ends with its score
+	@$(BIN)/python train.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+
+eval-wer: $(VENV)/.train ## word error rate of RUN (default runs/latest), on its own test speech or on DATA
+	@$(BIN)/python evaluate.py wer $(RUN) $(overrides)
+
+test: $(VENV)/.dev ## all tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+lint: $(VENV)/.dev ## style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean: ## remove the virtual environment; runs stay
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.train: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tts]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[tts,dev]'
+	@touch $@ $(VENV)/.train

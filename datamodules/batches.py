@@ -1,0 +1,167 @@
+"""Utterances to batches, each a pure function of (seed, position), so that a run goes on where it was killed."""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from datamodules.augment import augment
+from datamodules.corpus import Corpus, UnusableAudio, Utterance
+from duplexmamba.config import AugmentConfig
+from duplexmamba.padded import Padded
+
+WINDOW = 512
+"""Stream positions among which utterances of like length are put together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechBatch:
+    """What a stage sees of speech."""
+
+    samples: Padded
+    """(B, n) float32; each row ends in silence up to a whole language-model token."""
+    texts: list[str]
+    answers: list[str]
+    skipped: list[str]
+    """Why utterances of this batch are missing, one sentence each."""
+
+    def to(self, device: torch.device) -> "SpeechBatch":
+        """The same batch with its samples on `device`."""
+        lengths = self.samples.row_lengths().to(device)
+        return dataclasses.replace(self, samples=Padded(self.samples.values.to(device), lengths))
+
+
+class TrainingStream(Dataset[Utterance | UnusableAudio]):
+    """An endless stream of training utterances drawn from synthetic and recorded speech in a fixed proportion.
+
+    The recorded corpus is gone through in a new order each time round, with new augmentation.
+    """
+
+    def __init__(
+        self, synthetic: Corpus | None, recorded: Corpus | None, synthetic_share: float, seed: int,
+        augment_config: AugmentConfig, rate_hz: int,
+    ):  # fmt: skip
+        self.synthetic, self.recorded, self.seed = synthetic, recorded, seed
+        self.share = synthetic_share if recorded is not None else 1.0
+        self.augment_config, self.rate_hz = augment_config, rate_hz
+
+    def __getitem__(self, position: int) -> Utterance | UnusableAudio:
+        corpus, index = self._locate(position)
+        try:
+            utterance = corpus[index]
+        except UnusableAudio as error:
+            return error
+        if corpus is self.synthetic:
+            return utterance  # made augmented
+        rng = np.random.default_rng([self.seed, position])
+        return dataclasses.replace(
+            utterance, samples=augment(utterance.samples, rng, self.augment_config, self.rate_hz)
+        )
+
+    def duration_s(self, position: int) -> float:
+        corpus, index = self._locate(position)
+        return corpus.duration_s(index)
+
+    def exchange(self, position: int) -> tuple[str, str]:
+        """Text and answer, without sound."""
+        corpus, index = self._locate(position)
+        return corpus.exchange(index)
+
+    def _locate(self, position: int) -> tuple[Corpus, int]:
+        synthetic_before = int(position * self.share)
+        if int((position + 1) * self.share) > synthetic_before:
+            assert self.synthetic is not None
+            return self.synthetic, synthetic_before
+        assert self.recorded is not None
+        round_, place = divmod(position - synthetic_before, len(self.recorded))
+        return self.recorded, int(_order(self.seed, round_, len(self.recorded))[place])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, round_: int, size: int) -> np.ndarray:
+    return np.random.default_rng([seed, round_]).permutation(size)
+
+
+class ScoredSet(Dataset[Utterance | UnusableAudio]):
+    """The utterances of a corpus as they are."""
+
+    def __init__(self, corpus: Corpus):
+        self.corpus = corpus
+
+    def __getitem__(self, index: int) -> Utterance | UnusableAudio:
+        try:
+            return self.corpus[index]
+        except UnusableAudio as error:
+            return error
+
+
+class EndlessBatches(Sampler[list[int]]):
+    """Batches of at most `batch_s` padded seconds: the positions of batch k are the same in every run and process.
+
+    Args:
+        start: batch of this rank to begin with.
+        rank, world: this process takes every `world`-th batch.
+    """
+
+    def __init__(
+        self, stream: TrainingStream, batch_s: float, seed: int, start: int = 0, rank: int = 0, world: int = 1
+    ):
+        self.stream, self.batch_s, self.seed = stream, batch_s, seed
+        self.start, self.rank, self.world = start, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.start * self.world
+        for k, batch in enumerate(self._all()):
+            if k >= first and k % self.world == self.rank:
+                yield batch
+
+    def _all(self) -> Iterator[list[int]]:
+        window = 0
+        while True:
+            positions = range(window * WINDOW, (window + 1) * WINDOW)
+            batches = pack(positions, [self.stream.duration_s(p) for p in positions], self.batch_s)
+            for k in np.random.default_rng([self.seed, window]).permutation(len(batches)):
+                yield batches[k]
+            window += 1
+
+
+class FiniteBatches(Sampler[list[int]]):
+    """Every utterance of a corpus once, the ranks taking turns."""
+
+    def __init__(self, corpus: Corpus, batch_s: float, rank: int = 0, world: int = 1):
+        indices = range(len(corpus))
+        self.batches = pack(indices, [corpus.duration_s(i) for i in indices], batch_s)[rank::world]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def pack(positions: range, durations_s: list[float], batch_s: float) -> list[list[int]]:
+    """Group positions by length so that longest times count stays within `batch_s`; none is left out."""
+    batches: list[list[int]] = [[]]
+    for i in np.argsort(durations_s, kind="stable"):
+        if batches[-1] and durations_s[i] * (len(batches[-1]) + 1) > batch_s:  # ascending: i is the longest so far
+            batches.append([])
+        batches[-1].append(positions[int(i)])
+    return [b for b in batches if b]
+
+
+def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> SpeechBatch:
+    """Pad with silence; rows end on a multiple of `unit_samples`, so that no speech waits for more to come."""
+    good = [i for i in items if isinstance(i, Utterance)]
+    signals = [_completed(torch.from_numpy(i.samples), unit_samples) for i in good]
+    lengths = torch.tensor([len(s) for s in signals], dtype=torch.int64)
+    values = torch.nn.utils.rnn.pad_sequence(signals, batch_first=True) if signals else torch.zeros(0, unit_samples)
+    skipped = [str(i) for i in items if isinstance(i, UnusableAudio)]
+    return SpeechBatch(Padded(values, lengths), [i.text for i in good], [i.answer for i in good], skipped)
+
+
+def _completed(samples: Tensor, unit: int) -> Tensor:
+    return torch.nn.functional.pad(samples, (0, -len(samples) % unit))

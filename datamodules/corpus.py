@@ -1,0 +1,42 @@
+"""What every corpus of speech looks like to the rest of the data road."""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """One spoken sentence."""
+
+    id: str
+    samples: np.ndarray
+    """(n,) float32 in [-1, 1] at the corpus's sample rate."""
+    text: str
+    """What is said, as `normalise` of duplexmamba.tokens leaves it."""
+    answer: str
+    """What the model should reply; empty where the corpus has no answers."""
+    speaker: str
+
+
+class UnusableAudio(Exception):
+    """A file that cannot be trained on. The message names the file and what is wrong with it, in one sentence."""
+
+
+class Corpus(Protocol):
+    """Utterances by index. The same index always gives the same utterance, in any process and order."""
+
+    def __len__(self) -> int: ...
+
+    def duration_s(self, index: int) -> float:
+        """Length in seconds, exact or estimated, without reading audio."""
+        ...
+
+    def exchange(self, index: int) -> tuple[str, str]:
+        """Text and answer, without reading audio."""
+        ...
+
+    def __getitem__(self, index: int) -> Utterance:
+        """Raises UnusableAudio."""
+        ...

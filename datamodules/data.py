@@ -1,0 +1,150 @@
+"""The corpora of a run, and the loaders the stages train and score on."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import lightning as L
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.batches import EndlessBatches, FiniteBatches, ScoredSet, TrainingStream, collate
+from datamodules.corpus import Corpus
+from datamodules.manifest import Survey, check_bad_share, open_corpora
+from datamodules.synthetic import SyntheticSpeech
+from duplexmamba.config import Config
+from duplexmamba.timing import Clock
+
+TOKENIZER_TEXTS = 20_000
+"""Exchanges the byte-level BPE is made from, besides the recorded training transcripts."""
+
+
+class Corpora:
+    """Training stream, validation and test speech of one configuration.
+
+    Raises:
+        ValueError: `data.path` is unusable, or too much of it is.
+    """
+
+    def __init__(self, config: Config):
+        data, rate_hz = config.data, config.features.sample_rate_hz
+        self.survey: Survey | None = None
+        recorded: dict[str, Corpus] = {}
+        if data.path is not None:
+            opened, self.survey = open_corpora(data.path, rate_hz, data.min_s, data.max_s)
+            check_bad_share(self.survey, data.max_bad_share)
+            recorded = {split: corpus for split, corpus in opened.items() if len(corpus)}
+            if missing := {"train", "valid", "test"} - recorded.keys():
+                raise ValueError(
+                    f"data.path={data.path}: no utterance is left for {' and '.join(sorted(missing))}; "
+                    "give more speech, or a manifest whose rows name their split"
+                )
+        synthetic = functools.partial(SyntheticSpeech, seed=config.seed, rate_hz=rate_hz, augment=data.augment)
+        self.stream = TrainingStream(
+            synthetic("train", size=TOKENIZER_TEXTS), recorded.get("train"), data.synthetic_share, config.seed,
+            data.augment, rate_hz,
+        )  # fmt: skip
+        self.valid = _first(recorded.get("valid") or synthetic("valid", size=data.valid_size), data.valid_size)
+        self.test = _first(recorded.get("test") or synthetic("test", size=data.test_size), data.test_size)
+
+    def training_texts(self) -> Iterator[str]:
+        """Texts and answers for a tokenizer: what the training stream says first."""
+        recorded = len(self.stream.recorded) if self.stream.recorded else 0
+        for position in range(max(TOKENIZER_TEXTS, 2 * recorded)):
+            text, answer = self.stream.exchange(position)
+            yield f" {text}"
+            if answer:
+                yield f" {answer}"
+
+
+class FirstOf:
+    """The first `size` utterances of a corpus."""
+
+    def __init__(self, corpus: Corpus, size: int):
+        self.corpus, self.size = corpus, size
+        self.duration_s, self.exchange = corpus.duration_s, corpus.exchange
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int):
+        return self.corpus[index]
+
+
+def _first(corpus: Corpus, size: int) -> Corpus:
+    return corpus if len(corpus) <= size else FirstOf(corpus, size)
+
+
+class Exchanges(Dataset[tuple[str, str]]):
+    """Text and answer of each utterance."""
+
+    def __init__(self, corpus):
+        self.corpus = corpus
+
+    def __getitem__(self, index: int) -> tuple[str, str]:
+        return self.corpus.exchange(index)
+
+
+class StageData(L.LightningDataModule):
+    """Loaders of one stage. Batch k of a run is the same whenever it is asked for; `start_batch` is the first one."""
+
+    def __init__(self, config: Config, corpora: Corpora):
+        super().__init__()
+        self.config, self.corpora, self.start_batch = config, corpora, 0
+
+    def _loader(self, dataset: Dataset, batches: Sampler[list[int]], collate_fn: Callable) -> DataLoader:
+        workers = self.config.data.num_workers
+        prefetch = 8 if workers else None
+        return DataLoader(
+            dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=workers, prefetch_factor=prefetch
+        )
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+class SpeechData(StageData):
+    """Batches of speech."""
+
+    def train_dataloader(self) -> DataLoader:
+        stream, seed, batch_s = self.corpora.stream, self.config.seed, self.config.data.batch_s
+        return self._speech(stream, EndlessBatches(stream, batch_s, seed, self.start_batch, *self._rank()))
+
+    def val_dataloader(self) -> DataLoader:
+        return self._scored(self.corpora.valid)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._scored(self.corpora.test)
+
+    def _scored(self, corpus: Corpus) -> DataLoader:
+        return self._speech(ScoredSet(corpus), FiniteBatches(corpus, self.config.data.batch_s, *self._rank()))
+
+    def _speech(self, dataset: Dataset, batches: Sampler[list[int]]) -> DataLoader:
+        unit = Clock.of(self.config).samples_per_token
+        return self._loader(dataset, batches, functools.partial(collate, unit_samples=unit))
+
+
+class TextData(StageData):
+    """Batches of (text, answer)."""
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world = self._rank()
+        first = self.start_batch * world + rank
+        return self._texts(self.corpora.stream, (self._batch(k) for k in itertools.count(first, world)))
+
+    def val_dataloader(self) -> DataLoader:
+        return self._scored(self.corpora.valid)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._scored(self.corpora.test)
+
+    def _scored(self, corpus: Corpus) -> DataLoader:
+        size, (rank, world) = self.config.data.batch_texts, self._rank()
+        batches = [list(range(i, min(i + size, len(corpus)))) for i in range(0, len(corpus), size)]
+        return self._texts(corpus, batches[rank::world])
+
+    def _batch(self, number: int) -> list[int]:
+        size = self.config.data.batch_texts
+        return list(range(number * size, (number + 1) * size))
+
+    def _texts(self, corpus, batches: Iterable[list[int]]) -> DataLoader:
+        return self._loader(Exchanges(corpus), batches, list)

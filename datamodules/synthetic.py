@@ -1,0 +1,100 @@
+"""The default corpus: the questions and orders of `grammar`, spoken by espeak-ng while training runs.
+
+Utterance `index` is a pure function of (seed, split, index): no file is needed, and any worker makes any utterance,
+bit for bit. No sentence and no voice of validation or test occurs in training.
+"""
+
+import random
+from typing import NamedTuple
+
+import numpy as np
+
+from datamodules.augment import condition, draw_speed, resample
+from datamodules.corpus import Utterance
+from datamodules.espeak import speak
+from datamodules.grammar import Exchange, Split, draw
+from duplexmamba.config import AugmentConfig
+
+ACCENTS = [
+    "gmw/en", "gmw/en-029", "gmw/en-GB-scotland", "gmw/en-GB-x-gbclan", "gmw/en-GB-x-gbcwmd", "gmw/en-GB-x-rp",
+    "gmw/en-US", "gmw/en-US-nyc",
+]  # fmt: skip
+_VARIANTS = {
+    "train": (
+        "Alex Denis Diogo Gene Gene2 Henrique Hugo Jacky Mario Michael Mike Nguyen Reed Storm adam benjamin boris ed "
+        "edward edward2 grandpa iven3 iven4 john klatt2 klatt3 klatt4 klatt5 klatt6 m1 m2 m3 m4 m5 m6 m7 m8 max michel "
+        "miguel pablo pedro quincy sandro",
+        "Annie anika f1 f2 f3 f5 grandma steph steph2 steph3",
+    ),
+    "valid": ("rob robert", "belinda linda"),
+    "test": ("Andy mike2 paul", "Andrea aunty f4"),
+}
+VARIANTS = {split: [names.split() for names in pitches] for split, pitches in _VARIANTS.items()}
+"""Low and high voices of each split, equally often drawn. Whole variants are held out, in every accent, and those that
+are alike (rob and robert, aunty and f4) together. Left out: robots, whispers, echoes, and the voices whose words lie
+nearer to other words of the common voices than to the same ones."""
+RATE_WPM, PITCH, PITCH_RANGE = (130, 210), (25, 75), (30, 70)
+"""Drawn uniformly for every utterance."""
+LETTER_S = 0.0533
+"""Mean seconds a letter (or space) lasts at 175 words a minute, over the training voices."""
+
+
+class _Recipe(NamedTuple):
+    exchange: Exchange
+    voice: str
+    rate_wpm: int
+    pitch: int
+    pitch_range: int
+    sound_seed: int
+
+
+class SyntheticSpeech:
+    """Spoken exchanges without end; see `Corpus`.
+
+    Args:
+        split: which sentences and voices.
+        seed: another seed, another corpus.
+        size: what `len` answers; indices beyond it are as good.
+        rate_hz: of the samples.
+        augment: of every split, but only training changes the speed: the others keep the pace of their speakers.
+
+    Raises:
+        ImportError: espeakng-loader is missing (when the first utterance is asked for).
+    """
+
+    def __init__(self, split: Split, seed: int, size: int, rate_hz: int, augment: AugmentConfig) -> None:
+        self.split, self.seed, self.size, self.rate_hz, self.augment = split, seed, size, rate_hz, augment
+
+    def __len__(self) -> int:
+        return self.size
+
+    def exchange(self, index: int) -> tuple[str, str]:
+        """Text and answer, without speaking."""
+        exchange = self._recipe(index).exchange
+        return exchange.text, exchange.answer
+
+    def duration_s(self, index: int) -> float:
+        """Seconds, estimated from letters and pace: nearly always within a quarter."""
+        recipe = self._recipe(index)
+        return sum(self.augment.pad_s) + LETTER_S * 175 / recipe.rate_wpm * len(recipe.exchange.text)
+
+    def __getitem__(self, index: int) -> Utterance:
+        recipe = self._recipe(index)
+        speech = speak(recipe.exchange.text, recipe.voice, recipe.rate_wpm, recipe.pitch, recipe.pitch_range)
+        rng = np.random.default_rng(recipe.sound_seed)
+        speed = draw_speed(rng, self.augment) if self.split == "train" else 1.0
+        samples = resample(speech.samples, speech.sample_rate_hz * speed, self.rate_hz)
+        samples = condition(samples, rng, self.augment, self.rate_hz)
+        name = f"synthetic-{self.split}-{self.seed}-{index}"
+        return Utterance(name, samples, recipe.exchange.text, recipe.exchange.answer, recipe.voice)
+
+    def _recipe(self, index: int) -> _Recipe:
+        rng = random.Random(f"{self.seed} {self.split} {index}")
+        return _Recipe(
+            exchange=draw(rng, self.split),
+            voice=f"{rng.choice(ACCENTS)}+{rng.choice(rng.choice(VARIANTS[self.split]))}",
+            rate_wpm=rng.randint(*RATE_WPM),
+            pitch=rng.randint(*PITCH),
+            pitch_range=rng.randint(*PITCH_RANGE),
+            sound_seed=rng.getrandbits(64),
+        )

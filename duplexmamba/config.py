@@ -1,0 +1,376 @@
+"""The whole configuration: what each field means, its unit, and how files and `key=value` become one `Config`.
+
+`configs/base.yaml` holds every value; the files named on the command line hold differences; `key=value` comes last:
+
+    python train.py configs/preset/tiny.yaml configs/stage/asr.yaml optim.lr=1e-3
+
+A file may carry a map `stages: {asr: {...}, ...}` of differences that hold for one stage alone; so may the command
+line (`stages.lm.optim.lr=1e-3`), to reach a stage that the asked one stands on.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+STAGES = ("encoder", "lm", "asr")
+OWN_TO_A_STAGE = ("stage", "optim", "trainer", "run", "wandb")
+"""Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
+NOT_PART_OF_THE_RESULT = ("run", "wandb", "data.num_workers", "trainer.progress", "trainer.checkpoint_every_s")
+"""What may differ between two runs that are the same experiment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeaturesConfig:
+    """Log-mel frames."""
+
+    sample_rate_hz: int
+    num_mels: int
+    window_samples: int
+    """Samples seen by one frame; also the length of its Fourier transform."""
+    hop_samples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontendConfig:
+    """Two convolutions of stride 2 in time and mel: four log-mel frames become one encoder frame."""
+
+    channels: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """ConMamba."""
+
+    d_model: int
+    num_layers: int
+    d_ffn: int
+    conv_kernel: int
+    """Encoder frames seen by the depthwise convolution."""
+    d_state: int
+    d_conv: int
+    expand: int
+    context: Literal["full", "carried"]
+    """full: both directions over the whole utterance. carried: causal, state carried from chunk to chunk."""
+    dropout: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectorConfig:
+    """Encoder frames to language-model embeddings."""
+
+    stack: int
+    """Encoder frames concatenated into one embedding."""
+    d_hidden: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LMConfig:
+    """Mamba language model."""
+
+    d_model: int
+    num_layers: int
+    d_state: int
+    d_conv: int
+    expand: int
+    vocab_size: int
+    """Rows of the embedding; at least the tokenizer's size."""
+    pretrained: str | None
+    """Folder or hub name of a `MambaForCausalLM` in the transformers layout; null: trained here by stage lm."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """Text to ids."""
+
+    source: str
+    """`bpe`: byte-level BPE made from the run's own training text; else a folder or hub name for AutoTokenizer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training audio. Ranges are [low, high], drawn uniformly."""
+
+    speeds: list[float]
+    """Factors of speed (and pitch) perturbation, one drawn per utterance."""
+    level_db: list[float]
+    """Loudness (root mean square) in dB relative to full scale."""
+    noise_share: float
+    """Share of utterances that get noise."""
+    snr_db: list[float]
+    """Speech-to-noise ratio where noise is added."""
+    pad_s: list[float]
+    """Seconds of near-silence put before and after each utterance."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Corpora and batches."""
+
+    path: str | None
+    """Your own speech: LibriSpeech-layout folder, JSONL manifest or lhotse manifest; null: synthetic speech alone."""
+    synthetic_share: float
+    """With a path: share of training utterances that are synthetic all the same."""
+    min_s: float
+    max_s: float
+    """Utterances shorter or longer than this (seconds) are skipped and counted."""
+    max_bad_share: float
+    """Share of files that may be skipped as unusable before the run stops."""
+    batch_s: float
+    """Seconds of audio in one batch, padding included."""
+    batch_texts: int
+    """Texts in one batch of stage lm."""
+    valid_size: int
+    test_size: int
+    """Utterances scored in validation and at the end."""
+    num_workers: int
+    """Processes that make or read audio."""
+    augment: AugmentConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+    """What one stage trains, and where the rest comes from."""
+
+    name: Literal["encoder", "lm", "asr"]
+    trained: list[str]
+    """Parts of the model that learn: frontend, encoder, connector, lm; the others are frozen."""
+    init: dict[str, str]
+    """Part -> the stage whose hand-over it starts from; a part not named starts at random (or from lm.pretrained)."""
+    speech_like_text: float
+    """Stage lm: share of texts whose words arrive at the pace of speech, gaps included."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and its schedule."""
+
+    lr: float
+    """Peak learning rate."""
+    betas: list[float]
+    eps: float
+    weight_decay: float
+    warmup_steps: int
+    schedule: Literal["inverse_sqrt", "cosine"]
+    clip: float
+    """Largest norm of the gradient."""
+    label_smoothing: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerConfig:
+    """How long, on what, and what is kept."""
+
+    max_steps: int
+    """Optimiser updates."""
+    accumulate: int
+    """Batches per update."""
+    accelerator: str
+    devices: int
+    precision: Literal["auto", "32-true", "bf16-mixed"]
+    """auto: bf16 where the GPU has it, else float32."""
+    matmul_precision: Literal["highest", "high", "medium"]
+    threads: int
+    """Torch threads per process on CPU; 0 leaves them as they are."""
+    valid_every_steps: int
+    checkpoint_every_s: float
+    """Seconds between the checkpoints from which a killed run goes on."""
+    average_last: int
+    """Checkpoints averaged at hand-over."""
+    average_every_steps: int
+    """Updates between those."""
+    progress: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where a run lies and what makes it repeatable."""
+
+    dir: str
+    """Folder that holds all runs."""
+    id: str | None
+    """Name of the run's folder; null: stage, preset and a fingerprint of the configuration, so that the same command
+    finds the same run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WandbConfig:
+    """Weights & Biases."""
+
+    mode: Literal["auto", "online", "offline", "disabled"]
+    """auto: online with an API key, else offline."""
+    project: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    preset: str
+    seed: int
+    features: FeaturesConfig
+    frontend: FrontendConfig
+    encoder: EncoderConfig
+    connector: ConnectorConfig
+    lm: LMConfig
+    tokenizer: TokenizerConfig
+    data: DataConfig
+    stage: StageConfig
+    optim: OptimConfig
+    trainer: TrainerConfig
+    run: RunConfig
+    wandb: WandbConfig
+
+
+def load_config(args: list[str], stage: str | None = None) -> Config:
+    """YAML paths and `key=value` words -> Config.
+
+    Args:
+        args: paths (merged in order) and dot-list words (merged last).
+        stage: build the configuration of this stage instead of the one named in `args`: its stage file replaces
+            theirs, and of the dot-list only what holds for every stage, or `stages.<stage>.` for it, is kept.
+
+    Raises:
+        ValueError: a file, key or value that does not fit, with what would.
+    """
+    files, words = [a for a in args if "=" not in a], [a for a in args if "=" in a]
+    if stage is not None:
+        files = [f for f in files if Path(f).parent.name != "stage"] + [str(stage_file(stage))]
+        words = [w for w in words if w.split(".")[0] not in OWN_TO_A_STAGE or w.startswith("run.dir=")]
+    layers = [_load_file(f) for f in [str(CONFIGS / "base.yaml"), *files]]
+    overrides = OmegaConf.from_dotlist(words)
+    per_stage = OmegaConf.merge(*[layer.pop("stages", {}) for layer in layers], overrides.pop("stages", {}))
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), *layers)
+        _check_names(per_stage, STAGES, "stage", "stages")
+        merged = OmegaConf.merge(merged, per_stage.get(merged.stage.name, {}), overrides)
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(_explain(error)) from None
+    assert isinstance(config, Config)
+    _check(config)
+    return config
+
+
+def stage_file(stage: str) -> Path:
+    """The file of a stage. Raises ValueError naming the nearest stage."""
+    _check_names([stage], STAGES, "stage", "STAGE")
+    return CONFIGS / "stage" / f"{stage}.yaml"
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested dict, safe in a weights-only checkpoint."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`."""
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
+    assert isinstance(config, Config)
+    return config
+
+
+def override(config: Config, words: list[str]) -> Config:
+    """The configuration with `key=value` words applied. Raises ValueError as `load_config` does."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), to_dict(config), OmegaConf.from_dotlist(words))
+        changed = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ValueError(_explain(error)) from None
+    assert isinstance(changed, Config)
+    _check(changed)
+    return changed
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved configuration as YAML."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+
+
+def fingerprint(config: Config) -> str:
+    """Eight hex digits that are equal for the same experiment, wherever and however fast it runs."""
+    values = to_dict(config)
+    for name in NOT_PART_OF_THE_RESULT:
+        section, _, key = name.rpartition(".")
+        (values[section] if section else values).pop(key)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _load_file(path: str) -> DictConfig:
+    if not Path(path).is_file():
+        near = difflib.get_close_matches(path, map(str, Path(path).parent.glob("*.yaml")), n=1)
+        raise ValueError(f"no configuration file {path!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+    try:
+        loaded = OmegaConf.load(path)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, DictConfig):
+        raise ValueError(f"{path}: a configuration file holds `key: value` pairs, this one holds a list")
+    return loaded
+
+
+def _check_names(given, known, what: str, where: str) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{where}: unknown {what} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+def _explain(error: OmegaConfBaseException) -> str:
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: no value given; set it with {error.full_key}=VALUE or in a YAML file"
+    if (
+        isinstance(error, ConfigKeyError)
+        and error.object_type is not None
+        and dataclasses.is_dataclass(error.object_type)
+    ):
+        known = [f.name for f in dataclasses.fields(error.object_type)]
+        near = difflib.get_close_matches(str(error.key), known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"unknown key {error.full_key!r}.{hint} Known here: {', '.join(known)}."
+    return f"{error.full_key}: {str(error).splitlines()[0]}"
+
+
+def _check(config: Config) -> None:
+    """Mistakes that only two fields together show, and ranges that a type does not hold."""
+    features, data = config.features, config.data
+    if features.window_samples < features.hop_samples:
+        raise ValueError(
+            f"features.window_samples={features.window_samples} is shorter than "
+            f"features.hop_samples={features.hop_samples}: samples would be lost; make the window at least one hop"
+        )
+    if len(config.frontend.channels) != 2 or features.num_mels % 4:
+        raise ValueError(
+            f"frontend.channels={config.frontend.channels} and features.num_mels={features.num_mels}: "
+            "the front end halves the mels twice; give two channel counts and a multiple of 4 mels"
+        )
+    if config.encoder.conv_kernel % 2 == 0:
+        raise ValueError(f"encoder.conv_kernel={config.encoder.conv_kernel}: must be odd to have a centre frame")
+    if not 0 <= data.min_s < data.max_s:
+        raise ValueError(f"data.min_s={data.min_s} and data.max_s={data.max_s}: need 0 <= min_s < max_s")
+    if data.batch_s < data.max_s:
+        raise ValueError(
+            f"data.batch_s={data.batch_s} is less than data.max_s={data.max_s}: the longest utterance would fit no "
+            "batch; raise batch_s or lower max_s"
+        )
+    for name in ("synthetic_share", "max_bad_share"):
+        if not 0 <= getattr(data, name) <= 1:
+            raise ValueError(f"data.{name}={getattr(data, name)}: a share lies between 0 and 1")
+    for name in ("level_db", "snr_db", "pad_s"):
+        pair = getattr(data.augment, name)
+        if len(pair) != 2 or pair[0] > pair[1]:
+            raise ValueError(f"data.augment.{name}={pair}: give [low, high]")
+    for name in ("max_steps", "accumulate", "devices", "valid_every_steps", "average_last", "average_every_steps"):
+        if getattr(config.trainer, name) < 1:
+            raise ValueError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
+    _check_names(config.stage.trained, ("frontend", "encoder", "connector", "lm"), "part", "stage.trained")
+    _check_names(config.stage.init, ("features", "frontend", "encoder", "connector", "lm"), "part", "stage.init")
+    _check_names(config.stage.init.values(), STAGES, "stage", "stage.init")

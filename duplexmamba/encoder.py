@@ -1,0 +1,123 @@
+"""ConMamba: log-mel frames to encoder frames, one for every four.
+
+Glossary: B rows, T frames, M mels, C channels, D model width.
+Source: the published encoder as duplexmamba describes it (arXiv 2502.11123): half-step feed-forward, Mamba, convolution
+module, half-step feed-forward, each with a residual; two convolutions of stride 2 in front.
+"""
+
+import dataclasses
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from duplexmamba.config import EncoderConfig, FrontendConfig
+from duplexmamba.mamba import MambaMixer, MambaState
+from duplexmamba.padded import Carry, Padded, carry
+
+
+class Frontend(nn.Module):
+    """(B, T, M) -> (B, T / 4, D): two causal convolutions, each halving time and mel."""
+
+    def __init__(self, config: FrontendConfig, num_mels: int, d_model: int):
+        super().__init__()
+        first, second = config.channels
+        self.conv1 = nn.Conv2d(1, first, 3, stride=2, padding=(0, 1))
+        self.conv2 = nn.Conv2d(first, second, 3, stride=2, padding=(0, 1))
+        self.linear = nn.Linear(second * num_mels // 4, d_model)
+
+    def forward(self, x: Padded, state: tuple[Carry, Carry] | None = None) -> tuple[Padded, tuple[Carry, Carry]]:
+        """Frames left over from a group of four wait in the state."""
+        past1, past2 = state or (None, None)
+        x, past1 = self._halve(x.with_values(x.values[..., None, :]), self.conv1, past1)
+        x, past2 = self._halve(x, self.conv2, past2)
+        return x.with_values(self.linear(x.values.flatten(2))), (past1, past2)
+
+    def _halve(self, x: Padded, conv: nn.Conv2d, past: Carry | None) -> tuple[Padded, Carry]:
+        window, past = carry(x, past, history=1, hop=2)  # (B, 1 + 2 U, C, M)
+        return window.with_values(F.silu(conv(window.values.transpose(1, 2))).transpose(1, 2)), past
+
+
+class FeedForward(nn.Sequential):
+    """Normalise, widen, narrow."""
+
+    def __init__(self, config: EncoderConfig):
+        d, dropout = config.d_model, config.dropout
+        widen, narrow = nn.Linear(d, config.d_ffn), nn.Linear(config.d_ffn, d)
+        super().__init__(nn.LayerNorm(d), widen, nn.SiLU(), nn.Dropout(dropout), narrow, nn.Dropout(dropout))
+
+
+class ConvModule(nn.Module):
+    """Gated pointwise, depthwise and pointwise convolution; the depthwise one looks back only unless `symmetric`."""
+
+    def __init__(self, config: EncoderConfig, symmetric: bool):
+        super().__init__()
+        d = config.d_model
+        self.symmetric = symmetric
+        self.norm = nn.LayerNorm(d)
+        self.gated = nn.Linear(d, 2 * d)
+        self.conv = nn.Conv1d(d, d, config.conv_kernel, groups=d)
+        self.after = nn.Sequential(nn.LayerNorm(d), nn.SiLU(), nn.Linear(d, d), nn.Dropout(config.dropout))
+
+    def forward(self, x: Padded, state: Carry | None) -> tuple[Tensor, Carry | None]:
+        x = x.with_values(F.glu(self.gated(self.norm(x.values)), -1))
+        history = self.conv.kernel_size[0] - 1
+        if self.symmetric:
+            inside = x.values * x.mask()[..., None]
+            window = F.pad(inside, (0, 0, history // 2, history // 2))
+        else:
+            carried, state = carry(x, state, history)
+            window = carried.values
+        return self.after(self.conv(window.transpose(1, 2)).transpose(1, 2)), state
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockState:
+    """What one block remembers."""
+
+    mamba: MambaState
+    conv: Carry
+
+
+class ConMambaBlock(nn.Module):
+    """(B, T, D) -> (B, T, D)."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        c, both_ways = config, config.context == "full"
+        self.ffn1, self.ffn2 = FeedForward(c), FeedForward(c)
+        self.norm_mixer = nn.LayerNorm(c.d_model)
+        self.mixer = MambaMixer(c.d_model, c.d_state, c.d_conv, c.expand, bidirectional=both_ways)
+        self.dropout = nn.Dropout(c.dropout)
+        self.conv = ConvModule(c, symmetric=both_ways)
+        self.norm = nn.LayerNorm(c.d_model)
+
+    def forward(self, x: Padded, state: BlockState | None = None) -> tuple[Padded, BlockState | None]:
+        h = x.values + self.ffn1(x.values) / 2
+        mixed, mamba = self.mixer(x.with_values(self.norm_mixer(h)), None if state is None else state.mamba)
+        h = h + self.dropout(mixed.values)
+        out, conv = self.conv(x.with_values(h), None if state is None else state.conv)
+        h = h + out
+        h = self.norm(h + self.ffn2(h) / 2)
+        return x.with_values(h), None if conv is None else BlockState(mamba, conv)
+
+
+class ConMambaEncoder(nn.Module):
+    """Encoder frames in, encoder frames out. `carried` is causal and takes chunks; `full` needs the whole utterance."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.context = config.context
+        self.blocks = nn.ModuleList(ConMambaBlock(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.d_model)
+
+    def forward(
+        self, x: Padded, state: tuple[BlockState, ...] | None = None
+    ) -> tuple[Padded, tuple[BlockState, ...] | None]:
+        """(B, T, D) -> (B, T, D). Raises ValueError if a `full` encoder is given a state."""
+        if self.context == "full" and state is not None:
+            raise ValueError("encoder.context=full sees whole utterances and carries no state; use context=carried")
+        x, states = x.not_empty(), []
+        for i, block in enumerate(self.blocks):
+            x, new = block(x, None if state is None else state[i])
+            states.append(new)
+        return x.with_values(self.norm(x.values)), None if self.context == "full" else tuple(states)

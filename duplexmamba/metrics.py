@@ -1,0 +1,21 @@
+"""Scores of strings against strings."""
+
+from collections.abc import Sequence
+
+import jiwer
+
+from duplexmamba.tokens import normalise
+
+
+def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, float]:
+    """Word and character error rate of the whole set, both sides through `normalise`: {"wer", "cer"}.
+
+    Raises:
+        ValueError: no reference holds a word.
+    """
+    pairs = [(normalise(r), normalise(h)) for r, h in zip(references, hypotheses, strict=True)]
+    pairs = [(r, h) for r, h in pairs if r]
+    if not pairs:
+        raise ValueError("no reference transcript holds a word: there is nothing to score against")
+    refs, hyps = [r for r, _ in pairs], [h for _, h in pairs]
+    return {"wer": jiwer.wer(refs, hyps), "cer": jiwer.cer(refs, hyps)}

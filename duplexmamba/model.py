@@ -1,0 +1,107 @@
+"""SpeechLM: samples and tokens to logits, every part with its state.
+
+Glossary: B rows, n samples, S speech embeddings, L tokens, E language-model width, V vocabulary.
+"""
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from duplexmamba.config import Config
+from duplexmamba.connector import StackConnector
+from duplexmamba.encoder import BlockState, ConMambaEncoder, Frontend
+from duplexmamba.features import LogMel
+from duplexmamba.lm import LMState, MambaLM, greedy
+from duplexmamba.padded import Carry, Padded, join, take
+
+PARTS = ("features", "frontend", "encoder", "connector", "lm")
+
+
+@dataclasses.dataclass(frozen=True)
+class EarState:
+    """What the way from samples to encoder frames remembers."""
+
+    features: Carry
+    frontend: tuple[Carry, Carry]
+    encoder: tuple[BlockState, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ListenState:
+    """What the way from samples to speech embeddings remembers."""
+
+    ear: EarState
+    connector: Carry
+
+
+class Ear(nn.Module):
+    """Samples to encoder frames."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.features = LogMel(config.features)
+        self.frontend = Frontend(config.frontend, config.features.num_mels, config.encoder.d_model)
+        self.encoder = ConMambaEncoder(config.encoder)
+
+    def hear(self, samples: Padded, state: EarState | None = None) -> tuple[Padded, EarState]:
+        """(B, n) -> (B, T, D)."""
+        x, features = self.features(samples, None if state is None else state.features)
+        x, frontend = self.frontend(x, None if state is None else state.frontend)
+        x, encoder = self.encoder(x, None if state is None else state.encoder)
+        return x, EarState(features, frontend, encoder)
+
+
+class SpeechLM(Ear):
+    """A language model that hears."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.connector = StackConnector(config.connector, config.encoder.d_model, config.lm.d_model)
+        self.lm = MambaLM(config.lm)
+
+    def listen(self, samples: Padded, state: ListenState | None = None) -> tuple[Padded, ListenState]:
+        """(B, n) -> (B, S, E) speech embeddings."""
+        x, ear = self.hear(samples, None if state is None else state.ear)
+        x, connector = self.connector(x, None if state is None else state.connector)
+        return x, ListenState(ear, connector)
+
+    def read(self, before: Padded, samples: Padded, after: Padded) -> tuple[Padded, LMState]:
+        """Run the language model over text, speech, text.
+
+        Args:
+            before, after: (B, L) ids.
+            samples: (B, n).
+
+        Returns:
+            Hidden states (B, L_after, E) at the ids of `after`, and the state behind each row's last id.
+        """
+        speech, _ = self.listen(samples)
+        parts = [
+            before.with_values(self.lm.embed(before.values)),
+            speech,
+            after.with_values(self.lm.embed(after.values)),
+        ]
+        hidden, state = self.lm(join(parts))
+        start = hidden.row_lengths() - after.row_lengths()
+        return after.with_values(take(hidden.values, start, after.values.shape[1])), state
+
+    @torch.no_grad()
+    def respond(self, before: Padded, samples: Padded, after: Padded, end: int, max_tokens: int) -> list[list[int]]:
+        """Greedy answer ids of each row to what it has read and heard."""
+        hidden, state = self.read(before, samples, after)
+        last = take(hidden.values, after.row_lengths() - 1, 1)[:, 0]
+        return greedy(self.lm, self.lm.logits(last), state, end, max_tokens)
+
+
+def part_of(name: str) -> str:
+    """The part a parameter belongs to: the first word of its dotted name."""
+    return name.split(".", 1)[0]
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters of each part."""
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        counts[part_of(name)] = counts.get(part_of(name), 0) + parameter.numel()
+    return counts

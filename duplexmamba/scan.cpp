@@ -1,0 +1,239 @@
+// Selective scan of Mamba-1 in float32, for the CPU; scan.py builds it and calls it through ctypes.
+//
+//   h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t        y_t = C_t . h_t + D u_t
+//
+// Everything is contiguous with the channels innermost: u, dt, y (batch, length, E); A (N, E); B, C (batch, length, N);
+// D (E); states (batch, N, E). E is a multiple of W.
+//
+// The work is cut so that what is touched again and again stays close:
+//   chunk    CHUNK time steps: its slices of u, dt, y stay in the L2 cache, and the backward pass recomputes from one
+//            stored state per chunk, so memory grows with length / CHUNK;
+//   tile     a few of the N states: their state, decay rates and gradients stay in registers, scratch in the L1 cache;
+//   block    W channels, one vector.
+// Threads share out batch rows x channel groups. No two threads add to the same number, so there are no atomics and the
+// sums have one order: results are bitwise repeatable.
+
+#include <algorithm>
+#include <cstdint>
+
+// The vector must be as wide as the target's registers: GCC 12 takes wider ones apart lane by lane, 14 times slower.
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+
+typedef float V __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+// Load and store through an unaligned type: GCC 12 sends a 32-byte memcpy through the stack.
+typedef float Unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+
+constexpr int W = VECTOR_BYTES / sizeof(float);
+constexpr int TILE = 4;    // fills 16 registers; 8 is no faster with 32, and doubles the scratch
+constexpr int CHUNK = 16;  // the backward scratch, 4 x CHUNK x TILE vectors, is 16 KiB at most
+constexpr float LOG2_E = 1.44269504088896341f;
+constexpr float LN_2 = 0.693147180559945309f;
+
+static inline V load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+static inline void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
+static inline void add_to(float* p, V v) { store(p, load(p) + v); }
+
+static inline float sum(V v) {
+  float s = 0;
+  for (int i = 0; i < W; i++) s += v[i];
+  return s;
+}
+
+// 2^x for x <= 0 to about 1e-7, exactly 1 at 0 (a step with dt = 0 must not touch the state). Needs IEEE order: adding
+// 1.5 * 2^23 rounds x to the integer in the low bits, which -ffast-math would fold away.
+static inline V exp2_nonpositive(V x) {
+  const V magic = V{} + 12582912.0f;
+  // x = max(x, -126): of two numbers that are not positive, the larger has the smaller bits. GCC 12 makes one
+  // instruction of this unsigned minimum (operands in this order), but two of a float maximum: 1.2 times slower.
+  const Bits bits = (Bits)x, lowest = (Bits)(V{} - 126.0f);
+  x = (V)(lowest < bits ? lowest : bits);
+  const V shifted = x + magic;
+  const V f = x - (shifted - magic);  // in [-1/2, 1/2]
+  V p = V{} + 1.535336188319500e-4f;
+  p = p * f + 1.339887440266574e-3f;
+  p = p * f + 9.618437357674640e-3f;
+  p = p * f + 5.550332471162809e-2f;
+  p = p * f + 2.402264791363012e-1f;
+  p = p * f + 6.931472028550421e-1f;
+  p = p * f + 1.0f;
+  return (V)((Bits)p + ((Bits)shifted << 23));  // the integer goes into the exponent field
+}
+
+struct Operands {
+  const float *u, *dt, *A, *B, *C, *D;
+  int64_t batch, length, E, N;
+};
+
+struct Gradients {
+  float *u, *dt;  // (batch, length, E)
+  float *A, *D;   // (batch, N, E) and (batch, E): one part per row, summed by the caller; start at zero
+  float *B, *C;   // (groups, batch, length, N): one part per channel group, summed by the caller
+};
+
+// What one call of a tile function covers: row b, times [t0, t1), channels [e0, e1), states from n0 on.
+// Tile functions take it and the operands by value: through a reference, every store would make them be read again.
+struct Region {
+  int64_t b, group, t0, t1, e0, e1, n0;
+};
+
+// Scratch of backward_tile; dB and dC sum over the channel blocks, lane by lane. The gaps keep the four arrays from the
+// same places of their 4 KiB pages, where a load would wait for an unrelated store.
+template <int M>
+struct Scratch {
+  V decay[CHUNK][M], gap1[3], h[CHUNK + 1][M], gap2[5], dB[CHUNK][M], gap3[7], dC[CHUNK][M];
+};
+
+template <int M>
+static void forward_tile(const Operands x, const Region r, float* state, float* y) {
+  for (int64_t e = r.e0; e < r.e1; e += W) {
+    V h[M], rate[M];
+    for (int m = 0; m < M; m++) {
+      h[m] = load(state + (r.n0 + m) * x.E + e);
+      rate[m] = load(x.A + (r.n0 + m) * x.E + e) * LOG2_E;
+    }
+    for (int64_t t = r.t0; t < r.t1; t++) {
+      const int64_t row = r.b * x.length + t, at = row * x.E + e;
+      const float *B = x.B + row * x.N + r.n0, *C = x.C + row * x.N + r.n0;
+      const V dt = load(x.dt + at), u = load(x.u + at), dtu = dt * u;
+      V out = r.n0 == 0 ? load(x.D + e) * u : load(y + at);
+#pragma GCC unroll 4
+      for (int m = 0; m < M; m++) {
+        h[m] = exp2_nonpositive(dt * rate[m]) * h[m] + dtu * B[m];
+        out += h[m] * C[m];
+      }
+      store(y + at, out);
+    }
+    for (int m = 0; m < M; m++) store(state + (r.n0 + m) * x.E + e, h[m]);
+  }
+}
+
+// `before` is the state at t0; `dstate` holds the gradient of the state after t1 and leaves with that of the one at t0.
+template <int M>
+static void backward_tile(const Operands x, const Region r, const float* dy, const float* before, float* dstate,
+                          const Gradients d) {
+  Scratch<M> s;
+  for (int i = 0; i < CHUNK; i++)
+    for (int m = 0; m < M; m++) s.dB[i][m] = s.dC[i][m] = V{};
+  for (int64_t e = r.e0; e < r.e1; e += W) {
+    V rate[M];
+    for (int m = 0; m < M; m++) {
+      s.h[0][m] = load(before + (r.n0 + m) * x.E + e);
+      rate[m] = load(x.A + (r.n0 + m) * x.E + e) * LOG2_E;
+    }
+    for (int64_t t = r.t0; t < r.t1; t++) {
+      const int64_t row = r.b * x.length + t, at = row * x.E + e, i = t - r.t0;
+      const float* B = x.B + row * x.N + r.n0;
+      const V dt = load(x.dt + at), dtu = dt * load(x.u + at);
+#pragma GCC unroll 4
+      for (int m = 0; m < M; m++) {
+        s.decay[i][m] = exp2_nonpositive(dt * rate[m]);
+        s.h[i + 1][m] = s.decay[i][m] * s.h[i][m] + dtu * B[m];
+      }
+    }
+    V dh[M], dA[M], dD = {};
+    for (int m = 0; m < M; m++) {
+      dh[m] = load(dstate + (r.n0 + m) * x.E + e);
+      dA[m] = V{};
+    }
+    for (int64_t t = r.t1 - 1; t >= r.t0; t--) {
+      const int64_t row = r.b * x.length + t, at = row * x.E + e, i = t - r.t0;
+      const float *B = x.B + row * x.N + r.n0, *C = x.C + row * x.N + r.n0;
+      const V dt = load(x.dt + at), u = load(x.u + at), dyt = load(dy + at), dtu = dt * u;
+      V ddtu = {}, dexponent = {};
+#pragma GCC unroll 4
+      for (int m = 0; m < M; m++) {
+        const V g = dh[m] + dyt * C[m];  // gradient of h_t
+        s.dC[i][m] += dyt * s.h[i + 1][m];
+        s.dB[i][m] += g * dtu;
+        ddtu += g * B[m];
+        dh[m] = g * s.decay[i][m];
+        const V dlog = dh[m] * s.h[i][m];  // gradient of dt_t A
+        dexponent += dlog * rate[m];
+        dA[m] += dlog * dt;
+      }
+      const V du = ddtu * dt, ddt = ddtu * u + dexponent * LN_2;
+      if (r.n0 == 0) {
+        store(d.u + at, du + dyt * load(x.D + e));
+        store(d.dt + at, ddt);
+        dD += dyt * u;
+      } else {
+        add_to(d.u + at, du);
+        add_to(d.dt + at, ddt);
+      }
+    }
+    for (int m = 0; m < M; m++) {
+      store(dstate + (r.n0 + m) * x.E + e, dh[m]);
+      add_to(d.A + (r.b * x.N + r.n0 + m) * x.E + e, dA[m]);
+    }
+    if (r.n0 == 0) add_to(d.D + r.b * x.E + e, dD);
+  }
+  for (int64_t t = r.t0; t < r.t1; t++)
+    for (int m = 0; m < M; m++) {
+      const int64_t at = ((r.group * x.batch + r.b) * x.length + t) * x.N + r.n0 + m;
+      d.B[at] = sum(s.dB[t - r.t0][m]);
+      d.C[at] = sum(s.dC[t - r.t0][m]);
+    }
+}
+
+// The part of a unit's work that does not change with time: its row and its share of the channel blocks.
+static Region region_of(int64_t unit, const Operands& x, int64_t groups) {
+  const int64_t b = unit / groups, group = unit % groups, blocks = x.E / W;
+  return {b, group, 0, 0, blocks * group / groups * W, blocks * (group + 1) / groups * W, 0};
+}
+
+extern "C" {
+
+int scan_width() { return W; }
+int scan_chunk() { return CHUNK; }
+
+// h enters as h_0 and leaves as h_L. checkpoints, (batch, ceil(length / CHUNK), N, E) or null, takes the state before
+// each chunk.
+void scan_forward(const float* u, const float* dt, const float* A, const float* B, const float* C, const float* D,
+                  float* h, float* y, float* checkpoints, int64_t batch, int64_t length, int64_t E, int64_t N,
+                  int64_t groups, int threads) {
+  const Operands x{u, dt, A, B, C, D, batch, length, E, N};
+  const int64_t chunks = (length + CHUNK - 1) / CHUNK;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t unit = 0; unit < batch * groups; unit++) {
+    Region r = region_of(unit, x, groups);
+    float* state = h + r.b * N * E;
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+      r.t0 = chunk * CHUNK, r.t1 = std::min(length, r.t0 + CHUNK);
+      if (checkpoints)
+        for (int64_t n = 0; n < N; n++)
+          std::copy(state + n * E + r.e0, state + n * E + r.e1,
+                    checkpoints + ((r.b * chunks + chunk) * N + n) * E + r.e0);
+      for (r.n0 = 0; r.n0 + TILE <= N; r.n0 += TILE) forward_tile<TILE>(x, r, state, y);
+      for (; r.n0 < N; r.n0++) forward_tile<1>(x, r, state, y);
+    }
+  }
+}
+
+// dh enters as the gradient of h_L and leaves as that of h_0.
+void scan_backward(const float* u, const float* dt, const float* A, const float* B, const float* C, const float* D,
+                   const float* checkpoints, const float* dy, float* dh, float* du, float* ddt, float* dA, float* dB,
+                   float* dC, float* dD, int64_t batch, int64_t length, int64_t E, int64_t N, int64_t groups,
+                   int threads) {
+  const Operands x{u, dt, A, B, C, D, batch, length, E, N};
+  const Gradients d{du, ddt, dA, dD, dB, dC};
+  const int64_t chunks = (length + CHUNK - 1) / CHUNK;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t unit = 0; unit < batch * groups; unit++) {
+    Region r = region_of(unit, x, groups);
+    float* dstate = dh + r.b * N * E;
+    for (int64_t chunk = chunks - 1; chunk >= 0; chunk--) {
+      r.t0 = chunk * CHUNK, r.t1 = std::min(length, r.t0 + CHUNK);
+      const float* before = checkpoints + (r.b * chunks + chunk) * N * E;
+      for (r.n0 = 0; r.n0 + TILE <= N; r.n0 += TILE) backward_tile<TILE>(x, r, dy, before, dstate, d);
+      for (; r.n0 < N; r.n0++) backward_tile<1>(x, r, dy, before, dstate, d);
+    }
+  }
+}
+}

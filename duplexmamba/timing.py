@@ -1,0 +1,28 @@
+"""How samples, frames and language-model tokens divide time, exactly."""
+
+import dataclasses
+
+from duplexmamba.config import Config
+
+SUBSAMPLING = 4
+"""Log-mel frames per encoder frame: two convolutions of stride 2."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """The rates of one model."""
+
+    sample_rate_hz: int
+    samples_per_mel_frame: int
+    samples_per_encoder_frame: int
+    samples_per_token: int
+
+    @classmethod
+    def of(cls, config: Config) -> "Clock":
+        frame = config.features.hop_samples * SUBSAMPLING
+        return cls(config.features.sample_rate_hz, config.features.hop_samples, frame, frame * config.connector.stack)
+
+    @property
+    def token_ms(self) -> float:
+        """Milliseconds of audio behind one speech embedding."""
+        return 1000 * self.samples_per_token / self.sample_rate_hz

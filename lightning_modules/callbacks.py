@@ -1,0 +1,87 @@
+"""Going on after a kill, and showing how far a stage is."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LAST = "last.ckpt"
+
+
+class Resume(L.Callback):
+    """Writes the checkpoint from which the same command goes on: every so many seconds, and on SIGTERM."""
+
+    def __init__(self, path: Path, every_s: float):
+        self.path, self.every_s = path, every_s
+        self._written = time.monotonic()
+        self._between_updates = True
+        self._earlier_s = 0.0
+        self._begun = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training, those before a kill included."""
+        return self._earlier_s + time.monotonic() - self._begun
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"elapsed_s": self.elapsed_s}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._earlier_s = state["elapsed_s"]
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self._between_updates = not trainer.fit_loop.epoch_loop._should_accumulate()
+        due = time.monotonic() - self._written >= self.every_s
+        if self._between_updates and trainer.strategy.broadcast(due):
+            self._write(trainer)
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """In the middle of an update nothing is written: the last checkpoint repeats it from its first batch."""
+        if isinstance(exception, SIGTERMException) and self._between_updates:
+            self._write(trainer)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._written = time.monotonic()
+
+
+class Bar(L.Callback):
+    """One progress bar per stage; where output is no terminal, a line at each validation."""
+
+    def __init__(self, stage: str, max_steps: int):
+        self.stage, self.max_steps = stage, max_steps
+        self.console = Console(stderr=True)
+        self.begun = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[values]}"),
+            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self.task = self.progress.add_task(self.stage, total=self.max_steps, values="", completed=trainer.global_step)
+        self.progress.start()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.progress.update(self.task, completed=trainer.global_step, values=_values(trainer))
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not self.console.is_terminal and not trainer.sanity_checking and trainer.is_global_zero:
+            seconds = time.monotonic() - self.begun
+            line = f"{self.stage}: step {trainer.global_step}/{self.max_steps}  {_values(trainer)}  {seconds:.0f} s"
+            print(line, flush=True)
+
+    def on_train_end(self, *_: Any) -> None:
+        self.progress.stop()
+
+    def on_exception(self, *_: Any) -> None:
+        if hasattr(self, "progress"):
+            self.progress.stop()
+
+
+def _values(trainer: L.Trainer) -> str:
+    shown = {n: v for n, v in trainer.callback_metrics.items() if n not in ("train/lr", "valid/cer")}
+    return "  ".join(f"{name} {float(value):.3f}" for name, value in shown.items())

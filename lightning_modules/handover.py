@@ -1,0 +1,115 @@
+"""What one stage hands to the next: averaged weights, the configuration and the tokenizer in one file."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from duplexmamba.config import Config, from_dict, to_dict
+from duplexmamba.model import part_of
+from duplexmamba.tokens import Tokens
+
+FILE = "handover.pt"
+
+
+@dataclasses.dataclass(frozen=True)
+class HandOver:
+    """A trained stage, whole."""
+
+    config: Config
+    tokens: Tokens | None
+    """None where the stage needs no text ids."""
+    weights: dict[str, Tensor]
+
+    def save(self, path: Path) -> None:
+        """Write in one piece: a reader sees the old file or the new one, never half of one."""
+        json = None if self.tokens is None else self.tokens.to_json()
+        write_atomically({"config": to_dict(self.config), "tokenizer": json, "weights": self.weights}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "HandOver":
+        """Raises ValueError if the file is missing or not a hand-over."""
+        try:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+            tokens = None if stored["tokenizer"] is None else Tokens.from_json(stored["tokenizer"])
+            return cls(from_dict(stored["config"]), tokens, stored["weights"])
+        except FileNotFoundError:
+            message = f"no checkpoint at {path}; train one with `make train`, or name a run that has finished"
+            raise ValueError(message) from None
+        except Exception as error:  # torch, zip, pickle and config errors alike mean an unreadable file
+            message = f"{path} is not a readable checkpoint ({error}); delete it and train that stage again"
+            raise ValueError(message) from error
+
+
+def write_atomically(value: Any, path: Path) -> None:
+    """torch.save that leaves the previous file whole if it cannot finish, even when the power fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(value, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def take_parts(model: nn.Module, given: HandOver, parts: list[str], source: str) -> None:
+    """Copy whole parts of a hand-over into a model.
+
+    Raises:
+        ValueError: a weight is missing, unexpected or of another shape; names the first of each and the remedy.
+    """
+    ours = {n: t for n, t in model.state_dict().items() if part_of(n) in parts}
+    theirs = {n: t for n, t in given.weights.items() if part_of(n) in parts}
+    missing, unexpected = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
+    reshaped = [
+        f"{n} is {tuple(theirs[n].shape)} there and {tuple(ours[n].shape)} here"
+        for n in ours
+        if n in theirs and ours[n].shape != theirs[n].shape
+    ]
+    found = (
+        [f"missing {missing[0]}"] * bool(missing) + [f"unexpected {unexpected[0]}"] * bool(unexpected) + reshaped[:1]
+    )
+    if found:
+        raise ValueError(
+            f"{source} does not fit this configuration ({len(missing)} weights missing, {len(unexpected)} unexpected, "
+            f"{len(reshaped)} of another shape: {'; '.join(found)}); use the configuration it was trained with"
+        )
+    model.load_state_dict(theirs, strict=False)
+
+
+class Average(L.Callback):
+    """Mean of the trained weights over the last `average_last` snapshots, put in place when training ends."""
+
+    def __init__(self, config: Config):
+        c = config.trainer
+        last = range(c.max_steps, 0, -c.average_every_steps)
+        self.steps = set(last[: c.average_last])
+        self.sum: dict[str, Tensor] = {}
+        self.count = 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step not in self.steps or trainer.fit_loop.epoch_loop._should_accumulate():
+            return
+        for name, weight in module.model.named_parameters():
+            if weight.requires_grad:
+                value = weight.detach().to("cpu", torch.float32, copy=True)
+                self.sum[name] = self.sum[name] + value if name in self.sum else value
+        self.count += 1
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        weights = dict(module.model.named_parameters())
+        for name, total in self.sum.items():
+            weights[name].copy_(total / self.count)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": self.sum, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sum, self.count = state["sum"], state["count"]

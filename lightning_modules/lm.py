@@ -1,0 +1,73 @@
+"""Stage lm: the language model learns to transcribe and to answer, with text in the place of speech."""
+
+import torch
+from torch import Tensor, nn
+
+from duplexmamba.config import Config
+from duplexmamba.lm import MambaLM, greedy
+from duplexmamba.losses import IGNORED, token_loss
+from duplexmamba.padded import Padded, take
+from duplexmamba.tokens import ANSWER, SILENCE, TRANSCRIBE, Tokens
+from lightning_modules.stage import StageModule, pad_ids
+
+
+class TextModel(nn.Module):
+    """The language model alone, under the name it has in SpeechLM."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.lm = MambaLM(config.lm)
+
+    def forward(self, ids: Padded) -> Tensor:
+        """(B, L) -> logits (B, L, V)."""
+        hidden, _ = self.lm(ids.with_values(self.lm.embed(ids.values)))
+        return self.lm.logits(hidden.values)
+
+
+class LMStage(StageModule):
+    """Prompt and response as text; the loss is on the response."""
+
+    def model_step(self, batch: list[tuple[str, str]]) -> Tensor:
+        prompts, responses = self._read(batch)
+        rows = [p + r for p, r in zip(prompts, responses, strict=True)]
+        labels = [[IGNORED] * (len(p) - 1) + r for p, r in zip(prompts, responses, strict=True)]
+        logits = self.model(pad_ids([row[:-1] for row in rows], self.device))
+        return token_loss(logits, pad_ids(labels, self.device, IGNORED).values, self.config.optim.label_smoothing)
+
+    def hypotheses(self, batch: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        prompts, responses = self._read(batch)
+        lm, ids = self.model.lm, pad_ids(prompts, self.device)
+        hidden, state = lm(ids.with_values(lm.embed(ids.values)))
+        last = take(hidden.values, ids.row_lengths() - 1, 1)[:, 0]
+        said = greedy(lm, lm.logits(last), state, self.tokens.end, max(map(len, responses)))
+        return [(self.tokens.decode(r), self.tokens.decode(s)) for r, s in zip(responses, said, strict=True)]
+
+    def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
+        return {"exact_match": sum(r == h for r, h in pairs) / len(pairs)}
+
+    def _read(self, batch: list[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
+        """Prompts and responses; half of the items that have an answer ask for it, the rest for a transcript."""
+        prompts, responses = [], []
+        for text, answer in batch:
+            wants_answer = bool(answer) and bool(torch.rand(()) < 0.5)
+            instruction = choose(ANSWER if wants_answer else TRANSCRIBE)
+            words = speech_like(text, self.tokens, self.config.stage.speech_like_text)
+            prompts.append([*self.tokens.before_speech(instruction), *words, *self.tokens.after_speech("response")])
+            responses.append(self.tokens.response(answer if wants_answer else text))
+        return prompts, responses
+
+
+def speech_like(text: str, tokens: Tokens, share: float) -> list[int]:
+    """Ids of the words, and for a `share` of texts silence between them as it comes between embeddings of speech."""
+    if torch.rand(()) >= share:
+        return tokens.words(text)
+    silence = tokens.encode(SILENCE)
+    ids = silence * int(torch.randint(0, 4, ()))
+    for word in text.split():
+        ids += tokens.words(word) + silence * int(torch.multinomial(torch.tensor([0.5, 0.35, 0.15]), 1))
+    return ids + silence * int(torch.randint(0, 4, ()))
+
+
+def choose(options: tuple[str, ...]) -> str:
+    """One of them, by torch's generator."""
+    return options[int(torch.randint(0, len(options), ()))]

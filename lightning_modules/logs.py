@@ -1,0 +1,93 @@
+"""Where numbers go: metrics.jsonl and learning curves in the run's folder, and Weights & Biases."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import wandb
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from duplexmamba.config import Config, to_dict
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+class JsonlLogger(Logger):
+    """One JSON object per line: {"step": ..., name: value, ...}."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return "jsonl"
+
+    @property
+    def version(self) -> str:
+        return self.path.parent.name
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The resolved configuration lies beside the file already."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    @rank_zero_only
+    def cut_after(self, step: int) -> None:
+        """Forget what a killed run logged past the checkpoint it goes on from."""
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """All whole lines of a metrics file, oldest first; a kill can leave the last one torn."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None:
+    """One panel per name, all splits of a name in one panel."""
+    names = sorted({name for line in metrics for name in line} - {"step"})
+    panels = sorted({name.split("/")[-1] for name in names if not name.startswith("test/")})
+    if not panels:
+        return
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), layout="constrained", squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        for name in (n for n in names if n.split("/")[-1] == panel and not n.startswith("test/")):
+            points = [(line["step"], line[name]) for line in metrics if name in line]
+            axis.plot(*zip(*points, strict=True), label=name, linewidth=1)
+        axis.set(xlabel="update", title=panel)
+        axis.set_yscale("log" if panel in ("loss", "wer", "cer") else "linear")
+        axis.legend(frameon=False)
+        axis.grid(alpha=0.3)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
+    """Online with an API key, offline without one, so that nothing waits for an answer; None if disabled."""
+    mode = config.wandb.mode
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    if mode == "disabled":
+        return None
+    os.environ["WANDB_MODE"] = mode
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return WandbLogger(
+        project=config.wandb.project, name=folder.name, id=os.environ.get("WANDB_RUN_ID", folder.name),
+        save_dir=str(folder), config=to_dict(config), resume="allow",
+    )  # fmt: skip

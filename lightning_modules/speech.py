@@ -1,0 +1,46 @@
+"""Stage asr: the whole model transcribes speech; the loss is on the transcript."""
+
+from torch import Tensor
+
+from datamodules.batches import SpeechBatch
+from duplexmamba.losses import IGNORED, token_loss
+from duplexmamba.metrics import error_rates
+from duplexmamba.padded import Padded
+from duplexmamba.tokens import TRANSCRIBE
+from lightning_modules.lm import choose
+from lightning_modules.stage import StageModule, pad_ids
+
+MAX_TOKENS_PER_S = 12
+"""A greedy transcript longer than this is cut off: no one speaks so fast."""
+
+
+class SpeechStage(StageModule):
+    """Instruction, speech, response."""
+
+    def model_step(self, batch: SpeechBatch) -> Tensor:
+        before, after = self._prompt(len(batch.texts))
+        responses = [self.tokens.response(text) for text in batch.texts]
+        rows = pad_ids([after + r[:-1] for r in responses], self.device)
+        labels = pad_ids([[IGNORED] * (len(after) - 1) + r for r in responses], self.device, IGNORED)
+        hidden, _ = self.model.read(before, batch.samples, rows)
+        return token_loss(self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing)
+
+    def hypotheses(self, batch: SpeechBatch) -> list[tuple[str, str]]:
+        return list(zip(batch.texts, self.transcribe(batch.samples), strict=True))
+
+    def transcribe(self, samples: Padded) -> list[str]:
+        """Greedy transcripts of (B, n) samples, under the first transcription instruction."""
+        size = samples.values.shape[0]
+        before = pad_ids([self.tokens.before_speech(TRANSCRIBE[0])] * size, self.device)
+        after = pad_ids([self.tokens.after_speech("response")] * size, self.device)
+        seconds = samples.values.shape[1] / self.config.features.sample_rate_hz
+        limit = int(seconds * MAX_TOKENS_PER_S) + 1
+        rows = self.model.respond(before, samples, after, self.tokens.end, limit)
+        return [self.tokens.decode(row) for row in rows]
+
+    def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
+        return error_rates(*zip(*pairs, strict=True))
+
+    def _prompt(self, size: int) -> tuple[Padded, list[int]]:
+        before = [self.tokens.before_speech(choose(TRANSCRIBE)) for _ in range(size)]
+        return pad_ids(before, self.device), self.tokens.after_speech("response")

@@ -1,0 +1,143 @@
+"""What all stages share: freezing, the optimiser, repeatable randomness, skipped files, scores."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from duplexmamba.config import Config, OptimConfig
+from duplexmamba.model import part_of
+from duplexmamba.padded import Padded
+from duplexmamba.tokens import Tokens
+
+MIN_SEEN = 50
+"""Utterances after which the share of unusable ones is judged."""
+
+
+class StageModule(L.LightningModule):
+    """Model in, `model_step` per stage, log out."""
+
+    def __init__(self, config: Config, model: nn.Module, tokens: Tokens | None):
+        super().__init__()
+        self.config, self.model, self.tokens = config, model, tokens
+        self.seen, self.skipped = 0, []  # type: int, list[str]
+        self.scored: list[tuple[str, str]] = []
+        self._freeze()
+
+    def model_step(self, batch: Any) -> Tensor:
+        """The loss of a batch."""
+        raise NotImplementedError
+
+    def hypotheses(self, batch: Any) -> list[tuple[str, str]]:
+        """(reference, hypothesis) of each item of a batch."""
+        raise NotImplementedError
+
+    def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
+        """Names and values over a whole set."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        self._note_skipped(batch)
+        loss = self.model_step(batch)
+        self.log("train/loss", loss.detach(), batch_size=1)
+        self.log("train/lr", self.lr_schedulers().get_last_lr()[0])
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("valid/loss", self.model_step(batch), on_epoch=True, batch_size=1, sync_dist=True)
+        self.scored += self.hypotheses(batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._note_skipped(batch)
+        self.scored += self.hypotheses(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        torch.manual_seed(self.config.seed)
+        self.scored = []
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("valid")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Dropout of update k is the same in a run that was killed and one that was not."""
+        torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank, batch_idx)))
+
+    def train(self, mode: bool = True) -> "StageModule":
+        """Frozen parts stay in eval mode: no dropout in what does not learn."""
+        super().train(mode)
+        for name, part in self.model.named_children():
+            part.train(mode and name in self._trained())
+        return self
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        c = self.config.optim
+        groups = decay_groups(self.model.named_parameters(), c.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=tuple(c.betas), eps=c.eps)
+        factor = schedule(c, self.config.trainer.max_steps)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _trained(self) -> set[str]:
+        return {*self.config.stage.trained, "ctc"}
+
+    def _freeze(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(part_of(name) in self._trained())
+
+    def _log_scores(self, split: str) -> None:
+        gathered = [self.scored]
+        if self.trainer.world_size > 1:
+            gathered = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, self.scored)
+        self.scored = [pair for pairs in gathered for pair in pairs]
+        for name, value in self.scores(self.scored).items():
+            self.log(f"{split}/{name}", value, rank_zero_only=False)
+
+    def _note_skipped(self, batch: Any) -> None:
+        skipped = getattr(batch, "skipped", [])
+        self.skipped += skipped
+        self.seen += len(skipped) + len(batch.texts) if hasattr(batch, "texts") else len(batch)
+        limit = self.config.data.max_bad_share
+        if self.seen >= MIN_SEEN and len(self.skipped) > limit * self.seen:
+            raise ValueError(
+                f"{len(self.skipped)} of {self.seen} utterances could not be used, more than "
+                f"data.max_bad_share={limit}: {'; '.join(self.skipped[:3])}; "
+                "mend or remove them, or raise data.max_bad_share"
+            )
+
+
+def decay_groups(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors, biases and the scan's A do not."""
+    learning = [(n, p) for n, p in parameters if p.requires_grad]
+    decayed = [p for n, p in learning if p.dim() > 1 and not n.endswith("A_log")]
+    rest = [p for n, p in learning if p.dim() <= 1 or n.endswith("A_log")]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def schedule(config: OptimConfig, max_steps: int):
+    """Update -> factor on the peak rate: linear warm-up, then inverse square root, or a cosine down to zero."""
+    warmup = max(config.warmup_steps, 1)
+
+    def inverse_sqrt(step: int) -> float:
+        return min((step + 1) / warmup, (warmup / (step + 1)) ** 0.5)
+
+    def cosine(step: int) -> float:
+        done = (step - warmup) / max(max_steps - warmup, 1)
+        return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))))
+
+    return cosine if config.schedule == "cosine" else inverse_sqrt
+
+
+def pad_ids(rows: list[list[int]], device: torch.device, value: int = 0) -> Padded:
+    """Rows of ids -> (B, L) int64, padded behind with `value`."""
+    tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    values = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
+    return Padded(values.to(device), torch.tensor([len(r) for r in rows], device=device))

@@ -1,0 +1,24 @@
+"""What all tests share."""
+
+import pytest
+import torch
+
+from duplexmamba.config import Config, load_config
+
+TINY = ["configs/preset/tiny.yaml", "configs/stage/asr.yaml"]
+SMALL_SIZES = [
+    "encoder.d_model=32", "encoder.num_layers=2", "encoder.d_ffn=48", "encoder.conv_kernel=7", "features.num_mels=20",
+    "frontend.channels=[4,4]", "connector.d_hidden=24", "lm.d_model=32", "lm.num_layers=2",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def config() -> Config:
+    """A model small enough for any test."""
+    return load_config([*TINY, *SMALL_SIZES])

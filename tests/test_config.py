@@ -1,0 +1,88 @@
+"""Every YAML loads, every mistake is answered, equal experiments have equal names."""
+
+from pathlib import Path
+
+import pytest
+
+from duplexmamba.config import STAGES, fingerprint, from_dict, load_config, override, stage_file, to_dict
+from duplexmamba.timing import Clock
+from tests.conftest import TINY
+
+PRESETS = sorted(Path("configs/preset").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda p: p.stem)
+def test_every_preset_loads_with_every_stage(preset: Path, stage: str) -> None:
+    config = load_config([str(preset), str(stage_file(stage))])
+    assert (config.preset, config.stage.name) == (preset.stem, stage)
+
+
+def test_files_say_what_they_are_for_in_few_lines() -> None:
+    for path in [*PRESETS, *Path("configs/stage").glob("*.yaml")]:
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith("# ") and len(lines) <= 25, path
+        assert any("make train" in line for line in lines if line.startswith("#")), path
+
+
+@pytest.mark.parametrize(
+    ("args", "answer"),
+    [
+        (["optim.lrr=1"], "Did you mean 'lr'"),
+        (["encodre.d_model=1"], "Did you mean 'encoder'"),
+        (["configs/preset/tinny.yaml"], "Did you mean 'configs/preset/tiny.yaml'"),
+        (["configs/stage/asrr.yaml"], "Did you mean 'configs/stage/asr.yaml'"),
+        (["stages.asrr.optim.lr=1"], "Did you mean 'asr'"),
+        (["optim.lr=fast"], "optim.lr"),
+        (["encoder.context=fulll"], "expected one of"),
+        (["data.min_s=40"], "data.min_s=40.0 and data.max_s=20.0"),
+        (["data.batch_s=1"], "data.batch_s=1.0 is less than data.max_s=20.0"),
+        (["data.max_bad_share=2"], "between 0 and 1"),
+        (["data.augment.snr_db=[9,1]"], "give \\[low, high\\]"),
+        (["trainer.max_steps=0"], "at least 1"),
+        (["encoder.conv_kernel=8"], "must be odd"),
+        (["features.window_samples=100"], "shorter than"),
+        (["features.num_mels=42"], "multiple of 4"),
+        (["stage.trained=[encodr]"], "Did you mean 'encoder'"),
+    ],
+)
+def test_a_mistake_names_the_field_and_the_remedy(args: list[str], answer: str) -> None:
+    with pytest.raises(ValueError, match=answer):
+        load_config([*TINY, *args])
+
+
+def test_a_missing_value_names_its_key() -> None:
+    with pytest.raises(ValueError, match="stage.name"):
+        load_config(["configs/preset/tiny.yaml"])
+
+
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("optim: {lr: 1")
+    with pytest.raises(ValueError, match="broken.yaml is not YAML"):
+        load_config([*TINY, str(broken)])
+
+
+def test_overrides_reach_the_stages_beneath_where_they_hold_for_all() -> None:
+    words = ["encoder.d_model=64", "optim.lr=7", "stages.lm.optim.lr=3"]
+    asked, beneath = load_config([*TINY, *words]), load_config([*TINY, *words], "lm")
+    assert (asked.encoder.d_model, beneath.encoder.d_model) == (64, 64)
+    assert (asked.optim.lr, beneath.optim.lr) == (7, 3)
+
+
+def test_fingerprint_is_of_the_experiment_not_of_the_machine() -> None:
+    plain = fingerprint(load_config(TINY))
+    assert plain == fingerprint(load_config([*TINY, "data.num_workers=3", "run.dir=elsewhere", "wandb.mode=disabled"]))
+    assert plain != fingerprint(load_config([*TINY, "seed=2"]))
+
+
+def test_plain_dicts_and_back() -> None:
+    config = load_config(TINY)
+    assert from_dict(to_dict(config)) == config
+    assert override(config, ["optim.lr=0.5"]).optim.lr == 0.5
+
+
+def test_clock_divides_time_exactly() -> None:
+    clock = Clock.of(load_config(["configs/preset/paper.yaml", "configs/stage/asr.yaml"]))
+    assert (clock.samples_per_mel_frame, clock.samples_per_encoder_frame, clock.samples_per_token) == (160, 640, 3200)
+    assert clock.token_ms == 200

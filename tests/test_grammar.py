@@ -1,0 +1,119 @@
+"""The default corpus as text: right answers, honest splits, a closed vocabulary."""
+
+import collections
+import random
+import re
+
+import pytest
+
+from datamodules import grammar
+
+SENTENCES = list(grammar.sentences())
+BY_KIND = collections.defaultdict(list)
+for sentence in SENTENCES:
+    BY_KIND[sentence.kind].append(sentence)
+SMALL = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+    seventeen eighteen nineteen"""
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+VALUES = {word: value for value, word in enumerate(re.findall(r"\w+", SMALL))}
+VALUES |= {word: 10 * tens for tens, word in enumerate(re.findall(r"\w+", TENS), 2)}
+
+
+def value(words: str) -> int:
+    """Number words to a number, by other means than the grammar's."""
+    total = 0
+    for word in words.split():
+        total = total * {"hundred": 100, "thousand": 1000}[word] if word not in VALUES else total + VALUES[word]
+    return total
+
+
+NUMBER = rf"((?:(?:{'|'.join(sorted(VALUES, key=len, reverse=True))}|hundred|thousand) ?)+)\b"
+CALCULATED = {
+    "plus": [(rf"\b{NUMBER} ?plus {NUMBER}", lambda a, b: a + b)],
+    "minus": [(rf"\b{NUMBER} ?minus {NUMBER}", lambda a, b: a - b)],
+    "times": [(rf"\b{NUMBER} ?times {NUMBER}", lambda a, b: a * b)],
+    "halves": [(rf"twice {NUMBER}", lambda a: 2 * a), (rf"half of {NUMBER}", lambda a: a // 2)],
+    "neighbours": [(rf"after {NUMBER}", lambda a: a + 1), (rf"before {NUMBER}", lambda a: a - 1)],
+    "comparison": [(rf"larger {NUMBER} ?or {NUMBER}", max), (rf"smaller {NUMBER} ?or {NUMBER}", min)],
+    "units": [
+        (rf"how many {small} are in {NUMBER} ?{large}", lambda a, size=size: size * a)
+        for small, large, size in (
+            ("seconds", "minute", 60), ("minutes", "hour", 60), ("hours", "day", 24), ("days", "week", 7),
+            ("months", "year", 12), ("years", "decade", 10), ("centimetres", "metre", 100),
+            ("metres", "kilometre", 1000), ("grams", "kilogram", 1000), ("cents", "dollar", 100),
+        )
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CALCULATED)
+def test_calculated_answers_are_right(kind):
+    for text, answer, _ in BY_KIND[kind]:
+        [(found, calculate)] = [(m, f) for pattern, f in CALCULATED[kind] if (m := re.search(pattern, text))]
+        assert value(answer) == calculate(*map(value, found.groups())), text
+
+
+def test_counting_goes_step_by_step_from_first_to_last():
+    for text, answer, _ in BY_KIND["counting"]:
+        first, last = map(value, re.search(rf"from {NUMBER} ?to {NUMBER}", text).groups())
+        step = -1 if "down" in text else 1
+        assert [value(word) for word in answer.split()] == list(range(first, last + step, step)), text
+
+
+def test_parity():
+    for text, answer, _ in BY_KIND["parity"]:
+        asked = re.search(rf"is {NUMBER} ?odd or even", text).group(1).strip()
+        assert answer == f"{asked} is {('even', 'odd')[value(asked) % 2]}"
+
+
+def test_spelling():
+    for text, answer, _ in BY_KIND["spelling"]:
+        assert f"spell {answer.replace(' ', '')}" in text
+
+
+def test_known_answers():
+    answers = {text: answer for text, answer, _ in SENTENCES}
+    assert answers["what's the capital of france"] == "paris"
+    assert answers["set a timer for ten minutes"] == "timer set for ten minutes"
+    assert answers["please turn on the lights in the kitchen"] == "the kitchen lights are on"
+    assert answers["tell me the day after sunday"] == "monday"
+    assert answers["how many days are in june"] == "thirty"
+    assert answers["can you say the red boat please"] == "the red boat"
+
+
+def test_sentences_are_many_distinct_and_short():
+    texts = {sentence.text for sentence in SENTENCES}
+    assert len(texts) == len(SENTENCES) > 100_000, "a sentence with two answers, or too few"
+    assert {len(text.split()) for text in texts} == set(range(2, grammar.MAX_WORDS + 1))
+
+
+def test_words_are_normal_and_listed():
+    words = {word for text, answer, _ in SENTENCES for word in f"{text} {answer}".split(" ")}
+    assert all(re.fullmatch("[a-z']+", word) for word in words)
+    assert sorted(words) == grammar.vocabulary()
+
+
+def test_held_out_sentences_hold_no_unseen_word():
+    words, count = collections.defaultdict(set), collections.Counter()
+    for text, answer, _ in SENTENCES:
+        split = grammar.split_of_text(text)
+        words[split].update(text.split(), answer.split())
+        count[split] += 1
+    assert words["valid"] | words["test"] <= words["train"]
+    for split in ("valid", "test"):
+        assert 0.045 < count[split] / len(SENTENCES) < 0.055
+
+
+def test_the_split_of_a_sentence_never_changes():
+    places = {f"spell {word}": grammar.split_of_text(f"spell {word}") for word in ("cat", "moon", "ball")}
+    assert places == {"spell cat": "train", "spell moon": "valid", "spell ball": "test"}
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_draws_stay_in_their_split_and_repeat(split):
+    rng, again = random.Random(3), random.Random(3)
+    drawn = [grammar.draw(rng, split) for _ in range(2_000)]
+    assert drawn == [grammar.draw(again, split) for _ in range(2_000)]
+    assert {grammar.split_of_text(exchange.text) for exchange in drawn} == {split}
+    assert {exchange.kind for exchange in drawn} == set(grammar.KINDS)
+    assert set(drawn) <= set(SENTENCES)

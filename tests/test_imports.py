@@ -1,0 +1,52 @@
+"""Who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+OURS = {"duplexmamba", "lightning_modules", "datamodules", "train", "evaluate"}
+MAY_IMPORT = {
+    "duplexmamba": {"duplexmamba"},
+    "datamodules": {"datamodules", "duplexmamba"},
+    "lightning_modules": {"lightning_modules", "datamodules", "duplexmamba"},
+}
+DATA_SEES = {"config", "timing", "tokens", "padded"}
+ONLY_IN = {"omegaconf": {"config"}, "transformers": {"lm", "tokens"}, "lightning": set(), "wandb": set(), "peft": set()}
+FLOORS = [
+    {"config", "padded", "state", "scan"}, {"timing", "tokens", "features", "mamba", "losses"},
+    {"encoder", "connector", "lm", "metrics"}, {"model"},
+]  # fmt: skip
+FILES = [path for room in MAY_IMPORT for path in sorted(Path(room).glob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of all modules a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_rooms_import_only_what_they_may(path: Path) -> None:
+    room = path.parts[0]
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        assert top not in OURS or top in MAY_IMPORT[room], f"{path} imports {name}"
+        if room == "datamodules" and top == "duplexmamba" and rest:
+            assert rest.split(".")[0] in DATA_SEES, f"{path} imports {name}"
+        if room == "duplexmamba" and top in ONLY_IN:
+            assert path.stem in ONLY_IN[top], f"{path} imports {name}"
+
+
+def test_inside_duplexmamba_imports_run_downward() -> None:
+    floor = {name: height for height, names in enumerate(FLOORS) for name in names}
+    for path in Path("duplexmamba").glob("[!_]*.py"):
+        for name in imported(path):
+            if name.startswith("duplexmamba."):
+                below = name.split(".")[1]
+                assert floor[below] < floor[path.stem], f"{path} imports {below}"

@@ -1,0 +1,35 @@
+"""The whole model: the published sizes, and one road for one row and for many."""
+
+import torch
+
+from duplexmamba.config import Config, load_config
+from duplexmamba.model import SpeechLM, count_parameters
+from duplexmamba.padded import Padded
+
+
+def test_paper_preset_is_the_published_model_to_the_number() -> None:
+    config = load_config(["configs/preset/paper.yaml", "configs/stage/asr.yaml"])
+    with torch.device("meta"):
+        counts = count_parameters(SpeechLM(config))
+    assert counts == {"frontend": 347_296, "encoder": 81_918_976, "connector": 5_246_464, "lm": 2_768_345_600}
+
+
+def test_reading_a_batch_equals_reading_each_row(config: Config) -> None:
+    model = SpeechLM(config).double().eval()
+    before, after = torch.randint(0, 99, (2, 4)), torch.randint(0, 99, (2, 5))
+    samples, lengths = torch.randn(2, 12800, dtype=torch.float64) * 0.1, torch.tensor([12800, 6400])
+    after_lengths = torch.tensor([3, 5])
+    batch, _ = model.read(Padded(before), Padded(samples, lengths), Padded(after, after_lengths))
+    for row in range(2):
+        words = Padded(after[row : row + 1, : after_lengths[row]])
+        alone, _ = model.read(Padded(before[row : row + 1]), Padded(samples[row : row + 1, : lengths[row]]), words)
+        got = batch.values[row, : after_lengths[row]]
+        torch.testing.assert_close(got, alone.values[0], atol=1e-10, rtol=0)
+
+
+def test_every_part_gets_a_gradient(config: Config) -> None:
+    model = SpeechLM(config)
+    ids = Padded(torch.randint(0, 99, (1, 4)))
+    hidden, _ = model.read(ids, Padded(torch.randn(1, 9600) * 0.1), ids)
+    model.lm.logits(hidden.values).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []

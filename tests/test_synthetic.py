@@ -1,0 +1,163 @@
+"""Spoken exchanges: the same everywhere, and held out as promised."""
+
+import functools
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from datamodules import grammar, synthetic
+from datamodules.espeak import SAMPLE_RATE_HZ, _helper, speak
+from datamodules.synthetic import SyntheticSpeech
+from duplexmamba.config import AugmentConfig
+
+espeakng_loader = pytest.importorskip("espeakng_loader")
+
+ROOT = Path(__file__).parent.parent
+AUGMENT = AugmentConfig(speeds=[0.9, 1.0, 1.1], level_db=[-35, -15], noise_share=0.5, snr_db=[5, 30], pad_s=[0.1, 0.5])
+SENTENCE = "please tell me how many minutes are in three hours"
+corpus = functools.partial(SyntheticSpeech, seed=7, size=100, rate_hz=16_000, augment=AUGMENT)
+
+
+def digest(utterance):
+    said = f"{utterance.id} {utterance.text} {utterance.answer} {utterance.speaker}".encode()
+    return hashlib.sha256(said + utterance.samples.tobytes()).hexdigest()
+
+
+def digests(indices):
+    return {f"{split} {i}": digest(corpus(split)[i]) for i in indices for split in ("train", "valid", "test")}
+
+
+def test_two_fresh_processes_in_different_order_give_the_same_bytes():
+    indices = [*range(8), 10_000_019]
+    shuffled = random.Random(1).sample(indices, len(indices))
+    program = (
+        "import sys, tests.test_synthetic as t; print(*sorted(t.digests(map(int, sys.argv[1:])).items()), sep='\\n')"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", program, *map(str, order)], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+        for order in (indices, shuffled)
+    ]
+    assert outputs[0] == outputs[1]
+    assert len(set(outputs[0].split())) > 2 * len(indices)
+
+
+def test_workers_give_what_the_parent_gives():
+    train = corpus("train")
+    here = [digest(train[i]) for i in range(12)]  # the parent's own helper is up before the workers fork
+    loader = DataLoader(train, sampler=range(12), batch_size=None, num_workers=2, collate_fn=digest)
+    assert list(loader) == here
+
+
+def test_another_seed_is_another_corpus():
+    texts = [[corpus("train", seed=seed).exchange(i) for i in range(20)] for seed in (1, 2)]
+    assert texts[0] != texts[1]
+
+
+@pytest.mark.parametrize("held_out", ["valid", "test"])
+def test_voices_and_sentences_held_out_never_train(held_out):
+    variants = {split: {v for group in groups for v in group} for split, groups in synthetic.VARIANTS.items()}
+    assert not variants[held_out] & variants["train"]
+    recipes = {split: [corpus(split)._recipe(i) for i in range(4_000)] for split in ("train", held_out)}
+    texts, voices = (
+        {split: {key(r) for r in drawn} for split, drawn in recipes.items()}
+        for key in (lambda r: r.exchange.text, lambda r: r.voice.partition("+")[2])
+    )
+    assert not texts[held_out] & texts["train"]
+    assert voices == {split: variants[split] for split in ("train", held_out)}
+    assert {grammar.split_of_text(text) for text in texts[held_out]} == {held_out}
+
+
+def test_every_voice_is_known_to_espeak_and_unlike_the_others():
+    """espeak-ng says nothing of an unknown variant: it speaks without it."""
+    variants = sorted({v for groups in synthetic.VARIANTS.values() for group in groups for v in group})
+    shipped = {path.name for path in (Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir()}
+    assert set(variants) <= shipped
+    voices = [f"{synthetic.ACCENTS[0]}+{v}" for v in variants] + [f"{accent}+m1" for accent in synthetic.ACCENTS[1:]]
+    assert len({speak("which month comes after january", voice).samples.tobytes() for voice in voices}) == len(voices)
+
+
+def test_speech_does_not_depend_on_what_was_said_before():
+    first = speak(SENTENCE, "gmw/en-US+f3")
+    speak("spell cat", "gmw/en+m1", 210, 70, 30)
+    again = speak(SENTENCE, "gmw/en-US+f3")
+    assert first.samples.tobytes() == again.samples.tobytes()
+    assert first.words == again.words
+
+
+def test_words_come_in_order_inside_the_audio():
+    for voice in ("gmw/en-US+m1", "gmw/en-GB-scotland+f4", "gmw/en+klatt2"):
+        speech = speak(SENTENCE, voice)
+        starts = [word.start_s for word in speech.words]
+        assert [SENTENCE[w.position : w.position + w.length] for w in speech.words] == SENTENCE.split()
+        assert all(a < b for a, b in zip(starts, starts[1:], strict=False))
+        assert 0 <= starts[0] < starts[-1] < len(speech.samples) / speech.sample_rate_hz
+
+
+def test_rate_and_pitch_are_obeyed():
+    slow, fast = (len(speak(SENTENCE, "gmw/en-US+m1", rate_wpm=rate).samples) for rate in (130, 210))
+    assert slow / fast == pytest.approx(210 / 130, rel=0.15)
+    low, high = (speak(SENTENCE, "gmw/en-US+m1", pitch=pitch).samples for pitch in (25, 75))
+    assert low.tobytes() != high.tobytes()
+
+
+def test_utterances_are_what_they_say():
+    for split in ("train", "valid", "test"):
+        utterance = corpus(split)[5]
+        assert (utterance.text, utterance.answer) == corpus(split).exchange(5)
+        assert utterance.samples.dtype == np.float32 and utterance.samples.ndim == 1
+        assert np.abs(utterance.samples).max() <= 1
+    assert len(corpus("train")) == 100
+    assert corpus("train")[10**9].text
+
+
+def test_durations_are_estimated_closely():
+    drawn = [(c, i) for c in map(corpus, ("train", "test")) for i in range(60)]
+    ratios = [len(c[i].samples) / 16_000 / c.duration_s(i) for c, i in drawn]
+    assert min(ratios) > 0.6 and max(ratios) < 1.6
+    assert 0.9 < np.mean(ratios) < 1.1
+
+
+def test_only_training_changes_the_speed():
+    twice = AugmentConfig(speeds=[2.0], level_db=[-20, -20], noise_share=0.0, snr_db=[10, 10], pad_s=[0, 0])
+    normal = AugmentConfig(speeds=[1.0], level_db=[-20, -20], noise_share=0.0, snr_db=[10, 10], pad_s=[0, 0])
+    for split, factor in (("train", 2), ("valid", 1), ("test", 1)):
+        lengths = [len(corpus(split, augment=config)[3].samples) for config in (normal, twice)]
+        assert lengths[0] == pytest.approx(factor * lengths[1], abs=2)
+
+
+def test_failures_name_voice_and_text():
+    with pytest.raises(ValueError, match=r"'gmw/zz'.*'spell cat'"):
+        speak("spell cat", "gmw/zz")
+    os.kill(_helper(os.getpid()).pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match=r"'gmw/en'.*'spell cat'"):
+        speak("spell cat", "gmw/en")
+    assert len(speak("spell cat", "gmw/en").samples) > SAMPLE_RATE_HZ / 4, "another helper takes over"
+
+
+def test_missing_espeak_names_the_remedy():
+    program = (
+        "import sys; sys.modules['espeakng_loader'] = None; from datamodules.espeak import speak; speak('a', 'gmw/en')"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert "pip install -e '.[tts]'" in ended.stderr.splitlines()[-1]
+
+
+def test_the_helper_ends_quietly_with_a_killed_process():
+    program = (
+        "import os, threading, time; from datamodules.espeak import speak; speak('a', 'gmw/en');"
+        "speaking = threading.Thread(target=lambda: [speak('a', 'gmw/en') for _ in iter(int, 1)]);"
+        "speaking.start(); time.sleep(0.3); os.kill(os.getpid(), 9)"
+    )
+    # The helper shares the stream of errors, so that this returns only when the helper has ended too.
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
