@@ -37,16 +37,20 @@ def main(args: list[str]) -> dict[str, float]:
     config = load_config(args)
     given: dict[str, HandOver] = {}
     seconds: dict[str, float] = {}
-    for stage in (s for s in STAGES if s in needed(config)):
-        beneath = load_config(args, stage)
-        seconds |= times(train_stage(beneath, {}, {}))
-        given[stage] = HandOver.load(run_folder(beneath) / FILE)
+    for source in sources(config):
+        folder = Path(source)
+        if source in STAGES:
+            beneath = load_config(args, source)
+            seconds |= times(train_stage(beneath, {}, {}))
+            folder = run_folder(beneath)
+        given[source] = HandOver.load(folder / FILE)
     return train_stage(config, given, seconds)
 
 
-def needed(config: Config) -> set[str]:
-    """Stages whose hand-over this one starts from."""
-    return {s for part, s in config.stage.init.items() if not (part == "lm" and config.lm.pretrained)}
+def sources(config: Config) -> list[str]:
+    """Stages, in their order, and run folders whose hand-over this stage starts from."""
+    named = {s for part, s in config.stage.init.items() if not (part == "lm" and config.lm.pretrained)}
+    return sorted(named, key=lambda s: STAGES.index(s) if s in STAGES else len(STAGES))
 
 
 def run_folder(config: Config) -> Path:
@@ -64,7 +68,7 @@ def train_stage(config: Config, given: dict[str, HandOver], seconds: dict[str, f
     """Train, score and hand over one stage, or find that this was done.
 
     Args:
-        given: the hand-overs it starts from, by stage.
+        given: the hand-overs it starts from, by stage or folder.
         seconds: what those stages took.
     """
     folder, stage = run_folder(config), config.stage.name
@@ -103,9 +107,8 @@ def build(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: 
     tokens = find_tokens(config, corpora, given, folder)
     torch.manual_seed(config.seed)
     model = model_kind(config)
-    for stage, hand_over in given.items():
-        parts = [part for part, source in config.stage.init.items() if source == stage]
-        take_parts(model, hand_over, parts, f"stage {stage}")
+    for source, hand_over in given.items():
+        take_parts(model, hand_over, [part for part, s in config.stage.init.items() if s == source], source)
     if config.lm.pretrained and hasattr(model, "lm"):
         load_pretrained(model.lm, config.lm.pretrained)
     if hasattr(model, "features") and "features" not in config.stage.init:
@@ -117,8 +120,8 @@ def find_tokens(config: Config, corpora: Corpora, given: dict[str, HandOver], fo
     """Those of the language model; the encoder needs none."""
     if config.stage.name == "encoder":
         return None
-    if "lm" in given:
-        return given["lm"].tokens
+    if config.stage.init.get("lm") in given:
+        return given[config.stage.init["lm"]].tokens
     made = folder / "tokenizer.json"
     if config.tokenizer.source != "bpe":
         tokens = Tokens.load(config.tokenizer.source)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SAMPLE_RATE_HZ = 22_050
-REQUEST = struct.Struct("<HHiii")
+REQUEST = struct.Struct("<HIiii")
 """Bytes of the voice, bytes of the text, rate, pitch, pitch range; then voice and text."""
 REPLY = struct.Struct("<iii")
 """0 or what failed, words, samples; then the words, then the samples as int16."""
@@ -83,9 +83,8 @@ def speak(text: str, voice: str, rate_wpm: int = 175, pitch: int = 50, pitch_ran
     if failed:
         raise RuntimeError(f"espeak-ng could not say {text!r} with voice {voice!r} (failure {failed})")
     samples = np.frombuffer(pcm, np.int16).astype(np.float32) / 32_768
-    return Speech(
-        samples, SAMPLE_RATE_HZ, [Word(at / SAMPLE_RATE_HZ, *where) for at, *where in WORD.iter_unpack(words)]
-    )
+    heard = [Word(sample / SAMPLE_RATE_HZ, *where) for sample, *where in WORD.iter_unpack(words)]
+    return Speech(samples, SAMPLE_RATE_HZ, heard)
 
 
 def _ask(helper: subprocess.Popen[bytes], text: str, voice: str, *parameters: int) -> tuple[int, bytes, bytes]:
@@ -112,8 +111,13 @@ def _helper(pid: int) -> subprocess.Popen[bytes]:
         pipesize=1 << 20,  # an utterance fits, so that the helper need not wait for its reader
         start_new_session=True,  # Ctrl-C is for the parent; the helper ends when its stdin does
     )
-    atexit.register(helper.__exit__, None, None, None)  # closes the pipes and waits
+    atexit.register(_end, helper)
     return helper
+
+
+def _end(helper: subprocess.Popen[bytes]) -> None:
+    with helper:  # closes the pipes and waits
+        helper.kill()  # a worker forked meanwhile holds the pipes too, and would keep it waiting
 
 
 class _Event(ctypes.Structure):

@@ -143,7 +143,8 @@ class StageConfig:
     trained: list[str]
     """Parts of the model that learn: frontend, encoder, connector, lm; the others are frozen."""
     init: dict[str, str]
-    """Part -> the stage whose hand-over it starts from; a part not named starts at random (or from lm.pretrained)."""
+    """Part -> the stage whose hand-over it starts from, or the folder of a finished run; a part not named starts at
+    random (or from lm.pretrained)."""
     speech_like_text: float
     """Stage lm: share of texts whose words arrive at the pace of speech, gaps included."""
 
@@ -373,4 +374,4 @@ def _check(config: Config) -> None:
             raise ValueError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
     _check_names(config.stage.trained, ("frontend", "encoder", "connector", "lm"), "part", "stage.trained")
     _check_names(config.stage.init, ("features", "frontend", "encoder", "connector", "lm"), "part", "stage.init")
-    _check_names(config.stage.init.values(), STAGES, "stage", "stage.init")
+    _check_names([s for s in config.stage.init.values() if not Path(s).is_dir()], STAGES, "stage or run", "stage.init")

@@ -28,13 +28,13 @@ class Frontend(nn.Module):
     def forward(self, x: Padded, state: tuple[Carry, Carry] | None = None) -> tuple[Padded, tuple[Carry, Carry]]:
         """Frames left over from a group of four wait in the state."""
         past1, past2 = state or (None, None)
-        x, past1 = self._halve(x.with_values(x.values[..., None, :]), self.conv1, past1)
+        x, past1 = self._halve(x.with_values(x.values[..., None]), self.conv1, past1)
         x, past2 = self._halve(x, self.conv2, past2)
         return x.with_values(self.linear(x.values.flatten(2))), (past1, past2)
 
     def _halve(self, x: Padded, conv: nn.Conv2d, past: Carry | None) -> tuple[Padded, Carry]:
-        window, past = carry(x, past, history=1, hop=2)  # (B, 1 + 2 U, C, M)
-        return window.with_values(F.silu(conv(window.values.transpose(1, 2))).transpose(1, 2)), past
+        window, past = carry(x, past, history=1, hop=2)  # (B, 1 + 2 U, M, C): channels last, as the CPU likes it
+        return window.with_values(F.silu(conv(window.values.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)), past
 
 
 class FeedForward(nn.Sequential):

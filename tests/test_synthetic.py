@@ -161,3 +161,11 @@ def test_the_helper_ends_quietly_with_a_killed_process():
     # The helper shares the stream of errors, so that this returns only when the helper has ended too.
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
     assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
+
+
+def test_a_process_ends_while_its_workers_still_speak():
+    program = (
+        "from tests.test_synthetic import *; train = corpus('train'); train[0];"
+        "speaking = iter(DataLoader(train, batch_size=None, num_workers=1, collate_fn=digest)); next(speaking)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=30)

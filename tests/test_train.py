@@ -1,0 +1,205 @@
+"""The real entry points on a model of a few thousand weights: train, go on after a kill, score, two ranks, bad input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.conftest import SMALL_SIZES, TINY
+
+SHORT = [
+    *SMALL_SIZES, "data.batch_s=25", "data.valid_size=4", "data.test_size=4", "data.num_workers=0", "data.max_s=12",
+    "trainer.valid_every_steps=2", "trainer.average_every_steps=1", "trainer.average_last=2", "trainer.max_steps=4",
+    "stages.encoder.trainer.max_steps=4", "stages.lm.trainer.max_steps=4", "data.batch_texts=4", "wandb.mode=disabled",
+    "stages.encoder.trainer.valid_every_steps=2", "stages.lm.trainer.valid_every_steps=2", "trainer.accelerator=cpu",
+]  # fmt: skip
+pytestmark = pytest.mark.timeout(300)
+
+
+def run(script: str, *args: str, wait: bool = True, **env: str) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, script, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+    )  # fmt: skip
+    if wait:
+        process.out, process.err = process.communicate(timeout=250)
+    return process
+
+
+def train(folder: Path, *args: str, stage: str = "asr", **env: str) -> subprocess.Popen:
+    return run("train.py", TINY[0], f"configs/stage/{stage}.yaml", *SHORT, f"run.dir={folder}", *args, **env)
+
+
+def write_wav(path: Path, seconds: float, rate: int = 16000, channels: int = 1, level: float = 0.1) -> None:
+    rng = np.random.default_rng(len(path.name))
+    soundfile.write(path, level * rng.standard_normal((int(seconds * rate), channels)), rate)
+
+
+def write_corpus(folder: Path, count: int = 20) -> Path:
+    """A manifest of noise with words to it, all splits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for i in range(count):
+        write_wav(folder / f"{i}.wav", 1 + i / 20)
+        split = "test" if i < 3 else "valid" if i < 6 else "train"
+        rows.append({"audio": f"{i}.wav", "text": f"word {i % 7} and more", "speaker": f"s{i % 5}", "split": split})
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which asr and what it stands on were trained."""
+    pytest.importorskip("espeakng_loader")
+    folder = tmp_path_factory.mktemp("runs")
+    done = train(folder, "wandb.mode=offline")
+    assert done.returncode == 0, done.err
+    assert "word error rate" not in done.err and "make eval-wer" in done.out
+    return folder
+
+
+def test_asr_trains_what_it_stands_on_and_leaves_its_numbers(runs: Path) -> None:
+    latest = (runs / "latest").resolve()
+    assert latest.name.startswith("asr-tiny-") and len(list(runs.glob("*-tiny-*"))) == 3
+    summary = json.loads((latest / "summary.json").read_text())
+    names = {"test/wer", "test/cer", "time/encoder_s", "time/lm_s", "time/asr_s", "time/total_s", "memory/peak_gib"}
+    assert names <= summary.keys() and all(value >= 0 for value in summary.values())
+    stages = [summary[f"time/{stage}_s"] for stage in ("encoder", "lm", "asr")]
+    assert summary["time/total_s"] == pytest.approx(sum(stages), abs=0.2)
+    for name in ("config.yaml", "metrics.jsonl", "curves.png", "handover.pt"):
+        assert (latest / name).stat().st_size > 0, name
+    assert any("valid/wer" in json.loads(line) for line in (latest / "metrics.jsonl").read_text().splitlines())
+    assert list((latest / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_the_same_command_finds_what_was_trained(runs: Path) -> None:
+    again = train(runs, "wandb.mode=offline")
+    assert again.returncode == 0 and again.out.count("trained before") == 3, again.out + again.err
+
+
+def test_frozen_parts_stay_and_trained_parts_move(runs: Path) -> None:
+    weights = {p.name.split("-")[0]: torch.load(p / "handover.pt")["weights"] for p in runs.glob("*-tiny-*")}
+    asr = weights["asr"]
+    assert all(torch.equal(asr[n], w) for n, w in weights["lm"].items())
+    moved = [n for n, w in weights["encoder"].items() if n in asr and not torch.equal(asr[n], w)]
+    assert any(n.startswith("encoder.") for n in moved) and not any(n.startswith("features.") for n in moved)
+
+
+def test_evaluate_scores_a_run_as_training_did(runs: Path, tmp_path: Path) -> None:
+    done = run("evaluate.py", "wer", str(runs / "latest"), "--json", str(tmp_path / "wer.json"))
+    assert done.returncode == 0, done.err
+    summary = json.loads((runs / "latest" / "summary.json").read_text())
+    assert json.loads((tmp_path / "wer.json").read_text())["test/wer"] == pytest.approx(summary["test/wer"])
+    assert len((runs / "latest" / "scores" / "wer.jsonl").read_text().splitlines()) == 4
+
+
+def test_evaluate_on_other_speech(runs: Path, tmp_path: Path) -> None:
+    manifest = write_corpus(tmp_path / "corpus")
+    done = run("evaluate.py", "wer", str(runs / "latest"), f"data.path={manifest}")
+    assert done.returncode == 0 and "test/wer" in done.out, done.err
+
+
+def losses(folder: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in next(folder.glob("encoder-*/metrics.jsonl")).read_text().splitlines()]
+    return {line["step"]: line["valid/loss"] for line in lines if "valid/loss" in line}
+
+
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_run_goes_on_to_the_same_losses(tmp_path: Path, kill: signal.Signals) -> None:
+    pytest.importorskip("espeakng_loader")
+    args = ["trainer.max_steps=12", "trainer.accumulate=2", "trainer.checkpoint_every_s=0", "encoder.dropout=0.2"]
+    whole = train(tmp_path / "whole", *args, stage="encoder")
+    assert whole.returncode == 0, whole.err
+    command = [TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={tmp_path / 'cut'}", *args]
+    cut = run("train.py", *command, wait=False)
+    while not list((tmp_path / "cut").glob("*/last.ckpt")):
+        assert cut.poll() is None, cut.stderr.read()
+        time.sleep(0.02)
+    cut.send_signal(kill)
+    cut.communicate(timeout=60)
+    assert cut.returncode == (143 if kill == signal.SIGTERM else -signal.SIGKILL)
+    resumed = train(tmp_path / "cut", *args, stage="encoder")
+    assert resumed.returncode == 0 and "going on from update" in resumed.out, resumed.out + resumed.err
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_two_ranks_train_and_score_together(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    done = train(tmp_path, "trainer.devices=2")
+    assert done.returncode == 0, done.err
+    assert "test/wer" in json.loads((tmp_path / "latest" / "summary.json").read_text())
+
+
+def test_own_speech_with_bad_files_below_the_share_is_trained_on(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    manifest = write_corpus(tmp_path / "corpus", 30)
+    (tmp_path / "corpus" / "9.wav").write_bytes(b"not audio")
+    write_wav(tmp_path / "corpus" / "10.wav", 1.0, channels=2)
+    write_wav(tmp_path / "corpus" / "11.wav", 1.0, rate=8000)
+    done = train(tmp_path / "runs", f"data.path={manifest}", "data.max_bad_share=0.05", stage="encoder")
+    assert done.returncode == 0 and "9.wav" in done.out, done.out + done.err
+
+
+def test_silent_files_are_named_when_they_are_read(tmp_path: Path) -> None:
+    manifest = write_corpus(tmp_path / "corpus", 30)
+    for i in range(8, 30):
+        write_wav(tmp_path / "corpus" / f"{i}.wav", 1.0, level=0.0)
+    args = [f"data.path={manifest}", "data.synthetic_share=0", "trainer.max_steps=50"]
+    done = train(tmp_path / "runs", *args, stage="encoder")
+    assert done.returncode == 2 and "silent" in done.err and "data.max_bad_share" in done.err, done.err
+
+
+@pytest.mark.parametrize(
+    ("args", "answer"),
+    [
+        (["configs/stage/asrr.yaml"], "Did you mean 'configs/stage/asr.yaml'"),
+        (["configs/preset/tinny.yaml"], "Did you mean 'configs/preset/tiny.yaml'"),
+        (["optim.learning_rate=1"], "unknown key 'optim.learning_rate'"),
+        (["data.path=nowhere"], "nowhere does not exist"),
+        (["tokenizer.source=nowhere", "stage.name=lm"], "tokenizer.source='nowhere'"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path: Path, args: list[str], answer: str) -> None:
+    done = train(tmp_path, *args)
+    assert done.returncode == 2 and answer in done.err and done.err.count("\n") == 1, done.err
+
+
+def test_most_files_broken_stops_before_training(tmp_path: Path) -> None:
+    manifest = write_corpus(tmp_path / "corpus")
+    for i in range(10):
+        (tmp_path / "corpus" / f"{i}.wav").write_bytes(b"not audio")
+    done = train(tmp_path / "runs", f"data.path={manifest}")
+    assert done.returncode == 2 and "10 of 20 files (50.0%)" in done.err, done.err
+
+
+def test_a_checkpoint_of_another_shape_is_refused(runs: Path, tmp_path: Path) -> None:
+    encoder = next(runs.glob("encoder-*"))
+    words = ["encoder.d_model=48", f"stage.init.encoder={encoder}"]
+    done = train(tmp_path, *words)
+    assert done.returncode == 2 and "of another shape" in done.err, done.err
+
+
+def test_a_full_disk_leaves_what_was_written(tmp_path: Path) -> None:
+    from lightning_modules.handover import write_atomically
+
+    path = tmp_path / "x.pt"
+    write_atomically({"a": 1}, path)
+    with pytest.raises(AttributeError):
+        write_atomically({"a": lambda: None}, path)
+    assert torch.load(path) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["x.pt"]
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_help_lists_every_target() -> None:
+    text = subprocess.run(["make", "help"], capture_output=True, text=True, check=True).stdout
+    assert all(word in text for word in ("make train", "eval-wer", "test", "lint"))
