@@ -17,13 +17,16 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from datamodules.corpus import Utterance
 from datamodules.data import Corpora, StageData
 from duplexmamba.config import STAGES, Config, fingerprint, load_config, save_config
 from duplexmamba.lm import load_pretrained
+from duplexmamba.model import Ear, SpeechLM
 from duplexmamba.tokens import Tokens
 from lightning_modules.callbacks import LAST, Bar, Resume
 from lightning_modules.handover import FILE, Average, HandOver, take_parts
 from lightning_modules.kinds import KINDS
+from lightning_modules.lm import TextModel
 from lightning_modules.logs import JsonlLogger, draw_curves, read_metrics, wandb_logger
 from lightning_modules.stage import StageModule
 from lightning_modules.summary import print_summary, write_summary
@@ -109,11 +112,20 @@ def build(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: 
     model = model_kind(config)
     for source, hand_over in given.items():
         take_parts(model, hand_over, [part for part, s in config.stage.init.items() if s == source], source)
-    if config.lm.pretrained and hasattr(model, "lm"):
+    if config.lm.pretrained and isinstance(model, SpeechLM | TextModel):
         load_pretrained(model.lm, config.lm.pretrained)
-    if hasattr(model, "features") and "features" not in config.stage.init:
-        model.features.fit([torch.from_numpy(corpora.stream[i].samples) for i in range(FITTED_ON)])
+    if isinstance(model, Ear) and "features" not in config.stage.init:
+        fit_features(model, corpora)
     return module_kind(config, model, tokens), data_kind(config, corpora)
+
+
+def fit_features(model: Ear, corpora: Corpora) -> None:
+    """Take the normalisation of the features from the first training utterances that can be read."""
+    heard = [corpora.stream[i] for i in range(FITTED_ON)]
+    usable = [torch.from_numpy(u.samples) for u in heard if isinstance(u, Utterance)]
+    if not usable:
+        raise ValueError(f"none of the first {FITTED_ON} training utterances can be used: {heard[0]}; mend the corpus")
+    model.features.fit(usable)
 
 
 def find_tokens(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: Path) -> Tokens | None:

@@ -91,7 +91,7 @@ class StageData(L.LightningDataModule):
         super().__init__()
         self.config, self.corpora, self.start_batch = config, corpora, 0
 
-    def _loader(self, dataset: Dataset, batches: Sampler[list[int]], collate_fn: Callable) -> DataLoader:
+    def _loader(self, dataset: Dataset, batches: Iterable[list[int]], collate_fn: Callable) -> DataLoader:
         workers = self.config.data.num_workers
         prefetch = 8 if workers else None
         return DataLoader(

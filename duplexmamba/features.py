@@ -18,6 +18,11 @@ FLOOR = 1e-8
 class LogMel(nn.Module):
     """Log-mel frames with a normalisation that is fixed once (`fit`) and travels with the weights."""
 
+    window: Tensor
+    filters: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: FeaturesConfig):
         super().__init__()
         self.window_samples, self.hop_samples = config.window_samples, config.hop_samples

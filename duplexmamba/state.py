@@ -4,7 +4,7 @@ A fork is a reference, a rollback another: nothing changes a state in place.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -45,9 +45,16 @@ def reset(state: State, rows: Tensor) -> State:
 
 def num_bytes(state: Any) -> int:
     """Bytes of all tensors."""
-    sizes: list[int] = []
-    map_state(lambda t: (sizes.append(t.numel() * t.element_size()), t)[1], state)
-    return sum(sizes)
+    return sum(leaf.numel() * leaf.element_size() for leaf in _leaves(state))
+
+
+def _leaves(node: Any) -> Iterator[Tensor]:
+    if isinstance(node, Tensor):
+        yield node
+    elif node is not None:
+        children = node if isinstance(node, tuple) else [getattr(node, f.name) for f in dataclasses.fields(node)]
+        for child in children:
+            yield from _leaves(child)
 
 
 def _map(function: Callable[[Tensor], Tensor], node: Any) -> Any:

@@ -46,8 +46,9 @@ class Tokens:
         tokenizer.add_special_tokens([m for m in TURN_STATES.values() if m not in known])
         self._tokenizer = tokenizer
         self.size = tokenizer.get_vocab_size()
-        self.end = tokenizer.token_to_id(END_OF_TEXT)
-        self.turn_states = {state: tokenizer.token_to_id(marker) for state, marker in TURN_STATES.items()}
+        ids = tokenizer.get_vocab()
+        self.end: int = ids[END_OF_TEXT]
+        self.turn_states = {state: ids[marker] for state, marker in TURN_STATES.items()}
 
     @classmethod
     def train(cls, texts: Iterable[str]) -> "Tokens":

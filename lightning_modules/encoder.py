@@ -27,6 +27,8 @@ class CTCRecogniser(Ear):
 class EncoderStage(StageModule):
     """Frames against the bytes of the transcript."""
 
+    model: CTCRecogniser
+
     def model_step(self, batch: SpeechBatch) -> Tensor:
         labels = pad_ids([[b + 1 for b in text.encode()] for text in batch.texts], self.device)
         return ctc_loss(self.model(batch.samples), labels)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from duplexmamba.config import Config, from_dict, to_dict
 from duplexmamba.model import part_of
 from duplexmamba.tokens import Tokens
+from lightning_modules.stage import StageModule
 
 FILE = "handover.pt"
 
@@ -96,6 +97,7 @@ class Average(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         if trainer.global_step not in self.steps or trainer.fit_loop.epoch_loop._should_accumulate():
             return
+        assert isinstance(module, StageModule)
         for name, weight in module.model.named_parameters():
             if weight.requires_grad:
                 value = weight.detach().to("cpu", torch.float32, copy=True)
@@ -104,6 +106,7 @@ class Average(L.Callback):
 
     @torch.no_grad()
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, StageModule)
         weights = dict(module.model.named_parameters())
         for name, total in self.sum.items():
             weights[name].copy_(total / self.count)

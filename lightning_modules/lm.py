@@ -27,6 +27,9 @@ class TextModel(nn.Module):
 class LMStage(StageModule):
     """Prompt and response as text; the loss is on the response."""
 
+    model: TextModel
+    tokens: Tokens
+
     def model_step(self, batch: list[tuple[str, str]]) -> Tensor:
         prompts, responses = self._read(batch)
         rows = [p + r for p, r in zip(prompts, responses, strict=True)]

@@ -80,7 +80,7 @@ def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
 
 def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
     """Online with an API key, offline without one, so that nothing waits for an answer; None if disabled."""
-    mode = config.wandb.mode
+    mode: str = config.wandb.mode
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     if mode == "disabled":

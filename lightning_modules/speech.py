@@ -5,8 +5,9 @@ from torch import Tensor
 from datamodules.batches import SpeechBatch
 from duplexmamba.losses import IGNORED, token_loss
 from duplexmamba.metrics import error_rates
+from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
-from duplexmamba.tokens import TRANSCRIBE
+from duplexmamba.tokens import TRANSCRIBE, Tokens
 from lightning_modules.lm import choose
 from lightning_modules.stage import StageModule, pad_ids
 
@@ -16,6 +17,9 @@ MAX_TOKENS_PER_S = 12
 
 class SpeechStage(StageModule):
     """Instruction, speech, response."""
+
+    model: SpeechLM
+    tokens: Tokens
 
     def model_step(self, batch: SpeechBatch) -> Tensor:
         before, after = self._prompt(len(batch.texts))

@@ -1,11 +1,12 @@
 """What all stages share: freezing, the optimiser, repeatable randomness, skipped files, scores."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from duplexmamba.config import Config, OptimConfig
@@ -20,10 +21,14 @@ MIN_SEEN = 50
 class StageModule(L.LightningModule):
     """Model in, `model_step` per stage, log out."""
 
+    model: nn.Module
+    tokens: Tokens | None
+
     def __init__(self, config: Config, model: nn.Module, tokens: Tokens | None):
         super().__init__()
         self.config, self.model, self.tokens = config, model, tokens
-        self.seen, self.skipped = 0, []  # type: int, list[str]
+        self.seen = 0
+        self.skipped: list[str] = []
         self.scored: list[tuple[str, str]] = []
         self._freeze()
 
@@ -43,7 +48,7 @@ class StageModule(L.LightningModule):
         self._note_skipped(batch)
         loss = self.model_step(batch)
         self.log("train/loss", loss.detach(), batch_size=1)
-        self.log("train/lr", self.lr_schedulers().get_last_lr()[0])
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -77,10 +82,10 @@ class StageModule(L.LightningModule):
             part.train(mode and name in self._trained())
         return self
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         c = self.config.optim
         groups = decay_groups(self.model.named_parameters(), c.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=tuple(c.betas), eps=c.eps)
+        optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=(c.betas[0], c.betas[1]), eps=c.eps)
         factor = schedule(c, self.config.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -93,7 +98,7 @@ class StageModule(L.LightningModule):
             parameter.requires_grad_(part_of(name) in self._trained())
 
     def _log_scores(self, split: str) -> None:
-        gathered = [self.scored]
+        gathered: list[list[tuple[str, str]]] = [self.scored]
         if self.trainer.world_size > 1:
             gathered = [[] for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(gathered, self.scored)
@@ -122,7 +127,7 @@ def decay_groups(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: f
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def schedule(config: OptimConfig, max_steps: int):
+def schedule(config: OptimConfig, max_steps: int) -> Callable[[int], float]:
     """Update -> factor on the peak rate: linear warm-up, then inverse square root, or a cosine down to zero."""
     warmup = max(config.warmup_steps, 1)
 

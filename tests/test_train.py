@@ -1,4 +1,4 @@
-"""The real entry points on a model of a few thousand weights: train, go on after a kill, score, two ranks, bad input."""
+"""The real entry points on a very small model: train, go on after a kill, score, two ranks, bad input."""
 
 import json
 import os
