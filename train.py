@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import wandb
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from datamodules.corpus import Utterance
@@ -24,7 +25,7 @@ from duplexmamba.lm import load_pretrained
 from duplexmamba.model import Ear, SpeechLM
 from duplexmamba.tokens import Tokens
 from lightning_modules.callbacks import LAST, Bar, Resume
-from lightning_modules.handover import FILE, Average, HandOver, take_parts
+from lightning_modules.handover import FILE, AtomicCheckpoints, Average, HandOver, take_parts
 from lightning_modules.kinds import KINDS
 from lightning_modules.lm import TextModel
 from lightning_modules.logs import JsonlLogger, draw_curves, read_metrics, wandb_logger
@@ -100,6 +101,7 @@ def train_stage(config: Config, given: dict[str, HandOver], seconds: dict[str, f
         point_latest(folder)
         (folder / LAST).unlink(missing_ok=True)
         print_summary(folder, summary, module.scored, module.skipped, next_command(config))
+    wandb.finish()  # the next stage of this process is a run of its own
     trainer.strategy.barrier()
     return summary
 
@@ -156,6 +158,7 @@ def build_trainer(config: Config, folder: Path, callbacks: list[L.Callback]) -> 
         gradient_clip_val=config.optim.clip, val_check_interval=c.valid_every_steps * c.accumulate,
         check_val_every_n_epoch=None, num_sanity_val_steps=0, logger=[logger for logger in loggers if logger],
         log_every_n_steps=10, callbacks=callbacks, default_root_dir=folder,
+        plugins=[AtomicCheckpoints()],
     )  # fmt: skip
 
 
@@ -205,6 +208,7 @@ def quieten() -> None:
     """Keep the libraries' advertisements and known, harmless warnings off the screen."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # 1-channel convolution
 
 
 @contextlib.contextmanager
@@ -218,11 +222,20 @@ def exit_cleanly() -> Iterator[None]:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (OSError, RuntimeError) as error:
+        if not disk_full(error):
             raise
         print(f"error: disk full ({error}); make room: the same command goes on where it was", file=sys.stderr)
         sys.exit(1)
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether that is what an error, or one beneath it, comes from: torch wraps what it meets while it writes."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        error = error.__context__
+    return False
 
 
 if __name__ == "__main__":

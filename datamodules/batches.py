@@ -134,7 +134,8 @@ class FiniteBatches(Sampler[list[int]]):
 
     def __init__(self, corpus: Corpus, batch_s: float, rank: int = 0, world: int = 1):
         indices = range(len(corpus))
-        self.batches = pack(indices, [corpus.duration_s(i) for i in indices], batch_s)[rank::world]
+        batches = pack(indices, [corpus.duration_s(i) for i in indices], batch_s)
+        self.batches = at_least(world, batches)[rank::world]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
@@ -151,6 +152,14 @@ def pack(positions: range, durations_s: list[float], batch_s: float) -> list[lis
             batches.append([])
         batches[-1].append(positions[int(i)])
     return [b for b in batches if b]
+
+
+def at_least(count: int, batches: list[list[int]]) -> list[list[int]]:
+    """Halve the largest batches until there are `count`: a rank without any would wait for ever at the scores."""
+    while len(batches) < count and len(largest := max(batches, key=len)) > 1:
+        batches.remove(largest)
+        batches += [largest[::2], largest[1::2]]
+    return batches
 
 
 def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> SpeechBatch:

@@ -2,12 +2,13 @@
 
 import functools
 import itertools
+import signal
 from collections.abc import Callable, Iterable, Iterator
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.batches import EndlessBatches, FiniteBatches, ScoredSet, TrainingStream, collate
+from datamodules.batches import EndlessBatches, FiniteBatches, ScoredSet, TrainingStream, at_least, collate
 from datamodules.corpus import Corpus
 from datamodules.manifest import Survey, check_bad_share, open_corpora
 from datamodules.synthetic import SyntheticSpeech
@@ -93,10 +94,10 @@ class StageData(L.LightningDataModule):
 
     def _loader(self, dataset: Dataset, batches: Iterable[list[int]], collate_fn: Callable) -> DataLoader:
         workers = self.config.data.num_workers
-        prefetch = 8 if workers else None
         return DataLoader(
-            dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=workers, prefetch_factor=prefetch
-        )
+            dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=workers,
+            prefetch_factor=8 if workers else None, worker_init_fn=leave_sigterm_to_the_trainer,
+        )  # fmt: skip
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -140,7 +141,7 @@ class TextData(StageData):
     def _scored(self, corpus: Corpus) -> DataLoader:
         size, (rank, world) = self.config.data.batch_texts, self._rank()
         batches = [list(range(i, min(i + size, len(corpus)))) for i in range(0, len(corpus), size)]
-        return self._texts(corpus, batches[rank::world])
+        return self._texts(corpus, at_least(world, batches)[rank::world])
 
     def _batch(self, number: int) -> list[int]:
         size = self.config.data.batch_texts
@@ -148,3 +149,8 @@ class TextData(StageData):
 
     def _texts(self, corpus, batches: Iterable[list[int]]) -> DataLoader:
         return self._loader(Exchanges(corpus), batches, list)
+
+
+def leave_sigterm_to_the_trainer(worker: int) -> None:
+    """A scheduler signals the whole process group; workers that died of it would fail the step that is to be saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = ("encoder", "lm", "asr")
 OWN_TO_A_STAGE = ("stage", "optim", "trainer", "run", "wandb")
 """Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
-NOT_PART_OF_THE_RESULT = ("run", "wandb", "data.num_workers", "trainer.progress", "trainer.checkpoint_every_s")
+NOT_PART_OF_THE_RESULT = ("run", "wandb", "data.num_workers", "trainer.checkpoint_every_s")
 """What may differ between two runs that are the same experiment."""
 
 
@@ -187,7 +187,6 @@ class TrainerConfig:
     """Checkpoints averaged at hand-over."""
     average_every_steps: int
     """Updates between those."""
-    progress: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,9 @@ IGNORED = -100
 
 
 def token_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy in nats: logits (B, L, V), labels (B, L) int64, those equal to IGNORED left out."""
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
+    """Mean cross entropy in nats: logits (..., V), labels (...) int64, those equal to IGNORED left out."""
+    flat = logits.flatten(0, -2)
+    return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
 
 
 def ctc_loss(logits: Padded, labels: Padded) -> Tensor:

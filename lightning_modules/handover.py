@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from duplexmamba.config import Config, from_dict, to_dict
@@ -59,27 +60,32 @@ def write_atomically(value: Any, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Lightning's checkpoints, written as the hand-over is."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        write_atomically(checkpoint, Path(path))
+
+
 def take_parts(model: nn.Module, given: HandOver, parts: list[str], source: str) -> None:
     """Copy whole parts of a hand-over into a model.
 
     Raises:
-        ValueError: a weight is missing, unexpected or of another shape; names the first of each and the remedy.
+        ValueError: weights are missing, unknown or of another shape; says how many, and the first.
     """
     ours = {n: t for n, t in model.state_dict().items() if part_of(n) in parts}
     theirs = {n: t for n, t in given.weights.items() if part_of(n) in parts}
-    missing, unexpected = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
-    reshaped = [
-        f"{n} is {tuple(theirs[n].shape)} there and {tuple(ours[n].shape)} here"
-        for n in ours
-        if n in theirs and ours[n].shape != theirs[n].shape
+    wrong = [f"{name} is missing there" for name in sorted(ours.keys() - theirs.keys())]
+    wrong += [f"{name} is unknown here" for name in sorted(theirs.keys() - ours.keys())]
+    wrong += [
+        f"{name} is {tuple(theirs[name].shape)} there and {tuple(ours[name].shape)} here"
+        for name in sorted(ours.keys() & theirs.keys())
+        if ours[name].shape != theirs[name].shape
     ]
-    found = (
-        [f"missing {missing[0]}"] * bool(missing) + [f"unexpected {unexpected[0]}"] * bool(unexpected) + reshaped[:1]
-    )
-    if found:
+    if wrong:
         raise ValueError(
-            f"{source} does not fit this configuration ({len(missing)} weights missing, {len(unexpected)} unexpected, "
-            f"{len(reshaped)} of another shape: {'; '.join(found)}); use the configuration it was trained with"
+            f"the checkpoint of {source} does not fit this configuration in {len(wrong)} weights ({wrong[0]}, ...); "
+            "use the configuration it was trained with"
         )
     model.load_state_dict(theirs, strict=False)
 

@@ -19,9 +19,9 @@ class TextModel(nn.Module):
         self.lm = MambaLM(config.lm)
 
     def forward(self, ids: Padded) -> Tensor:
-        """(B, L) -> logits (B, L, V)."""
+        """(B, L) -> hidden states (B, L, D)."""
         hidden, _ = self.lm(ids.with_values(self.lm.embed(ids.values)))
-        return self.lm.logits(hidden.values)
+        return hidden.values
 
 
 class LMStage(StageModule):
@@ -34,8 +34,10 @@ class LMStage(StageModule):
         prompts, responses = self._read(batch)
         rows = [p + r for p, r in zip(prompts, responses, strict=True)]
         labels = [[IGNORED] * (len(p) - 1) + r for p, r in zip(prompts, responses, strict=True)]
-        logits = self.model(pad_ids([row[:-1] for row in rows], self.device))
-        return token_loss(logits, pad_ids(labels, self.device, IGNORED).values, self.config.optim.label_smoothing)
+        hidden = self.model(pad_ids([row[:-1] for row in rows], self.device))
+        target = pad_ids(labels, self.device, IGNORED).values
+        counted = target != IGNORED  # logits of the prompt would cost more than all else in a large vocabulary
+        return token_loss(self.model.lm.logits(hidden[counted]), target[counted], self.config.optim.label_smoothing)
 
     def hypotheses(self, batch: list[tuple[str, str]]) -> list[tuple[str, str]]:
         prompts, responses = self._read(batch)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 def run(script: str, *args: str, wait: bool = True, **env: str) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, script, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1", **env},
     )  # fmt: skip
     if wait:
         process.out, process.err = process.communicate(timeout=250)
@@ -118,6 +118,7 @@ def losses(folder: Path) -> dict[int, float]:
 def test_a_killed_run_goes_on_to_the_same_losses(tmp_path: Path, kill: signal.Signals) -> None:
     pytest.importorskip("espeakng_loader")
     args = ["trainer.max_steps=12", "trainer.accumulate=2", "trainer.checkpoint_every_s=0", "encoder.dropout=0.2"]
+    args += ["data.num_workers=1"]
     whole = train(tmp_path / "whole", *args, stage="encoder")
     assert whole.returncode == 0, whole.err
     command = [TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={tmp_path / 'cut'}", *args]
@@ -125,7 +126,7 @@ def test_a_killed_run_goes_on_to_the_same_losses(tmp_path: Path, kill: signal.Si
     while not list((tmp_path / "cut").glob("*/last.ckpt")):
         assert cut.poll() is None, cut.stderr.read()
         time.sleep(0.02)
-    cut.send_signal(kill)
+    os.killpg(cut.pid, kill)  # as schedulers do: the whole group
     cut.communicate(timeout=60)
     assert cut.returncode == (143 if kill == signal.SIGTERM else -signal.SIGKILL)
     resumed = train(tmp_path / "cut", *args, stage="encoder")
@@ -186,17 +187,7 @@ def test_a_checkpoint_of_another_shape_is_refused(runs: Path, tmp_path: Path) ->
     encoder = next(runs.glob("encoder-*"))
     words = ["encoder.d_model=48", f"stage.init.encoder={encoder}"]
     done = train(tmp_path, *words)
-    assert done.returncode == 2 and "of another shape" in done.err, done.err
-
-
-def test_a_full_disk_leaves_what_was_written(tmp_path: Path) -> None:
-    from lightning_modules.handover import write_atomically
-
-    path = tmp_path / "x.pt"
-    write_atomically({"a": 1}, path)
-    with pytest.raises(AttributeError):
-        write_atomically({"a": lambda: None}, path)
-    assert torch.load(path) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["x.pt"]
+    assert done.returncode == 2 and "does not fit this configuration" in done.err, done.err
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")

@@ -1,0 +1,95 @@
+"""Batches are a pure function of (seed, number), stay within their seconds, and lose nobody."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.batches import EndlessBatches, FiniteBatches, TrainingStream, at_least, collate, pack
+from datamodules.corpus import UnusableAudio, Utterance
+from duplexmamba.config import Config
+
+
+class Tones:
+    """A corpus of tones, its 7th a broken one."""
+
+    def __init__(self, size: int, name: str = "tone"):
+        self.size, self.name = size, name
+
+    def __len__(self) -> int:
+        return self.size
+
+    def duration_s(self, index: int) -> float:
+        return 0.5 + (index * 37 % 10) / 10
+
+    def exchange(self, index: int) -> tuple[str, str]:
+        return f"{self.name} {index}", ""
+
+    def __getitem__(self, index: int) -> Utterance:
+        if index == 7 and self.name == "tone":
+            raise UnusableAudio("7.wav is broken")
+        n = int(16000 * self.duration_s(index))
+        return Utterance(str(index), np.full(n, 0.1, np.float32), f"{self.name} {index}", "", "s")
+
+
+@pytest.fixture
+def stream(config: Config) -> TrainingStream:
+    return TrainingStream(Tones(10**9, "made"), Tones(10), 0.4, 1, config.data.augment, 16000)
+
+
+def first(batches: EndlessBatches, count: int) -> list[list[int]]:
+    return list(itertools.islice(batches, count))
+
+
+def test_batches_begin_anywhere(stream: TrainingStream) -> None:
+    whole = first(EndlessBatches(stream, 20, seed=3), 120)
+    assert first(EndlessBatches(stream, 20, seed=3, start=100), 20) == whole[100:]
+    assert first(EndlessBatches(stream, 20, seed=4), 120) != whole
+
+
+def test_ranks_share_the_batches(stream: TrainingStream) -> None:
+    whole = first(EndlessBatches(stream, 20, seed=3), 20)
+    ranks = [first(EndlessBatches(stream, 20, seed=3, start=2, rank=r, world=2), 8) for r in (0, 1)]
+    assert [b for pair in zip(*ranks, strict=True) for b in pair] == whole[4:]
+
+
+def test_every_position_comes_once_and_no_batch_is_too_long(stream: TrainingStream) -> None:
+    batches = pack(range(100, 300), [stream.duration_s(p) for p in range(100, 300)], 20)
+    assert sorted(itertools.chain(*batches)) == list(range(100, 300))
+    assert max(len(b) * max(stream.duration_s(p) for p in b) for b in batches) <= 20
+
+
+def test_mixture_keeps_its_share_and_goes_round_the_recordings(stream: TrainingStream) -> None:
+    texts = [stream.exchange(p)[0] for p in range(1000)]
+    assert sum(t.startswith("made") for t in texts) == 400
+    recorded = [t for t in texts if t.startswith("tone")]
+    rounds = [recorded[i : i + 10] for i in range(0, 600, 10)]
+    assert all(len(set(r)) == 10 for r in rounds) and rounds[0] != rounds[1]
+
+
+def test_an_item_is_the_same_whenever_it_is_asked_for_but_not_the_next_time_round(stream: TrainingStream) -> None:
+    tones = [p for p in range(60) if stream.exchange(p)[0] == "tone 3"]
+    once, again, later = (stream[p] for p in (tones[0], tones[0], tones[1]))
+    assert np.array_equal(once.samples, again.samples)
+    assert once.samples.shape != later.samples.shape or not np.array_equal(once.samples, later.samples)
+
+
+def test_a_broken_item_is_named_and_the_rest_is_kept(stream: TrainingStream) -> None:
+    broken = next(p for p in range(60) if stream.exchange(p)[0] == "tone 7")
+    batch = collate([stream[broken], stream[broken + 1]], unit_samples=3200)
+    assert batch.skipped == ["7.wav is broken"] and len(batch.texts) == 1
+
+
+def test_rows_end_in_silence_on_a_whole_token() -> None:
+    items = [Utterance("a", np.ones(n, np.float32), "x", "", "") for n in (3200, 3201, 10)]
+    batch = collate(items, unit_samples=3200)
+    assert batch.samples.lengths.tolist() == [3200, 6400, 3200]
+    assert batch.samples.values[1, 3201:].abs().sum() == 0 and batch.samples.values.dtype == torch.float32
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_scored_sets_are_whole_and_no_rank_is_idle(world: int) -> None:
+    shares = [list(FiniteBatches(Tones(7), 100, rank, world)) for rank in range(world)]
+    assert all(shares) and sorted(i for share in shares for batch in share for i in batch) == list(range(7))
+    assert at_least(5, [[1], [2]]) == [[1], [2]]

@@ -1,0 +1,81 @@
+"""What passes from stage to stage: whole files, averaged weights, nothing that does not fit."""
+
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from duplexmamba.config import Config, override
+from duplexmamba.model import Ear
+from lightning_modules.encoder import CTCRecogniser, EncoderStage
+from lightning_modules.handover import Average, HandOver, take_parts, write_atomically
+from train import exit_cleanly
+
+
+def test_weights_configuration_and_nothing_else_come_back(config: Config, tmp_path: Path) -> None:
+    weights = Ear(config).state_dict()
+    HandOver(config, None, weights).save(tmp_path / "handover.pt")
+    loaded = HandOver.load(tmp_path / "handover.pt")
+    assert loaded.config == config and loaded.tokens is None
+    assert all(torch.equal(loaded.weights[name], weight) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize(("content", "answer"), [(None, "no checkpoint at"), (b"junk", "not a readable checkpoint")])
+def test_a_missing_or_broken_file_says_what_to_do(tmp_path: Path, content: bytes | None, answer: str) -> None:
+    if content:
+        (tmp_path / "handover.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=answer):
+        HandOver.load(tmp_path / "handover.pt")
+
+
+@pytest.mark.parametrize("words", [["encoder.d_model=48"], ["encoder.num_layers=3"], ["encoder.num_layers=1"]])
+def test_weights_of_another_shape_are_refused(config: Config, words: list[str]) -> None:
+    given = HandOver(config, None, Ear(config).state_dict())
+    with pytest.raises(ValueError, match="checkpoint of encoder does not fit"):
+        take_parts(Ear(override(config, words)), given, ["frontend", "encoder"], "encoder")
+
+
+def test_only_the_named_parts_are_taken(config: Config) -> None:
+    given, model = HandOver(config, None, Ear(config).state_dict()), Ear(config)
+    before = model.frontend.linear.weight.clone()
+    take_parts(model, given, ["encoder"], "encoder")
+    assert torch.equal(model.frontend.linear.weight, before)
+    assert torch.equal(model.encoder.blocks[0].ffn1[1].weight, given.weights["encoder.blocks.0.ffn1.1.weight"])
+
+
+def test_average_is_the_mean_of_the_last_snapshots_also_after_a_resume(config: Config) -> None:
+    config = override(config, ["trainer.max_steps=10", "trainer.average_every_steps=3", "trainer.average_last=2"])
+    module = EncoderStage(config, CTCRecogniser(config), None)
+    weight = module.model.ctc.bias
+    average = Average(config)
+    for step in range(1, 11):
+        with torch.no_grad():
+            weight.fill_(float(step))
+        loop = SimpleNamespace(epoch_loop=SimpleNamespace(_should_accumulate=lambda: False))
+        average.on_train_batch_end(SimpleNamespace(global_step=step, fit_loop=loop), module)
+        if step == 8:  # killed and resumed between the snapshots of updates 7 and 10
+            state, average = average.state_dict(), Average(config)
+            average.load_state_dict(state)
+    average.on_train_end(SimpleNamespace(), module)
+    assert weight[0] == (7 + 10) / 2
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    write_atomically({"a": 1}, path)
+    with pytest.raises(AttributeError):
+        write_atomically({"a": lambda: None}, path)
+    assert torch.load(path) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="1"), exit_cleanly(), open("/dev/full", "wb") as file:
+        torch.save({"a": torch.zeros(1000)}, file)
+    assert "disk full" in capsys.readouterr().err
+
+
+def test_other_errors_are_not_hidden() -> None:
+    with pytest.raises(OSError), exit_cleanly():
+        raise OSError(errno.EACCES, "no")
