@@ -147,6 +147,8 @@ class StageConfig:
     random (or from lm.pretrained)."""
     speech_like_text: float
     """Stage lm: share of texts whose words arrive at the pace of speech, gaps included."""
+    ctc_weight: float
+    """Stage asr: weight of a CTC loss that pulls speech embeddings towards those of the words said; 0: as published."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,6 +362,11 @@ def _check(config: Config) -> None:
         raise ValueError(
             f"data.batch_s={data.batch_s} is less than data.max_s={data.max_s}: the longest utterance would fit no "
             "batch; raise batch_s or lower max_s"
+        )
+    if config.stage.ctc_weight > 0 and config.tokenizer.source != "bpe":
+        raise ValueError(
+            f"stage.ctc_weight={config.stage.ctc_weight} and tokenizer.source={config.tokenizer.source}: the CTC needs "
+            "a single id for silence, which only tokenizer.source=bpe has; set stage.ctc_weight=0"
         )
     for name in ("synthetic_share", "max_bad_share"):
         if not 0 <= getattr(data, name) <= 1:

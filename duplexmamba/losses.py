@@ -19,14 +19,14 @@ def token_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor
     return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
 
 
-def ctc_loss(logits: Padded, labels: Padded) -> Tensor:
-    """Mean negative log likelihood per label: logits (B, T, V) with the blank at 0, labels (B, L) in 1 ... V - 1.
+def ctc_loss(logits: Padded, labels: Padded, blank: int = 0) -> Tensor:
+    """Mean negative log likelihood per label: logits (B, T, V), labels (B, L), none of them the blank.
 
     A row with more labels than its frames can carry counts as zero.
     """
     log_probs = logits.values.float().log_softmax(-1).transpose(0, 1)
     lengths, label_lengths = logits.row_lengths(), labels.row_lengths()
-    total = F.ctc_loss(log_probs, labels.values, lengths, label_lengths, reduction="sum", zero_infinity=True)
+    total = F.ctc_loss(log_probs, labels.values, lengths, label_lengths, blank, "sum", zero_infinity=True)
     return total / label_lengths.sum().clamp_min(1)
 
 

@@ -66,17 +66,16 @@ class SpeechLM(Ear):
         x, connector = self.connector(x, None if state is None else state.connector)
         return x, ListenState(ear, connector)
 
-    def read(self, before: Padded, samples: Padded, after: Padded) -> tuple[Padded, LMState]:
+    def read(self, before: Padded, speech: Padded, after: Padded) -> tuple[Padded, LMState]:
         """Run the language model over text, speech, text.
 
         Args:
             before, after: (B, L) ids.
-            samples: (B, n).
+            speech: (B, S, E) embeddings, as `listen` makes them.
 
         Returns:
             Hidden states (B, L_after, E) at the ids of `after`, and the state behind each row's last id.
         """
-        speech, _ = self.listen(samples)
         parts = [
             before.with_values(self.lm.embed(before.values)),
             speech,
@@ -89,7 +88,8 @@ class SpeechLM(Ear):
     @torch.no_grad()
     def respond(self, before: Padded, samples: Padded, after: Padded, end: int, max_tokens: int) -> list[list[int]]:
         """Greedy answer ids of each row to what it has read and heard."""
-        hidden, state = self.read(before, samples, after)
+        speech, _ = self.listen(samples)
+        hidden, state = self.read(before, speech, after)
         last = take(hidden.values, after.row_lengths() - 1, 1)[:, 0]
         return greedy(self.lm, self.lm.logits(last), state, end, max_tokens)
 

@@ -3,16 +3,19 @@
 from torch import Tensor
 
 from datamodules.batches import SpeechBatch
-from duplexmamba.losses import IGNORED, token_loss
+from duplexmamba.losses import IGNORED, ctc_loss, token_loss
 from duplexmamba.metrics import error_rates
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
-from duplexmamba.tokens import TRANSCRIBE, Tokens
+from duplexmamba.tokens import SILENCE, TRANSCRIBE, Tokens
 from lightning_modules.lm import choose
 from lightning_modules.stage import StageModule, pad_ids
 
 MAX_TOKENS_PER_S = 12
 """A greedy transcript longer than this is cut off: no one speaks so fast."""
+
+SHARPNESS = 10.0
+"""Logit of an embedding of common length with itself."""
 
 
 class SpeechStage(StageModule):
@@ -26,8 +29,20 @@ class SpeechStage(StageModule):
         responses = [self.tokens.response(text) for text in batch.texts]
         rows = pad_ids([after + r[:-1] for r in responses], self.device)
         labels = pad_ids([[IGNORED] * (len(after) - 1) + r for r in responses], self.device, IGNORED)
-        hidden, _ = self.model.read(before, batch.samples, rows)
-        return token_loss(self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing)
+        speech, _ = self.model.listen(batch.samples)
+        hidden, _ = self.model.read(before, speech, rows)
+        loss = token_loss(self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing)
+        weight = self.config.stage.ctc_weight
+        return loss + weight * self.word_loss(speech, batch.texts) if weight else loss
+
+    def word_loss(self, speech: Padded, texts: list[str]) -> Tensor:
+        """CTC of the speech embeddings (B, S, E) against the words: each should lie near the embedding of the word that
+        ends in it, or near that of silence, the blank. This is what stage lm has taught the language model to read."""
+        table = self.model.lm.embeddings.weight.detach()
+        logits = speech.values @ table.T * (SHARPNESS / table.square().sum(-1).mean())
+        words = pad_ids([self.tokens.words(text) for text in texts], self.device)
+        [silence] = self.tokens.encode(SILENCE)
+        return ctc_loss(speech.with_values(logits), words, blank=silence)
 
     def hypotheses(self, batch: SpeechBatch) -> list[tuple[str, str]]:
         return list(zip(batch.texts, self.transcribe(batch.samples), strict=True))

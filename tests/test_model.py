@@ -19,10 +19,12 @@ def test_reading_a_batch_equals_reading_each_row(config: Config) -> None:
     before, after = torch.randint(0, 99, (2, 4)), torch.randint(0, 99, (2, 5))
     samples, lengths = torch.randn(2, 12800, dtype=torch.float64) * 0.1, torch.tensor([12800, 6400])
     after_lengths = torch.tensor([3, 5])
-    batch, _ = model.read(Padded(before), Padded(samples, lengths), Padded(after, after_lengths))
+    speech, _ = model.listen(Padded(samples, lengths))
+    batch, _ = model.read(Padded(before), speech, Padded(after, after_lengths))
     for row in range(2):
         words = Padded(after[row : row + 1, : after_lengths[row]])
-        alone, _ = model.read(Padded(before[row : row + 1]), Padded(samples[row : row + 1, : lengths[row]]), words)
+        speech, _ = model.listen(Padded(samples[row : row + 1, : lengths[row]]))
+        alone, _ = model.read(Padded(before[row : row + 1]), speech, words)
         got = batch.values[row, : after_lengths[row]]
         torch.testing.assert_close(got, alone.values[0], atol=1e-10, rtol=0)
 
@@ -30,6 +32,7 @@ def test_reading_a_batch_equals_reading_each_row(config: Config) -> None:
 def test_every_part_gets_a_gradient(config: Config) -> None:
     model = SpeechLM(config)
     ids = Padded(torch.randint(0, 99, (1, 4)))
-    hidden, _ = model.read(ids, Padded(torch.randn(1, 9600) * 0.1), ids)
+    speech, _ = model.listen(Padded(torch.randn(1, 9600) * 0.1))
+    hidden, _ = model.read(ids, speech, ids)
     model.lm.logits(hidden.values).square().sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
