@@ -74,19 +74,16 @@ DAYS = _list("monday tuesday wednesday thursday friday saturday sunday")
 MONTHS = _list("january february march april may june july august september october november december")
 LONG_MONTHS = _list("january march may july august october december")
 SHORT_MONTHS = _list("april june september november")
-ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-ADJECTIVES = _list(
-    "red blue green small big old new happy sad fast slow warm cold bright dark quiet loud soft round clean"
-)
+ADJECTIVES = _list("red blue green small big old new happy sad fast slow warm cold bright dark quiet")
 NOUNS = _list(
     "cat dog fish bird horse sheep table chair house tree river mountain garden window bottle paper book road bridge "
-    "train boat plane clock phone shoe coat hat ball drum bread apple milk sugar salt egg cake soup spoon knife cup"
+    "train boat plane clock phone shoe coat hat ball"
 )
 SPELT = _list(
-    "cat dog fish bird tree book ball milk cake soup cup hat bus sun moon star rain snow wind fire gold king ship lamp "
-    "door wall hand foot nose ear leg arm box bag pen map key bed cow pig hen fox frog duck bear wolf lion goat"
+    "cat dog fish bird tree book ball milk cake soup cup hat bus sun moon star rain snow wind fire gold king ship "
+    "lamp door wall hand foot"
 )
-ITEMS = _list("milk bread butter cheese eggs apples bananas rice pasta coffee tea sugar salt soup fish tomatoes onions")
+ITEMS = _list("milk bread butter cheese eggs apples bananas rice pasta coffee tea sugar")
 MUSIC = _list("jazz rock pop blues folk opera country classical piano guitar dance children's")
 ROOMS = _list("kitchen bedroom bathroom garage office hall attic cellar")
 DEVICES = _table("lights are, lamp is, heating is, fan is, television is, radio is")
@@ -94,34 +91,25 @@ COUNTRIES = _table(
     "france paris europe, germany berlin europe, spain madrid europe, italy rome europe, portugal lisbon europe, "
     "austria vienna europe, greece athens europe, poland warsaw europe, hungary budapest europe, norway oslo europe, "
     "sweden stockholm europe, finland helsinki europe, denmark copenhagen europe, ireland dublin europe, "
-    "belgium brussels europe, romania bucharest europe, bulgaria sofia europe, croatia zagreb europe, "
-    "ukraine kyiv europe, iceland reykjavik europe, japan tokyo asia, china beijing asia, india delhi asia, "
-    "thailand bangkok asia, vietnam hanoi asia, nepal kathmandu asia, iran tehran asia, iraq baghdad asia, "
-    "egypt cairo africa, kenya nairobi africa, morocco rabat africa, ghana accra africa, senegal dakar africa, "
-    "canada ottawa north_america, cuba havana north_america, jamaica kingston north_america, "
-    "peru lima south_america, chile santiago south_america, colombia bogota south_america, "
-    "ecuador quito south_america, uruguay montevideo south_america, argentina buenos_aires south_america"
+    "iceland reykjavik europe, japan tokyo asia, china beijing asia, india delhi asia, thailand bangkok asia, "
+    "egypt cairo africa, kenya nairobi africa, canada ottawa north_america, cuba havana north_america, "
+    "peru lima south_america, chile santiago south_america, argentina buenos_aires south_america"
 )
 OPPOSITES = _table(
     "hot cold, big small, old young, fast slow, happy sad, light dark, high low, open closed, full empty, wet dry, "
     "early late, rich poor, strong weak, hard soft, long short, left right, up down, in out, on off, day night, "
-    "first last, loud quiet, clean dirty, near far, good bad, always never, push pull, above below, north south, "
-    "east west, true false, love hate, buy sell, win lose, begin end, deep shallow, wide narrow, rough smooth, "
-    "thick thin, cheap expensive, easy difficult"
+    "first last, loud quiet, clean dirty, near far, good bad, always never, push pull, above below"
 )
 COLOURS = _table(
     "the_sky blue, grass green, snow white, coal black, blood red, a_banana yellow, a_lemon yellow, a_carrot orange, "
     "milk white, chocolate brown, a_strawberry red, a_leaf green, the_sun yellow, a_raven black, a_frog green, "
-    "salt white, a_cherry red, a_pea green, coffee brown, a_polar_bear white, a_flamingo pink, an_elephant grey"
+    "salt white"
 )
 SOUNDS = _table(
     "a_cow moo, a_dog woof, a_cat meow, a_duck quack, a_sheep baa, a_horse neigh, a_pig oink, a_lion roar, "
-    "a_snake hiss, a_bee buzz, a_frog croak, an_owl hoot, a_mouse squeak, a_wolf howl, a_donkey hee_haw, a_crow caw"
+    "a_snake hiss, a_bee buzz, a_frog croak, an_owl hoot"
 )
-YOUNG = _table(
-    "dog puppy, cat kitten, cow calf, horse foal, sheep lamb, pig piglet, duck duckling, lion cub, goat kid, "
-    "deer fawn, chicken chick, frog tadpole, kangaroo joey, swan cygnet"
-)
+YOUNG = _table("dog puppy, cat kitten, cow calf, horse foal, sheep lamb, pig piglet, duck duckling, lion cub")
 LEGS = _table(
     "a_spider eight, a_dog four, a_cat four, a_horse four, a_cow four, an_ant six, a_bee six, a_bird two, a_duck two, "
     "a_snake zero, a_fish zero, a_beetle six, a_sheep four, a_chicken two, a_scorpion eight, a_person two"
@@ -130,18 +118,14 @@ SIDES = _table("a_triangle three, a_square four, a_rectangle four, a_pentagon fi
 JOBS = _table(
     "flies_a_plane a_pilot, teaches_children a_teacher, bakes_bread a_baker, puts_out_fires a_firefighter, "
     "cuts_hair a_barber, grows_crops a_farmer, catches_fish a_fisherman, treats_sick_people a_doctor, "
-    "treats_sick_animals a_vet, repairs_teeth a_dentist, drives_a_bus a_driver, builds_houses a_builder, "
-    "paints_pictures a_painter, writes_books an_author, delivers_letters a_postman, plays_in_films an_actor, "
-    "sells_meat a_butcher, repairs_cars a_mechanic, sails_a_ship a_sailor, cooks_in_a_restaurant a_chef"
+    "treats_sick_animals a_vet, repairs_teeth a_dentist, drives_a_bus a_driver, builds_houses a_builder"
 )
 PLURALS = _table(
-    "mouse mice, child children, foot feet, tooth teeth, goose geese, man men, woman women, sheep sheep, leaf leaves, "
-    "wolf wolves, knife knives, city cities, baby babies, box boxes, bus buses, cat cats, house houses, ox oxen"
+    "mouse mice, child children, foot feet, tooth teeth, goose geese, man men, woman women, sheep sheep, "
+    "leaf leaves, wolf wolves"
 )
 PASTS = _table(
-    "go went, see saw, eat ate, run ran, come came, take took, give gave, write wrote, drive drove, sing sang, "
-    "swim swam, fly flew, buy bought, think thought, bring brought, catch caught, find found, sleep slept, "
-    "walk walked, play played"
+    "go went, see saw, eat ate, run ran, come came, take took, give gave, write wrote, drive drove, sing sang"
 )
 UNITS = _table(
     "seconds minute 60, minutes hour 60, hours day 24, days week 7, months year 12, years decade 10, "
@@ -228,7 +212,6 @@ KINDS: dict[str, list[Core]] = {
     "jobs": _cores("question", "who {0}", "{1}", JOBS),
     "spelling": _cores("order", "spell {0}", "{1}", [(word, " ".join(word)) for word in SPELT])
     + _cores("question", "how do you spell {0}", "{1}", [(word, " ".join(word)) for word in SPELT]),
-    "letters": _cores("thing", "the letter after {0}", "{1}", itertools.pairwise(ALPHABET)),
     "words": _cores("thing", "the plural of {0}", "{1}", PLURALS)
     + _cores("thing", "the past tense of {0}", "{1}", PASTS),
     "devices": _cores("order", "turn {3} the {0} in the {2}", "the {2} {0} {1} {3}", _SWITCHES)
@@ -241,8 +224,8 @@ KINDS: dict[str, list[Core]] = {
     "talk": _cores("talk", "{0}", "{1}", SMALL_TALK),
 }
 _NAMES = list(KINDS)
-_WEIGHTS = list(itertools.accumulate(len(cores) ** 0.5 for cores in KINDS.values()))
-"""Running sums: a kind with many cores is drawn more often, but the others do not starve."""
+_WEIGHTS = list(itertools.accumulate(len({w for c in cores for w in c.text.split()}) for cores in KINDS.values()))
+"""Running sums: a kind is drawn as often as it has words, so that no word is rare."""
 
 
 def split_of_text(text: str) -> Split:

@@ -35,7 +35,7 @@ class Resume(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         self._between_updates = not trainer.fit_loop.epoch_loop._should_accumulate()
-        due = time.monotonic() - self._written >= self.every_s
+        due = time.monotonic() - self._written >= self.every_s and trainer.global_step < trainer.max_steps
         if self._between_updates and trainer.strategy.broadcast(due):
             self._write(trainer)
 

@@ -85,8 +85,8 @@ def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     if mode == "disabled":
         return None
+    wandb.setup(settings=wandb.Settings(silent=True))
     return WandbLogger(
         project=config.wandb.project, name=folder.name, id=os.environ.get("WANDB_RUN_ID", folder.name),
         save_dir=str(folder), mode=mode, config=to_dict(config), resume="allow",
-        settings=wandb.Settings(silent=True),
     )  # fmt: skip

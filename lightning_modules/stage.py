@@ -1,5 +1,6 @@
 """What all stages share: freezing, the optimiser, repeatable randomness, skipped files, scores."""
 
+import abc
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,7 +19,7 @@ MIN_SEEN = 50
 """Utterances after which the share of unusable ones is judged."""
 
 
-class StageModule(L.LightningModule):
+class StageModule(L.LightningModule, abc.ABC):
     """Model in, `model_step` per stage, log out."""
 
     model: nn.Module
@@ -32,17 +33,17 @@ class StageModule(L.LightningModule):
         self.scored: list[tuple[str, str]] = []
         self._freeze()
 
+    @abc.abstractmethod
     def model_step(self, batch: Any) -> Tensor:
         """The loss of a batch."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def hypotheses(self, batch: Any) -> list[tuple[str, str]]:
         """(reference, hypothesis) of each item of a batch."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
         """Names and values over a whole set."""
-        raise NotImplementedError
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         self._note_skipped(batch)
@@ -85,7 +86,7 @@ class StageModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         c = self.config.optim
         groups = decay_groups(self.model.named_parameters(), c.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=(c.betas[0], c.betas[1]), eps=c.eps)
+        optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=(c.betas[0], c.betas[1]), eps=c.eps, fused=True)
         factor = schedule(c, self.config.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
