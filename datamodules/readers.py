@@ -207,7 +207,9 @@ def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
 def _read_plain(path: Path, rows: list[dict[str, Any]], split: str | None) -> Iterator[Entry | Skip]:
     base = _audio_base(path, (_first(row, AUDIO_KEYS) for row in rows))
     for number, row in enumerate(rows, 1):
-        audio, start_s, duration_s = _first(row, AUDIO_KEYS), float(row.get("offset") or 0), row.get("duration")
+        audio = _first(row, AUDIO_KEYS)
+        start_s, duration_s = (_seconds(row, key, f"{path}, row {number}") for key in ("offset", "duration"))
+        start_s = start_s or 0.0
         if not audio:
             yield Skip(NO_AUDIO, f"{path.name} row {number}")
             continue
@@ -215,13 +217,22 @@ def _read_plain(path: Path, rows: list[dict[str, Any]], split: str | None) -> It
             id=_first(row, ID_KEYS) or (f"{audio}@{start_s:g}" if start_s else audio),
             path=base / audio,
             start_s=start_s,
-            duration_s=None if duration_s is None else float(duration_s),
+            duration_s=duration_s,
             text=normalise(_first(row, TEXT_KEYS)),
             answer=_first(row, ANSWER_KEYS),
             speaker=_first(row, SPEAKER_KEYS),
             split=_first(row, ("split",)) or split,
         )
         yield _kept(entry)
+
+
+def _seconds(row: dict[str, Any], key: str, where: str) -> float | None:
+    try:
+        return None if row.get(key) is None else float(row[key])
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{where}: {key}={row[key]!r} is not a number of seconds; correct it or leave it out"
+        ) from None
 
 
 def _first(row: dict[str, Any], keys: tuple[str, ...]) -> str:

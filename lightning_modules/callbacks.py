@@ -33,15 +33,19 @@ class Resume(L.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._earlier_s = state["elapsed_s"]
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self._between_updates = not trainer.fit_loop.epoch_loop._should_accumulate()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Not before a validation, which Lightning would leave out when it goes on from there."""
+        self._between_updates = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        validation_follows = (batch_idx + 1) % trainer.val_check_batch == 0
         due = time.monotonic() - self._written >= self.every_s and trainer.global_step < trainer.max_steps
-        if self._between_updates and trainer.strategy.broadcast(due):
+        if self._between_updates and not validation_follows and trainer.strategy.broadcast(due):
             self._write(trainer)
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        """In the middle of an update nothing is written: the last checkpoint repeats it from its first batch."""
-        if isinstance(exception, SIGTERMException) and self._between_updates:
+        """Within an update or a validation nothing is written: the last checkpoint repeats it from its beginning."""
+        if isinstance(exception, SIGTERMException) and self._between_updates and not trainer.validating:
             self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
@@ -58,9 +62,10 @@ class Bar(L.Callback):
         self.begun = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        shown = self.console.is_terminal and trainer.is_global_zero
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[values]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
+            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, disable=not shown,
         )  # fmt: skip
         self.task = self.progress.add_task(self.stage, total=self.max_steps, values="", completed=trainer.global_step)
         self.progress.start()

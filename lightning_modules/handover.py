@@ -99,10 +99,12 @@ class Average(L.Callback):
         self.steps = set(last[: c.average_last])
         self.sum: dict[str, Tensor] = {}
         self.count = 0
+        self.last_step = 0
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        if trainer.global_step not in self.steps or trainer.fit_loop.epoch_loop._should_accumulate():
+        if trainer.global_step not in self.steps or trainer.global_step == self.last_step:
             return
+        self.last_step = trainer.global_step
         assert isinstance(module, StageModule)
         for name, weight in module.model.named_parameters():
             if weight.requires_grad:
@@ -118,7 +120,7 @@ class Average(L.Callback):
             weights[name].copy_(total / self.count)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sum": self.sum, "count": self.count}
+        return {"sum": self.sum, "count": self.count, "last_step": self.last_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.sum, self.count = state["sum"], state["count"]
+        self.sum, self.count, self.last_step = state["sum"], state["count"], state["last_step"]

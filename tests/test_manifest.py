@@ -427,3 +427,10 @@ def test_few_speakers_are_held_out_by_utterance(speaker):
     splits, notes = split_entries([entry(str(n), speaker) for n in range(300)])
     assert all(5 < len(splits[name]) < 30 for name in ("valid", "test"))
     assert notes[0].endswith("held out of train, single utterances, since it names fewer than 3 speakers")
+
+
+@pytest.mark.parametrize("key", ["duration", "offset"])
+def test_a_time_that_is_no_number_is_named_with_its_row(tmp_path: Path, key: str) -> None:
+    (tmp_path / "manifest.jsonl").write_text(json.dumps({"audio": "a.wav", "text": "hello", key: "long"}))
+    with pytest.raises(ValueError, match=f"row 1: {key}='long' is not a number of seconds"):
+        read_corpus(tmp_path)
