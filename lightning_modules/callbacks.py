@@ -38,7 +38,7 @@ class Resume(L.Callback):
     ) -> None:
         """Not before a validation, which Lightning would leave out when it goes on from there."""
         self._between_updates = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        validation_follows = (batch_idx + 1) % trainer.val_check_batch == 0
+        validation_follows = trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
         due = time.monotonic() - self._written >= self.every_s and trainer.global_step < trainer.max_steps
         if self._between_updates and not validation_follows and trainer.strategy.broadcast(due):
             self._write(trainer)

@@ -80,13 +80,13 @@ def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
 
 def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
     """Online with an API key, offline without one, so that nothing waits for an answer; None if disabled."""
-    mode: str = config.wandb.mode
+    mode: Any = config.wandb.mode
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-    if mode == "disabled":
+    if mode == "disabled" or getattr(rank_zero_only, "rank", 0) != 0:
         return None
-    wandb.setup(settings=wandb.Settings(silent=True))
-    return WandbLogger(
-        project=config.wandb.project, name=folder.name, id=os.environ.get("WANDB_RUN_ID", folder.name),
-        save_dir=str(folder), mode=mode, config=to_dict(config), resume="allow",
+    run = wandb.init(
+        project=config.wandb.project, name=folder.name, id=os.environ.get("WANDB_RUN_ID", folder.name), dir=folder,
+        mode=mode, config=to_dict(config), resume="allow", settings=wandb.Settings(silent=True),
     )  # fmt: skip
+    return WandbLogger(experiment=run)

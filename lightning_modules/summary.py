@@ -31,11 +31,12 @@ def print_summary(
 ) -> None:
     """Scores, examples, times, and what to do next."""
     out = Console(width=max(100, Console().width))
-    table = Table(title=f"{folder.name}: scores on speech never heard", show_header=False)
+    out.rule(f"{folder.name}: scores on voices and sentences it never met", align="left")
+    table = Table(show_header=False, box=None)
     for name, value in summary.items():
         table.add_row(name, f"{value:.2%}" if name in ("test/wer", "test/cer", "test/exact_match") else f"{value:g}")
     out.print(table)
-    examples = Table("said", "understood", title="Some of them")
+    examples = Table("said", "understood", box=None)
     for reference, hypothesis in pairs[:: max(1, len(pairs) // EXAMPLES)][:EXAMPLES]:
         examples.add_row(reference, hypothesis, style="" if reference == hypothesis else "red")
     out.print(examples)
