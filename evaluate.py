@@ -15,11 +15,11 @@ import lightning as L
 
 from datamodules.data import Corpora
 from duplexmamba.config import override
+from lightning_modules.assembly import KINDS
+from lightning_modules.entry import exit_cleanly, quieten, trainer_settings
 from lightning_modules.handover import FILE, HandOver
-from lightning_modules.kinds import KINDS
 from lightning_modules.stage import StageModule
 from lightning_modules.summary import print_summary
-from train import exit_cleanly, quieten, trainer_settings
 
 
 def main(args: list[str]) -> dict[str, float]:

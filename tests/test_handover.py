@@ -10,8 +10,8 @@ import torch
 from duplexmamba.config import Config, override
 from duplexmamba.model import Ear
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
+from lightning_modules.entry import exit_cleanly
 from lightning_modules.handover import Average, HandOver, take_parts, write_atomically
-from train import exit_cleanly
 
 
 def test_weights_configuration_and_nothing_else_come_back(config: Config, tmp_path: Path) -> None:

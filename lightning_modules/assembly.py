@@ -1,0 +1,68 @@
+"""The parts of a stage put together: model, module, data, tokenizer, and the weights it starts from."""
+
+from pathlib import Path
+
+import torch
+
+from datamodules.corpus import Utterance
+from datamodules.data import Corpora, SpeechData, StageData, TextData
+from duplexmamba.config import Config
+from duplexmamba.lm import load_pretrained
+from duplexmamba.model import Ear, SpeechLM
+from duplexmamba.tokens import Tokens
+from lightning_modules.encoder import CTCRecogniser, EncoderStage
+from lightning_modules.handover import HandOver, take_parts
+from lightning_modules.lm import LMStage, TextModel
+from lightning_modules.speech import SpeechStage
+from lightning_modules.stage import StageModule
+
+KINDS = {
+    "encoder": (CTCRecogniser, EncoderStage, SpeechData),
+    "lm": (TextModel, LMStage, TextData),
+    "asr": (SpeechLM, SpeechStage, SpeechData),
+}
+FITTED_ON = 64
+"""Training utterances from which the normalisation of the features is taken."""
+
+
+def build(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: Path) -> tuple[StageModule, StageData]:
+    """The stage's module, with the weights it starts from, and its data."""
+    model_kind, module_kind, data_kind = KINDS[config.stage.name]
+    tokens = find_tokens(config, corpora, given, folder)
+    torch.manual_seed(config.seed)
+    model = model_kind(config)
+    for source, hand_over in given.items():
+        take_parts(model, hand_over, [part for part, s in config.stage.init.items() if s == source], source)
+    if config.lm.pretrained and isinstance(model, SpeechLM | TextModel):
+        load_pretrained(model.lm, config.lm.pretrained)
+    if isinstance(model, Ear) and "features" not in config.stage.init:
+        fit_features(model, corpora)
+    return module_kind(config, model, tokens), data_kind(config, corpora)
+
+
+def fit_features(model: Ear, corpora: Corpora) -> None:
+    """Take the normalisation of the features from the first training utterances that can be read."""
+    heard = [corpora.stream[i] for i in range(FITTED_ON)]
+    usable = [torch.from_numpy(u.samples) for u in heard if isinstance(u, Utterance)]
+    if not usable:
+        raise ValueError(f"none of the first {FITTED_ON} training utterances can be used: {heard[0]}; mend the corpus")
+    model.features.fit(usable)
+
+
+def find_tokens(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: Path) -> Tokens | None:
+    """Those of the language model; the encoder needs none."""
+    if config.stage.name == "encoder":
+        return None
+    if config.stage.init.get("lm") in given:
+        return given[config.stage.init["lm"]].tokens
+    made = folder / "tokenizer.json"
+    if config.tokenizer.source != "bpe":
+        tokens = Tokens.load(config.tokenizer.source)
+    else:
+        tokens = Tokens.from_json(made.read_text()) if made.exists() else Tokens.train(corpora.training_texts())
+    made.write_text(tokens.to_json())
+    if tokens.size > config.lm.vocab_size:
+        raise ValueError(
+            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokens.size}; set it to that or more"
+        )
+    return tokens

@@ -1,0 +1,63 @@
+"""What the entry points share: hardware, a quiet screen, and exits that say what to do."""
+
+import contextlib
+import errno
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from duplexmamba.config import Config
+
+
+def trainer_settings(config: Config) -> dict[str, Any]:
+    """Hardware and precision, the same for training and scoring; progress and checkpoints are ours."""
+    c = config.trainer
+    torch.set_float32_matmul_precision(c.matmul_precision)
+    if c.threads:
+        torch.set_num_threads(c.threads)
+    precision = c.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+    return {
+        "accelerator": c.accelerator, "devices": c.devices, "precision": precision, "enable_checkpointing": False,
+        "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False,
+    }  # fmt: skip
+
+
+def quieten() -> None:
+    """Keep the libraries' advertisements and known, harmless warnings off the screen."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # 1-channel convolution
+
+
+@contextlib.contextmanager
+def exit_cleanly() -> Iterator[None]:
+    """Turn what a user can mend into one sentence and an exit code: 2 bad input, 1 disk full, 143 SIGTERM."""
+    try:
+        yield
+    except SIGTERMException:
+        print("stopped by SIGTERM: the same command goes on from here", file=sys.stderr)
+        sys.exit(143)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (OSError, RuntimeError) as error:
+        if not disk_full(error):
+            raise
+        print(f"error: disk full ({error}); make room: the same command goes on where it was", file=sys.stderr)
+        sys.exit(1)
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether that is what an error, or one beneath it, comes from: torch wraps what it meets while it writes."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        error = error.__context__
+    return False
