@@ -78,7 +78,6 @@ def test_known_answers():
     assert answers["please turn on the lights in the kitchen"] == "the kitchen lights are on"
     assert answers["tell me the day after sunday"] == "monday"
     assert answers["how many days are in june"] == "thirty"
-    assert answers["can you say the red boat please"] == "the red boat"
 
 
 def test_sentences_are_many_distinct_and_short():
