@@ -45,20 +45,24 @@ class StageModule(L.LightningModule, abc.ABC):
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
         """Names and values over a whole set."""
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self._note_skipped(batch)
-        loss = self.model_step(batch)
+        loss = self.model_step(batch) if num_items(batch) else self._no_loss()
         self.log("train/loss", loss.detach(), batch_size=1)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._note_skipped(batch)
+        if not num_items(batch):
+            return
         self.log("valid/loss", self.model_step(batch), on_epoch=True, batch_size=1, sync_dist=True)
         self.scored += self.hypotheses(batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self._note_skipped(batch)
-        self.scored += self.hypotheses(batch)
+        if num_items(batch):
+            self.scored += self.hypotheses(batch)
 
     def on_validation_epoch_start(self) -> None:
         torch.manual_seed(self.config.seed)
@@ -91,6 +95,12 @@ class StageModule(L.LightningModule, abc.ABC):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _no_loss(self) -> Tensor:
+        """Zero, with a gradient for every weight: other ranks wait for this one's."""
+        return 0 * sum(
+            (p.sum() for p in self.model.parameters() if p.requires_grad), torch.zeros((), device=self.device)
+        )
+
     def _trained(self) -> set[str]:
         return {*self.config.stage.trained, "ctc"}
 
@@ -110,7 +120,7 @@ class StageModule(L.LightningModule, abc.ABC):
     def _note_skipped(self, batch: Any) -> None:
         skipped = getattr(batch, "skipped", [])
         self.skipped += skipped
-        self.seen += len(skipped) + len(batch.texts) if hasattr(batch, "texts") else len(batch)
+        self.seen += len(skipped) + num_items(batch)
         limit = self.config.data.max_bad_share
         if self.seen >= MIN_SEEN and len(self.skipped) > limit * self.seen:
             raise ValueError(
@@ -118,6 +128,11 @@ class StageModule(L.LightningModule, abc.ABC):
                 f"data.max_bad_share={limit}: {'; '.join(self.skipped[:3])}; "
                 "mend or remove them, or raise data.max_bad_share"
             )
+
+
+def num_items(batch: Any) -> int:
+    """Of a batch of speech, which may have lost all of them to unusable files, or of texts."""
+    return len(getattr(batch, "texts", batch))
 
 
 def decay_groups(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:

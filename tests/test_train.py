@@ -191,7 +191,7 @@ def test_most_files_broken_stops_before_training(tmp_path: Path) -> None:
     manifest = write_corpus(tmp_path / "corpus")
     for i in range(10):
         (tmp_path / "corpus" / f"{i}.wav").write_bytes(b"not audio")
-    assert "10 of 20 files (50.0%)" in refused(tmp_path / "runs", f"data.path={manifest}")
+    assert "10 of 20 files (50.0 %)" in refused(tmp_path / "runs", f"data.path={manifest}")
 
 
 def test_a_checkpoint_of_another_shape_is_refused(runs: Path, tmp_path: Path) -> None:
