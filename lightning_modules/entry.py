@@ -44,7 +44,7 @@ def exit_cleanly() -> Iterator[None]:
     except SIGTERMException:
         print("stopped by SIGTERM: the same command goes on from here", file=sys.stderr)
         sys.exit(143)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except (OSError, RuntimeError) as error:
