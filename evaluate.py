@@ -44,7 +44,7 @@ def score_wer(given: HandOver, run: Path, overrides: list[str], json_file: Path 
     if config.stage.name == "lm":
         raise ValueError(f"{run} is a run of stage lm, which hears nothing; name a run of stage encoder or asr")
     model_kind, module_kind, data_kind = KINDS[config.stage.name]
-    corpora = Corpora(config)
+    corpora = Corpora(config, splits=["test"])
     module: StageModule = module_kind(config, model_kind(config), given.tokens)
     module.model.load_state_dict(given.weights)
     trainer = L.Trainer(**trainer_settings(config), logger=False)

@@ -3,14 +3,14 @@
 import functools
 import itertools
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.batches import EndlessBatches, FiniteBatches, ScoredSet, TrainingStream, at_least, collate
-from datamodules.corpus import Corpus
-from datamodules.manifest import Survey, check_bad_share, open_corpora
+from datamodules.corpus import Corpus, Utterance
+from datamodules.manifest import SPLITS, Survey, check_bad_share, open_corpora
 from datamodules.synthetic import SyntheticSpeech
 from duplexmamba.config import Config
 from duplexmamba.timing import Clock
@@ -22,11 +22,14 @@ TOKENIZER_TEXTS = 20_000
 class Corpora:
     """Training stream, validation and test speech of one configuration.
 
+    Args:
+        splits: those that `data.path` must have.
+
     Raises:
         ValueError: `data.path` is unusable, or too much of it is.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, splits: Sequence[str] = SPLITS):
         data, rate_hz = config.data, config.features.sample_rate_hz
         self.survey: Survey | None = None
         recorded: dict[str, Corpus] = {}
@@ -34,7 +37,7 @@ class Corpora:
             opened, self.survey = open_corpora(data.path, rate_hz, data.min_s, data.max_s)
             check_bad_share(self.survey, data.max_bad_share)
             recorded = {split: corpus for split, corpus in opened.items() if len(corpus)}
-            if missing := {"train", "valid", "test"} - recorded.keys():
+            if missing := set(splits) - recorded.keys():
                 raise ValueError(
                     f"data.path={data.path}: no utterance is left for {' and '.join(sorted(missing))}; "
                     "give more speech, or a manifest whose rows name their split"
@@ -67,7 +70,7 @@ class FirstOf:
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> Utterance:
         return self.corpus[index]
 
 
@@ -78,7 +81,7 @@ def _first(corpus: Corpus, size: int) -> Corpus:
 class Exchanges(Dataset[tuple[str, str]]):
     """Text and answer of each utterance."""
 
-    def __init__(self, corpus):
+    def __init__(self, corpus: Corpus | TrainingStream):
         self.corpus = corpus
 
     def __getitem__(self, index: int) -> tuple[str, str]:
@@ -147,7 +150,7 @@ class TextData(StageData):
         size = self.config.data.batch_texts
         return list(range(number * size, (number + 1) * size))
 
-    def _texts(self, corpus, batches: Iterable[list[int]]) -> DataLoader:
+    def _texts(self, corpus: Corpus | TrainingStream, batches: Iterable[list[int]]) -> DataLoader:
         return self._loader(Exchanges(corpus), batches, list)
 
 

@@ -50,7 +50,7 @@ def exit_cleanly() -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         if not disk_full(error):
             raise
-        print(f"error: disk full ({error}); make room: the same command goes on where it was", file=sys.stderr)
+        print("error: disk full; make room: the same command goes on from its last checkpoint", file=sys.stderr)
         sys.exit(1)
 
 

@@ -114,6 +114,10 @@ class StageModule(L.LightningModule, abc.ABC):
             gathered = [[] for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(gathered, self.scored)
         self.scored = [pair for pairs in gathered for pair in pairs]
+        if not self.scored:
+            raise ValueError(
+                f"no utterance of the {split} split could be used: {'; '.join(self.skipped[:3])}; mend them"
+            )
         for name, value in self.scores(self.scored).items():
             self.log(f"{split}/{name}", value, rank_zero_only=False)
 

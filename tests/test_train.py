@@ -105,7 +105,7 @@ def test_evaluate_scores_a_run_as_training_did(runs: Path, tmp_path: Path) -> No
 
 
 def test_evaluate_on_other_speech(runs: Path, tmp_path: Path) -> None:
-    manifest = write_corpus(tmp_path / "corpus")
+    manifest = write_corpus(tmp_path / "corpus", 3)  # all of it test
     done = run("evaluate.py", "wer", str(runs / "latest"), f"data.path={manifest}")
     assert done.returncode == 0 and "test/wer" in done.out, done.err
 
