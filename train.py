@@ -5,6 +5,7 @@ python train.py configs/preset/tiny.yaml configs/stage/asr.yaml optim.lr=1e-3
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -25,16 +26,16 @@ from lightning_modules.summary import print_summary, write_summary
 def main(args: list[str]) -> dict[str, float]:
     """Train what is missing; returns the summary of the asked stage."""
     config = load_config(args)
-    given: dict[str, HandOver] = {}
     seconds: dict[str, float] = {}
+    folders: dict[str, Path] = {}
     for source in sources(config):
-        folder = Path(source)
+        folders[source] = Path(source)
         if source in STAGES:
             beneath = load_config(args, source)
-            seconds |= times(train_stage(beneath, {}, {}))
-            folder = run_folder(beneath)
-        given[source] = HandOver.load(folder / FILE)
-    return train_stage(config, given, seconds)
+            folders[source] = run_folder(beneath)
+            seconds |= times(train_stage(beneath, folders[source], {}, {}))
+    given = {source: HandOver.load(folder / FILE) for source, folder in folders.items()}
+    return train_stage(config, run_folder(config, [f.name for f in folders.values()]), given, seconds)
 
 
 def sources(config: Config) -> list[str]:
@@ -43,9 +44,10 @@ def sources(config: Config) -> list[str]:
     return sorted(named, key=lambda s: STAGES.index(s) if s in STAGES else len(STAGES))
 
 
-def run_folder(config: Config) -> Path:
-    """Where a run lies: the same experiment, the same folder."""
-    return Path(config.run.dir) / (config.run.id or f"{config.stage.name}-{config.preset}-{fingerprint(config)}")
+def run_folder(config: Config, beneath: Sequence[str] = ()) -> Path:
+    """Where a run lies: the same experiment on the same runs beneath, the same folder."""
+    name = f"{config.stage.name}-{config.preset}-{fingerprint(config, beneath)}"
+    return Path(config.run.dir) / (config.run.id or name)
 
 
 def times(summary: dict[str, float]) -> dict[str, float]:
@@ -54,14 +56,17 @@ def times(summary: dict[str, float]) -> dict[str, float]:
     return {name.removeprefix("time/").removesuffix("_s"): s for name, s in found.items()}
 
 
-def train_stage(config: Config, given: dict[str, HandOver], seconds: dict[str, float]) -> dict[str, float]:
+def train_stage(
+    config: Config, folder: Path, given: dict[str, HandOver], seconds: dict[str, float]
+) -> dict[str, float]:
     """Train, score and hand over one stage, or find that this was done.
 
     Args:
+        folder: of this run.
         given: the hand-overs it starts from, by stage or folder.
         seconds: what those stages took.
     """
-    folder, stage = run_folder(config), config.stage.name
+    stage = config.stage.name
     done = folder / "summary.json"
     if done.exists():
         print(f"{stage}: trained before, {folder}", flush=True)
@@ -86,7 +91,7 @@ def train_stage(config: Config, given: dict[str, HandOver], seconds: dict[str, f
         draw_curves(read_metrics(folder / "metrics.jsonl"), folder / "curves.png", folder.name)
         point_latest(folder)
         (folder / LAST).unlink(missing_ok=True)
-        print_summary(folder, summary, module.scored, module.skipped, next_command(config))
+        print_summary(folder, summary, module.scored, module.skipped, next_command(stage, folder))
     wandb.finish()  # the next stage of this process is a run of its own
     trainer.strategy.barrier()
     return summary
@@ -126,10 +131,10 @@ def point_latest(folder: Path) -> None:
     link.symlink_to(folder.name)
 
 
-def next_command(config: Config) -> str:
+def next_command(stage: str, folder: Path) -> str:
     """What a newcomer does after this stage."""
     after = {"encoder": "make train STAGE=lm", "lm": "make train STAGE=asr"}
-    return after.get(config.stage.name, f"make eval-wer RUN={run_folder(config)} DATA=your/speech")
+    return after.get(stage, f"make eval-wer RUN={folder} DATA=your/speech")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -296,13 +297,17 @@ def save_config(config: Config, path: Path) -> None:
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
 
 
-def fingerprint(config: Config) -> str:
-    """Eight hex digits that are equal for the same experiment, wherever and however fast it runs."""
+def fingerprint(config: Config, beneath: Sequence[str] = ()) -> str:
+    """Eight hex digits that are equal for the same experiment, wherever and however fast it runs.
+
+    Args:
+        beneath: names of the runs it starts from: trained otherwise, they make it another experiment.
+    """
     values = to_dict(config)
     for name in NOT_PART_OF_THE_RESULT:
         section, _, key = name.rpartition(".")
         (values[section] if section else values).pop(key)
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps([values, *beneath], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _load_file(path: str) -> DictConfig:

@@ -74,6 +74,7 @@ def test_fingerprint_is_of_the_experiment_not_of_the_machine() -> None:
     plain = fingerprint(load_config(TINY))
     assert plain == fingerprint(load_config([*TINY, "data.num_workers=3", "run.dir=elsewhere", "wandb.mode=disabled"]))
     assert plain != fingerprint(load_config([*TINY, "seed=2"]))
+    assert len({plain, fingerprint(load_config(TINY), ["lm-a"]), fingerprint(load_config(TINY), ["lm-b"])}) == 3
 
 
 def test_plain_dicts_and_back() -> None:
