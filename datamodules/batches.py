@@ -36,17 +36,19 @@ class SpeechBatch:
 
 
 class TrainingStream(Dataset[Utterance | UnusableAudio]):
-    """An endless stream of training utterances drawn from synthetic and recorded speech in a fixed proportion.
+    """An endless stream of training utterances drawn from synthetic and recorded speech.
 
-    The recorded corpus is gone through in a new order each time round, with new augmentation.
+    The synthetic share falls evenly from 1 to `synthetic_share` over the first `ramp` positions and stays there. The
+    recorded corpus is gone through in a new order each time round, with new augmentation.
     """
 
     def __init__(
-        self, synthetic: Corpus | None, recorded: Corpus | None, synthetic_share: float, seed: int,
+        self, synthetic: Corpus | None, recorded: Corpus | None, synthetic_share: float, ramp: int, seed: int,
         augment_config: AugmentConfig, rate_hz: int,
     ):  # fmt: skip
         self.synthetic, self.recorded, self.seed = synthetic, recorded, seed
         self.share = synthetic_share if recorded is not None else 1.0
+        self.ramp = ramp if synthetic_share > 0 else 0
         self.augment_config, self.rate_hz = augment_config, rate_hz
 
     def __getitem__(self, position: int) -> Utterance | UnusableAudio:
@@ -72,13 +74,19 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
         return corpus.exchange(index)
 
     def _locate(self, position: int) -> tuple[Corpus, int]:
-        synthetic_before = int(position * self.share)
-        if int((position + 1) * self.share) > synthetic_before:
+        synthetic_before = self._synthetic_before(position)
+        if self._synthetic_before(position + 1) > synthetic_before:
             assert self.synthetic is not None
             return self.synthetic, synthetic_before
         assert self.recorded is not None
         round_, place = divmod(position - synthetic_before, len(self.recorded))
         return self.recorded, int(_order(self.seed, round_, len(self.recorded))[place])
+
+    def _synthetic_before(self, position: int) -> int:
+        on_the_ramp = min(position, self.ramp)
+        recorded = (1 - self.share) * on_the_ramp * (on_the_ramp / (2 * self.ramp) if self.ramp else 0)
+        recorded += (1 - self.share) * (position - on_the_ramp)
+        return position - int(recorded)
 
 
 @lru_cache(maxsize=2)

@@ -44,16 +44,16 @@ class Corpora:
                 )
         synthetic = functools.partial(SyntheticSpeech, seed=config.seed, rate_hz=rate_hz, augment=data.augment)
         self.stream = TrainingStream(
-            synthetic("train", size=TOKENIZER_TEXTS), recorded.get("train"), data.synthetic_share, config.seed,
-            data.augment, rate_hz,
+            synthetic("train", size=TOKENIZER_TEXTS), recorded.get("train"), data.synthetic_share,
+            data.synthetic_ramp, config.seed, data.augment, rate_hz,
         )  # fmt: skip
         self.valid = _first(recorded.get("valid") or synthetic("valid", size=data.valid_size), data.valid_size)
         self.test = _first(recorded.get("test") or synthetic("test", size=data.test_size), data.test_size)
 
     def training_texts(self) -> Iterator[str]:
-        """Texts and answers for a tokenizer: what the training stream says first."""
+        """Texts and answers for a tokenizer: what the training stream says behind its ramp."""
         recorded = len(self.stream.recorded) if self.stream.recorded else 0
-        for position in range(max(TOKENIZER_TEXTS, 2 * recorded)):
+        for position in range(self.stream.ramp, self.stream.ramp + max(TOKENIZER_TEXTS, 2 * recorded)):
             text, answer = self.stream.exchange(position)
             yield f" {text}"
             if answer:

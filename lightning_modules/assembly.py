@@ -41,8 +41,9 @@ def build(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: 
 
 
 def fit_features(model: Ear, corpora: Corpora) -> None:
-    """Take the normalisation of the features from the first training utterances that can be read."""
-    heard = [corpora.stream[i] for i in range(FITTED_ON)]
+    """Take the normalisation of the features from training utterances that can be read, in the shares of the stream."""
+    begin = corpora.stream.ramp
+    heard = [corpora.stream[i] for i in range(begin, begin + FITTED_ON)]
     usable = [torch.from_numpy(u.samples) for u in heard if isinstance(u, Utterance)]
     if not usable:
         raise ValueError(f"none of the first {FITTED_ON} training utterances can be used: {heard[0]}; mend the corpus")

@@ -35,7 +35,7 @@ class Tones:
 
 @pytest.fixture
 def stream(config: Config) -> TrainingStream:
-    return TrainingStream(Tones(10**9, "made"), Tones(10), 0.4, 1, config.data.augment, 16000)
+    return TrainingStream(Tones(10**9, "made"), Tones(10), 0.4, 0, 1, config.data.augment, 16000)
 
 
 def first(batches: EndlessBatches, count: int) -> list[list[int]]:
@@ -66,6 +66,15 @@ def test_mixture_keeps_its_share_and_goes_round_the_recordings(stream: TrainingS
     recorded = [t for t in texts if t.startswith("tone")]
     rounds = [recorded[i : i + 10] for i in range(0, 600, 10)]
     assert all(len(set(r)) == 10 for r in rounds) and rounds[0] != rounds[1]
+
+
+def test_a_ramp_begins_with_synthetic_speech_alone(config: Config) -> None:
+    stream = TrainingStream(Tones(10**9, "made"), Tones(10), 0.4, 1000, 1, config.data.augment, 16000)
+    made = [stream.exchange(p)[0].startswith("made") for p in range(3000)]
+    shares = [sum(made[i : i + 250]) / 250 for i in range(0, 3000, 250)]
+    assert shares[:4] == sorted(shares[:4], reverse=True) and shares[0] > 0.9
+    assert shares[4:] == pytest.approx([0.4] * 8, abs=0.01)
+    assert [stream.exchange(p)[0] for p, m in enumerate(made) if m][:3] == ["made 0", "made 1", "made 2"]
 
 
 def test_an_item_is_the_same_whenever_it_is_asked_for_but_not_the_next_time_round(stream: TrainingStream) -> None:
