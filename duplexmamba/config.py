@@ -24,7 +24,9 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = ("encoder", "lm", "asr")
 OWN_TO_A_STAGE = ("stage", "optim", "trainer", "run", "wandb")
 """Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
-NOT_PART_OF_THE_RESULT = ("run", "wandb", "data.num_workers", "trainer.checkpoint_every_s")
+NOT_PART_OF_THE_RESULT = (
+    "run", "wandb", "data.num_workers", "trainer.checkpoint_every_s", "trainer.keep_freed_memory",
+)  # fmt: skip
 """What may differ between two runs that are the same experiment."""
 
 
@@ -58,8 +60,14 @@ class EncoderConfig:
     d_state: int
     d_conv: int
     expand: int
-    context: Literal["full", "carried"]
-    """full: both directions over the whole utterance. carried: causal, state carried from chunk to chunk."""
+    context: Literal["full", "slice", "carried", "carried_lookback"]
+    """What a frame sees. full: the whole utterance, both ways (as published). slice: its slice, both ways, each slice
+    from nothing (as published for streaming). carried: all before it, by a state. carried_lookback: all before it, by a
+    state, and the rest of its slice, by a scan that runs back from the slice's end."""
+    slice_ms: float
+    """Milliseconds of a slice, where context has slices: a multiple of one speech embedding."""
+    train_slice_ms: list[float]
+    """carried_lookback in training: each batch draws the length of its slices from this range [low, high]."""
     dropout: float
 
 
@@ -76,15 +84,22 @@ class ConnectorConfig:
 class LMConfig:
     """Mamba language model."""
 
+    kind: Literal["mamba", "mamba2"]
+    """Its mixers: Mamba-1 (as published) or Mamba-2, which is made for a larger d_state (64 to 256)."""
     d_model: int
     num_layers: int
     d_state: int
     d_conv: int
     expand: int
+    head_dim: int
+    """mamba2 only: channels that share one decay; expand * d_model is a multiple of head_dim * num_groups."""
+    num_groups: int
+    """mamba2 only: groups of heads, each with its own B and C."""
     vocab_size: int
     """Rows of the embedding; at least the tokenizer's size."""
     pretrained: str | None
-    """Folder or hub name of a `MambaForCausalLM` in the transformers layout; null: trained here by stage lm."""
+    """Folder or hub name of a `MambaForCausalLM` or `Mamba2ForCausalLM` in the transformers layout; null: trained here
+    by stage lm."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +134,9 @@ class DataConfig:
     """Your own speech: LibriSpeech-layout folder, JSONL manifest or lhotse manifest; null: synthetic speech alone."""
     synthetic_share: float
     """With a path: share of training utterances that are synthetic all the same."""
+    synthetic_ramp: int
+    """Utterances over which that share falls from 1 at the start of a stage, where it is not 0: hearing begins with the
+    easier speech."""
     min_s: float
     max_s: float
     """Utterances shorter or longer than this (seconds) are skipped and counted."""
@@ -180,9 +198,14 @@ class TrainerConfig:
     devices: int
     precision: Literal["auto", "32-true", "bf16-mixed"]
     """auto: bf16 where the GPU has it, else float32."""
-    matmul_precision: Literal["highest", "high", "medium"]
+    matmul_precision: Literal["auto", "highest", "high", "medium"]
+    """Of float32 products, as torch.set_float32_matmul_precision has it. auto: medium, which is twice as fast on many
+    CPUs, where it is as exact as float32 there (measured at start), else highest."""
     threads: int
-    """Torch threads per process on CPU; 0 leaves them as they are."""
+    """Torch threads per process on CPU; 0: torch's own choice."""
+    keep_freed_memory: bool
+    """Let the C library keep what is freed for the next step instead of handing it back to the system: faster with
+    long sequences, for a larger process. Linux with glibc only; elsewhere without effect."""
     valid_every_steps: int
     checkpoint_every_s: float
     """Seconds between the checkpoints from which a killed run goes on."""
@@ -373,13 +396,19 @@ def _check(config: Config) -> None:
             f"stage.ctc_weight={config.stage.ctc_weight} and tokenizer.source={config.tokenizer.source}: the CTC needs "
             "a single id for silence, which only tokenizer.source=bpe has; set stage.ctc_weight=0"
         )
+    lm = config.lm
+    if lm.kind == "mamba2" and lm.expand * lm.d_model % (lm.head_dim * lm.num_groups):
+        raise ValueError(
+            f"lm.expand={lm.expand} * lm.d_model={lm.d_model} channels do not make heads of lm.head_dim={lm.head_dim} "
+            f"in lm.num_groups={lm.num_groups} equal groups: make them a multiple of {lm.head_dim * lm.num_groups}"
+        )
     for name in ("synthetic_share", "max_bad_share"):
         if not 0 <= getattr(data, name) <= 1:
             raise ValueError(f"data.{name}={getattr(data, name)}: a share lies between 0 and 1")
-    for name in ("level_db", "snr_db", "pad_s"):
-        pair = getattr(data.augment, name)
+    ranges = {f"data.augment.{name}": getattr(data.augment, name) for name in ("level_db", "snr_db", "pad_s")}
+    for name, pair in {**ranges, "encoder.train_slice_ms": config.encoder.train_slice_ms}.items():
         if len(pair) != 2 or pair[0] > pair[1]:
-            raise ValueError(f"data.augment.{name}={pair}: give [low, high]")
+            raise ValueError(f"{name}={pair}: give [low, high]")
     for name in ("max_steps", "accumulate", "devices", "valid_every_steps", "average_last", "average_every_steps"):
         if getattr(config.trainer, name) < 1:
             raise ValueError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")

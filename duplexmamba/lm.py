@@ -1,7 +1,7 @@
 """The language model: Mamba over embeddings, its whole memory a state of fixed size.
 
 Glossary: B rows, L steps, D model width, V vocabulary.
-Source: the layout of state-spaces' Mamba models, as transformers' MambaForCausalLM stores it.
+Source: the layout of state-spaces' Mamba models, as transformers' MambaForCausalLM and Mamba2ForCausalLM store it.
 """
 
 from pathlib import Path
@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from duplexmamba.config import LMConfig
 from duplexmamba.mamba import MambaMixer, MambaState
+from duplexmamba.mamba2 import Mamba2Mixer, Mamba2State
 from duplexmamba.padded import Padded
 
-LMState = tuple[MambaState, ...]
+LMState = tuple[MambaState | Mamba2State, ...]
 
 
 class MambaBlock(nn.Module):
@@ -23,11 +24,19 @@ class MambaBlock(nn.Module):
     def __init__(self, config: LMConfig):
         super().__init__()
         self.norm = nn.RMSNorm(config.d_model, eps=1e-5)
-        self.mixer = MambaMixer(config.d_model, config.d_state, config.d_conv, config.expand)
+        self.mixer = build_mixer(config)
 
-    def forward(self, x: Padded, state: MambaState | None = None) -> tuple[Padded, MambaState]:
+    def forward(
+        self, x: Padded, state: MambaState | Mamba2State | None = None
+    ) -> tuple[Padded, MambaState | Mamba2State]:
         mixed, state = self.mixer(x.with_values(self.norm(x.values)), state)
         return x.with_values(x.values + mixed.values), state
+
+
+def build_mixer(config: LMConfig) -> MambaMixer | Mamba2Mixer:
+    """A mixer of the configured kind."""
+    sizes = config.d_model, config.d_state, config.d_conv, config.expand
+    return Mamba2Mixer(*sizes, config.head_dim, config.num_groups) if config.kind == "mamba2" else MambaMixer(*sizes)
 
 
 class MambaLM(nn.Module):
@@ -35,6 +44,7 @@ class MambaLM(nn.Module):
 
     def __init__(self, config: LMConfig):
         super().__init__()
+        self.config = config
         self.embeddings = nn.Embedding(config.vocab_size, config.d_model)
         nn.init.normal_(self.embeddings.weight, std=0.02)
         self.layers = nn.ModuleList(MambaBlock(config) for _ in range(config.num_layers))
@@ -58,19 +68,39 @@ class MambaLM(nn.Module):
 
 
 def load_pretrained(lm: MambaLM, source: str) -> None:
-    """Copy the weights of a `MambaForCausalLM`, a folder or a hub name, into `lm`.
+    """Copy the weights of a `MambaForCausalLM` or `Mamba2ForCausalLM`, a folder or a hub name, into `lm`.
 
     Raises:
-        ValueError: not a Mamba-1 model, or of another shape than the `lm` section of the configuration.
+        ValueError: not a model of lm.kind, of another shape than the `lm` section of the configuration, or one that
+            does not read its logits with its embeddings.
     """
     try:
         theirs = AutoModelForCausalLM.from_pretrained(source, dtype=lm.embeddings.weight.dtype)
     except (OSError, ValueError) as error:
         kind = "folder" if Path(source).exists() else "folder or hub model"
         raise ValueError(f"lm.pretrained={source!r}: no readable {kind} of that name ({str(error)[:200]})") from None
-    if theirs.config.model_type != "mamba":
-        raise ValueError(f"lm.pretrained={source!r} is a {theirs.config.model_type} model; a Mamba-1 model is needed")
-    weights = {_our_name(k): v for k, v in theirs.state_dict().items() if k != "lm_head.weight"}
+    if theirs.config.model_type != lm.config.kind:
+        raise ValueError(
+            f"lm.pretrained={source!r} is a {theirs.config.model_type} model; lm.kind={lm.config.kind} needs a "
+            f"{lm.config.kind} model"
+        )
+    weights = {_our_name(k, lm.config.kind): v for k, v in theirs.state_dict().items()}
+    head = weights.pop("lm_head.weight")
+    _check_shapes(weights, lm, source)
+    if not torch.equal(head, weights["embeddings.weight"]):
+        raise ValueError(
+            f"lm.pretrained={source!r} has an lm_head other than its embeddings; here one matrix is both: "
+            "choose a model with tied embeddings"
+        )
+    if lm.config.kind == "mamba2" and theirs.config.n_groups != lm.config.num_groups:  # N * G alone shows in shapes
+        raise ValueError(
+            f"lm.pretrained={source!r} has n_groups={theirs.config.n_groups}, lm.num_groups={lm.config.num_groups}; "
+            "make them agree"
+        )
+    lm.load_state_dict(weights)
+
+
+def _check_shapes(weights: dict[str, Tensor], lm: MambaLM, source: str) -> None:
     ours = lm.state_dict()
     for name in sorted(ours.keys() | weights.keys()):
         have = tuple(weights[name].shape) if name in weights else "nothing"
@@ -79,32 +109,11 @@ def load_pretrained(lm: MambaLM, source: str) -> None:
             raise ValueError(
                 f"lm.pretrained={source!r}: {name} is {have}, the lm section asks for {need}; make them agree"
             )
-    lm.load_state_dict(weights)
 
 
-def _our_name(theirs: str) -> str:
+def _our_name(theirs: str, kind: str) -> str:
     name = theirs.removeprefix("backbone.")
-    for part in ("conv1d", "x_proj", "dt_proj", "A_log", "D"):
-        name = name.replace(f"mixer.{part}", f"mixer.ssm.{part}")
+    if kind == "mamba":
+        for part in ("conv1d", "x_proj", "dt_proj", "A_log", "D"):
+            name = name.replace(f"mixer.{part}", f"mixer.ssm.{part}")
     return name
-
-
-@torch.no_grad()
-def greedy(lm: MambaLM, logits: Tensor, state: LMState, end: int, max_tokens: int) -> list[list[int]]:
-    """Continue each row with its likeliest token until `end` (not included) or `max_tokens`.
-
-    Args:
-        logits: (B, V) of the step before the first token.
-        state: the rows' states after that step.
-    """
-    rows, done = [], torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
-    for _ in range(max_tokens):
-        token = logits.argmax(-1).masked_fill(done, end)
-        done = done | (token == end)
-        rows.append(token)
-        if bool(done.all()):
-            break
-        hidden, state = lm(Padded(lm.embed(token[:, None])), state)
-        logits = lm.logits(hidden.values[:, -1])
-    columns = torch.stack(rows, 1).tolist()
-    return [row[: row.index(end)] if end in row else row for row in columns]

@@ -10,10 +10,12 @@ from torch import nn
 
 from duplexmamba.config import Config
 from duplexmamba.connector import StackConnector
-from duplexmamba.encoder import BlockState, ConMambaEncoder, Frontend
+from duplexmamba.decoding import greedy
+from duplexmamba.encoder import ConMambaEncoder, EncoderState, Frontend
 from duplexmamba.features import LogMel
-from duplexmamba.lm import LMState, MambaLM, greedy
+from duplexmamba.lm import LMState, MambaLM
 from duplexmamba.padded import Carry, Padded, join, take
+from duplexmamba.timing import Clock
 
 PARTS = ("features", "frontend", "encoder", "connector", "lm")
 
@@ -24,7 +26,7 @@ class EarState:
 
     features: Carry
     frontend: tuple[Carry, Carry]
-    encoder: tuple[BlockState, ...] | None
+    encoder: EncoderState | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +44,13 @@ class Ear(nn.Module):
         super().__init__()
         self.features = LogMel(config.features)
         self.frontend = Frontend(config.frontend, config.features.num_mels, config.encoder.d_model)
-        self.encoder = ConMambaEncoder(config.encoder)
+        self.encoder = ConMambaEncoder(config.encoder, Clock.of(config))
 
-    def hear(self, samples: Padded, state: EarState | None = None) -> tuple[Padded, EarState]:
-        """(B, n) -> (B, T, D)."""
+    def hear(self, samples: Padded, state: EarState | None = None, final: bool = False) -> tuple[Padded, EarState]:
+        """(B, n) -> (B, T, D). final: the audio ends here, and the encoder waits for no slice to fill."""
         x, features = self.features(samples, None if state is None else state.features)
         x, frontend = self.frontend(x, None if state is None else state.frontend)
-        x, encoder = self.encoder(x, None if state is None else state.encoder)
+        x, encoder = self.encoder(x, None if state is None else state.encoder, final)
         return x, EarState(features, frontend, encoder)
 
 
@@ -60,9 +62,11 @@ class SpeechLM(Ear):
         self.connector = StackConnector(config.connector, config.encoder.d_model, config.lm.d_model)
         self.lm = MambaLM(config.lm)
 
-    def listen(self, samples: Padded, state: ListenState | None = None) -> tuple[Padded, ListenState]:
-        """(B, n) -> (B, S, E) speech embeddings."""
-        x, ear = self.hear(samples, None if state is None else state.ear)
+    def listen(
+        self, samples: Padded, state: ListenState | None = None, final: bool = False
+    ) -> tuple[Padded, ListenState]:
+        """(B, n) -> (B, S, E) speech embeddings; `final` as in `hear`."""
+        x, ear = self.hear(samples, None if state is None else state.ear, final)
         x, connector = self.connector(x, None if state is None else state.connector)
         return x, ListenState(ear, connector)
 
@@ -88,7 +92,7 @@ class SpeechLM(Ear):
     @torch.no_grad()
     def respond(self, before: Padded, samples: Padded, after: Padded, end: int, max_tokens: int) -> list[list[int]]:
         """Greedy answer ids of each row to what it has read and heard."""
-        speech, _ = self.listen(samples)
+        speech, _ = self.listen(samples, final=True)
         hidden, state = self.read(before, speech, after)
         last = take(hidden.values, after.row_lengths() - 1, 1)[:, 0]
         return greedy(self.lm, self.lm.logits(last), state, end, max_tokens)

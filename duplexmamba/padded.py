@@ -4,6 +4,7 @@ Glossary: B rows of the batch, T time steps, H history: steps a window sees befo
 """
 
 import dataclasses
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -82,16 +83,42 @@ def carry(x: Padded, past: Carry | None, history: int, hop: int = 1) -> tuple[Pa
     return Padded(window, units), Carry(newest, total % hop)
 
 
+def waiting(past: Carry) -> Padded:
+    """The steps at which no window has begun yet, where H is 0."""
+    start = past.tail.shape[1] - past.pending
+    return Padded(take(past.tail, start, int(past.pending.max())), past.pending)
+
+
+def fold(x: Padded, steps: int) -> Padded:
+    """Consecutive slices as rows of their own: (B, T, ...) -> (B * ceil(T / steps), steps, ...)."""
+    batch, total, *rest = x.values.shape
+    slices = -(-total // steps)
+    values = F.pad(x.values, (0, 0) * len(rest) + (0, slices * steps - total))
+    begins = torch.arange(slices, device=x.values.device) * steps
+    lengths = (x.row_lengths()[:, None] - begins).clamp(0, steps).flatten()
+    return Padded(values.reshape(batch * slices, steps, *rest), lengths)
+
+
+def unfold(values: Tensor, like: Padded) -> Tensor:
+    """The inverse of `fold`: slices (B * U, S, D) side by side again, as many steps as `like` has."""
+    batch, total = like.values.shape[:2]
+    return values.reshape(batch, -1, values.shape[-1])[:, :total]
+
+
 def join(parts: list[Padded]) -> Padded:
-    """Concatenate along time, row by row, without gaps: (B, T_i, D) each -> (B, max of the sums, D)."""
+    """Concatenate along time, row by row, without gaps: (B, T_i, D) each -> (B, max of the sums, D).
+
+    Parts of different dtypes, as autocast leaves them, meet in the one that holds all.
+    """
     lengths = torch.stack([p.row_lengths() for p in parts])
     total = lengths.sum(0)
     first = parts[0].values
-    out = first.new_zeros(first.shape[0], int(total.max()), *first.shape[2:])
+    dtype = functools.reduce(torch.promote_types, (part.values.dtype for part in parts))
+    out = first.new_zeros(first.shape[0], int(total.max()), *first.shape[2:], dtype=dtype)
     offset = torch.zeros_like(total)
     for part, length in zip(parts, lengths, strict=True):
         row, step = part.mask().nonzero(as_tuple=True)
-        out = out.index_put((row, offset[row] + step), part.values[row, step])
+        out = out.index_put((row, offset[row] + step), part.values[row, step].to(dtype))
         offset = offset + length
     return Padded(out, total)
 

@@ -22,6 +22,15 @@ class Clock:
         frame = config.features.hop_samples * SUBSAMPLING
         return cls(config.features.sample_rate_hz, config.features.hop_samples, frame, frame * config.connector.stack)
 
+    def encoder_frames(self, field: str, ms: float) -> int:
+        """Encoder frames in a slice. Raises ValueError, naming the field, unless it is whole speech embeddings."""
+        tokens = ms / self.token_ms
+        if tokens < 1 or tokens != int(tokens):
+            raise ValueError(
+                f"{field}={ms:g} ms: a slice holds whole speech embeddings; give a multiple of {self.token_ms:g}"
+            )
+        return int(tokens) * (self.samples_per_token // self.samples_per_encoder_frame)
+
     @property
     def token_ms(self) -> float:
         """Milliseconds of audio behind one speech embedding."""

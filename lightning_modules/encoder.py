@@ -20,7 +20,7 @@ class CTCRecogniser(Ear):
 
     def forward(self, samples: Padded) -> Padded:
         """(B, n) -> logits (B, T, 257)."""
-        frames, _ = self.hear(samples)
+        frames, _ = self.hear(samples, final=True)
         return frames.with_values(self.ctc(frames.values))
 
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from duplexmamba.config import Config
-from duplexmamba.lm import MambaLM, greedy
+from duplexmamba.decoding import greedy
+from duplexmamba.lm import MambaLM
 from duplexmamba.losses import IGNORED, token_loss
 from duplexmamba.padded import Padded, take
 from duplexmamba.tokens import ANSWER, SILENCE, TRANSCRIBE, Tokens

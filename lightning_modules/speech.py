@@ -29,7 +29,7 @@ class SpeechStage(StageModule):
         responses = [self.tokens.response(text) for text in batch.texts]
         rows = pad_ids([after + r[:-1] for r in responses], self.device)
         labels = pad_ids([[IGNORED] * (len(after) - 1) + r for r in responses], self.device, IGNORED)
-        speech, _ = self.model.listen(batch.samples)
+        speech, _ = self.model.listen(batch.samples, final=True)
         hidden, _ = self.model.read(before, speech, rows)
         loss = token_loss(self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing)
         weight = self.config.stage.ctc_weight

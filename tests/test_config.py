@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from duplexmamba.config import STAGES, fingerprint, from_dict, load_config, override, stage_file, to_dict
+from duplexmamba.model import Ear
 from duplexmamba.timing import Clock
 from tests.conftest import TINY
 
@@ -44,11 +45,18 @@ def test_files_say_what_they_are_for_in_few_lines() -> None:
         (["features.window_samples=100"], "shorter than"),
         (["features.num_mels=42"], "multiple of 4"),
         (["stage.trained=[encodr]"], "Did you mean 'encoder'"),
+        (["encoder.train_slice_ms=[900,300]"], "encoder.train_slice_ms=.*give \\[low, high\\]"),
     ],
 )
 def test_a_mistake_names_the_field_and_the_remedy(args: list[str], answer: str) -> None:
     with pytest.raises(ValueError, match=answer):
         load_config([*TINY, *args])
+
+
+@pytest.mark.parametrize("ms", [0, 100, 250])
+def test_a_slice_holds_whole_embeddings(ms: int) -> None:
+    with pytest.raises(ValueError, match=f"encoder.slice_ms={ms} ms.*multiple of 200"):
+        Ear(load_config([*TINY, f"encoder.slice_ms={ms}"]))
 
 
 def test_a_missing_value_names_its_key() -> None:

@@ -4,26 +4,50 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    Mamba2Config,
+    Mamba2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+)
 
 from duplexmamba.config import Config, override
-from duplexmamba.lm import MambaLM, greedy, load_pretrained
+from duplexmamba.decoding import greedy
+from duplexmamba.lm import MambaLM, load_pretrained
 from duplexmamba.padded import Padded
 
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 8, "vocab_size": 61}
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 8, "vocab_size": 61, "initializer_range": 0.3}
+HEADS = {"num_heads": 4, "head_dim": 16, "chunk_size": 16}
 OVERRIDES = ["lm.d_model=32", "lm.num_layers=3", "lm.d_state=8", "lm.vocab_size=61"]
+MAMBA2 = [*OVERRIDES, "lm.kind=mamba2", "lm.head_dim=16"]
+KINDS = {"mamba": OVERRIDES, "mamba2": MAMBA2, "mamba2 of 2 groups": [*MAMBA2, "lm.num_groups=2"]}
 
 
-@pytest.fixture
-def theirs(tmp_path: Path) -> tuple[MambaForCausalLM, Path]:
-    model = MambaForCausalLM(MambaConfig(**SHAPE, initializer_range=0.3)).eval()
+def build_theirs(kind: str, tie: bool = True) -> PreTrainedModel:
+    torch.manual_seed(0)
+    if kind == "mamba":
+        return MambaForCausalLM(MambaConfig(**SHAPE)).eval()
+    groups = 2 if "groups" in kind else 1
+    return Mamba2ForCausalLM(Mamba2Config(**SHAPE, **HEADS, n_groups=groups, tie_word_embeddings=tie)).eval()
+
+
+@pytest.fixture(params=KINDS)
+def theirs(request: pytest.FixtureRequest, tmp_path: Path, config: Config) -> tuple[PreTrainedModel, Path, Config]:
+    """One of their models, the folder that holds it, and the configuration that fits it."""
+    model = build_theirs(request.param)
+    with torch.no_grad():  # weights that differ from channel to channel, or a mix-up would not show
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
     model.save_pretrained(tmp_path)
-    return model, tmp_path
+    return model, tmp_path, override(config, KINDS[request.param])
 
 
-def test_same_weights_give_the_same_logits(theirs: tuple[MambaForCausalLM, Path], config: Config) -> None:
-    model, folder = theirs
-    lm = MambaLM(override(config, OVERRIDES).lm)
+def test_same_weights_give_the_same_logits(theirs: tuple[PreTrainedModel, Path, Config]) -> None:
+    model, folder, config = theirs
+    lm = MambaLM(config.lm)
     load_pretrained(lm, str(folder))
     ids = torch.randint(0, 61, (2, 17))
     with torch.no_grad():
@@ -32,9 +56,9 @@ def test_same_weights_give_the_same_logits(theirs: tuple[MambaForCausalLM, Path]
     torch.testing.assert_close(lm.logits(hidden.values), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_greedy_is_what_transformers_generates(theirs: tuple[MambaForCausalLM, Path], config: Config) -> None:
-    model, folder = theirs
-    lm = MambaLM(override(config, OVERRIDES).lm)
+def test_greedy_is_what_transformers_generates(theirs: tuple[PreTrainedModel, Path, Config]) -> None:
+    model, folder, config = theirs
+    lm = MambaLM(config.lm)
     load_pretrained(lm, str(folder))
     ids = torch.randint(1, 61, (2, 9))
     expected = model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=0, pad_token_id=0)[:, 9:]
@@ -44,10 +68,39 @@ def test_greedy_is_what_transformers_generates(theirs: tuple[MambaForCausalLM, P
     assert got == [[t for t in row if t != 0] for row in expected.tolist()]
 
 
-def test_a_model_of_another_shape_is_refused(theirs: tuple[MambaForCausalLM, Path], config: Config) -> None:
-    lm = MambaLM(override(config, [*OVERRIDES, "lm.d_state=16"]).lm)
-    with pytest.raises(ValueError, match="A_log is .*make them agree"):
-        load_pretrained(lm, str(theirs[1]))
+@pytest.mark.parametrize(
+    ("kind", "words", "message"),
+    [
+        ("mamba", [*OVERRIDES, "lm.d_state=16"], "A_log is .*make them agree"),
+        ("mamba", MAMBA2, "is a mamba model; lm.kind=mamba2"),
+        ("mamba2", OVERRIDES, "is a mamba2 model; lm.kind=mamba "),
+        ("mamba2", [*MAMBA2, "lm.head_dim=32"], "A_log is .*make them agree"),
+        ("mamba2", [*MAMBA2, "lm.d_state=4", "lm.num_groups=2"], "n_groups=1, lm.num_groups=2"),
+    ],
+)
+def test_a_model_of_another_shape_is_refused(
+    kind: str, words: list[str], message: str, tmp_path: Path, config: Config
+) -> None:
+    build_theirs(kind).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(MambaLM(override(config, words).lm), str(tmp_path))
+
+
+def test_a_model_with_a_head_of_its_own_is_refused(tmp_path: Path, config: Config) -> None:
+    model, lm = build_theirs("mamba2", tie=False), MambaLM(override(config, MAMBA2).lm)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="lm_head other than its embeddings"):
+        load_pretrained(lm, str(tmp_path))
+    model.lm_head.weight.data.copy_(model.backbone.embeddings.weight)
+    model.save_pretrained(tmp_path)
+    load_pretrained(lm, str(tmp_path))
+
+
+@pytest.mark.parametrize("words", [["lm.head_dim=48"], ["lm.head_dim=32", "lm.num_groups=3"]])
+def test_channels_that_do_not_make_heads_are_refused(words: list[str], config: Config) -> None:
+    with pytest.raises(ValueError, match=r"lm.head_dim=.* in lm.num_groups=\d.* multiple of"):
+        override(config, [*MAMBA2, *words])
+    override(config, [*OVERRIDES, *words])
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path, config: Config) -> None:

@@ -29,6 +29,16 @@ def test_reading_a_batch_equals_reading_each_row(config: Config) -> None:
         torch.testing.assert_close(got, alone.values[0], atol=1e-10, rtol=0)
 
 
+def test_the_whole_model_trains_under_autocast(config: Config) -> None:
+    model, ids = SpeechLM(config), Padded(torch.randint(0, 99, (2, 4)))
+    with torch.autocast("cpu", torch.bfloat16):
+        speech, _ = model.listen(Padded(torch.randn(2, 9600) * 0.1, torch.tensor([9600, 6400])))
+        hidden, _ = model.read(ids, speech, ids)
+        loss = model.lm.logits(hidden.values).float().square().sum()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_every_part_gets_a_gradient(config: Config) -> None:
     model = SpeechLM(config)
     ids = Padded(torch.randint(0, 99, (1, 4)))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from duplexmamba import scan
+from duplexmamba import native, scan, scan_torch
 from duplexmamba.scan import selective_scan
 
 NAMES = ("u", "dt", "A", "B", "C", "D", "h0")
@@ -97,7 +97,7 @@ def test_torch_float64_equals_twin(shape):
 
 
 def test_torch_gradcheck(monkeypatch):
-    monkeypatch.setattr(scan, "CHUNK", 2)
+    monkeypatch.setattr(scan_torch, "CHUNK", 2)
     operands = example((2, 3, 3, 2), dtype=torch.float64)
     leaves = tuple(x.requires_grad_() for x in operands.values())
     assert torch.autograd.gradcheck(lambda *x: selective_scan(*x, path="torch"), leaves)
@@ -190,13 +190,13 @@ def test_repeats_are_bitwise_equal(batch, threads):
     "target", [("-march=x86-64",), ("-march=x86-64-v3",), ("-march=native", "-mno-avx512f", "-mavx2")], ids=" ".join
 )
 def test_other_instruction_sets(target, monkeypatch):
-    flags = tuple(flag for flag in scan.FLAGS if not flag.startswith("-march")) + target
+    flags = tuple(flag for flag in native.FLAGS if not flag.startswith("-march")) + target
     try:
-        width = scan.load_kernel(flags).width
+        width = native.load_library(flags).scan_width()
     except RuntimeError as error:
         pytest.skip(f"the compiler does not know {target}: {error}")
     assert width == (4 if target == ("-march=x86-64",) else 8)
-    monkeypatch.setattr(scan, "FLAGS", flags)
+    monkeypatch.setattr(native, "FLAGS", flags)
     for shape in SHAPES[:3]:
         operands = example(shape)
         assert_close(run(operands, "cpp"), run(double(operands), "reference"), 1e-5)
@@ -205,20 +205,20 @@ def test_other_instruction_sets(target, monkeypatch):
 @needs_compiler
 def test_builds_once_into_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    flags = ("-O0", *scan.FLAGS[1:])
+    flags = ("-O0", *native.FLAGS[1:])
     with ThreadPoolExecutor(4) as pool:  # all at once, as the processes of one node start
-        built, *others = pool.map(scan.build_kernel, [flags] * 4)
+        built, *others = pool.map(native.build_library, [flags] * 4)
     stamp = built.stat().st_mtime_ns
     assert others == [built] * 3
-    assert scan.build_kernel(flags) == built and built.stat().st_mtime_ns == stamp
-    assert scan.build_kernel(("-O1", *scan.FLAGS[1:])) != built
+    assert native.build_library(flags) == built and built.stat().st_mtime_ns == stamp
+    assert native.build_library(("-O1", *native.FLAGS[1:])) != built
     assert sorted(path.suffix for path in (tmp_path / "duplexmamba").iterdir()) == [".so", ".so"]
 
 
 @needs_compiler
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 def test_shares_the_openmp_runtime_of_torch():
-    scan.load_kernel(scan.FLAGS)
+    native.load_library(native.FLAGS)
     maps = Path("/proc/self/maps").read_text().split()
     assert len({os.path.realpath(word) for word in maps if "libgomp" in word}) == 1
 
@@ -226,8 +226,8 @@ def test_shares_the_openmp_runtime_of_torch():
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_one_warning_without_a_compiler(compiler, monkeypatch):
     monkeypatch.setenv("CXX", compiler)
-    scan.load_kernel.cache_clear()
-    scan._kernel_works.cache_clear()
+    native.load_library.cache_clear()
+    native.kernels_work.cache_clear()
     try:
         with pytest.warns(UserWarning, match="Install a C[+][+] compiler"):
             got = selective_scan(**example())
@@ -237,7 +237,7 @@ def test_one_warning_without_a_compiler(compiler, monkeypatch):
         with pytest.raises((OSError, RuntimeError)):
             selective_scan(**example(), path="cpp")
     finally:
-        scan._kernel_works.cache_clear()
+        native.kernels_work.cache_clear()
     assert all(torch.equal(a, b) for a, b in zip(got, selective_scan(**example(), path="torch"), strict=True))
 
 

@@ -1,6 +1,7 @@
 """Any split of the input gives the whole's output, in every room on the road, alone and in ragged batches."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,34 +9,65 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duplexmamba import state as states
-from duplexmamba.config import Config
-from duplexmamba.connector import StackConnector
-from duplexmamba.encoder import ConMambaEncoder, Frontend
-from duplexmamba.features import LogMel
-from duplexmamba.lm import MambaLM
-from duplexmamba.mamba import MambaMixer
+from duplexmamba.config import Config, load_config, override
+from duplexmamba.mamba import MambaMixer, ShortConv
+from duplexmamba.mamba2 import Mamba2Mixer
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded, carry, join
+from tests.conftest import SMALL_SIZES, TINY
 
 Room = Callable[..., tuple[Padded, object]]
+CONTEXTS = ("carried", "carried_lookback", "slice", "full")
+STREAMING = CONTEXTS[:3]
+ROOMS = {
+    "features": "carried", "frontend": "carried", "mixer": "carried", "mixer2": "carried", "connector": "carried",
+    "lm": "carried", "lm mamba2": "carried",
+    **{f"{room} {context}": context for room in ("encoder", "listen", "speech_lm") for context in STREAMING},
+}  # fmt: skip
+FULL = {f"{room} full": "full" for room in ("encoder", "listen", "speech_lm")}
+DOUBLE = {"atol": 1e-10, "rtol": 0.0}
 
 
-def rooms(config: Config) -> dict[str, tuple[Room, tuple[int, ...], int]]:
-    """Name -> (forward, shape of one step, steps that make a test input)."""
-    d, mels, torch_dtype = config.encoder.d_model, config.features.num_mels, torch.float64
-    model = SpeechLM(config).to(torch_dtype).eval()
+def build(name: str, dtype: torch.dtype = torch.float64) -> tuple[Room, tuple[int, ...], int]:
+    """A room's forward, the shape of one step, and how many steps make a test input."""
+    config = replaced(small_config(), (ROOMS | FULL)[name])
+    if name == "lm mamba2":
+        config = override(config, ["lm.kind=mamba2", "lm.head_dim=16", "lm.num_groups=2"])
+    torch.manual_seed(0)
+    d, mels, model = config.encoder.d_model, config.features.num_mels, SpeechLM(config).to(dtype).eval()
     return {
-        "features": (LogMel(config.features).to(torch_dtype), (), 2000),
-        "frontend": (Frontend(config.frontend, mels, d).to(torch_dtype), (mels,), 37),
-        "mixer": (MambaMixer(d, 4, 4, 2).to(torch_dtype), (d,), 23),
-        "encoder": (ConMambaEncoder(config.encoder).to(torch_dtype).eval(), (d,), 23),
-        "connector": (StackConnector(config.connector, d, 16).to(torch_dtype), (d,), 23),
-        "lm": (MambaLM(config.lm).to(torch_dtype), (config.lm.d_model,), 23),
-        "listen": (model.listen, (), 9000),
-    }
+        "features": (model.features, (), 2000),
+        "frontend": (model.frontend, (mels,), 37),
+        "mixer": (MambaMixer(d, 4, 4, 2).to(dtype), (d,), 23),
+        "mixer2": (Mamba2Mixer(d, 4, 4, 2, head_dim=16, num_groups=2).to(dtype), (d,), 131),
+        "encoder": (model.encoder, (d,), 23),
+        "connector": (model.connector, (d,), 23),
+        "lm": (model.lm, (config.lm.d_model,), 23),
+        "listen": (model.listen, (), 16000),
+        "speech_lm": (whole_model(model), (), 16000),
+    }[name.split()[0]]
 
 
-NAMES = ("features", "frontend", "mixer", "encoder", "connector", "lm", "listen")
+def whole_model(model: SpeechLM) -> Room:
+    """Samples to logits."""
+
+    def forward(samples: Padded, state: tuple | None = None) -> tuple[Padded, tuple]:
+        ear, memory = state or (None, None)
+        speech, ear = model.listen(samples, ear)
+        hidden, memory = model.lm(speech, memory)
+        return hidden.with_values(model.lm.logits(hidden.values)), (ear, memory)
+
+    return forward
+
+
+def draw(steps: int, shape: tuple[int, ...], rows: int = 1) -> torch.Tensor:
+    return torch.randn(rows, steps, *shape, dtype=torch.float64) * 0.1
+
+
+def alone(room: Room, signal: torch.Tensor) -> torch.Tensor:
+    """What a room makes of one signal (T, ...) in one piece."""
+    y, _ = room(Padded(signal[None]))
+    return y.values[0, : int(y.row_lengths()[0])]
 
 
 def run_in_chunks(room: Room, x: torch.Tensor, cuts: list[int]) -> torch.Tensor:
@@ -43,108 +75,161 @@ def run_in_chunks(room: Room, x: torch.Tensor, cuts: list[int]) -> torch.Tensor:
     state, outputs, edges = None, [], [0, *sorted(cuts), x.shape[1]]
     for start, end in zip(edges, edges[1:], strict=False):
         y, state = room(Padded(x[:, start:end]), state)
-        outputs.append(y.values[:, : int(y.row_lengths()[0])])
-    return torch.cat(outputs, 1)
+        outputs.append(y.values[0, : int(y.row_lengths()[0])])
+    return torch.cat(outputs)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=12, deadline=None)
+@pytest.mark.parametrize("name", ROOMS)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_any_split_into_chunks_gives_the_whole(name: str, data: st.DataObject) -> None:
-    config = small_config()
-    room, shape, steps = rooms(config)[name]
-    x = torch.randn(1, steps, *shape, dtype=torch.float64) * 0.1
+    room, shape, steps = build(name)
+    x = draw(steps, shape)
     cuts = data.draw(st.lists(st.integers(0, steps), max_size=6))
-    whole, _ = room(Padded(x))
-    torch.testing.assert_close(
-        run_in_chunks(room, x, cuts), whole.values[:, : int(whole.row_lengths()[0])], atol=1e-10, rtol=0
-    )
+    torch.testing.assert_close(run_in_chunks(room, x, cuts), alone(room, x[0]), **DOUBLE)
 
 
-@pytest.mark.parametrize("name", ["frontend", "mixer", "encoder", "connector", "lm"])
-def test_single_steps_give_the_whole_in_float32(name: str, config: Config) -> None:
-    room, shape, steps = rooms(config)[name]
-    room = room.float()
-    x = torch.randn(1, steps, *shape)
-    whole, _ = room(Padded(x))
-    torch.testing.assert_close(run_in_chunks(room, x, list(range(steps))), whole.values, atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize("size", [1, 7, 97])
+@pytest.mark.parametrize("name", ROOMS)
+def test_equal_chunks_give_the_whole_in_float32(name: str, size: int) -> None:
+    room, shape, steps = build(name, torch.float32)
+    x = draw(steps, shape).float()
+    size *= 1 if shape else 160
+    got = run_in_chunks(room, x, list(range(size, steps, size)))
+    torch.testing.assert_close(got, alone(room, x[0]), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_future_does_not_change_the_past(name: str, config: Config) -> None:
-    room, shape, steps = rooms(config)[name]
-    x = torch.randn(1, steps, *shape, dtype=torch.float64) * 0.1
-    other = x.clone()
-    other[:, steps // 2 :] = torch.randn_like(other[:, steps // 2 :])
-    before, _ = room(Padded(x[:, : steps // 2]))
-    known = int(before.row_lengths()[0])
-    for signal in (x, other):
-        after, _ = room(Padded(signal))
-        torch.testing.assert_close(after.values[:, :known], before.values[:, :known], atol=1e-10, rtol=0)
+@pytest.mark.parametrize("name", ["features", "listen carried", "listen carried_lookback", "listen slice"])
+def test_single_samples_give_the_whole(name: str) -> None:
+    room, shape, _ = build(name)
+    x = draw(1800, shape)
+    torch.testing.assert_close(run_in_chunks(room, x, list(range(1, x.shape[1]))), alone(room, x[0]), **DOUBLE)
 
 
-@pytest.mark.parametrize("context", ["carried", "full"])
-@pytest.mark.parametrize("name", NAMES)
-def test_a_padded_batch_equals_each_row_alone(name: str, context: str, config: Config) -> None:
-    room, shape, steps = rooms(replaced(config, context))[name]
-    x = torch.randn(3, steps, *shape, dtype=torch.float64) * 0.1
-    lengths = torch.tensor([steps, steps // 2, steps // 3])
-    batch, _ = room(Padded(x, lengths))
-    for row, length in enumerate(lengths.tolist()):
-        alone, _ = room(Padded(x[row : row + 1, :length]))
-        assert int(batch.row_lengths()[row]) == int(alone.row_lengths()[0])
-        known = int(alone.row_lengths()[0])
-        torch.testing.assert_close(batch.values[row, :known], alone.values[0, :known], atol=1e-10, rtol=0)
+@pytest.mark.parametrize("name", ROOMS)
+@settings(max_examples=5, deadline=None)
+@given(data=st.data())
+def test_the_future_does_not_change_the_past(name: str, data: st.DataObject) -> None:
+    room, shape, steps = build(name)
+    known = data.draw(st.integers(1, steps))
+    past, future = draw(known, shape)[0], draw(steps - known, shape)[0]
+    before = alone(room, past)
+    torch.testing.assert_close(alone(room, torch.cat([past, future]))[: len(before)], before, **DOUBLE)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_rows_of_a_ragged_stream_keep_their_own_pace(name: str, config: Config) -> None:
-    """Two chunks whose rows have different lengths, then select and reset: every row as if it were alone."""
-    room, shape, steps = rooms(config)[name]
-    x = torch.randn(2, steps, *shape, dtype=torch.float64) * 0.1
-    first = torch.tensor([steps // 2, steps // 3])
-    _, state = room(Padded(x[:, : steps // 2], first))
-    state = states.select(state, torch.tensor([1, 0, 1]))
-    state = states.reset(state, torch.tensor([False, False, True]))
-    chunk = x[[1, 0, 0], steps // 2 :]
+@pytest.mark.parametrize("name", [*ROOMS, *FULL])
+@settings(max_examples=5, deadline=None)
+@given(data=st.data())
+def test_a_padded_batch_equals_each_row_alone(name: str, data: st.DataObject) -> None:
+    room, shape, steps = build(name)
+    lengths = data.draw(st.lists(st.integers(1, steps), min_size=2, max_size=3))
+    x = draw(max(lengths), shape, len(lengths))
+    batch, _ = room(Padded(x, torch.tensor(lengths)))
+    for row, length in enumerate(lengths):
+        expected = alone(room, x[row, :length])
+        assert int(batch.row_lengths()[row]) == len(expected)
+        torch.testing.assert_close(batch.values[row, : len(expected)], expected, **DOUBLE)
+
+
+@pytest.mark.parametrize("name", ROOMS)
+@settings(max_examples=5, deadline=None)
+@given(data=st.data())
+def test_rows_of_a_ragged_stream_keep_their_own_pace(name: str, data: st.DataObject) -> None:
+    """A chunk with rows of different lengths, then rows swapped, forked and reset: every row as if it were alone."""
+    room, shape, steps = build(name)
+    first = data.draw(st.tuples(st.integers(0, steps // 2), st.integers(0, steps // 2)))
+    x = draw(steps, shape, 2)
+    _, state = room(Padded(x[:, : steps // 2], torch.tensor(first)))
+    state = states.select(state, torch.tensor([1, 0, 1, 0]))
+    state = states.reset(state, torch.tensor([False, False, True, False]))
+    chunk = x[[1, 0, 0, 1], steps // 2 :]
     y, _ = room(Padded(chunk), state)
-    alone = [torch.cat([x[1, : first[1]], chunk[0]]), torch.cat([x[0, : first[0]], chunk[1]]), chunk[2]]
-    for row, signal in enumerate(alone):
-        whole, _ = room(Padded(signal[None]))
-        new = int(y.row_lengths()[row])
-        end = int(whole.row_lengths()[0])
-        torch.testing.assert_close(y.values[row, :new], whole.values[0, end - new : end], atol=1e-10, rtol=0)
+    streams = [
+        torch.cat([x[1, : first[1]], chunk[0]]), torch.cat([x[0, : first[0]], chunk[1]]), chunk[2],
+        torch.cat([x[0, : first[0]], chunk[3]]),
+    ]  # fmt: skip
+    for row, signal in enumerate(streams):
+        expected, new = alone(room, signal), int(y.row_lengths()[row])
+        torch.testing.assert_close(y.values[row, :new], expected[len(expected) - new :], **DOUBLE)
 
 
-def test_a_fork_leaves_no_trace(config: Config) -> None:
-    model = SpeechLM(config).eval()
-    before, state = model.lm(Padded(torch.randn(1, 5, config.lm.d_model)))
-    kept = states.clone(state)
-    model.lm(Padded(torch.randn(1, 9, config.lm.d_model)), state)
-    again, other = states.map_state(lambda t: t, state), kept
-    x = Padded(torch.randn(1, 3, config.lm.d_model))
-    torch.testing.assert_close(model.lm(x, again)[0].values, model.lm(x, other)[0].values, atol=0, rtol=0)
-
-
-def test_state_survives_the_disk(config: Config, tmp_path) -> None:
-    model = SpeechLM(config).eval()
-    samples = torch.randn(1, 8000) * 0.1
-    _, state = model.listen(Padded(samples[:, :5000]))
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_state_is_a_value(name: str, tmp_path: Path) -> None:
+    """Going on from a state leaves it as it was, and one from disk does as well."""
+    room, shape, steps = build(name)
+    x = draw(steps, shape)
+    _, state = room(Padded(x[:, : steps // 2]))
     torch.save(state, tmp_path / "state.pt")
-    loaded = torch.load(tmp_path / "state.pt", weights_only=False)
-    expected, _ = model.listen(Padded(samples[:, 5000:]), state)
-    got, _ = model.listen(Padded(samples[:, 5000:]), loaded)
-    torch.testing.assert_close(got.values, expected.values, atol=0, rtol=0)
+    first, _ = room(Padded(x[:, steps // 2 :]), state)
+    room(Padded(draw(steps, shape)), state)
+    for again in (state, torch.load(tmp_path / "state.pt", weights_only=False)):
+        torch.testing.assert_close(room(Padded(x[:, steps // 2 :]), again)[0].values, first.values, atol=0, rtol=0)
 
 
-def test_state_has_the_same_size_after_any_past(config: Config) -> None:
-    model = SpeechLM(config).eval()
-    sizes = {states.num_bytes(model.listen(Padded(torch.zeros(1, n)))[1]) for n in (10, 3200, 40000)}
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_state_has_one_size_after_any_past(name: str) -> None:
+    room, shape, steps = build(name)
+    sizes = {states.num_bytes(room(Padded(draw(n, shape)))[1]) for n in (1, steps // 3, steps)}
     assert len(sizes) == 1
 
 
+@pytest.mark.parametrize("context", ["carried_lookback", "slice"])
+@settings(max_examples=10, deadline=None)
+@given(cuts=st.lists(st.integers(0, 23), max_size=4))
+def test_the_end_lets_out_frames_that_wait_for_their_slice(context: str, cuts: list[int]) -> None:
+    encoder, shape, steps = build(f"encoder {context}")
+    x, lengths = draw(steps, shape, 2), torch.tensor([steps, 11])
+    whole, _ = encoder(Padded(x, lengths), final=True)
+    assert whole.row_lengths().tolist() == lengths.tolist()
+    outputs, edges, state = [], [0, *sorted(cuts), steps], None
+    for start, end in zip(edges, edges[1:], strict=False):
+        inside = (lengths - start).clamp(0, end - start)
+        y, state = encoder(Padded(x[:, start:end], inside), state, final=end == steps and start == edges[-2])
+        outputs.append(y)
+    got = join(outputs)
+    for row, length in enumerate(lengths.tolist()):
+        torch.testing.assert_close(got.values[row, :length], whole.values[row, :length], **DOUBLE)
+
+
+def test_slices_know_nothing_of_each_other(config: Config) -> None:
+    encoder, full = (SpeechLM(replaced(config, c)).double().eval().encoder for c in ("slice", "full"))
+    full.load_state_dict(encoder.state_dict())
+    x = draw(13, (config.encoder.d_model,))
+    expected = torch.cat([full(Padded(part))[0].values for part in x.split(encoder.slice_frames, 1)], 1)
+    torch.testing.assert_close(encoder(Padded(x), final=True)[0].values, expected, **DOUBLE)
+
+
+def test_lookback_is_a_forward_scan_and_one_backward_scan_per_slice(config: Config) -> None:
+    """The mixer against its definition, slice by slice and step by step."""
+    mixer = MambaMixer(8, 4, 4, 2, bidirectional=True).double()
+    x = draw(11, (8,))
+    inner, gate = mixer.in_proj(x).chunk(2, -1)
+    forward, _ = mixer.ssm(Padded(inner))
+    backward = [mixer.ssm_reverse(Padded(part.flip(1)))[0].flip(1) for part in inner.split(4, 1)]
+    y = (forward + torch.cat(backward, 1)) / 2 * torch.nn.functional.silu(gate)
+    torch.testing.assert_close(mixer(Padded(x), slice_steps=4)[0].values, mixer.out_proj(y), **DOUBLE)
+
+
+def test_training_draws_slices_and_a_stream_keeps_them(config: Config) -> None:
+    config = override(config, ["encoder.context=carried_lookback", "encoder.train_slice_ms=[200,1000]"])
+    encoder = SpeechLM(config).encoder.train()
+    x = Padded(torch.randn(1, 3, config.encoder.d_model))
+    begun = [encoder(x)[1] for _ in range(60)]
+    assert {state.waiting.tail.shape[1] + 1 for state in begun} == {5, 10, 15, 20, 25}
+    assert all(encoder(x, s)[1].waiting.tail.shape == s.waiting.tail.shape for s in begun[:5])
+    assert encoder.eval()(x)[1].waiting.tail.shape[1] + 1 == encoder.slice_frames
+
+
+def test_short_convolution_is_the_librarys(config: Config) -> None:
+    window, weight, bias = torch.randn(2, 9, 6).double(), torch.randn(6, 1, 4).double(), torch.randn(6).double()
+    operands = [x.requires_grad_() for x in (window, weight, bias)]
+    expected = torch.nn.functional.conv1d(window.transpose(1, 2), weight, bias, groups=6).transpose(1, 2)
+    torch.testing.assert_close(ShortConv.apply(*operands), expected, **DOUBLE)
+    assert torch.autograd.gradcheck(ShortConv.apply, operands)
+
+
 def test_full_context_refuses_a_state(config: Config) -> None:
-    encoder = ConMambaEncoder(replaced(config, "full").encoder)
+    encoder = SpeechLM(replaced(config, "full")).encoder
     with pytest.raises(ValueError, match="context=carried"):
         encoder(Padded(torch.zeros(1, 4, config.encoder.d_model)), ())
 
@@ -166,12 +251,8 @@ def test_join_leaves_no_gaps() -> None:
 
 
 def small_config() -> Config:
-    from tests.conftest import SMALL_SIZES, TINY, load_config
-
     return load_config([*TINY, *SMALL_SIZES])
 
 
 def replaced(config: Config, context: str) -> Config:
-    from duplexmamba.config import override
-
-    return override(config, [f"encoder.context={context}"])
+    return override(config, [f"encoder.context={context}", "encoder.slice_ms=200"])

@@ -1,0 +1,52 @@
+// Vectors as wide as the target's registers, and what the kernels compute with them.
+#pragma once
+
+#include <cstdint>
+
+// The vector must be as wide as the target's registers: GCC 12 takes wider ones apart lane by lane, 14 times slower.
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+
+typedef float V __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint32_t Bits __attribute__((vector_size(VECTOR_BYTES)));
+// Load and store through an unaligned type: GCC 12 sends a 32-byte memcpy through the stack.
+typedef float Unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+
+constexpr int W = VECTOR_BYTES / sizeof(float);
+constexpr float LOG2_E = 1.44269504088896341f;
+constexpr float LN_2 = 0.693147180559945309f;
+
+static inline V load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+static inline void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
+static inline void add_to(float* p, V v) { store(p, load(p) + v); }
+
+static inline float sum(V v) {
+  float s = 0;
+  for (int i = 0; i < W; i++) s += v[i];
+  return s;
+}
+
+// 2^x for x <= 0 to about 1e-7, exactly 1 at 0 (a step with dt = 0 must not touch the state). Needs IEEE order: adding
+// 1.5 * 2^23 rounds x to the integer in the low bits, which -ffast-math would fold away.
+static inline V exp2_nonpositive(V x) {
+  const V magic = V{} + 12582912.0f;
+  // x = max(x, -126): of two numbers that are not positive, the larger has the smaller bits. GCC 12 makes one
+  // instruction of this unsigned minimum (operands in this order), but two of a float maximum: 1.2 times slower.
+  const Bits bits = (Bits)x, lowest = (Bits)(V{} - 126.0f);
+  x = (V)(lowest < bits ? lowest : bits);
+  const V shifted = x + magic;
+  const V f = x - (shifted - magic);  // in [-1/2, 1/2]
+  V p = V{} + 1.535336188319500e-4f;
+  p = p * f + 1.339887440266574e-3f;
+  p = p * f + 9.618437357674640e-3f;
+  p = p * f + 5.550332471162809e-2f;
+  p = p * f + 2.402264791363012e-1f;
+  p = p * f + 6.931472028550421e-1f;
+  p = p * f + 1.0f;
+  return (V)((Bits)p + ((Bits)shifted << 23));  // the integer goes into the exponent field
+}

@@ -1,0 +1,42 @@
+"""Every benchmark runs and writes the numbers it promises; what they are is not tested."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = {
+    "scan": ["--lengths", "16", "--precisions", "float32", "--rounds", "1"],
+    "decode": ["--sizes", "tiny", "--contexts", "32", "--rounds", "1"],
+    "long_audio": ["--minutes", "1"],
+    "memory": ["--lengths", "16"],
+    "settings": ["--rounds", "1", "--length", "64"],
+}
+KEYS = {
+    "scan": [
+        "cpu/l16/scan_speedup_vs_mambapy", "cpu/l16/train_over_floor", "cpu/l16/train_speedup_vs_mambapy",
+        "cpu/l16/train_speedup_vs_transformers", "cpu/l16/train_speedup_vs_transformer_layers",
+    ],
+    "decode": ["decode/tiny/ctx_32_ms", "decode/tiny_transformer/ctx_32_ms", "decode/tiny/slice_15_over_steps"],
+    "long_audio": ["long_audio/minute_1_memory_mb", "long_audio/minute_1_max_error"],
+    "memory": ["memory/ours/l16_bytes_per_token"],
+    "settings": ["settings/medium_speedup", "settings/medium_error", "settings/keep_freed_memory_speedup"],
+}  # fmt: skip
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("name", SMALL)
+def test_a_benchmark_writes_its_numbers(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "numbers.json"
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{name}.py", "--json", str(file), "--threads", "1", *SMALL[name]],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(file.read_text())
+    assert set(KEYS[name]) <= set(numbers)
+    assert all(isinstance(value, float | int) for value in numbers.values())
+    assert numbers.get("long_audio/minute_1_max_error", 0) < 1e-4

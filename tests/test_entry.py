@@ -1,0 +1,32 @@
+"""Settings that make a run faster and change nothing else."""
+
+import torch
+
+from duplexmamba.config import Config, override
+from lightning_modules import entry
+
+
+def test_auto_precision_is_the_fastest_that_is_exact(monkeypatch) -> None:
+    chosen = entry.fastest_exact()
+    torch.set_float32_matmul_precision(chosen)
+    a, b = torch.randn(2, 64, 64)
+    torch.testing.assert_close((a @ b).double(), a.double() @ b.double(), atol=1e-4, rtol=1e-5)
+    monkeypatch.setattr(entry, "EXACT", 0.0)
+    assert entry.fastest_exact() == "highest"
+
+
+def test_an_asked_precision_is_obeyed(config: Config) -> None:
+    entry.trainer_settings(override(config, ["trainer.matmul_precision=high"]))
+    assert torch.get_float32_matmul_precision() == "high"
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_freed_memory_is_kept_where_the_library_can(monkeypatch) -> None:
+    calls = []
+    library = type("Library", (), {"mallopt": staticmethod(lambda *x: calls.append(x))})
+    monkeypatch.setattr(entry.ctypes, "CDLL", lambda name: library)
+    entry.keep_freed_memory()
+    assert calls == [(-4, 0), (-1, -1)]
+    monkeypatch.setattr(entry.ctypes, "CDLL", lambda name: object())
+    entry.keep_freed_memory()
+    assert len(calls) == 2

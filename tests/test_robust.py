@@ -1,0 +1,90 @@
+"""What must not break the numbers: low precision, extreme steps, silence, clipping, a very long past."""
+
+import pytest
+import torch
+
+from duplexmamba import state as states
+from duplexmamba.config import Config, override
+from duplexmamba.lm import MambaLM
+from duplexmamba.model import SpeechLM
+from duplexmamba.padded import Padded
+from duplexmamba.scan import selective_scan
+
+CONTEXTS = ("carried", "carried_lookback", "slice")
+
+
+def floats(state: object) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    states.map_state(lambda t: found.append(t) or t, state)
+    return [t for t in found if t.is_floating_point()]
+
+
+def test_bfloat16_weights_leave_a_float32_memory(config: Config) -> None:
+    exact = MambaLM(config.lm).eval()
+    rounded = MambaLM(config.lm).eval().bfloat16()
+    rounded.load_state_dict(exact.state_dict())
+    ids = torch.randint(0, 99, (2, 60))
+    expected, _ = exact(Padded(exact.embed(ids)))
+    state, got = None, []
+    for part in ids.split(7, 1):
+        hidden, state = rounded(Padded(rounded.embed(part)), state)
+        got.append(hidden.values)
+    assert {layer.ssm.dtype for layer in state} == {torch.float32}
+    assert {layer.conv.tail.dtype for layer in state} == {torch.bfloat16}
+    torch.testing.assert_close(torch.cat(got, 1).float(), expected.values, atol=0.1, rtol=0.1)
+
+
+def test_chunks_under_autocast_equal_the_whole_under_autocast(config: Config) -> None:
+    model = SpeechLM(config).eval()
+    samples = torch.randn(1, 16000) * 0.1
+    with torch.autocast("cpu", torch.bfloat16):
+        whole, _ = model.listen(Padded(samples))
+        state, got = None, []
+        for part in samples.split(1117, 1):
+            speech, state = model.listen(Padded(part), state)
+            got.append(speech.values[:, : int(speech.row_lengths()[0])])
+    assert all(block.mamba.ssm.dtype == torch.float32 for block in state.ear.encoder.blocks)
+    torch.testing.assert_close(torch.cat(got, 1).float(), whole.values.float(), atol=2e-2, rtol=2e-2)
+
+
+def test_features_are_the_same_under_autocast(config: Config) -> None:
+    features, samples = SpeechLM(config).features, Padded(torch.randn(1, 4000) * 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, _ = features(samples)
+    torch.testing.assert_close(got.values, features(samples)[0].values, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("path", ["reference", "torch", "cpp"])
+@pytest.mark.parametrize("dt", [0.0, 1e-30, 1e-6, 1.0, 1e3, 1e30])
+def test_extreme_steps_stay_finite(dt: float, path: str) -> None:
+    operands = [torch.randn(2, 40, 16), torch.full((2, 40, 16), dt), -torch.rand(16, 4) * 16 - 1e-3]
+    operands += [torch.randn(2, 40, 4) * min(1, 1 / max(dt, 1e-30)), torch.randn(2, 40, 4), torch.ones(16)]
+    leaves = [x.requires_grad_() for x in (*operands, torch.randn(2, 4, 16))]
+    y, h = selective_scan(*leaves, path=path)
+    (y.sum() + h.sum()).backward()
+    assert all(x.isfinite().all() for x in (y, h, *(leaf.grad for leaf in leaves)))
+
+
+def test_a_past_of_a_hundred_thousand_tokens(config: Config) -> None:
+    """Finite, of one size, and still the state that one pass over the last part would carry on."""
+    lm = MambaLM(override(config, ["lm.num_layers=1"]).lm).eval()
+    with torch.inference_mode():
+        state = None
+        for i in range(100):
+            ids = torch.randint(0, 99, (1, 1000), generator=torch.Generator().manual_seed(i))
+            before, (hidden, state) = state, lm(Padded(lm.embed(ids)), state)
+        assert hidden.values.isfinite().all() and all(t.isfinite().all() for t in floats(state))
+        again = before
+        for part in ids.split(37, 1):
+            tail, again = lm(Padded(lm.embed(part)), again)
+    torch.testing.assert_close(tail.values, hidden.values[:, -tail.values.shape[1] :], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("level", [0.0, 1.0, 1e4])
+def test_silence_clipping_and_absurd_levels_stay_finite(level: float, context: str, config: Config) -> None:
+    model = SpeechLM(override(config, [f"encoder.context={context}", "encoder.slice_ms=200"]))
+    speech, state = model.listen(Padded(torch.randn(1, 32000).sign() * level))
+    speech.values.square().sum().backward()
+    assert speech.values.isfinite().all() and all(t.isfinite().all() for t in floats(state))
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -1,0 +1,77 @@
+"""One token as one C++ call against the general path."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from duplexmamba import mamba
+from duplexmamba import state as states
+from duplexmamba.mamba import MambaMixer, MambaState
+from duplexmamba.padded import Padded
+
+pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
+
+
+def mixer_behind_a_past(d_model: int, d_state: int, d_conv: int, rows: int) -> tuple[MambaMixer, MambaState]:
+    mixer = MambaMixer(d_model, d_state, d_conv, 2).eval()
+    with torch.no_grad():
+        _, state = mixer(Padded(torch.randn(rows, 9, d_model)))
+    return mixer, state
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[int]:
+    """One entry per call of the kernel."""
+    seen: list[int] = []
+    monkeypatch.setattr(mamba, "step_cpp", lambda *x, step=mamba.step_cpp: (seen.append(1), step(*x))[1])
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("d_model", "d_state", "d_conv", "rows"), [(32, 16, 4, 1), (24, 5, 2, 3), (40, 1, 3, 8), (512, 16, 4, 2)]
+)
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_equals_the_general_path(
+    d_model: int, d_state: int, d_conv: int, rows: int, scale: float, calls: list[int]
+) -> None:
+    torch.set_num_threads(2 if d_model > 100 else 1)
+    mixer, state = mixer_behind_a_past(d_model, d_state, d_conv, rows)
+    x, kept = Padded(torch.randn(rows, 1, d_model) * scale), states.clone(state)
+    expected, after = mixer(x, state)
+    with torch.inference_mode():
+        got, got_after = mixer(x, state)
+    assert calls == [1]
+    torch.testing.assert_close(got.values, expected.values, atol=1e-5 * scale, rtol=1e-5)
+    torch.testing.assert_close(got_after.ssm, after.ssm, atol=1e-5 * scale, rtol=1e-5)
+    torch.testing.assert_close(got_after.conv.tail, after.conv.tail, atol=1e-5 * scale, rtol=1e-5)
+    assert torch.equal(state.ssm, kept.ssm) and torch.equal(state.conv.tail, kept.conv.tail)
+
+
+class Adapted(nn.Linear):
+    """As an adapter wraps a layer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 1
+
+
+def test_what_it_does_not_know_takes_the_general_path(calls: list[int], monkeypatch) -> None:
+    mixer, state = mixer_behind_a_past(32, 8, 4, 2)
+    x = Padded(torch.randn(2, 1, 32))
+    mixer(x, state)
+    with torch.inference_mode():
+        mixer(Padded(x.values, torch.tensor([1, 0])), state)
+        mixer(Padded(torch.randn(2, 2, 32)), state)
+        mixer(Padded(torch.randn(9, 1, 32)), states.select(state, torch.zeros(9, dtype=torch.int64)))
+        with torch.autocast("cpu", torch.bfloat16):
+            mixer(x, state)
+        monkeypatch.setenv("DUPLEXMAMBA_SCAN", "torch")
+        mixer(x, state)
+        monkeypatch.delenv("DUPLEXMAMBA_SCAN")
+        mixer.out_proj.__class__ = Adapted
+        mixer(x, state)
+        narrow, its_state = mixer_behind_a_past(9, 8, 4, 2)
+        narrow(Padded(torch.randn(2, 1, 9)), its_state)
+    assert calls == []
