@@ -119,7 +119,7 @@ def bench(size: str, contexts: list[int], rounds: int) -> dict[str, float]:
     numbers[f"decode/{size}/state_bytes"] = num_bytes(ours.state)
     numbers[f"decode/{size}/slice_{SLICE}_ms"] = median(times, "slice")
     numbers[f"decode/{size}/slice_{SLICE}_over_steps"] = ratio(times, "slice", "steps")
-    columns = ["context", "ours, ms", "transformers' Mamba, ms", "Transformer, ms", "Mamba / ours", "KV cache, MB"]
+    columns = ["context", "ours, ms", "HF Mamba, ms", "Transformer, ms", "HF Mamba / ours", "KV cache, MB"]
     show(f"{size}, {count(ours.lm):.1f} M parameters: one token", columns, rows)
     print(
         f"state {num_bytes(ours.state) / 1e6:.2f} MB after any context; {SLICE} tokens in one call "

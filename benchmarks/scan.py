@@ -5,10 +5,13 @@
 Shape: batch 8, d_model 256, 8 layers, 16 states, one training step is forward and backward. Peers: the same model with
 the scan left out (the floor), with mambapy's parallel scan, transformers' Mamba (L 128 only: its backward pass grows
 with the square of L), a Transformer (GPT-NeoX) of as many layers, and one of as many parameters.
+The scan alone is timed with the system's allocator and again, as everything after it, with freed memory kept, which is
+the trainer's way and spares mambapy most of its page faults.
 Keys cpu/l<L>/... are float32; cpu/l<L>/medium/... with torch's matmul precision medium, cpu/l<L>/bf16/... autocast.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,6 +26,7 @@ from duplexmamba import mamba
 from duplexmamba.mamba import MambaMixer
 from duplexmamba.padded import Padded
 from duplexmamba.scan import selective_scan
+from lightning_modules.entry import keep_freed_memory
 
 BATCH, D_MODEL, LAYERS, D_STATE = 8, 256, 8, 16
 SLOW_ROUNDS = 1  # of transformers' Mamba, four seconds a layer
@@ -132,14 +136,16 @@ def scan_steps(length: int) -> dict[str, Callable[[], object]]:
     return {name: lambda scan=scan: torch.autograd.grad(scan(), operands, dy) for name, scan in scans.items()}
 
 
-def bench_scan(length: int, rounds: int) -> dict[str, float]:
-    """Shows the table of one length; returns its numbers."""
+def bench_scan(length: int, rounds: int, kept: bool) -> dict[str, float]:
+    """Shows the table of one length, with freed memory kept or not; returns its numbers."""
     times = interleave(scan_steps(length), rounds, f"scan, L {length}")
     rows = [[name, f"{median(times, name):.1f}", f"{ratio(times, name, 'cpp'):.1f}"] for name in times]
-    show(f"scan alone, L {length}, forward + backward", ["", "ms", "times cpp's"], rows)
+    allocator = "freed memory kept" if kept else "the system's allocator"
+    show(f"scan alone, L {length}, forward + backward, {allocator}", ["", "ms", "times cpp's"], rows)
+    suffix = "_memory_kept" if kept else ""
     return {
-        f"cpu/l{length}/scan_speedup_vs_mambapy": ratio(times, "mambapy", "cpp"),
-        f"cpu/l{length}/scan_torch_speedup_vs_mambapy": ratio(times, "mambapy", "torch"),
+        f"cpu/l{length}/scan_speedup_vs_mambapy{suffix}": ratio(times, "mambapy", "cpp"),
+        f"cpu/l{length}/scan_torch_speedup_vs_mambapy{suffix}": ratio(times, "mambapy", "torch"),
     }
 
 
@@ -188,10 +194,13 @@ def main() -> None:
     quieten_transformers()
     print(f"{machine()}, {asked.threads} threads")
     numbers: dict[str, float] = {}
-    for length in asked.lengths:
-        numbers |= bench_scan(length, asked.rounds)
-        for precision in asked.precisions:
-            numbers |= bench_models(length, asked.rounds, precision)
+    for kept in (False, True):
+        if kept:
+            keep_freed_memory()
+        for length in asked.lengths:
+            numbers |= bench_scan(length, asked.rounds, kept)
+    for length, precision in itertools.product(asked.lengths, asked.precisions):
+        numbers |= bench_models(length, asked.rounds, precision)
     save(numbers, asked.json)
 
 

@@ -1,7 +1,7 @@
 """Utterances to batches, each a pure function of (seed, position), so that a run goes on where it was killed."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -108,17 +108,18 @@ class ScoredSet(Dataset[Utterance | UnusableAudio]):
 
 
 class EndlessBatches(Sampler[list[int]]):
-    """Batches of at most `batch_s` padded seconds: the positions of batch k are the same in every run and process.
+    """Batches of a stream's positions: those of batch k are the same in every run and process.
 
     Args:
+        group: makes the batches of WINDOW positions; they come in random order.
         start: batch of this rank to begin with.
         rank, world: this process takes every `world`-th batch.
     """
 
     def __init__(
-        self, stream: TrainingStream, batch_s: float, seed: int, start: int = 0, rank: int = 0, world: int = 1
+        self, group: Callable[[range], list[list[int]]], seed: int, start: int = 0, rank: int = 0, world: int = 1
     ):
-        self.stream, self.batch_s, self.seed = stream, batch_s, seed
+        self.group, self.seed = group, seed
         self.start, self.rank, self.world = start, rank, world
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -130,8 +131,7 @@ class EndlessBatches(Sampler[list[int]]):
     def _all(self) -> Iterator[list[int]]:
         window = 0
         while True:
-            positions = range(window * WINDOW, (window + 1) * WINDOW)
-            batches = pack(positions, [self.stream.duration_s(p) for p in positions], self.batch_s)
+            batches = self.group(range(window * WINDOW, (window + 1) * WINDOW))
             for k in np.random.default_rng([self.seed, window]).permutation(len(batches)):
                 yield batches[k]
             window += 1
@@ -160,6 +160,12 @@ def pack(positions: range, durations_s: list[float], batch_s: float) -> list[lis
             batches.append([])
         batches[-1].append(positions[int(i)])
     return [b for b in batches if b]
+
+
+def alike(positions: range, lengths: list[int], size: int) -> list[list[int]]:
+    """Group positions by length, `size` at a time."""
+    ordered = [positions[int(i)] for i in np.argsort(lengths, kind="stable")]
+    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
 def at_least(count: int, batches: list[list[int]]) -> list[list[int]]:

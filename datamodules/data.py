@@ -1,14 +1,13 @@
 """The corpora of a run, and the loaders the stages train and score on."""
 
 import functools
-import itertools
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.batches import EndlessBatches, FiniteBatches, ScoredSet, TrainingStream, at_least, collate
+from datamodules.batches import EndlessBatches, FiniteBatches, ScoredSet, TrainingStream, alike, at_least, collate, pack
 from datamodules.corpus import Corpus, Utterance
 from datamodules.manifest import SPLITS, Survey, check_bad_share, open_corpora
 from datamodules.synthetic import SyntheticSpeech
@@ -102,6 +101,9 @@ class StageData(L.LightningDataModule):
             prefetch_factor=8 if workers else None, worker_init_fn=leave_sigterm_to_the_trainer,
         )  # fmt: skip
 
+    def _endless(self, group: Callable[[range], list[list[int]]]) -> EndlessBatches:
+        return EndlessBatches(group, self.config.seed, self.start_batch, *self._rank())
+
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
@@ -110,8 +112,12 @@ class SpeechData(StageData):
     """Batches of speech."""
 
     def train_dataloader(self) -> DataLoader:
-        stream, seed, batch_s = self.corpora.stream, self.config.seed, self.config.data.batch_s
-        return self._speech(stream, EndlessBatches(stream, batch_s, seed, self.start_batch, *self._rank()))
+        stream, batch_s = self.corpora.stream, self.config.data.batch_s
+
+        def group(positions: range) -> list[list[int]]:
+            return pack(positions, [stream.duration_s(p) for p in positions], batch_s)
+
+        return self._speech(stream, self._endless(group))
 
     def val_dataloader(self) -> DataLoader:
         return self._scored(self.corpora.valid)
@@ -131,9 +137,12 @@ class TextData(StageData):
     """Batches of (text, answer)."""
 
     def train_dataloader(self) -> DataLoader:
-        rank, world = self._rank()
-        first = self.start_batch * world + rank
-        return self._texts(self.corpora.stream, (self._batch(k) for k in itertools.count(first, world)))
+        stream, size = self.corpora.stream, self.config.data.batch_texts
+
+        def group(positions: range) -> list[list[int]]:
+            return alike(positions, [sum(map(len, stream.exchange(p))) for p in positions], size)
+
+        return self._texts(stream, self._endless(group))
 
     def val_dataloader(self) -> DataLoader:
         return self._scored(self.corpora.valid)
@@ -145,10 +154,6 @@ class TextData(StageData):
         size, (rank, world) = self.config.data.batch_texts, self._rank()
         batches = [list(range(i, min(i + size, len(corpus)))) for i in range(0, len(corpus), size)]
         return self._texts(corpus, at_least(world, batches)[rank::world])
-
-    def _batch(self, number: int) -> list[int]:
-        size = self.config.data.batch_texts
-        return list(range(number * size, (number + 1) * size))
 
     def _texts(self, corpus: Corpus | TrainingStream, batches: Iterable[list[int]]) -> DataLoader:
         return self._loader(Exchanges(corpus), batches, list)

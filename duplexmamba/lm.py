@@ -14,6 +14,7 @@ from duplexmamba.config import LMConfig
 from duplexmamba.mamba import MambaMixer, MambaState
 from duplexmamba.mamba2 import Mamba2Mixer, Mamba2State
 from duplexmamba.padded import Padded
+from duplexmamba.step_cpp import is_step, matrix_vectors
 
 LMState = tuple[MambaState | Mamba2State, ...]
 
@@ -64,7 +65,10 @@ class MambaLM(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        return hidden @ self.embeddings.weight.T
+        weight = self.embeddings.weight
+        if weight.dtype == torch.float32 and is_step(hidden, hidden.numel() // hidden.shape[-1]):
+            return matrix_vectors(weight, hidden.reshape(-1, hidden.shape[-1])).unflatten(0, hidden.shape[:-1])
+        return hidden @ weight.T
 
 
 def load_pretrained(lm: MambaLM, source: str) -> None:

@@ -5,18 +5,16 @@ Source: Gu and Dao, "Mamba", arXiv 2312.00752, algorithm 2; the two directions a
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from duplexmamba.conv import short_conv
 from duplexmamba.padded import Carry, Padded, carry, fold, unfold
-from duplexmamba.scan import scan_path, selective_scan
-from duplexmamba.step_cpp import MOST_ROWS, step_cpp, step_width
+from duplexmamba.scan import selective_scan
+from duplexmamba.step_cpp import is_step, step_cpp, step_width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +50,8 @@ class SelectiveSSM(nn.Module):
     def forward(self, x: Padded, state: MambaState | None = None) -> tuple[Tensor, MambaState]:
         """(B, L, E) -> (B, L, E); padding leaves the state as it is."""
         window, conv = carry(x, None if state is None else state.conv, self.conv1d.kernel_size[0] - 1)
-        u = F.silu(ShortConv.apply(window.values, self.conv1d.weight, self.conv1d.bias))
+        assert self.conv1d.bias is not None
+        u = short_conv(window.values, self.conv1d.weight, self.conv1d.bias)
         dt, B, C = self.x_proj(u).split(self.sizes, -1)
         dt = F.softplus(wide(self.dt_proj(dt)))
         if x.lengths is not None:
@@ -82,7 +81,7 @@ class MambaMixer(nn.Module):
             slice_steps: the other direction sees no further than the end of a slice of so many steps, counted from the
                 start of `x`; None: to the end of the row.
         """
-        if state is not None and self._takes_single_steps(x):
+        if state is not None and self._takes_one_call(x):
             return self._step(x, state)
         x = x.not_empty()
         inner, gate = self.in_proj(x.values).chunk(2, -1)
@@ -93,76 +92,24 @@ class MambaMixer(nn.Module):
             y = (y + (unfold(backward.values, x) if slice_steps else backward.values)) / 2
         return x.with_values(self.out_proj(y * F.silu(gate))), state
 
-    def _takes_single_steps(self, x: Padded) -> bool:
-        """One token of few rows, nothing to learn, plain float32 weights on a CPU: there one C++ call does it all."""
-        rows, steps, _ = x.values.shape
-        if steps != 1 or rows > MOST_ROWS or x.lengths is not None or self.ssm_reverse is not None:
+    def _takes_one_call(self, x: Padded) -> bool:
+        """One token, nothing between the weights and what they multiply, and a shape that the kernel takes."""
+        (rows, steps, _), ssm = x.values.shape, self.ssm
+        if steps != 1 or x.lengths is not None or self.ssm_reverse is not None or not is_step(x.values, rows):
             return False
-        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or scan_path(x.values) != "cpp":
-            return False
-        linears = self.in_proj, self.ssm.x_proj, self.ssm.dt_proj, self.out_proj
-        plain = all(type(linear) is nn.Linear and linear.weight.dtype == torch.float32 for linear in linears)
-        e, _, k = self.ssm.conv1d.weight.shape
-        return plain and k > 1 and e % step_width() == 0
+        plain = type(self.in_proj) is type(ssm.x_proj) is type(ssm.dt_proj) is type(self.out_proj) is nn.Linear
+        e, _, k = ssm.conv1d.weight.shape
+        return plain and k > 1 and e % step_width() == 0 and self.in_proj.weight.dtype == torch.float32
 
     def _step(self, x: Padded, state: MambaState) -> tuple[Padded, MambaState]:
         ssm = self.ssm
         assert ssm.conv1d.bias is not None
         weights = (
             self.in_proj.weight, ssm.conv1d.weight, ssm.conv1d.bias, ssm.x_proj.weight, ssm.dt_proj.weight,
-            ssm.dt_proj.bias, -torch.exp(ssm.A_log.T), ssm.D, self.out_proj.weight,
+            ssm.dt_proj.bias, ssm.A_log, ssm.D, self.out_proj.weight,
         )  # fmt: skip
         y, tail, h = step_cpp(x.values[:, 0], weights, state.conv.tail, state.ssm)
-        return x.with_values(y[:, None]), MambaState(dataclasses.replace(state.conv, tail=tail), h)
-
-
-class ShortConv(torch.autograd.Function):
-    """(B, L + K - 1, E), (E, 1, K), (E,) -> (B, L, E): depthwise convolution without padding, channels last.
-
-    As K shifted multiplications: for the K = 4 of a Mamba this takes an eighth to a half of F.conv1d's time on a CPU,
-    which wants channels first. On a GPU by the kernel of the package causal-conv1d, where it is installed and takes the
-    operands.
-    """
-
-    @classmethod
-    def apply(cls, *operands: Any) -> Any:
-        window, weight, bias = operands
-        kernel, dtype = _causal_conv1d(window.device), torch.promote_types(window.dtype, weight.dtype)
-        e, _, k = weight.shape
-        if kernel is None or dtype == torch.float64 or e % 8 or not 2 <= k <= 4:
-            return super().apply(*operands)
-        # It puts zeros before the window, which holds its history already: the outputs that see them are dropped.
-        return kernel(window.to(dtype).mT, weight[:, 0], bias).mT[:, k - 1 :]
-
-    @staticmethod
-    def forward(ctx: Any, window: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(window, weight)
-        steps = window.shape[1] - weight.shape[2] + 1
-        out = torch.addcmul(bias, window[:, :steps], weight[:, 0, 0])
-        for k in range(1, weight.shape[2]):
-            out.addcmul_(window[:, k : k + steps], weight[:, 0, k])
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        window, weight = ctx.saved_tensors
-        steps = grad.shape[1]
-        d_window, d_weight = torch.zeros_like(window), torch.empty_like(weight)
-        for k in range(weight.shape[2]):
-            d_window[:, k : k + steps].addcmul_(grad, weight[:, 0, k])
-            d_weight[:, 0, k] = (window[:, k : k + steps] * grad).sum((0, 1))
-        return d_window, d_weight, grad.sum((0, 1))
-
-
-@functools.cache
-def _causal_conv1d(device: torch.device) -> Callable[..., Tensor] | None:
-    if device.type != "cuda":
-        return None
-    try:
-        from causal_conv1d import causal_conv1d_fn  # type: ignore[import]
-    except ImportError:
-        return None
-    return causal_conv1d_fn
+        return Padded(y[:, None]), MambaState(Carry(tail, state.conv.pending), h)
 
 
 def wide(x: Tensor) -> Tensor:

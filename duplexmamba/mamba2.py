@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duplexmamba.mamba import ShortConv, wide
+from duplexmamba.conv import short_conv
+from duplexmamba.mamba import wide
 from duplexmamba.padded import Carry, Padded, carry
 from duplexmamba.ssd import ssd
 
@@ -66,7 +67,8 @@ class Mamba2Mixer(nn.Module):
         gate, inner, dt = self.in_proj(x.values).split(self.sizes, -1)
         past = None if state is None else state.conv
         window, conv = carry(x.with_values(inner), past, self.conv1d.kernel_size[0] - 1)
-        inner = F.silu(ShortConv.apply(window.values, self.conv1d.weight, self.conv1d.bias)).to(inner.dtype)
+        assert self.conv1d.bias is not None
+        inner = short_conv(window.values, self.conv1d.weight, self.conv1d.bias).to(inner.dtype)
         u, B, C = inner.split(self.conv_sizes, -1)
         B, C = (groups.unflatten(-1, (self.num_groups, -1)) for groups in (B, C))
         dt = F.softplus(wide(dt) + self.dt_bias)

@@ -21,8 +21,11 @@ def load_library(flags: tuple[str, ...]) -> ctypes.CDLL:
     library.scan_forward.argtypes = *[ctypes.c_void_p] * 9, *sizes
     library.scan_backward.argtypes = *[ctypes.c_void_p] * 15, *sizes
     library.mamba_step.argtypes = *[ctypes.c_void_p] * 15, *[ctypes.c_int64] * 6, ctypes.c_int
-    for function in (library.scan_forward, library.scan_backward, library.mamba_step):
-        function.restype = None
+    library.conv_forward.argtypes = *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, ctypes.c_int
+    library.conv_backward.argtypes = *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 4, ctypes.c_int
+    library.matrix_vectors.argtypes = *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3, ctypes.c_int
+    for name in ("scan_forward", "scan_backward", "conv_forward", "conv_backward", "mamba_step", "matrix_vectors"):
+        getattr(library, name).restype = None
     return library
 
 

@@ -1,12 +1,13 @@
 """Batches are a pure function of (seed, number), stay within their seconds, and lose nobody."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from datamodules.batches import EndlessBatches, FiniteBatches, TrainingStream, at_least, collate, pack
+from datamodules.batches import EndlessBatches, FiniteBatches, TrainingStream, alike, at_least, collate, pack
 from datamodules.corpus import UnusableAudio, Utterance
 from duplexmamba.config import Config
 
@@ -38,19 +39,23 @@ def stream(config: Config) -> TrainingStream:
     return TrainingStream(Tones(10**9, "made"), Tones(10), 0.4, 0, 1, config.data.augment, 16000)
 
 
+def of_20_s(stream: TrainingStream) -> Callable[[range], list[list[int]]]:
+    return lambda positions: pack(positions, [stream.duration_s(p) for p in positions], 20)
+
+
 def first(batches: EndlessBatches, count: int) -> list[list[int]]:
     return list(itertools.islice(batches, count))
 
 
 def test_batches_begin_anywhere(stream: TrainingStream) -> None:
-    whole = first(EndlessBatches(stream, 20, seed=3), 120)
-    assert first(EndlessBatches(stream, 20, seed=3, start=100), 20) == whole[100:]
-    assert first(EndlessBatches(stream, 20, seed=4), 120) != whole
+    whole = first(EndlessBatches(of_20_s(stream), seed=3), 120)
+    assert first(EndlessBatches(of_20_s(stream), seed=3, start=100), 20) == whole[100:]
+    assert first(EndlessBatches(of_20_s(stream), seed=4), 120) != whole
 
 
 def test_ranks_share_the_batches(stream: TrainingStream) -> None:
-    whole = first(EndlessBatches(stream, 20, seed=3), 20)
-    ranks = [first(EndlessBatches(stream, 20, seed=3, start=2, rank=r, world=2), 8) for r in (0, 1)]
+    whole = first(EndlessBatches(of_20_s(stream), seed=3), 20)
+    ranks = [first(EndlessBatches(of_20_s(stream), seed=3, start=2, rank=r, world=2), 8) for r in (0, 1)]
     assert [b for pair in zip(*ranks, strict=True) for b in pair] == whole[4:]
 
 
@@ -58,6 +63,11 @@ def test_every_position_comes_once_and_no_batch_is_too_long(stream: TrainingStre
     batches = pack(range(100, 300), [stream.duration_s(p) for p in range(100, 300)], 20)
     assert sorted(itertools.chain(*batches)) == list(range(100, 300))
     assert max(len(b) * max(stream.duration_s(p) for p in b) for b in batches) <= 20
+
+
+def test_texts_of_like_length_come_together() -> None:
+    batches = alike(range(50, 60), [5, 1, 5, 1, 9, 1, 9, 5, 1, 1], 4)
+    assert batches == [[51, 53, 55, 58], [59, 50, 52, 57], [54, 56]]
 
 
 def test_mixture_keeps_its_share_and_goes_round_the_recordings(stream: TrainingStream) -> None:

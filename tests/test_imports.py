@@ -14,11 +14,11 @@ MAY_IMPORT = {
 DATA_SEES = {"config", "timing", "tokens", "padded"}
 ONLY_IN = {
     "omegaconf": {"config"}, "transformers": {"lm", "tokens"}, "lightning": set(), "wandb": set(), "peft": set(),
-    "triton": {"scan_triton"}, "mamba_ssm": {"scan_mamba_ssm", "ssd"}, "causal_conv1d": {"mamba"},
+    "triton": {"scan_triton"}, "mamba_ssm": {"scan_mamba_ssm", "ssd"}, "causal_conv1d": {"conv"},
 }  # fmt: skip
 FLOORS = [
     {"config", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
-    {"scan_cpp", "step_cpp", "timing", "tokens", "features", "losses"}, {"scan"}, {"mamba"},
+    {"scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan"}, {"conv", "step_cpp"}, {"mamba"},
     {"mamba2", "encoder", "connector", "metrics"}, {"lm"}, {"decoding"}, {"model"},
 ]  # fmt: skip
 FILES = [path for room in MAY_IMPORT for path in sorted(Path(room).glob("*.py"))]

@@ -40,3 +40,8 @@ def test_every_file_it_links_to_exists() -> None:
 def test_every_stage_and_preset_is_described() -> None:
     for path in [*Path("configs/stage").glob("*.yaml"), *Path("configs/preset").glob("*.yaml")]:
         assert f"`{path.stem}`" in TEXT, path
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, re.S))
+def test_every_example_runs_as_written(code: str) -> None:
+    exec(compile(code, "README.md", "exec"), {})

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from duplexmamba import mamba, scan
-from duplexmamba.mamba import ShortConv
+from duplexmamba import conv, scan
+from duplexmamba.conv import short_conv
 from duplexmamba.scan import selective_scan
 from tests.test_scan import assert_close, double, example, run
 
@@ -197,11 +197,12 @@ def test_mamba_ssm_itself(hard):
 # ---- causal-conv1d
 
 
-def documented_conv(x, weight, bias):
-    """x (B, E, L), weight (E, K), bias (E,) -> (B, E, L), zeros before the start."""
+def documented_conv(x, weight, bias, activation):
+    """x (B, E, L), weight (E, K), bias (E,) -> silu of (B, E, L), zeros before the start."""
+    assert activation == "silu"
     assert x.shape[1] == weight.shape[0] == len(bias) and x.stride(1) == 1 and weight.dtype == bias.dtype
     padded = F.pad(x.to(weight.dtype), (weight.shape[1] - 1, 0))
-    return F.conv1d(padded, weight[:, None], bias, groups=len(weight)).to(x.dtype)
+    return F.silu(F.conv1d(padded, weight[:, None], bias, groups=len(weight))).to(x.dtype)
 
 
 def convolve(device: str, dtype=torch.float32, e: int = 16, k: int = 4) -> list[Tensor]:
@@ -210,15 +211,18 @@ def convolve(device: str, dtype=torch.float32, e: int = 16, k: int = 4) -> list[
     drawn = (torch.randn(*size, generator=g) for size in ((2, 12 + k - 1, e), (e, 1, k), (e,), (2, 12, e)))
     window, weight, bias, grad = (x.to(device) for x in drawn)
     operands = [window.to(dtype).requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
-    out = ShortConv.apply(*operands)
+    out = short_conv(*operands)
     return [out, *torch.autograd.grad(out, operands, grad.to(out.dtype))]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize(("e", "k"), [(16, 4), (8, 2), (12, 4), (8, 5)])
 def test_short_convolution_by_their_contract(monkeypatch, dtype, e, k):
+    monkeypatch.setenv("DUPLEXMAMBA_SCAN", "torch")
     wanted, used = convolve("cpu", dtype, e, k), []
-    monkeypatch.setattr(mamba, "_causal_conv1d", lambda device: lambda *x: used.append(1) or documented_conv(*x))
+    monkeypatch.setattr(
+        conv, "_causal_conv1d", lambda device: lambda *x, **y: used.append(1) or documented_conv(*x, **y)
+    )
     got = convolve("cpu", dtype, e, k)
     assert bool(used) == (dtype != torch.float64 and e % 8 == 0 and k <= 4)
     for ours, plain in zip(got, wanted, strict=True):

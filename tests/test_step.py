@@ -9,8 +9,11 @@ from torch import nn
 
 from duplexmamba import mamba
 from duplexmamba import state as states
+from duplexmamba.config import Config
+from duplexmamba.lm import MambaLM
 from duplexmamba.mamba import MambaMixer, MambaState
 from duplexmamba.padded import Padded
+from duplexmamba.step_cpp import matrix_vectors
 
 pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
 
@@ -48,6 +51,22 @@ def test_equals_the_general_path(
     torch.testing.assert_close(got_after.ssm, after.ssm, atol=1e-5 * scale, rtol=1e-5)
     torch.testing.assert_close(got_after.conv.tail, after.conv.tail, atol=1e-5 * scale, rtol=1e-5)
     assert torch.equal(state.ssm, kept.ssm) and torch.equal(state.conv.tail, kept.conv.tail)
+
+
+@pytest.mark.parametrize("shape", [(1, 37, 5), (8, 3, 64), (2, 1100, 515)])
+def test_a_matrix_times_a_few_vectors(shape: tuple[int, int, int]) -> None:
+    torch.set_num_threads(2)
+    rows, out, columns = shape
+    matrix, x = torch.randn(out, columns), torch.randn(rows, columns)
+    for laid_out in (matrix, matrix.T.contiguous().T):
+        torch.testing.assert_close(matrix_vectors(laid_out, x), x @ matrix.T, atol=1e-4, rtol=1e-5)
+
+
+def test_logits_of_a_token_equal_those_of_many(config: Config) -> None:
+    lm, hidden = MambaLM(config.lm), torch.randn(2, 30, config.lm.d_model)
+    with torch.inference_mode():
+        one = torch.stack([lm.logits(hidden[:, t]) for t in range(30)], 1)
+    torch.testing.assert_close(one, lm.logits(hidden), atol=1e-5, rtol=1e-5)
 
 
 class Adapted(nn.Linear):

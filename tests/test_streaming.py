@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from duplexmamba import state as states
 from duplexmamba.config import Config, load_config, override
-from duplexmamba.mamba import MambaMixer, ShortConv
+from duplexmamba.mamba import MambaMixer
 from duplexmamba.mamba2 import Mamba2Mixer
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded, carry, join
@@ -218,14 +218,6 @@ def test_training_draws_slices_and_a_stream_keeps_them(config: Config) -> None:
     assert {state.waiting.tail.shape[1] + 1 for state in begun} == {5, 10, 15, 20, 25}
     assert all(encoder(x, s)[1].waiting.tail.shape == s.waiting.tail.shape for s in begun[:5])
     assert encoder.eval()(x)[1].waiting.tail.shape[1] + 1 == encoder.slice_frames
-
-
-def test_short_convolution_is_the_librarys(config: Config) -> None:
-    window, weight, bias = torch.randn(2, 9, 6).double(), torch.randn(6, 1, 4).double(), torch.randn(6).double()
-    operands = [x.requires_grad_() for x in (window, weight, bias)]
-    expected = torch.nn.functional.conv1d(window.transpose(1, 2), weight, bias, groups=6).transpose(1, 2)
-    torch.testing.assert_close(ShortConv.apply(*operands), expected, **DOUBLE)
-    assert torch.autograd.gradcheck(ShortConv.apply, operands)
 
 
 def test_full_context_refuses_a_state(config: Config) -> None:

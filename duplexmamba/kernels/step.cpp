@@ -4,7 +4,8 @@
 //   inner, gate = in_proj x;  u = silu(conv(past, inner));  dt, B, C = x_proj u;  dt = softplus(dt_proj dt)
 //   h = exp(dt A) h + dt u B;  y = out_proj((C . h + D u) silu(gate))
 //
-// Matrices are row-major (out, in), states (batch, N, E) and (batch, K - 1, E), A (N, E). E is a multiple of W.
+// Matrices are row-major (out, in), A_log too (E, N); A = -exp(A_log). States are (batch, N, E) and (batch, K - 1, E).
+// E is a multiple of W.
 
 #include <algorithm>
 #include <cmath>
@@ -12,39 +13,27 @@
 
 #include "vector.h"
 
-constexpr int ROWS = 4;  // rows of a matrix that share the loads of the vector
+// Matrices larger than the caches are read at the memory's pace, and the memory is fastest when read in one stream: row
+// after row, each with several sums on their way.
+constexpr int SUMS = 4;
 
-template <int M>
-static void dot_rows(const float* matrix, const float* x, float* out, int64_t columns) {
-  V acc[M] = {};
+static float dot(const float* row, const float* x, int64_t columns) {
+  V acc[SUMS] = {};
   int64_t i = 0;
-  for (; i + W <= columns; i += W)
-    for (int m = 0; m < M; m++) acc[m] += load(matrix + m * columns + i) * load(x + i);
-  for (int m = 0; m < M; m++) {
-    out[m] = sum(acc[m]);
-    for (int64_t j = i; j < columns; j++) out[m] += matrix[m * columns + j] * x[j];
-  }
+  for (; i + SUMS * W <= columns; i += SUMS * W)
+    for (int m = 0; m < SUMS; m++) acc[m] += load(row + i + m * W) * load(x + i + m * W);
+  for (; i + W <= columns; i += W) acc[0] += load(row + i) * load(x + i);
+  float total = sum((acc[0] + acc[1]) + (acc[2] + acc[3]));
+  for (; i < columns; i++) total += row[i] * x[i];
+  return total;
 }
 
 // (rows, columns) times each of (batch, columns), which lie `stride` apart -> (batch, rows)
 static void product(const float* matrix, const float* x, float* out, int64_t batch, int64_t rows, int64_t columns,
                     int64_t stride, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (int64_t block = 0; block < (rows + ROWS - 1) / ROWS; block++)
-    for (int64_t b = 0; b < batch; b++) {
-      int64_t row = block * ROWS;
-      if (row + ROWS <= rows)
-        dot_rows<ROWS>(matrix + row * columns, x + b * stride, out + b * rows + row, columns);
-      else
-        for (; row < rows; row++) dot_rows<1>(matrix + row * columns, x + b * stride, out + b * rows + row, columns);
-    }
-}
-
-static inline V exp_minus_abs(V x) { return exp2_nonpositive((x < V{} ? x : -x) * LOG2_E); }
-
-static inline V silu(V x) {
-  const V e = exp_minus_abs(x);
-  return x * (x < V{} ? e : V{} + 1.0f) / (e + 1.0f);
+  for (int64_t row = 0; row < rows; row++)
+    for (int64_t b = 0; b < batch; b++) out[b * rows + row] = dot(matrix + row * columns, x + b * stride, columns);
 }
 
 static inline V softplus(V x) {
@@ -72,13 +61,15 @@ static void convolve(const float* tail, const float* inner, const float* weight,
 }
 
 // The gated output (E) of one row, in the place of u; the state moves on by one step.
-static void scan_step(float* u, const float* dt, const float* bias, const float* A, const float* B, const float* C,
+static void scan_step(float* u, const float* dt, const float* bias, const float* A_log, const float* B, const float* C,
                       const float* D, const float* gate, const float* h, float* new_h, const Sizes s) {
   for (int64_t e = 0; e < s.E; e += W) {
     const V step = softplus(load(dt + e) + load(bias + e)), x = load(u + e), input = step * x;
     V out = load(D + e) * x;
     for (int64_t n = 0; n < s.N; n++) {
-      const V decay = exp2_nonpositive(step * load(A + n * s.E + e) * LOG2_E);
+      V rate;
+      for (int i = 0; i < W; i++) rate[i] = A_log[(e + i) * s.N + n];
+      const V decay = exp2_nonpositive(-step * exponential(rate) * LOG2_E);
       const V state = decay * load(h + n * s.E + e) + input * B[n];
       store(new_h + n * s.E + e, state);
       out += state * C[n];
@@ -91,8 +82,14 @@ extern "C" {
 
 int step_width() { return W; }
 
+// (rows, columns) times each of (batch, columns) -> (batch, rows)
+void matrix_vectors(const float* matrix, const float* x, float* out, int64_t batch, int64_t rows, int64_t columns,
+                    int threads) {
+  product(matrix, x, out, batch, rows, columns, columns, threads);
+}
+
 void mamba_step(const float* x, const float* in_proj, const float* conv_weight, const float* conv_bias,
-                const float* x_proj, const float* dt_proj, const float* dt_bias, const float* A, const float* D,
+                const float* x_proj, const float* dt_proj, const float* dt_bias, const float* A_log, const float* D,
                 const float* out_proj, const float* tail, const float* h, float* new_tail, float* new_h, float* y,
                 int64_t batch, int64_t d_model, int64_t E, int64_t N, int64_t K, int64_t R, int threads) {
   const Sizes s{batch, d_model, E, N, K, R, threads};
@@ -106,7 +103,7 @@ void mamba_step(const float* x, const float* in_proj, const float* conv_weight, 
   product(dt_proj, low, dt, batch, E, R, width, 1);
   for (int64_t b = 0; b < batch; b++) {
     const float *B = low + b * width + R, *C = B + N;
-    scan_step(u + b * E, dt + b * E, dt_bias, A, B, C, D, both + b * 2 * E + E, h + b * N * E, new_h + b * N * E, s);
+    scan_step(u + b * E, dt + b * E, dt_bias, A_log, B, C, D, both + b * 2 * E + E, h + b * N * E, new_h + b * N * E, s);
   }
   product(out_proj, u, y, batch, d_model, E, E, threads);
 }

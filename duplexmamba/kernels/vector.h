@@ -25,10 +25,13 @@ static inline V load(const float* p) { return *reinterpret_cast<const Unaligned*
 static inline void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
 static inline void add_to(float* p, V v) { store(p, load(p) + v); }
 
+// In pairs: one after the other, each addition would wait for the one before.
 static inline float sum(V v) {
-  float s = 0;
-  for (int i = 0; i < W; i++) s += v[i];
-  return s;
+  float parts[W];
+  store(parts, v);
+  for (int half = W / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) parts[i] += parts[i + half];
+  return parts[0];
 }
 
 // 2^x for x <= 0 to about 1e-7, exactly 1 at 0 (a step with dt = 0 must not touch the state). Needs IEEE order: adding
@@ -50,3 +53,17 @@ static inline V exp2_nonpositive(V x) {
   p = p * f + 1.0f;
   return (V)((Bits)p + ((Bits)shifted << 23));  // the integer goes into the exponent field
 }
+
+static inline V exp_minus_abs(V x) { return exp2_nonpositive((x < V{} ? x : -x) * LOG2_E); }
+
+static inline V exponential(V x) {
+  const V e = exp_minus_abs(x);
+  return x < V{} ? e : 1.0f / e;
+}
+
+static inline V sigmoid(V x) {
+  const V e = exp_minus_abs(x);
+  return (x < V{} ? e : V{} + 1.0f) / (e + 1.0f);
+}
+
+static inline V silu(V x) { return x * sigmoid(x); }
