@@ -4,16 +4,18 @@ PRESET ?= tiny
 DATA ?=
 ARGS ?=
 RUN ?= runs/latest
+N ?= 8
+SPLIT ?= train
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train eval-wer test lint clean
+.PHONY: help install train eval-wer dialogues test lint clean
 
 help: ## this text
-	@echo "make train [STAGE=asr|encoder|lm] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
+	@echo "make train [STAGE=asr|encoder|lm|instruct] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/.train ## the virtual environment and what training needs
@@ -23,6 +25,9 @@ train: $(VENV)/.train ## train a stage, and first the stages it stands on; ends 
 
 eval-wer: $(VENV)/.train ## word error rate of RUN (default runs/latest), on its own test speech or on DATA
 	@$(BIN)/python evaluate.py wer $(RUN) $(overrides)
+
+dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, to hear and to see
+	@$(BIN)/python -m datamodules.write_dialogues $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 test: $(VENV)/.dev ## all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q

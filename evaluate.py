@@ -43,7 +43,7 @@ def score_wer(given: HandOver, run: Path, overrides: list[str], json_file: Path 
     config = override(given.config, overrides)
     if config.stage.name == "lm":
         raise ValueError(f"{run} is a run of stage lm, which hears nothing; name a run of stage encoder or asr")
-    model_kind, module_kind, data_kind = KINDS[config.stage.name]
+    model_kind, module_kind, data_kind = KINDS["encoder" if config.stage.name == "encoder" else "asr"]
     corpora = Corpora(config, splits=["test"])
     module: StageModule = module_kind(config, model_kind(config), given.tokens)
     module.model.load_state_dict(given.weights)

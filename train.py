@@ -3,6 +3,7 @@
 python train.py configs/preset/tiny.yaml configs/stage/asr.yaml optim.lr=1e-3
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -25,22 +26,30 @@ from lightning_modules.summary import print_summary, write_summary
 
 def main(args: list[str]) -> dict[str, float]:
     """Train what is missing; returns the summary of the asked stage."""
-    config = load_config(args)
+    return train_with_all_beneath(args, load_config(args), {})[1]
+
+
+def train_with_all_beneath(
+    args: list[str], config: Config, trained: dict[str, tuple[Path, dict[str, float]]]
+) -> tuple[Path, dict[str, float]]:
+    """Folder and summary of a stage, after those it stands on; `trained` holds the stages this command has been at."""
     seconds: dict[str, float] = {}
     folders: dict[str, Path] = {}
     for source in sources(config):
         folders[source] = Path(source)
         if source in STAGES:
-            beneath = load_config(args, source)
-            folders[source] = run_folder(beneath)
-            seconds |= times(train_stage(beneath, folders[source], {}, {}))
-    given = {source: HandOver.load(folder / FILE) for source, folder in folders.items()}
-    return train_stage(config, run_folder(config, [f.name for f in folders.values()]), given, seconds)
+            if source not in trained:
+                trained[source] = train_with_all_beneath(args, load_config(args, source), trained)
+            folders[source], summary = trained[source]
+            seconds |= times(summary)
+    folder = run_folder(config, [f.name for f in folders.values()])
+    given = {source: f / FILE for source, f in folders.items()}
+    return folder, train_stage(config, folder, given, seconds)
 
 
 def sources(config: Config) -> list[str]:
     """Stages, in their order, and run folders whose hand-over this stage starts from."""
-    named = {s for part, s in config.stage.init.items() if not (part == "lm" and config.lm.pretrained)}
+    named = {s for s in config.stage.init.values() if not (s == "lm" and config.lm.pretrained)}
     return sorted(named, key=lambda s: STAGES.index(s) if s in STAGES else len(STAGES))
 
 
@@ -56,14 +65,12 @@ def times(summary: dict[str, float]) -> dict[str, float]:
     return {name.removeprefix("time/").removesuffix("_s"): s for name, s in found.items()}
 
 
-def train_stage(
-    config: Config, folder: Path, given: dict[str, HandOver], seconds: dict[str, float]
-) -> dict[str, float]:
+def train_stage(config: Config, folder: Path, given: dict[str, Path], seconds: dict[str, float]) -> dict[str, float]:
     """Train, score and hand over one stage, or find that this was done.
 
     Args:
         folder: of this run.
-        given: the hand-overs it starts from, by stage or folder.
+        given: files of the hand-overs it starts from, by stage or folder.
         seconds: what those stages took.
     """
     stage = config.stage.name
@@ -76,7 +83,8 @@ def train_stage(
     corpora = Corpora(config)
     if corpora.survey:
         print(corpora.survey, flush=True)
-    module, data = build(config, corpora, given, folder)
+    hand_overs = {source: HandOver.load(file) for source, file in given.items()}
+    module, data = build(config, corpora, hand_overs, folder)
     resume = Resume(folder / LAST, config.trainer.checkpoint_every_s)
     trainer = build_trainer(config, folder, [resume, Average(config), Bar(stage, config.trainer.max_steps)])
     fit(trainer, module, data, folder)
@@ -133,7 +141,7 @@ def point_latest(folder: Path) -> None:
 
 def next_command(stage: str, folder: Path) -> str:
     """What a newcomer does after this stage."""
-    after = {"encoder": "make train STAGE=lm", "lm": "make train STAGE=asr"}
+    after = {stage: f"make train STAGE={later}" for stage, later in itertools.pairwise(STAGES)}
     return after.get(stage, f"make eval-wer RUN={folder} DATA=your/speech")
 
 

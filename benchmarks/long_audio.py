@@ -93,7 +93,7 @@ def draw(curve: list[tuple[float, float, float]], file: Path) -> None:
     for axis, i, label in zip(axes, (0, 1), ("memory of the process, MB", "ms per slice of 200 ms"), strict=True):
         axis.plot(range(1, len(curve) + 1), [point[i] for point in curve])
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.2 * max(point[i] for point in curve))
     axes[1].set_xlabel("minutes of audio")
     figure.savefig(file, dpi=120)
 

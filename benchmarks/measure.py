@@ -63,13 +63,14 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(f"\n{title}", table, highlight=False)
+    Console().print(f"\n{title}", soft_wrap=True, highlight=False)
+    Console().print(table, highlight=False)
 
 
 def save(numbers: dict[str, float], file: Path | None) -> None:
     """Flat JSON, where a file was asked for."""
     if file:
-        file.write_text(json.dumps({name: round(value, 5) for name, value in numbers.items()}, indent=1) + "\n")
+        file.write_text(json.dumps({name: float(f"{value:.6g}") for name, value in numbers.items()}, indent=1) + "\n")
 
 
 def machine() -> str:

@@ -2,12 +2,14 @@
 
     python benchmarks/scan.py [--json FILE] [--lengths 128 512]
 
-Shape: batch 8, d_model 256, 8 layers, 16 states, one training step is forward and backward. Peers: the same model with
-the scan left out (the floor), with mambapy's parallel scan, transformers' Mamba (L 128 only: its backward pass grows
-with the square of L), a Transformer (GPT-NeoX) of as many layers, and one of as many parameters.
-The scan alone is timed with the system's allocator and again, as everything after it, with freed memory kept, which is
-the trainer's way and spares mambapy most of its page faults.
-Keys cpu/l<L>/... are float32; cpu/l<L>/medium/... with torch's matmul precision medium, cpu/l<L>/bf16/... autocast.
+Shape: batch 8, d_model 256, 8 layers, 16 states; one training step is forward and backward. Peers: the same model with
+the scan left out (the floor), with mambapy's parallel scan, transformers' Mamba (L 128 and below: its backward pass
+grows with the square of L), a Transformer (GPT-NeoX) of as many layers, and one of as many parameters.
+
+Everything is timed twice: with the system's allocator, as who installs a library has it, and with freed memory kept, as
+our trainer has it, which spares the others most of their page faults. Keys cpu/l<L>/... are float32 with the system's
+allocator, all but train_over_floor, which is about our trainer; the other half is under cpu/l<L>/memory_kept/... and
+cpu/l<L>/system_allocator/. memory_kept/medium and memory_kept/bf16 are torch's matmul precision and autocast.
 """
 
 import functools
@@ -29,6 +31,11 @@ from duplexmamba.scan import selective_scan
 from lightning_modules.entry import keep_freed_memory
 
 BATCH, D_MODEL, LAYERS, D_STATE = 8, 256, 8, 16
+ALLOCATOR = {False: "the system's allocator", True: "freed memory kept"}
+PEERS = {
+    "mambapy": "mambapy", "transformer": "transformer_layers", "equal": "transformer_parameters",
+    "transformers": "transformers",
+}  # fmt: skip
 SLOW_ROUNDS = 1  # of transformers' Mamba, four seconds a layer
 
 
@@ -140,37 +147,38 @@ def bench_scan(length: int, rounds: int, kept: bool) -> dict[str, float]:
     """Shows the table of one length, with freed memory kept or not; returns its numbers."""
     times = interleave(scan_steps(length), rounds, f"scan, L {length}")
     rows = [[name, f"{median(times, name):.1f}", f"{ratio(times, name, 'cpp'):.1f}"] for name in times]
-    allocator = "freed memory kept" if kept else "the system's allocator"
-    show(f"scan alone, L {length}, forward + backward, {allocator}", ["", "ms", "times cpp's"], rows)
-    suffix = "_memory_kept" if kept else ""
+    show(f"scan alone, L {length}, forward + backward, {ALLOCATOR[kept]}", ["", "ms", "times cpp's"], rows)
+    prefix = f"cpu/l{length}/" + ("memory_kept/" if kept else "")
     return {
-        f"cpu/l{length}/scan_speedup_vs_mambapy{suffix}": ratio(times, "mambapy", "cpp"),
-        f"cpu/l{length}/scan_torch_speedup_vs_mambapy{suffix}": ratio(times, "mambapy", "torch"),
+        f"{prefix}scan_speedup_vs_mambapy": ratio(times, "mambapy", "cpp"),
+        f"{prefix}scan_torch_speedup_vs_mambapy": ratio(times, "mambapy", "torch"),
     }
 
 
-def bench_models(length: int, rounds: int, precision: str) -> dict[str, float]:
+def bench_models(length: int, rounds: int, precision: str, kept: bool, peers: list[str]) -> dict[str, float]:
     """Shows the table of one length and precision; returns its numbers."""
     torch.set_float32_matmul_precision("medium" if precision == "medium" else "highest")
     bf16, x = precision == "bf16", torch.randn(BATCH, length, D_MODEL)
     ours, count = Stack(), sum(p.numel() for p in Stack().parameters())
     equal = round(count / sum(p.numel() for p in transformer(1).parameters()))
-    models = {"mambapy": MambapyStack(), "transformer": transformer(LAYERS), "equal": transformer(equal)}
-    variants = {name: functools.partial(train_step, model, x, bf16) for name, model in models.items()}
-    variants |= {"ours": functools.partial(train_step, ours, x, bf16)}
-    variants |= {"floor": functools.partial(floor_step, ours, x, bf16)}
-    times = interleave(variants, rounds, f"models, L {length}, {precision}")
-    prefix = f"cpu/l{length}/" + ("" if precision == "float32" else f"{precision}/")
+    build = {
+        "mambapy": MambapyStack, "transformer": functools.partial(transformer, LAYERS),
+        "equal": functools.partial(transformer, equal),
+    }  # fmt: skip
+    variants = {name: functools.partial(train_step, build[name](), x, bf16) for name in build if name in peers}
+    pair = {"ours": functools.partial(train_step, ours, x, bf16), "floor": functools.partial(floor_step, ours, x, bf16)}
+    times = interleave(variants | pair, rounds, f"models, L {length}, {precision}")
+    close = interleave(pair, 2 * rounds, f"with and without the scan, L {length}, {precision}")
+    prefix = f"cpu/l{length}/" + ("memory_kept/" if kept else "") + ("" if precision == "float32" else f"{precision}/")
+    floor = {(False, "float32"): f"cpu/l{length}/system_allocator/", (True, "float32"): f"cpu/l{length}/"}
     numbers = {
-        f"{prefix}train_over_floor": ratio(times, "ours", "floor"),
-        f"{prefix}train_speedup_vs_mambapy": ratio(times, "mambapy", "ours"),
-        f"{prefix}train_speedup_vs_transformer_layers": ratio(times, "transformer", "ours"),
-        f"{prefix}train_speedup_vs_transformer_parameters": ratio(times, "equal", "ours"),
+        f"{floor.get((kept, precision), prefix)}train_over_floor": ratio(close, "ours", "floor"),
+        **{f"{prefix}train_speedup_vs_{PEERS[name]}": ratio(times, name, "ours") for name in variants},
     }
-    if length <= 128 and precision == "float32":
+    if "transformers" in peers and length <= 128 and precision == "float32":
         model = transformers_mamba()
-        pair = {"transformers": functools.partial(train_step, model, x, bf16), "ours": variants["ours"]}
-        slow = interleave(pair, SLOW_ROUNDS, "transformers' Mamba")
+        step = functools.partial(train_step, model, x, bf16)
+        slow = interleave({"transformers": step, "ours": pair["ours"]}, SLOW_ROUNDS, "transformers' Mamba")
         times["transformers"] = slow["transformers"]
         numbers[f"{prefix}train_speedup_vs_transformers"] = ratio(slow, "transformers", "ours")
     labels = {
@@ -180,7 +188,8 @@ def bench_models(length: int, rounds: int, precision: str) -> dict[str, float]:
     }  # fmt: skip
     rows = [[labels[name], f"{median(times, name):.0f}", f"{median(times, name) / median(times, 'ours'):.2f}"]
             for name in sorted(times, key=lambda name: median(times, name))]  # fmt: skip
-    show(f"{LAYERS} layers, L {length}, {precision}, training step", ["", "ms", "times ours"], rows)
+    title = f"{LAYERS} layers, L {length}, {precision}, training step, {ALLOCATOR[kept]}"
+    show(f"{title}; {ratio(close, 'ours', 'floor'):.2f} times the floor", ["", "ms", "times ours"], rows)
     return numbers
 
 
@@ -188,6 +197,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--precisions", nargs="+", default=["float32", "medium", "bf16"])
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="mambapy needs 4 GB at L 512")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     torch.manual_seed(0)
@@ -197,10 +207,10 @@ def main() -> None:
     for kept in (False, True):
         if kept:
             keep_freed_memory()
-        for length in asked.lengths:
+        for length in asked.lengths if "mambapy" in asked.peers else []:
             numbers |= bench_scan(length, asked.rounds, kept)
-    for length, precision in itertools.product(asked.lengths, asked.precisions):
-        numbers |= bench_models(length, asked.rounds, precision)
+        for length, precision in itertools.product(asked.lengths, asked.precisions if kept else ["float32"]):
+            numbers |= bench_models(length, asked.rounds, precision, kept, asked.peers)
     save(numbers, asked.json)
 
 

@@ -39,6 +39,15 @@ LETTER_S = 0.0533
 """Mean seconds a letter (or space) lasts at 175 words a minute, over the training voices."""
 
 
+class Voice(NamedTuple):
+    """Who speaks: the parameters of `speak` after the text."""
+
+    name: str
+    rate_wpm: int
+    pitch: int
+    pitch_range: int
+
+
 class _Recipe(NamedTuple):
     exchange: Exchange
     voice: str
@@ -90,11 +99,14 @@ class SyntheticSpeech:
 
     def _recipe(self, index: int) -> _Recipe:
         rng = random.Random(f"{self.seed} {self.split} {index}")
-        return _Recipe(
-            exchange=draw(rng, self.split),
-            voice=f"{rng.choice(ACCENTS)}+{rng.choice(rng.choice(VARIANTS[self.split]))}",
-            rate_wpm=rng.randint(*RATE_WPM),
-            pitch=rng.randint(*PITCH),
-            pitch_range=rng.randint(*PITCH_RANGE),
-            sound_seed=rng.getrandbits(64),
-        )
+        return _Recipe(draw(rng, self.split), *draw_voice(rng, self.split), rng.getrandbits(64))
+
+
+def draw_voice(rng: random.Random, split: Split) -> Voice:
+    """A voice of this split, at its own pace and pitch."""
+    return Voice(
+        name=f"{rng.choice(ACCENTS)}+{rng.choice(rng.choice(VARIANTS[split]))}",
+        rate_wpm=rng.randint(*RATE_WPM),
+        pitch=rng.randint(*PITCH),
+        pitch_range=rng.randint(*PITCH_RANGE),
+    )

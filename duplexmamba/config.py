@@ -21,11 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-STAGES = ("encoder", "lm", "asr")
+STAGES = ("encoder", "lm", "asr", "instruct")
 OWN_TO_A_STAGE = ("stage", "optim", "trainer", "run", "wandb")
 """Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
 NOT_PART_OF_THE_RESULT = (
-    "run", "wandb", "data.num_workers", "trainer.checkpoint_every_s", "trainer.keep_freed_memory",
+    "run", "wandb", "dialogue", "data.num_workers", "trainer.checkpoint_every_s", "trainer.keep_freed_memory",
 )  # fmt: skip
 """What may differ between two runs that are the same experiment."""
 
@@ -155,10 +155,69 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SharesConfig:
+    """How often each kind of event occurs in a dialogue: weights, of any sum."""
+
+    question: float
+    """A question or order after any earlier answer is over."""
+    cut_question: float
+    """The same, broken off in mid-phrase, and continued after a pause."""
+    interruption: float
+    """A question that begins during an answer and takes its place."""
+    aside: float
+    """Something said at the same loudness to somebody else."""
+    background: float
+    """Somebody else, further away."""
+    noise: float
+    """White, pink, humming, or the babble of many voices."""
+    backchannel: float
+    """A listener's word during an answer: mhm, okay, right."""
+    silence: float
+    """A long time without any event."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DialogueConfig:
+    """Dialogues made for the turn-taking stages. Ranges are [low, high], drawn uniformly."""
+
+    slice_ms: float
+    """Milliseconds between two decisions whether to answer: a multiple of one speech embedding."""
+    events: list[int]
+    """How many events a dialogue has."""
+    shares: SharesConfig
+    over_answer_share: float
+    """Share of the asides, background voices and noises next after a question that fall into its answer."""
+    interrupted_s: float
+    """Seconds that an answer lasts at least where something falls into it."""
+    words_per_s: float
+    """Pace of the model's answers."""
+    gap_s: list[float]
+    """Seconds from the slice that decides on an event, or from the end of the answer, to the next event."""
+    pause_s: list[float]
+    """Seconds of silence within a cut question; more than settle_ms, or it would seem complete."""
+    silence_s: list[float]
+    noise_s: list[float]
+    """Seconds of the events silence and noise."""
+    min_speech_ms: float
+    """Speech that a slice holds at least when it is the first labelled incomplete."""
+    settle_ms: float
+    """Silence after the last sound of a question, before it counts as complete."""
+    level_db: list[float]
+    """Loudness (root mean square) of the user's speech in dB relative to full scale, one for a dialogue."""
+    background_db: list[float]
+    """Loudness of background voices relative to the user's; level_db spans less than they are apart, or a quiet user
+    and a loud background would be alike."""
+    noise_snr_db: list[float]
+    """The user's loudness over that of the event noise."""
+    room_snr_db: list[float]
+    """The user's loudness over that of the room's own noise, which never stops."""
+
+
+@dataclasses.dataclass(frozen=True)
 class StageConfig:
     """What one stage trains, and where the rest comes from."""
 
-    name: Literal["encoder", "lm", "asr"]
+    name: Literal["encoder", "lm", "asr", "instruct"]
     trained: list[str]
     """Parts of the model that learn: frontend, encoder, connector, lm; the others are frozen."""
     init: dict[str, str]
@@ -166,6 +225,9 @@ class StageConfig:
     random (or from lm.pretrained)."""
     speech_like_text: float
     """Stage lm: share of texts whose words arrive at the pace of speech, gaps included."""
+    answer_share: float
+    """Stage instruct: share of the utterances that have an answer on which it is asked for; the others are to be
+    transcribed."""
     ctc_weight: float
     """Stage asr: weight of a CTC loss that pulls speech embeddings towards those of the words said; 0: as published."""
 
@@ -248,6 +310,7 @@ class Config:
     lm: LMConfig
     tokenizer: TokenizerConfig
     data: DataConfig
+    dialogue: DialogueConfig
     stage: StageConfig
     optim: OptimConfig
     trainer: TrainerConfig
@@ -412,6 +475,41 @@ def _check(config: Config) -> None:
     for name in ("max_steps", "accumulate", "devices", "valid_every_steps", "average_last", "average_every_steps"):
         if getattr(config.trainer, name) < 1:
             raise ValueError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
+    _check_dialogue(config.dialogue)
     _check_names(config.stage.trained, ("frontend", "encoder", "connector", "lm"), "part", "stage.trained")
     _check_names(config.stage.init, ("features", "frontend", "encoder", "connector", "lm"), "part", "stage.init")
     _check_names([s for s in config.stage.init.values() if not Path(s).is_dir()], STAGES, "stage or run", "stage.init")
+
+
+def _check_dialogue(dialogue: DialogueConfig) -> None:
+    ranges = {f.name: getattr(dialogue, f.name) for f in dataclasses.fields(dialogue) if "list" in str(f.type)}
+    for name, pair in ranges.items():
+        if len(pair) != 2 or pair[0] > pair[1]:
+            raise ValueError(f"dialogue.{name}={pair}: give [low, high]")
+        if pair[0] < 0 and not name.endswith("_db"):
+            raise ValueError(f"dialogue.{name}={pair}: cannot be negative")
+    if dialogue.events[0] < 1:
+        raise ValueError(f"dialogue.events={dialogue.events}: a dialogue has at least one")
+    shares = dataclasses.asdict(dialogue.shares)
+    if min(shares.values()) < 0 or sum(shares.values()) <= 0:
+        raise ValueError(f"dialogue.shares={shares}: none may be negative, and one must be more than 0")
+    if not 0 <= dialogue.over_answer_share <= 1:
+        raise ValueError(f"dialogue.over_answer_share={dialogue.over_answer_share}: a share lies between 0 and 1")
+    for name in ("interrupted_s", "words_per_s", "settle_ms"):
+        if getattr(dialogue, name) <= 0:
+            raise ValueError(f"dialogue.{name}={getattr(dialogue, name)}: must be more than 0")
+    if not 0 < dialogue.min_speech_ms <= dialogue.slice_ms:
+        raise ValueError(
+            f"dialogue.min_speech_ms={dialogue.min_speech_ms} and dialogue.slice_ms={dialogue.slice_ms}: "
+            "a slice must be able to hold that much speech; need 0 < min_speech_ms <= slice_ms"
+        )
+    if 1000 * dialogue.pause_s[0] <= dialogue.settle_ms:
+        raise ValueError(
+            f"dialogue.pause_s={dialogue.pause_s} and dialogue.settle_ms={dialogue.settle_ms}: a pause must be longer "
+            "than the silence that completes a question; raise pause_s or lower settle_ms"
+        )
+    if dialogue.level_db[1] - dialogue.level_db[0] >= -dialogue.background_db[1]:
+        raise ValueError(
+            f"dialogue.level_db={dialogue.level_db} and dialogue.background_db={dialogue.background_db}: a loud "
+            "background would be as loud as a quiet user; narrow level_db or lower background_db"
+        )

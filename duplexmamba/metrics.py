@@ -19,3 +19,8 @@ def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> dict[st
         raise ValueError("no reference transcript holds a word: there is nothing to score against")
     refs, hyps = [r for r, _ in pairs], [h for _, h in pairs]
     return {"wer": jiwer.wer(refs, hyps), "cer": jiwer.cer(refs, hyps)}
+
+
+def exact_match(pairs: Sequence[tuple[str, str]]) -> float:
+    """Share of (reference, hypothesis) pairs that are equal."""
+    return sum(reference == hypothesis for reference, hypothesis in pairs) / len(pairs)

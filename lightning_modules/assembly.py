@@ -13,13 +13,14 @@ from duplexmamba.tokens import Tokens
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.handover import HandOver, take_parts
 from lightning_modules.lm import LMStage, TextModel
-from lightning_modules.speech import SpeechStage
+from lightning_modules.speech import InstructStage, SpeechStage
 from lightning_modules.stage import StageModule
 
 KINDS = {
     "encoder": (CTCRecogniser, EncoderStage, SpeechData),
     "lm": (TextModel, LMStage, TextData),
     "asr": (SpeechLM, SpeechStage, SpeechData),
+    "instruct": (SpeechLM, InstructStage, SpeechData),
 }
 FITTED_ON = 64
 """Training utterances from which the normalisation of the features is taken."""
@@ -33,7 +34,7 @@ def build(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: 
     model = model_kind(config)
     for source, hand_over in given.items():
         take_parts(model, hand_over, [part for part, s in config.stage.init.items() if s == source], source)
-    if config.lm.pretrained and isinstance(model, SpeechLM | TextModel):
+    if config.lm.pretrained and isinstance(model, SpeechLM | TextModel) and config.stage.init.get("lm", "lm") == "lm":
         load_pretrained(model.lm, config.lm.pretrained)
     if isinstance(model, Ear) and "features" not in config.stage.init:
         fit_features(model, corpora)

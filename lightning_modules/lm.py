@@ -7,6 +7,7 @@ from duplexmamba.config import Config
 from duplexmamba.decoding import greedy
 from duplexmamba.lm import MambaLM
 from duplexmamba.losses import IGNORED, token_loss
+from duplexmamba.metrics import exact_match
 from duplexmamba.padded import Padded, take
 from duplexmamba.tokens import ANSWER, SILENCE, TRANSCRIBE, Tokens
 from lightning_modules.stage import StageModule, pad_ids
@@ -49,7 +50,7 @@ class LMStage(StageModule):
         return [(self.tokens.decode(r), self.tokens.decode(s)) for r, s in zip(responses, said, strict=True)]
 
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
-        return {"exact_match": sum(r == h for r, h in pairs) / len(pairs)}
+        return {"exact_match": exact_match(pairs)}
 
     def _read(self, batch: list[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
         """Prompts and responses; half of the items that have an answer ask for it, the rest for a transcript."""

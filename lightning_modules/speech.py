@@ -1,13 +1,14 @@
-"""Stage asr: the whole model transcribes speech; the loss is on the transcript."""
+"""Stages asr and instruct: the whole model responds to speech; the loss is on the response."""
 
+import torch
 from torch import Tensor
 
 from datamodules.batches import SpeechBatch
 from duplexmamba.losses import IGNORED, ctc_loss, token_loss
-from duplexmamba.metrics import error_rates
+from duplexmamba.metrics import error_rates, exact_match
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
-from duplexmamba.tokens import SILENCE, TRANSCRIBE, Tokens
+from duplexmamba.tokens import ANSWER, SILENCE, TRANSCRIBE, Tokens
 from lightning_modules.lm import choose
 from lightning_modules.stage import StageModule, pad_ids
 
@@ -19,14 +20,16 @@ SHARPNESS = 10.0
 
 
 class SpeechStage(StageModule):
-    """Instruction, speech, response."""
+    """Instruction, speech, response: the transcript."""
 
     model: SpeechLM
     tokens: Tokens
 
     def model_step(self, batch: SpeechBatch) -> Tensor:
-        before, after = self._prompt(len(batch.texts))
-        responses = [self.tokens.response(text) for text in batch.texts]
+        instructions, texts = zip(*self.tasks(batch), strict=True)
+        after = self.tokens.after_speech("response")
+        responses = [self.tokens.response(text) for text in texts]
+        before = pad_ids([self.tokens.before_speech(instruction) for instruction in instructions], self.device)
         rows = pad_ids([after + r[:-1] for r in responses], self.device)
         labels = pad_ids([[IGNORED] * (len(after) - 1) + r for r in responses], self.device, IGNORED)
         speech, _ = self.model.listen(batch.samples, final=True)
@@ -34,6 +37,10 @@ class SpeechStage(StageModule):
         loss = token_loss(self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing)
         weight = self.config.stage.ctc_weight
         return loss + weight * self.word_loss(speech, batch.texts) if weight else loss
+
+    def tasks(self, batch: SpeechBatch) -> list[tuple[str, str]]:
+        """Instruction and response of each item."""
+        return [(choose(TRANSCRIBE), text) for text in batch.texts]
 
     def word_loss(self, speech: Padded, texts: list[str]) -> Tensor:
         """CTC of the speech embeddings (B, S, E) against the words: each should lie near the embedding of the word that
@@ -45,13 +52,13 @@ class SpeechStage(StageModule):
         return ctc_loss(speech.with_values(logits), words, blank=silence)
 
     def hypotheses(self, batch: SpeechBatch) -> list[tuple[str, str]]:
-        return list(zip(batch.texts, self.transcribe(batch.samples), strict=True))
+        instructions = [TRANSCRIBE[0]] * len(batch.texts)
+        return list(zip(batch.texts, self.respond(instructions, batch.samples), strict=True))
 
-    def transcribe(self, samples: Padded) -> list[str]:
-        """Greedy transcripts of (B, n) samples, under the first transcription instruction."""
-        size = samples.values.shape[0]
-        before = pad_ids([self.tokens.before_speech(TRANSCRIBE[0])] * size, self.device)
-        after = pad_ids([self.tokens.after_speech("response")] * size, self.device)
+    def respond(self, instructions: list[str], samples: Padded) -> list[str]:
+        """Greedy responses to (B, n) samples."""
+        before = pad_ids([self.tokens.before_speech(instruction) for instruction in instructions], self.device)
+        after = pad_ids([self.tokens.after_speech("response")] * len(instructions), self.device)
         seconds = samples.values.shape[1] / self.config.features.sample_rate_hz
         limit = int(seconds * MAX_TOKENS_PER_S) + 1
         rows = self.model.respond(before, samples, after, self.tokens.end, limit)
@@ -60,6 +67,21 @@ class SpeechStage(StageModule):
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
         return error_rates(*zip(*pairs, strict=True))
 
-    def _prompt(self, size: int) -> tuple[Padded, list[int]]:
-        before = [self.tokens.before_speech(choose(TRANSCRIBE)) for _ in range(size)]
-        return pad_ids(before, self.device), self.tokens.after_speech("response")
+
+class InstructStage(SpeechStage):
+    """As told, transcribe or answer; scored on the answers of what has one, and on the transcripts of the rest."""
+
+    def tasks(self, batch: SpeechBatch) -> list[tuple[str, str]]:
+        found = []
+        for text, answer in zip(batch.texts, batch.answers, strict=True):
+            asked = bool(answer) and bool(torch.rand(()) < self.config.stage.answer_share)
+            found.append((choose(ANSWER), answer) if asked else (choose(TRANSCRIBE), text))
+        return found
+
+    def hypotheses(self, batch: SpeechBatch) -> list[tuple[str, str]]:
+        instructions = [ANSWER[0] if answer else TRANSCRIBE[0] for answer in batch.answers]
+        wanted = [answer or text for text, answer in zip(batch.texts, batch.answers, strict=True)]
+        return list(zip(wanted, self.respond(instructions, batch.samples), strict=True))
+
+    def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
+        return {"exact_match": exact_match(pairs)}

@@ -17,11 +17,14 @@ import torch
 from tests.conftest import SMALL_SIZES, TINY
 from train import main
 
+BRIEF = [
+    "trainer.valid_every_steps=2", "trainer.average_every_steps=1", "trainer.average_last=2", "trainer.max_steps=4",
+    "trainer.accelerator=cpu",
+]  # fmt: skip
 SHORT = [
     *SMALL_SIZES, "data.batch_s=25", "data.valid_size=4", "data.test_size=4", "data.num_workers=0", "data.max_s=12",
-    "trainer.valid_every_steps=2", "trainer.average_every_steps=1", "trainer.average_last=2", "trainer.max_steps=4",
-    "stages.encoder.trainer.max_steps=4", "stages.lm.trainer.max_steps=4", "data.batch_texts=4", "wandb.mode=disabled",
-    "stages.encoder.trainer.valid_every_steps=2", "stages.lm.trainer.valid_every_steps=2", "trainer.accelerator=cpu",
+    "data.batch_texts=4", "wandb.mode=disabled", *BRIEF,
+    *[f"stages.{stage}.{word}" for stage in ("encoder", "lm", "asr") for word in BRIEF],
 ]  # fmt: skip
 pytestmark = pytest.mark.timeout(300)
 
@@ -65,7 +68,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     done = train(folder, "wandb.mode=offline")
     assert done.returncode == 0, done.err
-    assert "word error rate" not in done.err and "make eval-wer" in done.out
+    assert "word error rate" not in done.err and "make train STAGE=instruct" in done.out
     return folder
 
 
@@ -94,6 +97,20 @@ def test_frozen_parts_stay_and_trained_parts_move(runs: Path) -> None:
     assert all(torch.equal(asr[n], w) for n, w in weights["lm"].items())
     moved = [n for n, w in weights["encoder"].items() if n in asr and not torch.equal(asr[n], w)]
     assert any(n.startswith("encoder.") for n in moved) and not any(n.startswith("features.") for n in moved)
+
+
+def test_instruct_goes_on_from_asr(runs: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
+    done = train(folder, stage="instruct")
+    assert done.returncode == 0 and done.out.count("trained before") == 3, done.out + done.err
+    latest = (folder / "latest").resolve()
+    summary = json.loads((latest / "summary.json").read_text())
+    assert {"test/exact_match", "time/encoder_s", "time/lm_s", "time/asr_s", "time/instruct_s"} <= summary.keys()
+    before, after = (torch.load(f / "handover.pt")["weights"] for f in (next(folder.glob("asr-*")), latest))
+    moved = {name.split(".")[0] for name, weight in after.items() if not torch.equal(before[name], weight)}
+    assert moved == {"connector", "lm"}
+    scored = run("evaluate.py", "wer", str(latest))
+    assert scored.returncode == 0 and "test/wer" in scored.out, scored.err
 
 
 def test_evaluate_scores_a_run_as_training_did(runs: Path, tmp_path: Path) -> None:

@@ -1,0 +1,418 @@
+"""Dialogues: the same everywhere, labelled by the rules, every kind in its share, held out as promised."""
+
+import collections
+import dataclasses
+import hashlib
+import itertools
+import json
+import random
+
+import numpy as np
+import pytest
+import soundfile as sf
+from torch.utils.data import DataLoader
+
+from datamodules import asides, grammar, sounds, synthetic, write_dialogues
+from datamodules.dialogue import WITHIN_ANSWER, open_dialogues
+from datamodules.espeak import speak
+from datamodules.manifest import open_corpora
+from datamodules.sounds import Recorded, Spoken, heard, noise, quietest_near_middle, unfinished
+from datamodules.turns import RULES, draw_events
+from duplexmamba.config import load_config, override
+from tests.conftest import TINY
+
+pytest.importorskip("espeakng_loader")
+
+CONFIG = load_config(TINY)
+RATE_HZ = CONFIG.features.sample_rate_hz
+SPLITS = ("train", "valid", "test")
+SAID = {"question", "cut_question", "interruption", "aside", "background"}
+"""Kinds whose sentences are held out."""
+
+
+def dialogues(split="train", words=(), size=100):
+    return open_dialogues(override(CONFIG, [f"dialogue.{word}" for word in words]), split, size)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Sixty dialogues of the default configuration."""
+    corpus = dialogues()
+    return [corpus[i] for i in range(60)]
+
+
+def digest(dialogue):
+    said = repr((dialogue.id, dialogue.turns, dialogue.labels, dialogue.answers)).encode()
+    return hashlib.sha256(said + dialogue.samples.tobytes()).hexdigest()
+
+
+def samples_of(turn):
+    return round(turn.start_s * RATE_HZ), round(turn.end_s * RATE_HZ)
+
+
+# ---- the same everywhere
+
+
+def test_two_instances_in_different_order_and_a_worker_give_the_same_bytes():
+    indices = [*range(10), 10_000_019]
+    corpus, again = dialogues(), dialogues()
+    here = {i: digest(corpus[i]) for i in indices}
+    assert here == {i: digest(again[i]) for i in reversed(indices)}
+    loader = DataLoader(corpus, sampler=indices, batch_size=None, num_workers=1, collate_fn=digest)
+    assert list(loader) == list(here.values())
+    assert len(set(here.values())) == len(indices)
+
+
+def test_another_seed_and_another_split_are_other_dialogues():
+    other = open_dialogues(override(CONFIG, ["seed=2"]), "train", 10)
+    assert len({digest(corpus[0]) for corpus in (dialogues(), other, dialogues("valid"))}) == 3
+
+
+# ---- labels
+
+
+def read_literally(dialogue, config):
+    """The label of each slice, from the turns alone, by counting samples."""
+    length, settle, least = (
+        int(ms * RATE_HZ / 1000) for ms in (config.slice_ms, config.settle_ms, config.min_speech_ms)
+    )
+    labels = ["ignore"] * (len(dialogue.samples) // length)
+    for turn in dialogue.turns:
+        if turn.kind not in ("question", "cut_question", "interruption", "aside"):
+            continue
+        start, end = samples_of(turn)
+        begun = False
+        for i in range(len(labels)):
+            spoken = [t for t in range(i * length, (i + 1) * length) if start <= t < end] if not begun else ()
+            begun = begun or len(spoken) >= least
+            settled = end + settle <= (i + 1) * length
+            if begun and not settled:
+                labels[i] = "incomplete"
+            elif settled:
+                labels[i] = "ignore" if turn.kind == "aside" else "response"
+                break
+    return tuple(labels)
+
+
+def test_labels_are_those_of_a_literal_reading(made):
+    for dialogue in made:
+        assert dialogue.labels == read_literally(dialogue, CONFIG.dialogue)
+        assert len(dialogue.samples) == len(dialogue.labels) * RATE_HZ // 5
+    assert {label for dialogue in made for label in dialogue.labels} == {"response", "incomplete", "ignore"}
+
+
+@pytest.mark.parametrize("ms", [400, 1000])
+def test_labels_of_longer_slices(ms):
+    corpus = dialogues(words=[f"slice_ms={ms}"])
+    for index in range(8):
+        assert corpus[index].labels == read_literally(corpus[index], corpus.config)
+
+
+def test_turns_never_overlap_and_each_has_slices_of_its_own(made):
+    for dialogue in made:
+        for before, after in itertools.pairwise(dialogue.turns):
+            assert before.end_s < after.start_s
+        assert dialogue.turns[-1].end_s < len(dialogue.samples) / RATE_HZ
+        assert dialogue.labels.count("response") == len(dialogue.answers)
+
+
+def test_every_answer_begins_with_its_response(made):
+    for dialogue in made:
+        assert [a.begin for a in dialogue.answers] == [i for i, x in enumerate(dialogue.labels) if x == "response"]
+        asked = [i for i, turn in enumerate(dialogue.turns) if RULES[turn.kind].answered]
+        assert [answer.turn for answer in dialogue.answers] == asked
+        assert all(bool(turn.answer) == RULES[turn.kind].answered for turn in dialogue.turns)
+
+
+# ---- kinds
+
+
+@pytest.mark.parametrize("words", [[], ["shares.interruption=0.4", "shares.silence=0"]])
+def test_every_kind_occurs_in_its_share(words):
+    config = dialogues(words=words).config
+    shares, rng = dataclasses.asdict(config.shares), random.Random(5)
+    counts = collections.Counter(event.kind for _ in range(4_000) for event in draw_events(rng, config))
+    for kind, share in shares.items():
+        expected = share / sum(shares.values())
+        assert counts[kind] / counts.total() == pytest.approx(expected, abs=0.025), kind
+        assert counts[kind] > 0 or share == 0
+
+
+def test_events_come_in_an_order_that_can_be():
+    rng, seen = random.Random(6), set()
+    for _ in range(2_000):
+        events = draw_events(rng, CONFIG.dialogue)
+        assert len(events) >= CONFIG.dialogue.events[0]
+        for before, event in itertools.pairwise([None, *events]):
+            needs = RULES[event.kind].over_answer
+            assert event.over_answer or needs != "always"
+            assert not event.over_answer or (needs != "never" and before.disturbed and RULES[before.kind].answered)
+            seen.add((before and before.kind, event.kind, event.over_answer))
+    assert {
+        (None, "aside", False), (None, "background", False), (None, "silence", False),
+        ("question", "question", False), ("interruption", "interruption", True), ("question", "aside", True),
+        ("question", "aside", False), ("aside", "question", False), ("cut_question", "backchannel", True),
+    } <= seen  # fmt: skip
+
+
+def test_kinds_of_made_dialogues(made):
+    assert {turn.kind for dialogue in made for turn in dialogue.turns} == set(RULES)
+
+
+def test_interruptions_fall_inside_answers_and_take_their_place(made):
+    overs = collections.Counter()
+    for dialogue in made:
+        answer, answers = None, {answer.turn: answer for answer in dialogue.answers}
+        begin_s = heard_until_s = 0.0
+        for number, turn in enumerate(dialogue.turns):
+            if turn.start_s < heard_until_s:
+                low, high = (begin_s + part * (heard_until_s - begin_s) for part in WITHIN_ANSWER)
+                assert low - 1e-4 <= turn.start_s <= high + 1e-4 and RULES[turn.kind].over_answer != "never"
+                assert heard_until_s - begin_s >= CONFIG.dialogue.interrupted_s
+                overs[turn.kind] += 1
+            else:
+                assert RULES[turn.kind].over_answer != "always"
+            if number in answers:
+                if turn.start_s < heard_until_s:
+                    assert answer.end == answers[number].begin
+                elif answer:
+                    assert answer.end is None
+                answer = answers[number]
+                begin_s = (answer.begin + 1) * 0.2
+                heard_until_s = begin_s + len(turn.answer.split()) / CONFIG.dialogue.words_per_s
+        assert not dialogue.answers or dialogue.answers[-1].end is None
+    assert {"interruption", "backchannel", "aside"} <= set(overs)
+
+
+def test_cut_questions_pause_in_mid_phrase_and_resume(made):
+    cut = [(d, t) for d in made for t in d.turns if t.kind == "cut_question"]
+    assert len(cut) > 20
+    for dialogue, turn in cut:
+        pause_s = turn.pause_s[1] - turn.pause_s[0]
+        low, high = CONFIG.dialogue.pause_s
+        assert low - 1e-3 <= pause_s <= high + 1e-3
+        assert turn.start_s + 0.05 < turn.pause_s[0] < turn.pause_s[1] < turn.end_s - 0.05
+        through = dialogue.labels[int(turn.pause_s[0] / 0.2) : int(turn.pause_s[1] / 0.2) + 1]
+        assert set(through[:-1]) <= {"incomplete"} and "response" not in through
+    assert all(turn.pause_s is None for d in made for turn in d.turns if turn.kind != "cut_question")
+
+
+def test_a_question_is_cut_only_where_nothing_is_asked_yet():
+    whole = {sentence.text for sentence in grammar.sentences()}
+    for text in random.Random(1).sample(sorted(whole), 500):
+        words = text.split()
+        cuts = [k for k in range(1, len(words)) if unfinished(" ".join(words[:k]))]
+        assert cuts == list(range(1, len(cuts) + 1)) and cuts, text
+        assert not {" ".join(words[:k]) for k in cuts} & whole
+    assert not unfinished("what is seven plus twenty") and unfinished("what is seven plus")
+
+
+# ---- sound
+
+
+def test_samples_are_sound(made):
+    for dialogue in made:
+        assert dialogue.samples.dtype == np.float32 and dialogue.samples.ndim == 1
+        assert np.isfinite(dialogue.samples).all() and np.abs(dialogue.samples).max() <= 1
+        clipped = np.abs(dialogue.samples) == np.abs(dialogue.samples).max()
+        assert clipped.sum() <= 2
+
+
+def level_db(samples):
+    return 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)))
+
+
+def test_sound_is_where_the_turns_say_and_as_loud_as_the_configuration():
+    corpus = dialogues(words=["room_snr_db=[90,90]", "level_db=[-30,-30]", "noise_snr_db=[6,6]"])
+    relative_db = collections.defaultdict(list)
+    for index in range(25):
+        dialogue = corpus[index]
+        quiet = np.ones(len(dialogue.samples), bool)
+        for turn in dialogue.turns:
+            start, end = samples_of(turn)
+            quiet[start:end] = turn.kind == "silence"
+            spoken = dialogue.samples[start:end]
+            if turn.pause_s:
+                pause = slice(*(round(t * RATE_HZ) for t in turn.pause_s))
+                quiet[pause] = True
+                spoken = np.concatenate([dialogue.samples[start : pause.start], dialogue.samples[pause.stop : end]])
+            if turn.kind != "silence":
+                edges = np.abs(dialogue.samples[[*range(start, start + 400), *range(end - 400, end)]]).reshape(2, -1)
+                assert (edges.max(axis=1) > 1e-4).all(), "sound begins and ends with its turn"
+            relative_db[turn.kind].append(level_db(spoken))
+        assert np.abs(dialogue.samples[quiet]).max() < 1e-4
+    for kind in ("question", "cut_question", "aside"):
+        assert relative_db[kind] == pytest.approx([-30] * len(relative_db[kind]), abs=0.5)
+    assert relative_db["noise"] == pytest.approx([-36] * len(relative_db["noise"]), abs=0.5)
+    assert all(-55.5 < level < -44.5 for level in relative_db["background"])
+
+
+def test_a_cut_lies_where_a_word_begins_and_takes_nothing_away():
+    spoken, person = Spoken(grammar.draw, "train", RATE_HZ), 3
+    phrase = spoken.phrase(random.Random(4), person)
+    voice = synthetic.draw_voice(random.Random(person), "train")
+    speech = speak(phrase.text, *voice)
+    first, _ = heard(speech.samples, speech.sample_rate_hz)
+    borders = [word.start_s - first / speech.sample_rate_hz for word in speech.words[1:]]
+    assert phrase.cuts and np.allclose(np.array(phrase.cuts) / RATE_HZ, borders[: len(phrase.cuts)], atol=1e-3)
+    assert (
+        Spoken(asides.draw, "train", RATE_HZ).phrase(random.Random(5), person).speaker == phrase.speaker == voice.name
+    )
+    paused = sounds.broken_off(phrase, random.Random(6), 1600, RATE_HZ)
+    both = np.delete(paused.samples, np.arange(paused.pause.start, paused.pause.stop))
+    fade = round(sounds.FADE_S * RATE_HZ)
+    changed = np.flatnonzero(both != phrase.samples)
+    assert not paused.samples[paused.pause.start : paused.pause.stop].any()
+    assert set(changed) <= {
+        *range(fade), *range(paused.pause.start - fade, paused.pause.start + fade), *range(len(both) - fade, len(both))
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("colour", sounds.ROOMS)
+def test_colours_of_noise(colour):
+    samples = noise(colour, 3 * RATE_HZ, np.random.default_rng(1), RATE_HZ)
+    power = np.abs(np.fft.rfft(samples)) ** 2
+    low, high = power[300:1500].mean(), power[15_000:24_000].mean()  # 100 to 500 Hz, 5 to 8 kHz
+    assert level_db(samples) == pytest.approx(0, abs=1e-3)
+    assert {"white": 0.8 < low / high < 1.25, "pink": 10 < low / high < 40, "hum": low / high > 100}[colour]
+
+
+# ---- held out
+
+
+def test_no_voice_and_no_sentence_of_one_split_occurs_in_another():
+    voices = {split: {v for group in groups for v in group} for split, groups in synthetic.VARIANTS.items()}
+    for split in SPLITS:
+        turns = [turn for i in range(12) for turn in dialogues(split)[i].turns]
+        assert {grammar.split_of_text(turn.text) for turn in turns if turn.kind in SAID} == {split}
+        assert {turn.speaker.partition("+")[2] for turn in turns if turn.speaker} <= voices[split]
+
+
+def test_asides_are_many_plain_and_for_somebody_else():
+    texts = list(asides.sentences())
+    assert len(texts) == len(set(texts)) > 5_000
+    words = collections.defaultdict(set)
+    for text in texts:
+        words[grammar.split_of_text(text)].update(text.split(" "))
+    assert words["valid"] | words["test"] <= words["train"]
+    assert all(word.replace("'", "").isalpha() and word.islower() for word in words["train"])
+    assert not set(texts) & {sentence.text for sentence in grammar.sentences()}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_asides_stay_in_their_split_and_repeat(split):
+    drawn, again = ([asides.draw(rng, split) for _ in range(500)] for rng in (random.Random(3), random.Random(3)))
+    assert drawn == again and {grammar.split_of_text(exchange.text) for exchange in drawn} == {split}
+    assert {exchange.answer for exchange in drawn} == {""}
+
+
+# ---- recordings
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """A folder of noise by ten speakers, with answers of one to six words and one without."""
+    folder, rng = tmp_path_factory.mktemp("recordings"), np.random.default_rng(2)
+    rows = []
+    for number in range(61):
+        sf.write(folder / f"{number}.wav", rng.normal(0, 0.1, rng.integers(6_000, 16_000)), 8_000)
+        answer, speaker = " ".join(["yes"] * (number % 6 + 1)), f"s{number % 10}"
+        rows.append({"audio": f"{number}.wav", "text": f"noise {number}", "answer": answer, "speaker": speaker})
+    rows[-1] |= {"text": "no question", "answer": ""}
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_dialogues_of_recordings(recordings):
+    corpora, _ = open_corpora(recordings, RATE_HZ, 0.1, 20)
+    corpus = open_dialogues(CONFIG, "train", 12, corpora["train"])
+    turns = [turn for i in range(12) for turn in corpus[i].turns]
+    asked = [turn for turn in turns if RULES[turn.kind].answered]
+    assert {turn.kind for turn in turns} == set(RULES)
+    assert all(turn.text.startswith("noise") and set(turn.answer.split()) == {"yes"} for turn in asked)
+    assert {turn.speaker for turn in asked} <= {entry.speaker for entry in corpora["train"].entries}
+    assert all(turn.pause_s for turn in asked if turn.kind == "cut_question")
+    assert digest(corpus[3]) == digest(open_dialogues(CONFIG, "train", 12, corpora["train"])[3])
+    assert corpus[5].labels == read_literally(corpus[5], CONFIG.dialogue)
+
+
+def test_recordings_lose_the_silence_around_them_and_are_cut_where_it_is_quiet():
+    samples = np.random.default_rng(3).normal(0, 0.1, 16_000)
+    samples[:1_000] = samples[15_000:] = 0
+    samples[7_000:8_200] *= 0.1
+    start, end = heard(samples, 16_000)
+    assert 840 <= start <= 1_000 and 15_000 <= end <= 15_160
+    assert 7_000 < start + quietest_near_middle(samples[start:end], 16_000) < 8_200
+
+
+class Mute:
+    """A corpus of transcripts alone."""
+
+    def __len__(self):
+        return 3
+
+    def exchange(self, index):
+        return "hello", ""
+
+
+def test_recordings_without_answers_are_named():
+    with pytest.raises(ValueError, match="no utterance has one.*`answer`"):
+        Recorded(Mute(), RATE_HZ)
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("shares.questoin=1", "Did you mean 'question'"),
+        ("shares.question=-1", "none may be negative"),
+        ("shares={question: 0, cut_question: 0, interruption: 0, aside: 0, background: 0, noise: 0, backchannel: 0, "
+         "silence: 0}", "one must be more than 0"),
+        ("gap_s=[2,1]", "dialogue.gap_s=.*give \\[low, high\\]"),
+        ("events=[0,2]", "dialogue.events=.*at least one"),
+        ("gap_s=[-1,1]", "dialogue.gap_s=.*cannot be negative"),
+        ("over_answer_share=2", "between 0 and 1"),
+        ("words_per_s=0", "dialogue.words_per_s=0.0: must be more than 0"),
+        ("min_speech_ms=300", "min_speech_ms=300.0 and dialogue.slice_ms=200.0"),
+        ("pause_s=[0.1,1]", "dialogue.pause_s=.*dialogue.settle_ms=120.0.*raise pause_s"),
+        ("level_db=[-40,-10]", "dialogue.level_db=.*narrow level_db"),
+        ("slice_ms=250", "dialogue.slice_ms=250 ms.*multiple of 200"),
+        ("interrupted_s=9", "answer of 18 words, and the longest has 6.*lower interrupted_s"),
+    ],
+)  # fmt: skip
+def test_a_mistake_names_the_field_and_the_remedy(word, answer):
+    with pytest.raises(ValueError, match=answer):
+        dialogues(words=[word])
+
+
+def test_long_answers_matter_only_where_something_falls_into_them():
+    never = ["over_answer_share=0", "shares.interruption=0", "shares.backchannel=0"]
+    assert dialogues(words=["interrupted_s=9", *never])[0].turns
+
+
+# ---- written
+
+
+def test_written_dialogues_can_be_heard_and_read(tmp_path, capsys):
+    write_dialogues.main(["2", "valid", *TINY, f"run.dir={tmp_path}"])
+    folder, corpus = tmp_path / "dialogues", dialogues("valid")
+    assert "response" in capsys.readouterr().out
+    for index in range(2):
+        dialogue = corpus[index]
+        facts = json.loads((folder / f"{dialogue.id}.json").read_text())
+        assert facts["labels"] == list(dialogue.labels) and len(facts["turns"]) == len(dialogue.turns)
+        stereo, rate_hz = sf.read(folder / f"{dialogue.id}.wav")
+        assert rate_hz == RATE_HZ and np.allclose(stereo[:, 0], dialogue.samples, atol=1e-4)
+        assert bool(dialogue.answers) == stereo[:, 1].any()
+        for answer in dialogue.answers:
+            begin = (answer.begin + 1) * corpus.slices.length
+            assert stereo[begin : begin + RATE_HZ // 4, 1].any()
+        assert (folder / f"{dialogue.id}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("args", [["2", "tset"], ["many", "test"]])
+def test_a_wrong_split_or_number_is_answered(args):
+    with pytest.raises(ValueError, match="one of train, valid, test"):
+        write_dialogues.main([*args, *TINY])
