@@ -99,6 +99,13 @@ def test_frozen_parts_stay_and_trained_parts_move(runs: Path) -> None:
     assert any(n.startswith("encoder.") for n in moved) and not any(n.startswith("features.") for n in moved)
 
 
+@pytest.mark.parametrize("context", ["full", "slice", "carried_lookback"])
+def test_every_context_trains(context: str, tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    summary = main([TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={tmp_path}", f"encoder.context={context}"])
+    assert summary["test/cer"] > 0
+
+
 def test_instruct_goes_on_from_asr(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
     done = train(folder, stage="instruct")
