@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from duplexmamba.conv_cpp import conv_cpp, conv_width
+from duplexmamba.conv_cpp import conv_cpp
+from duplexmamba.native import vector_width
 from duplexmamba.scan import scan_path
 
 
@@ -23,7 +24,8 @@ def short_conv(window: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     e, _, k = weight.shape
     dtype = torch.promote_types(window.dtype, weight.dtype)
-    if dtype == window.dtype == torch.float32 and scan_path(window) == "cpp" and e % conv_width() == 0:
+    on_cpu = window.device.type == "cpu" and dtype == window.dtype == torch.float32
+    if on_cpu and scan_path(window) == "cpp" and e % vector_width() == 0:
         return conv_cpp(window, weight, bias)
     kernel = _causal_conv1d(window.device)
     if kernel is None or dtype == torch.float64 or e % 8 or not 2 <= k <= 4:

@@ -3,7 +3,6 @@
 B rows, L steps, E channels, K convolution width.
 """
 
-import ctypes
 import math
 from typing import Any
 
@@ -17,15 +16,10 @@ SMALL = 2**16  # values below which waking other threads costs more than it save
 
 
 def conv_cpp(window: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(B, L + K - 1, E), (E, 1, K), (E,) -> (B, L, E), all float32 on the CPU; E is a multiple of `conv_width`."""
+    """(B, L + K - 1, E), (E, 1, K), (E,) -> (B, L, E), all float32 on the CPU, E whole vectors (`native`)."""
     operands = window.contiguous(), weight[:, 0].T.contiguous(), bias.contiguous()
     grad = torch.is_grad_enabled() and any(x.requires_grad for x in operands)
     return _CppConv.apply(*operands) if grad else _forward(*operands)
-
-
-def conv_width() -> int:
-    """What E must be a multiple of."""
-    return _library().step_width()
 
 
 class _CppConv(torch.autograd.Function):
@@ -42,10 +36,10 @@ class _CppConv(torch.autograd.Function):
         window, weight, bias = ctx.saved_tensors
         dy, sizes = dy.contiguous(), _sizes(window, weight)
         batch, steps, e, k, _ = sizes
-        units = batch * math.ceil(steps / _library().conv_block())
+        units = batch * math.ceil(steps / native.library().conv_block())
         dc, dwindow, parts = torch.empty_like(dy), torch.empty_like(window), window.new_zeros(units, k + 1, e)
         tensors = (window, weight, bias, dy, dc, parts, dwindow)
-        _library().conv_backward(*(x.data_ptr() for x in tensors), *sizes)
+        native.library().conv_backward(*(x.data_ptr() for x in tensors), *sizes)
         total = parts.sum(0)
         return dwindow, total[:k], total[k]
 
@@ -53,7 +47,7 @@ class _CppConv(torch.autograd.Function):
 def _forward(window: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     sizes = _sizes(window, weight)
     y = window.new_empty(sizes[0], sizes[1], sizes[2])
-    _library().conv_forward(*(x.data_ptr() for x in (window, weight, bias, y)), *sizes)
+    native.library().conv_forward(*(x.data_ptr() for x in (window, weight, bias, y)), *sizes)
     return y
 
 
@@ -62,7 +56,3 @@ def _sizes(window: Tensor, weight: Tensor) -> tuple[int, int, int, int, int]:
     batch, width, e = window.shape
     threads = torch.get_num_threads() if window.numel() > SMALL else 1
     return batch, width - len(weight) + 1, e, len(weight), threads
-
-
-def _library() -> ctypes.CDLL:
-    return native.load_library(native.FLAGS)

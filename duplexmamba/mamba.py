@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duplexmamba.conv import short_conv
+from duplexmamba.native import vector_width
 from duplexmamba.padded import Carry, Padded, carry, fold, unfold
 from duplexmamba.scan import selective_scan
-from duplexmamba.step_cpp import is_step, step_cpp, step_width
+from duplexmamba.step_cpp import is_step, step_cpp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,7 @@ class MambaMixer(nn.Module):
             return False
         plain = type(self.in_proj) is type(ssm.x_proj) is type(ssm.dt_proj) is type(self.out_proj) is nn.Linear
         e, _, k = ssm.conv1d.weight.shape
-        return plain and k > 1 and e % step_width() == 0 and self.in_proj.weight.dtype == torch.float32
+        return plain and k > 1 and e % vector_width() == 0 and self.in_proj.weight.dtype == torch.float32
 
     def _step(self, x: Padded, state: MambaState) -> tuple[Padded, MambaState]:
         ssm = self.ssm

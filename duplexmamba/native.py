@@ -16,17 +16,27 @@ FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
 @functools.cache
 def load_library(flags: tuple[str, ...]) -> ctypes.CDLL:
     """The built kernels. Raises OSError without a compiler, RuntimeError with its message where it fails."""
-    library = ctypes.CDLL(str(build_library(flags)))
+    built = ctypes.CDLL(str(build_library(flags)))
     sizes = *[ctypes.c_int64] * 5, ctypes.c_int
-    library.scan_forward.argtypes = *[ctypes.c_void_p] * 9, *sizes
-    library.scan_backward.argtypes = *[ctypes.c_void_p] * 15, *sizes
-    library.mamba_step.argtypes = *[ctypes.c_void_p] * 15, *[ctypes.c_int64] * 6, ctypes.c_int
-    library.conv_forward.argtypes = *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, ctypes.c_int
-    library.conv_backward.argtypes = *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 4, ctypes.c_int
-    library.matrix_vectors.argtypes = *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3, ctypes.c_int
+    built.scan_forward.argtypes = *[ctypes.c_void_p] * 9, *sizes
+    built.scan_backward.argtypes = *[ctypes.c_void_p] * 15, *sizes
+    built.mamba_step.argtypes = *[ctypes.c_void_p] * 15, *[ctypes.c_int64] * 6, ctypes.c_int
+    built.conv_forward.argtypes = *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, ctypes.c_int
+    built.conv_backward.argtypes = *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 4, ctypes.c_int
+    built.matrix_vectors.argtypes = *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3, ctypes.c_int
     for name in ("scan_forward", "scan_backward", "conv_forward", "conv_backward", "mamba_step", "matrix_vectors"):
-        getattr(library, name).restype = None
-    return library
+        getattr(built, name).restype = None
+    return built
+
+
+def library() -> ctypes.CDLL:
+    """The kernels for this processor; raises as `load_library`."""
+    return load_library(FLAGS)
+
+
+def vector_width() -> int:
+    """What the channels of a kernel must be a multiple of."""
+    return library().vector_width()
 
 
 def build_library(flags: tuple[str, ...] = FLAGS) -> Path:
@@ -58,7 +68,7 @@ def _run(*command: str) -> str:
 def kernels_work() -> bool:
     """Whether they can be built here; warns once where they cannot."""
     try:
-        load_library(FLAGS)
+        library()
     except (OSError, RuntimeError) as error:
         warnings.warn(
             f"The scan runs in plain torch, several times slower, because its C++ kernel could not be built: {error}\n"

@@ -3,7 +3,6 @@
 B batch, L steps, E channels, N states per channel.
 """
 
-import ctypes
 import math
 from typing import Any
 
@@ -22,7 +21,7 @@ class _CppScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u, dt, A, B, C, D, h0):
-        chunks = math.ceil(u.shape[1] / _library().scan_chunk())
+        chunks = math.ceil(u.shape[1] / native.library().scan_chunk())
         checkpoints = u.new_empty(h0.shape[0], chunks, *h0.shape[1:])
         ctx.save_for_backward(u, dt, A, B, C, D, checkpoints)
         return _cpp_forward(u, dt, A, B, C, D, h0, checkpoints)
@@ -38,7 +37,7 @@ class _CppScan(torch.autograd.Function):
         dA, dD = u.new_zeros(len(u), *A.shape), u.new_zeros(len(u), *D.shape)
         dB, dC = u.new_empty(groups, *B.shape), u.new_empty(groups, *C.shape)
         tensors = (u, dt, A, B, C, D, checkpoints, dy, dh, du, ddt, dA, dB, dC, dD)
-        _library().scan_backward(*(x.data_ptr() for x in tensors), *sizes)
+        native.library().scan_backward(*(x.data_ptr() for x in tensors), *sizes)
         return du, ddt, dA.sum(0), dB.sum(0), dC.sum(0), dD.sum(0), dh
 
 
@@ -48,7 +47,7 @@ def _cpp_forward(
     y, h = torch.empty_like(u), h0.clone()
     tensors = (u, dt, A, B, C, D, h, y)
     stored = None if checkpoints is None else checkpoints.data_ptr()
-    _library().scan_forward(*(x.data_ptr() for x in tensors), stored, *_sizes(u, A))
+    native.library().scan_forward(*(x.data_ptr() for x in tensors), stored, *_sizes(u, A))
     return y, h
 
 
@@ -56,7 +55,7 @@ def _sizes(u: Tensor, A: Tensor) -> tuple[int, ...]:
     """batch, length, E, N, then into how many channel groups each row is cut so that all threads get the same share."""
     (batch, length, e), n = u.shape, len(A)
     threads = torch.get_num_threads() if u.numel() * n > SMALL else 1
-    groups = min(threads // math.gcd(batch, threads), e // _library().scan_width())
+    groups = min(threads // math.gcd(batch, threads), e // native.vector_width())
     return batch, length, e, n, groups, threads
 
 
@@ -66,13 +65,9 @@ def scan_cpp(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, 
     if u.dtype != torch.float32 or any(x.device.type != "cpu" for x in (u, dt, A, B, C, D, h0)):
         raise ValueError(f'scan path "cpp" needs CPU tensors below float64; u is {u.dtype} on {u.device}: use "torch"')
     A, e = A.T, u.shape[2]
-    if padding := -e % _library().scan_width():
+    if padding := -e % native.vector_width():
         u, dt, A, D, h0 = (F.pad(x, (0, padding)) for x in (u, dt, A, D, h0))
     operands = [x.contiguous() for x in (u, dt, A, B, C, D, h0)]
     grad = torch.is_grad_enabled() and any(x.requires_grad for x in operands)
     y, h = _CppScan.apply(*operands) if grad else _cpp_forward(*operands)
     return (y[..., :e], h[..., :e]) if padding else (y, h)
-
-
-def _library() -> ctypes.CDLL:
-    return native.load_library(native.FLAGS)

@@ -15,7 +15,8 @@ SMALL = 2**19  # weights below which waking other threads costs more than it sav
 
 def is_step(x: Tensor, rows: int) -> bool:
     """Whether `x`, of so many vectors, is for the functions below: few, float32, on a CPU, with nothing to learn."""
-    if rows > MOST_ROWS or x.dtype != torch.float32 or torch.is_grad_enabled():
+    # The functions are handed bare addresses: another device's would crash the process.
+    if rows > MOST_ROWS or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
         return False
     return scan_path(x) == "cpp" and not torch.is_autocast_enabled("cpu")
 
@@ -25,7 +26,7 @@ def step_cpp(x: Tensor, weights: tuple[Tensor, ...], tail: Tensor, h: Tensor) ->
 
     Args:
         weights: in_proj (2 E, D), convolution (E, 1, K) and bias (E,), x_proj (R + 2 N, E), dt_proj (E, R) and bias
-            (E,), A_log (E, N), D (E,), out_proj (D, E). E is a multiple of `step_width`.
+            (E,), A_log (E, N), D (E,), out_proj (D, E). E is a multiple of `native.vector_width()`.
         tail: (B, K - 1, E) inputs of the convolution before this one.
         h: (B, N, E).
     """
@@ -34,7 +35,7 @@ def step_cpp(x: Tensor, weights: tuple[Tensor, ...], tail: Tensor, h: Tensor) ->
     operands = [t.contiguous() for t in (x, *weights, tail, h)]
     new_tail, new_h, y = torch.empty_like(operands[-2]), torch.empty_like(operands[-1]), torch.empty_like(operands[0])
     addresses = [t.data_ptr() for t in (*operands, new_tail, new_h, y)]
-    library = native.load_library(native.FLAGS)
+    library = native.library()
     library.mamba_step(*addresses, batch, d_model, e, n, k, r, _threads(weights[0]))
     return y, new_tail, new_h
 
@@ -43,14 +44,9 @@ def matrix_vectors(matrix: Tensor, x: Tensor) -> Tensor:
     """(V, D) times each of (B, D) -> (B, V), float32 on the CPU, at the pace at which the matrix can be read."""
     matrix, x = matrix.contiguous(), x.contiguous()
     out = x.new_empty(len(x), len(matrix))
-    library = native.load_library(native.FLAGS)
+    library = native.library()
     library.matrix_vectors(matrix.data_ptr(), x.data_ptr(), out.data_ptr(), len(x), *matrix.shape, _threads(matrix))
     return out
-
-
-def step_width() -> int:
-    """What E must be a multiple of."""
-    return native.load_library(native.FLAGS).step_width()
 
 
 def _threads(matrix: Tensor) -> int:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from duplexmamba.conv import ShiftedConv, short_conv
 from duplexmamba.conv_cpp import conv_cpp
+from duplexmamba.step_cpp import is_step
 
 needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
 SHAPES = [(2, 9, 32, 4), (1, 1, 16, 4), (3, 130, 48, 2), (2, 2, 16, 4), (2, 64, 64, 5), (0, 3, 16, 4)]  # B, L, E, K
@@ -50,6 +51,14 @@ def test_shifted_multiplications_equal_the_library(shape: tuple[int, int, int, i
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
     assert torch.autograd.gradcheck(ShiftedConv.apply, inputs)
+
+
+def test_other_devices_never_reach_the_kernels(monkeypatch) -> None:
+    monkeypatch.setenv("DUPLEXMAMBA_SCAN", "cpp")
+    x = torch.empty(1, 4, 16, device="meta")
+    assert short_conv(x, torch.empty(16, 1, 4, device="meta"), torch.empty(16, device="meta")).shape == (1, 1, 16)
+    with torch.inference_mode():
+        assert not is_step(x, 1)
 
 
 @needs_compiler

@@ -43,5 +43,6 @@ def test_every_stage_and_preset_is_described() -> None:
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, re.S))
-def test_every_example_runs_as_written(code: str) -> None:
+def test_every_example_runs_as_written(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {})
+    assert re.fullmatch(r"\d+ bytes, after any length of conversation\n", capsys.readouterr().out)

@@ -192,7 +192,7 @@ def test_repeats_are_bitwise_equal(batch, threads):
 def test_other_instruction_sets(target, monkeypatch):
     flags = tuple(flag for flag in native.FLAGS if not flag.startswith("-march")) + target
     try:
-        width = native.load_library(flags).scan_width()
+        width = native.load_library(flags).vector_width()
     except RuntimeError as error:
         pytest.skip(f"the compiler does not know {target}: {error}")
     assert width == (4 if target == ("-march=x86-64",) else 8)

@@ -14,6 +14,7 @@ from duplexmamba import ssd as module
 from duplexmamba.mamba2 import Mamba2Mixer
 from duplexmamba.padded import Padded
 from duplexmamba.ssd import ssd
+from tests.test_scan import assert_close, double
 
 NAMES = ("x", "dt", "A", "B", "C", "D", "h0")
 IN_TIME = ("x", "dt", "B", "C")
@@ -52,19 +53,6 @@ def run(operands: dict[str, Tensor], path: str, through=("y", "h")) -> dict[str,
     weights = {name: torch.randn(x.shape, generator=g, dtype=torch.float64).to(x) for name, x in out.items()}
     sum((out[name] * weights[name]).sum() for name in through).backward()
     return out | {"d" + name: x.grad if x.grad is not None else torch.zeros_like(x) for name, x in leaves.items()}
-
-
-def assert_close(got: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float) -> None:
-    assert got.keys() == wanted.keys()
-    for name, x in wanted.items():
-        assert got[name].shape == x.shape, name
-        if x.numel():
-            error = (got[name].double() - x.double()).abs().max() / x.double().abs().max().clamp_min(1e-30)
-            assert error <= tolerance, f"{name}: {error:.1e}"
-
-
-def double(operands: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: x.double() for name, x in operands.items()}
 
 
 def part(operands: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:

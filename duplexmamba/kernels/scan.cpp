@@ -144,7 +144,7 @@ static Region region_of(int64_t unit, const Operands& x, int64_t groups) {
 
 extern "C" {
 
-int scan_width() { return W; }
+int vector_width() { return W; }
 int scan_chunk() { return CHUNK; }
 
 // h enters as h_0 and leaves as h_L. checkpoints, (batch, ceil(length / CHUNK), N, E) or null, takes the state before

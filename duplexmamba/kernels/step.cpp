@@ -80,8 +80,6 @@ static void scan_step(float* u, const float* dt, const float* bias, const float*
 
 extern "C" {
 
-int step_width() { return W; }
-
 // (rows, columns) times each of (batch, columns) -> (batch, rows)
 void matrix_vectors(const float* matrix, const float* x, float* out, int64_t batch, int64_t rows, int64_t columns,
                     int threads) {
