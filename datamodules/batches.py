@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
 from torch.utils.data import Dataset, Sampler
 
 from datamodules.augment import augment
@@ -29,10 +29,12 @@ class SpeechBatch:
     skipped: list[str]
     """Why utterances of this batch are missing, one sentence each."""
 
+    def __len__(self) -> int:
+        return len(self.texts)
+
     def to(self, device: torch.device) -> "SpeechBatch":
         """The same batch with its samples on `device`."""
-        lengths = self.samples.row_lengths().to(device)
-        return dataclasses.replace(self, samples=Padded(self.samples.values.to(device), lengths))
+        return dataclasses.replace(self, samples=self.samples.to(device))
 
 
 class TrainingStream(Dataset[Utterance | UnusableAudio]):
@@ -179,12 +181,13 @@ def at_least(count: int, batches: list[list[int]]) -> list[list[int]]:
 def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> SpeechBatch:
     """Pad with silence; rows end on a multiple of `unit_samples`, so that no speech waits for more to come."""
     good = [i for i in items if isinstance(i, Utterance)]
-    signals = [_completed(torch.from_numpy(i.samples), unit_samples) for i in good]
-    lengths = torch.tensor([len(s) for s in signals], dtype=torch.int64)
-    values = torch.nn.utils.rnn.pad_sequence(signals, batch_first=True) if signals else torch.zeros(0, unit_samples)
     skipped = [str(i) for i in items if isinstance(i, UnusableAudio)]
-    return SpeechBatch(Padded(values, lengths), [i.text for i in good], [i.answer for i in good], skipped)
+    samples = pad_signals([i.samples for i in good], unit_samples)
+    return SpeechBatch(samples, [i.text for i in good], [i.answer for i in good], skipped)
 
 
-def _completed(samples: Tensor, unit: int) -> Tensor:
-    return torch.nn.functional.pad(samples, (0, -len(samples) % unit))
+def pad_signals(signals: list[np.ndarray], unit_samples: int) -> Padded:
+    """(n,) signals, each with silence behind it up to a multiple of `unit_samples`."""
+    rows = [F.pad(torch.from_numpy(s), (0, -len(s) % unit_samples)) for s in signals]
+    values = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else torch.zeros(0, unit_samples)
+    return Padded(values, torch.tensor([len(row) for row in rows], dtype=torch.int64))

@@ -31,16 +31,17 @@ class Corpora:
     def __init__(self, config: Config, splits: Sequence[str] = SPLITS):
         data, rate_hz = config.data, config.features.sample_rate_hz
         self.survey: Survey | None = None
-        recorded: dict[str, Corpus] = {}
+        self.recorded: dict[str, Corpus] = {}
         if data.path is not None:
             opened, self.survey = open_corpora(data.path, rate_hz, data.min_s, data.max_s)
             check_bad_share(self.survey, data.max_bad_share)
-            recorded = {split: corpus for split, corpus in opened.items() if len(corpus)}
-            if missing := set(splits) - recorded.keys():
+            self.recorded = {split: corpus for split, corpus in opened.items() if len(corpus)}
+            if missing := set(splits) - self.recorded.keys():
                 raise ValueError(
                     f"data.path={data.path}: no utterance is left for {' and '.join(sorted(missing))}; "
                     "give more speech, or a manifest whose rows name their split"
                 )
+        recorded = self.recorded
         synthetic = functools.partial(SyntheticSpeech, seed=config.seed, rate_hz=rate_hz, augment=data.augment)
         self.stream = TrainingStream(
             synthetic("train", size=TOKENIZER_TEXTS), recorded.get("train"), data.synthetic_share,

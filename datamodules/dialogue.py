@@ -4,6 +4,7 @@ Sounds and their order are drawn at random; the rules are those of `turns`.
 """
 
 import dataclasses
+import itertools
 import math
 import random
 
@@ -38,6 +39,12 @@ class Dialogue:
     answers: tuple[Answer, ...]
     """By time."""
 
+    def reply_windows(self, slice_s: float) -> list[range]:
+        """For each answer the slices in which a reply that begins is one to its question: from the question's first one
+        on, until the next question begins."""
+        starts = [int(self.turns[answer.turn].start_s / slice_s) for answer in self.answers]
+        return [range(first, stop) for first, stop in itertools.pairwise([*starts, len(self.labels)])]
+
 
 class Dialogues:
     """Dialogues without end. Each is a pure function of (seed, split, index), in any process and order.
@@ -49,7 +56,7 @@ class Dialogues:
         split: names the dialogues; which voices and sentences occur is up to the phrases.
         seed: another seed, other dialogues.
         size: what `len` answers; indices beyond it are as good.
-        rate_hz: of the samples.
+        slices: how time is cut.
 
     Raises:
         ValueError: no answer is long enough for anything to happen during it.
@@ -57,11 +64,11 @@ class Dialogues:
 
     def __init__(
         self, questions: Phrases, asides: Phrases, backchannels: Phrases, config: DialogueConfig, split: Split,
-        seed: int, size: int, rate_hz: int,
+        seed: int, size: int, slices: Slices,
     ) -> None:  # fmt: skip
         self.questions, self.asides, self.backchannels = questions, asides, backchannels
-        self.config, self.split, self.seed, self.size, self.rate_hz = config, split, seed, size, rate_hz
-        self.slices = Slices.of(config, rate_hz)
+        self.config, self.split, self.seed, self.size = config, split, seed, size
+        self.slices, self.rate_hz = slices, slices.rate_hz
         self._long_words = math.ceil(config.interrupted_s * config.words_per_s)
         disturbing = config.shares.interruption + config.shares.backchannel + config.over_answer_share
         if disturbing and questions.longest_answer < self._long_words:
@@ -74,9 +81,13 @@ class Dialogues:
     def __len__(self) -> int:
         return self.size
 
+    def num_events(self, index: int) -> int:
+        """Of a dialogue, without making it."""
+        return len(draw_events(self._rng(index), self.config))
+
     def __getitem__(self, index: int) -> Dialogue:
         """Raises UnusableAudio: one of its recordings is."""
-        rng = random.Random(f"dialogue {self.seed} {self.split} {index}")
+        rng = self._rng(index)
         events, user = draw_events(rng, self.config), rng.getrandbits(32)
         phrases = [self._phrase(event, rng, user) for event in events]
         starts, answers, size = self._place(events, phrases, rng)
@@ -92,6 +103,9 @@ class Dialogues:
     def answer_s(self, text: str) -> float:
         """Seconds that the model takes to say an answer."""
         return len(text.split()) / self.config.words_per_s
+
+    def _rng(self, index: int) -> random.Random:
+        return random.Random(f"dialogue {self.seed} {self.split} {index}")
 
     def _phrase(self, event: Event, rng: random.Random, user: int) -> Phrase:
         if event.kind == "silence":
@@ -179,14 +193,14 @@ def open_dialogues(config: Config, split: Split, size: int, recorded: Corpus | N
     Raises:
         ValueError: slices are no whole speech embeddings, or the answers do not fit; says what to do.
     """
-    Clock.of(config).encoder_frames("dialogue.slice_ms", config.dialogue.slice_ms)
+    Clock.of(config).encoder_frames("duplex.slice_ms", config.duplex.slice_ms)
     rate_hz = config.features.sample_rate_hz
     longest = max(len(core.answer.split()) for cores in grammar.KINDS.values() for core in cores)
     return Dialogues(
         questions=Spoken(grammar.draw, split, rate_hz, longest) if recorded is None else Recorded(recorded, rate_hz),
         asides=Spoken(asides.draw, split, rate_hz),
         backchannels=Spoken(asides.draw_backchannel, split, rate_hz),
-        config=config.dialogue, split=split, seed=config.seed, size=size, rate_hz=rate_hz,
+        config=config.dialogue, split=split, seed=config.seed, size=size, slices=Slices.of(config),
     )  # fmt: skip
 
 

@@ -134,9 +134,9 @@ def _next_in(cycle: list[str]) -> list[tuple[str, str]]:
     return list(zip(cycle, cycle[1:] + cycle[:1], strict=True))
 
 
-_TWO = [(a, b) for a in range(21) for b in range(21)]
+_TWO = [(a, b) for a in range(11) for b in range(11)]
 _RISING = [(a, b) for a, b in _TWO if a < b]
-_COUNTS = [(a, b, [number(n) for n in range(a, b + 1)]) for a, b in _RISING if a > 0 and b - a < 6]
+_COUNTS = [(a, b, [number(n) for n in range(a, b + 1)]) for a in range(1, 20) for b in range(a + 1, min(a + 12, 21))]
 _UPWARDS = [(a, b, " ".join(between)) for a, b, between in _COUNTS]
 _DOWNWARDS = [(b, a, " ".join(reversed(between))) for a, b, between in _COUNTS]
 _SPANS = [(n, f"{unit}s" if n > 1 else unit) for unit in ("second", "minute", "hour") for n in range(1, 61)]
@@ -145,11 +145,11 @@ _SWITCHES = [(device, verb, room, to) for device, verb in DEVICES for room in RO
 KINDS: dict[str, list[Core]] = {
     "plus": _cores("thing", "{0} plus {1}", "{2}", [(a, b, a + b) for a, b in _TWO]),
     "minus": _cores("thing", "{0} minus {1}", "{2}", [(a, b, a - b) for a, b in _TWO if a >= b]),
-    "times": _cores("thing", "{0} times {1}", "{2}", [(a, b, a * b) for a, b in _TWO if max(a, b) <= 10]),
-    "halves": _cores("thing", "twice {0}", "{1}", [(n, 2 * n) for n in range(1, 21)])
-    + _cores("thing", "half of {1}", "{0}", [(n, 2 * n) for n in range(1, 21)]),
-    "neighbours": _cores("thing", "the number after {0}", "{1}", [(n, n + 1) for n in range(100)])
-    + _cores("thing", "the number before {1}", "{0}", [(n, n + 1) for n in range(100)]),
+    "times": _cores("thing", "{0} times {1}", "{2}", [(a, b, a * b) for a, b in _TWO if max(a, b) <= 5]),
+    "halves": _cores("thing", "twice {0}", "{1}", [(n, 2 * n) for n in range(1, 11)])
+    + _cores("thing", "half of {1}", "{0}", [(n, 2 * n) for n in range(1, 11)]),
+    "neighbours": _cores("thing", "the number after {0}", "{1}", [(n, n + 1) for n in range(30)])
+    + _cores("thing", "the number before {1}", "{0}", [(n, n + 1) for n in range(30)]),
     "parity": _cores("question", "is {0} odd or even", "{0} is even", [(n,) for n in range(0, 100, 2)])
     + _cores("question", "is {0} odd or even", "{0} is odd", [(n,) for n in range(1, 100, 2)]),
     "comparison": _cores("question", "which is larger {0} or {1}", "{1}", _RISING)

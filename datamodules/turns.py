@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from duplexmamba.config import DialogueConfig
+from duplexmamba.config import Config, DialogueConfig
 from duplexmamba.tokens import TurnState
 
 Kind = Literal["question", "cut_question", "interruption", "aside", "background", "noise", "backchannel", "silence"]
@@ -120,8 +120,9 @@ class Slices:
     settle: int
 
     @classmethod
-    def of(cls, config: DialogueConfig, rate_hz: int) -> "Slices":
-        spans_ms = config.slice_ms, config.min_speech_ms, config.settle_ms
+    def of(cls, config: Config) -> "Slices":
+        rate_hz = config.features.sample_rate_hz
+        spans_ms = config.duplex.slice_ms, config.dialogue.min_speech_ms, config.dialogue.settle_ms
         return cls(rate_hz, *(round(span_ms * rate_hz / 1000) for span_ms in spans_ms))
 
     @property

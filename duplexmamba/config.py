@@ -21,11 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-STAGES = ("encoder", "lm", "asr", "instruct")
+STAGES = ("encoder", "lm", "asr", "instruct", "state", "streaming")
+ON_DIALOGUES = ("state", "streaming")
+"""Stages that train on dialogues."""
 OWN_TO_A_STAGE = ("stage", "optim", "trainer", "run", "wandb")
 """Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
 NOT_PART_OF_THE_RESULT = (
-    "run", "wandb", "dialogue", "data.num_workers", "trainer.checkpoint_every_s", "trainer.keep_freed_memory",
+    "run", "wandb", "data.num_workers", "trainer.checkpoint_every_s", "trainer.keep_freed_memory",
 )  # fmt: skip
 """What may differ between two runs that are the same experiment."""
 
@@ -146,12 +148,40 @@ class DataConfig:
     """Seconds of audio in one batch, padding included."""
     batch_texts: int
     """Texts in one batch of stage lm."""
+    batch_dialogues: int
+    """Dialogues in one batch of the stages state and streaming."""
     valid_size: int
     test_size: int
     """Utterances scored in validation and at the end."""
+    valid_dialogues: int
+    test_dialogues: int
+    """Dialogues scored so, in the stages that train on them."""
     num_workers: int
     """Processes that make or read audio."""
     augment: AugmentConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplexConfig:
+    """When a session answers, listens on or drops what it heard; training follows the same rules."""
+
+    slice_ms: float
+    """Milliseconds between two decisions: a multiple of one speech embedding, and of encoder.slice_ms where the
+    encoder's context has slices."""
+    tokens_per_s: float
+    """Pace of the answers."""
+    max_tokens: int
+    """Of an answer; a longer one is cut off."""
+    response_above: float
+    """Probability of `response` from which it is answered; below it the likelier of the other two states holds."""
+    ignored_slices: int
+    """Slices in a row that are to be ignored, until what was heard is dropped."""
+    min_slices: int
+    """Slices listened to before an answer."""
+    max_wait_s: float
+    """Silence after which a question that still seems incomplete is answered."""
+    silence_db: float
+    """Level relative to the loudest slice of the question below which a slice is silence to max_wait_s."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,8 +210,6 @@ class SharesConfig:
 class DialogueConfig:
     """Dialogues made for the turn-taking stages. Ranges are [low, high], drawn uniformly."""
 
-    slice_ms: float
-    """Milliseconds between two decisions whether to answer: a multiple of one speech embedding."""
     events: list[int]
     """How many events a dialogue has."""
     shares: SharesConfig
@@ -190,7 +218,7 @@ class DialogueConfig:
     interrupted_s: float
     """Seconds that an answer lasts at least where something falls into it."""
     words_per_s: float
-    """Pace of the model's answers."""
+    """Pace of the model's answers, as far as it decides on what falls into them."""
     gap_s: list[float]
     """Seconds from the slice that decides on an event, or from the end of the answer, to the next event."""
     pause_s: list[float]
@@ -217,7 +245,7 @@ class DialogueConfig:
 class StageConfig:
     """What one stage trains, and where the rest comes from."""
 
-    name: Literal["encoder", "lm", "asr", "instruct"]
+    name: Literal["encoder", "lm", "asr", "instruct", "state", "streaming"]
     trained: list[str]
     """Parts of the model that learn: frontend, encoder, connector, lm; the others are frozen."""
     init: dict[str, str]
@@ -226,8 +254,14 @@ class StageConfig:
     speech_like_text: float
     """Stage lm: share of texts whose words arrive at the pace of speech, gaps included."""
     answer_share: float
-    """Stage instruct: share of the utterances that have an answer on which it is asked for; the others are to be
-    transcribed."""
+    """Share of the items that have an answer on which it is asked for; the others are to be transcribed. Not of stage
+    asr, which transcribes."""
+    utterances: int
+    """Stages state and streaming: single utterances beside each dialogue, to be transcribed or answered as in instruct,
+    lest that be forgotten."""
+    probes: int
+    """Stages state and streaming: slices of each question, aside or other sound that are judged in training; those that
+    settle it first."""
     ctc_weight: float
     """Stage asr: weight of a CTC loss that pulls speech embeddings towards those of the words said; 0: as published."""
 
@@ -310,6 +344,7 @@ class Config:
     lm: LMConfig
     tokenizer: TokenizerConfig
     data: DataConfig
+    duplex: DuplexConfig
     dialogue: DialogueConfig
     stage: StageConfig
     optim: OptimConfig
@@ -393,6 +428,8 @@ def fingerprint(config: Config, beneath: Sequence[str] = ()) -> str:
     for name in NOT_PART_OF_THE_RESULT:
         section, _, key = name.rpartition(".")
         (values[section] if section else values).pop(key)
+    if config.stage.name not in ON_DIALOGUES:
+        del values["duplex"], values["dialogue"]
     return hashlib.sha256(json.dumps([values, *beneath], sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -475,13 +512,24 @@ def _check(config: Config) -> None:
     for name in ("max_steps", "accumulate", "devices", "valid_every_steps", "average_last", "average_every_steps"):
         if getattr(config.trainer, name) < 1:
             raise ValueError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
-    _check_dialogue(config.dialogue)
+    _check_duplex(config.duplex)
+    _check_dialogue(config.dialogue, config.duplex)
     _check_names(config.stage.trained, ("frontend", "encoder", "connector", "lm"), "part", "stage.trained")
     _check_names(config.stage.init, ("features", "frontend", "encoder", "connector", "lm"), "part", "stage.init")
     _check_names([s for s in config.stage.init.values() if not Path(s).is_dir()], STAGES, "stage or run", "stage.init")
 
 
-def _check_dialogue(dialogue: DialogueConfig) -> None:
+def _check_duplex(duplex: DuplexConfig) -> None:
+    for name in ("tokens_per_s", "max_tokens", "ignored_slices", "min_slices", "max_wait_s"):
+        if getattr(duplex, name) <= 0:
+            raise ValueError(f"duplex.{name}={getattr(duplex, name)}: must be more than 0")
+    if not 0 < duplex.response_above < 1:
+        raise ValueError(f"duplex.response_above={duplex.response_above}: need a probability between 0 and 1")
+    if duplex.silence_db >= 0:
+        raise ValueError(f"duplex.silence_db={duplex.silence_db}: silence is quieter than speech; must be below 0")
+
+
+def _check_dialogue(dialogue: DialogueConfig, duplex: DuplexConfig) -> None:
     ranges = {f.name: getattr(dialogue, f.name) for f in dataclasses.fields(dialogue) if "list" in str(f.type)}
     for name, pair in ranges.items():
         if len(pair) != 2 or pair[0] > pair[1]:
@@ -498,9 +546,9 @@ def _check_dialogue(dialogue: DialogueConfig) -> None:
     for name in ("interrupted_s", "words_per_s", "settle_ms"):
         if getattr(dialogue, name) <= 0:
             raise ValueError(f"dialogue.{name}={getattr(dialogue, name)}: must be more than 0")
-    if not 0 < dialogue.min_speech_ms <= dialogue.slice_ms:
+    if not 0 < dialogue.min_speech_ms <= duplex.slice_ms:
         raise ValueError(
-            f"dialogue.min_speech_ms={dialogue.min_speech_ms} and dialogue.slice_ms={dialogue.slice_ms}: "
+            f"dialogue.min_speech_ms={dialogue.min_speech_ms} and duplex.slice_ms={duplex.slice_ms}: "
             "a slice must be able to hold that much speech; need 0 < min_speech_ms <= slice_ms"
         )
     if 1000 * dialogue.pause_s[0] <= dialogue.settle_ms:

@@ -6,14 +6,14 @@ Glossary: B rows, V vocabulary.
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from duplexmamba.lm import LMState, MambaLM
-from duplexmamba.padded import Padded
-from duplexmamba.state import clone, map_state
+from duplexmamba.padded import Padded, take
+from duplexmamba.state import clone, join, map_state, select
 
 Step = Callable[[Tensor], Tensor]
 """(B,) int64 tokens -> (B, V) logits behind them, good until the next call."""
@@ -49,6 +49,25 @@ def decode_step(lm: MambaLM, token: Tensor, state: LMState) -> tuple[Tensor, LMS
     """(B,) int64 -> (B, V) logits, and the state behind the token."""
     hidden, state = lm(Padded(lm.embed(token[:, None])), state)
     return lm.logits(hidden.values[:, -1]), state
+
+
+@torch.no_grad()
+def advance(lm: MambaLM, branches: Sequence[tuple[Tensor, LMState | None]]) -> list[tuple[Tensor, LMState]]:
+    """Branches of a conversation, each by its own steps, as rows of one batch.
+
+    Args:
+        branches: (L, D) embeddings, L at least 1, and the state before them; None only where all are.
+
+    Returns:
+        Of each branch the logits (V,) and the state (one row) behind its last step.
+    """
+    steps, before = zip(*branches, strict=True)
+    lengths = torch.tensor([len(s) for s in steps], device=steps[0].device)
+    even = len({len(s) for s in steps}) == 1
+    x = Padded(torch.nn.utils.rnn.pad_sequence(list(steps), batch_first=True), None if even else lengths)
+    hidden, after = lm(x, None if before[0] is None else join(before))
+    logits = lm.logits(take(hidden.values, lengths - 1, 1)[:, 0])
+    return [(logits[i], select(after, torch.tensor([i], device=logits.device))) for i in range(len(steps))]
 
 
 def eager_steps(lm: MambaLM, state: LMState) -> Step:

@@ -24,3 +24,15 @@ def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> dict[st
 def exact_match(pairs: Sequence[tuple[str, str]]) -> float:
     """Share of (reference, hypothesis) pairs that are equal."""
     return sum(reference == hypothesis for reference, hypothesis in pairs) / len(pairs)
+
+
+def macro_f1(pairs: Sequence[tuple[str, str]]) -> float:
+    """Mean over the classes that occur among the references, of (reference, hypothesis) pairs, of their F1."""
+    classes = {reference for reference, _ in pairs}
+    return sum(f1(pairs, name) for name in classes) / len(classes)
+
+
+def f1(pairs: Sequence[tuple[str, str]], name: str) -> float:
+    """Harmonic mean of precision and recall of one class."""
+    both = sum(reference == hypothesis == name for reference, hypothesis in pairs)
+    return 2 * both / sum((reference == name) + (hypothesis == name) for reference, hypothesis in pairs)

@@ -70,12 +70,15 @@ class SpeechLM(Ear):
         x, connector = self.connector(x, None if state is None else state.connector)
         return x, ListenState(ear, connector)
 
-    def read(self, before: Padded, speech: Padded, after: Padded) -> tuple[Padded, LMState]:
+    def read(
+        self, before: Padded, speech: Padded, after: Padded, state: LMState | None = None
+    ) -> tuple[Padded, LMState]:
         """Run the language model over text, speech, text.
 
         Args:
             before, after: (B, L) ids.
             speech: (B, S, E) embeddings, as `listen` makes them.
+            state: what came before all that.
 
         Returns:
             Hidden states (B, L_after, E) at the ids of `after`, and the state behind each row's last id.
@@ -85,7 +88,7 @@ class SpeechLM(Ear):
             speech,
             after.with_values(self.lm.embed(after.values)),
         ]
-        hidden, state = self.lm(join(parts))
+        hidden, state = self.lm(join(parts), state)
         start = hidden.row_lengths() - after.row_lengths()
         return after.with_values(take(hidden.values, start, after.values.shape[1])), state
 

@@ -24,6 +24,10 @@ class Padded:
         """The same lengths around other values."""
         return Padded(values, self.lengths)
 
+    def to(self, device: torch.device | str) -> "Padded":
+        """The same on another device."""
+        return Padded(self.values.to(device), None if self.lengths is None else self.lengths.to(device))
+
     def not_empty(self) -> "Padded":
         """With one step of padding if there is no step at all: no convolution takes an empty input."""
         if self.values.shape[1]:

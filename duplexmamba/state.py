@@ -4,7 +4,7 @@ A fork is a reference, a rollback another: nothing changes a state in place.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -38,6 +38,11 @@ def select(state: State, rows: Tensor) -> State:
     return map_state(lambda t: t[rows], state)
 
 
+def join(states: Sequence[State]) -> State:
+    """The rows of all, one below the other."""
+    return _map(lambda *leaves: torch.cat(leaves), *states)
+
+
 def reset(state: State, rows: Tensor) -> State:
     """Begin the stream of these rows (B,) bool anew; zero is every room's beginning."""
     return map_state(lambda t: t.masked_fill(rows.view(-1, *[1] * (t.dim() - 1)), 0), state)
@@ -57,12 +62,14 @@ def _leaves(node: Any) -> Iterator[Tensor]:
             yield from _leaves(child)
 
 
-def _map(function: Callable[[Tensor], Tensor], node: Any) -> Any:
+def _map(function: Callable[..., Tensor], *nodes: Any) -> Any:
+    """One tree from trees of the same shape."""
+    node = nodes[0]
     if isinstance(node, Tensor):
-        return function(node)
+        return function(*nodes)
     if isinstance(node, tuple):
-        return tuple(_map(function, child) for child in node)
+        return tuple(_map(function, *children) for children in zip(*nodes, strict=True))
     if node is None:
         return None
-    fields = {f.name: _map(function, getattr(node, f.name)) for f in dataclasses.fields(node)}
-    return type(node)(**fields)
+    names = [f.name for f in dataclasses.fields(node)]
+    return type(node)(**{name: _map(function, *(getattr(n, name) for n in nodes)) for name in names})

@@ -99,6 +99,10 @@ class Tokens:
         """Speech as text: every word with its space, as inside a sentence, so that a word has the same ids anywhere."""
         return self.encode("".join(f" {word}" for word in text.split()))
 
+    def end_of_speech(self) -> list[int]:
+        """What is put behind speech to ask for its state."""
+        return self.encode(END_OF_SPEECH)
+
     def after_speech(self, turn_state: TurnState) -> list[int]:
         """All that stands between speech and response."""
         return self.encode(f"{END_OF_SPEECH}{TURN_STATES[turn_state]}{ASSISTANT}")

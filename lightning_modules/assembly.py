@@ -6,10 +6,12 @@ import torch
 
 from datamodules.corpus import Utterance
 from datamodules.data import Corpora, SpeechData, StageData, TextData
+from datamodules.dialogue_data import DialogueData
 from duplexmamba.config import Config
 from duplexmamba.lm import load_pretrained
 from duplexmamba.model import Ear, SpeechLM
 from duplexmamba.tokens import Tokens
+from lightning_modules.dialogue import DialogueStage
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.handover import HandOver, take_parts
 from lightning_modules.lm import LMStage, TextModel
@@ -21,6 +23,8 @@ KINDS = {
     "lm": (TextModel, LMStage, TextData),
     "asr": (SpeechLM, SpeechStage, SpeechData),
     "instruct": (SpeechLM, InstructStage, SpeechData),
+    "state": (SpeechLM, DialogueStage, DialogueData),
+    "streaming": (SpeechLM, DialogueStage, DialogueData),
 }
 FITTED_ON = 64
 """Training utterances from which the normalisation of the features is taken."""

@@ -53,10 +53,10 @@ class LMStage(StageModule):
         return {"exact_match": exact_match(pairs)}
 
     def _read(self, batch: list[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
-        """Prompts and responses; half of the items that have an answer ask for it, the rest for a transcript."""
+        """Prompts and responses; a share of the items that have an answer ask for it, the rest for a transcript."""
         prompts, responses = [], []
         for text, answer in batch:
-            wants_answer = bool(answer) and bool(torch.rand(()) < 0.5)
+            wants_answer = bool(answer) and bool(torch.rand(()) < self.config.stage.answer_share)
             instruction = choose(ANSWER if wants_answer else TRANSCRIBE)
             words = speech_like(text, self.tokens, self.config.stage.speech_like_text)
             prompts.append([*self.tokens.before_speech(instruction), *words, *self.tokens.after_speech("response")])

@@ -47,21 +47,21 @@ class StageModule(L.LightningModule, abc.ABC):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self._note_skipped(batch)
-        loss = self.model_step(batch) if num_items(batch) else self._no_loss()
+        loss = self.model_step(batch) if len(batch) else self._no_loss()
         self.log("train/loss", loss.detach(), batch_size=1)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._note_skipped(batch)
-        if not num_items(batch):
+        if not len(batch):
             return
         self.log("valid/loss", self.model_step(batch), on_epoch=True, batch_size=1, sync_dist=True)
         self.scored += self.hypotheses(batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self._note_skipped(batch)
-        if num_items(batch):
+        if len(batch):
             self.scored += self.hypotheses(batch)
 
     def on_validation_epoch_start(self) -> None:
@@ -124,7 +124,7 @@ class StageModule(L.LightningModule, abc.ABC):
     def _note_skipped(self, batch: Any) -> None:
         skipped = getattr(batch, "skipped", [])
         self.skipped += skipped
-        self.seen += len(skipped) + num_items(batch)
+        self.seen += len(skipped) + len(batch)
         limit = self.config.data.max_bad_share
         if self.seen >= MIN_SEEN and len(self.skipped) > limit * self.seen:
             raise ValueError(
@@ -132,11 +132,6 @@ class StageModule(L.LightningModule, abc.ABC):
                 f"data.max_bad_share={limit}: {'; '.join(self.skipped[:3])}; "
                 "mend or remove them, or raise data.max_bad_share"
             )
-
-
-def num_items(batch: Any) -> int:
-    """Of a batch of speech, which may have lost all of them to unusable files, or of texts."""
-    return len(getattr(batch, "texts", batch))
 
 
 def decay_groups(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:

@@ -31,7 +31,8 @@ SAID = {"question", "cut_question", "interruption", "aside", "background"}
 
 
 def dialogues(split="train", words=(), size=100):
-    return open_dialogues(override(CONFIG, [f"dialogue.{word}" for word in words]), split, size)
+    words = [f"{'duplex' if word.startswith('slice_ms') else 'dialogue'}.{word}" for word in words]
+    return open_dialogues(override(CONFIG, words), split, size)
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +72,9 @@ def test_another_seed_and_another_split_are_other_dialogues():
 # ---- labels
 
 
-def read_literally(dialogue, config):
-    """The label of each slice, from the turns alone, by counting samples."""
-    length, settle, least = (
-        int(ms * RATE_HZ / 1000) for ms in (config.slice_ms, config.settle_ms, config.min_speech_ms)
-    )
+def read_literally(dialogue, config, length):
+    """The label of each slice of so many samples, from the turns alone, by counting samples."""
+    settle, least = (int(ms * RATE_HZ / 1000) for ms in (config.settle_ms, config.min_speech_ms))
     labels = ["ignore"] * (len(dialogue.samples) // length)
     for turn in dialogue.turns:
         if turn.kind not in ("question", "cut_question", "interruption", "aside"):
@@ -96,7 +95,7 @@ def read_literally(dialogue, config):
 
 def test_labels_are_those_of_a_literal_reading(made):
     for dialogue in made:
-        assert dialogue.labels == read_literally(dialogue, CONFIG.dialogue)
+        assert dialogue.labels == read_literally(dialogue, CONFIG.dialogue, RATE_HZ // 5)
         assert len(dialogue.samples) == len(dialogue.labels) * RATE_HZ // 5
     assert {label for dialogue in made for label in dialogue.labels} == {"response", "incomplete", "ignore"}
 
@@ -105,7 +104,7 @@ def test_labels_are_those_of_a_literal_reading(made):
 def test_labels_of_longer_slices(ms):
     corpus = dialogues(words=[f"slice_ms={ms}"])
     for index in range(8):
-        assert corpus[index].labels == read_literally(corpus[index], corpus.config)
+        assert corpus[index].labels == read_literally(corpus[index], corpus.config, corpus.slices.length)
 
 
 def test_turns_never_overlap_and_each_has_slices_of_its_own(made):
@@ -375,10 +374,10 @@ def test_recordings_without_answers_are_named():
         ("gap_s=[-1,1]", "dialogue.gap_s=.*cannot be negative"),
         ("over_answer_share=2", "between 0 and 1"),
         ("words_per_s=0", "dialogue.words_per_s=0.0: must be more than 0"),
-        ("min_speech_ms=300", "min_speech_ms=300.0 and dialogue.slice_ms=200.0"),
+        ("min_speech_ms=300", "min_speech_ms=300.0 and duplex.slice_ms=200.0"),
         ("pause_s=[0.1,1]", "dialogue.pause_s=.*dialogue.settle_ms=120.0.*raise pause_s"),
         ("level_db=[-40,-10]", "dialogue.level_db=.*narrow level_db"),
-        ("slice_ms=250", "dialogue.slice_ms=250 ms.*multiple of 200"),
+        ("slice_ms=250", "duplex.slice_ms=250 ms.*multiple of 200"),
         ("interrupted_s=9", "answer of 18 words, and the longest has 6.*lower interrupted_s"),
     ],
 )  # fmt: skip

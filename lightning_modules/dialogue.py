@@ -1,0 +1,136 @@
+"""Stages state and streaming: turn states of slices, and answers, from the states that a live session would have."""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from datamodules.dialogue import Dialogue
+from datamodules.dialogue_data import DialogueBatch
+from duplexmamba import state as states
+from duplexmamba.lm import LMState
+from duplexmamba.losses import IGNORED, token_loss
+from duplexmamba.metrics import exact_match, macro_f1
+from duplexmamba.padded import Padded, take
+from duplexmamba.session import DuplexSession, replies
+from duplexmamba.timing import Clock
+from duplexmamba.tokens import ANSWER, TURN_STATES
+from lightning_modules.rehearsal import Rehearsal, Row
+from lightning_modules.speech import InstructStage
+from lightning_modules.stage import pad_ids
+
+
+class Placed(NamedTuple):
+    """A row among those of a batch."""
+
+    row: Row
+    dialogue: int
+    parent: int | None
+    """Its parent's place among them."""
+
+
+class DialogueStage(InstructStage):
+    """Dialogues as `Rehearsal` has them, and single utterances as in stage instruct; scored in live sessions."""
+
+    def model_step(self, batch: DialogueBatch) -> Tensor:  # type: ignore[override]  # dialogues beside utterances
+        rng = random.Random(int(torch.randint(2**62, ())))
+        rehearsal = Rehearsal(self.tokens, self.config.duplex, self.config.stage.probes)
+        rows = place([rehearsal.rows(dialogue, rng) for dialogue in batch.dialogues])
+        speech, _ = self.model.listen(batch.samples, final=True)
+        hidden, labels = self.read(rows, speech)
+        loss = token_loss(self.model.lm.logits(hidden), labels, self.config.optim.label_smoothing)
+        return loss + super().model_step(batch.utterances) if len(batch.utterances) else loss
+
+    def read(self, rows: list[Placed], speech: Padded) -> tuple[Tensor, Tensor]:
+        """Run all rows, each from the state behind its parent.
+
+        Args:
+            speech: (B, S, E) embeddings of whole dialogues.
+
+        Returns:
+            Hidden states (N, D) where something is to be said, and what, (N,) int64.
+        """
+        parents = {placed.parent for placed in rows if placed.parent is not None}
+        behind: dict[int, LMState] = {}
+        found = []
+        for group in generations(rows, parents):
+            before = [rows[i].parent for i in group]
+            hidden, labels, after = self._read([rows[i] for i in group], speech, self._memories(before, behind))
+            found.append((hidden, labels))
+            for place_, i in enumerate(group):
+                if i in parents:
+                    behind[i] = states.select(after, torch.tensor([place_], device=self.device))
+        hidden, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return hidden, labels
+
+    def _memories(self, parents: Sequence[int | None], behind: dict[int, LMState]) -> LMState | None:
+        """The states, row by row, from which those with these parents start."""
+        if all(parent is None for parent in parents):
+            return None
+        start = states.map_state(torch.zeros_like, next(iter(behind.values())))
+        return states.join([start if parent is None else behind[parent] for parent in parents])
+
+    def _read(self, rows: list[Placed], speech: Padded, memory: LMState | None) -> tuple[Tensor, Tensor, LMState]:
+        prompt = self.tokens.before_speech(ANSWER[0])
+        per_slice = round(self.config.duplex.slice_ms / Clock.of(self.config).token_ms)
+        device = self.device
+        before = pad_ids([prompt if row.slices else [] for row, _, _ in rows], device)
+        starts = torch.tensor([row.slices.start * per_slice for row, _, _ in rows], device=device)
+        lengths = torch.tensor([len(row.slices) * per_slice for row, _, _ in rows], device=device)
+        dialogues = torch.tensor([dialogue for _, dialogue, _ in rows], device=device)
+        heard = Padded(take(speech.values[dialogues], starts, int(lengths.max())), lengths)
+        ids = pad_ids([row.ids for row, _, _ in rows], device)
+        labels = pad_ids([row.labels for row, _, _ in rows], device, IGNORED).values
+        hidden, after = self.model.read(before, heard, ids, memory)
+        counted = labels != IGNORED
+        return hidden.values[counted], labels[counted], after
+
+    def hypotheses(self, batch: DialogueBatch) -> list[tuple[str, str]]:  # type: ignore[override]
+        """The state of every slice, as markers, and every answer, in a live session."""
+        found = []
+        for i, dialogue in enumerate(batch.dialogues):
+            samples = batch.samples.values[i, : int(batch.samples.row_lengths()[i])]
+            found += live_pairs(DuplexSession(self.model, self.tokens, self.config), samples, dialogue)
+        return found
+
+    def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
+        markers = set(TURN_STATES.values())
+        slices = [pair for pair in pairs if pair[0] in markers]
+        answers = [pair for pair in pairs if pair[0] not in markers]
+        found = {"state_accuracy": exact_match(slices), "state_macro_f1": macro_f1(slices)}
+        return {**found, "exact_match": exact_match(answers)} if answers else found
+
+
+def live_pairs(session: DuplexSession, samples: Tensor, dialogue: Dialogue) -> list[tuple[str, str]]:
+    """Wanted and found in a session that hears (n,) samples: the marker of each slice's state, then each answer that
+    nothing takes the place of, empty where none was given."""
+    events = session.push(samples)
+    named = [TURN_STATES[event.state] for event in events]
+    pairs = list(zip([TURN_STATES[label] for label in dialogue.labels], named, strict=True))
+    given = replies(events)
+    for answer, window in zip(dialogue.answers, dialogue.reply_windows(session.slice_s), strict=True):
+        if answer.end is None:
+            texts = [reply.text for reply in given if reply.begun in window]
+            pairs.append((dialogue.turns[answer.turn].answer, texts[-1] if texts else ""))
+    return pairs
+
+
+def place(dialogues: list[list[Row]]) -> list[Placed]:
+    """The rows of all dialogues in one list."""
+    placed: list[Placed] = []
+    for number, rows in enumerate(dialogues):
+        first = len(placed)
+        placed += [Placed(row, number, None if row.parent is None else first + row.parent) for row in rows]
+    return placed
+
+
+def generations(rows: list[Placed], parents: set[int]) -> list[list[int]]:
+    """Which rows can be read at once: parents by their depth, then all the others."""
+    depth: dict[int, int] = {}
+    for i in sorted(parents):
+        parent = rows[i].parent
+        depth[i] = 0 if parent is None else depth[parent] + 1
+    inner = [[i for i in depth if depth[i] == level] for level in range(max(depth.values(), default=-1) + 1)]
+    return [*inner, [i for i in range(len(rows)) if i not in parents]]

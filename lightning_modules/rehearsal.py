@@ -1,0 +1,134 @@
+"""A dialogue as the branches of a session whose model is right about every slice.
+
+Each branch is a row: where it was forked, what it hears, and what it is then asked or says. A probe is a row of its own
+and leaves no trace; an answer is one row up to where something comes up during it, and another from there.
+"""
+
+import dataclasses
+import random
+
+from datamodules.dialogue import Dialogue
+from duplexmamba.config import DuplexConfig
+from duplexmamba.losses import IGNORED
+from duplexmamba.policy import Branch, branches, tokens_due
+from duplexmamba.tokens import Tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What one branch reads from its fork on."""
+
+    parent: int | None
+    """The row of the same dialogue behind whose last id it was forked; None: the conversation begins with it."""
+    slices: range
+    """Heard, behind the prompt; empty where an answer goes on, without a prompt."""
+    ids: list[int]
+    """Read after that."""
+    labels: list[int]
+    """What comes behind each of `ids`, or IGNORED."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    """Where the conversation stands since its last answer began."""
+
+    begun: int = 0
+    """Slice of the decision."""
+    length: int = 0
+    """Tokens."""
+    cut: int = 0
+    """Tokens of the first of its two rows."""
+    row_at_cut: int | None = None
+    row_at_end: int | None = None
+
+
+class Rehearsal:
+    """Makes the rows.
+
+    Args:
+        probes: slices judged of each branch in which somebody speaks to the model or seems to, those around the end
+            first; and of each dialogue, slices with other sounds, and slices with none.
+    """
+
+    def __init__(self, tokens: Tokens, duplex: DuplexConfig, probes: int):
+        self.tokens, self.duplex, self.probes = tokens, duplex, probes
+        self.asked = tokens.end_of_speech()
+
+    def rows(self, dialogue: Dialogue, rng: random.Random) -> list[Row]:
+        """Every parent stands before its children."""
+        rows: list[Row] = []
+        answer, answers = _Answer(), iter(dialogue.answers)
+        sounding: list[tuple[int | None, Branch]] = []
+        silent: list[tuple[int | None, Branch]] = []
+        found = branches(dialogue.labels, self.duplex)
+        for number, branch in enumerate(found):
+            said = self._said(answer, branch)
+            if answer.cut != said < answer.length:
+                continue  # no row ends there
+            parent = answer.row_at_cut if said < answer.length else answer.row_at_end
+            if not self._addressed(branch, dialogue):
+                (sounding if self._sounds(branch, dialogue) else silent).append((parent, branch))
+                continue
+            rows += [self._probe(parent, branch, i, dialogue) for i in self._judged(branch, dialogue, rng)]
+            if branch.answered:
+                text = dialogue.turns[next(answers).turn].answer
+                answer = self._answer(rows, parent, branch, text, found[number + 1 :], dialogue, rng)
+        for group in (sounding, silent):
+            for parent, branch in rng.sample(group, min(self.probes, len(group))):
+                rows.append(self._probe(parent, branch, rng.randint(branch.first, branch.last), dialogue))
+        return rows
+
+    def _said(self, answer: _Answer, branch: Branch) -> int:
+        """Tokens of an answer that are out when a branch is forked."""
+        return min(answer.length, tokens_due(branch.first - answer.begun, self.duplex))
+
+    def _addressed(self, branch: Branch, dialogue: Dialogue) -> bool:
+        return any(label != "ignore" for label in dialogue.labels[branch.first : branch.last + 1])
+
+    def _sounds(self, branch: Branch, dialogue: Dialogue) -> bool:
+        length_s = self.duplex.slice_ms / 1000
+        begin_s, end_s = branch.first * length_s, (branch.last + 1) * length_s
+        return any(t.kind != "silence" and t.start_s < end_s and begin_s < t.end_s for t in dialogue.turns)
+
+    def _judged(self, branch: Branch, dialogue: Dialogue, rng: random.Random) -> list[int]:
+        """Slices of a branch that are probed; that of its answer is not, since the answer's row holds it."""
+        last_open = max(i for i in range(branch.first, branch.last + 1) if dialogue.labels[i] == "incomplete")
+        ends = [last_open] if branch.answered else [last_open, min(last_open + 1, branch.last)]
+        others = [i for i in range(branch.first, branch.last + 1 - branch.answered) if i not in ends]
+        return sorted({*ends, *rng.sample(others, min(len(others), max(0, self.probes - len(ends))))})
+
+    def _probe(self, parent: int | None, branch: Branch, slice_: int, dialogue: Dialogue) -> Row:
+        labels = [IGNORED] * (len(self.asked) - 1) + [self.tokens.turn_states[dialogue.labels[slice_]]]
+        return Row(parent, range(branch.first, slice_ + 1), self.asked, labels)
+
+    def _answer(
+        self, rows: list[Row], parent: int | None, branch: Branch, text: str, later: list[Branch], dialogue: Dialogue,
+        rng: random.Random,
+    ) -> _Answer:  # fmt: skip
+        """Add the rows of a question with its answer."""
+        spoken = self.tokens.response(text)
+        answer = _Answer(begun=branch.last, length=len(spoken) - 1)
+        cut = self._cut(answer, later, dialogue, rng)
+        head, state = self.tokens.after_speech("response"), self.tokens.turn_states["response"]
+        first = spoken[:cut] if cut < answer.length else spoken
+        labels = [IGNORED] * (len(self.asked) - 1) + [state] + [IGNORED] * (len(head) - len(self.asked) - 1)
+        labels += [*spoken, IGNORED][: len(first) + 1]
+        rows.append(Row(parent, range(branch.first, branch.last + 1), head + first, labels))
+        at_cut = at_end = len(rows) - 1
+        if cut < answer.length:
+            rows.append(Row(at_cut, range(0), spoken[cut:], [*spoken[cut + 1 :], IGNORED]))
+            at_end = len(rows) - 1
+        return dataclasses.replace(answer, cut=cut, row_at_cut=at_cut, row_at_end=at_end)
+
+    def _cut(self, answer: _Answer, later: list[Branch], dialogue: Dialogue, rng: random.Random) -> int:
+        """How much is said when the branch that matters most is forked: the one that takes the answer's place, or else
+        one in which there is something to be heard, or any."""
+        during = []
+        for branch in later:
+            if self._said(answer, branch) == answer.length:
+                break
+            during.append(branch)
+            if branch.answered:
+                return self._said(answer, branch)
+        heard = [b for b in during if self._sounds(b, dialogue)] or during
+        return self._said(answer, rng.choice(heard)) if heard else answer.length
