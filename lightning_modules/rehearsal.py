@@ -57,7 +57,7 @@ class Rehearsal:
     def rows(self, dialogue: Dialogue, rng: random.Random) -> list[Row]:
         """Every parent stands before its children."""
         rows: list[Row] = []
-        answer, answers = _Answer(), iter(dialogue.answers)
+        answer, asked_for = _Answer(), {a.begin: dialogue.turns[a.turn].answer for a in dialogue.answers}
         sounding: list[tuple[int | None, Branch]] = []
         silent: list[tuple[int | None, Branch]] = []
         found = branches(dialogue.labels, self.duplex)
@@ -71,8 +71,8 @@ class Rehearsal:
                 continue
             rows += [self._probe(parent, branch, i, dialogue) for i in self._judged(branch, dialogue, rng)]
             if branch.answered:
-                text = dialogue.turns[next(answers).turn].answer
-                answer = self._answer(rows, parent, branch, text, found[number + 1 :], dialogue, rng)
+                spoken = self.tokens.response(asked_for[branch.last])
+                answer = self._answer(rows, parent, branch, spoken, found[number + 1 :], dialogue, rng)
         for group in (sounding, silent):
             for parent, branch in rng.sample(group, min(self.probes, len(group))):
                 rows.append(self._probe(parent, branch, rng.randint(branch.first, branch.last), dialogue))
@@ -92,21 +92,21 @@ class Rehearsal:
 
     def _judged(self, branch: Branch, dialogue: Dialogue, rng: random.Random) -> list[int]:
         """Slices of a branch that are probed; that of its answer is not, since the answer's row holds it."""
-        last_open = max(i for i in range(branch.first, branch.last + 1) if dialogue.labels[i] == "incomplete")
-        ends = [last_open] if branch.answered else [last_open, min(last_open + 1, branch.last)]
-        others = [i for i in range(branch.first, branch.last + 1 - branch.answered) if i not in ends]
-        return sorted({*ends, *rng.sample(others, min(len(others), max(0, self.probes - len(ends))))})
+        open_to = range(branch.first, branch.last + 1 - branch.answered)
+        end = max(i for i in range(branch.first, branch.last + 1) if dialogue.labels[i] != "ignore")
+        ends = {end - 1} if branch.answered else {end, end + 1}
+        others = [i for i in open_to if i not in ends]
+        return sorted({*open_to} & ends | {*rng.sample(others, min(len(others), max(0, self.probes - len(ends))))})
 
     def _probe(self, parent: int | None, branch: Branch, slice_: int, dialogue: Dialogue) -> Row:
         labels = [IGNORED] * (len(self.asked) - 1) + [self.tokens.turn_states[dialogue.labels[slice_]]]
         return Row(parent, range(branch.first, slice_ + 1), self.asked, labels)
 
     def _answer(
-        self, rows: list[Row], parent: int | None, branch: Branch, text: str, later: list[Branch], dialogue: Dialogue,
-        rng: random.Random,
+        self, rows: list[Row], parent: int | None, branch: Branch, spoken: list[int], later: list[Branch],
+        dialogue: Dialogue, rng: random.Random,
     ) -> _Answer:  # fmt: skip
-        """Add the rows of a question with its answer."""
-        spoken = self.tokens.response(text)
+        """Add the rows of a question with its answer, whose last id is the end."""
         answer = _Answer(begun=branch.last, length=len(spoken) - 1)
         cut = self._cut(answer, later, dialogue, rng)
         head, state = self.tokens.after_speech("response"), self.tokens.turn_states["response"]

@@ -1,0 +1,179 @@
+"""What a stage trains on is what a live session does: the same branches, the same states, asked at the same times."""
+
+import dataclasses
+import itertools
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.dialogue import Dialogue
+from datamodules.dialogue_data import DialogueBatch, collate_dialogues
+from datamodules.turns import Answer, Turn
+from duplexmamba import session as sessions
+from duplexmamba.config import Config, override
+from duplexmamba.losses import IGNORED
+from duplexmamba.model import SpeechLM
+from duplexmamba.padded import Padded
+from duplexmamba.tokens import TURN_STATES, Tokens
+from lightning_modules.dialogue import DialogueStage, generations, place
+from lightning_modules.rehearsal import Rehearsal, Row
+
+NAMES = {".": "ignore", "?": "incomplete", "!": "response"}
+SCRIPTS = [
+    "...???!......",  # a question, and silence in and after its answer
+    "??!??!??!.....",  # questions one upon the other
+    "..???!.??..??!..........???!",  # an aside into an answer, a question that takes its place, one after it is over
+    "....??..?..",  # nothing is ever asked
+    "!!.!",  # too soon to be answered, some of them
+]
+LENGTH = 5
+"""Tokens of every answer."""
+
+
+def dialogue_of(script: str, slice_samples: int) -> Dialogue:
+    """A dialogue with these labels over noise; a question or aside wherever somebody speaks."""
+    labels = tuple(NAMES[c] for c in script)
+    turns, answers = [], []
+    for found in re.finditer(r"\?+!?|!", script):
+        kind = "question" if found[0].endswith("!") else "aside"
+        if kind == "question" and found.end() - 1 in answered(labels):
+            answers.append(Answer(len(turns), found.end() - 1, None))
+        turns.append(Turn(kind, "", f"answer {len(answers) - 1}", found.start() / 5, found.end() / 5, None, ""))
+    samples = np.random.default_rng(len(script)).standard_normal(len(script) * slice_samples).astype(np.float32) / 10
+    return Dialogue(script, samples, tuple(turns), labels, tuple(answers))
+
+
+def answered(labels) -> list[int]:
+    """By the rule of at least two slices, since anything was dropped or answered."""
+    found, heard, ignored = [], 0, 0
+    for i, label in enumerate(labels):
+        heard, ignored = heard + 1, ignored + 1 if label == "ignore" else 0
+        if label == "response" and heard >= 2:
+            found.append(i)
+            heard = ignored = 0
+        elif ignored == 2:
+            heard = ignored = 0
+    return found
+
+
+class Answers:
+    """A tokenizer whose answers are those that a session gave."""
+
+    def __init__(self, tokens: Tokens, said: list[list[int]]):
+        self.tokens, self.said = tokens, said
+
+    def __getattr__(self, name: str):
+        return getattr(self.tokens, name)
+
+    def response(self, text: str) -> list[int]:
+        said = self.said[int(text.split()[1])]
+        return [*said, *[7] * (LENGTH - len(said)), self.tokens.end]
+
+
+@pytest.fixture
+def small(config: Config) -> Config:
+    return override(config, [f"duplex.max_tokens={LENGTH}", "duplex.tokens_per_s=4", "duplex.min_slices=2"])
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    return Tokens.train(["some words to be said"] * 3)
+
+
+@pytest.fixture
+def model(small: Config, tokens: Tokens) -> SpeechLM:
+    model = SpeechLM(small).eval()
+    model.lm.embeddings.weight.data *= 20  # or every state would be as likely as the others
+    return model
+
+
+def live(dialogue: Dialogue, model, tokens, config, monkeypatch) -> list[sessions.Event]:
+    """A session whose model is right about every slice."""
+    labels = iter(dialogue.labels)
+    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(labels))
+    return sessions.DuplexSession(model, tokens, config).push(torch.from_numpy(dialogue.samples))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monkeypatch) -> None:
+    dialogue = dialogue_of(script, 3200)
+    events = live(dialogue, model, tokens, small, monkeypatch)
+    begun = [e.slice for e in events if e.action == "respond"]
+    assert begun == [answer.begin for answer in dialogue.answers]
+    said = [[t for e in events[i:j] for t in e.tokens] for i, j in itertools.pairwise([*begun, len(events)])]
+    stage = DialogueStage(small, model, Answers(tokens, said)).eval()
+    rows = place([Rehearsal(stage.tokens, small.duplex, 100).rows(dialogue, random.Random(0))])
+    with torch.no_grad():
+        speech, _ = model.listen(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
+        hidden, labels = stage.read(rows, speech)
+        logits = model.lm.logits(hidden)
+    states = [tokens.turn_states[state] for state in TURN_STATES]
+    seen, at = set(), 0
+    for group in generations(rows, {r.parent for r in rows if r.parent is not None}):
+        for row in (rows[i].row for i in group):
+            wanted = [label for label in row.labels if label != IGNORED]
+            assert labels[at : at + len(wanted)].tolist() == wanted
+            if row.slices:
+                slice_ = row.slices[-1]
+                seen.add(slice_)
+                assert wanted[0] == tokens.turn_states[dialogue.labels[slice_]]
+                expected = torch.tensor(list(events[slice_].probabilities.values()))
+                torch.testing.assert_close(logits[at, states].softmax(-1), expected, atol=1e-5, rtol=1e-4)
+            at += len(wanted)
+    spoken = {i for i, c in enumerate(script) if c != "."} & {i for row, _, _ in rows for i in row.slices}
+    assert at == len(labels) and spoken <= seen and set(begun) <= seen
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_answers_rows_hold_it_whole_and_fork_where_something_comes_up(script, tokens, small) -> None:
+    dialogue = dialogue_of(script, 3200)
+    said = [[100 + 10 * i + j for j in range(LENGTH)] for i in range(len(dialogue.answers))]
+    rows = Rehearsal(Answers(tokens, said), small.duplex, 3).rows(dialogue, random.Random(0))
+    assert all(row.parent is None or row.parent < i for i, row in enumerate(rows))
+    head = len(tokens.after_speech("response"))
+    for answer, ids in zip(dialogue.answers, said, strict=True):
+        [first] = [i for i, row in enumerate(rows) if row.slices and row.slices[-1] == answer.begin]
+        rest = [row for row in rows if row.parent == first and not row.slices]
+        whole = rows[first].ids[head:] + [t for row in rest for t in row.ids]
+        assert whole == [*ids, tokens.end]
+        labels = rows[first].labels[head - 1 :] + [t for row in rest for t in row.labels]
+        assert [label for label in labels if label != IGNORED] == whole
+
+
+def test_the_branches_of_a_batch_are_those_of_each_dialogue(model, tokens, small) -> None:
+    dialogues = [dialogue_of(script, 3200) for script in SCRIPTS[:3]]
+    stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9)).eval()
+    each = [Rehearsal(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1)) for dialogue in dialogues]
+
+    def logits_of(rows: list[list[Row]], batch: DialogueBatch) -> list[tuple[int, list[float]]]:
+        with torch.no_grad():
+            speech, _ = model.listen(batch.samples, final=True)
+            hidden, labels = stage.read(place(rows), speech)
+        return sorted((int(n), h.tolist()) for n, h in zip(labels, hidden, strict=True))
+
+    together = logits_of(each, collate_dialogues([(dialogue, []) for dialogue in dialogues], 3200))
+    alone = [logits_of([rows], collate_dialogues([(d, [])], 3200)) for rows, d in zip(each, dialogues, strict=True)]
+    assert len(together) == sum(map(len, alone))
+    total = torch.tensor([h for _, h in together]).sum(0)
+    torch.testing.assert_close(total, torch.tensor([h for part in alone for _, h in part]).sum(0), atol=1e-3, rtol=1e-3)
+
+
+def test_gradients_reach_what_was_heard_before_a_fork(model, tokens, small) -> None:
+    dialogue = dialogue_of(SCRIPTS[2], 3200)
+    stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9))
+    rows = Rehearsal(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1))
+    [newest] = [row for row in rows if row.slices and row.slices[-1] == dialogue.answers[-1].begin]
+    chain = [newest]
+    while chain[0].parent is not None:
+        chain.insert(0, rows[chain[0].parent])
+    assert len(chain) > 2
+    chain = [dataclasses.replace(row, parent=i - 1 if i else None) for i, row in enumerate(chain)]
+    speech = torch.randn(1, len(dialogue.labels), small.lm.d_model, requires_grad=True)
+    stage.read(place([chain]), Padded(speech))[0][-1].sum().backward()
+    heard = torch.tensor([i for row in chain for i in row.slices])
+    assert speech.grad is not None and bool((speech.grad[0, heard].abs().sum(-1) > 0).all())
+    others = torch.ones(len(dialogue.labels), dtype=torch.bool).index_fill(0, heard, False)
+    assert not speech.grad[0, others].any()
