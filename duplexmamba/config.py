@@ -395,8 +395,9 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of `to_dict`."""
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
+    """The inverse of `to_dict`; what an earlier version did not know has the value of base.yaml."""
+    known = _load_file(str(CONFIGS / "base.yaml"))
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), known, values))
     assert isinstance(config, Config)
     return config
 

@@ -1,5 +1,6 @@
 """The real entry points on a very small model: train, go on after a kill, score, two ranks, bad input."""
 
+import itertools
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import soundfile
 import torch
 
+from duplexmamba.config import STAGES
 from tests.conftest import SMALL_SIZES, TINY
 from train import main
 
@@ -23,8 +25,9 @@ BRIEF = [
 ]  # fmt: skip
 SHORT = [
     *SMALL_SIZES, "data.batch_s=25", "data.valid_size=4", "data.test_size=4", "data.num_workers=0", "data.max_s=12",
-    "data.batch_texts=4", "wandb.mode=disabled", *BRIEF,
-    *[f"stages.{stage}.{word}" for stage in ("encoder", "lm", "asr") for word in BRIEF],
+    "data.batch_texts=4", "data.batch_dialogues=2", "data.valid_dialogues=2", "data.test_dialogues=3",
+    "wandb.mode=disabled", *BRIEF,
+    *[f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in BRIEF],
 ]  # fmt: skip
 pytestmark = pytest.mark.timeout(300)
 
@@ -106,16 +109,21 @@ def test_every_context_trains(context: str, tmp_path: Path) -> None:
     assert summary["test/cer"] > 0
 
 
-def test_instruct_goes_on_from_asr(runs: Path, tmp_path: Path) -> None:
+def test_the_stages_go_on_to_streaming(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
-    done = train(folder, stage="instruct")
+    done = train(folder, stage="streaming")
     assert done.returncode == 0 and done.out.count("trained before") == 3, done.out + done.err
     latest = (folder / "latest").resolve()
     summary = json.loads((latest / "summary.json").read_text())
-    assert {"test/exact_match", "time/encoder_s", "time/lm_s", "time/asr_s", "time/instruct_s"} <= summary.keys()
-    before, after = (torch.load(f / "handover.pt")["weights"] for f in (next(folder.glob("asr-*")), latest))
-    moved = {name.split(".")[0] for name, weight in after.items() if not torch.equal(before[name], weight)}
-    assert moved == {"connector", "lm"}
+    assert {"test/exact_match", "test/state_accuracy", "test/state_macro_f1"} <= summary.keys()
+    assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys()
+    chain = [next(folder.glob(f"{stage}-tiny-*")) for stage in STAGES[2:]]
+    weights = [torch.load(f / "handover.pt")["weights"] for f in chain]
+    moved = [
+        {name.split(".")[0] for name, weight in after.items() if not torch.equal(before[name], weight)}
+        for before, after in itertools.pairwise(weights)
+    ]
+    assert moved == [{"connector", "lm"}, {"connector", "lm"}, {"frontend", "encoder", "connector", "lm"}]
     scored = run("evaluate.py", "wer", str(latest))
     assert scored.returncode == 0 and "test/wer" in scored.out, scored.err
 
