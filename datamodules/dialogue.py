@@ -21,7 +21,7 @@ from duplexmamba.tokens import TurnState
 
 BABBLING = 5
 """Voices of a babble."""
-WITHIN_ANSWER = (0.1, 0.9)
+WITHIN_ANSWER = (0.1, 0.7)
 """Part of an answer in which what falls into it begins."""
 
 

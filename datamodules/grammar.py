@@ -134,6 +134,11 @@ def _next_in(cycle: list[str]) -> list[tuple[str, str]]:
     return list(zip(cycle, cycle[1:] + cycle[:1], strict=True))
 
 
+def _round(cycle: list[str]) -> list[tuple[str, str]]:
+    """Each with all of them, itself first."""
+    return [(first, " ".join(cycle[i:] + cycle[:i])) for i, first in enumerate(cycle)]
+
+
 _TWO = [(a, b) for a in range(11) for b in range(11)]
 _RISING = [(a, b) for a, b in _TWO if a < b]
 _COUNTS = [(a, b, [number(n) for n in range(a, b + 1)]) for a in range(1, 20) for b in range(a + 1, min(a + 12, 21))]
@@ -175,6 +180,8 @@ KINDS: dict[str, list[Core]] = {
     + _cores("thing", "the month before {1}", "{0}", _next_in(MONTHS))
     + _cores("question", "how many days are in {0}", "thirty one", [(month,) for month in LONG_MONTHS])
     + _cores("question", "how many days are in {0}", "thirty", [(month,) for month in SHORT_MONTHS]),
+    "lists": _cores("order", "name the days from {0}", "{1}", _round(DAYS))
+    + _cores("order", "name the months from {0}", "{1}", _round(MONTHS)),
     "capitals": _cores("thing", "the capital of {0}", "{1}", COUNTRIES)
     + _cores("question", "{1} is the capital of which country", "{0}", COUNTRIES),
     "opposites": _cores("thing", "the opposite of {0}", "{1}", OPPOSITES)

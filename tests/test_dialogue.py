@@ -378,7 +378,7 @@ def test_recordings_without_answers_are_named():
         ("pause_s=[0.1,1]", "dialogue.pause_s=.*dialogue.settle_ms=120.0.*raise pause_s"),
         ("level_db=[-40,-10]", "dialogue.level_db=.*narrow level_db"),
         ("slice_ms=250", "duplex.slice_ms=250 ms.*multiple of 200"),
-        ("interrupted_s=9", "answer of 18 words, and the longest has 6.*lower interrupted_s"),
+        ("interrupted_s=13", "answer of 26 words, and the longest has 12.*lower interrupted_s"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_the_field_and_the_remedy(word, answer):
@@ -388,7 +388,7 @@ def test_a_mistake_names_the_field_and_the_remedy(word, answer):
 
 def test_long_answers_matter_only_where_something_falls_into_them():
     never = ["over_answer_share=0", "shares.interruption=0", "shares.backchannel=0"]
-    assert dialogues(words=["interrupted_s=9", *never])[0].turns
+    assert dialogues(words=["interrupted_s=13", *never])[0].turns
 
 
 # ---- written
