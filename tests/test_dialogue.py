@@ -167,7 +167,7 @@ def test_interruptions_fall_inside_answers_and_take_their_place(made):
             if turn.start_s < heard_until_s:
                 low, high = (begin_s + part * (heard_until_s - begin_s) for part in WITHIN_ANSWER)
                 assert low - 1e-4 <= turn.start_s <= high + 1e-4 and RULES[turn.kind].over_answer != "never"
-                assert heard_until_s - begin_s >= CONFIG.dialogue.interrupted_s
+                assert heard_until_s - begin_s >= CONFIG.dialogue.interrupted_s - 1e-6
                 overs[turn.kind] += 1
             else:
                 assert RULES[turn.kind].over_answer != "always"
@@ -203,7 +203,7 @@ def test_a_question_is_cut_only_where_nothing_is_asked_yet():
         cuts = [k for k in range(1, len(words)) if unfinished(" ".join(words[:k]))]
         assert cuts == list(range(1, len(cuts) + 1)) and cuts, text
         assert not {" ".join(words[:k]) for k in cuts} & whole
-    assert not unfinished("what is seven plus twenty") and unfinished("what is seven plus")
+    assert not unfinished("what is seven plus ten") and unfinished("what is seven plus")
 
 
 # ---- sound
@@ -310,12 +310,12 @@ def test_asides_stay_in_their_split_and_repeat(split):
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """A folder of noise by ten speakers, with answers of one to six words and one without."""
+    """A folder of noise by ten speakers, with answers of one to seven words and one without."""
     folder, rng = tmp_path_factory.mktemp("recordings"), np.random.default_rng(2)
     rows = []
     for number in range(61):
         sf.write(folder / f"{number}.wav", rng.normal(0, 0.1, rng.integers(6_000, 16_000)), 8_000)
-        answer, speaker = " ".join(["yes"] * (number % 6 + 1)), f"s{number % 10}"
+        answer, speaker = " ".join(["yes"] * (number % 7 + 1)), f"s{number % 10}"
         rows.append({"audio": f"{number}.wav", "text": f"noise {number}", "answer": answer, "speaker": speaker})
     rows[-1] |= {"text": "no question", "answer": ""}
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -332,7 +332,7 @@ def test_dialogues_of_recordings(recordings):
     assert {turn.speaker for turn in asked} <= {entry.speaker for entry in corpora["train"].entries}
     assert all(turn.pause_s for turn in asked if turn.kind == "cut_question")
     assert digest(corpus[3]) == digest(open_dialogues(CONFIG, "train", 12, corpora["train"])[3])
-    assert corpus[5].labels == read_literally(corpus[5], CONFIG.dialogue)
+    assert corpus[5].labels == read_literally(corpus[5], CONFIG.dialogue, RATE_HZ // 5)
 
 
 def test_recordings_lose_the_silence_around_them_and_are_cut_where_it_is_quiet():
