@@ -231,8 +231,17 @@ def test_other_conversations_are_refused(run: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="no wav"):
         evaluate.main(["turnbench", str(run), str(folder)])
     tone(folder / "1.wav")
-    with pytest.raises(ValueError, match="two channels"):
+    with pytest.raises(ValueError, match="1 channels instead of two"):
         evaluate.main(["turnbench", str(run), str(folder)])
-    (folder / "1.json").write_text(json.dumps({"speaker_1": {"eot": [2, 1]}}))
-    with pytest.raises(ValueError, match="does not increase"):
-        turnbench.read_gold(folder / "1.json")
+    (folder / "1.wav").write_bytes(b"none")
+    with pytest.raises(ValueError, match="cannot be read"):
+        evaluate.main(["turnbench", str(run), str(folder)])
+
+
+def test_gold_times_are_checked(tmp_path: Path):
+    file, nothing = tmp_path / "1.json", {"eot": [], "interruption": [], "eot_negative": []}
+    whole = {**nothing, "interruption_negative": []}
+    for one, told in ((nothing, "no gold times"), ({**whole, "eot": [2, 1]}, "eot do not increase")):
+        file.write_text(json.dumps({"speaker_1": whole, "speaker_2": one}))
+        with pytest.raises(ValueError, match=told):
+            turnbench.read_gold(file)

@@ -148,10 +148,10 @@ def test_a_later_question_may_cut_an_answer_that_was_resumed():
 
 
 def test_compute():
-    one = dataclasses.replace(heard(), compute_ms=[10.0] * 99 + [50.0], lm_bytes=3, all_bytes=7)
+    one = dataclasses.replace(heard(), compute_ms=[10.0] * 98 + [50.0, 90.0], lm_bytes=3, all_bytes=7)
     found = scores([one])
     assert found["slice/median_ms"].value == 10 and found["slice/p99_ms"].value == 50
-    assert found["slice/real_time_factor"].value == pytest.approx(1.04 / 20)
+    assert found["slice/real_time_factor"].value == pytest.approx(1.12 / 20)
     assert found["memory/lm_bytes"].value == 3 and found["memory/all_bytes"].value == 7
 
 
@@ -193,7 +193,7 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
     run, file = tmp_path / "run", tmp_path / "mine.json"
     run.mkdir()
     untrained(stage, "duplex.max_tokens=4").save(run / FILE)
-    words = ["data.test_dialogues=2", "duplex.response_above=0.2", "seed=245"]  # all kinds
+    words = ["data.test_dialogues=2", "duplex.response_above=0.2", "seed=188"]  # all kinds
     found = evaluate.main(["duplex", str(run), *words, "--json", str(file)])
     assert json.loads(file.read_text()) == found
     lines = [json.loads(line) for line in (run / "scores" / "duplex.jsonl").read_text().splitlines()]

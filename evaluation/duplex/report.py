@@ -17,6 +17,9 @@ T = TypeVar("T")
 LEFT = ("state/", "answer/", "slice/", "memory/")
 """Scores of the left column; those of turn-taking are on the right."""
 
+MARKED = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9)
+"""Thresholds named in the picture."""
+
 
 def watched(items: Sequence[T], doing: str) -> Iterable[T]:
     """The items behind a progress bar; where output is no terminal, behind one line."""
@@ -40,7 +43,7 @@ def report(heard: Sequence[Heard], folder: Path, title: str) -> dict[str, float]
     Returns:
         The scores, flat.
     """
-    found, matrix, points = scores(heard), confusion(heard), curve(heard)
+    points, matrix, found = curve(heard), confusion(heard), scores(heard)
     write_lines(folder / "duplex.jsonl", map(_line, heard))
     (folder / "duplex_curve.json").write_text(json.dumps([point._asdict() for point in points], indent=1) + "\n")
     draw(matrix, points, title).savefig(folder / "duplex.png", dpi=120)
@@ -50,7 +53,7 @@ def report(heard: Sequence[Heard], folder: Path, title: str) -> dict[str, float]
 
 
 def _line(heard: Heard) -> dict[str, Any]:
-    """What was found in one dialogue: the number of each finding is in the order of the turns."""
+    """One dialogue: of each finding its cases in the order of the turns they are about."""
     turns = [turn._asdict() | {"window": [turn.window.start, turn.window.stop]} for turn in heard.turns]
     said = [{"decided_s": heard.end_s(reply.begun), **reply._asdict()} for reply in heard.replies]
     states = [f"{label}/{named}" for label, named in zip(heard.labels, heard.named, strict=True)]
@@ -115,8 +118,10 @@ def draw(matrix: Mapping[tuple[str, str], int], points: Sequence[Point], title: 
         y, x = names.index(label), names.index(named)
         left.text(x, y, f"{count:,}", ha="center", va="center", color="white" if shares[y][x] > 0.5 else "black")
     right.plot([p.false_positive_rate for p in points], [p.recall for p in points], marker=".", markersize=4)
-    for point in points[10:100:20]:
-        right.annotate(f"{point.threshold:g}", (point.false_positive_rate, point.recall), fontsize=8)
+    for point in points:
+        if point.threshold in MARKED:
+            right.annotate(f"{point.threshold:g}", (point.false_positive_rate, point.recall), fontsize=8)
+    right.set_xscale("symlog", linthresh=0.001)
     right.set(xlabel="false positives among other slices", ylabel="recall of response slices", ylim=(-0.02, 1.02))
     right.set_title("threshold on the probability of response", fontsize=9)
     right.grid(color="#dddddd", linewidth=0.5)

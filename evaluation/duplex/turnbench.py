@@ -9,6 +9,7 @@ A session listens to one speaker. A `response` that begins while the other is si
 other speaks an interruption; `incomplete` and `ignore` are nothing. All times are in seconds, at the end of the slice.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,11 +57,20 @@ def run(folder: Path, open_session: OpenSession, read: Read) -> tuple[dict[str, 
     wavs = sorted(folder.glob("*.wav"))
     if not wavs:
         raise ValueError(f"{folder}: no wav in it; put each conversation there as <conversation>.wav of two channels")
-    if wrong := [wav for wav in wavs if sf.info(wav).channels != len(SPEAKERS)]:
-        raise ValueError(f"{wrong[0]} has not two channels; give one file for each conversation, a speaker a channel")
+    for wav in wavs:
+        _check_channels(wav)
     golds = {wav.stem: wav.with_suffix(".json") for wav in wavs if wav.with_suffix(".json").exists()}
     gold = {name: read_gold(file) for name, file in golds.items()}
     return {wav.stem: listen(open_session, read(wav, 0), read(wav, 1)) for wav in watched(wavs, "conversations")}, gold
+
+
+def _check_channels(wav: Path) -> None:
+    try:
+        channels = sf.info(wav).channels
+    except sf.LibsndfileError as error:
+        raise ValueError(f"{wav} cannot be read ({error.error_string}); mend or remove it") from None
+    if channels != len(SPEAKERS):
+        raise ValueError(f"{wav} has {channels} channels instead of two; put a speaker into each")
 
 
 def listen(open_session: OpenSession, *channels: np.ndarray) -> Times:
@@ -146,11 +156,13 @@ def read_gold(file: Path) -> dict[str, Any]:
     """Raises ValueError: it is not laid out as above, or its times do not increase."""
     try:
         gold = json.loads(file.read_text())
-        for who in SPEAKERS:
-            for event in EVENTS:
-                times = gold[who][event]
-                assert all(a < b for a, b in zip(times, times[1:], strict=False)), f"{who}.{event} does not increase"
-                assert all(a <= b for a, b in gold[who][f"{event}_negative"]), f"{who}.{event}_negative runs backwards"
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        rows = [
+            (f"{who}.{event}", row) for who in SPEAKERS for event in EVENTS
+            for row in (gold[who][event], *gold[who][f"{event}_negative"])
+        ]  # fmt: skip
+        wrong = [name for name, row in rows if any(a >= b for a, b in itertools.pairwise(row))]
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} holds no gold times ({type(error).__name__}: {error}); see {__name__}") from None
+    if wrong:
+        raise ValueError(f"{file}: times of {wrong[0]} do not increase; sort them")
     return gold
