@@ -4,6 +4,7 @@ PRESET ?= tiny
 DATA ?=
 ARGS ?=
 RUN ?= runs/latest
+JSON ?=
 N ?= 8
 SPLIT ?= train
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train eval-wer dialogues test lint clean
+.PHONY: help install train eval-wer eval-duplex dialogues test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
@@ -25,6 +26,9 @@ train: $(VENV)/.train ## train a stage, and first the stages it stands on; ends 
 
 eval-wer: $(VENV)/.train ## word error rate of RUN (default runs/latest), on its own test speech or on DATA
 	@$(BIN)/python evaluate.py wer $(RUN) $(overrides)
+
+eval-duplex: $(VENV)/.train ## RUN in live sessions on test dialogues: states, answers, turn-taking, speed; JSON=file for the scores
+	@$(BIN)/python evaluate.py duplex $(RUN) $(overrides) $(if $(JSON),--json "$(JSON)")
 
 dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, to hear and to see
 	@$(BIN)/python -m datamodules.write_dialogues $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)

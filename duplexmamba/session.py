@@ -172,6 +172,17 @@ class DuplexSession:
             events += self.push(torch.zeros(self.slice_samples))
         return events
 
+    @torch.inference_mode()
+    def finish(self) -> str:
+        """Say the answer under way to its end, at once; returns the whole of it, or nothing where there is none."""
+        reply = self._now.reply
+        if reply is None:
+            return ""
+        while reply.following is not None:
+            reply = self._said(reply, *self._after(*self._next(reply)))
+        self._now = dataclasses.replace(self._now, reply=None, rest=reply.memory)
+        return self.tokens.decode(list(reply.said))
+
     def _hear(self, samples: Tensor) -> Event:
         """One slice."""
         began_s = time.perf_counter()

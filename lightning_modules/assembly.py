@@ -1,8 +1,11 @@
 """The parts of a stage put together: model, module, data, tokenizer, and the weights it starts from."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from datamodules.corpus import Utterance
 from datamodules.data import Corpora, SpeechData, StageData, TextData
@@ -18,7 +21,8 @@ from lightning_modules.lm import LMStage, TextModel
 from lightning_modules.speech import InstructStage, SpeechStage
 from lightning_modules.stage import StageModule
 
-KINDS = {
+Kind = tuple[Callable[[Config], nn.Module], Callable[[Config, Any, Tokens | None], StageModule], type[StageData]]
+KINDS: dict[str, Kind] = {
     "encoder": (CTCRecogniser, EncoderStage, SpeechData),
     "lm": (TextModel, LMStage, TextData),
     "asr": (SpeechLM, SpeechStage, SpeechData),

@@ -55,6 +55,8 @@ static void forward_tile(const Operands x, const Region r, float* state, float* 
     for (int64_t t = r.t0; t < r.t1; t++) {
       const int64_t row = r.b * x.length + t, at = row * x.E + e;
       const float *B = x.B + row * x.N + r.n0, *C = x.C + row * x.N + r.n0;
+      if (r.n0 == 0)  // the processor does not foresee leaps of E: the next chunk's are asked for here
+        for (const float* p : {x.u, x.dt, static_cast<const float*>(y)}) __builtin_prefetch(p + at + CHUNK * x.E, 0, 2);
       const V dt = load(x.dt + at), u = load(x.u + at), dtu = dt * u;
       V out = r.n0 == 0 ? load(x.D + e) * u : load(y + at);
 #pragma GCC unroll 4
