@@ -16,7 +16,7 @@ overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 .PHONY: help install train eval-wer eval-duplex dialogues test lint clean
 
 help: ## this text
-	@echo "make train [STAGE=asr|encoder|lm|instruct] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
+	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/.train ## the virtual environment and what training needs

@@ -254,8 +254,7 @@ class StageConfig:
     speech_like_text: float
     """Stage lm: share of texts whose words arrive at the pace of speech, gaps included."""
     answer_share: float
-    """Share of the items that have an answer on which it is asked for; the others are to be transcribed. Not of stage
-    asr, which transcribes."""
+    """Share of the items that have an answer on which it is asked for; the others are to be transcribed."""
     utterances: int
     """Stages state and streaming: single utterances beside each dialogue, to be transcribed or answered as in instruct,
     lest that be forgotten."""

@@ -20,7 +20,7 @@ SHARPNESS = 10.0
 
 
 class SpeechStage(StageModule):
-    """Instruction, speech, response: the transcript."""
+    """Instruction, speech, response: the transcript or the answer; scored on transcripts."""
 
     model: SpeechLM
     tokens: Tokens
@@ -39,8 +39,12 @@ class SpeechStage(StageModule):
         return loss + weight * self.word_loss(speech, batch.texts) if weight else loss
 
     def tasks(self, batch: SpeechBatch) -> list[tuple[str, str]]:
-        """Instruction and response of each item."""
-        return [(choose(TRANSCRIBE), text) for text in batch.texts]
+        """Instruction and response of each item: the answer for a share of those that have one, else the transcript."""
+        found = []
+        for text, answer in zip(batch.texts, batch.answers, strict=True):
+            asked = bool(answer) and bool(torch.rand(()) < self.config.stage.answer_share)
+            found.append((choose(ANSWER), answer) if asked else (choose(TRANSCRIBE), text))
+        return found
 
     def word_loss(self, speech: Padded, texts: list[str]) -> Tensor:
         """CTC of the speech embeddings (B, S, E) against the words: each should lie near the embedding of the word that
@@ -69,14 +73,7 @@ class SpeechStage(StageModule):
 
 
 class InstructStage(SpeechStage):
-    """As told, transcribe or answer; scored on the answers of what has one, and on the transcripts of the rest."""
-
-    def tasks(self, batch: SpeechBatch) -> list[tuple[str, str]]:
-        found = []
-        for text, answer in zip(batch.texts, batch.answers, strict=True):
-            asked = bool(answer) and bool(torch.rand(()) < self.config.stage.answer_share)
-            found.append((choose(ANSWER), answer) if asked else (choose(TRANSCRIBE), text))
-        return found
+    """The same, scored on the answers of what has one, and on the transcripts of the rest."""
 
     def hypotheses(self, batch: SpeechBatch) -> list[tuple[str, str]]:
         instructions = [ANSWER[0] if answer else TRANSCRIBE[0] for answer in batch.answers]
