@@ -76,7 +76,7 @@ def draw_answer(axes: Axes, from_s: int, span_s: tuple[float, float], text: str,
 
 def print_words(axes: Axes, from_s: int, span_s: tuple[float, float], height: float, text: str, **style: Any) -> None:
     """Text from the left end of a span, no wider than it, in every stave that it reaches."""
-    left_s = max(span_s[0], from_s)
-    if left_s < min(span_s[1], from_s + STAVE_S):
-        letters = max(14, int((span_s[1] - left_s) * INCHES_PER_S * LETTERS_PER_INCH))
+    left_s, right_s = max(span_s[0], from_s), min(span_s[1], from_s + STAVE_S)
+    if left_s < right_s:
+        letters = max(14, int((right_s - left_s) * INCHES_PER_S * LETTERS_PER_INCH))
         axes.text(left_s, height, textwrap.fill(text, letters), fontsize=7, in_layout=False, parse_math=False, **style)

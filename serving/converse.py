@@ -78,7 +78,7 @@ def summary(events: Sequence[Event], slice_s: float) -> str:
     whole = sum(reply.complete for reply in given)
     heard_s = len(events) * slice_s
     return (
-        f"{heard_s:.1f} s heard, {len(given)} answers, {whole} of them to the end; a slice takes "
+        f"{heard_s:.1f} s heard, answers: {len(given)}, to the end: {whole}; a slice takes "
         f"{statistics.median(taken_ms):.1f} ms (median; largest {max(taken_ms):.1f}), "
         f"{sum(taken_ms) / 1000 / max(heard_s, slice_s):.3f} of real time"
     )

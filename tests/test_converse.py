@@ -69,7 +69,7 @@ def test_what_happens_is_told_and_written(run, wav, scripted, capsys, monkeypatc
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines[1:] == [dataclasses.asdict(event) for event in events]
     assert [event.slice for event in events if event.action == "respond"] == [2, 5]
-    assert f"make timeline TRACE={path}" in out and "2 answers, 1 of them to the end" in out
+    assert f"make timeline TRACE={path}" in out and "answers: 2, to the end: 1" in out
     assert "hears   incomplete" in out and "stops   and begins a new answer" in out and "ends    the answer" in out
 
 
@@ -145,7 +145,7 @@ def test_a_line_for_every_change_and_words_as_they_come():
         "    1.4 s  ends    the answer",
         "    1.6 s  hears   ignore 80 %",
     ]
-    expected = "1.6 s heard, 2 answers, 1 of them to the end; a slice takes 2.0 ms (median; largest 8.0), 0.014 of real"
+    expected = "1.6 s heard, answers: 2, to the end: 1; a slice takes 2.0 ms (median; largest 8.0), 0.014 of real"
     assert converse.summary(TALK, 0.2).startswith(expected)
 
 
