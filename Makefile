@@ -7,13 +7,15 @@ RUN ?= runs/latest
 JSON ?=
 N ?= 8
 SPLIT ?= train
+PACE ?= real
+CHANNEL ?=
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train eval-wer eval-duplex dialogues test lint clean
+.PHONY: help install train eval-wer eval-duplex dialogues converse timeline test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
@@ -32,6 +34,12 @@ eval-duplex: $(VENV)/.train ## RUN in live sessions on test dialogues: states, a
 
 dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, to hear and to see
 	@$(BIN)/python -m datamodules.write_dialogues $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+
+converse: $(VENV)/.train ## RUN hears WAV (or its CHANNEL=0) and answers, at PACE=real or fast
+	@$(BIN)/python serve.py $(RUN) $(if $(WAV),--wav "$(WAV)") --pace $(PACE) $(if $(CHANNEL),--channel $(CHANNEL))
+
+timeline: $(VENV)/.train ## a picture of a conversation, from the TRACE that converse has written
+	@$(BIN)/python -m serving.timeline "$(TRACE)"
 
 test: $(VENV)/.dev ## all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q

@@ -40,7 +40,8 @@ def read_audio(
         min_s, max_s: lengths that are accepted; a longer one is refused before it is read.
 
     Raises:
-        UnusableAudio: missing, broken, truncated, empty, silent, NaN or infinite, too short or too long.
+        UnusableAudio: missing, broken, truncated, empty, silent, NaN or infinite, too short or too long, without the
+            channel.
     """
     with _open(path) as sound:
         start, count = _segment(path, sound, start_s, duration_s)
@@ -48,6 +49,8 @@ def read_audio(
         if trouble := length_trouble(seconds, min_s, max_s):
             raise UnusableAudio(f"{path} lasts {seconds:.2f} s, {trouble}")
         samples = _decode(path, sound, start, count)
+    if channel is not None and not 0 <= channel < samples.shape[1]:
+        raise UnusableAudio(f"{path} has {samples.shape[1]} channels, counted from 0: there is no channel {channel}")
     mono = samples.mean(axis=1) if channel is None else samples[:, channel]
     if not np.isfinite(mono).all():
         raise UnusableAudio(f"{path} holds NaN or infinite samples")

@@ -1,8 +1,8 @@
 """A live conversation: samples in, decisions and answers out, slice by slice.
 
 One model, two branches: one answers, the other listens. The listening branch is forked from the answering one, or from
-where the conversation rests, whenever it has been dropped; what it is asked after each slice leaves no trace in it.
-Glossary: n samples, q speech embeddings of a slice, D width of the language model, V vocabulary.
+where the conversation rests, whenever there is none; what it is asked after each slice leaves no trace in it.
+Glossary: n samples, L steps, D width of the language model, V vocabulary.
 """
 
 import dataclasses
@@ -19,10 +19,13 @@ from duplexmamba.lm import LMState
 from duplexmamba.model import ListenState, SpeechLM
 from duplexmamba.padded import Padded
 from duplexmamba.policy import Action, Attention, decide, read, tokens_due
+from duplexmamba.timing import Clock
 from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens, TurnState
 
 SILENT_DB = -100.0
 """Level of a slice without any sound."""
+UNFINISHED = "\ufffd"
+"""What a character decodes to of which some bytes are still to come."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +83,19 @@ class Reply:
     """After all that was said."""
     following: int | None
     """The token to be said next; None: the answer is over."""
-    said: tuple[int, ...]
     begun: int
     """Slice of the decision."""
+    said: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Listener:
+    """A listening branch."""
+
+    memory: LMState
+    attention: Attention = Attention()
+    loudest_db: float = SILENT_DB
+    """Of the slices that it has heard."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,16 +104,11 @@ class Snapshot:
 
     waiting: Tensor
     """(n,) samples of a slice that is not full yet."""
+    rest: LMState
+    """Where a listening branch is forked while nothing is being answered: behind its prompt."""
     slices: int = 0
     ear: ListenState | None = None
-    rest: LMState | None = None
-    """What the conversation has come to where nothing is being answered; None: it begins."""
-    opened: LMState | None = None
-    """`rest` with the prompt of a listening branch behind it."""
-    listening: LMState | None = None
-    attention: Attention = Attention()
-    loudest_db: float = SILENT_DB
-    """Of the slices that the listening branch has heard."""
+    listener: Listener | None = None
     reply: Reply | None = None
 
 
@@ -113,30 +121,23 @@ class DuplexSession:
         instruction: what the model is told to do with what it hears.
 
     Raises:
-        ValueError: the encoder cannot give its embeddings slice by slice.
+        ValueError: the encoder cannot give whole embeddings slice by slice, or the model is in training mode.
     """
 
     def __init__(self, model: SpeechLM, tokens: Tokens, config: Config, instruction: str = ANSWER[0]):
-        encoder, duplex = config.encoder, config.duplex
-        if encoder.context == "full":
-            raise ValueError("encoder.context=full hears whole utterances only: a session needs carried, or slices")
-        if encoder.context != "carried" and duplex.slice_ms % encoder.slice_ms:
-            raise ValueError(
-                f"duplex.slice_ms={duplex.slice_ms:g} is no multiple of encoder.slice_ms={encoder.slice_ms:g}: "
-                f"set duplex.slice_ms={encoder.slice_ms:g}"
-            )
+        check_slices(config)
         if model.training:
             raise ValueError("the model is in training mode: call eval() before a session")
-        self.model, self.tokens, self.duplex = model, tokens, duplex
+        self.model, self.tokens, self.duplex = model, tokens, config.duplex
         self.device = model.lm.embeddings.weight.device
         self.rate_hz = config.features.sample_rate_hz
-        self.slice_s = duplex.slice_ms / 1000
-        self.slice_samples = round(duplex.slice_ms * self.rate_hz / 1000)
+        self.slice_s = self.duplex.slice_ms / 1000
+        self.slice_samples = round(self.duplex.slice_ms * self.rate_hz / 1000)
         self._open = self._embed(tokens.before_speech(instruction))
         self._ask = self._embed(tokens.end_of_speech())
         self._accept = self._embed(tokens.after_speech("response"))
         self._states = torch.tensor([tokens.turn_states[state] for state in TURN_STATES], device=self.device)
-        self._now = Snapshot(torch.zeros(0, device=self.device))
+        self._now = Snapshot(torch.zeros(0, device=self.device), rest=self._after(self._open, None)[1])
 
     def snapshot(self) -> Snapshot:
         """Everything, at the cost of a reference."""
@@ -155,11 +156,9 @@ class DuplexSession:
     def push(self, samples: Tensor) -> list[Event]:
         """Hear (n,) samples in [-1, 1], any number of them; one event for every slice that they fill."""
         waiting = torch.cat([self._now.waiting, samples.to(self.device, torch.float32)])
-        events = []
-        while len(waiting) >= self.slice_samples:
-            heard, waiting = waiting[: self.slice_samples], waiting[self.slice_samples :]
-            events.append(self._hear(heard))
-        self._now = dataclasses.replace(self._now, waiting=waiting)
+        size, full = self.slice_samples, len(waiting) - len(waiting) % self.slice_samples
+        events = [self._hear(waiting[begin : begin + size]) for begin in range(0, full, size)]
+        self._now = dataclasses.replace(self._now, waiting=waiting[full:].clone())  # a view would keep all of it
         return events
 
     def close(self) -> list[Event]:
@@ -167,7 +166,7 @@ class DuplexSession:
         spare_s = self.duplex.max_wait_s + self.duplex.max_tokens / self.duplex.tokens_per_s
         events = self.push(torch.zeros(-len(self._now.waiting) % self.slice_samples))
         for _ in range(math.ceil(spare_s * self.rate_hz / self.slice_samples)):
-            if not self.answering and self._now.attention.ignored == self._now.attention.heard:
+            if not self.answering and not self._expecting:
                 break
             events += self.push(torch.zeros(self.slice_samples))
         return events
@@ -180,89 +179,96 @@ class DuplexSession:
             return ""
         while reply.following is not None:
             reply = self._said(reply, *self._after(*self._next(reply)))
-        self._now = dataclasses.replace(self._now, reply=None, rest=reply.memory)
-        return self.tokens.decode(list(reply.said))
+        self._now = self._over(self._now, reply)
+        return self._text(reply)
+
+    @property
+    def _expecting(self) -> bool:
+        """Whether the listening branch has heard anything but what is to be ignored."""
+        listener = self._now.listener
+        return listener is not None and listener.attention.ignored < listener.attention.heard
 
     def _hear(self, samples: Tensor) -> Event:
-        """One slice."""
-        began_s = time.perf_counter()
-        speech, ear = self.model.listen(Padded(samples[None]), self._now.ear)
-        now = self._fork(dataclasses.replace(self._now, ear=ear))
-        assert now.listening is not None
-        heard_of = now.reply.said if now.reply else ()
-        _, listening, reply = self._step(speech.values[0], now.listening, now.reply, now.slices)
-        logits, _, reply = self._step(self._ask, listening, reply, now.slices)
+        """One slice: hear it, ask what it is, decide, say what is due."""
+        began_s, before = time.perf_counter(), self._now
+        speech, ear = self.model.listen(Padded(samples[None]), before.ear)
+        listener = before.listener or self._fork()
+        _, memory, reply = self._together(speech.values[0], listener.memory, before.reply)
+        logits, _, reply = self._together(self._ask, memory, reply)
         probabilities = dict(zip(TURN_STATES, logits[self._states].float().softmax(-1).tolist(), strict=True))
-        state, level_db = read(probabilities, self.duplex), _level_db(samples)
-        loudest_db = max(now.loudest_db, level_db)
-        action, attention = decide(state, level_db < loudest_db + self.duplex.silence_db, now.attention, self.duplex)
-        now = dataclasses.replace(
-            now, listening=listening, attention=attention, loudest_db=loudest_db, reply=reply, slices=now.slices + 1
-        )
-        if action != "listen":
-            now = dataclasses.replace(now, listening=None, attention=Attention(), loudest_db=SILENT_DB)
+        state = read(probabilities, self.duplex)
+        action, listener = self._decide(state, samples, dataclasses.replace(listener, memory=memory))
         if action == "respond":
-            heard_of, now = (), dataclasses.replace(now, reply=self._begin(listening, now.slices - 1), opened=None)
-        said: tuple[int, ...] = ()
-        if now.reply:
-            reply = self._finish_slice(now.reply, now.slices - 1)
-            said = reply.said
-            over = reply.following is None
-            now = (
-                dataclasses.replace(now, reply=None, rest=reply.memory)
-                if over
-                else dataclasses.replace(now, reply=reply)
-            )
-        self._now = now
+            reply = self._begin(memory)
+        if reply is not None:
+            reply = self._say(reply)
+        self._now = self._turned(ear, listener if action == "listen" else None, reply)
+        heard_of = None if action == "respond" else before.reply
         return Event(
-            slice=now.slices - 1,
-            time_s=now.slices * self.slice_samples / self.rate_hz,
+            slice=before.slices,
+            time_s=self._now.slices * self.slice_samples / self.rate_hz,
             probabilities=probabilities,
             state=state,
             action=action,
-            tokens=list(said[len(heard_of) :]),
-            text=self.tokens.decode(list(said))[len(self.tokens.decode(list(heard_of))) :],
-            answering=now.reply is not None,
+            tokens=list(reply.said[len(heard_of.said if heard_of else ()) :]) if reply else [],
+            text=self._text(reply)[len(self._text(heard_of)) :],
+            answering=self.answering,
             compute_ms=1000 * (time.perf_counter() - began_s),
         )
 
-    def _fork(self, now: Snapshot) -> Snapshot:
-        """With a listening branch, forked where there was none."""
-        if now.listening is not None:
-            return now
-        if now.reply is not None:
-            return dataclasses.replace(now, listening=self._after(self._open, now.reply.memory)[1], opened=None)
-        opened = now.opened if now.opened is not None else self._after(self._open, now.rest)[1]
-        return dataclasses.replace(now, listening=opened, opened=opened)
+    def _fork(self) -> Listener:
+        """A new listening branch."""
+        reply = self._now.reply
+        return Listener(self._now.rest if reply is None else self._after(self._open, reply.memory)[1])
 
-    def _begin(self, listening: LMState, slice_: int) -> Reply:
+    def _together(self, steps: Tensor, memory: LMState, reply: Reply | None) -> tuple[Tensor, LMState, Reply | None]:
+        """The listening branch by (L, D) steps, and in the same batch the answer by a token, if one is due.
+
+        Returns:
+            Logits (V,) and memory of the listening branch, and the answer.
+        """
+        if reply is None or not self._due(reply):
+            return *self._after(steps, memory), reply
+        (logits, memory), after = advance(self.model.lm, [(steps, memory), self._next(reply)])
+        return logits, memory, self._said(reply, *after)
+
+    def _decide(self, state: TurnState, samples: Tensor, listener: Listener) -> tuple[Action, Listener]:
+        """What to do after a slice, and what is known of the branch that has heard it."""
+        level_db = _level_db(samples)
+        loudest_db = max(listener.loudest_db, level_db)
+        quiet = level_db < loudest_db + self.duplex.silence_db
+        action, attention = decide(state, quiet, listener.attention, self.duplex)
+        return action, Listener(listener.memory, attention, loudest_db)
+
+    def _turned(self, ear: ListenState, listener: Listener | None, reply: Reply | None) -> Snapshot:
+        """The conversation behind a slice."""
+        now = dataclasses.replace(self._now, slices=self._now.slices + 1, ear=ear, listener=listener, reply=reply)
+        return now if reply is None or reply.following is not None else self._over(now, reply)
+
+    def _over(self, now: Snapshot, reply: Reply) -> Snapshot:
+        """The conversation at rest, behind the whole of an answer."""
+        return dataclasses.replace(now, reply=None, rest=self._after(self._open, reply.memory)[1])
+
+    def _begin(self, memory: LMState) -> Reply:
         """The answer to what the listening branch has heard."""
-        logits, memory = self._after(self._accept, listening)
-        return Reply(memory, int(logits.argmax()), (), slice_)
+        logits, memory = self._after(self._accept, memory)
+        return Reply(memory, int(logits.argmax()), self._now.slices)
 
-    def _step(
-        self, steps: Tensor, listening: LMState, reply: Reply | None, slice_: int
-    ) -> tuple[Tensor, LMState, Reply | None]:
-        """The listening branch by (L, D) steps, and in the same batch the answer by a token, if one is due."""
-        if reply is None or not self._due(reply, slice_):
-            return *self._after(steps, listening), reply
-        (logits, listening), after = advance(self.model.lm, [(steps, listening), self._next(reply)])
-        return logits, listening, self._said(reply, *after)
-
-    def _finish_slice(self, reply: Reply, slice_: int) -> Reply:
+    def _say(self, reply: Reply) -> Reply:
         """The answer after all that is due in this slice."""
-        while self._due(reply, slice_):
+        while self._due(reply):
             reply = self._said(reply, *self._after(*self._next(reply)))
         return reply
 
+    def _due(self, reply: Reply) -> bool:
+        """Whether a token is: that of the end comes at once."""
+        within_pace = len(reply.said) < tokens_due(self._now.slices - reply.begun + 1, self.duplex)
+        return reply.following is not None and (within_pace or reply.following == self.tokens.end)
+
     def _next(self, reply: Reply) -> tuple[Tensor, LMState]:
+        """The step of the token to be said next, and the memory before it."""
         assert reply.following is not None
         return self._embed([reply.following]), reply.memory
-
-    def _due(self, reply: Reply, slice_: int) -> bool:
-        """Whether a token is: that of the end comes at once."""
-        within_pace = len(reply.said) < tokens_due(slice_ - reply.begun + 1, self.duplex)
-        return reply.following is not None and (within_pace or reply.following == self.tokens.end)
 
     def _said(self, reply: Reply, logits: Tensor, memory: LMState) -> Reply:
         """The answer one token on."""
@@ -270,7 +276,14 @@ class DuplexSession:
             return dataclasses.replace(reply, memory=memory, following=None)
         said = (*reply.said, reply.following)
         following = int(logits.argmax()) if len(said) < self.duplex.max_tokens else self.tokens.end
-        return Reply(memory, following, said, reply.begun)
+        return Reply(memory, following, reply.begun, said)
+
+    def _text(self, reply: Reply | None) -> str:
+        """What can be read of an answer."""
+        if reply is None:
+            return ""
+        text = self.tokens.decode(list(reply.said))
+        return text if reply.following is None else text.rstrip(UNFINISHED + " ")
 
     def _after(self, steps: Tensor, memory: LMState | None) -> tuple[Tensor, LMState]:
         """Logits and state behind (L, D) steps of one branch."""
@@ -279,6 +292,19 @@ class DuplexSession:
     def _embed(self, ids: list[int]) -> Tensor:
         """(L,) ids -> (L, D)."""
         return self.model.lm.embed(torch.tensor(ids, device=self.device)).detach()
+
+
+def check_slices(config: Config) -> None:
+    """Raises ValueError: the encoder cannot give whole embeddings slice by slice."""
+    encoder, duplex = config.encoder, config.duplex
+    if encoder.context == "full":
+        raise ValueError("encoder.context=full hears whole utterances only: a session needs carried, or slices")
+    Clock.of(config).encoder_frames("duplex.slice_ms", duplex.slice_ms)
+    if encoder.context != "carried" and duplex.slice_ms % encoder.slice_ms:
+        raise ValueError(
+            f"duplex.slice_ms={duplex.slice_ms:g} is no multiple of encoder.slice_ms={encoder.slice_ms:g}: "
+            f"set duplex.slice_ms={encoder.slice_ms:g}"
+        )
 
 
 def _level_db(samples: Tensor) -> float:

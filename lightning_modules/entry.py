@@ -22,11 +22,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from malloc.h
 def trainer_settings(config: Config) -> dict[str, Any]:
     """Hardware and precision, the same for training and scoring; progress and checkpoints are ours."""
     c = config.trainer
-    torch.set_float32_matmul_precision(fastest_exact() if c.matmul_precision == "auto" else c.matmul_precision)
-    if c.threads:
-        torch.set_num_threads(c.threads)
-    if c.keep_freed_memory:
-        keep_freed_memory()
+    set_up_torch(config)
     precision = c.precision
     if precision == "auto":
         precision = "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
@@ -34,6 +30,16 @@ def trainer_settings(config: Config) -> dict[str, Any]:
         "accelerator": c.accelerator, "devices": c.devices, "precision": precision, "enable_checkpointing": False,
         "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False,
     }  # fmt: skip
+
+
+def set_up_torch(config: Config) -> None:
+    """Products, threads and memory of this process as the configuration has them."""
+    c = config.trainer
+    torch.set_float32_matmul_precision(fastest_exact() if c.matmul_precision == "auto" else c.matmul_precision)
+    if c.threads:
+        torch.set_num_threads(c.threads)
+    if c.keep_freed_memory:
+        keep_freed_memory()
 
 
 def fastest_exact() -> str:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-OURS = {"duplexmamba", "lightning_modules", "datamodules", "evaluation", "train", "evaluate"}
+OURS = {"duplexmamba", "lightning_modules", "datamodules", "evaluation", "serving", "train", "evaluate", "serve"}
 MAY_IMPORT = {
     "duplexmamba": {"duplexmamba"},
     "datamodules": {"datamodules", "duplexmamba"},
     "lightning_modules": {"lightning_modules", "datamodules", "duplexmamba"},
     "evaluation": {"evaluation", "duplexmamba"},
+    "serving": {"serving", "datamodules", "duplexmamba"},
 }
 DATA_SEES = {"config", "timing", "tokens", "padded"}
 ONLY_IN = {

@@ -52,12 +52,11 @@ def _said_alone(open_session: OpenSession, moment: Snapshot) -> str:
 
 def lm_bytes(moment: Snapshot) -> int:
     """The language model's memory of one branch."""
-    reply = moment.reply.memory if moment.reply else None
-    return max(num_bytes(memory) for memory in (moment.rest, moment.opened, moment.listening, reply))
+    return num_bytes(moment.rest)
 
 
 def all_bytes(moment: Snapshot) -> int:
     """Everything that a session remembers; what two branches share is counted once."""
-    reply = moment.reply.memory if moment.reply else None
-    kept = {id(part): part for part in (moment.rest, moment.opened, moment.listening, reply)}
+    branches = [branch.memory for branch in (moment.listener, moment.reply) if branch is not None]
+    kept = {id(part): part for part in (moment.rest, *branches)}
     return num_bytes((moment.waiting, moment.ear, *kept.values()))

@@ -1,0 +1,245 @@
+"""A recording in, what happens told, written and drawn, by the real entry points."""
+
+import contextlib
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from matplotlib.image import imread
+
+import serve
+from datamodules.audio import read_audio
+from duplexmamba.config import load_config
+from duplexmamba.model import SpeechLM
+from duplexmamba.session import Event
+from duplexmamba.tokens import Tokens
+from lightning_modules.entry import exit_cleanly
+from lightning_modules.handover import FILE, HandOver
+from serving import converse, timeline, trace
+from tests.conftest import SMALL_SIZES
+
+TOKENS = Tokens.train([" what is seven plus five", " twelve"] * 9)
+SCRIPT = ["ignore", "incomplete", "response", "ignore", "incomplete", "response"]
+
+
+def small(stage):
+    files = ["configs/preset/tiny.yaml", f"configs/stage/{stage}.yaml"]
+    return load_config([*files, *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}", "duplex.max_tokens=3"])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder as training leaves it, of random weights."""
+    config = small("streaming")
+    HandOver(config, TOKENS, SpeechLM(config).state_dict()).save(tmp_path / FILE)
+    return tmp_path
+
+
+@pytest.fixture
+def wav(tmp_path):
+    """1.5 s at 8 kHz: noise on the left, other noise on the right."""
+    path = tmp_path / "talk.wav"
+    sf.write(path, np.random.default_rng(1).normal(0, 0.1, (12_000, 2)), 8_000)
+    return path
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """The model says of the first slices what SCRIPT says, then "ignore"."""
+    states = iter(SCRIPT)
+    monkeypatch.setattr("duplexmamba.session.read", lambda *_: next(states, "ignore"))
+
+
+def without_times(events):
+    return [dataclasses.replace(event, compute_ms=0) for event in events]
+
+
+# ---- the recording is heard
+
+
+def test_what_happens_is_told_and_written(run, wav, scripted, capsys, monkeypatch):
+    events = serve.main([str(run), "--wav", str(wav), "--channel", "1", "--pace", "fast"])
+    path, out = run / "traces" / "talk.jsonl", capsys.readouterr().out
+    header = trace.Header(str(run), 0.2, str(wav), 1)
+    assert trace.load(path) == trace.Trace(header, events)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[1:] == [dataclasses.asdict(event) for event in events]
+    assert [event.slice for event in events if event.action == "respond"] == [2, 5]
+    assert f"make timeline TRACE={path}" in out and "answers: 2, to the end: 1" in out
+    assert "hears   incomplete" in out and "stops   and begins a new answer" in out and "ends    the answer" in out
+
+
+def test_a_session_by_hand_gives_the_same(run, wav, monkeypatch):
+    def events_of(function):
+        states = iter(SCRIPT)
+        monkeypatch.setattr("duplexmamba.session.read", lambda *_: next(states, "ignore"))
+        return without_times(function())
+
+    def by_hand():
+        session = serve.open_session(run)
+        samples = torch.from_numpy(read_audio(wav, 16_000, min_s=0, max_s=9))
+        return [*session.push(samples), *session.close()]
+
+    told = events_of(
+        lambda: serve.main([str(run), "--wav", str(wav), "--pace", "fast", "--trace", str(run / "x.jsonl")])
+    )
+    assert told == events_of(by_hand) and len(told) > 8
+    assert without_times(trace.load(run / "x.jsonl").events) == told
+
+
+def test_in_real_time_a_slice_is_heard_when_it_is_over(monkeypatch):
+    clock, heard = SimpleNamespace(now=100.0), []
+
+    def sleep(seconds):
+        clock.now += seconds
+
+    class Session:
+        slice_samples, rate_hz = 2, 10
+
+        def push(self, samples):
+            heard.append((round(clock.now - 100, 6), samples.tolist()))
+            clock.now += 0.05 if len(heard) != 2 else 0.3  # once slower than time
+            return []
+
+        def close(self):
+            return ["closed"]
+
+    monkeypatch.setattr(converse, "time", SimpleNamespace(perf_counter=lambda: clock.now, sleep=sleep))
+    assert list(converse.converse(Session(), np.arange(7), in_real_time=True)) == ["closed"]
+    assert heard == [(0.2, [0, 1]), (0.4, [2, 3]), (0.7, [4, 5]), (0.75, [6])]
+
+
+def event(slice_, state="ignore", action="listen", text="", answering=False, ms=2.0):
+    shares = {"response": 0.1, "incomplete": 0.1, "ignore": 0.1, state: 0.8}
+    return Event(slice_, 0.2 * (slice_ + 1), shares, state, action, [], text, answering, ms)
+
+
+TALK = [
+    event(0), event(1, "incomplete"), event(2, "response", "respond", "the", True),
+    event(3, text=" sun", answering=True), event(4, "incomplete", text=" is", answering=True),
+    event(5, "response", "respond", "no", True, ms=8.0),
+    event(6, text=" moon\x1b"), event(7, action="drop"),
+]  # fmt: skip
+
+
+def test_a_line_for_every_change_and_words_as_they_come():
+    told = []
+    teller = converse.Teller(told.append)
+    for happened in TALK:
+        teller.tell(happened)
+    teller.end()
+    assert "".join(told).splitlines() == [
+        "    0.2 s  hears   ignore 80 %",
+        "    0.4 s  hears   incomplete 80 %",
+        "    0.6 s  hears   response 80 %",
+        "    0.6 s  says    the sun",
+        "    1.0 s  hears   incomplete 80 %",
+        "    1.0 s  says    is",
+        "    1.2 s  hears   response 80 %",
+        "    1.2 s  stops   and begins a new answer",
+        "    1.2 s  says    no moon·",
+        "    1.4 s  ends    the answer",
+        "    1.6 s  hears   ignore 80 %",
+    ]
+    expected = "1.6 s heard, answers: 2, to the end: 1; a slice takes 2.0 ms (median; largest 8.0), 0.014 of real"
+    assert converse.summary(TALK, 0.2).startswith(expected)
+
+
+def test_a_conversation_that_breaks_off_is_written_up_to_there(tmp_path):
+    def breaks_off():
+        yield from TALK[:3]
+        raise KeyboardInterrupt
+
+    header = trace.Header("run", 0.2)
+    with contextlib.suppress(KeyboardInterrupt):
+        list(trace.record(tmp_path / "t.jsonl", header, breaks_off()))
+    assert trace.load(tmp_path / "t.jsonl") == trace.Trace(header, TALK[:3])
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere", "--wav", "talk.wav"], "no checkpoint at .*nowhere.*make train"),
+        ([".", "--wav", "none.wav"], "none.wav is missing"),
+        ([".", "--wav", "junk.wav"], "junk.wav is broken, or not wav"),
+        ([".", "--wav", "talk.wav", "--channel", "2"], "talk.wav has 2 channels.*no channel 2"),
+        (["asr", "--wav", "talk.wav"], "run of stage asr.*name a run of stage state or streaming"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_to_do(run, wav, args, message, capsys, monkeypatch):
+    (run / "junk.wav").write_bytes(b"junk" * 99)
+    (run / "asr").mkdir()
+    HandOver(dataclasses.replace(small("streaming"), stage=small("asr").stage), TOKENS, {}).save(run / "asr" / FILE)
+    monkeypatch.chdir(run)
+    with pytest.raises(SystemExit, match="2"), exit_cleanly():
+        serve.main(args)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    with pytest.raises(ValueError, match=message):
+        serve.main(args)
+
+
+# ---- the picture
+
+
+def texts(figure):
+    return [text.get_text() for part in figure.subfigs for axes in part.axes for text in axes.texts]
+
+
+def test_a_conversation_is_drawn_next_to_its_trace(run, wav, scripted, capsys):
+    events = serve.main([str(run), "--wav", str(wav), "--pace", "fast"])
+    path = timeline.main([str(run / "traces" / "talk.jsonl")])
+    assert path == run / "traces" / "talk.png" and str(path) in capsys.readouterr().out
+    assert imread(path)[..., :3].std() > 0.05
+    [stave] = timeline.picture(trace.load(run / "traces" / "talk.jsonl")).subfigs
+    wave, states, branches, answers, taken = stave.axes
+    assert len(wave.lines) == 1 and len(states.patches) == 3 * len(events) and len(taken.patches) == len(events)
+    assert sum(patch.get_height() for patch in states.patches) == pytest.approx(len(events))
+    assert len(branches.patches) == sum(e.action != "listen" for e in events) + (events[-1].action == "listen")
+    assert len(answers.patches) == 2
+
+
+def test_words_stand_where_they_were_said_and_a_cut_answer_is_hatched():
+    talk = [*TALK, *(event(i) for i in range(8, 100))]
+    first, second = timeline.picture(trace.Trace(trace.Header("run", 0.2, "gone.wav"), talk)).subfigs
+    assert texts(SimpleNamespace(subfigs=[first])) == ["the sun is", "no moon·"]
+    assert texts(SimpleNamespace(subfigs=[second])) == [] and len(first.axes) == 4
+    cut, whole = first.axes[2].patches
+    assert cut.get_hatch() and not whole.get_hatch()
+    assert (cut.get_x(), cut.get_width()) == (pytest.approx(0.6), pytest.approx(0.6))
+    assert (whole.get_x(), whole.get_width()) == (pytest.approx(1.2), pytest.approx(0.4))
+
+
+def test_a_conversation_that_has_hardly_begun_is_drawn_too(tmp_path):
+    header = trace.Header("run", 0.2)
+    list(trace.record(tmp_path / "t.jsonl", header, []))
+    assert timeline.main([str(tmp_path / "t.jsonl")]).exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "t.jsonl is missing"),
+        ("", "is no trace"),
+        ("junk\n", "is no trace"),
+        ('{"run": "r", "slice_s": 1}\n{"slice": 1}\n', "is no trace.*make converse"),
+        ("3\n", "is no trace"),
+    ],
+)
+def test_a_file_that_is_no_trace_is_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "t.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        timeline.main([str(tmp_path / "t.jsonl")])
+
+
+def test_no_trace_given():
+    with pytest.raises(ValueError, match="make timeline TRACE="):
+        timeline.main([""])

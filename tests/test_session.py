@@ -1,0 +1,373 @@
+"""A live session against what it should do, read literally, and everything that may happen in one."""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import math
+import random
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duplexmamba import state as states
+from duplexmamba.config import load_config, override
+from duplexmamba.decoding import advance, greedy
+from duplexmamba.model import SpeechLM
+from duplexmamba.padded import Padded
+from duplexmamba.session import UNFINISHED, DuplexSession, Reply, Said, replies
+from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens
+from tests.conftest import SMALL_SIZES, TINY
+
+SLICE = 3200
+SCRIPT = "oorioorioooorioorooooor"
+"""Questions, most of them during an answer to the one before."""
+LETTERS = {"r": "response", "o": "incomplete", "i": "ignore"}
+TOKENS = Tokens.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
+SMALL = load_config([*TINY, *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}"])
+SLICED = ["encoder.slice_ms=400", "duplex.slice_ms=400"]
+KINDS = {
+    "carried": [], "carried_lookback": ["encoder.context=carried_lookback", *SLICED],
+    "slice": ["encoder.context=slice", *SLICED], "mamba2": ["lm.kind=mamba2", "lm.head_dim=16"],
+    "long slices": ["duplex.slice_ms=600", "duplex.tokens_per_s=1.5"],
+}  # fmt: skip
+
+
+def make(*words, end=None):
+    """A session whose model says something else after every token and after every other sound: its memory outweighs
+    what passes it by."""
+    config = override(SMALL, [*words])
+    torch.manual_seed(0)
+    model = SpeechLM(config).eval().double()
+    with torch.no_grad():
+        model.connector.layers[-1].weight.mul_(10)
+        for layer in model.lm.layers:
+            layer.mixer.out_proj.weight.mul_(5)
+            ssm = layer.mixer.ssm if config.lm.kind == "mamba" else layer.mixer
+            ssm.D.zero_()
+            if config.lm.kind == "mamba":
+                ssm.x_proj.weight[ssm.sizes[0] :].mul_(10)
+    tokens = Tokens.from_json(TOKENS.to_json())
+    tokens.end = tokens.end if end is None else end
+    return DuplexSession(model, tokens, config)
+
+
+def sound(slices, seed=0, size=SLICE):
+    """Tones, one for each slice."""
+    generator = torch.Generator().manual_seed(seed)
+    hz, level = (torch.rand(2, slices, 1, generator=generator) * torch.tensor([5, -3])[:, None, None]).exp()
+    return (level * torch.sin(2 * torch.pi * 60 * hz * torch.arange(size) / 16000)).flatten()
+
+
+@contextlib.contextmanager
+def saying(session, script):
+    """The model says of each slice what a letter of the script says; behind its end, "ignore"."""
+
+    def read(probabilities, config):
+        return LETTERS[script[session.snapshot().slices : session.snapshot().slices + 1] or "i"]
+
+    with mock.patch("duplexmamba.session.read", read):
+        yield
+
+
+def hear(session, parts, script):
+    """Events of a scripted session."""
+    with saying(session, script):
+        return [event for part in parts for event in session.push(part)]
+
+
+def facts(events):
+    return [dataclasses.replace(event, compute_ms=0) for event in events]
+
+
+# ---- read literally
+
+
+@torch.no_grad()
+def literally(session, samples, script):
+    """(probabilities, action, tokens) after each slice of a session that keeps nothing but what was heard and said:
+    everything is read from the beginning for every word."""
+    lm, tokens, duplex, size = session.model.lm, session.tokens, session.duplex, session.slice_samples
+    speech = session.model.listen(Padded(samples[None]))[0].values[0]
+    prompt, ask, accept = (
+        lm.embed(torch.tensor(ids))
+        for ids in (tokens.before_speech(ANSWER[0]), tokens.end_of_speech(), tokens.after_speech("response"))
+    )
+
+    def logits(read):
+        return lm.logits(lm(Padded(torch.cat(read)[None]))[0].values[0, -1])
+
+    rest, branch, answer, said, found = [], None, None, [], []
+    for i, heard in enumerate(speech.split(size // 3200)):
+        if branch is None:
+            branch, count, ignored, quiet, levels = [*(rest if answer is None else answer), prompt], 0, 0, 0, []
+        branch = [*branch, heard]
+        weights = logits([*branch, ask])[[tokens.turn_states[state] for state in TURN_STATES]].softmax(0).tolist()
+        state = LETTERS[script[i]]
+        levels.append(20 * math.log10(samples[i * size : (i + 1) * size].double().square().mean().sqrt()))
+        count, ignored = count + 1, ignored + 1 if state == "ignore" else 0
+        quiet = quiet + 1 if levels[-1] < max(levels) + duplex.silence_db else 0
+        waited = state == "incomplete" and quiet * duplex.slice_ms >= 1000 * duplex.max_wait_s
+        action, new = "listen", []
+        if count >= duplex.min_slices and (state == "response" or waited):
+            action, answer, said, begun, branch = "respond", [*branch, accept], [], i, None
+        elif ignored >= duplex.ignored_slices:
+            action, branch = "drop", None
+        while answer is not None:
+            token = int(logits(answer).argmax()) if len(said) < duplex.max_tokens else tokens.end
+            if token != tokens.end and len(said) >= (i - begun + 1) * duplex.slice_ms * duplex.tokens_per_s / 1000:
+                break
+            answer = [*answer, lm.embed(torch.tensor([token]))]
+            if token == tokens.end:
+                rest, answer = answer, None
+            else:
+                said, new = [*said, token], [*new, token]
+        found.append((dict(zip(TURN_STATES, weights, strict=True)), action, new, answer is not None))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_session_does_what_it_should_do_read_literally(kind):
+    given_ = []
+    for seed in range(1, 3):
+        script = "".join(random.Random(seed).choices(["oor", "orr", "iior", "ii", "iiiiii", "ooo"], k=40))[:40]
+        session = make(*KINDS[kind], "duplex.max_tokens=7", "duplex.max_wait_s=0.4", end=137)
+        samples = sound(40, seed, session.slice_samples)
+        samples[15 * session.slice_samples : 30 * session.slice_samples] *= 1e-3
+        events = hear(session, [samples], script)
+        expected = literally(session, samples, script)
+        assert [(e.action, e.tokens, e.answering) for e in events] == [row[1:] for row in expected]
+        for event, (probabilities, *_) in zip(events, expected, strict=True):
+            assert event.probabilities == pytest.approx(probabilities, abs=1e-6)
+        given_ += replies(events)
+    assert len({reply.text for reply in given_}) > 4 and {reply.complete for reply in given_} == {True, False}
+
+
+def test_an_answer_is_word_for_word_the_greedy_one_while_everything_is_ignored():
+    session, samples = make("duplex.tokens_per_s=3"), sound(40)
+    [reply] = replies(hear(session, [samples], "ooor"))
+    model, tokens = session.model, session.tokens
+    before, after = (
+        Padded(torch.tensor([ids])) for ids in (tokens.before_speech(ANSWER[0]), tokens.after_speech("response"))
+    )
+    with torch.no_grad():
+        speech, _ = model.listen(Padded(samples[None, : 4 * SLICE]))
+        hidden, memory = model.read(before, speech, after)
+        [expected] = greedy(model.lm, model.lm.logits(hidden.values[:, -1]), memory, tokens.end, 23)
+    assert len(set(expected)) > 6 and reply.begun == 3
+    assert reply.text == tokens.decode(expected[:23]) and not reply.complete
+
+
+# ---- any cut of the input
+
+
+@functools.cache
+def in_one_piece():
+    return facts(hear(make(), [sound(9)], SCRIPT))
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.one_of(st.sampled_from([0, 1, SLICE, 3 * SLICE]), st.integers(0, 5 * SLICE)), max_size=12))
+def test_any_cut_of_the_samples_gives_the_same(sizes):
+    samples = sound(9)
+    parts = torch.tensor_split(samples, list(itertools.accumulate(sizes)))
+    assert facts(hear(make(), parts, SCRIPT)) == in_one_piece()
+
+
+@pytest.mark.parametrize("size", [1, 997])
+@pytest.mark.parametrize("kind", ["carried", "carried_lookback", "slice"])
+def test_small_parts_give_the_same_in_every_context(size, kind):
+    session, whole = make(*KINDS[kind], "duplex.min_slices=1"), make(*KINDS[kind], "duplex.min_slices=1")
+    samples = sound(3, size=session.slice_samples)
+    assert facts(hear(session, samples.split(size), "ror")) == facts(hear(whole, [samples], "ror"))
+
+
+def test_a_buffer_that_is_used_again_changes_nothing():
+    session, samples = make(), sound(6)
+    buffer, events = torch.empty(1700), []
+    for part in samples[: len(samples) // 1700 * 1700].split(1700):
+        buffer.copy_(part)
+        events += hear(session, [buffer], "oor")
+    assert facts(events) == facts(hear(make(), [samples], "oor"))[: len(events)]
+
+
+# ---- a value at every moment
+
+
+def test_a_snapshot_stands_and_can_be_gone_back_to():
+    session, samples = make(), sound(24)
+    events, kept = [], []
+    for part in samples.split(2111):
+        kept.append((session.snapshot(), len(events)))
+        events += hear(session, [part], SCRIPT)
+    held = clone(kept[9][0])
+    for i in (9, 3, 20, 0):
+        session.restore(kept[i][0])
+        assert facts(hear(session, samples.split(2111)[i:], SCRIPT)) == facts(events[kept[i][1] :])
+    assert all(torch.equal(a, b) for a, b in zip(tensors(kept[9][0]), tensors(held), strict=True))
+
+
+def clone(snapshot):
+    parts = {name: states.clone(getattr(snapshot, name)) for name in ("waiting", "rest", "ear")}
+    branches = {
+        name: dataclasses.replace(branch, memory=states.clone(branch.memory))
+        for name in ("listener", "reply")
+        if (branch := getattr(snapshot, name)) is not None
+    }
+    return dataclasses.replace(snapshot, **parts, **branches)
+
+
+def tensors(snapshot):
+    """All of a snapshot's."""
+    found = []
+    memories = [branch.memory for branch in (snapshot.listener, snapshot.reply) if branch is not None]
+    for part in (snapshot.waiting, snapshot.rest, snapshot.ear, *memories):
+        states.map_state(lambda t: found.append(t) or t, part)
+    return found
+
+
+def test_branches_in_one_batch_do_what_they_do_alone():
+    batched = []
+
+    def alone(lm, branches):
+        batched.append(len(branches))
+        return [advance(lm, [branch])[0] for branch in branches]
+
+    expected = hear(make(), [sound(24)], SCRIPT)
+    with mock.patch("duplexmamba.session.advance", alone):
+        found = hear(make(), [sound(24)], SCRIPT)
+    for event, other in zip(found, expected, strict=True):
+        assert (event.action, event.tokens, event.text) == (other.action, other.tokens, other.text)
+        assert event.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+    assert batched.count(2) > 5
+
+
+def test_asking_leaves_no_trace():
+    session, samples, events = make(), sound(24), []
+    for part in samples.split(SLICE):
+        events += hear(session, [part], SCRIPT)
+        if (listener := session.snapshot().listener) is not None:
+            for _ in range(3):
+                session._together(session._ask, listener.memory, session.snapshot().reply)
+    assert facts(events) == facts(hear(make(), [samples], SCRIPT))
+
+
+# ---- turns
+
+
+def test_an_interruption_of_an_interruption():
+    events = hear(make(), [sound(14)], "oorooroor" + "i" * 5)
+    assert [event.slice for event in events if event.action == "respond"] == [2, 5, 8]
+    first, second, third = replies(events)
+    assert (first.begun, first.stopped, second.stopped, third.stopped) == (2, 5, 8, 13)
+    assert not (first.complete or second.complete or third.complete)
+    assert len({first.text, second.text, third.text}) == 3
+
+
+def test_what_is_ignored_stops_no_answer_and_what_is_open_neither():
+    ignored, open_ = (hear(make(), [sound(16)], "oor" + letter * 13) for letter in "io")
+    assert [event.tokens for event in ignored] == [event.tokens for event in open_]
+    assert {event.action for event in ignored[3:]} == {"listen", "drop"}
+    assert {event.action for event in open_[3:]} == {"listen"}
+
+
+def test_many_turns_with_a_question_after_each_finished_answer():
+    given_ = replies(hear(make("duplex.max_tokens=2"), [sound(80)], "oorii" * 16))
+    assert given_ == [
+        Said(begun, begun + 2, reply.text, True) for begun, reply in zip(range(2, 80, 5), given_, strict=True)
+    ]
+    assert len({reply.text for reply in given_}) > 4
+
+
+def test_to_be_ignored_from_the_very_first_slice_on():
+    events = hear(make(), [sound(9)], "iiiiioori")
+    assert [event.action for event in events] == [*["listen", "drop"] * 2, *["listen"] * 3, "respond", "listen"]
+
+
+def test_replies_are_what_was_heard():
+    events = hear(make("duplex.max_tokens=3"), [sound(12)], "ooroor")
+    cut, whole = replies(events)
+    assert cut == Said(2, 5, "".join(event.text for event in events[2:5]), False)
+    assert whole == Said(5, 10, "".join(event.text for event in events[5:11]), True)
+    assert replies([]) == []
+
+
+def test_a_character_of_several_tokens_is_heard_whole():
+    session, said = make(), TOKENS.encode(" café — née")
+    assert any(UNFINISHED in TOKENS.decode(said[:i]) for i in range(len(said)))
+    heard = [session._text(Reply((), session.tokens.end, 0, tuple(said[:i]))) for i in range(len(said) + 1)]
+    assert all(later.startswith(text) for text, later in itertools.pairwise(heard))
+    assert {"caf", "café", "café —"} < set(heard) and heard[-1] == "café — née"
+    assert session._text(Reply((), None, 0, tuple(said[:-2]))).endswith(UNFINISHED)
+
+
+# ---- the end
+
+
+def test_close_waits_for_the_answer_and_for_the_question():
+    session = make("duplex.max_tokens=5")
+    with saying(session, "oooor"):
+        events = [*session.push(sound(4)), *session.close()]
+        assert session.close() == []
+    [reply] = replies(events)
+    assert reply.complete and reply.begun == 4 and len(events) == reply.stopped + 1 and not session.answering
+
+
+@pytest.mark.parametrize("script", ["o" * 999, "r" * 999, "or" * 500])
+def test_close_ends_also_with_a_model_that_never_does(script):
+    session = make("duplex.max_wait_s=1", "duplex.max_tokens=4")
+    with saying(session, script):
+        heard, after = session.push(sound(3)), session.close()
+    assert len(after) <= 15 and replies(heard + after)
+
+
+def test_close_gives_an_answer_that_patience_begins_its_time():
+    session = make("duplex.max_wait_s=1", "duplex.max_tokens=4")
+    with saying(session, "o" * 8):
+        [reply] = replies([*session.push(sound(3)), *session.close()])
+    assert reply.begun == 7 and reply.complete
+
+
+def test_close_of_what_was_never_begun_or_only_ignored():
+    assert make().close() == []
+    session = make()
+    with saying(session, ""):
+        session.push(sound(1)[:100])
+        assert [event.slice for event in session.close()] == [0]
+
+
+def test_an_hour_of_silence_leaves_the_memory_as_it_was():
+    session = DuplexSession(SpeechLM(SMALL).eval(), TOKENS, override(SMALL, ["duplex.slice_ms=60000"]))
+    minute, sizes = torch.zeros(session.slice_samples), set()
+    for i in range(60):
+        session.push(minute)
+        now = session.snapshot()
+        if i:
+            sizes.add(sum(t.untyped_storage().nbytes() for t in tensors(dataclasses.replace(now, listener=None))))
+        assert now.reply is None and all(t.isfinite().all() for t in tensors(now))
+    assert len(sizes) == 1 and now.slices == 60
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["encoder.context=full"], "encoder.context=full hears whole utterances only.*carried"),
+        (["encoder.context=slice", "duplex.slice_ms=600", "encoder.slice_ms=400"], "set duplex.slice_ms=400"),
+        (["duplex.slice_ms=300"], "duplex.slice_ms=300 ms.*multiple of 200"),
+    ],
+)
+def test_what_cannot_be_heard_slice_by_slice_is_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        make(*words)
+
+
+def test_a_model_in_training_is_refused():
+    session = make()
+    with pytest.raises(ValueError, match=r"call eval\(\)"):
+        DuplexSession(session.model.train(), session.tokens, SMALL)
