@@ -27,8 +27,9 @@ from datamodules.corpus import UnusableAudio
 from datamodules.data import Corpora
 from datamodules.dialogue import Dialogue, Dialogues
 from datamodules.dialogue_data import DialogueData
-from duplexmamba.config import Config, load_config, override, stage_file
+from duplexmamba.config import load_config, override, stage_file
 from duplexmamba.model import SpeechLM
+from duplexmamba.schema import Config
 from duplexmamba.session import DuplexSession
 from evaluation.duplex import full_duplex_bench, turnbench
 from evaluation.duplex.dialogues import Heard, Turn

@@ -14,7 +14,8 @@ import torch
 import wandb
 
 from datamodules.data import Corpora, StageData
-from duplexmamba.config import STAGES, Config, fingerprint, load_config, save_config
+from duplexmamba.config import STAGES, fingerprint, load_config, save_config
+from duplexmamba.schema import Config
 from lightning_modules.assembly import build
 from lightning_modules.callbacks import LAST, Bar, Resume
 from lightning_modules.entry import exit_cleanly, quieten, trainer_settings

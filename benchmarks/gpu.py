@@ -20,13 +20,14 @@ import torch
 from measure import arguments, interleave, machine, median, save, show
 from torch import Tensor
 
-from duplexmamba.config import CONFIGS, Config, load_config
+from duplexmamba.config import CONFIGS, load_config
 from duplexmamba.decoding import eager_steps, graph_steps
 from duplexmamba.lm import MambaLM
 from duplexmamba.losses import token_loss
 from duplexmamba.model import SpeechLM, part_of
 from duplexmamba.padded import Padded
 from duplexmamba.scan import selective_scan
+from duplexmamba.schema import Config
 from duplexmamba.timing import Clock
 
 LENGTHS = (512, 2048)

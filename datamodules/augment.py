@@ -3,7 +3,7 @@
 import numpy as np
 import soxr
 
-from duplexmamba.config import AugmentConfig
+from duplexmamba.schema import AugmentConfig
 
 FLOOR_DB = -70.0
 """Level of the faint noise in recordings that get no other: digital silence does not occur in life."""

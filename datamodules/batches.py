@@ -11,8 +11,8 @@ from torch.utils.data import Dataset, Sampler
 
 from datamodules.augment import augment
 from datamodules.corpus import Corpus, UnusableAudio, Utterance
-from duplexmamba.config import AugmentConfig
 from duplexmamba.padded import Padded
+from duplexmamba.schema import AugmentConfig
 
 WINDOW = 512
 """Stream positions among which utterances of like length are put together."""

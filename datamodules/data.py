@@ -11,7 +11,7 @@ from datamodules.batches import EndlessBatches, FiniteBatches, ScoredSet, Traini
 from datamodules.corpus import Corpus, Utterance
 from datamodules.manifest import SPLITS, Survey, check_bad_share, open_corpora
 from datamodules.synthetic import SyntheticSpeech
-from duplexmamba.config import Config
+from duplexmamba.schema import Config
 from duplexmamba.timing import Clock
 
 TOKENIZER_TEXTS = 20_000

@@ -15,7 +15,7 @@ from datamodules.corpus import Corpus
 from datamodules.grammar import Split
 from datamodules.sounds import NOISES, ROOMS, Phrase, Phrases, Recorded, Spoken, babble, broken_off, faded, noise
 from datamodules.turns import RULES, Answer, Event, Kind, Slices, Turn, draw_events
-from duplexmamba.config import Config, DialogueConfig
+from duplexmamba.schema import Config, DialogueConfig
 from duplexmamba.timing import Clock
 from duplexmamba.tokens import TurnState
 

@@ -13,7 +13,7 @@ from datamodules.augment import condition, draw_speed, resample
 from datamodules.corpus import Utterance
 from datamodules.espeak import speak
 from datamodules.grammar import Exchange, Split, draw
-from duplexmamba.config import AugmentConfig
+from duplexmamba.schema import AugmentConfig
 
 ACCENTS = [
     "gmw/en", "gmw/en-029", "gmw/en-GB-scotland", "gmw/en-GB-x-gbclan", "gmw/en-GB-x-gbcwmd", "gmw/en-GB-x-rp",

@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from duplexmamba.config import Config, DialogueConfig
+from duplexmamba.schema import Config, DialogueConfig
 from duplexmamba.tokens import TurnState
 
 Kind = Literal["question", "cut_question", "interruption", "aside", "background", "noise", "backchannel", "silence"]

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from duplexmamba.config import ConnectorConfig
 from duplexmamba.padded import Carry, Padded, carry
+from duplexmamba.schema import ConnectorConfig
 
 
 class StackConnector(nn.Module):

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duplexmamba.config import EncoderConfig, FrontendConfig
 from duplexmamba.mamba import MambaMixer, MambaState
 from duplexmamba.padded import Carry, Padded, carry, fold, join, unfold, waiting
+from duplexmamba.schema import EncoderConfig, FrontendConfig
 from duplexmamba.timing import Clock
 
 

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from duplexmamba.config import FeaturesConfig
 from duplexmamba.padded import Carry, Padded, carry
+from duplexmamba.schema import FeaturesConfig
 
 FLOOR = 1e-8
 """Added to the mel power before the logarithm: about the power of 16-bit rounding noise."""

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from duplexmamba.config import LMConfig
 from duplexmamba.mamba import MambaMixer, MambaState
 from duplexmamba.mamba2 import Mamba2Mixer, Mamba2State
 from duplexmamba.padded import Padded
+from duplexmamba.schema import LMConfig
 from duplexmamba.step_cpp import is_step, matrix_vectors
 
 LMState = tuple[MambaState | Mamba2State, ...]

@@ -8,13 +8,13 @@ import dataclasses
 import torch
 from torch import nn
 
-from duplexmamba.config import Config
 from duplexmamba.connector import StackConnector
 from duplexmamba.decoding import greedy
 from duplexmamba.encoder import ConMambaEncoder, EncoderState, Frontend
 from duplexmamba.features import LogMel
 from duplexmamba.lm import LMState, MambaLM
 from duplexmamba.padded import Carry, Padded, join, take
+from duplexmamba.schema import Config
 from duplexmamba.timing import Clock
 
 PARTS = ("features", "frontend", "encoder", "connector", "lm")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from duplexmamba.config import DuplexConfig
+from duplexmamba.schema import DuplexConfig
 from duplexmamba.tokens import TurnState
 
 Action = Literal["respond", "listen", "drop"]

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from duplexmamba.config import Config
 from duplexmamba.decoding import advance
 from duplexmamba.lm import LMState
 from duplexmamba.model import ListenState, SpeechLM
 from duplexmamba.padded import Padded
 from duplexmamba.policy import Action, Attention, decide, read, tokens_due
+from duplexmamba.schema import Config
 from duplexmamba.timing import Clock
 from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens, TurnState
 

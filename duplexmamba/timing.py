@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from duplexmamba.config import Config
+from duplexmamba.schema import Config
 
 SUBSAMPLING = 4
 """Log-mel frames per encoder frame: two convolutions of stride 2."""

@@ -10,9 +10,9 @@ from torch import nn
 from datamodules.corpus import Utterance
 from datamodules.data import Corpora, SpeechData, StageData, TextData
 from datamodules.dialogue_data import DialogueData
-from duplexmamba.config import Config
 from duplexmamba.lm import load_pretrained
 from duplexmamba.model import Ear, SpeechLM
+from duplexmamba.schema import Config
 from duplexmamba.tokens import Tokens
 from lightning_modules.dialogue import DialogueStage
 from lightning_modules.encoder import CTCRecogniser, EncoderStage

@@ -3,11 +3,11 @@
 from torch import Tensor, nn
 
 from datamodules.batches import SpeechBatch
-from duplexmamba.config import Config
 from duplexmamba.losses import ctc_greedy, ctc_loss
 from duplexmamba.metrics import error_rates
 from duplexmamba.model import Ear
 from duplexmamba.padded import Padded
+from duplexmamba.schema import Config
 from lightning_modules.stage import StageModule, pad_ids
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from duplexmamba.config import Config
+from duplexmamba.schema import Config
 
 EXACT = 1e-5
 """Largest error of a product, relative to its largest value, that counts as float32's; measured: 4e-7 to 8e-7."""

@@ -10,8 +10,9 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from duplexmamba.config import Config, from_dict, to_dict
+from duplexmamba.config import from_dict, to_dict
 from duplexmamba.model import part_of
+from duplexmamba.schema import Config
 from duplexmamba.tokens import Tokens
 from lightning_modules.stage import StageModule
 

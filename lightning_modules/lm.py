@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from duplexmamba.config import Config
 from duplexmamba.decoding import greedy
 from duplexmamba.lm import MambaLM
 from duplexmamba.losses import IGNORED, token_loss
 from duplexmamba.metrics import exact_match
 from duplexmamba.padded import Padded, take
+from duplexmamba.schema import Config
 from duplexmamba.tokens import ANSWER, SILENCE, TRANSCRIBE, Tokens
 from lightning_modules.stage import StageModule, pad_ids
 

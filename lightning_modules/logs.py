@@ -10,7 +10,8 @@ import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from duplexmamba.config import Config, to_dict
+from duplexmamba.config import to_dict
+from duplexmamba.schema import Config
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -8,9 +8,9 @@ import dataclasses
 import random
 
 from datamodules.dialogue import Dialogue
-from duplexmamba.config import DuplexConfig
 from duplexmamba.losses import IGNORED
 from duplexmamba.policy import Branch, branches, tokens_due
+from duplexmamba.schema import DuplexConfig
 from duplexmamba.tokens import Tokens
 
 

@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from duplexmamba.config import Config, OptimConfig
 from duplexmamba.model import part_of
 from duplexmamba.padded import Padded
+from duplexmamba.schema import Config, OptimConfig
 from duplexmamba.tokens import Tokens
 
 MIN_SEEN = 50

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.augment import FLOOR_DB, augment, condition, resample
-from duplexmamba.config import AugmentConfig
+from duplexmamba.schema import AugmentConfig
 
 RATE_HZ = 16_000
 CLEAN = AugmentConfig(speeds=[1.0], level_db=[-20, -20], noise_share=0.0, snr_db=[10, 10], pad_s=[0.1, 0.3])

@@ -9,7 +9,7 @@ import torch
 
 from datamodules.batches import EndlessBatches, FiniteBatches, TrainingStream, alike, at_least, collate, pack
 from datamodules.corpus import UnusableAudio, Utterance
-from duplexmamba.config import Config
+from duplexmamba.schema import Config
 
 
 class Tones:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from duplexmamba import decoding
-from duplexmamba.config import Config, override
+from duplexmamba.config import override
 from duplexmamba.decoding import eager_steps, graph_steps, greedy
 from duplexmamba.lm import LMState, MambaLM
 from duplexmamba.padded import Padded
+from duplexmamba.schema import Config
 from duplexmamba.state import clone
 
 KINDS = {"mamba": [], "mamba2": ["lm.kind=mamba2", "lm.head_dim=16"]}

@@ -2,7 +2,8 @@
 
 import torch
 
-from duplexmamba.config import Config, override
+from duplexmamba.config import override
+from duplexmamba.schema import Config
 from lightning_modules import entry
 
 

@@ -10,8 +10,9 @@ import torch
 
 import evaluate
 from datamodules import grammar
-from duplexmamba.config import Config, load_config, override
+from duplexmamba.config import load_config, override
 from duplexmamba.model import SpeechLM
+from duplexmamba.schema import Config
 from duplexmamba.session import DuplexSession
 from duplexmamba.tokens import Tokens
 from evaluation.duplex.dialogues import Heard, Reply, Score, Turn, confusion, curve, findings, scores

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from duplexmamba.config import Config, override
+from duplexmamba.config import override
 from duplexmamba.model import Ear
+from duplexmamba.schema import Config
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.entry import exit_cleanly
 from lightning_modules.handover import Average, HandOver, take_parts, write_atomically

@@ -13,15 +13,15 @@ MAY_IMPORT = {
     "evaluation": {"evaluation", "duplexmamba"},
     "serving": {"serving", "datamodules", "duplexmamba"},
 }
-DATA_SEES = {"config", "timing", "tokens", "padded"}
+DATA_SEES = {"schema", "config", "timing", "tokens", "padded"}
 ONLY_IN = {
     "omegaconf": {"config"}, "transformers": {"lm", "tokens"}, "lightning": set(), "wandb": set(), "peft": set(),
     "triton": {"scan_triton"}, "mamba_ssm": {"scan_mamba_ssm", "ssd"}, "causal_conv1d": {"conv"},
 }  # fmt: skip
 FLOORS = [
-    {"config", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
-    {"scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan"}, {"conv", "step_cpp"}, {"mamba"},
-    {"mamba2", "encoder", "connector", "metrics"}, {"lm"}, {"decoding", "policy"}, {"model"}, {"session"},
+    {"schema", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
+    {"config", "scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan"}, {"conv", "step_cpp"},
+    {"mamba"}, {"mamba2", "encoder", "connector", "metrics"}, {"lm"}, {"decoding", "policy"}, {"model"}, {"session"},
 ]  # fmt: skip
 FILES = [path for room in MAY_IMPORT for path in sorted(Path(room).rglob("*.py"))]
 

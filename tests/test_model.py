@@ -2,9 +2,10 @@
 
 import torch
 
-from duplexmamba.config import Config, load_config
+from duplexmamba.config import load_config
 from duplexmamba.model import SpeechLM, count_parameters
 from duplexmamba.padded import Padded
+from duplexmamba.schema import Config
 
 
 def test_paper_preset_is_the_published_model_to_the_number() -> None:

@@ -13,10 +13,11 @@ from datamodules.dialogue import Dialogue
 from datamodules.dialogue_data import DialogueBatch, collate_dialogues
 from datamodules.turns import Answer, Turn
 from duplexmamba import session as sessions
-from duplexmamba.config import Config, override
+from duplexmamba.config import override
 from duplexmamba.losses import IGNORED
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
+from duplexmamba.schema import Config
 from duplexmamba.tokens import TURN_STATES, Tokens
 from lightning_modules.dialogue import DialogueStage, generations, place
 from lightning_modules.rehearsal import Rehearsal, Row

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from duplexmamba import state as states
-from duplexmamba.config import Config, override
+from duplexmamba.config import override
 from duplexmamba.lm import MambaLM
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
 from duplexmamba.scan import selective_scan
+from duplexmamba.schema import Config
 
 CONTEXTS = ("carried", "carried_lookback", "slice")
 

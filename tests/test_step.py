@@ -9,10 +9,10 @@ from torch import nn
 
 from duplexmamba import mamba
 from duplexmamba import state as states
-from duplexmamba.config import Config
 from duplexmamba.lm import MambaLM
 from duplexmamba.mamba import MambaMixer, MambaState
 from duplexmamba.padded import Padded
+from duplexmamba.schema import Config
 from duplexmamba.step_cpp import matrix_vectors
 
 pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")

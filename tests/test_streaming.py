@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duplexmamba import state as states
-from duplexmamba.config import Config, load_config, override
+from duplexmamba.config import load_config, override
 from duplexmamba.mamba import MambaMixer
 from duplexmamba.mamba2 import Mamba2Mixer
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded, carry, join
+from duplexmamba.schema import Config
 from tests.conftest import SMALL_SIZES, TINY
 
 Room = Callable[..., tuple[Padded, object]]

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from datamodules import grammar, synthetic
 from datamodules.espeak import SAMPLE_RATE_HZ, _helper, speak
 from datamodules.synthetic import SyntheticSpeech
-from duplexmamba.config import AugmentConfig
+from duplexmamba.schema import AugmentConfig
 
 espeakng_loader = pytest.importorskip("espeakng_loader")
 

@@ -1,0 +1,324 @@
+"""The configuration's sections: what each field means, and its unit. Values are in configs/, see `config`."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class FeaturesConfig:
+    """Log-mel frames."""
+
+    sample_rate_hz: int
+    num_mels: int
+    window_samples: int
+    """Samples seen by one frame; also the length of its Fourier transform."""
+    hop_samples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontendConfig:
+    """Two convolutions of stride 2 in time and mel: four log-mel frames become one encoder frame."""
+
+    channels: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """ConMamba."""
+
+    d_model: int
+    num_layers: int
+    d_ffn: int
+    conv_kernel: int
+    """Encoder frames seen by the depthwise convolution."""
+    d_state: int
+    d_conv: int
+    expand: int
+    context: Literal["full", "slice", "carried", "carried_lookback"]
+    """What a frame sees. full: the whole utterance, both ways (as published). slice: its slice, both ways, each slice
+    from nothing (as published for streaming). carried: all before it, by a state. carried_lookback: all before it, by a
+    state, and the rest of its slice, by a scan that runs back from the slice's end."""
+    slice_ms: float
+    """Milliseconds of a slice, where context has slices: a multiple of one speech embedding."""
+    train_slice_ms: list[float]
+    """carried_lookback in training: each batch draws the length of its slices from this range [low, high]."""
+    dropout: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectorConfig:
+    """Encoder frames to language-model embeddings."""
+
+    stack: int
+    """Encoder frames concatenated into one embedding."""
+    d_hidden: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LMConfig:
+    """Mamba language model."""
+
+    kind: Literal["mamba", "mamba2"]
+    """Its mixers: Mamba-1 (as published) or Mamba-2, which is made for a larger d_state (64 to 256)."""
+    d_model: int
+    num_layers: int
+    d_state: int
+    d_conv: int
+    expand: int
+    head_dim: int
+    """mamba2 only: channels that share one decay; expand * d_model is a multiple of head_dim * num_groups."""
+    num_groups: int
+    """mamba2 only: groups of heads, each with its own B and C."""
+    vocab_size: int
+    """Rows of the embedding; at least the tokenizer's size."""
+    pretrained: str | None
+    """Folder or hub name of a `MambaForCausalLM` or `Mamba2ForCausalLM` in the transformers layout; null: trained here
+    by stage lm."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """Text to ids."""
+
+    source: str
+    """`bpe`: byte-level BPE made from the run's own training text; else a folder or hub name for AutoTokenizer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training audio. Ranges are [low, high], drawn uniformly."""
+
+    speeds: list[float]
+    """Factors of speed (and pitch) perturbation, one drawn per utterance."""
+    level_db: list[float]
+    """Loudness (root mean square) in dB relative to full scale."""
+    noise_share: float
+    """Share of utterances that get noise."""
+    snr_db: list[float]
+    """Speech-to-noise ratio where noise is added."""
+    pad_s: list[float]
+    """Seconds of near-silence put before and after each utterance."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Corpora and batches."""
+
+    path: str | None
+    """Your own speech: LibriSpeech-layout folder, JSONL manifest or lhotse manifest; null: synthetic speech alone."""
+    synthetic_share: float
+    """With a path: share of training utterances that are synthetic all the same."""
+    synthetic_ramp: int
+    """Utterances over which that share falls from 1 at the start of a stage, where it is not 0: hearing begins with the
+    easier speech."""
+    min_s: float
+    max_s: float
+    """Utterances shorter or longer than this (seconds) are skipped and counted."""
+    max_bad_share: float
+    """Share of files that may be skipped as unusable before the run stops."""
+    batch_s: float
+    """Seconds of audio in one batch, padding included."""
+    batch_texts: int
+    """Texts in one batch of stage lm."""
+    batch_dialogues: int
+    """Dialogues in one batch of the stages state and streaming."""
+    valid_size: int
+    test_size: int
+    """Utterances scored in validation and at the end."""
+    valid_dialogues: int
+    test_dialogues: int
+    """Dialogues scored so, in the stages that train on them."""
+    num_workers: int
+    """Processes that make or read audio."""
+    augment: AugmentConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DuplexConfig:
+    """When a session answers, listens on or drops what it heard; training follows the same rules."""
+
+    slice_ms: float
+    """Milliseconds between two decisions: a multiple of one speech embedding, and of encoder.slice_ms where the
+    encoder's context has slices."""
+    tokens_per_s: float
+    """Pace of the answers."""
+    max_tokens: int
+    """Of an answer; a longer one is cut off."""
+    response_above: float
+    """Probability of `response` from which it is answered; below it the likelier of the other two states holds."""
+    ignored_slices: int
+    """Slices in a row that are to be ignored, until what was heard is dropped."""
+    min_slices: int
+    """Slices listened to before an answer."""
+    max_wait_s: float
+    """Silence after which a question that still seems incomplete is answered."""
+    silence_db: float
+    """Level relative to the loudest slice of the question below which a slice is silence to max_wait_s."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SharesConfig:
+    """How often each kind of event occurs in a dialogue: weights, of any sum."""
+
+    question: float
+    """A question or order after any earlier answer is over."""
+    cut_question: float
+    """The same, broken off in mid-phrase, and continued after a pause."""
+    interruption: float
+    """A question that begins during an answer and takes its place."""
+    aside: float
+    """Something said at the same loudness to somebody else."""
+    background: float
+    """Somebody else, further away."""
+    noise: float
+    """White, pink, humming, or the babble of many voices."""
+    backchannel: float
+    """A listener's word during an answer: mhm, okay, right."""
+    silence: float
+    """A long time without any event."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DialogueConfig:
+    """Dialogues made for the turn-taking stages. Ranges are [low, high], drawn uniformly."""
+
+    events: list[int]
+    """How many events a dialogue has."""
+    shares: SharesConfig
+    over_answer_share: float
+    """Share of the asides, background voices and noises next after a question that fall into its answer."""
+    interrupted_s: float
+    """Seconds that an answer lasts at least where something falls into it."""
+    words_per_s: float
+    """Pace of the model's answers, as far as it decides on what falls into them."""
+    gap_s: list[float]
+    """Seconds from the slice that decides on an event, or from the end of the answer, to the next event."""
+    pause_s: list[float]
+    """Seconds of silence within a cut question; more than settle_ms, or it would seem complete."""
+    silence_s: list[float]
+    noise_s: list[float]
+    """Seconds of the events silence and noise."""
+    min_speech_ms: float
+    """Speech that a slice holds at least when it is the first labelled incomplete."""
+    settle_ms: float
+    """Silence after the last sound of a question, before it counts as complete."""
+    level_db: list[float]
+    """Loudness (root mean square) of the user's speech in dB relative to full scale, one for a dialogue."""
+    background_db: list[float]
+    """Loudness of background voices relative to the user's; level_db spans less than they are apart, or a quiet user
+    and a loud background would be alike."""
+    noise_snr_db: list[float]
+    """The user's loudness over that of the event noise."""
+    room_snr_db: list[float]
+    """The user's loudness over that of the room's own noise, which never stops."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageConfig:
+    """What one stage trains, and where the rest comes from."""
+
+    name: Literal["encoder", "lm", "asr", "instruct", "state", "streaming"]
+    trained: list[str]
+    """Parts of the model that learn: frontend, encoder, connector, lm; the others are frozen."""
+    init: dict[str, str]
+    """Part -> the stage whose hand-over it starts from, or the folder of a finished run; a part not named starts at
+    random (or from lm.pretrained)."""
+    speech_like_text: float
+    """Stage lm: share of texts whose words arrive at the pace of speech, gaps included."""
+    answer_share: float
+    """Share of the items that have an answer on which it is asked for; the others are to be transcribed."""
+    utterances: int
+    """Stages state and streaming: single utterances beside each dialogue, to be transcribed or answered as in instruct,
+    lest that be forgotten."""
+    probes: int
+    """Stages state and streaming: slices of each question, aside or other sound that are judged in training; those that
+    settle it first."""
+    ctc_weight: float
+    """Stage asr: weight of a CTC loss that pulls speech embeddings towards those of the words said; 0: as published."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and its schedule."""
+
+    lr: float
+    """Peak learning rate."""
+    betas: list[float]
+    eps: float
+    weight_decay: float
+    warmup_steps: int
+    schedule: Literal["inverse_sqrt", "cosine"]
+    clip: float
+    """Largest norm of the gradient."""
+    label_smoothing: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerConfig:
+    """How long, on what, and what is kept."""
+
+    max_steps: int
+    """Optimiser updates."""
+    accumulate: int
+    """Batches per update."""
+    accelerator: str
+    devices: int
+    precision: Literal["auto", "32-true", "bf16-mixed"]
+    """auto: bf16 where the GPU has it, else float32."""
+    matmul_precision: Literal["auto", "highest", "high", "medium"]
+    """Of float32 products, as torch.set_float32_matmul_precision has it. auto: medium, which is twice as fast on many
+    CPUs, where it is as exact as float32 there (measured at start), else highest."""
+    threads: int
+    """Torch threads per process on CPU; 0: torch's own choice."""
+    keep_freed_memory: bool
+    """Let the C library keep what is freed for the next step instead of handing it back to the system: faster with
+    long sequences, for a larger process. Linux with glibc only; elsewhere without effect."""
+    valid_every_steps: int
+    checkpoint_every_s: float
+    """Seconds between the checkpoints from which a killed run goes on."""
+    average_last: int
+    """Checkpoints averaged at hand-over."""
+    average_every_steps: int
+    """Updates between those."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where a run lies and what makes it repeatable."""
+
+    dir: str
+    """Folder that holds all runs."""
+    id: str | None
+    """Name of the run's folder; null: stage, preset and a fingerprint of the configuration, so that the same command
+    finds the same run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WandbConfig:
+    """Weights & Biases."""
+
+    mode: Literal["auto", "online", "offline", "disabled"]
+    """auto: online with an API key, else offline."""
+    project: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One experiment."""
+
+    preset: str
+    seed: int
+    features: FeaturesConfig
+    frontend: FrontendConfig
+    encoder: EncoderConfig
+    connector: ConnectorConfig
+    lm: LMConfig
+    tokenizer: TokenizerConfig
+    data: DataConfig
+    duplex: DuplexConfig
+    dialogue: DialogueConfig
+    stage: StageConfig
+    optim: OptimConfig
+    trainer: TrainerConfig
+    run: RunConfig
+    wandb: WandbConfig
