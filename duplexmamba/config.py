@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from duplexmamba.schema import Config, DialogueConfig, DuplexConfig
+from duplexmamba.timing import Clock
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = ("encoder", "lm", "asr", "instruct", "state", "streaming")
@@ -178,6 +179,9 @@ def _check(config: Config) -> None:
             f"stage.ctc_weight={config.stage.ctc_weight} and tokenizer.source={config.tokenizer.source}: the CTC needs "
             "a single id for silence, which only tokenizer.source=bpe has; set stage.ctc_weight=0"
         )
+    if config.stage.name in ON_DIALOGUES:
+        check_slices(config)
+        _check_training_slices(config)
     lm = config.lm
     if lm.kind == "mamba2" and lm.expand * lm.d_model % (lm.head_dim * lm.num_groups):
         raise ValueError(
@@ -199,6 +203,32 @@ def _check(config: Config) -> None:
     _check_names(config.stage.trained, ("frontend", "encoder", "connector", "lm"), "part", "stage.trained")
     _check_names(config.stage.init, ("features", "frontend", "encoder", "connector", "lm"), "part", "stage.init")
     _check_names([s for s in config.stage.init.values() if not Path(s).is_dir()], STAGES, "stage or run", "stage.init")
+
+
+def check_slices(config: Config) -> None:
+    """Raises ValueError: the encoder cannot give whole embeddings slice by slice."""
+    encoder, duplex = config.encoder, config.duplex
+    if encoder.context == "full":
+        raise ValueError(
+            "encoder.context=full hears whole utterances only; set encoder.context=slice (the same weights fit), "
+            "carried or carried_lookback"
+        )
+    Clock.of(config).encoder_frames("duplex.slice_ms", duplex.slice_ms)
+    if encoder.context != "carried" and duplex.slice_ms % encoder.slice_ms:
+        raise ValueError(
+            f"duplex.slice_ms={duplex.slice_ms:g} is no multiple of encoder.slice_ms={encoder.slice_ms:g}: "
+            f"set duplex.slice_ms={encoder.slice_ms:g}"
+        )
+
+
+def _check_training_slices(config: Config) -> None:
+    encoder = config.encoder
+    if encoder.context == "carried_lookback" and set(encoder.train_slice_ms) != {encoder.slice_ms}:
+        raise ValueError(
+            f"encoder.train_slice_ms={encoder.train_slice_ms} and encoder.slice_ms={encoder.slice_ms:g}: in dialogues "
+            f"longer slices would tell what comes; set stages.{config.stage.name}.encoder.train_slice_ms="
+            f"[{encoder.slice_ms:g},{encoder.slice_ms:g}]"
+        )
 
 
 def _check_duplex(duplex: DuplexConfig) -> None:

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from duplexmamba.config import check_slices
 from duplexmamba.decoding import advance
 from duplexmamba.lm import LMState
 from duplexmamba.model import ListenState, SpeechLM
 from duplexmamba.padded import Padded
 from duplexmamba.policy import Action, Attention, decide, read, tokens_due
 from duplexmamba.schema import Config
-from duplexmamba.timing import Clock
 from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens, TurnState
 
 SILENT_DB = -100.0
@@ -292,19 +292,6 @@ class DuplexSession:
     def _embed(self, ids: list[int]) -> Tensor:
         """(L,) ids -> (L, D)."""
         return self.model.lm.embed(torch.tensor(ids, device=self.device)).detach()
-
-
-def check_slices(config: Config) -> None:
-    """Raises ValueError: the encoder cannot give whole embeddings slice by slice."""
-    encoder, duplex = config.encoder, config.duplex
-    if encoder.context == "full":
-        raise ValueError("encoder.context=full hears whole utterances only: a session needs carried, or slices")
-    Clock.of(config).encoder_frames("duplex.slice_ms", duplex.slice_ms)
-    if encoder.context != "carried" and duplex.slice_ms % encoder.slice_ms:
-        raise ValueError(
-            f"duplex.slice_ms={duplex.slice_ms:g} is no multiple of encoder.slice_ms={encoder.slice_ms:g}: "
-            f"set duplex.slice_ms={encoder.slice_ms:g}"
-        )
 
 
 def _level_db(samples: Tensor) -> float:

@@ -45,6 +45,13 @@ def test_files_say_what_they_are_for_in_few_lines() -> None:
         (["features.window_samples=100"], "shorter than"),
         (["features.num_mels=42"], "multiple of 4"),
         (["stage.trained=[encodr]"], "Did you mean 'encoder'"),
+        (["configs/stage/state.yaml", "encoder.context=full"], "encoder.context=full .*=slice"),
+        (["configs/stage/state.yaml", "encoder.context=slice"], "duplex.slice_ms=200 is no multiple .*=1000"),
+        (["configs/stage/state.yaml", "duplex.slice_ms=300"], "duplex.slice_ms=300 ms.*multiple of 200"),
+        (
+            ["configs/stage/state.yaml", "encoder.context=carried_lookback", "encoder.slice_ms=200"],
+            r"train_slice_ms=\[200.0, 2000.0\].*stages.state.encoder.train_slice_ms=\[200,200\]",
+        ),
         (["encoder.train_slice_ms=[900,300]"], "encoder.train_slice_ms=.*give \\[low, high\\]"),
     ],
 )

@@ -20,7 +20,7 @@ ONLY_IN = {
 }  # fmt: skip
 FLOORS = [
     {"schema", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
-    {"config", "scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan"}, {"conv", "step_cpp"},
+    {"scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan", "config"}, {"conv", "step_cpp"},
     {"mamba"}, {"mamba2", "encoder", "connector", "metrics"}, {"lm"}, {"decoding", "policy"}, {"model"}, {"session"},
 ]  # fmt: skip
 FILES = [path for room in MAY_IMPORT for path in sorted(Path(room).rglob("*.py"))]

@@ -178,3 +178,12 @@ def test_gradients_reach_what_was_heard_before_a_fork(model, tokens, small) -> N
     assert speech.grad is not None and bool((speech.grad[0, heard].abs().sum(-1) > 0).all())
     others = torch.ones(len(dialogue.labels), dtype=torch.bool).index_fill(0, heard, False)
     assert not speech.grad[0, others].any()
+
+
+def test_a_stage_learns_under_autocast(model, tokens, small) -> None:
+    stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9))
+    batch = collate_dialogues([(dialogue_of(script, 3200), []) for script in SCRIPTS[:3]], 3200)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = stage.model_step(batch)
+    loss.backward()
+    assert loss.isfinite() and all(p.grad is not None and p.grad.isfinite().all() for p in model.connector.parameters())
