@@ -13,7 +13,6 @@ output.json.
 
 import argparse
 import dataclasses
-import functools
 import json
 import sys
 from pathlib import Path
@@ -28,16 +27,15 @@ from datamodules.data import Corpora
 from datamodules.dialogue import Dialogue, Dialogues
 from datamodules.dialogue_data import DialogueData
 from duplexmamba.config import load_config, override, stage_file
-from duplexmamba.model import SpeechLM
 from duplexmamba.schema import Config
-from duplexmamba.session import DuplexSession
 from evaluation.duplex import full_duplex_bench, turnbench
 from evaluation.duplex.dialogues import Heard, Turn
-from evaluation.duplex.listen import OpenSession, Read, hear
+from evaluation.duplex.listen import Read, hear
 from evaluation.duplex.report import report, report_bench, watched
 from lightning_modules.assembly import KINDS
 from lightning_modules.entry import exit_cleanly, quieten, trainer_settings
 from lightning_modules.handover import FILE, HandOver
+from lightning_modules.live import open_sessions
 from lightning_modules.stage import StageModule
 from lightning_modules.summary import print_summary
 
@@ -92,8 +90,10 @@ def score_wer(given: HandOver, config: Config, run: Path) -> dict[str, float]:
 
 
 def score_duplex(given: HandOver, config: Config, run: Path) -> dict[str, float]:
-    """Live sessions on test dialogues."""
-    open_session = live(given, config)
+    """Live sessions on test dialogues, on one thread."""
+    open_session = open_sessions(given, config, run)
+    torch.set_num_threads(1)
+    open_session().push(torch.zeros(WARM_UP_S * config.features.sample_rate_hz))
     count = config.data.test_dialogues
     dialogues = DialogueData(config, Corpora(config, splits=["test"])).dialogues("test", count)
     heard = []
@@ -135,7 +135,7 @@ def turns_of(dialogue: Dialogue, dialogues: Dialogues) -> list[Turn]:
 
 def score_full_duplex_bench(given: HandOver, config: Config, run: Path, folder: Path) -> dict[str, float]:
     """Text-emission variant; writes every item's output.json."""
-    found = full_duplex_bench.run(folder, live(given, config), reader(config))
+    found = full_duplex_bench.run(folder, open_sessions(given, config, run), reader(config))
     return report_bench(
         full_duplex_bench.scores(found), titled(run, config, "Full-Duplex-Bench, text-emission variant")
     )
@@ -143,7 +143,7 @@ def score_full_duplex_bench(given: HandOver, config: Config, run: Path, folder: 
 
 def score_turnbench(given: HandOver, config: Config, run: Path, folder: Path) -> dict[str, float]:
     """Writes turnbench_submission.json; scores the conversations that have gold times."""
-    found, gold = turnbench.run(folder, live(given, config), reader(config))
+    found, gold = turnbench.run(folder, open_sessions(given, config, run), reader(config))
     file = run / "scores" / "turnbench_submission.json"
     file.write_text(json.dumps(turnbench.submission(found), indent=1) + "\n")
     of = f"TurnBench, {len(gold)} of {len(found)} conversations with gold times; submission: {file}"
@@ -152,26 +152,6 @@ def score_turnbench(given: HandOver, config: Config, run: Path, folder: Path) ->
 
 def titled(run: Path, config: Config, what: str) -> str:
     return f"{run.name} (stage {config.stage.name}): {what}"
-
-
-def live(given: HandOver, config: Config) -> OpenSession:
-    """Opens sessions over the run's model, warm, on one thread or the GPU.
-
-    Raises:
-        ValueError: its stage does not answer what it hears.
-    """
-    if given.tokens is None or KINDS[config.stage.name][0] is not SpeechLM:
-        raise ValueError(
-            f"a run of stage {config.stage.name} does not answer what it hears; name one of stage streaming"
-        )
-    trainer_settings(config)
-    torch.set_num_threads(1)
-    model = SpeechLM(config)
-    model.load_state_dict(given.weights)
-    model.eval().to("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
-    open_session = functools.partial(DuplexSession, model, given.tokens, config)
-    open_session().push(torch.zeros(WARM_UP_S * config.features.sample_rate_hz))
-    return open_session
 
 
 def reader(config: Config) -> Read:

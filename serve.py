@@ -14,15 +14,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from datamodules.audio import read_audio
 from datamodules.corpus import UnusableAudio
-from duplexmamba.config import ON_DIALOGUES
-from duplexmamba.model import SpeechLM
-from duplexmamba.session import DuplexSession, Event
-from lightning_modules.entry import exit_cleanly, quieten, set_up_torch
+from duplexmamba.session import Event
+from lightning_modules.entry import exit_cleanly, quieten
 from lightning_modules.handover import FILE, HandOver
+from lightning_modules.live import open_sessions
 from serving.converse import Teller, converse, summary
 from serving.trace import Header, record
 
@@ -37,7 +34,8 @@ def main(args: list[str]) -> list[Event]:
     parser.add_argument("--trace", type=Path, help="file for what happened")
     asked = parser.parse_args(args)
     run = asked.run.resolve()
-    session = open_session(run)
+    given = HandOver.load(run / FILE)
+    session = open_sessions(given, given.config, run)()
     try:
         samples = read_audio(asked.wav, session.rate_hz, channel=asked.channel, min_s=0, max_s=math.inf)
     except UnusableAudio as error:
@@ -53,22 +51,6 @@ def main(args: list[str]) -> list[Event]:
     teller.end()
     print(summary(events, session.slice_s), f"{path}: see it with make timeline TRACE={path}", sep="\n")
     return events
-
-
-def open_session(run: Path) -> DuplexSession:
-    """A conversation with a run. Raises ValueError: it is not finished, or has not learnt when to answer."""
-    given = HandOver.load(run / FILE)
-    config = given.config
-    if config.stage.name not in ON_DIALOGUES or given.tokens is None:
-        raise ValueError(
-            f"{run} is a run of stage {config.stage.name}, which does not learn when to answer; name a run of stage "
-            + " or ".join(ON_DIALOGUES)
-        )
-    set_up_torch(config)
-    model = SpeechLM(config)
-    model.load_state_dict(given.weights)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return DuplexSession(model.to(device).eval(), given.tokens, config)
 
 
 if __name__ == "__main__":

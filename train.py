@@ -14,7 +14,8 @@ import torch
 import wandb
 
 from datamodules.data import Corpora, StageData
-from duplexmamba.config import STAGES, fingerprint, load_config, save_config
+from datamodules.dialogue_data import DialogueData
+from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config, save_config
 from duplexmamba.schema import Config
 from lightning_modules.assembly import build
 from lightning_modules.callbacks import LAST, Bar, Resume
@@ -27,7 +28,10 @@ from lightning_modules.summary import print_summary, write_summary
 
 def main(args: list[str]) -> dict[str, float]:
     """Train what is missing; returns the summary of the asked stage."""
-    return train_with_all_beneath(args, load_config(args), {})[1]
+    config = load_config(args)
+    if config.stage.name in ON_DIALOGUES:  # what speaks against the dialogues is to be known before hours of training
+        DialogueData(config, Corpora(config)).dialogues("train", 0)
+    return train_with_all_beneath(args, config, {})[1]
 
 
 def train_with_all_beneath(

@@ -19,6 +19,7 @@ from duplexmamba.session import Event
 from duplexmamba.tokens import Tokens
 from lightning_modules.entry import exit_cleanly
 from lightning_modules.handover import FILE, HandOver
+from lightning_modules.live import open_sessions
 from serving import converse, timeline, trace
 from tests.conftest import SMALL_SIZES
 
@@ -80,7 +81,8 @@ def test_a_session_by_hand_gives_the_same(run, wav, monkeypatch):
         return without_times(function())
 
     def by_hand():
-        session = serve.open_session(run)
+        given = HandOver.load(run / FILE)
+        session = open_sessions(given, given.config, run)()
         samples = torch.from_numpy(read_audio(wav, 16_000, min_s=0, max_s=9))
         return [*session.push(samples), *session.close()]
 

@@ -147,6 +147,12 @@ def losses(folder: Path) -> dict[int, float]:
     return {line["step"]: line["valid/loss"] for line in lines if "valid/loss" in line}
 
 
+def test_dialogues_that_cannot_be_made_are_known_before_anything_is_trained(tmp_path: Path) -> None:
+    done = train(tmp_path / "runs", "dialogue.interrupted_s=30", stage="streaming")
+    assert done.returncode == 2 and "dialogue.interrupted_s=30" in done.err, done.err
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_goes_on_to_the_same_losses(tmp_path: Path, kill: signal.Signals) -> None:
     pytest.importorskip("espeakng_loader")

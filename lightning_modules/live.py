@@ -1,0 +1,32 @@
+"""A finished run as a partner in conversation."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from duplexmamba.config import ON_DIALOGUES
+from duplexmamba.model import SpeechLM
+from duplexmamba.schema import Config
+from duplexmamba.session import DuplexSession
+from lightning_modules.entry import set_up_torch
+from lightning_modules.handover import HandOver
+
+
+def open_sessions(given: HandOver, config: Config, run: Path) -> Callable[[], DuplexSession]:
+    """Opens new sessions over one model, on the GPU where there is one.
+
+    Raises:
+        ValueError: the run has not learnt when to answer.
+    """
+    if given.tokens is None or config.stage.name not in ON_DIALOGUES:
+        raise ValueError(
+            f"{run} is a run of stage {config.stage.name}, which does not learn when to answer; name a run of stage "
+            + " or ".join(ON_DIALOGUES)
+        )
+    set_up_torch(config)
+    model = SpeechLM(config)
+    model.load_state_dict(given.weights)
+    on_gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+    return functools.partial(DuplexSession, model.eval().to("cuda" if on_gpu else "cpu"), given.tokens, config)
