@@ -47,7 +47,7 @@ class Rehearsal:
 
     Args:
         probes: slices judged of each branch in which somebody speaks to the model or seems to, those around the end
-            first; and of each dialogue, slices with other sounds, and slices with none.
+            first; and of each dialogue, slices of branches with other sounds, and of branches with none.
     """
 
     def __init__(self, tokens: Tokens, duplex: DuplexConfig, probes: int):
@@ -67,7 +67,8 @@ class Rehearsal:
                 continue  # no row ends there
             parent = answer.row_at_cut if said < answer.length else answer.row_at_end
             if not self._addressed(branch, dialogue):
-                (sounding if self._sounds(branch, dialogue) else silent).append((parent, branch))
+                sounds = self._sounds(branch, dialogue)
+                (sounding if sounds else silent).append((parent, self._kept(branch, dialogue) if sounds else branch))
                 continue
             rows += [self._probe(parent, branch, i, dialogue) for i in self._judged(branch, dialogue, rng)]
             if branch.answered:
@@ -89,6 +90,16 @@ class Rehearsal:
         length_s = self.duplex.slice_ms / 1000
         begin_s, end_s = branch.first * length_s, (branch.last + 1) * length_s
         return any(t.kind != "silence" and t.start_s < end_s and begin_s < t.end_s for t in dialogue.turns)
+
+    def _kept(self, branch: Branch, dialogue: Dialogue) -> Branch:
+        """A branch that hears a sound to be ignored as a model would that does not ignore it: to its end and beyond.
+        Otherwise a first mistake would lead to states in which nothing was ever learnt."""
+        length_s, last = self.duplex.slice_ms / 1000, branch.last
+        heard = [t for t in dialogue.turns if t.kind != "silence" and t.start_s < (branch.last + 1) * length_s]
+        end = min(len(dialogue.labels), int(heard[-1].end_s / length_s) + 2)
+        while last + 1 < end and dialogue.labels[last + 1] == "ignore":
+            last += 1
+        return Branch(branch.first, last, False)
 
     def _judged(self, branch: Branch, dialogue: Dialogue, rng: random.Random) -> list[int]:
         """Slices of a branch that are probed; that of its answer is not, since the answer's row holds it."""
