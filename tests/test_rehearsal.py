@@ -187,3 +187,22 @@ def test_a_stage_learns_under_autocast(model, tokens, small) -> None:
         loss = stage.model_step(batch)
     loss.backward()
     assert loss.isfinite() and all(p.grad is not None and p.grad.isfinite().all() for p in model.connector.parameters())
+
+
+def test_a_sound_to_be_ignored_is_also_judged_by_a_branch_that_did_not_ignore_it(model, tokens, small, monkeypatch):
+    noise = Turn("noise", "", "", 4 / 5, 9 / 5, None, "")
+    dialogue = dataclasses.replace(dialogue_of("." * 16, 3200), turns=(noise,))
+    mistaken = ["ignore"] * 4 + ["incomplete"] * 5 + ["ignore"] * 7
+    states = iter(mistaken)
+    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
+    events = sessions.DuplexSession(model, tokens, small).push(torch.from_numpy(dialogue.samples))
+    stage = DialogueStage(small, model, tokens).eval()
+    kept = [row for row in Rehearsal(tokens, small.duplex, 99).rows(dialogue, random.Random(3)) if row.slices[0] == 4]
+    assert len(kept) == 1 and 6 <= kept[0].slices[-1] <= 10
+    with torch.no_grad():
+        speech, _ = model.listen(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
+        hidden, labels = stage.read(place([kept]), speech)
+    assert labels.tolist() == [tokens.turn_states["ignore"]]
+    seen = model.lm.logits(hidden)[0, [tokens.turn_states[state] for state in TURN_STATES]].softmax(-1)
+    expected = torch.tensor(list(events[kept[0].slices[-1]].probabilities.values()))
+    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-4)
