@@ -113,7 +113,7 @@ def of_whole_dialogues(given: HandOver) -> HandOver:
     """A run of stage state learnt from dialogues of one event: it is scored on those of stage streaming."""
     if given.config.stage.name != "state":
         return given
-    dialogue = load_config([str(stage_file("streaming"))]).dialogue
+    dialogue = load_config([str(stage_file("streaming")), "encoder.context=carried"]).dialogue
     return dataclasses.replace(given, config=dataclasses.replace(given.config, dialogue=dialogue))
 
 

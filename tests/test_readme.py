@@ -33,7 +33,7 @@ def test_every_make_command_is_one_that_runs(command: str) -> None:
 
 
 def test_every_file_it_links_to_exists() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link]
     assert links and all(Path(link).exists() for link in links)
 
 
