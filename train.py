@@ -15,9 +15,10 @@ import wandb
 
 from datamodules.data import Corpora, StageData
 from datamodules.dialogue_data import DialogueData
+from duplexmamba import lora
 from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config, save_config
 from duplexmamba.schema import Config
-from lightning_modules.assembly import build
+from lightning_modules.assembly import build, check_adapters
 from lightning_modules.callbacks import LAST, Bar, Resume
 from lightning_modules.entry import exit_cleanly, quieten, trainer_settings
 from lightning_modules.handover import FILE, AtomicCheckpoints, Average, HandOver
@@ -38,6 +39,7 @@ def train_with_all_beneath(
     args: list[str], config: Config, trained: dict[str, tuple[Path, dict[str, float]]]
 ) -> tuple[Path, dict[str, float]]:
     """Folder and summary of a stage, after those it stands on; `trained` holds the stages this command has been at."""
+    check_adapters(config)
     seconds: dict[str, float] = {}
     folders: dict[str, Path] = {}
     for source in sources(config):
@@ -93,6 +95,11 @@ def train_stage(config: Config, folder: Path, given: dict[str, Path], seconds: d
     resume = Resume(folder / LAST, config.trainer.checkpoint_every_s)
     trainer = build_trainer(config, folder, [resume, Average(config), Bar(stage, config.trainer.max_steps)])
     fit(trainer, module, data, folder)
+    counts = {"params/trained": module.num_trained()}
+    if config.lora.enabled:
+        if trainer.is_global_zero:
+            lora.export(module.model, folder / lora.FOLDER)
+        lora.merge(module.model)
     if trainer.is_global_zero:
         HandOver(config, module.tokens, module.model.state_dict()).save(folder / FILE)
     elapsed = resume.elapsed_s
@@ -100,7 +107,7 @@ def train_stage(config: Config, folder: Path, given: dict[str, Path], seconds: d
     scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     summary = scores
     if trainer.is_global_zero:
-        summary = write_summary(folder, scores, {**seconds, stage: elapsed})
+        summary = write_summary(folder, {**scores, **counts}, {**seconds, stage: elapsed})
         draw_curves(read_metrics(folder / "metrics.jsonl"), folder / "curves.png", folder.name)
         point_latest(folder)
         (folder / LAST).unlink(missing_ok=True)

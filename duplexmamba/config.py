@@ -20,14 +20,14 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from duplexmamba.schema import Config, DialogueConfig, DuplexConfig
+from duplexmamba.schema import Config, DialogueConfig, DuplexConfig, LoraConfig
 from duplexmamba.timing import Clock
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = ("encoder", "lm", "asr", "instruct", "state", "streaming")
 ON_DIALOGUES = ("state", "streaming")
 """Stages that train on dialogues."""
-OWN_TO_A_STAGE = ("stage", "optim", "trainer", "run", "wandb")
+OWN_TO_A_STAGE = ("stage", "lora", "optim", "trainer", "run", "wandb")
 """Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
 NOT_PART_OF_THE_RESULT = (
     "run", "wandb", "data.num_workers", "trainer.checkpoint_every_s", "trainer.keep_freed_memory",
@@ -113,6 +113,8 @@ def fingerprint(config: Config, beneath: Sequence[str] = ()) -> str:
         (values[section] if section else values).pop(key)
     if config.stage.name not in ON_DIALOGUES:
         del values["duplex"], values["dialogue"]
+    if not config.lora.enabled:
+        del values["lora"]
     return hashlib.sha256(json.dumps([values, *beneath], sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -198,6 +200,7 @@ def _check(config: Config) -> None:
     for name in ("max_steps", "accumulate", "devices", "valid_every_steps", "average_last", "average_every_steps"):
         if getattr(config.trainer, name) < 1:
             raise ValueError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
+    _check_lora(config.lora)
     _check_duplex(config.duplex)
     _check_dialogue(config.dialogue, config.duplex)
     _check_names(config.stage.trained, ("frontend", "encoder", "connector", "lm"), "part", "stage.trained")
@@ -229,6 +232,16 @@ def _check_training_slices(config: Config) -> None:
             f"longer slices would tell what comes; set stages.{config.stage.name}.encoder.train_slice_ms="
             f"[{encoder.slice_ms:g},{encoder.slice_ms:g}]"
         )
+
+
+def _check_lora(lora: LoraConfig) -> None:
+    for name in ("rank", "alpha"):
+        if getattr(lora, name) < 1:
+            raise ValueError(f"lora.{name}={getattr(lora, name)}: must be at least 1")
+    if not 0 <= lora.dropout < 1:
+        raise ValueError(f"lora.dropout={lora.dropout}: need 0 <= dropout < 1")
+    if not lora.targets:
+        raise ValueError("lora.targets=[]: name the linears that get an adapter, such as lora.targets=[in_proj]")
 
 
 def _check_duplex(duplex: DuplexConfig) -> None:

@@ -106,6 +106,11 @@ def part_of(name: str) -> str:
     return name.split(".", 1)[0]
 
 
+def is_adapter(name: str) -> bool:
+    """Whether a parameter, by its dotted name, is a factor of an adapter (see `lora`)."""
+    return ".lora_" in name
+
+
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Parameters of each part."""
     counts: dict[str, int] = {}

@@ -238,6 +238,24 @@ class StageConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Adapters of low rank: a stage trains these alone in the parts that have some, and its other parts as ever. They
+    take a larger optim.lr than whole weights do, and are merged into these when the stage hands over."""
+
+    enabled: bool
+    rank: int
+    alpha: int
+    """What an adapter adds is multiplied by alpha / rank."""
+    dropout: float
+    """Of what an adapter reads."""
+    targets: list[str]
+    """Linears of the trained parts that get one: ends of their dotted names, in which * is anything: in_proj,
+    encoder.*.ffn1.1, lm.*. Those of a Mamba: in_proj, x_proj, dt_proj, out_proj; of a Mamba-2: in_proj, out_proj."""
+    start: str | None
+    """Folder of adapters (<run>/adapter) to go on with, upon the base they were trained upon; null: new ones."""
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """AdamW and its schedule."""
 
@@ -318,6 +336,7 @@ class Config:
     duplex: DuplexConfig
     dialogue: DialogueConfig
     stage: StageConfig
+    lora: LoraConfig
     optim: OptimConfig
     trainer: TrainerConfig
     run: RunConfig

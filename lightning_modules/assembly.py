@@ -10,8 +10,9 @@ from torch import nn
 from datamodules.corpus import Utterance
 from datamodules.data import Corpora, SpeechData, StageData, TextData
 from datamodules.dialogue_data import DialogueData
+from duplexmamba import lora
 from duplexmamba.lm import load_pretrained
-from duplexmamba.model import Ear, SpeechLM
+from duplexmamba.model import Ear, SpeechLM, part_of
 from duplexmamba.schema import Config
 from duplexmamba.tokens import Tokens
 from lightning_modules.dialogue import DialogueStage
@@ -46,7 +47,24 @@ def build(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: 
         load_pretrained(model.lm, config.lm.pretrained)
     if isinstance(model, Ear) and "features" not in config.stage.init:
         fit_features(model, corpora)
+    if config.lora.enabled:
+        lora.adapt(model, config.lora, config.stage.trained)
     return module_kind(config, model, tokens), data_kind(config, corpora)
+
+
+def check_adapters(config: Config) -> None:
+    """Raises ValueError for adapters that the stage's model has no place for, without making its weights."""
+    if not config.lora.enabled:
+        return
+    with torch.device("meta"):
+        model = KINDS[config.stage.name][0](config)
+    parts = {part_of(name) for name in lora.targets(model, config.lora, config.stage.trained)}
+    given = {*config.stage.init, *(["lm"] if config.lm.pretrained else [])}
+    if parts - given:
+        raise ValueError(
+            f"lora.targets={config.lora.targets}: stage {config.stage.name} trains {', '.join(sorted(parts - given))} "
+            "from random weights, of which adapters would keep most as they are; set lora.enabled=false"
+        )
 
 
 def fit_features(model: Ear, corpora: Corpora) -> None:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from duplexmamba.model import part_of
+from duplexmamba.model import is_adapter, part_of
 from duplexmamba.padded import Padded
 from duplexmamba.schema import Config, OptimConfig
 from duplexmamba.tokens import Tokens
@@ -95,6 +95,10 @@ class StageModule(L.LightningModule, abc.ABC):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def num_trained(self) -> int:
+        """Parameters that learn."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
     def _no_loss(self) -> Tensor:
         """Zero, with a gradient for every weight: other ranks wait for this one's."""
         return 0 * sum(
@@ -105,8 +109,10 @@ class StageModule(L.LightningModule, abc.ABC):
         return {*self.config.stage.trained, "ctc"}
 
     def _freeze(self) -> None:
+        adapted = {part_of(name) for name, _ in self.model.named_parameters() if is_adapter(name)}
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(part_of(name) in self._trained())
+            whole = part_of(name) not in adapted
+            parameter.requires_grad_(part_of(name) in self._trained() and (whole or is_adapter(name)))
 
     def _log_scores(self, split: str) -> None:
         gathered: list[list[tuple[str, str]]] = [self.scored]

@@ -34,7 +34,7 @@ def print_summary(
     out.rule(f"{folder.name}: scores on voices and sentences it never met", align="left")
     table = Table(show_header=False, box=None)
     for name, value in summary.items():
-        table.add_row(name, f"{value:.2%}" if name in ("test/wer", "test/cer", "test/exact_match") else f"{value:g}")
+        table.add_row(name, shown(name, value))
     out.print(table)
     examples = Table("said", "understood", box=None)
     for reference, hypothesis in pairs[:: max(1, len(pairs) // EXAMPLES)][:EXAMPLES]:
@@ -43,3 +43,10 @@ def print_summary(
     for line in skipped[:3]:
         out.print(f"left out ({len(skipped)} in all): {line}", markup=False)
     out.print(f"run:  {folder}\nnext: {next_command}", markup=False)
+
+
+def shown(name: str, value: float) -> str:
+    """A number of the summary as people read it."""
+    if name.startswith("params/"):
+        return f"{value:,}"
+    return f"{value:.2%}" if name in ("test/wer", "test/cer", "test/exact_match") else f"{value:g}"

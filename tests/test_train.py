@@ -11,11 +11,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import peft
 import pytest
 import soundfile
 import torch
 
 from duplexmamba.config import STAGES
+from duplexmamba.model import SpeechLM
+from duplexmamba.padded import Padded
+from lightning_modules.handover import HandOver
 from tests.conftest import SMALL_SIZES, TINY
 from train import main
 
@@ -142,8 +146,8 @@ def test_evaluate_on_other_speech(runs: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and "test/wer" in done.out, done.err
 
 
-def losses(folder: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in next(folder.glob("encoder-*/metrics.jsonl")).read_text().splitlines()]
+def losses(folder: Path, stage: str = "encoder") -> dict[int, float]:
+    lines = [json.loads(line) for line in next(folder.glob(f"{stage}-*/metrics.jsonl")).read_text().splitlines()]
     return {line["step"]: line["valid/loss"] for line in lines if "valid/loss" in line}
 
 
@@ -160,17 +164,57 @@ def test_a_killed_run_goes_on_to_the_same_losses(tmp_path: Path, kill: signal.Si
     args += ["data.num_workers=1"]
     whole = train(tmp_path / "whole", *args, stage="encoder")
     assert whole.returncode == 0, whole.err
-    command = [TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={tmp_path / 'cut'}", *args]
-    cut = run("train.py", *command, wait=False)
-    while not list((tmp_path / "cut").glob("*/last.ckpt")):
+    train_in_two(tmp_path / "cut", *args, stage="encoder", kill=kill)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def train_in_two(folder: Path, *args: str, stage: str, kill: signal.Signals) -> None:
+    """Kill a stage once it has written a checkpoint, and let the same command go on."""
+    cut = run("train.py", TINY[0], f"configs/stage/{stage}.yaml", *SHORT, f"run.dir={folder}", *args, wait=False)
+    while not list(folder.glob("*/last.ckpt")):
         assert cut.poll() is None, cut.stderr.read()
         time.sleep(0.02)
     os.killpg(cut.pid, kill)  # as schedulers do: the whole group
     cut.communicate(timeout=60)
     assert cut.returncode == (143 if kill == signal.SIGTERM else -signal.SIGKILL)
-    resumed = train(tmp_path / "cut", *args, stage="encoder")
+    resumed = train(folder, *args, stage=stage)
     assert resumed.returncode == 0 and "going on from update" in resumed.out, resumed.out + resumed.err
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+ADAPTED = ["lora.enabled=true", "lora.rank=2"]
+
+
+def test_adapters_go_on_after_a_kill_to_the_same_losses(runs: Path, tmp_path: Path) -> None:
+    whole, cut = (shutil.copytree(runs, tmp_path / name, symlinks=True) for name in ("whole", "cut"))
+    args = [*ADAPTED, "lora.dropout=0.2", "trainer.max_steps=12", "trainer.checkpoint_every_s=0"]
+    done = train(whole, *args, stage="instruct")
+    assert done.returncode == 0, done.err
+    train_in_two(cut, *args, stage="instruct", kill=signal.SIGKILL)
+    assert losses(cut, "instruct") == losses(whole, "instruct")
+    there, here = (torch.load(next(f.glob("instruct-*/handover.pt")))["weights"] for f in (whole, cut))
+    assert all(torch.equal(weight, here[name]) for name, weight in there.items())
+
+
+def test_adapters_pass_from_stage_to_stage_merged_and_beside(runs: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
+    done = train(folder, *ADAPTED, *(f"stages.instruct.{a}" for a in ADAPTED), "trainer.devices=2", stage="state")
+    assert done.returncode == 0, done.out + done.err
+    chain = [next(folder.glob(f"{stage}-tiny-*")) for stage in ("asr", "instruct", "state")]
+    weights = [torch.load(f / "handover.pt")["weights"] for f in chain]
+    linears = ("in_proj.weight", "x_proj.weight", "dt_proj.weight", "out_proj.weight")
+    expected = {n for n in weights[0] if n.startswith("connector.") or n.startswith("lm.") and n.endswith(linears)}
+    for before, after in itertools.pairwise(weights):
+        assert {name for name, weight in after.items() if not torch.equal(before[name], weight)} == expected
+    counts = [json.loads((f / "summary.json").read_text())["params/trained"] for f in chain]
+    assert counts[0] > counts[1] == counts[2]
+
+    merged, base = (SpeechLM(HandOver.load(chain[2] / "handover.pt").config).eval() for _ in range(2))
+    merged.load_state_dict(weights[2])
+    base.load_state_dict({**weights[2], **{n: w for n, w in weights[1].items() if n.startswith("lm.")}})
+    theirs = peft.PeftModel.from_pretrained(base, chain[2] / "adapter").eval().base_model.model
+    audio, words = Padded(torch.randn(1, 16000)), Padded(torch.arange(5)[None])
+    ours, again = (m.read(words, m.listen(audio, final=True)[0], words)[0].values for m in (merged, theirs))
+    torch.testing.assert_close(again, ours, atol=1e-5, rtol=1e-4)
 
 
 def test_two_ranks_train_and_score_together(tmp_path: Path) -> None:

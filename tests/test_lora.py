@@ -1,0 +1,199 @@
+"""Adapters: none is passed by, merged they give the same, and peft's own loader understands them."""
+
+import copy
+import os
+import shutil
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from torch import Tensor, nn
+
+from duplexmamba.config import load_config, override, stage_file
+from duplexmamba.lora import adapt, adapters, export, merge, targets
+from duplexmamba.model import SpeechLM, is_adapter
+from duplexmamba.padded import Padded
+from duplexmamba.schema import Config
+from lightning_modules.assembly import check_adapters
+from lightning_modules.speech import InstructStage
+from tests.conftest import SMALL_SIZES, TINY
+
+PARTS = ["frontend", "encoder", "connector", "lm"]
+BOTH_WAYS = ["encoder.context=carried_lookback", "encoder.slice_ms=200", "encoder.train_slice_ms=[200,200]"]
+needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
+on_every_path = pytest.mark.parametrize("path", ["reference", "torch", pytest.param("cpp", marks=needs_compiler)])
+
+
+def configured(*words: str) -> Config:
+    """A small model, adapters of rank 2 on whatever is linear."""
+    return load_config([*TINY, *SMALL_SIZES, "lora.rank=2", 'lora.targets=["*"]', *words])
+
+
+def adapted(config: Config, base: SpeechLM | None = None) -> SpeechLM:
+    """With adapters that change a lot."""
+    model = copy.deepcopy(base or SpeechLM(config)).eval()
+    adapt(model, config.lora, PARTS)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def heard_and_read(model: SpeechLM) -> Tensor:
+    """The hidden states behind one second of sound and some words."""
+    torch.manual_seed(1)
+    words = Padded(torch.arange(6)[None])
+    speech, _ = model.listen(Padded(torch.randn(1, 16000)), final=True)
+    return model.read(words, speech, words)[0].values
+
+
+def decoded(model: SpeechLM) -> Tensor:
+    """The hidden state of one token behind a state."""
+    torch.manual_seed(1)
+    past = Padded(torch.randn(1, 5, model.lm.config.d_model))
+    with torch.no_grad():
+        _, memory = model.lm(past)
+        return model.lm(Padded(past.values[:, :1]), memory)[0].values
+
+
+def without(model: SpeechLM, name: str) -> SpeechLM:
+    """The same model, one of its adapters adding nothing."""
+    model = copy.deepcopy(model)
+    nn.init.zeros_(adapters(model)[name].lora_B["default"].weight)
+    return model
+
+
+@on_every_path
+@pytest.mark.parametrize("kind", ["mamba", "mamba2"])
+def test_every_linear_learns_is_heard_and_merges(kind: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUPLEXMAMBA_SCAN", path)
+    config = configured(*BOTH_WAYS, f"lm.kind={kind}")
+    base = SpeechLM(config).eval()
+    linears = {name for name, module in base.named_modules() if isinstance(module, nn.Linear)}
+    model = adapted(config, base)
+    assert adapters(model).keys() == linears
+    heard_and_read(model).square().sum().backward()
+    factors = {name: p for name, p in model.named_parameters() if is_adapter(name)}
+    assert len(factors) == 2 * len(linears)
+    assert [name for name, p in factors.items() if p.grad is None or not p.grad.abs().max() > 0] == []
+    with torch.no_grad():
+        whole = heard_and_read(model)
+        deaf = [n for n in linears if torch.allclose(heard_and_read(without(model, n)), whole, atol=1e-4)]
+        assert deaf == []
+        merge(model)
+        torch.testing.assert_close(heard_and_read(model), whole, atol=1e-4, rtol=1e-4)
+    assert model.state_dict().keys() == base.state_dict().keys() and not adapters(model)
+
+
+@on_every_path
+@pytest.mark.parametrize("kind", ["mamba", "mamba2"])
+def test_a_decoded_token_passes_every_adapter(kind: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUPLEXMAMBA_SCAN", path)
+    model = adapted(configured(f"lm.kind={kind}"))
+    whole = decoded(model)
+    names = [name for name in adapters(model) if name.startswith("lm.")]
+    assert [name for name in names if torch.allclose(decoded(without(model, name)), whole, atol=1e-4)] == []
+    merge(model)
+    torch.testing.assert_close(decoded(model), whole, atol=1e-4, rtol=1e-4)
+
+
+def test_new_adapters_change_nothing_and_streaming_stays_exact() -> None:
+    config = configured()
+    base = SpeechLM(config).eval()
+    model = copy.deepcopy(base)
+    adapt(model, config.lora, PARTS)
+    assert torch.equal(heard_and_read(model.eval()), heard_and_read(base))
+    model, audio = adapted(config, base), torch.randn(1, 16000)
+    whole, _ = model.listen(Padded(audio))
+    first, state = model.listen(Padded(audio[:, :7000]))
+    second, _ = model.listen(Padded(audio[:, 7000:]), state)
+    pieces = [chunk.values[:, : int(chunk.row_lengths()[0])] for chunk in (first, second)]
+    torch.testing.assert_close(torch.cat(pieces, 1), whole.values[:, : int(whole.row_lengths()[0])])
+
+
+@pytest.mark.parametrize("target", ["in_proj", "lm.layers.1.mixer.in_proj", "lm.*.in_proj", "connector.*"])
+def test_targets_are_ends_of_names_within_trained_parts(target: str) -> None:
+    config = configured(f"lora.targets=[{target}]")
+    lm = [f"lm.layers.{i}.mixer.in_proj" for i in (0, 1)]
+    expected = {
+        "in_proj": lm, "lm.layers.1.mixer.in_proj": lm[1:], "lm.*.in_proj": lm,
+        "connector.*": ["connector.layers.0", "connector.layers.2"],
+    }  # fmt: skip
+    assert targets(SpeechLM(config), config.lora, ["connector", "lm"]) == expected[target]
+
+
+def test_a_stage_trains_the_adapters_and_the_parts_without() -> None:
+    config = override(configured("lora.targets=[in_proj]"), ["stage.trained=[connector,lm]"])
+    model = SpeechLM(config)
+    adapt(model, config.lora, config.stage.trained)
+    module = InstructStage(config, model, None)
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    factors = {f"lm.layers.{i}.mixer.in_proj.lora_{x}.default.weight" for i in (0, 1) for x in "AB"}
+    assert learning == factors | {f"connector.layers.{i}.{w}" for i in (0, 2) for w in ("weight", "bias")}
+    connector = sum(p.numel() for p in model.connector.parameters())
+    assert module.num_trained() == connector + 2 * 2 * (32 + 128)  # layers * rank * (in + out)
+
+
+def test_plain_peft_loads_what_was_exported(tmp_path: Path) -> None:
+    config = configured(*BOTH_WAYS, "lora.dropout=0.3")
+    base = SpeechLM(config).eval()
+    model = adapted(config, base)
+    export(model, tmp_path / "adapter")
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    torch.testing.assert_close(heard_and_read(theirs.base_model.model), heard_and_read(model))
+
+
+def test_exported_adapters_go_on(tmp_path: Path) -> None:
+    config = configured()
+    base = SpeechLM(config).eval()
+    model = adapted(config, base)
+    export(model, tmp_path)
+    again = copy.deepcopy(base)
+    adapt(again, override(config, [f"lora.start={tmp_path}"]).lora, PARTS)
+    assert torch.equal(heard_and_read(again.eval()), heard_and_read(model))
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ([], "is for another base .sha256:"),
+        (["lora.rank=1"], r"lora_A.weight is \(2, 160\) there and \(1, 160\) here; set lora.rank"),
+        (["lora.targets=[in_proj]"], "connector.layers.0.lora_A.weight is .* and missing here; set .*lora.targets"),
+        (["lora.alpha=1"], "was trained with lora.alpha=16, not 1"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(tmp_path: Path, words: list[str], answer: str) -> None:
+    config = configured()
+    export(adapted(config), tmp_path)
+    with pytest.raises(ValueError, match=answer):
+        adapt(SpeechLM(config), override(config, [f"lora.start={tmp_path}", *words]).lora, PARTS)
+
+
+@pytest.mark.parametrize("content", [None, b"junk"])
+def test_a_folder_that_holds_none_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    config = configured(f"lora.start={tmp_path}")
+    if content:
+        export(adapted(configured()), tmp_path)
+        (tmp_path / "adapter_model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="is no readable peft folder .*name <run>/adapter"):
+        adapt(SpeechLM(config), config.lora, PARTS)
+
+
+@pytest.mark.parametrize(
+    ("stage", "words", "answer"),
+    [
+        ("instruct", ["lora.targets=[x_porj]"], "'x_porj'. Did you mean 'x_proj'"),
+        ("instruct", ["lora.targets=[encoder.*]"], r"'encoder.\*'.*Known: connector.layers.\*, lm.layers.\*.mixer"),
+        ("state", ["lora.rank=3"], r"lora.rank=3 is larger than lm.*dt_proj \(2 -> 64\); set lora.rank=2 or less"),
+        ("lm", [], "stage lm trains lm from random weights"),
+        ("instruct", ["lora.rank=0"], "lora.rank=0: must be at least 1"),
+        ("instruct", ["lora.dropout=1"], "need 0 <= dropout < 1"),
+        ("instruct", ["lora.targets=[]"], "name the linears"),
+    ],
+)
+def test_bad_adapters_are_named_before_anything_is_trained(stage: str, words: list[str], answer: str) -> None:
+    with pytest.raises(ValueError, match=answer):
+        check_adapters(
+            load_config([TINY[0], str(stage_file(stage)), *SMALL_SIZES, "lora.enabled=true", "lora.rank=2", *words])
+        )
