@@ -11,6 +11,7 @@ Source: Hu et al., "LoRA", arXiv 2106.09685.
 import copy
 import difflib
 import hashlib
+import json
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -117,9 +118,9 @@ def _settings(model: nn.Module) -> peft.LoraConfig:
 
 def _start(model: nn.Module, config: LoraConfig, folder: Path) -> None:
     try:
-        theirs = peft.LoraConfig.from_pretrained(str(folder))
+        theirs = json.loads((folder / PEFT_CONFIG).read_text())
         weights = {n.removeprefix(PEFT_PREFIX): w for n, w in load_file(folder / PEFT_WEIGHTS).items()}
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"lora.start={folder} is no readable peft folder ({error}); name <run>/{FOLDER}") from None
     there = {name: tuple(weight.shape) for name, weight in weights.items()}
     here = {name: tuple(weight.shape) for name, weight in peft.get_peft_model_state_dict(model).items()}
@@ -129,11 +130,13 @@ def _start(model: nn.Module, config: LoraConfig, folder: Path) -> None:
                 f"lora.start={folder}: {name} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} "
                 "here; set lora.rank and lora.targets as it was trained"
             )
-    if theirs.lora_alpha != config.alpha:
-        raise ValueError(f"lora.start={folder} was trained with lora.alpha={theirs.lora_alpha}, not {config.alpha}")
-    if theirs.base_model_name_or_path != base_of(model):
+    if theirs["lora_alpha"] != config.alpha:
         raise ValueError(
-            f"lora.start={folder} is for another base ({theirs.base_model_name_or_path}) than the weights it would "
+            f"lora.start={folder} was trained with lora.alpha={theirs['lora_alpha']}, not {config.alpha}; set it so"
+        )
+    if theirs["base_model_name_or_path"] != base_of(model):
+        raise ValueError(
+            f"lora.start={folder} is for another base ({theirs['base_model_name_or_path']}) than the weights it would "
             f"adapt ({base_of(model)}); take those from the run it was trained upon, with stage.init"
         )
     peft.set_peft_model_state_dict(model, weights)
