@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train eval-wer eval-duplex dialogues converse timeline test lint clean
+.PHONY: help install train lora-drop eval-wer eval-duplex dialogues converse timeline test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
@@ -25,6 +25,9 @@ install: $(VENV)/.train ## the virtual environment and what training needs
 
 train: $(VENV)/.train ## train a stage, and first the stages it stands on; ends with its score
 	@$(BIN)/python train.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+
+lora-drop: $(VENV)/.train ## train a stage with LoRA-drop: a probe tells which linears keep an adapter of their own
+	@$(BIN)/python lora_drop.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 eval-wer: $(VENV)/.train ## word error rate of RUN (default runs/latest), on its own test speech or on DATA
 	@$(BIN)/python evaluate.py wer $(RUN) $(overrides)

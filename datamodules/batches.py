@@ -1,7 +1,7 @@
 """Utterances to batches, each a pure function of (seed, position), so that a run goes on where it was killed."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -116,12 +116,14 @@ class EndlessBatches(Sampler[list[int]]):
         group: makes the batches of WINDOW positions; they come in random order.
         start: batch of this rank to begin with.
         rank, world: this process takes every `world`-th batch.
+        positions: those to go through over and over; None: all.
     """
 
     def __init__(
-        self, group: Callable[[range], list[list[int]]], seed: int, start: int = 0, rank: int = 0, world: int = 1
-    ):
-        self.group, self.seed = group, seed
+        self, group: Callable[[Sequence[int]], list[list[int]]], seed: int, start: int = 0, rank: int = 0,
+        world: int = 1, positions: Sequence[int] | None = None,
+    ):  # fmt: skip
+        self.group, self.seed, self.positions = group, seed, positions
         self.start, self.rank, self.world = start, rank, world
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -133,7 +135,7 @@ class EndlessBatches(Sampler[list[int]]):
     def _all(self) -> Iterator[list[int]]:
         window = 0
         while True:
-            batches = self.group(range(window * WINDOW, (window + 1) * WINDOW))
+            batches = self.group(self.positions or range(window * WINDOW, (window + 1) * WINDOW))
             for k in np.random.default_rng([self.seed, window]).permutation(len(batches)):
                 yield batches[k]
             window += 1
@@ -154,7 +156,7 @@ class FiniteBatches(Sampler[list[int]]):
         return len(self.batches)
 
 
-def pack(positions: range, durations_s: list[float], batch_s: float) -> list[list[int]]:
+def pack(positions: Sequence[int], durations_s: list[float], batch_s: float) -> list[list[int]]:
     """Group positions by length so that longest times count stays within `batch_s`; none is left out."""
     batches: list[list[int]] = [[]]
     for i in np.argsort(durations_s, kind="stable"):
@@ -164,10 +166,22 @@ def pack(positions: range, durations_s: list[float], batch_s: float) -> list[lis
     return [b for b in batches if b]
 
 
-def alike(positions: range, lengths: list[int], size: int) -> list[list[int]]:
+def alike(positions: Sequence[int], lengths: list[int], size: int) -> list[list[int]]:
     """Group positions by length, `size` at a time."""
     ordered = [positions[int(i)] for i in np.argsort(lengths, kind="stable")]
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+
+
+def stratified(strata: Sequence[Hashable], size: int) -> list[int]:
+    """`size` places of a sequence, or all: the first ones of each stratum, of each its share, rounded (Hare's way)."""
+    places: dict[Hashable, list[int]] = {}
+    for place, stratum in enumerate(strata):
+        places.setdefault(stratum, []).append(place)
+    quotas = [min(size, len(strata)) * len(group) / len(strata) for group in places.values()]
+    counts = [int(quota) for quota in quotas]
+    for i in sorted(range(len(counts)), key=lambda i: counts[i] - quotas[i])[: min(size, len(strata)) - sum(counts)]:
+        counts[i] += 1
+    return sorted(place for group, count in zip(places.values(), counts, strict=True) for place in group[:count])
 
 
 def at_least(count: int, batches: list[list[int]]) -> list[list[int]]:

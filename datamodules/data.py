@@ -2,12 +2,22 @@
 
 import functools
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.batches import EndlessBatches, FiniteBatches, ScoredSet, TrainingStream, alike, at_least, collate, pack
+from datamodules.batches import (
+    EndlessBatches,
+    FiniteBatches,
+    ScoredSet,
+    TrainingStream,
+    alike,
+    at_least,
+    collate,
+    pack,
+    stratified,
+)
 from datamodules.corpus import Corpus, Utterance
 from datamodules.manifest import SPLITS, Survey, check_bad_share, open_corpora
 from datamodules.synthetic import SyntheticSpeech
@@ -102,8 +112,19 @@ class StageData(L.LightningDataModule):
             prefetch_factor=8 if workers else None, worker_init_fn=leave_sigterm_to_the_trainer,
         )  # fmt: skip
 
-    def _endless(self, group: Callable[[range], list[list[int]]]) -> EndlessBatches:
-        return EndlessBatches(group, self.config.seed, self.start_batch, *self._rank())
+    def strata(self, positions: range) -> list[Hashable]:
+        """The sort of each position of the training stream: with an answer or without."""
+        return [bool(self.corpora.stream.exchange(position)[1]) for position in positions]
+
+    def sample(self) -> list[int] | None:
+        """Positions that `lora.sample` picks from ten times as many."""
+        size, first = self.config.lora.sample, self.corpora.stream.ramp
+        if not size:
+            return None
+        return [first + i for i in stratified(self.strata(range(first, first + 10 * size)), size)]
+
+    def _endless(self, group: Callable[[Sequence[int]], list[list[int]]]) -> EndlessBatches:
+        return EndlessBatches(group, self.config.seed, self.start_batch, *self._rank(), self.sample())
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -115,7 +136,7 @@ class SpeechData(StageData):
     def train_dataloader(self) -> DataLoader:
         stream, batch_s = self.corpora.stream, self.config.data.batch_s
 
-        def group(positions: range) -> list[list[int]]:
+        def group(positions: Sequence[int]) -> list[list[int]]:
             return pack(positions, [stream.duration_s(p) for p in positions], batch_s)
 
         return self._speech(stream, self._endless(group))
@@ -140,7 +161,7 @@ class TextData(StageData):
     def train_dataloader(self) -> DataLoader:
         stream, size = self.corpora.stream, self.config.data.batch_texts
 
-        def group(positions: range) -> list[list[int]]:
+        def group(positions: Sequence[int]) -> list[list[int]]:
             return alike(positions, [sum(map(len, stream.exchange(p))) for p in positions], size)
 
         return self._texts(stream, self._endless(group))

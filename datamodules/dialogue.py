@@ -81,9 +81,9 @@ class Dialogues:
     def __len__(self) -> int:
         return self.size
 
-    def num_events(self, index: int) -> int:
+    def events(self, index: int) -> list[Event]:
         """Of a dialogue, without making it."""
-        return len(draw_events(self._rng(index), self.config))
+        return draw_events(self._rng(index), self.config)
 
     def __getitem__(self, index: int) -> Dialogue:
         """Raises UnusableAudio: one of its recordings is."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -45,11 +45,16 @@ class DialogueData(StageData):
     def train_dataloader(self) -> DataLoader:
         dialogues, size = self.dialogues("train", 0), self.config.data.batch_dialogues
 
-        def group(positions: range) -> list[list[int]]:
-            return alike(positions, [dialogues.num_events(p) for p in positions], size)
+        def group(positions: Sequence[int]) -> list[list[int]]:
+            return alike(positions, [len(dialogues.events(p)) for p in positions], size)
 
         beside = self.config.stage.utterances
         return self._batches(WithUtterances(dialogues, self.corpora.stream, beside), self._endless(group))
+
+    def strata(self, positions: range) -> list[Hashable]:
+        """The kind of each dialogue's first event, which is its only one in stage state."""
+        dialogues = self.dialogues("train", 0)
+        return [dialogues.events(position)[0].kind for position in positions]
 
     def val_dataloader(self) -> DataLoader:
         return self._scored("valid", self.config.data.valid_dialogues)

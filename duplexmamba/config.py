@@ -20,17 +20,17 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from duplexmamba.schema import Config, DialogueConfig, DuplexConfig, LoraConfig
+from duplexmamba.schema import Config, DialogueConfig, DuplexConfig, LoraConfig, LoraDropConfig
 from duplexmamba.timing import Clock
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = ("encoder", "lm", "asr", "instruct", "state", "streaming")
 ON_DIALOGUES = ("state", "streaming")
 """Stages that train on dialogues."""
-OWN_TO_A_STAGE = ("stage", "lora", "optim", "trainer", "run", "wandb")
+OWN_TO_A_STAGE = ("stage", "lora", "lora_drop", "optim", "trainer", "run", "wandb")
 """Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
 NOT_PART_OF_THE_RESULT = (
-    "run", "wandb", "data.num_workers", "trainer.checkpoint_every_s", "trainer.keep_freed_memory",
+    "run", "wandb", "lora_drop", "data.num_workers", "trainer.checkpoint_every_s", "trainer.keep_freed_memory",
 )  # fmt: skip
 """What may differ between two runs that are the same experiment."""
 
@@ -201,6 +201,7 @@ def _check(config: Config) -> None:
         if getattr(config.trainer, name) < 1:
             raise ValueError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
     _check_lora(config.lora)
+    _check_lora_drop(config.lora_drop)
     _check_duplex(config.duplex)
     _check_dialogue(config.dialogue, config.duplex)
     _check_names(config.stage.trained, ("frontend", "encoder", "connector", "lm"), "part", "stage.trained")
@@ -242,6 +243,16 @@ def _check_lora(lora: LoraConfig) -> None:
         raise ValueError(f"lora.dropout={lora.dropout}: need 0 <= dropout < 1")
     if not lora.targets:
         raise ValueError("lora.targets=[]: name the linears that get an adapter, such as lora.targets=[in_proj]")
+
+
+def _check_lora_drop(drop: LoraDropConfig) -> None:
+    if not 0 < drop.threshold <= 1:
+        raise ValueError(f"lora_drop.threshold={drop.threshold}: a share of all importance; need 0 < threshold <= 1")
+    if drop.keep is not None and drop.keep < 0:
+        raise ValueError(f"lora_drop.keep={drop.keep}: cannot be negative; null goes by lora_drop.threshold")
+    for name in ("steps", "sample"):
+        if getattr(drop, name) < 1:
+            raise ValueError(f"lora_drop.{name}={getattr(drop, name)}: must be at least 1")
 
 
 def _check_duplex(duplex: DuplexConfig) -> None:

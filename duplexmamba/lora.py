@@ -12,6 +12,7 @@ import copy
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,9 +22,9 @@ import torch
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from duplexmamba.model import part_of
+from duplexmamba.model import is_adapter, part_of
 from duplexmamba.schema import LoraConfig
 
 FOLDER = "adapter"
@@ -40,9 +41,9 @@ def targets(model: nn.Module, config: LoraConfig, trained: Collection[str]) -> l
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and part_of(n) in trained}
     found: set[str] = set()
     for target in config.targets:
-        names = [name for name in linears if fnmatchcase(f".{name}", f"*.{target}")]
+        names = ending_in(target, linears)
         if not names:
-            raise ValueError(_unknown(target, linears))
+            raise ValueError(_unknown("lora.targets", target, linears))
         found.update(names)
     for name in sorted(found):
         wide, narrow = linears[name].in_features, linears[name].out_features
@@ -51,16 +52,29 @@ def targets(model: nn.Module, config: LoraConfig, trained: Collection[str]) -> l
                 f"lora.rank={config.rank} is larger than {name} ({wide} -> {narrow}); set lora.rank={min(wide, narrow)}"
                 " or less, or name others in lora.targets"
             )
+    for target in config.shared:
+        if not ending_in(target, found):
+            raise ValueError(_unknown("lora.shared", target, found))
     return sorted(found)
 
 
-def _unknown(target: str, linears: Collection[str]) -> str:
+def ending_in(target: str, names: Collection[str]) -> list[str]:
+    """Those of the dotted names that end in `target`, in which * is anything."""
+    return [name for name in names if fnmatchcase(f".{name}", f"*.{target}")]
+
+
+def kind_of(name: str) -> str:
+    """What linears that differ in their layer have in common: lm.layers.3.mixer.in_proj, lm.layers.*.mixer.in_proj."""
+    return re.sub(r"^(\w+\.\w+)\.\d+\.", r"\1.*.", name)
+
+
+def _unknown(field: str, target: str, linears: Collection[str]) -> str:
     words = [name.split(".") for name in linears]
     endings = {".".join(name[i:]) for name in words for i in range(len(name))}
     near = difflib.get_close_matches(target, sorted(endings), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    kinds = sorted({".".join("*" if word.isdigit() and i == 2 else word for i, word in enumerate(n)) for n in words})
-    return f"lora.targets: no linear of the trained parts is called {target!r}.{hint} Known: {', '.join(kinds)}."
+    kinds = ", ".join(sorted({kind_of(name) for name in linears}))
+    return f"{field}: none of the linears that can have an adapter is called {target!r}.{hint} Known: {kinds}."
 
 
 def adapt(model: nn.Module, config: LoraConfig, trained: Collection[str]) -> None:
@@ -74,8 +88,16 @@ def adapt(model: nn.Module, config: LoraConfig, trained: Collection[str]) -> Non
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names
     )
     peft.inject_adapter_in_model(settings, model)
+    _tie(adapters(model), {name for target in config.shared for name in ending_in(target, names)})
     if config.start:
         _start(model, config, Path(config.start))
+
+
+def _tie(layers: dict[str, LoraLayer], shared: Collection[str]) -> None:
+    first: dict[str, LoraLayer] = {}
+    for name in sorted(shared):
+        one = first.setdefault(kind_of(name), layers[name])
+        layers[name].lora_A, layers[name].lora_B = one.lora_A, one.lora_B
 
 
 def adapters(model: nn.Module) -> dict[str, LoraLayer]:
@@ -93,27 +115,27 @@ def merge(model: nn.Module) -> None:
 
 
 def export(model: nn.Module, folder: Path) -> None:
-    """Write the factors as a folder that `peft.PeftModel.from_pretrained` loads upon the same base."""
-    settings = copy.copy(_settings(model))
+    """Write the factors as a folder that `peft.PeftModel.from_pretrained` loads upon the same base.
+
+    peft knows no shared ones: each linear gets a copy. `adapt` ties them again, by `lora.shared`.
+    """
+    settings = copy.copy(model.peft_config["default"])
     settings.target_modules, settings.inference_mode = sorted(adapters(model)), True
     settings.base_model_name_or_path = base_of(model)
     settings.save_pretrained(str(folder))
     weights = peft.get_peft_model_state_dict(model)
-    save_file({PEFT_PREFIX + n: w.detach().cpu().contiguous() for n, w in weights.items()}, folder / PEFT_WEIGHTS)
+    save_file({PEFT_PREFIX + n: w.detach().cpu().clone() for n, w in weights.items()}, folder / PEFT_WEIGHTS)
 
 
 def base_of(model: nn.Module) -> str:
-    """A name for the weights beneath the adapters: equal for the same weights."""
+    """A name for the weights of the parts that have adapters, these left out: equal for the same weights."""
+    parts = {part_of(name) for name in adapters(model)}
     digest = hashlib.sha256()
-    for name, layer in sorted(adapters(model).items()):
-        weight: Tensor = layer.get_base_layer().weight
-        digest.update(name.encode() + weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for name, weight in sorted(model.named_parameters()):
+        if part_of(name) in parts and not is_adapter(name):
+            digest.update(name.replace(".base_layer", "").encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return f"sha256:{digest.hexdigest()[:16]}"
-
-
-def _settings(model: nn.Module) -> peft.LoraConfig:
-    (settings,) = model.peft_config.values()
-    return settings
 
 
 def _start(model: nn.Module, config: LoraConfig, folder: Path) -> None:
@@ -140,3 +162,6 @@ def _start(model: nn.Module, config: LoraConfig, folder: Path) -> None:
             f"adapt ({base_of(model)}); take those from the run it was trained upon, with stage.init"
         )
     peft.set_peft_model_state_dict(model, weights)
+    differing = [n for n, w in peft.get_peft_model_state_dict(model).items() if not torch.equal(w.cpu(), weights[n])]
+    if differing:
+        raise ValueError(f"lora.start={folder}: {differing[0]} is not shared there; leave it out of lora.shared")

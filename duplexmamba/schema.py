@@ -251,8 +251,36 @@ class LoraConfig:
     targets: list[str]
     """Linears of the trained parts that get one: ends of their dotted names, in which * is anything: in_proj,
     encoder.*.ffn1.1, lm.*. Those of a Mamba: in_proj, x_proj, dt_proj, out_proj; of a Mamba-2: in_proj, out_proj."""
+    shared: list[str]
+    """Ends of names again: of these linears, all of one kind (that differ in their layer alone) have one adapter in
+    common. LoRA-drop chooses them; []: each has its own."""
     start: str | None
     """Folder of adapters (<run>/adapter) to go on with, upon the base they were trained upon; null: new ones."""
+    sample: int
+    """Training utterances (texts, dialogues) that the stage goes through over and over, of each sort its share; 0: all
+    there are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraDropConfig:
+    """Which linears keep an adapter of their own; see `lora_drop` for why the values are what they are."""
+
+    steps: int
+    """Updates of the probe."""
+    sample: int
+    """Training utterances (dialogues) that the probe trains and is measured on."""
+    threshold: float
+    """Share of the importance that those which are kept must reach together."""
+    keep: int | None
+    """Linears kept of each kind (in all, where ranking=overall); null: as many as the threshold asks for."""
+    ranking: Literal["per_kind", "overall"]
+    """What is compared with what: the layers of one kind of linear, or all linears."""
+    choice: Literal["important", "random", "least_important"]
+    """Which are kept. The latter two are controls: as many as `important` keeps."""
+    rest: Literal["shared", "dropped"]
+    """The others share one adapter for each kind, or have none."""
+    start: Literal["new", "probe"]
+    """What is kept begins as new, or as the probe has left it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,6 +365,7 @@ class Config:
     dialogue: DialogueConfig
     stage: StageConfig
     lora: LoraConfig
+    lora_drop: LoraDropConfig
     optim: OptimConfig
     trainer: TrainerConfig
     run: RunConfig

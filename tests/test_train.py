@@ -217,6 +217,24 @@ def test_adapters_pass_from_stage_to_stage_merged_and_beside(runs: Path, tmp_pat
     torch.testing.assert_close(again, ours, atol=1e-5, rtol=1e-4)
 
 
+def test_lora_drop_probes_chooses_and_trains(runs: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
+    drop = ["lora.rank=2", "lora_drop.steps=2", "lora_drop.sample=6", "lora_drop.keep=1", "lora_drop.start=probe"]
+    command = [TINY[0], "configs/stage/instruct.yaml", *SHORT, f"run.dir={folder}", *drop]
+    done = run("lora_drop.py", *command)
+    assert done.returncode == 0 and "lora.rank=" in done.out, done.out + done.err
+    [probe] = [found.parent for found in folder.glob("instruct-*/importance.json")]
+    found = json.loads((probe / "importance.json").read_text())["linears"]
+    assert sum(linear["kept"] for linear in found.values()) == 4 == len(found) / 2
+    assert sum(linear["importance"] for linear in found.values()) == pytest.approx(4)  # kinds
+    assert (probe / "importance.png").stat().st_size > 0
+    latest = (folder / "latest").resolve()
+    shared = HandOver.load(latest / "handover.pt").config.lora.shared
+    assert sorted(shared) == sorted(name for name, linear in found.items() if not linear["kept"])
+    again = run("lora_drop.py", *command)
+    assert again.returncode == 0 and again.out.count("instruct: trained before") == 2, again.out + again.err
+
+
 def test_two_ranks_train_and_score_together(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
     done = train(tmp_path, "trainer.devices=2")

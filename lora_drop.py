@@ -1,0 +1,139 @@
+"""Train a stage with LoRA-drop: probe, importance, choice of the linears that keep an adapter of their own, training.
+
+    python lora_drop.py configs/preset/tiny.yaml configs/stage/instruct.yaml lora_drop.threshold=0.9
+
+The probe is a run of its own, runs/<stage>-<preset>-<fingerprint>, and takes beside its files importance.json and
+importance.png. What is chosen becomes `lora.targets` and `lora.shared` of the training, and thereby part of its
+configuration, checkpoints and hand-over: it is the same in every process and wherever it is loaded.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import torch
+from matplotlib import pyplot as plt
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file, save_file
+
+from datamodules.data import Corpora
+from duplexmamba.config import load_config
+from duplexmamba.lora import FOLDER, PEFT_CONFIG, PEFT_PREFIX, PEFT_WEIGHTS, kind_of
+from duplexmamba.lora_drop import added, importance, keep
+from duplexmamba.schema import Config
+from lightning_modules.assembly import build
+from lightning_modules.entry import exit_cleanly, quieten
+from lightning_modules.handover import FILE, HandOver
+from train import main as train
+from train import sources, train_with_all_beneath
+
+
+def main(args: list[str]) -> dict[str, float]:
+    """Returns the summary of the training."""
+    args = [*args, "lora.enabled=true", "lora.shared=[]"]
+    drop = load_config(args).lora_drop
+    probing = [*args, f"trainer.max_steps={drop.steps}", "trainer.average_last=1", f"lora.sample={drop.sample}"]
+    trained: dict[str, tuple[Path, dict[str, float]]] = {}
+    probe, _ = train_with_all_beneath(probing, load_config(probing), trained)
+    config = load_config([*probing, f"lora.start={probe / FOLDER}"])
+    given = {s: trained[s][0] if s in trained else Path(s) for s in sources(config)}
+    shares = importance(measure(config, given, probe), drop)
+    kept = keep(shares, drop, config.seed)
+    report(shares, kept, probe, config)
+    return train([*args, *layout(shares, kept, probe, config)])
+
+
+def measure(config: Config, given: dict[str, Path], folder: Path) -> dict[str, float]:
+    """What each of the probe's adapters adds over the sample, item for item as it was trained on."""
+    hand_overs = {source: HandOver.load(path / FILE) for source, path in given.items()}
+    module, data = build(config, Corpora(config), hand_overs, folder)
+    module.eval().to("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
+    seen = 0
+    with added(module.model) as total, torch.no_grad():
+        for batch in data.train_dataloader():
+            if len(batch):
+                module.model_step(batch.to(module.device))
+            seen += len(batch) + len(batch.skipped)
+            if seen >= config.lora_drop.sample:
+                break
+    return total
+
+
+def layout(shares: dict[str, float], kept: set[str], probe: Path, config: Config) -> list[str]:
+    """The words of the configuration that say which linears have what, and from where they start."""
+    rest, drop = sorted(shares.keys() - kept), config.lora_drop
+    names, word = (sorted(kept), "lora.targets") if drop.rest == "dropped" else (rest, "lora.shared")
+    words = [f"{word}=[{','.join(names)}]"]
+    return words if drop.start == "new" else [*words, f"lora.start={write_start(kept, probe, drop.rest == 'shared')}"]
+
+
+def write_start(kept: set[str], probe: Path, shared: bool) -> Path:
+    """A folder of adapters: those kept as the probe left them, those shared, if there are any, as new."""
+    folder, first, weights = probe / "start", {}, {}
+    for name, weight in sorted(load_file(probe / FOLDER / PEFT_WEIGHTS).items()):
+        linear, factor = name.removeprefix(PEFT_PREFIX).split(".lora_")
+        if linear in kept:
+            weights[name] = weight
+        elif shared:
+            new = first.setdefault((kind_of(linear), factor), weight if factor.startswith("A") else 0 * weight)
+            weights[name] = new.clone()
+    folder.mkdir(exist_ok=True)
+    save_file(weights, folder / PEFT_WEIGHTS)
+    shutil.copy(probe / FOLDER / PEFT_CONFIG, folder)
+    return folder
+
+
+def report(shares: dict[str, float], kept: set[str], probe: Path, config: Config) -> None:
+    """The importances as a table, importance.json and importance.png."""
+    kinds = sorted({kind_of(name) for name in shares})
+    rows = {kind: [name for name in sorted(shares, key=natural) if kind_of(name) == kind] for kind in kinds}
+    table = Table("layer", *kinds, box=None, title="importance; * keeps an adapter of its own")
+    for layer in range(max(map(len, rows.values()))):
+        cells = [row[layer] if layer < len(row) else None for row in rows.values()]
+        shown = [f"{shares[name]:.1%}{' *' if name in kept else '  '}" if name else "" for name in cells]
+        table.add_row(str(layer), *shown)
+    Console(width=max(120, Console().width)).print(table)
+    rank = plain_rank(shares, kept, probe, config)
+    print(f"{len(kept)} of {len(shares)} are kept; plain LoRA has as many parameters with lora.rank={rank}: {probe}")
+    found = {name: {"importance": share, "kept": name in kept} for name, share in shares.items()}
+    (probe / "importance.json").write_text(json.dumps({"linears": found, "plain_rank": rank}, indent=1) + "\n")
+    draw(rows, shares, kept, probe / "importance.png")
+
+
+def plain_rank(shares: dict[str, float], kept: set[str], probe: Path, config: Config) -> int:
+    """The rank at which adapters on all linears have about as many parameters as what was chosen."""
+    sizes = dict.fromkeys(shares, 0)
+    for name, weight in load_file(probe / FOLDER / PEFT_WEIGHTS).items():
+        sizes[name.removeprefix(PEFT_PREFIX).split(".lora_")[0]] += weight.numel()
+    own = sum(sizes[name] for name in kept)
+    if config.lora_drop.rest == "shared":
+        own += sum({kind_of(name): sizes[name] for name in shares.keys() - kept}.values())
+    return max(1, round(config.lora.rank * own / sum(sizes.values())))
+
+
+def draw(rows: dict[str, list[str]], shares: dict[str, float], kept: set[str], path: Path) -> None:
+    """A panel of bars for each kind of linear; what is kept is dark."""
+    figure, axes = plt.subplots(1, len(rows), figsize=(3 * len(rows), 3), layout="constrained", squeeze=False)
+    for axis, (kind, names) in zip(axes[0], rows.items(), strict=True):
+        colours = ["tab:blue" if name in kept else "lightgrey" for name in names]
+        axis.bar(range(len(names)), [shares[name] for name in names], color=colours)
+        axis.set(title=kind, xlabel="layer")
+    axes[0][0].set_ylabel("importance")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Layer 10 stands behind layer 9."""
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in name.split(".")]
+
+
+if __name__ == "__main__":
+    quieten()
+    with exit_cleanly():
+        main(sys.argv[1:])
