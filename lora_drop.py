@@ -37,7 +37,8 @@ def main(args: list[str]) -> dict[str, float]:
     """Returns the summary of the training."""
     args = [*args, "lora.enabled=true", "lora.shared=[]"]
     drop = load_config(args).lora_drop
-    probing = [*args, f"trainer.max_steps={drop.steps}", "trainer.average_last=1", f"lora.sample={drop.sample}"]
+    probing = [*args, f"lora.sample={drop.sample}", f"trainer.max_steps={drop.steps}", "trainer.average_last=1"]
+    probing += ["run.id=null"]
     trained: dict[str, tuple[Path, dict[str, float]]] = {}
     probe, _ = train_with_all_beneath(probing, load_config(probing), trained)
     config = load_config([*probing, f"lora.start={probe / FOLDER}"])

@@ -118,10 +118,10 @@ class StageData(L.LightningDataModule):
 
     def sample(self) -> list[int] | None:
         """Positions that `lora.sample` picks from ten times as many."""
-        size, first = self.config.lora.sample, self.corpora.stream.ramp
-        if not size:
+        lora, first = self.config.lora, self.corpora.stream.ramp
+        if not lora.enabled or not lora.sample:
             return None
-        return [first + i for i in stratified(self.strata(range(first, first + 10 * size)), size)]
+        return [first + i for i in stratified(self.strata(range(first, first + 10 * lora.sample)), lora.sample)]
 
     def _endless(self, group: Callable[[Sequence[int]], list[list[int]]]) -> EndlessBatches:
         return EndlessBatches(group, self.config.seed, self.start_batch, *self._rank(), self.sample())
