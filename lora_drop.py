@@ -20,6 +20,7 @@ from matplotlib import pyplot as plt
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from datamodules.data import Corpora
 from duplexmamba.config import load_config
@@ -75,7 +76,8 @@ def layout(shares: dict[str, float], kept: set[str], probe: Path, config: Config
 
 def write_start(kept: set[str], probe: Path, shared: bool) -> Path:
     """A folder of adapters: those kept as the probe left them, those shared, if there are any, as new."""
-    folder, first, weights = probe / "start", {}, {}
+    folder, weights = probe / "start", {}
+    first: dict[tuple[str, str], Tensor] = {}
     for name, weight in sorted(load_file(probe / FOLDER / PEFT_WEIGHTS).items()):
         linear, factor = name.removeprefix(PEFT_PREFIX).split(".lora_")
         if linear in kept:

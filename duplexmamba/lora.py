@@ -119,7 +119,7 @@ def export(model: nn.Module, folder: Path) -> None:
 
     peft knows no shared ones: each linear gets a copy. `adapt` ties them again, by `lora.shared`.
     """
-    settings = copy.copy(model.peft_config["default"])
+    settings: peft.LoraConfig = copy.copy(vars(model)["peft_config"]["default"])
     settings.target_modules, settings.inference_mode = sorted(adapters(model)), True
     settings.base_model_name_or_path = base_of(model)
     settings.save_pretrained(str(folder))
@@ -134,7 +134,7 @@ def base_of(model: nn.Module) -> str:
     for name, weight in sorted(model.named_parameters()):
         if part_of(name) in parts and not is_adapter(name):
             digest.update(name.replace(".base_layer", "").encode())
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

@@ -36,7 +36,7 @@ def adapted(config: Config, base: SpeechLM | None = None) -> SpeechLM:
     adapt(model, config.lora, PARTS)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            nn.init.normal_(parameter, std=0.3)
+            nn.init.normal_(parameter, std=0.1)
     return model.eval()
 
 
@@ -79,8 +79,7 @@ def test_every_linear_learns_is_heard_and_merges(kind: str, path: str, monkeypat
     assert [name for name, p in factors.items() if p.grad is None or not p.grad.abs().max() > 0] == []
     with torch.no_grad():
         whole = heard_and_read(model)
-        deaf = [n for n in linears if torch.allclose(heard_and_read(without(model, n)), whole, atol=1e-4)]
-        assert deaf == []
+        assert [n for n in linears if torch.equal(heard_and_read(without(model, n)), whole)] == []
         merge(model)
         torch.testing.assert_close(heard_and_read(model), whole, atol=1e-4, rtol=1e-4)
     assert model.state_dict().keys() == base.state_dict().keys() and not adapters(model)
@@ -93,7 +92,7 @@ def test_a_decoded_token_passes_every_adapter(kind: str, path: str, monkeypatch:
     model = adapted(configured(f"lm.kind={kind}"))
     whole = decoded(model)
     names = [name for name in adapters(model) if name.startswith("lm.")]
-    assert [name for name in names if torch.allclose(decoded(without(model, name)), whole, atol=1e-4)] == []
+    assert [name for name in names if torch.equal(decoded(without(model, name)), whole)] == []
     merge(model)
     torch.testing.assert_close(decoded(model), whole, atol=1e-4, rtol=1e-4)
 
@@ -184,7 +183,11 @@ def test_a_folder_that_holds_none_is_refused(tmp_path: Path, content: bytes | No
     ("stage", "words", "answer"),
     [
         ("instruct", ["lora.targets=[x_porj]"], "'x_porj'. Did you mean 'x_proj'"),
-        ("instruct", ["lora.targets=[encoder.*]"], r"'encoder.\*'.*Known: connector.layers.\*, lm.layers.\*.mixer"),
+        (
+            "instruct",
+            ["lora.targets=[encoder.*]"],
+            r"'encoder.\*'.*Known: .*lm.layers.\*.mixer.in_proj",
+        ),
         ("state", ["lora.rank=3"], r"lora.rank=3 is larger than lm.*dt_proj \(2 -> 64\); set lora.rank=2 or less"),
         ("lm", [], "stage lm trains lm from random weights"),
         ("instruct", ["lora.rank=0"], "lora.rank=0: must be at least 1"),

@@ -42,8 +42,8 @@ def test_what_an_adapter_adds_is_summed_over_its_inputs() -> None:
     total = energies(model, Padded(x))
     layer = model.lm.layers[0].mixer.in_proj
     delta = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
-    expected = (model.lm.layers[0].norm(x) @ delta.T).square().sum()
-    assert total["lm.layers.0.mixer.in_proj"] == pytest.approx(float(expected), rel=1e-4)
+    expected = (model.lm.layers[0].norm(x) @ delta.T).square().sum().item()
+    assert total["lm.layers.0.mixer.in_proj"] == pytest.approx(expected, rel=1e-4)
     assert total["connector.layers.0"] == 0
 
 
