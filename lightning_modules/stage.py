@@ -80,6 +80,10 @@ class StageModule(L.LightningModule, abc.ABC):
         """Dropout of update k is the same in a run that was killed and one that was not."""
         torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank, batch_idx)))
 
+    def on_train_start(self) -> None:
+        """Lightning begins with every part in the mode in which it was made."""
+        self.train()
+
     def train(self, mode: bool = True) -> "StageModule":
         """Frozen parts stay in eval mode: no dropout in what does not learn."""
         super().train(mode)

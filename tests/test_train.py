@@ -10,16 +10,18 @@ import sys
 import time
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import peft
 import pytest
 import soundfile
 import torch
 
-from duplexmamba.config import STAGES
+from duplexmamba.config import STAGES, load_config
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
 from lightning_modules.handover import HandOver
+from lightning_modules.speech import InstructStage
 from tests.conftest import SMALL_SIZES, TINY
 from train import main
 
@@ -104,6 +106,24 @@ def test_frozen_parts_stay_and_trained_parts_move(runs: Path) -> None:
     assert all(torch.equal(asr[n], w) for n, w in weights["lm"].items())
     moved = [n for n, w in weights["encoder"].items() if n in asr and not torch.equal(asr[n], w)]
     assert any(n.startswith("encoder.") for n in moved) and not any(n.startswith("features.") for n in moved)
+
+
+@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+def test_frozen_parts_are_in_eval_mode_from_the_first_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config([TINY[0], "configs/stage/instruct.yaml", *SMALL_SIZES])
+    module, seen = InstructStage(config, SpeechLM(config), None), []
+
+    def step(batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        seen.append({name: part.training for name, part in module.model.named_children()})
+        return sum(p.sum() for p in module.model.connector.parameters())
+
+    monkeypatch.setattr(module, "training_step", step)
+    trainer = L.Trainer(
+        max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader([0], batch_size=1))
+    assert seen == [{"features": False, "frontend": False, "encoder": False, "connector": True, "lm": True}]
 
 
 @pytest.mark.parametrize("context", ["full", "slice", "carried_lookback"])
