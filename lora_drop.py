@@ -12,11 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import torch
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
@@ -121,14 +118,14 @@ def plain_rank(shares: dict[str, float], kept: set[str], probe: Path, config: Co
 
 def draw(rows: dict[str, list[str]], shares: dict[str, float], kept: set[str], path: Path) -> None:
     """A panel of bars for each kind of linear; what is kept is dark."""
-    figure, axes = plt.subplots(1, len(rows), figsize=(3 * len(rows), 3), layout="constrained", squeeze=False)
+    figure = Figure(figsize=(3 * len(rows), 3), layout="constrained")
+    axes = figure.subplots(1, len(rows), squeeze=False)
     for axis, (kind, names) in zip(axes[0], rows.items(), strict=True):
         colours = ["tab:blue" if name in kept else "lightgrey" for name in names]
         axis.bar(range(len(names)), [shares[name] for name in names], color=colours)
         axis.set(title=kind, xlabel="layer")
     axes[0][0].set_ylabel("importance")
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def natural(name: str) -> list[tuple[int, str]]:

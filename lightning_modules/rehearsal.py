@@ -1,4 +1,4 @@
-"""A dialogue as the branches of a session whose model is right about every slice.
+"""A dialogue as the branches of a session whose model is right about every slice, and some of one that errs.
 
 Each branch is a row: where it was forked, what it hears, and what it is then asked or says. A probe is a row of its own
 and leaves no trace; an answer is one row up to where something comes up during it, and another from there.
