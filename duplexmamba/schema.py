@@ -231,8 +231,8 @@ class StageConfig:
     """Stages state and streaming: single utterances beside each dialogue, to be transcribed or answered as in instruct,
     lest that be forgotten."""
     probes: int
-    """Stages state and streaming: slices of each question, aside or other sound that are judged in training; those that
-    settle it first."""
+    """Stages state and streaming: slices of each question or aside that are judged in training, beside those in which
+    a sound ends or breaks off."""
     ctc_weight: float
     """Stage asr: weight of a CTC loss that pulls speech embeddings towards those of the words said; 0: as published."""
 
