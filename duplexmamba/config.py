@@ -243,7 +243,7 @@ def _check_lora(lora: LoraConfig) -> None:
         raise ValueError(f"lora.dropout={lora.dropout}: need 0 <= dropout < 1")
     if not lora.shared_learn and not lora.start:
         raise ValueError(
-            "lora.shared_learn=false: new adapters that do not learn add nothing; name those to go on with in lora.start"
+            "lora.shared_learn=false: new adapters that do not learn add nothing; name some to go on with in lora.start"
         )
     if not lora.targets:
         raise ValueError("lora.targets=[]: name the linears that get an adapter, such as lora.targets=[in_proj]")

@@ -146,7 +146,7 @@ def test_a_shared_adapter_can_stay_as_the_probe_left_it(tmp_path: Path) -> None:
     shared = factors(InstructStage(config, base, None).model, "0.mixer.in_proj", "1.mixer.out_proj")
     assert not any(factor.requires_grad for factor in shared)
     assert factors(base, "1.mixer.ssm.x_proj")[0].requires_grad
-    with pytest.raises(ValueError, match="name those to go on with in lora.start"):
+    with pytest.raises(ValueError, match="name some to go on with in lora.start"):
         configured(SHARED, "lora.shared_learn=false")
 
 

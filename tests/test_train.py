@@ -255,9 +255,8 @@ def test_lora_drop_probes_chooses_and_trains(runs: Path, tmp_path: Path) -> None
     assert again.returncode == 0 and again.out.count("instruct: trained before") == 2, again.out + again.err
     frozen = run("lora_drop.py", *command, "lora_drop.rest=frozen")
     assert frozen.returncode == 0, frozen.out + frozen.err
-    counts = [
-        json.loads((f.resolve() / "summary.json").read_text())["params/trained"] for f in (latest, folder / "latest")
-    ]
+    summaries = [json.loads((f / "summary.json").read_text()) for f in (latest, (folder / "latest").resolve())]
+    counts = [summary["params/trained"] for summary in summaries]
     assert len(list(probe.glob("start-*"))) == 2 and counts[1] < counts[0]
 
 
