@@ -80,14 +80,31 @@ def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
 
 
 def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
-    """Online with an API key, offline without one, so that nothing waits for an answer; None if disabled."""
+    """Online with an API key, offline without one, so that nothing waits for an answer; None if disabled.
+
+    A point of a sweep has the run that its agent was given.
+    """
     mode: Any = config.wandb.mode
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     if mode == "disabled" or getattr(rank_zero_only, "rank", 0) != 0:
         return None
+    if in_sweep() and wandb.run is not None:
+        wandb.run.config.update(to_dict(config), allow_val_change=True)
+        return WandbLogger(experiment=wandb.run)
     run = wandb.init(
         project=config.wandb.project, name=folder.name, id=os.environ.get("WANDB_RUN_ID", folder.name), dir=folder,
         mode=mode, config=to_dict(config), resume="allow", settings=wandb.Settings(silent=True),
     )  # fmt: skip
     return WandbLogger(experiment=run)
+
+
+def in_sweep() -> bool:
+    """Whether `wandb agent` has started this process."""
+    return "WANDB_SWEEP_ID" in os.environ
+
+
+def finish_wandb() -> None:
+    """The next stage of this process is a run of its own; the run of a sweep's point ends with the process."""
+    if not in_sweep():
+        wandb.finish()

@@ -1,0 +1,85 @@
+"""Every sweep file says what it is for, and every parameter and metric it names is one that the code has."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from datamodules.data import Corpora
+from datamodules.dialogue_data import DialogueData
+from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config
+from duplexmamba.schema import Config
+from lightning_modules.assembly import KINDS
+from sweeps.hub.search import check, grid
+
+FILES = sorted(Path("sweeps").glob("*.yaml"))
+OPENING = ("# Question: ", "# Cost: ", "# Figure: ")
+SUMMARY = {"params/trained", "memory/peak_gib", "time/total_s", *(f"time/{stage}_s" for stage in STAGES)}
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def words(path: Path) -> list[list[str]]:
+    """What the program of each point is called with."""
+    sweep = yaml.safe_load(path.read_text())
+    given = [[f"{name}={value}" for name, value in point.items()] for point in grid(sweep)]
+    assert sweep["command"][:3] == ["${env}", "${interpreter}", "${program}"]
+    assert sweep["command"][-1] == "${args_no_hyphens}"
+    return [[*sweep["command"][3:-1], *point] for point in given]
+
+
+def metrics(config: Config) -> set[str]:
+    """Names that the summary of a run has."""
+    scores = KINDS[config.stage.name][1].scores
+    return SUMMARY | {f"test/{name}" for name in scores(None, [("<response>", "<response>"), ("one", "two")])}
+
+
+def test_the_sweeps_of_this_project_are_there() -> None:
+    names = {"slice_size", "encoder_context", "tokens_per_second", "seeds", "lora_drop"}
+    assert names <= {path.stem for path in FILES}
+
+
+@each_file
+def test_a_sweep_opens_with_its_question_its_cost_and_its_figure(path: Path) -> None:
+    comment = [line for line in path.read_text().splitlines() if line.startswith("# ") and not line.startswith("#  ")]
+    assert tuple(line[: len(start)] for line, start in zip(comment, OPENING, strict=False)) == OPENING
+    assert path.read_text().startswith(OPENING[0])
+
+
+@each_file
+def test_a_sweep_is_one_that_wandb_and_the_hub_take(path: Path) -> None:
+    sweep = yaml.safe_load(path.read_text())
+    check(sweep)
+    assert Path(sweep["program"]).is_file() and sweep["metric"]["goal"] in ("minimize", "maximize")
+    assert f"run.sweep={path.stem}" in sweep["command"]
+
+
+@each_file
+def test_every_parameter_is_one_of_the_configuration(path: Path) -> None:
+    points = words(path)
+    for point in points:
+        config = load_config(point)
+        if config.stage.name in ON_DIALOGUES:
+            DialogueData(config, Corpora(config)).dialogues("train", 0)
+    for beneath in STAGES[: STAGES.index(config.stage.name)]:
+        assert load_config(points[0], beneath).stage.name == beneath
+
+
+@each_file
+def test_every_metric_is_one_that_a_run_leaves(path: Path) -> None:
+    known = metrics(load_config(words(path)[0]))
+    named = set(re.findall(r"\b(?:test|time|params|memory)/\w+", path.read_text()))
+    assert yaml.safe_load(path.read_text())["metric"]["name"] in known and named <= known
+
+
+def test_points_of_the_slice_sweep_hear_in_whole_slices() -> None:
+    heard = [load_config(point) for point in words(Path("sweeps/slice_size.yaml"))]
+    assert {(c.encoder.context, c.duplex.slice_ms) for c in heard} == {
+        (context, ms) for context in ("carried", "carried_lookback") for ms in (200, 400, 600, 1000)
+    }
+    assert all(c.encoder.slice_ms == c.duplex.slice_ms == c.encoder.train_slice_ms[0] for c in heard)
+
+
+def test_what_lies_beneath_the_points_of_a_slice_sweep_is_shared() -> None:
+    points = words(Path("sweeps/slice_size.yaml"))
+    assert len({fingerprint(load_config(point, "instruct")) for point in points}) == 2
