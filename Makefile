@@ -9,13 +9,16 @@ N ?= 8
 SPLIT ?= train
 PACE ?= real
 CHANNEL ?=
+SWEEP ?= slice_size
+AGENTS ?= 1
+BACKEND ?= auto
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lora-drop eval-wer eval-duplex dialogues converse timeline test lint clean
+.PHONY: help install train lora-drop eval-wer eval-duplex dialogues converse timeline sweep hub test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
@@ -44,6 +47,12 @@ converse: $(VENV)/.train ## RUN hears WAV (or its CHANNEL=0) and answers, at PAC
 timeline: $(VENV)/.train ## a picture of a conversation, from the TRACE that converse has written
 	@$(BIN)/python -m serving.timeline "$(TRACE)"
 
+sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1: on W&B where you are logged in, else on a hub of this machine
+	@$(BIN)/python -m sweeps.run "$(SWEEP)" --agents $(AGENTS) --backend $(BACKEND)
+
+hub: $(VENV)/.hub ## a hub for `wandb agent sweeps/slice_size.yaml`, until Ctrl-C
+	@$(BIN)/python -m sweeps.hub --settings
+
 test: $(VENV)/.dev ## all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
@@ -63,5 +72,9 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,dev]'
-	@touch $@ $(VENV)/.train
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,hub,dev]'
+	@touch $@ $(VENV)/.train $(VENV)/.hub
+
+$(VENV)/.hub: pyproject.toml constraints.txt | $(VENV)/.train
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,hub]'
+	@touch $@

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import wandb
+import yaml
 from starlette.testclient import TestClient
 
 from sweeps.hub import board, runs
@@ -21,6 +22,7 @@ from sweeps.hub.api import Api
 from sweeps.hub.app import make_app
 from sweeps.hub.search import Trial, check, suggest
 from sweeps.hub.store import Store
+from tests.test_train import SHORT
 
 pytestmark = pytest.mark.timeout(300)
 SWEEP = """
@@ -325,3 +327,29 @@ def test_an_offline_run_is_synced_and_read_back(place: Place) -> None:
     )
     assert shown.stdout.splitlines()[-1] == "finished 3 8 ['apart']"
     assert wandb.__version__.startswith("0.31.")
+
+
+def test_a_point_that_cannot_be_fails_and_the_next_is_trained(place: Place) -> None:
+    pytest.importorskip("espeakng_loader")
+    root = Path.cwd()
+    sweep = {
+        "program": str(root / "train.py"), "project": "tests", "method": "grid",
+        "parameters": {"trainer.max_steps": {"values": [0, 12]}},
+        "command": [
+            "${env}", "${interpreter}", "${program}", *(str(root / f"configs/{f}.yaml") for f in ("preset/tiny", "stage/encoder")),
+            *SHORT, "wandb.mode=auto", "run.sweep=points", "${args_no_hyphens}",
+        ],
+    }  # fmt: skip
+    (place.folder / "sweeps" / "points.yaml").write_text(yaml.safe_dump(sweep))
+    agent = place.call("wandb", "agent", "sweeps/points.yaml")
+    assert agent.wait() == 0
+    failed, finished = place.stored().all("run")
+    assert (failed["state"], finished["state"]) == ("failed", "finished")
+    folders = [place.folder / "runs" / f"points-{run['name']}" for run in (failed, finished)]
+    notes = [json.loads((folder / "sweep.json").read_text()) for folder in folders]
+    assert [(note["state"], note["parameters"]["trainer.max_steps"]) for note in notes] == [("failed", 0), ("finished", 12)]
+    assert "trainer.max_steps=0: must be at least 1" in notes[0]["error"]
+    assert finished["summary"]["test/cer"] == json.loads((folders[1] / "summary.json").read_text())["test/cer"]
+    assert finished["groupName"] == "points"
+    copy = place.folder / "runs" / "sweeps" / "points" / "sweep.yaml"
+    assert yaml.safe_load(copy.read_text()) == sweep
