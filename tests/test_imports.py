@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 ENTRIES = {"train", "evaluate", "serve", "lora_drop"}
-OURS = {"duplexmamba", "lightning_modules", "datamodules", "evaluation", "serving"} | ENTRIES
+OURS = {"duplexmamba", "lightning_modules", "datamodules", "evaluation", "serving", "sweeps"} | ENTRIES
 MAY_IMPORT = {
     "duplexmamba": {"duplexmamba"},
     "datamodules": {"datamodules", "duplexmamba"},
     "lightning_modules": {"lightning_modules", "datamodules", "duplexmamba"},
     "evaluation": {"evaluation", "duplexmamba"},
     "serving": {"serving", "datamodules", "duplexmamba"},
+    "sweeps": {"sweeps", "duplexmamba"},
 }
 DATA_SEES = {"schema", "config", "timing", "tokens", "padded"}
 ONLY_IN = {

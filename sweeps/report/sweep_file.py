@@ -103,7 +103,9 @@ def read_head(path: Path, text: str) -> dict[str, str]:
             head[list(head)[-1]] += f" {comment}"
     if tuple(head) != HEAD or not all(head.values()):
         form = "\n".join(f"# {word}: ..." for word in HEAD)
-        raise ValueError(f"{path} opens with comments for {list(head)}; a report needs, first and in this order:\n{form}")
+        raise ValueError(
+            f"{path} opens with comments for {list(head)}; a report needs, first and in this order:\n{form}"
+        )
     return {word: " ".join(rest.split()) for word, rest in head.items()}
 
 

@@ -5,7 +5,9 @@ import wandb
 try:
     import wandb_workspaces.reports.v2 as wr
 except ImportError:
-    raise ImportError("a W&B report needs wandb-workspaces: pip install -e '.[reports]', or make report-wandb") from None
+    raise ImportError(
+        "a W&B report needs wandb-workspaces: pip install -e '.[reports]', or make report-wandb"
+    ) from None
 
 from sweeps.report.answer import answer
 from sweeps.report.gather import Gathered, differences
@@ -43,7 +45,7 @@ def build(gathered: Gathered, entity: str) -> wr.Report:
         wr.H2("Failed and missing points"), wr.MarkdownBlock(gaps_table(gathered)),
         wr.H2("Other differences between the runs' configurations"), wr.MarkdownBlock(differences_table(gathered)),
         wr.H2("Cost and code"), wr.UnorderedList([file.cost, *commit_lines(gathered)]),
-        wr.H2("Commands"), wr.CodeBlock("\n".join(point.command for point in gathered.points), language="bash"),
+        wr.H2("Commands"), wr.MarkdownBlock(commands(gathered)),
     ]  # fmt: skip
     title = f"{file.name}: {file.question}"
     return wr.Report(
@@ -109,6 +111,11 @@ def differences_table(gathered: Gathered) -> str:
 
 def commit_lines(gathered: Gathered) -> list[str]:
     return [f"git commit {commit}: {len(runs)} runs" for commit, runs in commits(gathered).items()]
+
+
+def commands(gathered: Gathered) -> str:
+    """Markdown: a command a line."""
+    return "\n".join(["```", *(point.command for point in gathered.points), "```"])
 
 
 def markdown(head: list[str], rows: list[list[object]]) -> str:
