@@ -21,7 +21,8 @@ parameters:
   encoder.slice_ms: {values: [200, 400, 1000, 2000]}
   encoder.context: {values: [slice, carried_lookback]}
   seed: {values: [1, 2, 3]}
-command: ["${env}", "${interpreter}", "${program}", configs/preset/tiny.yaml, configs/stage/asr.yaml, "${args_no_hyphens}"]
+command:
+  ["${env}", "${interpreter}", "${program}", configs/preset/tiny.yaml, configs/stage/asr.yaml, "${args_no_hyphens}"]
 """
 COMMIT = "48ceeb1d0f0c5c0f3d8f6f3c7b1a2e4d5c6b7a80"
 WER = {"slice": [0.094, 0.061, 0.042, 0.0375], "carried_lookback": [0.035, 0.0318, 0.0312, 0.0326]}
@@ -29,7 +30,7 @@ SLICES = [200, 400, 1000, 2000]
 FAILED, MISSING = (2000, "slice", 3), (200, "slice", 2)
 
 
-def write_run(runs: Path, name: str, parameters: dict, wer: float | None, **changes: object) -> Path:
+def write_run(runs: Path, name: str, parameters: dict, wer: float | None) -> Path:
     """A run's folder as training leaves it; without a score if it failed."""
     folder = runs / name
     folder.mkdir(parents=True)
@@ -39,7 +40,8 @@ def write_run(runs: Path, name: str, parameters: dict, wer: float | None, **chan
     member = {"sweep": "ab12cd34", "name": "slice_size", "parameters": parameters, "state": state}
     start = {"time": "2026-11-20T08:00:00+00:00", "command": command, "git_commit": COMMIT}
     encoder = {"slice_ms": parameters["encoder.slice_ms"], "context": parameters["encoder.context"]}
-    config = {"seed": parameters["seed"], "encoder": encoder, "run": {"id": name}, "data": {"batch_s": 20}, **changes}
+    own = {"run": {"id": name}, "wandb": {"project": "duplexmamba"}}
+    config = {**own, "seed": parameters["seed"], "encoder": encoder, "data": {"batch_s": 20}}
     (folder / "sweep.json").write_text(json.dumps(member))
     (folder / "starts.jsonl").write_text(json.dumps(start) + "\n")
     (folder / "config.yaml").write_text(yaml.safe_dump(config))

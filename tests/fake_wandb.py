@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import json
-import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,14 +13,11 @@ VIEWER = {
     "deletedAt": None, "teams": {"edges": []}, "apiKeys": {"edges": []},
 }  # fmt: skip
 PROJECT = {
-    "id": "P1",
-    "internalId": "UHJvamVjdDo3",
-    "name": "duplexmamba",
-    "entityName": "team",
-    "createdAt": "",
-    "isBenchmark": False,
-}
-PAGE = {"edges": [{"node": PROJECT, "cursor": "1"}], "pageInfo": {"endCursor": "1", "hasNextPage": False}}
+    "__typename": "Project", "id": "P1", "internalId": "UHJvamVjdDo3", "name": "duplexmamba", "entityName": "team",
+    "createdAt": "", "isBenchmark": False, "user": None,
+}  # fmt: skip
+LAST = {"__typename": "PageInfo", "endCursor": "1", "hasNextPage": False}
+PAGE = {"edges": [{"node": PROJECT}], "pageInfo": LAST}
 
 
 class FakeWandb:
@@ -29,11 +25,8 @@ class FakeWandb:
 
     def __init__(self) -> None:
         self.views: dict[str, dict[str, Any]] = {}
-        self.asked: list[str] = []
 
     def answer(self, query: str, values: dict[str, Any]) -> dict[str, Any]:
-        name = re.search(r"(query|mutation)\s+(\w+)", query)
-        self.asked.append(name[2] if name else query)
         if "upsertView" in query:
             return {"upsertView": {"view": self.upsert(values), "inserted": True}}
         if "view(id" in query:

@@ -5,20 +5,25 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import wandb
+import wandb_workspaces.reports.v2 as wr
 import yaml
 
 from lightning_modules.starts import git_commit, log_start
+from sweeps.report import wandb_report
 from sweeps.report.__main__ import main as report
 from sweeps.report.answer import answer
 from sweeps.report.gather import Gathered, differences, gather
 from sweeps.report.page import page, setting_rows
 from sweeps.report.statistics import Noise, Setting, eta_squared, importance, levels, noise, settings
 from sweeps.report.sweep_file import read_sweep_file
-from tests.fake_sweep import COMMIT, FAILED, FILE, HEAD, MISSING, write_run, write_sweep
+from tests.fake_sweep import COMMIT, FAILED, FILE, HEAD, MISSING, WER, write_run, write_sweep
+from tests.fake_wandb import FakeWandb, serve
 
 POINT = {"encoder.slice_ms": 400, "encoder.context": "slice", "seed": 1}
 
@@ -30,16 +35,6 @@ def runs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def gathered(runs: Path) -> Gathered:
-    return gather("slice_size", runs)
-
-
-def rerun(runs: Path, **scores: float) -> Gathered:
-    """The sweep after every run's summary was changed to other scores of its parameters."""
-    for folder in runs.glob("asr-*"):
-        member = json.loads((folder / "sweep.json").read_text())
-        value = scores.get(f"{member['parameters']['encoder.context']}_{member['parameters']['seed']}")
-        if value is not None and (folder / "summary.json").exists():
-            (folder / "summary.json").write_text(json.dumps({"test/wer": value}))
     return gather("slice_size", runs)
 
 
@@ -189,12 +184,11 @@ def test_the_answer_says_what_seeds_explain(gathered: Gathered) -> None:
 
 
 def test_a_clear_difference_is_called_one(runs: Path) -> None:
-    scores = {
-        f"{c}_{s}": {"slice": 0.5, "carried_lookback": 0.1}[c] + s / 1000
-        for c in ("slice", "carried_lookback")
-        for s in (1, 2, 3)
-    }
-    found = rerun(runs, **scores)
+    for folder in runs.glob("asr-*"):
+        parameters = json.loads((folder / "sweep.json").read_text())["parameters"]
+        score = {"slice": 0.5, "carried_lookback": 0.1}[parameters["encoder.context"]] + parameters["seed"] / 1000
+        (folder / "summary.json").write_text(json.dumps({"test/wer": score}))
+    found = gather("slice_size", runs)
     notes = {row["parameters"]["encoder.context"]: row["note"] for row in setting_rows(found)[1:]}
     assert notes == {"carried_lookback": "within seed noise", "slice": ""}
     (runs / "sweeps/slice_size/sweep.yaml").write_text((HEAD + FILE).replace("minimize", "maximize"))
@@ -226,7 +220,7 @@ def test_points_that_were_drawn_are_no_grid(runs: Path) -> None:
 
 
 class Reader(html.parser.HTMLParser):
-    """Ids, addresses and whether what is opened is closed."""
+    """Ids and addresses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -276,19 +270,9 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 def test_a_browser_shows_it_from_a_file(runs: Path, tmp_path: Path) -> None:
     place = report(["slice_size", "--runs", str(runs)])
     log = tmp_path / "net.json"
-    switches = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--enable-logging=stderr",
-    ]
-    switches += [
-        "--disable-component-update",
-        "--no-first-run",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        f"--log-net-log={log}",
-    ]
+    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--log-net-log={log}"]
+    switches += ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
+    switches += [f"--user-data-dir={tmp_path / 'profile'}"]
     command = [str(BROWSER), *switches, "--dump-dom", f"file://{place}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
@@ -299,6 +283,43 @@ def test_a_browser_shows_it_from_a_file(runs: Path, tmp_path: Path) -> None:
     assert done.stdout.count("<svg ") == 3
     hosts = set(re.findall(r'"url":"(https?://[^/"]+)', log.read_text()))
     assert not hosts, hosts
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
+    """A server of W&B's that the client is logged in to."""
+    server = FakeWandb()
+    with serve(server) as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        monkeypatch.setenv("WANDB_API_KEY", 40 * "k")
+        monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+        yield server
+
+
+def test_the_wandb_report_is_saved_and_read_back(gathered: Gathered, fake: FakeWandb) -> None:
+    place = wandb_report.save(gathered)
+    assert len(fake.views) == 1
+    read = wr.Report.from_url(place)
+    assert (read.entity, read.project) == ("team", "duplexmamba") and read.title.startswith("slice_size: How long may")
+    assert read.description == answer(gathered)[0]
+    grid = next(block for block in read.blocks if isinstance(block, wr.PanelGrid))
+    assert [type(panel).__name__ for panel in grid.panels] == [
+        "BarPlot", "ScatterPlot", "ParallelCoordinatesPlot", "ParameterImportancePlot", "RunComparer",
+    ]  # fmt: skip
+    assert [column.metric for column in grid.panels[2].columns] == [
+        *map(wr.Config, gathered.file.swept), wr.SummaryMetric("test/wer"),
+    ]  # fmt: skip
+    assert {runset.name for runset in grid.runsets} == {f"encoder.context={value}" for value in WER}
+    assert sum(f"'{point.run}'" in runset.filters for runset in grid.runsets for point in gathered.finished) == 22
+    texts = [block.text for block in read.blocks if isinstance(block, wr.MarkdownBlock)]
+    assert "| 400 | carried_lookback | 3.09 % |" in texts[0] and "| missing |" in texts[1] and texts[2] == "None."
+    assert texts[3].count("python train.py") == 24
+
+
+def test_without_a_login_it_says_what_is_missing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb, "login", lambda prompt: False)
+    with pytest.raises(ValueError, match="no W&B login: run `wandb login` or set WANDB_API_KEY"):
+        report(["slice_size", "--runs", str(runs), "--wandb"])
 
 
 def test_a_start_is_logged_with_its_command_and_commit(tmp_path: Path) -> None:

@@ -166,8 +166,8 @@ def bars(gathered: Gathered) -> str:
         axis.plot(marks, places, "|", color=INK, markersize=16, markeredgewidth=2)
         for place, each in zip(places, found.values(), strict=True):
             axis.annotate(
-                f"{100 * each.share:.0f} %", (max(each.share, each.by_chance), place), (6, 0), textcoords="offset points",
-                va="center",
+                f"{100 * each.share:.0f} %", (max(each.share, each.by_chance), place), (6, 0),
+                textcoords="offset points", va="center",
             )  # fmt: skip
         axis.set_yticks(places, found)
         axis.invert_yaxis()

@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 
 from sweeps.report import figures
-from sweeps.report.answer import answer, is_share, named, shown
+from sweeps.report.answer import answer, shown
 from sweeps.report.gather import Gathered, Point, differences
 from sweeps.report.statistics import MAX_LEVELS, importance, noise, settings, tied
 from sweeps.report.sweep_file import SEED
@@ -81,7 +81,5 @@ def caveat(gathered: Gathered) -> str:
     if noise(settings(gathered)) is None:
         words.append("No setting has two seeds: how much of a share is seed noise is unknown.")
     if gathered.file.method != "grid":
-        words.append(
-            f"The points are no grid; a parameter with more than {MAX_LEVELS} numbers was cut into groups of equal size."
-        )
+        words.append(f"The points are no grid; of more than {MAX_LEVELS} numbers of a parameter, groups were made.")
     return " ".join(words)

@@ -12,7 +12,7 @@ from sweeps.report.gather import Gathered, key
 from sweeps.report.sweep_file import SEED
 
 T_975 = (12.71, 4.31, 3.19, 2.78, 2.58, 2.45, 2.37, 2.31, 2.27, 2.23)
-"""Student's t: 97.5 % lie below, for 1, 2, ... degrees of freedom; from 10 on the last one, which errs on the safe side."""
+"""Student's t: 97.5 % lie below, for 1, 2, ... degrees of freedom. From 10 on the last one holds: a little too much."""
 MAX_LEVELS, GROUPS = 6, 4
 """A parameter with more different numbers than that counts as that many groups of about equal size."""
 
