@@ -265,24 +265,40 @@ def test_the_same_runs_give_the_same_file(runs: Path, capsys: pytest.CaptureFixt
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs chromium")
-@pytest.mark.timeout(180)
-def test_a_browser_shows_it_from_a_file(runs: Path, tmp_path: Path) -> None:
-    place = report(["slice_size", "--runs", str(runs)])
-    log = tmp_path / "net.json"
-    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--log-net-log={log}"]
-    switches += ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
-    switches += [f"--user-data-dir={tmp_path / 'profile'}"]
-    command = [str(BROWSER), *switches, "--dump-dom", f"file://{place}"]
+in_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium")
+
+
+def browse(file: Path, folder: Path) -> tuple[str, str, list[str]]:
+    """The document, what the browser logged, and the addresses that the page asked for; the browser's own have no
+    origin."""
+    log = folder / "net.json"
+    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--no-first-run"]
+    switches += [f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", "--dump-dom"]
+    command = [str(BROWSER), *switches, f"file://{file.resolve()}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
-    assert ":CONSOLE" not in done.stderr, done.stderr
+    asked = re.findall(r'"initiator":"([^"]*)".*?"url":"(https?:[^"]*)"', log.read_text())
+    return done.stdout, done.stderr, [url for initiator, url in asked if initiator != "not an origin"]
+
+
+@in_browser
+@pytest.mark.timeout(180)
+def test_a_browser_shows_it_from_a_file(runs: Path, tmp_path: Path) -> None:
+    document, log, asked = browse(Path(report(["slice_size", "--runs", str(runs)])), tmp_path)
+    assert ":CONSOLE" not in log, log
+    assert not asked
     for heading in ("test/wer against encoder.slice_ms", "Parallel coordinates", "Parameter importance", "Commands"):
-        assert re.search(rf"<h2[^>]*>{heading}</h2>", done.stdout), heading
-    assert re.search(r'<td class="number"><strong>3.09 %</strong></td>', done.stdout)
-    assert done.stdout.count("<svg ") == 3
-    hosts = set(re.findall(r'"url":"(https?://[^/"]+)', log.read_text()))
-    assert not hosts, hosts
+        assert re.search(rf"<h2[^>]*>{heading}</h2>", document), heading
+    assert '<td class="number"><strong>3.09 %</strong></td>' in document and document.count("<svg ") == 3
+
+
+@in_browser
+@pytest.mark.timeout(180)
+def test_the_browser_would_tell_of_a_page_that_fetches(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<img src='http://127.0.0.1:9/a.png'><script>throw Error('x')</script>")
+    _, log, asked = browse(page, tmp_path)
+    assert asked == ["http://127.0.0.1:9/a.png"] and ":CONSOLE" in log
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def build(gathered: Gathered, entity: str) -> wr.Report:
         raise ValueError(f"SWEEP={file.name}: no run has left its config.yaml, so there is nothing to show on W&B")
     project = sorted(projects)[0]
     blocks = [
-        wr.P(sentences[0]), wr.UnorderedList(sentences[1:]),
+        wr.H1(file.question), wr.P(sentences[0]), wr.UnorderedList(sentences[1:]),
         wr.H2(f"{file.metric} against {file.x}"), grid(gathered, entity, project),
         wr.H2("Settings, best first"), wr.MarkdownBlock(settings_table(gathered)),
         wr.H2("Failed and missing points"), wr.MarkdownBlock(gaps_table(gathered)),
