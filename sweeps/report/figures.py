@@ -21,7 +21,10 @@ INK, GRID = "#010101", "#020202"
 LINES = [f"#0300{number:02x}" for number in range(6)]
 IN_PAGE = {INK: "currentColor", GRID: "var(--rule)"} | {c: f"var(--line-{n})" for n, c in enumerate(LINES)}
 """What stands for a colour in the page, where it can be another one by night."""
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX"
+"""Not as many as colours, so that with more lines than either no two look the same."""
+STEP = 0.12
+"""Between lines that stand beside each other, where values have a place and not a size."""
 BETTER_TO_WORSE = LinearSegmentedColormap.from_list("better", ["#2f86d6", "#8a8a8a", "#e0701b"])
 STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif", "font.size": 10, "text.color": INK,
@@ -60,7 +63,8 @@ def lines(gathered: Gathered) -> str:
         values = distinct(point.parameters[file.line] for point in gathered.finished) if file.line else [None]
         for number, value in enumerate(values):
             own = [p for p in gathered.finished if file.line is None or p.parameters[file.line] == value]
-            _line(axis, number, "" if file.line is None else f"{file.line}={value}", own, across, gathered)
+            shift = STEP * (number - (len(values) - 1) / 2)
+            _line(axis, number, shift, "" if file.line is None else f"{file.line}={value}", own, across, gathered)
         _across(axis, across)
         axis.set(xlabel=file.x, ylabel=file.metric)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(file.metric, value)))
@@ -71,13 +75,13 @@ def lines(gathered: Gathered) -> str:
 
 
 def _line(
-    axis: Axes, number: int, label: str, points: Sequence[Point], across: list[Any], gathered: Gathered
-) -> None:  # fmt: skip
+    axis: Axes, number: int, shift: float, label: str, points: Sequence[Point], across: list[Any], gathered: Gathered
+) -> None:
     """One line of a grid; of other methods, whose points stand alone, the points."""
     colour, marker = LINES[number % len(LINES)], MARKERS[number % len(MARKERS)]
     ordered = all(map(is_number, across))
-    place = {str(value): float(value) if ordered else index for index, value in enumerate(across)}
-    at = [place[str(point.parameters[gathered.file.x])] for point in points]
+    places = [float(value) if ordered else index + shift for index, value in enumerate(across)]
+    at = [places[across.index(point.parameters[gathered.file.x])] for point in points]
     scores = [gathered.score(point) for point in points]
     if gathered.file.method != "grid":
         axis.plot(at, scores, marker, color=colour, markersize=5, label=label, linestyle="")
