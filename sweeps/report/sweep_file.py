@@ -82,13 +82,10 @@ def read_sweep_file(path: Path, name: str) -> SweepFile:
     if metric.get("goal") not in ("minimize", "maximize") or "name" not in metric:
         raise ValueError(f"{path}: metric={metric}; give `metric: {{name: test/wer, goal: minimize}}` or maximize")
     parameters = {key: _values(path, key, given) for key, given in values["parameters"].items()}
-    figure = _figure(path, head["Figure"], metric["name"], parameters)
-    program = values.get("program", "train.py")
+    shown = _figure(path, head["Figure"], metric["name"], parameters)
+    program, method = values.get("program", "train.py"), values.get("method", "grid")
     command = tuple(program if part == "${program}" else str(part) for part in values.get("command") or COMMAND)
-    return SweepFile(
-        name, head["Question"], head["Cost"], **figure, goal=metric["goal"], method=values.get("method", "grid"),
-        parameters=parameters, command=command,
-    )  # fmt: skip
+    return SweepFile(name, head["Question"], head["Cost"], *shown, metric["goal"], method, parameters, command)
 
 
 def read_head(path: Path, text: str) -> dict[str, str]:
@@ -113,7 +110,7 @@ def _is_comment(line: str) -> bool:
     return line.startswith("#")
 
 
-def _figure(path: Path, text: str, metric: str, parameters: Mapping[str, Any]) -> dict[str, str | None]:
+def _figure(path: Path, text: str, metric: str, parameters: Mapping[str, Any]) -> tuple[str, str, str | None]:
     """Metric and parameters of `# Figure:`."""
     found = FIGURE.fullmatch(text)
     if found is None:
@@ -126,7 +123,7 @@ def _figure(path: Path, text: str, metric: str, parameters: Mapping[str, Any]) -
         if name not in parameters or name == SEED:
             known = ", ".join(key for key in parameters if key != SEED)
             raise ValueError(f"{path}: # Figure names {name}, which is no parameter; known: {known}")
-    return names
+    return names["metric"], names["x"], names["line"]
 
 
 def _values(path: Path, key: str, given: Any) -> list[Any] | None:
