@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lora-drop eval-wer eval-duplex dialogues converse timeline sweep hub test lint clean
+.PHONY: help install train lora-drop eval-wer eval-duplex dialogues converse timeline sweep hub report report-wandb test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
@@ -53,6 +53,12 @@ sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1: on W&B where you are logg
 hub: $(VENV)/.hub ## a hub for `wandb agent sweeps/slice_size.yaml`, until Ctrl-C
 	@$(BIN)/python -m sweeps.hub --settings
 
+report: $(VENV)/.train ## one HTML file from the runs of SWEEP, to mail: answer, figures, tables, commands
+	@$(BIN)/python -m sweeps.report $(SWEEP)
+
+report-wandb: $(VENV)/.reports ## the same as a shared W&B report
+	@$(BIN)/python -m sweeps.report $(SWEEP) --wandb
+
 test: $(VENV)/.dev ## all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
@@ -69,6 +75,10 @@ $(BIN)/python:
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV): about 1.6 GB, a few minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts]'
+	@touch $@
+
+$(VENV)/.reports: $(VENV)/.train
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,reports]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

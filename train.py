@@ -24,6 +24,7 @@ from lightning_modules.handover import FILE, AtomicCheckpoints, Average, HandOve
 from lightning_modules.logs import JsonlLogger, draw_curves, finish_wandb, read_metrics, wandb_logger
 from lightning_modules.point import sweep_point
 from lightning_modules.stage import StageModule
+from lightning_modules.starts import log_start
 from lightning_modules.summary import print_summary, write_summary
 
 
@@ -92,6 +93,7 @@ def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dic
     """The same for what was not done."""
     stage = config.stage.name
     save_config(config, folder / "config.yaml")
+    log_start(folder)
     corpora = Corpora(config)
     if corpora.survey:
         print(corpora.survey, flush=True)
