@@ -47,8 +47,8 @@ converse: $(VENV)/.train ## RUN hears WAV (or its CHANNEL=0) and answers, at PAC
 timeline: $(VENV)/.train ## a picture of a conversation, from the TRACE that converse has written
 	@$(BIN)/python -m serving.timeline "$(TRACE)"
 
-sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1: on W&B where you are logged in, else on a hub of this machine
-	@$(BIN)/python -m sweeps.run "$(SWEEP)" --agents $(AGENTS) --backend $(BACKEND)
+sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1 and ARGS for all points: on W&B where you are logged in, else on a hub of this machine
+	@$(BIN)/python -m sweeps.run "$(SWEEP)" --agents $(AGENTS) --backend $(BACKEND) $(overrides)
 
 hub: $(VENV)/.hub ## a hub for `wandb agent sweeps/slice_size.yaml`, until Ctrl-C
 	@$(BIN)/python -m sweeps.hub --settings

@@ -20,6 +20,8 @@ from duplexmamba.config import STAGES
 from lightning_modules.logs import in_sweep
 
 FILE = "sweep.json"
+SWEEP_FILE, KEPT = "DUPLEXMAMBA_SWEEP", "sweep.yaml"
+"""The variable that names a sweep's file where that is not sweeps/<name>.yaml, and the name of the copy."""
 OF_HUB = "hub-"
 """How the ids of sweeps begin that the hub, not the W&B cloud, has made."""
 
@@ -66,11 +68,11 @@ class Point:
 
     def keep_file(self) -> None:
         """A copy of the sweep's file beside its points."""
-        file = Path("sweeps") / f"{self.name}.yaml"
-        if file.is_file():
-            kept = self.runs / "sweeps" / self.name
-            kept.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, kept / "sweep.yaml")
+        file = Path(os.environ.get(SWEEP_FILE, f"sweeps/{self.name}.yaml"))
+        kept = self.runs / "sweeps" / self.name / KEPT
+        if file.is_file() and file.resolve() != kept.resolve():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, kept)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Run a sweep with the real `wandb agent`: on the W&B cloud where you are logged in, else on a hub of this machine.
 
-python -m sweeps.run slice_size [--agents 2] [--backend auto|cloud|local]
+python -m sweeps.run slice_size [--agents 2] [--backend auto|cloud|local] [trainer.max_steps=400 ...]
 """
 
 import argparse
@@ -25,6 +25,8 @@ from sweeps.hub.api import ENTITY
 FOLDER = Path("sweeps")
 PATIENT = {"WANDB_AGENT_DISABLE_FLAPPING": "true", "WANDB_AGENT_MAX_INITIAL_FAILURES": "1000000"}
 """Points that cannot be do not keep an agent from the others."""
+SWEEP_FILE = "DUPLEXMAMBA_SWEEP"
+"""The variable that tells a point where the file of its sweep lies."""
 GRACE_S = 90
 """Time that a point has to write its checkpoint after SIGTERM."""
 
@@ -32,23 +34,25 @@ GRACE_S = 90
 def main(args: list[str]) -> int:
     """Exit code: 0 where every point has finished, 1 where one has not, 143 where it was stopped."""
     given = parse(args)
-    file = sweep_file(given.sweep)
+    name = sweep_file(given.sweep).stem
+    file = with_words(sweep_file(given.sweep), given.words, given.runs)
     backend = given.backend
     if backend == "auto":
         backend = "cloud" if wandb.login(prompt=False) else "local"
     with stoppable(), (on_cloud if backend == "cloud" else on_hub)(file, given.runs) as (where, sweep, variables):
-        print(f"{file.stem}: {where}", flush=True)
-        work(sweep, given.agents, {**os.environ, **PATIENT, **variables})
-    return report(file.stem, given.runs)
+        print(f"{name}: {where}", flush=True)
+        work(sweep, given.agents, {**os.environ, **PATIENT, SWEEP_FILE: str(file), **variables})
+    return report(name, given.runs)
 
 
 def parse(args: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sweeps.run")
     parser.add_argument("sweep", help="name of a file in sweeps/")
+    parser.add_argument("words", nargs="*", help="of the configuration, for every point")
     parser.add_argument("--agents", type=int, default=1, help="points trained at the same time")
     parser.add_argument("--backend", choices=("auto", "cloud", "local"), default="auto")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    return parser.parse_args(args)
+    return parser.parse_intermixed_args(args)
 
 
 def sweep_file(name: str) -> Path:
@@ -60,6 +64,19 @@ def sweep_file(name: str) -> Path:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"SWEEP={name}: no such sweep.{hint} Known: {', '.join(known)}.")
     return FOLDER / f"{stem}.yaml"
+
+
+def with_words(file: Path, words: list[str], runs: Path) -> Path:
+    """The file itself, or a copy beside the report in which every point is given these words of the configuration."""
+    if not words:
+        return file
+    lines = file.read_text().splitlines()
+    place = next(i for i, line in enumerate(lines) if line.strip() == "- ${args_no_hyphens}")
+    begin = lines[place].partition("-")[0]
+    copy = runs / "sweeps" / file.stem / "sweep.yaml"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_text("\n".join([*lines[:place], *(f"{begin}- {json.dumps(word)}" for word in words), *lines[place:], ""]))
+    return copy
 
 
 @contextlib.contextmanager
@@ -76,6 +93,7 @@ def on_cloud(file: Path, runs: Path) -> Iterator[tuple[str, str, dict[str, str]]
 def on_hub(file: Path, runs: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
     """Its database outlives it: the same command goes on with the same sweep."""
     command = [sys.executable, "-m", "sweeps.hub", "--port", "0", "--root", str(runs / "hub")]
+    command += ["--sweeps", str(file.parent)]
     hub = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert hub.stdout is not None
     try:
@@ -83,7 +101,7 @@ def on_hub(file: Path, runs: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
         if not url:
             raise ValueError("the hub did not start")
         variables = {"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY, "WANDB_ENTITY": ENTITY}
-        yield f"a hub of this machine, {url}, without a W&B account", str(file), variables
+        yield f"a hub of this machine, {url}, without a W&B account", f"sweeps/{file.name}", variables
     finally:
         hub.terminate()
         hub.wait()

@@ -10,11 +10,12 @@ from datamodules.data import Corpora
 from datamodules.dialogue_data import DialogueData
 from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config
 from duplexmamba.schema import Config
+from duplexmamba.tokens import TURN_STATES
 from lightning_modules.assembly import KINDS
 from sweeps.hub.search import check, grid
+from sweeps.report.sweep_file import is_seed, read_sweep_file
 
 FILES = sorted(Path("sweeps").glob("*.yaml"))
-OPENING = ("# Question: ", "# Cost: ", "# Figure: ")
 SUMMARY = {"params/trained", "memory/peak_gib", "time/total_s", *(f"time/{stage}_s" for stage in STAGES)}
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
@@ -31,19 +32,20 @@ def words(path: Path) -> list[list[str]]:
 def metrics(config: Config) -> set[str]:
     """Names that the summary of a run has."""
     scores = KINDS[config.stage.name][1].scores
-    return SUMMARY | {f"test/{name}" for name in scores(None, [("<response>", "<response>"), ("one", "two")])}
+    state = TURN_STATES["response"]
+    return SUMMARY | {f"test/{name}" for name in scores(None, [(state, state), ("one", "two")])}
 
 
 def test_the_sweeps_of_this_project_are_there() -> None:
-    names = {"slice_size", "encoder_context", "tokens_per_second", "seeds", "lora_drop"}
+    names = {"slice_size", "duplex_slice", "encoder_context", "tokens_per_second", "seeds", "lora_drop"}
     assert names <= {path.stem for path in FILES}
 
 
 @each_file
 def test_a_sweep_opens_with_its_question_its_cost_and_its_figure(path: Path) -> None:
-    comment = [line for line in path.read_text().splitlines() if line.startswith("# ") and not line.startswith("#  ")]
-    assert tuple(line[: len(start)] for line, start in zip(comment, OPENING, strict=False)) == OPENING
-    assert path.read_text().startswith(OPENING[0])
+    sweep = read_sweep_file(path, path.stem)
+    assert sweep.question.endswith("?") and sweep.cost.endswith(".")
+    assert all(name in (sweep.x, sweep.line) or is_seed(name) for name in sweep.swept)
 
 
 @each_file
@@ -72,14 +74,22 @@ def test_every_metric_is_one_that_a_run_leaves(path: Path) -> None:
     assert yaml.safe_load(path.read_text())["metric"]["name"] in known and named <= known
 
 
-def test_points_of_the_slice_sweep_hear_in_whole_slices() -> None:
-    heard = [load_config(point) for point in words(Path("sweeps/slice_size.yaml"))]
+def test_points_of_the_slice_sweep_are_trained_on_the_slices_they_are_tested_on() -> None:
+    heard = [load_config(point).encoder for point in words(Path("sweeps/slice_size.yaml"))]
+    assert {(c.context, c.slice_ms) for c in heard} == {
+        (context, ms) for context in ("slice", "carried_lookback") for ms in (200, 400, 1000, 2000)
+    }
+    assert all(c.train_slice_ms == [c.slice_ms, c.slice_ms] for c in heard)
+
+
+def test_points_of_the_duplex_sweep_hear_in_whole_slices() -> None:
+    heard = [load_config(point) for point in words(Path("sweeps/duplex_slice.yaml"))]
     assert {(c.encoder.context, c.duplex.slice_ms) for c in heard} == {
         (context, ms) for context in ("carried", "carried_lookback") for ms in (200, 400, 600, 1000)
     }
     assert all(c.encoder.slice_ms == c.duplex.slice_ms == c.encoder.train_slice_ms[0] for c in heard)
 
 
-def test_what_lies_beneath_the_points_of_a_slice_sweep_is_shared() -> None:
-    points = words(Path("sweeps/slice_size.yaml"))
+def test_what_lies_beneath_the_points_of_a_duplex_sweep_is_shared() -> None:
+    points = words(Path("sweeps/duplex_slice.yaml"))
     assert len({fingerprint(load_config(point, "instruct")) for point in points}) == 2

@@ -5,7 +5,7 @@ from typing import Any
 
 from sweeps.report.gather import Gathered
 from sweeps.report.statistics import Noise, Setting, distinct, noise, settings, tied
-from sweeps.report.sweep_file import SEED
+from sweeps.report.sweep_file import is_seed
 
 SHARES = ("wer", "cer", "accuracy", "exact_match", "f1", "recall", "precision", "share")
 """Metrics that end so are shown in percent."""
@@ -31,7 +31,7 @@ def answer(gathered: Gathered) -> list[str]:
 def per_line(gathered: Gathered, found: list[Setting], seeds: Noise | None) -> list[str]:
     """The best value across, for each line of the figure; nothing where that is all, or where more was swept."""
     file = gathered.file
-    if file.line is None or {file.x, file.line} != {*file.swept} - {SEED}:
+    if file.line is None or {file.x, file.line} != {name for name in file.swept if not is_seed(name)}:
         return []
     sentences = []
     for value in distinct(setting.parameters[file.line] for setting in found):
@@ -54,7 +54,7 @@ def gaps(gathered: Gathered) -> list[str]:
 
 def named(parameters: Mapping[str, Any], gathered: Gathered) -> str:
     """A setting by the parameters that were swept."""
-    words = [f"{name}={value}" for name, value in parameters.items() if name in gathered.file.swept and name != SEED]
+    words = [f"{name}={value}" for name, value in parameters.items() if name in gathered.file.swept and not is_seed(name)]
     return ", ".join(words) or "The only setting"
 
 
