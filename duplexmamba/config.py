@@ -5,7 +5,8 @@
     python train.py configs/preset/tiny.yaml configs/stage/asr.yaml optim.lr=1e-3
 
 A file may carry a map `stages: {asr: {...}, ...}` of differences that hold for one stage alone; so may the command
-line (`stages.lm.optim.lr=1e-3`), to reach a stage that the asked one stands on.
+line (`stages.lm.optim.lr=1e-3`), to reach a stage that the asked one stands on. A map `kinds: {mamba2: {...}, ...}`
+holds differences for one `lm.kind` alone, so that a single word gives the same model with another language model.
 """
 
 import dataclasses
@@ -27,6 +28,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = ("encoder", "lm", "asr", "instruct", "state", "streaming")
 ON_DIALOGUES = ("state", "streaming")
 """Stages that train on dialogues."""
+KINDS = ("mamba", "mamba2", "transformer")
+"""Of language models."""
+OF_TRANSFORMERS = ("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied")
+"""Fields of the section `lm` that no other kind reads."""
 OWN_TO_A_STAGE = ("stage", "lora", "lora_drop", "optim", "trainer", "run", "wandb")
 """Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
 NOT_PART_OF_THE_RESULT = (
@@ -53,8 +58,11 @@ def load_config(args: list[str], stage: str | None = None) -> Config:
     layers = [_load_file(f) for f in [str(CONFIGS / "base.yaml"), *files]]
     overrides = OmegaConf.from_dotlist(words)
     per_stage = OmegaConf.merge(*[layer.pop("stages", {}) for layer in layers], overrides.pop("stages", {}))
+    per_kind = OmegaConf.merge(*[layer.pop("kinds", {}) for layer in layers], overrides.pop("kinds", {}))
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), *layers)
+        _check_names(per_kind, KINDS, "lm.kind", "kinds")
+        merged = OmegaConf.merge(merged, per_kind.get(OmegaConf.merge(merged, overrides).lm.kind, {}))
         _check_names(per_stage, STAGES, "stage", "stages")
         merged = OmegaConf.merge(merged, per_stage.get(merged.stage.name, {}), overrides)
         config = OmegaConf.to_object(merged)
@@ -79,6 +87,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 def from_dict(values: dict[str, Any]) -> Config:
     """The inverse of `to_dict`; what an earlier version did not know has the value of base.yaml."""
     known = _load_file(str(CONFIGS / "base.yaml"))
+    known.pop("kinds")
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), known, values))
     assert isinstance(config, Config)
     return config
@@ -115,6 +124,8 @@ def fingerprint(config: Config, beneath: Sequence[str] = ()) -> str:
         del values["duplex"], values["dialogue"]
     if not config.lora.enabled:
         del values["lora"]
+    if config.lm.kind != "transformer":
+        values["lm"] = {name: value for name, value in values["lm"].items() if name not in OF_TRANSFORMERS}
     return hashlib.sha256(json.dumps([values, *beneath], sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -189,6 +200,12 @@ def _check(config: Config) -> None:
         raise ValueError(
             f"lm.expand={lm.expand} * lm.d_model={lm.d_model} channels do not make heads of lm.head_dim={lm.head_dim} "
             f"in lm.num_groups={lm.num_groups} equal groups: make them a multiple of {lm.head_dim * lm.num_groups}"
+        )
+    heads = lm.num_kv_heads or lm.num_heads
+    if lm.kind == "transformer" and (lm.d_model % (8 * lm.num_heads) or lm.num_heads % heads):
+        raise ValueError(
+            f"lm.d_model={lm.d_model}, lm.num_heads={lm.num_heads}, lm.num_kv_heads={lm.num_kv_heads}: d_model must be "
+            "a multiple of 8 * num_heads, and num_heads one of num_kv_heads"
         )
     for name in ("synthetic_share", "max_bad_share"):
         if not 0 <= getattr(data, name) <= 1:

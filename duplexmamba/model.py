@@ -12,7 +12,7 @@ from duplexmamba.connector import StackConnector
 from duplexmamba.decoding import greedy
 from duplexmamba.encoder import ConMambaEncoder, EncoderState, Frontend
 from duplexmamba.features import LogMel
-from duplexmamba.lm import LMState, MambaLM
+from duplexmamba.lm import LMState, build_lm
 from duplexmamba.padded import Carry, Padded, join, take
 from duplexmamba.schema import Config
 from duplexmamba.timing import Clock
@@ -60,7 +60,7 @@ class SpeechLM(Ear):
     def __init__(self, config: Config):
         super().__init__(config)
         self.connector = StackConnector(config.connector, config.encoder.d_model, config.lm.d_model)
-        self.lm = MambaLM(config.lm)
+        self.lm = build_lm(config.lm)
 
     def listen(
         self, samples: Padded, state: ListenState | None = None, final: bool = False

@@ -56,24 +56,37 @@ class ConnectorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LMConfig:
-    """Mamba language model."""
+    """Language model: Mamba, or a Transformer in its place."""
 
-    kind: Literal["mamba", "mamba2"]
-    """Its mixers: Mamba-1 (as published) or Mamba-2, which is made for a larger d_state (64 to 256)."""
+    kind: Literal["mamba", "mamba2", "transformer"]
+    """Mixers of Mamba-1 (as published) or Mamba-2, which is made for a larger d_state (64 to 256); or transformers' own
+    Transformer."""
     d_model: int
     num_layers: int
     d_state: int
     d_conv: int
     expand: int
+    """d_state, d_conv, expand: mamba and mamba2 only."""
     head_dim: int
     """mamba2 only: channels that share one decay; expand * d_model is a multiple of head_dim * num_groups."""
     num_groups: int
     """mamba2 only: groups of heads, each with its own B and C."""
+    family: Literal["gpt_neox", "llama"]
+    """transformer only, as all down to `tied`: that of Pythia, or that of SmolLM."""
+    num_heads: int
+    """d_model is a multiple of 8 * num_heads."""
+    num_kv_heads: int | None
+    """llama only: heads of keys and values, each of which serves as many of the num_heads; null: num_heads."""
+    d_ffn: int
+    rope_theta: float
+    """Base of the rotary positions."""
+    tied: bool
+    """Logits are read with the embeddings, as a Mamba's are; false: with a matrix of their own (Pythia)."""
     vocab_size: int
     """Rows of the embedding; at least the tokenizer's size."""
     pretrained: str | None
-    """Folder or hub name of a `MambaForCausalLM` or `Mamba2ForCausalLM` in the transformers layout; null: trained here
-    by stage lm."""
+    """Folder or hub name of a causal language model of this kind and family in the transformers layout; null: trained
+    here by stage lm."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -152,6 +152,18 @@ def test_the_stages_go_on_to_streaming(runs: Path, tmp_path: Path) -> None:
     assert scored.returncode == 0 and "test/wer" in scored.out, scored.err
 
 
+def test_every_stage_trains_a_transformer(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    words = [*SHORT, f"run.dir={tmp_path}", "lm.kind=transformer"]
+    summary = main([TINY[0], "configs/stage/streaming.yaml", *words])
+    assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys() and summary["test/state_macro_f1"] >= 0
+    before, after = (
+        torch.load(next(tmp_path.glob(f"{stage}-*")) / "handover.pt")["weights"] for stage in ("asr", "streaming")
+    )
+    lm = [name for name in after if name.startswith("lm.backbone.layers.")]
+    assert lm and not any(torch.equal(before[name], after[name]) for name in lm)
+
+
 def test_evaluate_scores_a_run_as_training_did(runs: Path, tmp_path: Path) -> None:
     done = run("evaluate.py", "wer", str(runs / "latest"), "--json", str(tmp_path / "wer.json"))
     assert done.returncode == 0, done.err
