@@ -154,7 +154,10 @@ def test_the_stages_go_on_to_streaming(runs: Path, tmp_path: Path) -> None:
 
 def test_every_stage_trains_a_transformer(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    words = [*SHORT, f"run.dir={tmp_path}", "lm.kind=transformer"]
+    once = ["trainer.max_steps=1", "trainer.valid_every_steps=1", "trainer.average_last=1", "wandb.mode=disabled"]
+    beneath = [f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in once]
+    few = ["data.valid_dialogues=1", "data.test_dialogues=1", "data.valid_size=2", "data.test_size=2"]
+    words = [*SHORT, f"run.dir={tmp_path}", "lm.kind=transformer", *once, *beneath, *few]
     summary = main([TINY[0], "configs/stage/streaming.yaml", *words])
     assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys() and summary["test/state_macro_f1"] >= 0
     before, after = (
