@@ -12,6 +12,7 @@ holds differences for one `lm.kind` alone, so that a single word gives the same 
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -201,8 +202,7 @@ def _check(config: Config) -> None:
             f"lm.expand={lm.expand} * lm.d_model={lm.d_model} channels do not make heads of lm.head_dim={lm.head_dim} "
             f"in lm.num_groups={lm.num_groups} equal groups: make them a multiple of {lm.head_dim * lm.num_groups}"
         )
-    heads = lm.num_kv_heads or lm.num_heads
-    if lm.kind == "transformer" and (lm.d_model % (8 * lm.num_heads) or lm.num_heads % heads):
+    if lm.kind == "transformer" and not _divide(lm.d_model, 8 * lm.num_heads, 8 * (lm.num_kv_heads or lm.num_heads)):
         raise ValueError(
             f"lm.d_model={lm.d_model}, lm.num_heads={lm.num_heads}, lm.num_kv_heads={lm.num_kv_heads}: d_model must be "
             "a multiple of 8 * num_heads, and num_heads one of num_kv_heads"
@@ -224,6 +224,11 @@ def _check(config: Config) -> None:
     _check_names(config.stage.trained, ("frontend", "encoder", "connector", "lm"), "part", "stage.trained")
     _check_names(config.stage.init, ("features", "frontend", "encoder", "connector", "lm"), "part", "stage.init")
     _check_names([s for s in config.stage.init.values() if not Path(s).is_dir()], STAGES, "stage or run", "stage.init")
+
+
+def _divide(*sizes: int) -> bool:
+    """Whether each is a multiple of the next."""
+    return min(sizes) > 0 and not any(large % small for large, small in itertools.pairwise(sizes))
 
 
 def check_slices(config: Config) -> None:

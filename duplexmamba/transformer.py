@@ -3,7 +3,7 @@
 The cache is a state like any other: nothing changes it in place, so that going on from it copies it, and so does a fork
 whose rows share a batch. Rotary positions count from each row's own beginning and have no end. A pretrained model goes
 on past the length it was trained on (2,048 for Pythia and SmolLM); nothing is dropped or refused there, but it has
-never learnt what comes.
+never learnt what comes. Llama's norms compute in float32, so that pieces of its input agree to 1e-6 in float64 too.
 Glossary: B rows, L new steps, T steps in the cache, H heads of keys, P channels of a head, D model width, V vocabulary.
 """
 
@@ -26,7 +26,6 @@ FIELDS = {
     "rms_norm_eps": None, "use_parallel_residual": None, "attention_bias": None, "mlp_bias": None,
 }  # fmt: skip
 """What makes a model in transformers' words, and the field of the section `lm` that says it, if one does."""
-
 
 Pair = tuple[Tensor, Tensor]
 """Keys and values."""
@@ -54,7 +53,7 @@ class TransformerLM(nn.Module):
 
     @property
     def embeddings(self) -> nn.Embedding:
-        """Theirs."""
+        """(V, D), the backbone's own."""
         theirs = self.backbone.get_input_embeddings()
         assert isinstance(theirs, nn.Embedding)
         return theirs
@@ -69,7 +68,7 @@ class TransformerLM(nn.Module):
         before = torch.zeros_like(x.row_lengths()) if state is None else state.lengths
         cached, steps = int(before.max()), x.values.shape[1]
         positions = before[:, None] + torch.arange(steps, device=before.device)
-        even = x.lengths is None and bool((before == cached).all())
+        even = bool((before == cached).all())  # then one causal mask, which transformers knows, is that of all rows
         pasts = [None] * self.config.num_layers if state is None else [_turned(p, cached) for p in state.layers]
         layers = [_Layer(past, positions) for past in pasts]
         hidden = self.backbone(

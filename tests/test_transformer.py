@@ -157,6 +157,7 @@ def test_a_mamba_takes_no_transformer(tmp_path: Path, config: Config) -> None:
     [
         (["lm.num_heads=3"], "lm.d_model=32, lm.num_heads=3"),
         (["lm.num_heads=4", "lm.num_kv_heads=3"], "lm.num_kv_heads=3"),
+        (["lm.num_heads=0"], "lm.num_heads=0"),
         (["lm.num_heads=8"], "multiple of 8 \\* num_heads"),
     ],
 )
