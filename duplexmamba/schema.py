@@ -150,6 +150,10 @@ class DataConfig:
 class DuplexConfig:
     """When a session answers, listens on or drops what it heard; training follows the same rules."""
 
+    kind: Literal["fork", "multiplex"]
+    """fork: a branch listens beside the one that answers. multiplex: the baseline of one sequence, in which slices of
+    what is heard and of what is said take turns; of the sections duplex and stage it leaves ignored_slices, min_slices,
+    silence_db and probes unused."""
     slice_ms: float
     """Milliseconds between two decisions: a multiple of one speech embedding, and of encoder.slice_ms where the
     encoder's context has slices."""
@@ -164,7 +168,8 @@ class DuplexConfig:
     min_slices: int
     """Slices listened to before an answer."""
     max_wait_s: float
-    """Silence after which a question that still seems incomplete is answered."""
+    """Silence after which a question that still seems incomplete is answered; multiplex: for which the end of a
+    recording waits for an answer."""
     silence_db: float
     """Level relative to the loudest slice of the question below which a slice is silence to max_wait_s."""
 

@@ -19,8 +19,17 @@ from lightning_modules.dialogue import DialogueStage
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.handover import HandOver, take_parts
 from lightning_modules.lm import LMStage, TextModel
+from lightning_modules.multiplex import MultiplexStage
 from lightning_modules.speech import InstructStage, SpeechStage
 from lightning_modules.stage import StageModule
+
+DIALOGUE_STAGES: dict[str, type[DialogueStage]] = {"fork": DialogueStage, "multiplex": MultiplexStage}
+
+
+def dialogue_stage(config: Config, model: SpeechLM, tokens: Tokens | None) -> DialogueStage:
+    """The stage on dialogues of the kind that `duplex` asks for."""
+    return DIALOGUE_STAGES[config.duplex.kind](config, model, tokens)
+
 
 Kind = tuple[Callable[[Config], nn.Module], Callable[[Config, Any, Tokens | None], StageModule], type[StageData]]
 KINDS: dict[str, Kind] = {
@@ -28,8 +37,8 @@ KINDS: dict[str, Kind] = {
     "lm": (TextModel, LMStage, TextData),
     "asr": (SpeechLM, SpeechStage, SpeechData),
     "instruct": (SpeechLM, InstructStage, SpeechData),
-    "state": (SpeechLM, DialogueStage, DialogueData),
-    "streaming": (SpeechLM, DialogueStage, DialogueData),
+    "state": (SpeechLM, dialogue_stage, DialogueData),
+    "streaming": (SpeechLM, dialogue_stage, DialogueData),
 }
 FITTED_ON = 64
 """Training utterances from which the normalisation of the features is taken."""

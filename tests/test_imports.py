@@ -24,7 +24,7 @@ FLOORS = [
     {"schema", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
     {"scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan", "config"}, {"conv", "step_cpp"},
     {"mamba"}, {"mamba2", "transformer", "encoder", "connector", "metrics"}, {"lm"}, {"decoding", "policy"}, {"model"},
-    {"session", "lora"}, {"lora_drop"},
+    {"conversation"}, {"session", "multiplex", "lora"}, {"lora_drop"},
 ]  # fmt: skip
 FILES = [path for room in MAY_IMPORT for path in sorted(Path(room).rglob("*.py"))]
 

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from duplexmamba import state as states
 from duplexmamba.config import load_config, override
+from duplexmamba.conversation import UNFINISHED, Said, replies
 from duplexmamba.decoding import advance, greedy
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
-from duplexmamba.session import UNFINISHED, DuplexSession, Reply, Said, replies
+from duplexmamba.session import DuplexSession, Reply
 from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens
 from tests.conftest import SMALL_SIZES, TINY
 
