@@ -7,6 +7,7 @@ importance.png. What is chosen becomes `lora.targets` and `lora.shared` of the t
 configuration, checkpoints and hand-over: it is the same in every process and wherever it is loaded.
 """
 
+import hashlib
 import json
 import shutil
 import sys
@@ -67,25 +68,33 @@ def layout(shares: dict[str, float], kept: set[str], probe: Path, config: Config
     """The words of the configuration that say which linears have what, and from where they start."""
     rest, drop = sorted(shares.keys() - kept), config.lora_drop
     names, word = (sorted(kept), "lora.targets") if drop.rest == "dropped" else (rest, "lora.shared")
-    words = [f"{word}=[{','.join(names)}]"]
-    return words if drop.start == "new" else [*words, f"lora.start={write_start(kept, probe, drop.rest == 'shared')}"]
+    words = [f"{word}=[{','.join(names)}]", f"lora.shared_learn={str(drop.rest != 'frozen').lower()}"]
+    return words if drop.start == "new" else [*words, f"lora.start={write_start(shares, kept, probe, drop.rest)}"]
 
 
-def write_start(kept: set[str], probe: Path, shared: bool) -> Path:
-    """A folder of adapters: those kept as the probe left them, those shared, if there are any, as new."""
-    folder, weights = probe / "start", {}
+def write_start(shares: dict[str, float], kept: set[str], probe: Path, rest: str) -> Path:
+    """A folder of its own for each layout: adapters kept as the probe left them; those shared as new, or, where they
+    are not to learn, as the probe left the most important of their kind."""
+    layout = hashlib.sha256(" ".join([rest, *sorted(kept)]).encode()).hexdigest()[:8]
+    folder, left = probe / f"start-{layout}", load_file(probe / FOLDER / PEFT_WEIGHTS)
+    weights: dict[str, Tensor] = {}
     first: dict[tuple[str, str], Tensor] = {}
-    for name, weight in sorted(load_file(probe / FOLDER / PEFT_WEIGHTS).items()):
-        linear, factor = name.removeprefix(PEFT_PREFIX).split(".lora_")
+    for linear, name in sorted(((linear_of(name), name) for name in left), key=lambda named: -shares[named[0]]):
+        kind = kind_of(linear), name.removeprefix(PEFT_PREFIX + linear)
         if linear in kept:
-            weights[name] = weight
-        elif shared:
-            new = first.setdefault((kind_of(linear), factor), weight if factor.startswith("A") else 0 * weight)
-            weights[name] = new.clone()
+            weights[name] = left[name]
+        elif rest != "dropped":
+            new = left[name] if rest == "frozen" or "lora_A" in name else 0 * left[name]
+            weights[name] = first.setdefault(kind, new).clone()
     folder.mkdir(exist_ok=True)
     save_file(weights, folder / PEFT_WEIGHTS)
     shutil.copy(probe / FOLDER / PEFT_CONFIG, folder)
     return folder
+
+
+def linear_of(name: str) -> str:
+    """The linear that a factor in a peft folder belongs to."""
+    return name.removeprefix(PEFT_PREFIX).split(".lora_")[0]
 
 
 def report(shares: dict[str, float], kept: set[str], probe: Path, config: Config) -> None:
@@ -109,7 +118,7 @@ def plain_rank(shares: dict[str, float], kept: set[str], probe: Path, config: Co
     """The rank at which adapters on all linears have about as many parameters as what was chosen."""
     sizes = dict.fromkeys(shares, 0)
     for name, weight in load_file(probe / FOLDER / PEFT_WEIGHTS).items():
-        sizes[name.removeprefix(PEFT_PREFIX).split(".lora_")[0]] += weight.numel()
+        sizes[linear_of(name)] += weight.numel()
     own = sum(sizes[name] for name in kept)
     if config.lora_drop.rest == "shared":
         own += sum({kind_of(name): sizes[name] for name in shares.keys() - kept}.values())

@@ -247,6 +247,10 @@ def _check_lora(lora: LoraConfig) -> None:
             raise ValueError(f"lora.{name}={getattr(lora, name)}: must be at least 1")
     if not 0 <= lora.dropout < 1:
         raise ValueError(f"lora.dropout={lora.dropout}: need 0 <= dropout < 1")
+    if not lora.shared_learn and not lora.start:
+        raise ValueError(
+            "lora.shared_learn=false: new adapters that do not learn add nothing; name some to go on with in lora.start"
+        )
     if not lora.targets:
         raise ValueError("lora.targets=[]: name the linears that get an adapter, such as lora.targets=[in_proj]")
 
@@ -259,6 +263,10 @@ def _check_lora_drop(drop: LoraDropConfig) -> None:
     for name in ("steps", "sample"):
         if getattr(drop, name) < 1:
             raise ValueError(f"lora_drop.{name}={getattr(drop, name)}: must be at least 1")
+    if drop.rest == "frozen" and drop.start == "new":
+        raise ValueError(
+            "lora_drop.rest=frozen, lora_drop.start=new: new adapters that do not learn add nothing; set start=probe"
+        )
 
 
 def _check_duplex(duplex: DuplexConfig) -> None:

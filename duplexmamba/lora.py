@@ -13,7 +13,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -98,6 +98,15 @@ def _tie(layers: dict[str, LoraLayer], shared: Collection[str]) -> None:
     for name in sorted(shared):
         one = first.setdefault(kind_of(name), layers[name])
         layers[name].lora_A, layers[name].lora_B = one.lora_A, one.lora_B
+
+
+def in_common(model: nn.Module, config: LoraConfig) -> Iterator[nn.Parameter]:
+    """The factors of shared adapters."""
+    layers = adapters(model)
+    for target in config.shared:
+        for name in ending_in(target, layers):
+            yield from layers[name].lora_A.parameters()
+            yield from layers[name].lora_B.parameters()
 
 
 def adapters(model: nn.Module) -> dict[str, LoraLayer]:

@@ -11,9 +11,10 @@ What the paper leaves open is in the section `lora_drop`:
 - ranking per_kind: in_proj adds to 2 E outputs and x_proj to far fewer, so that raw sums rank kinds, not layers.
 - start new: the probe has seen a sample only, and a shared adapter has no probe to continue from: the factors of
   different layers have no common basis, so that their mean is no adapter. `probe` therefore continues what is kept.
-- rest shared: as published; `dropped` tells what the shared one is worth. A shared adapter that is new and frozen adds
-  nothing, and is `dropped` under another name.
-- steps 200, sample 512: a tenth of the training of `tiny`; B has long left zero by then.
+- rest shared: as published; `dropped` tells what the shared one is worth, `frozen` what its training is. Frozen, it
+  is the probe's own of one linear, so it needs start=probe: a new one that is frozen adds nothing.
+- steps 200, sample 512: a tenth of the training of `tiny`; B has long left zero by then. The sample is a number and not
+  a share, since the default corpus has no end.
 """
 
 import contextlib

@@ -247,8 +247,8 @@ class StageConfig:
     """Stages state and streaming: single utterances beside each dialogue, to be transcribed or answered as in instruct,
     lest that be forgotten."""
     probes: int
-    """Stages state and streaming: slices of each question, aside or other sound that are judged in training; those that
-    settle it first."""
+    """Stages state and streaming: slices of each question or aside that are judged in training, beside those in which
+    a sound ends or breaks off."""
     ctc_weight: float
     """Stage asr: weight of a CTC loss that pulls speech embeddings towards those of the words said; 0: as published."""
 
@@ -270,6 +270,8 @@ class LoraConfig:
     shared: list[str]
     """Ends of names again: of these linears, all of one kind (that differ in their layer alone) have one adapter in
     common. LoRA-drop chooses them; []: each has its own."""
+    shared_learn: bool
+    """Whether those in common learn; false needs `start`, or they would add nothing for ever."""
     start: str | None
     """Folder of adapters (<run>/adapter) to go on with, upon the base they were trained upon; null: new ones."""
     sample: int
@@ -293,8 +295,9 @@ class LoraDropConfig:
     """What is compared with what: the layers of one kind of linear, or all linears."""
     choice: Literal["important", "random", "least_important"]
     """Which are kept. The latter two are controls: as many as `important` keeps."""
-    rest: Literal["shared", "dropped"]
-    """The others share one adapter for each kind, or have none."""
+    rest: Literal["shared", "frozen", "dropped"]
+    """The others share one adapter for each kind; or one that does not learn, what the probe has left on the most
+    important of them; or have none."""
     start: Literal["new", "probe"]
     """What is kept begins as new, or as the probe has left it."""
 

@@ -11,7 +11,7 @@ from datamodules.dialogue import Dialogue
 from duplexmamba.losses import IGNORED
 from duplexmamba.policy import Branch, branches, tokens_due
 from duplexmamba.schema import DuplexConfig
-from duplexmamba.tokens import Tokens
+from duplexmamba.tokens import Tokens, TurnState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Rehearsal:
     """Makes the rows.
 
     Args:
-        probes: slices judged of each branch in which somebody speaks to the model or seems to, those around the end
-            first; and of each dialogue, slices of branches with other sounds, and of branches with none.
+        probes: slices judged of each branch in which somebody speaks to the model or seems to, beside those in which
+            a sound ends or breaks off; and of each dialogue, branches judged with other sounds, and with none.
     """
 
     def __init__(self, tokens: Tokens, duplex: DuplexConfig, probes: int):
@@ -70,13 +70,13 @@ class Rehearsal:
                 sounds = self._sounds(branch, dialogue)
                 (sounding if sounds else silent).append((parent, self._kept(branch, dialogue) if sounds else branch))
                 continue
-            rows += [self._probe(parent, branch, i, dialogue) for i in self._judged(branch, dialogue, rng)]
+            rows += self._probes(parent, branch, self.probes, dialogue, rng)
             if branch.answered:
                 spoken = self.tokens.response(asked_for[branch.last])
                 answer = self._answer(rows, parent, branch, spoken, found[number + 1 :], dialogue, rng)
         for group in (sounding, silent):
             for parent, branch in rng.sample(group, min(self.probes, len(group))):
-                rows.append(self._probe(parent, branch, rng.randint(branch.first, branch.last), dialogue))
+                rows += self._probes(parent, branch, 1, dialogue, rng)
         return rows
 
     def _said(self, answer: _Answer, branch: Branch) -> int:
@@ -101,16 +101,25 @@ class Rehearsal:
             last += 1
         return Branch(branch.first, last, False)
 
-    def _judged(self, branch: Branch, dialogue: Dialogue, rng: random.Random) -> list[int]:
-        """Slices of a branch that are probed; that of its answer is not, since the answer's row holds it."""
+    def _probes(
+        self, parent: int | None, branch: Branch, others: int, dialogue: Dialogue, rng: random.Random
+    ) -> list[Row]:
+        """Rows that judge the slices of a branch in which a listener has to decide, and some others. The slice of its
+        answer is not among them, since the answer's row holds it."""
         open_to = range(branch.first, branch.last + 1 - branch.answered)
-        end = max(i for i in range(branch.first, branch.last + 1) if dialogue.labels[i] != "ignore")
-        ends = {end - 1} if branch.answered else {end, end + 1}
-        others = [i for i in open_to if i not in ends]
-        return sorted({*open_to} & ends | {*rng.sample(others, min(len(others), max(0, self.probes - len(ends))))})
+        deciding = self._stops(dialogue) & {*open_to}
+        rest = [i for i in open_to if i not in deciding]
+        judged = sorted(deciding | {*rng.sample(rest, min(len(rest), others))})
+        return [self._probe(parent, branch, i, dialogue.labels[i]) for i in judged]
 
-    def _probe(self, parent: int | None, branch: Branch, slice_: int, dialogue: Dialogue) -> Row:
-        labels = [IGNORED] * (len(self.asked) - 1) + [self.tokens.turn_states[dialogue.labels[slice_]]]
+    def _stops(self, dialogue: Dialogue) -> set[int]:
+        """Slices around every moment in which a sound ends or breaks off."""
+        turns, length_s = [t for t in dialogue.turns if t.kind != "silence"], self.duplex.slice_ms / 1000
+        moments = [t.end_s for t in turns] + [t.pause_s[0] for t in turns if t.pause_s]
+        return {int(moment / length_s) + near for moment in moments for near in (-1, 0, 1)}
+
+    def _probe(self, parent: int | None, branch: Branch, slice_: int, state: TurnState) -> Row:
+        labels = [IGNORED] * (len(self.asked) - 1) + [self.tokens.turn_states[state]]
         return Row(parent, range(branch.first, slice_ + 1), self.asked, labels)
 
     def _answer(

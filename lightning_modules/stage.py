@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
+from duplexmamba.lora import in_common
 from duplexmamba.model import is_adapter, part_of
 from duplexmamba.padded import Padded
 from duplexmamba.schema import Config, OptimConfig
@@ -117,6 +118,9 @@ class StageModule(L.LightningModule, abc.ABC):
         for name, parameter in self.model.named_parameters():
             whole = part_of(name) not in adapted
             parameter.requires_grad_(part_of(name) in self._trained() and (whole or is_adapter(name)))
+        if not self.config.lora.shared_learn:
+            for parameter in in_common(self.model, self.config.lora):
+                parameter.requires_grad_(False)
 
     def _log_scores(self, split: str) -> None:
         gathered: list[list[tuple[str, str]]] = [self.scored]

@@ -15,6 +15,7 @@ from duplexmamba.lora_drop import added, importance, keep
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
 from duplexmamba.schema import LoraDropConfig
+from lightning_modules.speech import InstructStage
 from tests.conftest import SMALL_SIZES, TINY
 from tests.test_lora import PARTS, adapted, configured, heard_and_read
 
@@ -86,7 +87,12 @@ def test_a_probe_that_has_learnt_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("word", "answer"),
-    [("threshold=0", "0 < threshold <= 1"), ("threshold=1.1", "0 < threshold <= 1"), ("keep=-1", "negative")],
+    [
+        ("threshold=0", "0 < threshold <= 1"),
+        ("threshold=1.1", "0 < threshold <= 1"),
+        ("keep=-1", "negative"),
+        ("rest=frozen", "set start=probe"),
+    ],
 )
 def test_bad_settings_are_named(word: str, answer: str) -> None:
     with pytest.raises(ValueError, match=f"lora_drop.{word.split('=')[0]}.*{answer}"):
@@ -130,6 +136,18 @@ def test_shared_adapters_are_one_through_training_saving_and_merging(tmp_path: P
     assert one is other and torch.equal(one, factors(model, "0.mixer.in_proj")[0])
     merge(model)
     torch.testing.assert_close(heard_and_read(model), whole, atol=1e-4, rtol=1e-4)
+
+
+def test_a_shared_adapter_can_stay_as_the_probe_left_it(tmp_path: Path) -> None:
+    base = SpeechLM(configured(SHARED))
+    export(adapted(configured(SHARED), copy.deepcopy(base)), tmp_path)
+    config = configured(SHARED, f"lora.start={tmp_path}", "lora.shared_learn=false", "stage.trained=[lm]")
+    adapt(base, config.lora, PARTS)
+    shared = factors(InstructStage(config, base, None).model, "0.mixer.in_proj", "1.mixer.out_proj")
+    assert not any(factor.requires_grad for factor in shared)
+    assert factors(base, "1.mixer.ssm.x_proj")[0].requires_grad
+    with pytest.raises(ValueError, match="name some to go on with in lora.start"):
+        configured(SHARED, "lora.shared_learn=false")
 
 
 def test_adapters_that_are_not_shared_there_are_not_shared_here(tmp_path: Path) -> None:

@@ -253,6 +253,11 @@ def test_lora_drop_probes_chooses_and_trains(runs: Path, tmp_path: Path) -> None
     assert sorted(shared) == sorted(name for name, linear in found.items() if not linear["kept"])
     again = run("lora_drop.py", *command)
     assert again.returncode == 0 and again.out.count("instruct: trained before") == 2, again.out + again.err
+    frozen = run("lora_drop.py", *command, "lora_drop.rest=frozen")
+    assert frozen.returncode == 0, frozen.out + frozen.err
+    summaries = [json.loads((f / "summary.json").read_text()) for f in (latest, (folder / "latest").resolve())]
+    counts = [summary["params/trained"] for summary in summaries]
+    assert len(list(probe.glob("start-*"))) == 2 and counts[1] < counts[0]
 
 
 def test_two_ranks_train_and_score_together(tmp_path: Path) -> None:
