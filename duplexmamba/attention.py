@@ -1,6 +1,7 @@
 """Self-attention over a bounded past, with that past carried from chunk to chunk.
 
-Glossary: B rows, T steps, D model width, E inner width, H heads, P past steps, C steps of a block, N blocks of all rows.
+Glossary: B rows, T steps, D model width, E inner width, H heads, P past steps, C steps of a block, N blocks of
+all rows.
 Source: Vaswani et al., arXiv 1706.03762; rotary positions, Su et al., arXiv 2104.09864: a score depends on the distance
 of two steps alone, so a stream needs no count of its steps, and any kernel takes it. In speech recognition they do as
 well as the Conformer's own relative positions (arXiv 2501.06051).
@@ -64,8 +65,8 @@ class SelfAttention(nn.Module):
         return x.with_values(self.out_proj(y)), AttentionState(past, (seen + lengths).clamp(max=past_steps))
 
     def _attend(self, queries: Padded, window: Tensor, real: Tensor, slice_steps: int) -> Tensor:
-        """(B, T, E), (B, P + T, 2 E), (B, P + T) bool -> (B, T, E), in blocks of whole slices about as long as the past:
-        time and memory grow with T, not with its square."""
+        """(B, T, E), (B, P + T, 2 E), (B, P + T) bool -> (B, T, E), in blocks of whole slices, about as long as the
+        past: time and memory grow with T, not with its square."""
         past_steps = window.shape[1] - queries.values.shape[1]
         block = min(queries.values.shape[1], slice_steps * -(-max(past_steps, 1) // slice_steps))
         folded = fold(queries, block).values

@@ -107,8 +107,8 @@ class Merge(Connector):
 
 
 class CTC(Merge):
-    """A new label of the encoder's CTC begins a new embedding, the mean of the frames up to the next one, weighed by how
-    little blank they are: 1 to k embeddings a window (the idea of AlignFormer, arXiv 2412.01145).
+    """A new label of the encoder's CTC begins a new embedding, the mean of the frames up to the next one, weighed by
+    how little blank they are: 1 to k embeddings a window (the idea of AlignFormer, arXiv 2412.01145).
 
     `head` begins as that of stage encoder and goes on learning with the connector.
     """
@@ -133,7 +133,7 @@ def build_connector(config: ConnectorConfig, d_encoder: int, d_lm: int) -> Conne
 
 
 def matched(config: ConnectorConfig, d_encoder: int, d_lm: int, d_in: int, beside: int = 0) -> int:
-    """Width of a hidden layer behind `d_in` inputs, with which a connector has as many weights as `Stack` with d_hidden:
+    """Width of a hidden layer behind `d_in` inputs, with which a connector has as many weights as `Stack` with its own:
     the nearest multiple of 8."""
     weights = (config.stack * d_encoder + 1 + d_lm) * config.d_hidden - beside
     return 8 * max(1, round(weights / (d_in + 1 + d_lm) / 8))

@@ -8,7 +8,7 @@ import dataclasses
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from duplexmamba.blocks import BlockState, build_block
 from duplexmamba.padded import Carry, Padded, carry, fold, join, unfold, waiting

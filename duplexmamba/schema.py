@@ -46,7 +46,7 @@ class EncoderConfig:
     state, and the rest of its slice, by a scan that runs back from the slice's end. Of all before it, attention sees
     left_context_ms."""
     left_context_ms: float
-    """Milliseconds that attention sees before a frame (carried) or before its slice (carried_lookback) in each block."""
+    """Milliseconds that attention sees, in each block, before a frame (carried) or its slice (carried_lookback)."""
     slice_ms: float
     """Milliseconds of a slice, where context has slices: a multiple of one speech embedding."""
     train_slice_ms: list[float]
