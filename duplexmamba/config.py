@@ -181,6 +181,12 @@ def _check(config: Config) -> None:
         )
     if config.encoder.conv_kernel % 2 == 0:
         raise ValueError(f"encoder.conv_kernel={config.encoder.conv_kernel}: must be odd to have a centre frame")
+    if config.encoder.num_heads < 1:
+        raise ValueError(f"encoder.num_heads={config.encoder.num_heads}: must be at least 1")
+    if config.encoder.left_context_ms < 0:
+        raise ValueError(f"encoder.left_context_ms={config.encoder.left_context_ms:g}: cannot be negative")
+    if not -1 <= config.connector.merge_above <= 1:
+        raise ValueError(f"connector.merge_above={config.connector.merge_above}: a cosine; need -1 <= merge_above <= 1")
     if not 0 <= data.min_s < data.max_s:
         raise ValueError(f"data.min_s={data.min_s} and data.max_s={data.max_s}: need 0 <= min_s < max_s")
     if data.batch_s < data.max_s:

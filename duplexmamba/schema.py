@@ -24,8 +24,12 @@ class FrontendConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """ConMamba."""
+    """ConMamba, and its baselines."""
 
+    mixer: Literal["mamba", "attention", "transformer"]
+    """mamba: ConMamba (as published). attention: self-attention in Mamba's place, which makes it a Conformer.
+    transformer: blocks of self-attention and one feed-forward, no convolutions. Their inner widths are such that the
+    encoder keeps its number of weights."""
     d_model: int
     num_layers: int
     d_ffn: int
@@ -34,10 +38,15 @@ class EncoderConfig:
     d_state: int
     d_conv: int
     expand: int
+    num_heads: int
+    """Of attention."""
     context: Literal["full", "slice", "carried", "carried_lookback"]
     """What a frame sees. full: the whole utterance, both ways (as published). slice: its slice, both ways, each slice
     from nothing (as published for streaming). carried: all before it, by a state. carried_lookback: all before it, by a
-    state, and the rest of its slice, by a scan that runs back from the slice's end."""
+    state, and the rest of its slice, by a scan that runs back from the slice's end. Of all before it, attention sees
+    left_context_ms."""
+    left_context_ms: float
+    """Milliseconds that attention sees, in each block, before a frame (carried) or its slice (carried_lookback)."""
     slice_ms: float
     """Milliseconds of a slice, where context has slices: a multiple of one speech embedding."""
     train_slice_ms: list[float]
@@ -49,9 +58,16 @@ class EncoderConfig:
 class ConnectorConfig:
     """Encoder frames to language-model embeddings."""
 
+    kind: Literal["stack", "conv", "ctc", "merge"]
+    """stack: the frames of a window side by side (as published). conv: a strided convolution over two windows. ctc: an
+    embedding for each label of the encoder's CTC. merge: one for each run of similar frames. The latter two give 1 to
+    `stack` embeddings a window, the former two one. All have as many weights."""
     stack: int
-    """Encoder frames concatenated into one embedding."""
+    """Encoder frames of one window."""
     d_hidden: int
+    """Width of the hidden layer of kind stack; the others have one that makes their weights as many."""
+    merge_above: float
+    """merge: cosine of two adjacent frames above which they become one."""
 
 
 @dataclasses.dataclass(frozen=True)

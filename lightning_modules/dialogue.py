@@ -10,6 +10,7 @@ from torch import Tensor
 from datamodules.dialogue import Dialogue
 from datamodules.dialogue_data import DialogueBatch
 from duplexmamba import state as states
+from duplexmamba.connector import Compressed
 from duplexmamba.conversation import Session, replies
 from duplexmamba.lm import LMState
 from duplexmamba.losses import IGNORED, token_loss
@@ -82,12 +83,12 @@ class DialogueStage(InstructStage):
     def _read(self, rows: list[Placed], speech: Padded, memory: LMState | None) -> tuple[Tensor, Tensor, LMState]:
         prompt = self.tokens.before_speech(ANSWER[0])
         per_slice = round(self.config.duplex.slice_ms / Clock.of(self.config).token_ms)
-        device = self.device
+        device, begins = self.device, window_begins(speech)
         before = pad_ids([prompt if row.slices else [] for row, _, _ in rows], device)
-        starts = torch.tensor([row.slices.start * per_slice for row, _, _ in rows], device=device)
-        lengths = torch.tensor([len(row.slices) * per_slice for row, _, _ in rows], device=device)
         dialogues = torch.tensor([dialogue for _, dialogue, _ in rows], device=device)
-        heard = Padded(take(speech.values[dialogues], starts, int(lengths.max())), lengths)
+        windows = torch.tensor([[row.slices.start, row.slices.stop] for row, _, _ in rows], device=device) * per_slice
+        starts, ends = begins[dialogues[:, None], windows].unbind(1)
+        heard = Padded(take(speech.values[dialogues], starts, int((ends - starts).max())), ends - starts)
         ids = pad_ids([row.ids for row, _, _ in rows], device)
         labels = pad_ids([row.labels for row, _, _ in rows], device, IGNORED).values
         hidden, after = self.model.read(before, heard, ids, memory)
@@ -126,6 +127,14 @@ def live_pairs(session: Session, samples: Tensor, dialogue: Dialogue) -> list[tu
             texts = [reply.text for reply in given if reply.begun in window]
             pairs.append((dialogue.turns[answer.turn].answer, texts[-1] if texts else ""))
     return pairs
+
+
+def window_begins(speech: Padded) -> Tensor:
+    """(B, U + 1) int64: where the embeddings of each of the connector's windows begin, and where the last end."""
+    if isinstance(speech, Compressed):
+        return torch.nn.functional.pad(speech.counts.cumsum(1), (1, 0))
+    rows, steps = speech.values.shape[:2]
+    return torch.arange(steps + 1, device=speech.values.device).expand(rows, -1)
 
 
 def place(dialogues: list[list[Row]]) -> list[Placed]:
