@@ -8,6 +8,7 @@ All have as many weights as the stacking one of the same configuration, to the r
 
 import abc
 import dataclasses
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +125,7 @@ class CTC(Merge):
         return begins, 1 - (1 - BLANK_SHARE) * logits.softmax(-1)[..., 0]
 
 
-CONNECTORS = {"stack": Stack, "conv": Conv, "ctc": CTC, "merge": Merge}
+CONNECTORS: dict[str, Callable[..., Connector]] = {"stack": Stack, "conv": Conv, "ctc": CTC, "merge": Merge}
 
 
 def build_connector(config: ConnectorConfig, d_encoder: int, d_lm: int) -> Connector:

@@ -105,9 +105,9 @@ def live(dialogue: Dialogue, model, tokens, config, monkeypatch) -> list[session
     return sessions.DuplexSession(model, tokens, config).push(torch.from_numpy(dialogue.samples))
 
 
-@pytest.mark.parametrize("kind", ["ctc", "merge"])
-def test_a_slice_may_hold_any_number_of_embeddings(kind, tokens, small, monkeypatch) -> None:
-    config = override(small, [f"connector.kind={kind}", "connector.merge_above=0.99"])
+@pytest.mark.parametrize("connector", ["ctc", "merge"])
+def test_a_slice_may_hold_any_number_of_embeddings(connector, tokens, small, monkeypatch) -> None:
+    config = override(small, [f"connector.kind={connector}", "connector.merge_above=0.99"])
     model = SpeechLM(config).eval()
     model.lm.embeddings.weight.data *= 20
     counts = model.listen(Padded(torch.from_numpy(dialogue_of(SCRIPTS[2], 3200).samples)[None]))[0].counts
