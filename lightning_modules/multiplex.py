@@ -2,6 +2,7 @@
 take turns as in `duplexmamba.multiplex`. The loss is on what the model writes."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from duplexmamba.policy import tokens_due
 from duplexmamba.schema import DuplexConfig
 from duplexmamba.timing import Clock
 from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens
-from lightning_modules.dialogue import DialogueStage
+from lightning_modules.dialogue import DialogueStage, window_begins
 from lightning_modules.stage import pad_ids
 
 HEARD = -1
@@ -72,6 +73,13 @@ def _out(answer: list[int], slices: int, duplex: DuplexConfig) -> int:
     return due if due < words else len(answer)
 
 
+def _mixed(heard: list[int], counts: list[int], written: list[list[int]]) -> Iterator[int]:
+    """In front of what is written behind each slice, `heard` for each of its embeddings."""
+    for count, behind in zip(counts, written, strict=False):
+        yield from heard * count
+        yield from behind
+
+
 class MultiplexStage(DialogueStage):
     """Dialogues as `script` has them, and single utterances as in stage instruct; scored in live sessions."""
 
@@ -101,16 +109,18 @@ class MultiplexStage(DialogueStage):
             vocabulary, (N,) bool.
         """
         per_slice = round(self.config.duplex.slice_ms / Clock.of(self.config).token_ms)
+        heard = window_begins(speech)[:, ::per_slice].diff().tolist()
         prompt = self.tokens.before_speech(ANSWER[0])
-        ids = [prompt + [n for w in row for n in [HEARD] * per_slice + w.ids] for row in rows]
-        wanted = [[IGNORED] * len(prompt) + [n for w in row for n in [IGNORED] * per_slice + w.labels] for row in rows]
+        ids = [[*prompt, *_mixed([HEARD], heard[r], [w.ids for w in row])] for r, row in enumerate(rows)]
+        blank = [IGNORED] * len(prompt)
+        wanted = [[*blank, *_mixed([IGNORED], heard[r], [w.labels for w in row])] for r, row in enumerate(rows)]
         read, labels = pad_ids(ids, self.device), pad_ids(wanted, self.device, IGNORED).values
-        hidden, _ = self.model.lm(read.with_values(self._mixed(read.values, speech)))
+        hidden, _ = self.model.lm(read.with_values(self._embedded(read.values, speech)))
         counted = labels != IGNORED
         free = torch.tensor([f for row in rows for w in row for f in w.free], device=self.device)
         return hidden.values[counted], labels[counted], free
 
-    def _mixed(self, ids: Tensor, speech: Padded) -> Tensor:
+    def _embedded(self, ids: Tensor, speech: Padded) -> Tensor:
         """(B, L) ids -> (B, L, E) embeddings, those of speech in their places."""
         heard = ids == HEARD
         assert torch.equal(heard.sum(1), speech.row_lengths()), "a slice is whole embeddings"

@@ -46,6 +46,7 @@ SLICE = 3200
 PACES = {
     "slower than slices": [], "faster": ["duplex.tokens_per_s=11"],
     "long slices": ["duplex.slice_ms=600", "dialogue.settle_ms=120"],
+    "merged frames": ["connector.kind=merge", "connector.merge_above=0.99", "duplex.slice_ms=400"],
 }  # fmt: skip
 LENGTH = 5
 
