@@ -105,7 +105,8 @@ def score_duplex(given: HandOver, config: Config, run: Path) -> dict[str, float]
             continue
         script = Heard(dialogue.id, dialogues.slices.seconds, turns_of(dialogue, dialogues), dialogue.labels)
         heard.append(hear(open_session, dialogue.samples, script))
-    what = f"{len(heard)} test dialogues in live sessions, on {open_session().device.type}"
+    apart = {"fork": "", "multiplex": " that do not tell incomplete from ignore"}[config.duplex.kind]
+    what = f"{len(heard)} test dialogues in live sessions{apart}, on {open_session().device.type}"
     return report(heard, run / "scores", titled(run, config, what))
 
 
