@@ -1,4 +1,4 @@
-"""A program as a point of a W&B sweep: what `wandb agent` gives it, and what the agent and the run's folder get back."""
+"""A program as a point of a W&B sweep: what `wandb agent` gives it, and what agent and run folder get back."""
 
 import contextlib
 import dataclasses

@@ -73,9 +73,10 @@ def with_words(file: Path, words: list[str], runs: Path) -> Path:
     lines = file.read_text().splitlines()
     place = next(i for i, line in enumerate(lines) if line.strip() == "- ${args_no_hyphens}")
     begin = lines[place].partition("-")[0]
+    given = [f"{begin}- {json.dumps(word)}" for word in words]
     copy = runs / "sweeps" / file.stem / "sweep.yaml"
     copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_text("\n".join([*lines[:place], *(f"{begin}- {json.dumps(word)}" for word in words), *lines[place:], ""]))
+    copy.write_text("\n".join([*lines[:place], *given, *lines[place:], ""]))
     return copy
 
 

@@ -35,8 +35,8 @@ command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
 """
 AGENT = "mutation A($sweep: String!) {createAgent(input: {sweep: $sweep}) {agent {id}}}"
 BEAT = "mutation B($id: ID!, $alive: JSONString) {agentHeartbeat(input: {id: $id, runState: $alive}) {commands}}"
-BEGIN = "mutation U($name: String) {upsertBucket(input: {modelName: \"tests\", name: $name}) {bucket {id} inserted}}"
-STATES = "{project(name: \"tests\") {runs {edges {node {name state historyLineCount}}}}}"
+BEGIN = 'mutation U($name: String) {upsertBucket(input: {modelName: "tests", name: $name}) {bucket {id} inserted}}'
+STATES = '{project(name: "tests") {runs {edges {node {name state historyLineCount}}}}}'
 
 
 class Hub:
@@ -143,7 +143,7 @@ def test_history_is_the_same_when_lines_come_twice(hub: Hub) -> None:
     hub.begin("one")
     for first, part in ((0, rows[:3]), (1, rows[1:3]), (3, rows[3:])):
         hub.stream("one", files={"wandb-history.jsonl": {"offset": first, "content": part}})
-    query = "{project(name: \"tests\") {run(name: \"one\") {historyLineCount history(minStep: 1)}}}"
+    query = '{project(name: "tests") {run(name: "one") {historyLineCount history(minStep: 1)}}}'
     run = hub.ask(query)["project"]["run"]
     assert run == {"historyLineCount": 4, "history": rows[1:]}
 
@@ -268,7 +268,12 @@ class Place:
 
     def caught(self, known: set[str]) -> tuple[str, int]:
         """Name and process of the next run that is in its midst."""
-        return until(lambda: next(((n, p["pid"]) for n, p in self.progress().items() if n not in known and p["step"] > 1), None))
+
+        def found() -> tuple[str, int] | None:
+            new = {name: at for name, at in self.progress().items() if name not in known}
+            return next(((name, at["pid"]) for name, at in new.items() if at["step"] > 1), None)
+
+        return until(found)
 
     def stored(self) -> Store:
         return Store(self.folder / "hub" / "hub.db")
@@ -332,12 +337,13 @@ def test_an_offline_run_is_synced_and_read_back(place: Place) -> None:
 def test_a_point_that_cannot_be_fails_and_the_next_is_trained(place: Place) -> None:
     pytest.importorskip("espeakng_loader")
     root = Path.cwd()
+    files = [str(root / "configs" / name) for name in ("preset/tiny.yaml", "stage/encoder.yaml")]
     sweep = {
         "program": str(root / "train.py"), "project": "tests", "method": "grid",
         "parameters": {"trainer.max_steps": {"values": [0, 12]}},
         "command": [
-            "${env}", "${interpreter}", "${program}", *(str(root / f"configs/{f}.yaml") for f in ("preset/tiny", "stage/encoder")),
-            *SHORT, "wandb.mode=auto", "run.sweep=points", "${args_no_hyphens}",
+            "${env}", "${interpreter}", "${program}", *files, *SHORT, "wandb.mode=auto", "run.sweep=points",
+            "${args_no_hyphens}",
         ],
     }  # fmt: skip
     (place.folder / "sweeps" / "points.yaml").write_text(yaml.safe_dump(sweep))
@@ -347,7 +353,10 @@ def test_a_point_that_cannot_be_fails_and_the_next_is_trained(place: Place) -> N
     assert (failed["state"], finished["state"]) == ("failed", "finished")
     folders = [place.folder / "runs" / f"points-{run['name']}" for run in (failed, finished)]
     notes = [json.loads((folder / "sweep.json").read_text()) for folder in folders]
-    assert [(note["state"], note["parameters"]["trainer.max_steps"]) for note in notes] == [("failed", 0), ("finished", 12)]
+    assert [(note["state"], note["parameters"]["trainer.max_steps"]) for note in notes] == [
+        ("failed", 0),
+        ("finished", 12),
+    ]
     assert "trainer.max_steps=0: must be at least 1" in notes[0]["error"]
     assert finished["summary"]["test/cer"] == json.loads((folders[1] / "summary.json").read_text())["test/cer"]
     assert finished["groupName"] == "points"

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from datamodules.data import Corpora
@@ -31,9 +32,11 @@ def words(path: Path) -> list[list[str]]:
 
 def metrics(config: Config) -> set[str]:
     """Names that the summary of a run has."""
-    scores = KINDS[config.stage.name][1].scores
+    model_kind, module_kind, _ = KINDS[config.stage.name]
+    with torch.device("meta"):
+        module = module_kind(config, model_kind(config), None)
     state = TURN_STATES["response"]
-    return SUMMARY | {f"test/{name}" for name in scores(None, [(state, state), ("one", "two")])}
+    return SUMMARY | {f"test/{name}" for name in module.scores([(state, state), ("one", "two")])}
 
 
 def test_the_sweeps_of_this_project_are_there() -> None:
@@ -59,17 +62,19 @@ def test_a_sweep_is_one_that_wandb_and_the_hub_take(path: Path) -> None:
 @each_file
 def test_every_parameter_is_one_of_the_configuration(path: Path) -> None:
     points = words(path)
-    for point in points:
-        config = load_config(point)
-        if config.stage.name in ON_DIALOGUES:
-            DialogueData(config, Corpora(config)).dialogues("train", 0)
+    configs = [load_config(point) for point in points]
+    config = configs[0]
+    if config.stage.name in ON_DIALOGUES:
+        for other in {str(c.duplex): c for c in configs}.values():
+            DialogueData(other, Corpora(other)).dialogues("train", 0)
     for beneath in STAGES[: STAGES.index(config.stage.name)]:
         assert load_config(points[0], beneath).stage.name == beneath
 
 
 @each_file
 def test_every_metric_is_one_that_a_run_leaves(path: Path) -> None:
-    known = metrics(load_config(words(path)[0]))
+    points = words(path)
+    known = metrics(load_config(points[0])) & metrics(load_config(points[-1]))
     named = set(re.findall(r"\b(?:test|time|params|memory)/\w+", path.read_text()))
     assert yaml.safe_load(path.read_text())["metric"]["name"] in known and named <= known
 

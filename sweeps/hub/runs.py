@@ -98,8 +98,9 @@ class Runs:
             "wandbConfig": json.dumps({"t": 1} if run["started"] else {}), "shouldStop": run["stop"],
             "stopped": run["stop"], "failed": state == "failed", "running": state == "running", "readOnly": False,
             "heartbeatAt": datetime.fromtimestamp(run["beat"], UTC).isoformat(timespec="seconds"),
-            "history": lambda given: self._history(key, given), "sampledHistory": lambda given: self._sampled(key, given),
-            "events": lambda given: self.store.lines(key, EVENTS), "historyKeys": lambda given: self._keys(key),
+            "history": lambda given: self._history(key, given), "historyKeys": lambda given: self._keys(key),
+            "sampledHistory": lambda given: self._sampled(key, given),
+            "events": lambda given: self.store.lines(key, EVENTS),
             "files": lambda given: connection(self.files.nodes(run["project"], run["name"]), given),
             "fileCount": len(self.files.nodes(run["project"], run["name"])),
         }  # fmt: skip

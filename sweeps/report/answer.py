@@ -54,8 +54,8 @@ def gaps(gathered: Gathered) -> list[str]:
 
 def named(parameters: Mapping[str, Any], gathered: Gathered) -> str:
     """A setting by the parameters that were swept."""
-    words = [f"{name}={value}" for name, value in parameters.items() if name in gathered.file.swept and not is_seed(name)]
-    return ", ".join(words) or "The only setting"
+    swept = [name for name in parameters if name in gathered.file.swept and not is_seed(name)]
+    return ", ".join(f"{name}={parameters[name]}" for name in swept) or "The only setting"
 
 
 def shown(metric: str, value: float) -> str:

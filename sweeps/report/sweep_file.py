@@ -4,7 +4,8 @@
     # Cost: 24 runs of 7 minutes on two CPU cores.
     # Figure: test/wer against encoder.slice_ms, one line per encoder.context
 
-Spread is taken over the values of `seed`, or the seed of a stage: `stages.state.seed`. A comment may go on in the next line. The part from the second comma on is left out where there is but one line.
+A comment may go on in the next line. The part from the second comma on is left out where there is but one line. Spread
+is taken over the values of `seed`, or of a stage's: `stages.state.seed`.
 """
 
 import dataclasses
