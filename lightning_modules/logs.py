@@ -85,11 +85,12 @@ def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
     A point of a sweep has the run that its agent was given.
     """
     mode: Any = config.wandb.mode
-    if mode == "auto":
+    if mode == "auto" and not in_sweep():
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     if mode == "disabled" or getattr(rank_zero_only, "rank", 0) != 0:
         return None
-    if in_sweep() and wandb.run is not None:
+    if in_sweep():
+        assert wandb.run is not None
         wandb.run.config.update(to_dict(config), allow_val_change=True)
         return WandbLogger(experiment=wandb.run)
     run = wandb.init(

@@ -23,4 +23,6 @@ for step in range(begin, 8):
         run.mark_preempting()
         run.finish(exit_code=143)
         sys.exit(143)
+if "id" in given:
+    run.log_artifact(done, name="progress", type="model")
 run.finish()

@@ -1,38 +1,21 @@
-"""The hub: what it answers, and what becomes of a sweep when anything is killed, with the real client."""
+"""What the hub answers, and to whom it gives which point."""
 
 import base64
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
-import yaml
 from starlette.testclient import TestClient
 
-from sweeps.hub import board, runs
 from sweeps.hub.__main__ import KEY, main
 from sweeps.hub.api import Api
 from sweeps.hub.app import make_app
 from sweeps.hub.search import Trial, check, suggest
 from sweeps.hub.store import Store
-from tests.test_train import SHORT
+from tests.hub_place import SWEEP
 
-pytestmark = pytest.mark.timeout(300)
-SWEEP = """
-program: sweep_point.py
-project: tests
-method: grid
-metric: {name: test/loss, goal: minimize}
-parameters: {x: {values: [1, 2]}, y: {values: [10, 20]}}
-command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
-"""
 AGENT = "mutation A($sweep: String!) {createAgent(input: {sweep: $sweep}) {agent {id}}}"
 BEAT = "mutation B($id: ID!, $alive: JSONString) {agentHeartbeat(input: {id: $id, runState: $alive}) {commands}}"
 BEGIN = 'mutation U($name: String) {upsertBucket(input: {modelName: "tests", name: $name}) {bucket {id} inserted}}'
@@ -233,132 +216,3 @@ def test_points_are_drawn_from_their_ranges_and_the_same_after_a_restart(method:
         trials.append(Trial(point, None if len(trials) == 3 else point["lr"], running=len(trials) == 5))
     assert len(trials) == 12 and all(1e-4 <= t.point["lr"] <= 0.1 and t.point["n"] in (1, 2, 3) for t in trials)
     assert {str(t.point["c"]) for t in trials} <= {"[1]", "a", "None"} and len({t.point["lr"] for t in trials}) > 10
-
-
-class Place:
-    """A folder with a hub of its own process and what the real client needs."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.port = folder, "0"
-        (folder / "sweeps").mkdir()
-        (folder / "sweeps" / "grid.yaml").write_text(SWEEP)
-        (folder / "sweep_point.py").write_text(Path("tests/sweep_point.py").read_text())
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self.env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "PATH": path, "HOME": str(folder)}
-        self.start()
-        self.env |= {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "sweeps.hub", "--port", self.port, "--root", "hub", "--lease-s", "20"]
-        self.hub = subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, text=True)
-        self.url = self.hub.stdout.readline().removeprefix("hub: ").strip()
-        self.port = self.url.rpartition(":")[2]
-
-    def call(self, *command: str, **env: str) -> subprocess.Popen:
-        return subprocess.Popen(command, cwd=self.folder, env={**self.env, **env}, stderr=subprocess.PIPE, text=True)
-
-    def progress(self) -> dict[str, dict[str, int]]:
-        found = {}
-        for path in self.folder.glob("*.json"):
-            try:
-                found[path.stem] = json.loads(path.read_text())
-            except json.JSONDecodeError:
-                continue
-        return found
-
-    def caught(self, known: set[str]) -> tuple[str, int]:
-        """Name and process of the next run that is in its midst."""
-
-        def found() -> tuple[str, int] | None:
-            new = {name: at for name, at in self.progress().items() if name not in known}
-            return next(((name, at["pid"]) for name, at in new.items() if at["step"] > 1), None)
-
-        return until(found)
-
-    def stored(self) -> Store:
-        return Store(self.folder / "hub" / "hub.db")
-
-
-def until(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 200
-    while not (value := found()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return value
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path)
-    yield place
-    place.hub.terminate()
-    place.hub.wait()
-
-
-def test_the_literal_command_survives_the_death_of_anything(place: Place) -> None:
-    agent = place.call("wandb", "agent", "sweeps/grid.yaml")
-    stopped, process = place.caught(set())
-    os.kill(process, signal.SIGTERM)
-    until(lambda: place.progress()[stopped]["step"] == 8)
-    killed, process = place.caught({stopped})
-    os.killpg(process, signal.SIGKILL)
-    until(lambda: place.progress()[killed]["step"] == 8)
-    place.caught({stopped, killed})
-    place.hub.kill()
-    place.hub.wait()
-    place.start()
-    assert agent.wait() == 0
-    store = place.stored()
-    found = {run["name"]: run for run in store.all("run")}
-    assert [run["state"] for run in found.values()] == ["finished"] * 4
-    assert sorted(run["summary"]["test/loss"] for run in found.values()) == [11, 12, 21, 22]
-    for name, run in found.items():
-        updates = [json.loads(line)["update"] for line in store.lines(runs.key_of(run), runs.HISTORY)]
-        assert updates == list(range(8)) or name == killed and set(updates) >= {0, 7}
-    [sweep] = store.all("sweep")
-    assert sweep["state"] == "FINISHED" and sweep["name"].startswith(board.ID)
-
-
-def test_an_offline_run_is_synced_and_read_back(place: Place) -> None:
-    run = place.call(sys.executable, "sweep_point.py", "id=apart", "x=1", "y=2", WANDB_MODE="offline")
-    assert run.wait() == 0
-    [folder] = (place.folder / "wandb").glob("offline-run-*")
-    synced = place.call("wandb", "sync", "-e", "local", "-p", "tests", str(folder))
-    assert synced.wait() == 0
-    read = "import wandb; r = wandb.Api().run('local/tests/apart'); print(r.state, r.summary['test/loss'], len(list("
-    read += "r.scan_history())), [r.id for r in wandb.Api().runs('local/tests', {'state': 'finished'})])"
-    shown = subprocess.run(
-        [sys.executable, "-c", read], cwd=place.folder, env=place.env, capture_output=True, text=True, check=True
-    )
-    assert shown.stdout.splitlines()[-1] == "finished 3 8 ['apart']"
-    assert wandb.__version__.startswith("0.31.")
-
-
-def test_a_point_that_cannot_be_fails_and_the_next_is_trained(place: Place) -> None:
-    pytest.importorskip("espeakng_loader")
-    root = Path.cwd()
-    files = [str(root / "configs" / name) for name in ("preset/tiny.yaml", "stage/encoder.yaml")]
-    sweep = {
-        "program": str(root / "train.py"), "project": "tests", "method": "grid",
-        "parameters": {"trainer.max_steps": {"values": [0, 12]}},
-        "command": [
-            "${env}", "${interpreter}", "${program}", *files, *SHORT, "wandb.mode=auto", "run.sweep=points",
-            "${args_no_hyphens}",
-        ],
-    }  # fmt: skip
-    (place.folder / "sweeps" / "points.yaml").write_text(yaml.safe_dump(sweep))
-    agent = place.call("wandb", "agent", "sweeps/points.yaml")
-    assert agent.wait() == 0
-    failed, finished = place.stored().all("run")
-    assert (failed["state"], finished["state"]) == ("failed", "finished")
-    folders = [place.folder / "runs" / f"points-{run['name']}" for run in (failed, finished)]
-    notes = [json.loads((folder / "sweep.json").read_text()) for folder in folders]
-    assert [(note["state"], note["parameters"]["trainer.max_steps"]) for note in notes] == [
-        ("failed", 0),
-        ("finished", 12),
-    ]
-    assert "trainer.max_steps=0: must be at least 1" in notes[0]["error"]
-    assert finished["summary"]["test/cer"] == json.loads((folders[1] / "summary.json").read_text())["test/cer"]
-    assert finished["groupName"] == "points"
-    copy = place.folder / "runs" / "sweeps" / "points" / "sweep.yaml"
-    assert yaml.safe_load(copy.read_text()) == sweep
