@@ -22,7 +22,7 @@ from lightning_modules.callbacks import LAST, Bar, Resume
 from lightning_modules.entry import alone, exit_cleanly, quieten, trainer_settings
 from lightning_modules.handover import FILE, AtomicCheckpoints, Average, HandOver
 from lightning_modules.logs import JsonlLogger, draw_curves, finish_wandb, read_metrics, wandb_logger
-from lightning_modules.point import sweep_point
+from lightning_modules.point import scheduler, sweep_point
 from lightning_modules.stage import StageModule
 from lightning_modules.starts import log_start
 from lightning_modules.summary import print_summary, write_summary
@@ -133,7 +133,7 @@ def build_trainer(config: Config, folder: Path, callbacks: list[L.Callback]) -> 
         gradient_clip_val=config.optim.clip, val_check_interval=c.valid_every_steps * c.accumulate,
         check_val_every_n_epoch=None, num_sanity_val_steps=0, logger=[logger for logger in loggers if logger],
         log_every_n_steps=10, callbacks=callbacks, default_root_dir=folder,
-        plugins=[AtomicCheckpoints()],
+        plugins=[AtomicCheckpoints(), *scheduler()],
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import wandb
 import yaml
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -135,6 +136,11 @@ def begin(point: Point) -> wandb.Run:
         )  # fmt: skip
     finally:
         os.environ["WANDB_SWEEP_ID"] = sweep
+
+
+def scheduler() -> list[SLURMEnvironment]:
+    """For the trainer of a point: what the agent's job requeues, Lightning must not requeue too."""
+    return [SLURMEnvironment(auto_requeue=False)] if in_sweep() and SLURMEnvironment.detect() else []
 
 
 @contextlib.contextmanager

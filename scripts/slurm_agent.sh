@@ -1,7 +1,7 @@
 #!/bin/bash
 # W&B agents as Slurm tasks, one point each; a task that Slurm takes the node from comes back, and its point with it.
 #
-#   sbatch --array=1-8 scripts/slurm_agent.sh ENTITY/PROJECT/SWEEP_ID
+#   mkdir -p runs && sbatch --array=1-8 scripts/slurm_agent.sh ENTITY/PROJECT/SWEEP_ID
 #
 # Slurm's own SIGTERM would end the W&B client together with the training. So Slurm signals this shell alone, two minutes
 # before the end, and the shell tells the agent, which passes SIGTERM on and waits for the checkpoint.

@@ -17,9 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-import wandb
-
-from sweeps.hub.__main__ import KEY
+from sweeps.hub.__main__ import KEY, wandb_login
 from sweeps.hub.api import ENTITY
 
 FOLDER = Path("sweeps")
@@ -38,7 +36,7 @@ def main(args: list[str]) -> int:
     file = with_words(sweep_file(given.sweep), given.words, given.runs)
     backend = given.backend
     if backend == "auto":
-        backend = "cloud" if wandb.login(prompt=False) else "local"
+        backend = "cloud" if wandb_login() else "local"
     with stoppable(), (on_cloud if backend == "cloud" else on_hub)(file, given.runs) as (where, sweep, variables):
         print(f"{name}: {where}", flush=True)
         work(sweep, given.agents, {**os.environ, **PATIENT, SWEEP_FILE: str(file), **variables})

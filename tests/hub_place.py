@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeps.hub.__main__ import KEY
 from sweeps.hub.store import Store
 
 SWEEP = """
@@ -23,7 +22,7 @@ command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
 
 
 class Place:
-    """A folder with a hub of its own process and what the real client needs."""
+    """A folder with a hub as `make hub` starts it, which tells the client where it is by wandb/settings alone."""
 
     def __init__(self, folder: Path):
         self.folder, self.port = folder, "0"
@@ -31,12 +30,14 @@ class Place:
         self.write_sweep("grid", SWEEP)
         (folder / "sweep_point.py").write_text(Path("tests/sweep_point.py").read_text())
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self.env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "PATH": path, "HOME": str(folder)}
+        others = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+        own = {"PYTHONPATH": str(Path.cwd()), "PATH": path, "HOME": str(folder), "WANDB_ERROR_REPORTING": "false"}
+        self.env = {**others, **own}
         self.start()
-        self.env |= {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
 
     def start(self) -> None:
         command = [sys.executable, "-m", "sweeps.hub", "--port", self.port, "--root", "hub", "--lease-s", "20"]
+        command += ["--settings"]
         self.hub = subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, text=True)
         self.url = self.hub.stdout.readline().removeprefix("hub: ").strip()
         self.port = self.url.rpartition(":")[2]

@@ -14,6 +14,7 @@ import wandb
 import wandb_workspaces.reports.v2 as wr
 
 from sweeps.hub import board, runs
+from sweeps.hub.__main__ import KEY
 from sweeps.hub.store import Store
 from sweeps.report import wandb_report
 from sweeps.report.answer import answer
@@ -100,7 +101,7 @@ def test_a_sweep_that_is_stopped_goes_on_and_tells_what_became_of_its_points(pla
     place.write_sweep("points", text)
     files = [str(root / "configs" / name) for name in ("preset/tiny.yaml", "stage/encoder.yaml")]
     words = [*files, *(word for word in SHORT if not word.startswith("wandb")), "trainer.valid_every_steps=600"]
-    command = [sys.executable, "-m", "sweeps.run", "points", "--agents", "2", "--backend", "local", *words]
+    command = [sys.executable, "-m", "sweeps.run", "points", "--agents", "2", *words]
     first = place.call(*command)
     folder = until(lambda: next(place.folder.glob("runs/points-*/metrics.jsonl"), None)).parent
     first.terminate()
@@ -126,8 +127,8 @@ def test_a_sweep_that_is_stopped_goes_on_and_tells_what_became_of_its_points(pla
 
 
 def test_the_wandb_report_is_saved_and_read_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_BASE_URL", "WANDB_API_KEY", "WANDB_ERROR_REPORTING"):
-        monkeypatch.setenv(name, place.env[name])
+    for name, value in {"BASE_URL": place.url, "API_KEY": KEY, "ERROR_REPORTING": "false"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
     gathered = gather("slice_size", write_sweep(place.folder / "runs"))
     read = wr.Report.from_url(wandb_report.save(gathered))
     assert (read.entity, read.project) == ("local", "duplexmamba") and read.title.startswith("slice_size: How long may")

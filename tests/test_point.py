@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from duplexmamba.config import load_config
 from lightning_modules.entry import alone
-from lightning_modules.point import sweep_point
+from lightning_modules.point import scheduler, sweep_point
 from tests.conftest import TINY
 
 WORDS = [*TINY, "run.sweep=grid", "optim.lr=0.5", "lm.pretrained=None", "_wandb={}"]
@@ -73,6 +73,15 @@ def test_while_a_trainer_is_at_work_sigterm_is_left_to_it(agent: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         (agent / "summary.json").write_text("{}")
     assert heard == [signal.SIGTERM] and noted(agent)["state"] == "finished"
+
+
+def test_under_an_agent_lightning_leaves_the_requeue_to_it(agent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert scheduler() == []
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "sweep")
+    assert [environment.auto_requeue for environment in scheduler()] == [False]
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    assert scheduler() == []
 
 
 def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

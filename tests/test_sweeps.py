@@ -13,8 +13,11 @@ from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config
 from duplexmamba.schema import Config
 from duplexmamba.tokens import TURN_STATES
 from lightning_modules.assembly import KINDS
+from sweeps.hub.__main__ import leave_client_alone, point_client_here, points_here, wandb_login
 from sweeps.hub.search import check, grid
 from sweeps.report.sweep_file import is_seed, read_sweep_file
+from sweeps.run import main as run_sweep
+from sweeps.run import with_words
 
 FILES = sorted(Path("sweeps").glob("*.yaml"))
 SUMMARY = {"params/trained", "memory/peak_gib", "time/total_s", *(f"time/{stage}_s" for stage in STAGES)}
@@ -98,3 +101,27 @@ def test_points_of_the_duplex_sweep_hear_in_whole_slices() -> None:
 def test_what_lies_beneath_the_points_of_a_duplex_sweep_is_shared() -> None:
     points = words(Path("sweeps/duplex_slice.yaml"))
     assert len({fingerprint(load_config(point, "instruct")) for point in points}) == 2
+
+
+def test_words_for_all_points_stand_before_those_of_a_point(tmp_path: Path) -> None:
+    path = Path("sweeps/slice_size.yaml")
+    assert with_words(path, [], tmp_path) == path
+    copy = with_words(path, ["trainer.max_steps=9", "stage.init={a: b}"], tmp_path)
+    assert copy == tmp_path / "sweeps" / "slice_size" / "sweep.yaml"
+    before, after = yaml.safe_load(path.read_text()), yaml.safe_load(copy.read_text())
+    *command, last = before["command"]
+    assert after == {**before, "command": [*command, "trainer.max_steps=9", "stage.init={a: b}", last]}
+    assert read_sweep_file(copy, "slice_size").question == read_sweep_file(path, "slice_size").question
+
+
+def test_an_unknown_sweep_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'slice_size'"):
+        run_sweep(["slice_sise"])
+
+
+def test_what_the_hub_tells_the_client_is_no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    point_client_here("http://127.0.0.1:1", 40 * "k")
+    assert points_here() and not wandb_login()
+    leave_client_alone()
+    assert not points_here() and not Path("wandb/settings").exists()

@@ -69,9 +69,12 @@ def loopback(host: str) -> bool:
 
 def wandb_login() -> bool:
     """Whether the client has a key, other than one that the hub has written."""
-    if SETTINGS.exists() and SETTINGS.read_text().startswith(OURS):
-        SETTINGS.unlink()
-    return bool(wandb.login(prompt=False))
+    return not points_here() and bool(wandb.login(prompt=False))
+
+
+def points_here() -> bool:
+    """Whether a hub has told the clients of this folder where it is: one that runs, or that was killed."""
+    return SETTINGS.exists() and SETTINGS.read_text().startswith(OURS)
 
 
 def point_client_here(url: str, key: str) -> None:
@@ -80,7 +83,7 @@ def point_client_here(url: str, key: str) -> None:
 
 
 def leave_client_alone() -> None:
-    if SETTINGS.exists() and SETTINGS.read_text().startswith(OURS):
+    if points_here():
         SETTINGS.unlink()
 
 
