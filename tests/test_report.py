@@ -199,6 +199,24 @@ def test_one_seed_knows_nothing_of_noise(runs: Path) -> None:
     assert "how much of a share is seed noise is unknown" in page(found)
 
 
+def test_where_seeds_alone_were_swept_the_answer_is_what_chance_does(runs: Path) -> None:
+    for folder in runs.glob("asr-*"):
+        if not folder.name.startswith("asr-tiny-400-slice-"):
+            shutil.rmtree(folder)
+    text = (HEAD + FILE).replace("encoder.slice_ms, one line per encoder.context", "seed")
+    text = text.replace("[200, 400, 1000, 2000]", "[400]").replace("[slice, carried_lookback]", "[slice]")
+    (runs / "sweeps/slice_size/sweep.yaml").write_text(text)
+    found = gather("slice_size", runs)
+    [setting] = settings(found)
+    seeds = noise([setting])
+    assert seeds is not None
+    apart = 100 * 4.31 * seeds.deviation * 2**0.5
+    [sentence] = answer(found)
+    assert sentence.startswith(f"test/wer is {100 * setting.mean:.2f} % (mean of 3 seeds, from ")
+    assert sentence.endswith(f" Seeds alone put two runs up to {apart:.2f} points apart, in 95 of 100 pairs.")
+    assert page(found).count("<svg ") == 3
+
+
 def test_without_a_score_there_is_no_answer_but_a_page(runs: Path) -> None:
     for path in runs.glob("asr-*/summary.json"):
         path.unlink()
