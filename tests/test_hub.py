@@ -26,6 +26,7 @@ class Hub:
     """In this process; `lease_s` may be changed."""
 
     def __init__(self, folder: Path, lease_s: float = 60):
+        self.folder = folder
         (folder / "sweeps").mkdir(exist_ok=True)
         (folder / "sweeps" / "grid.yaml").write_text(SWEEP)
         self.api = Api(folder / "hub", folder / "sweeps", KEY, "http://testserver", lease_s)
@@ -162,6 +163,14 @@ def test_files_are_written_and_read_at_the_addresses_given_out(hub: Hub) -> None
 )  # fmt: skip
 def test_nonsense_is_answered_below_500(hub: Hub, body: bytes) -> None:
     assert 400 <= hub.client.post("/graphql", content=body, headers=hub.auth).status_code < 500
+
+
+def test_while_the_database_is_locked_the_client_is_to_ask_again(hub: Hub) -> None:
+    hub.api.store.db.execute("pragma busy_timeout=1")
+    other = Store(hub.folder / "hub" / "hub.db")
+    with other.transaction():
+        assert hub.ask("{viewer {id}}")["status"] == 429
+    assert hub.ask("{viewer {id}}") == {"viewer": {"id": "owner"}}
 
 
 def test_another_key_is_refused(hub: Hub) -> None:

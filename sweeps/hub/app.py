@@ -1,10 +1,11 @@
-"""The hub over HTTP. Whatever goes wrong is the client's to hear with a status below 500, which it would retry."""
+"""The hub over HTTP. Whatever goes wrong, the client hears a status below 500: those above it repeats for minutes."""
 
 import base64
 import gzip
 import hmac
 import json
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -68,6 +69,9 @@ def guarded(endpoint: Endpoint) -> Endpoint:
             return await endpoint(request)
         except Refused as error:
             return refusal(str(error), error.status)
+        except sqlite3.OperationalError as error:  # locked, or the disk is full: the client asks again
+            log.error("%s %s: %s", request.method, request.url.path, error)
+            return refusal(f"the hub's database: {error}", 429)
         except Exception as error:  # never a 5xx, whatever it is
             log.exception("%s %s", request.method, request.url.path)
             return refusal(f"the hub could not do that: {error!r}", 400)
