@@ -61,7 +61,8 @@ def test_the_literal_command_survives_the_death_of_anything(place: Place) -> Non
 
 
 def test_an_offline_run_is_synced_and_read_back(place: Place) -> None:
-    run = place.call(sys.executable, "sweep_point.py", "id=apart", "x=1", "y=2", WANDB_MODE="offline", WANDB_PROJECT="tests")
+    offline = {"WANDB_MODE": "offline", "WANDB_PROJECT": "tests"}
+    run = place.call(sys.executable, "sweep_point.py", "id=apart", "x=1", "y=2", **offline)
     assert run.wait() == 0
     [folder] = (place.folder / "wandb").glob("offline-run-*")
     synced = place.call("wandb", "sync", "-e", "local", "-p", "tests", str(folder))
