@@ -53,7 +53,9 @@ def test_the_literal_command_survives_the_death_of_anything(place: Place) -> Non
     assert sorted(run["summary"]["test/loss"] for run in found.values()) == [11, 12, 21, 22]
     for name, run in found.items():
         updates = [json.loads(line)["update"] for line in store.lines(runs.key_of(run), runs.HISTORY)]
-        assert updates == list(range(8)) or name == killed and set(updates) >= {0, 7}
+        if name == killed:  # what the client had not sent yet is lost, or is there twice
+            updates = [*range(updates[0]), *sorted(set(updates))]
+        assert updates == list(range(8))
     [sweep] = store.all("sweep")
     assert sweep["state"] == "FINISHED" and sweep["name"].startswith(board.ID)
     read = f"s = wandb.Api().sweep('local/tests/{sweep['name']}')"
