@@ -139,7 +139,8 @@ def stoppable() -> Iterator[None]:
 
 def report(name: str, runs: Path) -> int:
     """How the points ended; an agent's own exit code is 0 even where all have failed."""
-    noted = [json.loads(path.read_text()) | {"folder": path.parent} for path in sorted(runs.glob("*/sweep.json"))]
+    paths = [path for path in sorted(runs.glob("*/sweep.json")) if not path.parent.is_symlink()]  # runs/latest
+    noted = [json.loads(path.read_text()) | {"folder": path.parent} for path in paths]
     points = [point for point in noted if point["name"] == name]
     counts = collections.Counter(point["state"] for point in points)
     print(f"{name}: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "no point"))

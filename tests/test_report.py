@@ -79,6 +79,11 @@ def test_commands_are_expanded_as_an_agent_does(gathered: Gathered) -> None:
     assert gathered.file.command_of(POINT) == expected
 
 
+def test_the_link_to_the_latest_run_is_no_run(runs: Path) -> None:
+    (runs / "latest").symlink_to("asr-tiny-400-slice-1")
+    assert gather("slice_size", runs).repeated == []
+
+
 def test_every_place_of_the_grid_is_a_point(gathered: Gathered) -> None:
     assert len(gathered.points) == 24 and len(gathered.finished) == 22
     states = {tuple(point.parameters.values()): point.state for point in gathered.unfinished}

@@ -69,7 +69,7 @@ def gather(name: str, runs: Path) -> Gathered:
         raise ValueError(f"SWEEP={name}: {path} is not there; a sweep that was run has left it. {hint}")
     file = read_sweep_file(path, name)
     left = sorted(runs.glob("*/sweep.json"), key=lambda found: found.stat().st_mtime)
-    members = {found.parent: json.loads(found.read_text()) for found in left}
+    members = {f.parent: json.loads(f.read_text()) for f in left if not f.parent.is_symlink()}  # runs/latest
     members = {folder: member for folder, member in members.items() if member["name"] == name}
     own = {f: m for f, m in members.items() if m["parameters"].keys() == file.parameters.keys()}
     points, repeated = _one_each(read_point(folder, member, file) for folder, member in own.items())
