@@ -26,7 +26,7 @@ MARKERS = "osD^vPX"
 STEP = 0.12
 """Between lines that stand beside each other, where values have a place and not a size."""
 BETTER_TO_WORSE = LinearSegmentedColormap.from_list("better", ["#2f86d6", "#8a8a8a", "#e0701b"])
-STYLE = {
+STYLE: dict[str, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif", "font.size": 10, "text.color": INK,
     "axes.edgecolor": GRID, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": GRID,
     "figure.facecolor": "none", "axes.facecolor": "none", "legend.frameon": False, "axes.spines.top": False,
