@@ -4,7 +4,14 @@ PRESET ?= tiny
 DATA ?=
 ARGS ?=
 RUN ?= runs/latest
+CKPT ?= $(RUN)
 JSON ?=
+SUBSETS ?=
+LIMIT ?=
+VOICEBENCH ?=
+MODE ?=
+BATCH ?= 8
+RESPONSES ?=
 N ?= 8
 SPLIT ?= train
 PACE ?= real
@@ -15,7 +22,7 @@ BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lora-drop eval-wer eval-duplex dialogues converse timeline test lint clean
+.PHONY: help install train lora-drop eval-wer eval-duplex eval-voicebench dialogues converse timeline test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
@@ -34,6 +41,10 @@ eval-wer: $(VENV)/.train ## word error rate of RUN (default runs/latest), on its
 
 eval-duplex: $(VENV)/.train ## RUN in live sessions on test dialogues: states, answers, turn-taking, speed; JSON=file for the scores
 	@$(BIN)/python evaluate.py duplex $(RUN) $(overrides) $(if $(JSON),--json "$(JSON)")
+
+eval-voicebench: $(VENV)/.train ## RUN's answers to VoiceBench's questions, scored; SUBSETS=bbh,mmsu LIMIT=10 VOICEBENCH=folder RESPONSES=folder
+	@$(BIN)/python evaluate.py voicebench $(CKPT) $(ARGS) --batch $(BATCH) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
+		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) $(if $(RESPONSES),--responses "$(RESPONSES)") $(if $(JSON),--json "$(JSON)")
 
 dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, to hear and to see
 	@$(BIN)/python -m datamodules.write_dialogues $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
@@ -59,9 +70,9 @@ $(BIN)/python:
 
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV): about 1.6 GB, a few minutes"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,dev]'
 	@touch $@ $(VENV)/.train

@@ -25,8 +25,13 @@ def open_sessions(given: HandOver, config: Config, run: Path) -> Callable[[], Du
             f"{run} is a run of stage {config.stage.name}, which does not learn when to answer; name a run of stage "
             + " or ".join(ON_DIALOGUES)
         )
+    return functools.partial(DuplexSession, open_model(given, config), given.tokens, config)
+
+
+def open_model(given: HandOver, config: Config) -> SpeechLM:
+    """The whole model in eval mode, on the GPU where there is one."""
     set_up_torch(config)
     model = SpeechLM(config)
     model.load_state_dict(given.weights)
     on_gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
-    return functools.partial(DuplexSession, model.eval().to("cuda" if on_gpu else "cpu"), given.tokens, config)
+    return model.eval().to("cuda" if on_gpu else "cpu")

@@ -21,12 +21,14 @@ MARKED = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9)
 """Thresholds named in the picture."""
 
 
-def watched(items: Sequence[T], doing: str) -> Iterable[T]:
-    """The items behind a progress bar; where output is no terminal, behind one line."""
+def watched(items: Iterable[T], doing: str, total: int | None = None) -> Iterable[T]:
+    """The items, `total` where they cannot be counted, behind a progress bar; where output is no terminal, behind one
+    line."""
+    count = total if total is not None or not isinstance(items, Sequence) else len(items)
     out = Console(stderr=True)
     if not out.is_terminal:
-        out.print(f"{doing}: {len(items)}")
-    return track(items, doing, console=out, disable=not out.is_terminal)
+        out.print(f"{doing}: {count}")
+    return track(items, doing, total=count, console=out, disable=not out.is_terminal)
 
 
 def write_lines(file: Path, lines: Iterable[Any]) -> None:
