@@ -188,7 +188,8 @@ def judged(
     scorer: str, responses: Sequence[Response], file: Path, who: judge.Judge | None
 ) -> tuple[score.Scores, list[str], str]:
     """The scores that need somebody's judgement, what went wrong with it, and why they are not there."""
-    replies, troubles, note = None, [], "no judge: set JUDGE_URL and JUDGE_MODEL"
+    replies, note = None, "no judge: set JUDGE_URL and JUDGE_MODEL"
+    troubles: list[str] = []
     if who is not None:
         model = re.sub(r"\W+", "-", who.model)
         replies, troubles = judge.judge(scorer, responses, who, file.with_suffix(f".judge-{model}.jsonl"))

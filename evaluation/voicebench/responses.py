@@ -76,7 +76,7 @@ def find(file: Path, needs: Sequence[str], items: Mapping[str, Mapping[str, Any]
     """
     rows, broken = read(file)
     troubles: dict[str, list[str]] = {kind: [] for kind in TROUBLES} | {"broken": broken}
-    known = {row["item"]: row for row in reversed(rows)} if items is None else items
+    known = {row["item"]: row for row in rows} if items is None else items
     by_prompt: dict[str, list[str]] = {}
     for name, fields in known.items():
         by_prompt.setdefault(fields["prompt"], []).append(name)
