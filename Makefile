@@ -43,7 +43,7 @@ eval-duplex: $(VENV)/.train ## RUN in live sessions on test dialogues: states, a
 	@$(BIN)/python evaluate.py duplex $(RUN) $(overrides) $(if $(JSON),--json "$(JSON)")
 
 eval-voicebench: $(VENV)/.train ## RUN's answers to VoiceBench's questions, scored; SUBSETS=bbh,mmsu LIMIT=10 VOICEBENCH=folder RESPONSES=folder
-	@$(BIN)/python evaluate.py voicebench $(CKPT) $(ARGS) --batch $(BATCH) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
+	@$(BIN)/python evaluate.py voicebench $(if $(RESPONSES),,$(CKPT) $(ARGS)) --batch $(BATCH) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
 		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) $(if $(RESPONSES),--responses "$(RESPONSES)") $(if $(JSON),--json "$(JSON)")
 
 dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, to hear and to see

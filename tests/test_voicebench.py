@@ -50,6 +50,9 @@ def test_without_the_items_every_line_is_one(tmp_path: Path):
     found = find(file, ["reference"], None)
     assert [r.name for r in found.responses] == ["line 1", "line 2"]
     assert "has no reference" in found.troubles["broken"][0]
+    odd = line("three", "one\u2028line", item=7, reference="no").replace("\\u2028", "\u2028")
+    file.write_text(odd + line("four", item=["?"], reference="no"))
+    assert [(r.name, r.text) for r in find(file, [], None).responses] == [("7", "one\u2028line"), ("['?']", "yes")]
     with pytest.raises(ValueError, match="no responses at"):
         find(tmp_path / "none.jsonl", [], None)
 
@@ -62,13 +65,23 @@ def test_the_same_prompt_is_as_many_items_as_it_occurs_in(tmp_path: Path):
     assert len(found.troubles["double"]) == 1
 
 
+def test_a_name_of_another_prompt_is_no_name(tmp_path: Path):
+    file = tmp_path / "some.jsonl"
+    file.write_text(line("two", "second", item="a") + line("three", item="b"))
+    found = find(file, [], {"a": {"prompt": "one"}, "b": {"prompt": "two"}})
+    assert [(r.name, r.text) for r in found.responses] == [("b", "second")]
+    assert len(found.troubles["unknown"]) == 1 and found.troubles["missing"] == ["a"]
+
+
 def test_a_log_goes_on_behind_a_line_that_was_cut_off(tmp_path: Path):
     file = tmp_path / "deep" / "log.jsonl"
     Log(file, "me").write("test/0", {"prompt": "one", "response": "ü"})
     with file.open("a") as log:
         log.write('{"item": "test/1", "pro')
     again = Log(file, "me")
-    assert again.done == {"test/0"}
+    assert again.holds("test/0", "one") and not again.holds("test/1", "two")
+    with pytest.raises(ValueError, match="an answer to other data"):
+        again.holds("test/0", "another")
     again.write("test/1", {"prompt": "two", "response": "b"})
     found = find(file, [], None)
     assert [r.text for r in found.responses] == ["ü", "b"] and len(found.troubles["broken"]) == 1
@@ -125,6 +138,10 @@ def test_a_judge_is_asked_three_times_and_never_again(endpoint, tmp_path: Path):
     assert judge.judge("open", some, who, file)[0] == replies and len(asked) == 6
     judge.judge("open", [some[0]._replace(text="another sea")], who, file)
     assert len(asked) == 9
+    file.write_text(file.read_text()[:-30])
+    for _ in range(2):
+        judge.judge("open", [some[0]._replace(text="another sea")], who, file)
+        assert len(asked) == 10
 
 
 def test_nonsense_and_errors_are_kept_named_and_asked_about_again(endpoint, at_once, tmp_path: Path):
@@ -174,6 +191,13 @@ def test_overall_needs_all_nine_whole_and_the_judge_of_the_leaderboard():
     values = report.flat(local, embedded=False)
     assert values["overall"] is None and values["overall/by/llama"] == pytest.approx((3 * 80 + 6 * 50) / 9)
     assert values["sd-qa/official"] is None and values["sd-qa/by/llama"] == 50
+
+
+@pytest.mark.parametrize(("name", "official"), [
+    ("gpt-4o-mini", True), ("gpt-4o-mini-2024-07-18", True), ("gpt-4o-mini-audio-preview", False), ("gpt-4o", False)
+])  # fmt: skip
+def test_another_judge_has_a_column_of_its_own(name: str, official: bool):
+    assert (subtotal("sd-qa", 50, name).own_name == "") is official
 
 
 # ---- a run
@@ -234,7 +258,7 @@ def test_a_folder_of_the_schema_offline_in_batches(run: Path, tmp_path: Path, ca
     assert "left out: openbookqa test/3 is broken" in capsys.readouterr().out
     folder = run / "scores" / "voicebench" / "offline"
     responses = [json.loads(row)["response"] for row in (folder / "openbookqa.jsonl").read_text().splitlines()]
-    one = evaluate.main(["voicebench", str(run), *words, "--mode", "offline", "--responses", str(folder)])
+    one = evaluate.main(["voicebench", *words, "--responses", str(folder)])
     assert one["openbookqa/official"] == found["openbookqa/official"]
     (folder / "openbookqa.jsonl").unlink()
     evaluate.main(["voicebench", str(run), *words, "--mode", "offline", "--batch", "1"])
@@ -251,7 +275,8 @@ def test_bad_words_are_named(run: Path, tmp_path: Path, monkeypatch: pytest.Monk
         "row 0 has no reference": [str(run), "--data", str(tmp_path / "data"), "--subsets", "openbookqa"],
         "of which one subset": ["--responses", str(tmp_path / "some.jsonl")],
         "name files by their subset": ["--responses", str(tmp_path)],
-        "name a finished run": ["--subsets", "bbh"],
+        "name a finished run, or --responses": ["--subsets", "bbh"],
+        "not both": [str(run), "--responses", str(tmp_path)],
     }
     for says, words in cases.items():
         with pytest.raises(ValueError, match=says):

@@ -120,7 +120,8 @@ def test_tasks_are_known_by_the_id():
         ("detectable_format:constrained_response", {}, "Maybe.", False),
         ("detectable_format:number_highlighted_sections", {"num_highlights": 1}, "a *high* light", True),
         ("detectable_format:number_highlighted_sections", {"num_highlights": 1}, "a ** ** light", False),
-        ("detectable_format:multiple_sections", {"section_spliter": "Part", "num_sections": 2}, "Part 1 a Part 2", True),
+        ("detectable_format:multiple_sections", {"section_spliter": "Part", "num_sections": 2},
+         "Part 1 a Part 2", True),
         ("detectable_format:multiple_sections", {"section_spliter": "Part", "num_sections": 2}, "Part 1 a", False),
         ("detectable_format:json_format", {}, "```json\n{\"a\": 1}\n```", True),
         ("detectable_format:json_format", {}, "{a: 1}", False),
@@ -169,7 +170,8 @@ def test_strict_and_loose_accuracies():
     ("kinds", "given", "says"),
     [
         (["keywords:rhyme"], [{}], "no instruction of IFEval"), (["keywords:existence"], [{}], "needs keywords"),
-        (["startend:quotation"], [], "one for each"),
+        (["startend:quotation"], [], "one for each"), (["startend:quotation"], ["{}"], "no attribute"),
+        (["keywords:existence"], [{"keywords": ["c++"]}], "multiple repeat"),
         (["length_constraints:number_words"], [{"num_words": 1, "relation": "about"}], "at least"),
     ],
 )  # fmt: skip

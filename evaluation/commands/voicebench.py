@@ -15,7 +15,7 @@ import soxr
 from datamodules.audio import Held
 from datamodules.espeak import speak
 from duplexmamba.config import ON_DIALOGUES, fingerprint
-from evaluation.commands.opened import Run, open_run, read_whole
+from evaluation.commands.opened import Run, identity, open_run, read_whole
 from evaluation.duplex.report import watched, write_lines
 from evaluation.voicebench import judge, qa, score, subsets
 from evaluation.voicebench.infer import Answerer, live, offline, respond
@@ -36,6 +36,8 @@ def run(asked: argparse.Namespace) -> dict[str, float | None]:
     names = subsets.chosen(asked.subsets)
     who = find_judge()
     if asked.responses:
+        if asked.run is not None:
+            raise ValueError(f"{asked.run} and --responses={asked.responses}: name a run or responses, not both")
         files = given_files(asked)
         folder = find_data(asked.data, list(files)) if asked.data else None
         items = {name: listed(name, folder, None) if asked.data else None for name in files}
@@ -113,7 +115,9 @@ def answer(
     mode = asked.mode or ("streaming" if run.config.stage.name in ON_DIALOGUES else "offline")
     answerer = answerer_of(run, mode)
     where = run.folder / "scores" / "voicebench" / (f"{mode}-embedded" if folder is None else mode)
-    made_by = f"{fingerprint(run.config)}, {mode}, duplex.max_tokens={run.config.duplex.max_tokens}"
+    made_by = (
+        f"{fingerprint(run.config)} ({identity(run.folder)}), {mode}, duplex.max_tokens={run.config.duplex.max_tokens}"
+    )
     files: dict[str, Path] = {}
     known: dict[str, Known | None] = {}
     for name in names:

@@ -81,7 +81,7 @@ def respond(items: Iterable[Item], answer: Answerer, hear: Hear, log: Log, batch
         Of each item whose audio cannot be used, why.
     """
     unheard: list[str] = []
-    left = (item for item in items if item.name not in log.done)
+    left = (item for item in items if not log.holds(item.name, item.fields["prompt"]))
     while some := list(itertools.islice(left, batch)):
         heard = []
         for item in some:

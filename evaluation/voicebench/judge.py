@@ -12,11 +12,13 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from evaluation.voicebench.responses import Response
+from evaluation.voicebench.responses import Response, append, lines
 
 OFFICIAL = "gpt-4o-mini"
+DATED = re.compile(rf"{OFFICIAL}(-\d{{4}}-\d\d-\d\d)?")
+"""Its names."""
 SAMPLES = 3
 SAMPLING = {"temperature": 0.5, "top_p": 0.95, "max_tokens": 1024}
 TRIES, BACK_OFF_S = 3, 1.0
@@ -118,22 +120,26 @@ def judge(scorer: str, responses: Sequence[Response], who: Judge, file: Path) ->
     def ask(key: tuple[str, int]) -> Reply:
         return _asked(who, scorer, questions[key[0]])
 
-    with concurrent.futures.ThreadPoolExecutor(who.at_once) as pool, file.open("a", encoding="utf-8") as kept:
+    with concurrent.futures.ThreadPoolExecutor(who.at_once) as pool:
         for begin in range(0, len(wanted), who.at_once):
             some = wanted[begin : begin + who.at_once]
-            for (name, i), reply in zip(some, pool.map(ask, some), strict=True):
-                line = {"item": name, "sample": i, "model": who.model, "asked": _mark(questions[name])}
-                kept.write(json.dumps({**line, **reply._asdict()}, ensure_ascii=False) + "\n")
+            answered = dict(zip(some, pool.map(ask, some), strict=True))
+            append(file, [_row(who, questions[name], name, i, reply) for (name, i), reply in answered.items()])
+            for (name, i), reply in answered.items():
                 in_a_row = in_a_row + 1 if reply.raw is None else 0
                 if reply.trouble:
                     troubles.append(f"{name}: {reply.trouble}")
                 elif reply.raw is not None:
                     known[name, i] = reply.raw
-            kept.flush()
             if in_a_row >= GIVE_UP:
                 troubles.append(f"{len(wanted) - begin - len(some)} requests not made: {in_a_row} in a row had failed")
                 break
     return {name: [known[name, i] for i in range(SAMPLES) if (name, i) in known] for name in questions}, troubles
+
+
+def _row(who: Judge, question: str, name: str, sample: int, reply: Reply) -> dict[str, Any]:
+    """A line of the file of raw replies."""
+    return {"item": name, "sample": sample, "model": who.model, "asked": _mark(question), **reply._asdict()}
 
 
 def _asked(who: Judge, scorer: str, question: str) -> Reply:
@@ -153,11 +159,11 @@ def _asked(who: Judge, scorer: str, question: str) -> Reply:
 def _kept(file: Path, scorer: str, who: Judge, questions: Mapping[str, str]) -> dict[tuple[str, int], str]:
     """The file's readable replies of this judge to these very questions."""
     known: dict[tuple[str, int], str] = {}
-    for line in file.read_text("utf-8").splitlines() if file.exists() else []:
+    for line in lines(file) if file.exists() else []:
         try:
             row = json.loads(line)
         except ValueError:
-            continue  # cut off: it is asked again
+            continue  # empty, or cut off: it is asked again
         asked = row["model"] == who.model and row["asked"] == _mark(questions.get(row["item"], ""))
         if asked and row["raw"] is not None and READERS[scorer](row["raw"]) is not None:
             known[row["item"], row["sample"]] = row["raw"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from evaluation.voicebench.judge import OFFICIAL
+from evaluation.voicebench.judge import DATED
 from evaluation.voicebench.score import Scores, overall
 from evaluation.voicebench.subsets import LEADERBOARD, SUBSETS
 
@@ -32,7 +32,7 @@ class Subtotal:
     @property
     def own_name(self) -> str:
         """The column of a judge who is not the official one."""
-        return "" if not self.judge or self.judge.startswith(OFFICIAL) else f"by/{self.judge}"
+        return "" if not self.judge or DATED.fullmatch(self.judge) else f"by/{self.judge}"
 
     @property
     def whole(self) -> bool:

@@ -5,7 +5,8 @@ VoiceBench's own, need not: where the items are known, a line is known by its pr
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,15 +42,30 @@ def read(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
     if not file.is_file():
         raise ValueError(f"no responses at {file}; give a JSONL file with `prompt` and `response` in each line")
     rows, broken = [], []
-    for number, line in enumerate(file.read_text("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(lines(file), 1):
         if not line.strip():
             continue
         trouble, row = _parsed(line)
         if trouble:
             broken.append(f"{file.name}, line {number}: {trouble}")
         else:
-            rows.append({"item": f"line {number}", **row} if "item" not in row else row)
+            rows.append({**row, "item": str(row.get("item", f"line {number}"))})
     return rows, broken
+
+
+def lines(file: Path) -> list[str]:
+    """Of a JSONL file: cut at line feeds alone, for JSON may hold what Python also calls the end of a line."""
+    return file.read_text("utf-8", "replace").split("\n")
+
+
+def append(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Lines, at once on disk, behind what is there; a line that was cut off there stays one by itself."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with file.open("a+b") as opened:
+        if opened.tell():
+            opened.seek(-1, os.SEEK_END)
+            text = text if opened.read() == b"\n" else f"\n{text}"
+        opened.write(text.encode())
 
 
 def _parsed(line: str) -> tuple[str, dict[str, Any]]:
@@ -101,8 +117,8 @@ def find(file: Path, needs: Sequence[str], items: Mapping[str, Mapping[str, Any]
 def _name(
     row: Mapping[str, Any], known: Mapping[str, Any], by_prompt: Mapping[str, list[str]], taken: Mapping[str, Any]
 ) -> str:
-    """The item a line belongs to: by its name, else the first of its prompt that has no response yet."""
-    if row["item"] in known:
+    """The item a line belongs to: by its name and prompt, else the first of its prompt that has no response yet."""
+    if known.get(row["item"], {}).get("prompt") == row["prompt"]:
         return str(row["item"])
     same = by_prompt.get(row["prompt"], [])
     return next((name for name in same if name not in taken), same[0] if same else "")
@@ -119,15 +135,15 @@ class Log:
         others = sorted({str(row.get("made_by")) for row in rows} - {made_by})
         if others:
             raise ValueError(f"{file} was made by {others[0]}, not by {made_by}; move it away, or delete it")
-        self.done = {row["item"] for row in rows}
-        if file.exists() and not file.read_bytes().endswith(b"\n"):
-            self._append("\n")  # a line that was cut off stays, and is counted as broken
+        self.prompts = {row["item"]: row["prompt"] for row in rows}
+
+    def holds(self, name: str, prompt: str) -> bool:
+        """Whether an item has been answered. Raises ValueError: another question has, under its name."""
+        if self.prompts.get(name, prompt) != prompt:
+            raise ValueError(f"{self.file}: {name} is an answer to other data; move the file away, or delete it")
+        return name in self.prompts
 
     def write(self, name: str, fields: Mapping[str, Any]) -> None:
-        """One line, at once on disk."""
-        self._append(json.dumps({"item": name, **fields, "made_by": self.made_by}, ensure_ascii=False) + "\n")
-        self.done.add(name)
-
-    def _append(self, text: str) -> None:
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(text)
+        """One line."""
+        append(self.file, [{"item": name, **fields, "made_by": self.made_by}])
+        self.prompts[name] = fields["prompt"]

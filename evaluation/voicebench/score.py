@@ -6,6 +6,7 @@ leaderboard's scale: 1 to 5 where a judge rates answers, else percent.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from evaluation.voicebench import bbh, harm, ifeval, judge, mcq, qa
@@ -128,7 +129,7 @@ def check(scorer: str, response: Response) -> str:
             return f"reference={reference!r} is none of {', '.join(bbh.VALUES)}"
         if scorer == "ifeval":
             ifeval.followed(response.text, response.fields["instruction_id_list"], response.fields["kwargs"])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, re.error) as error:  # re: a keyword of IFEval is a pattern
         return str(error)
     return ""
 
