@@ -16,13 +16,14 @@ N ?= 8
 SPLIT ?= train
 PACE ?= real
 CHANNEL ?=
+SWEEP ?= slice_size
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lora-drop eval-wer eval-duplex eval-voicebench dialogues converse timeline test lint clean
+.PHONY: help install train lora-drop eval-wer eval-duplex eval-voicebench dialogues converse timeline report report-wandb scorecard test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
@@ -55,6 +56,12 @@ converse: $(VENV)/.train ## RUN hears WAV (or its CHANNEL=0) and answers, at PAC
 timeline: $(VENV)/.train ## a picture of a conversation, from the TRACE that converse has written
 	@$(BIN)/python -m serving.timeline "$(TRACE)"
 
+report: $(VENV)/.train ## one HTML file from the runs of SWEEP, to mail: answer, figures, tables, commands
+	@$(BIN)/python -m sweeps.report $(SWEEP)
+
+report-wandb: $(VENV)/.reports ## the same as a shared W&B report
+	@$(BIN)/python -m sweeps.report $(SWEEP) --wandb
+
 test: $(VENV)/.dev ## all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
@@ -71,6 +78,10 @@ $(BIN)/python:
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV): about 1.6 GB, a few minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench]'
+	@touch $@
+
+$(VENV)/.reports: $(VENV)/.train
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,reports]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

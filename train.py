@@ -24,6 +24,7 @@ from lightning_modules.entry import exit_cleanly, quieten, trainer_settings
 from lightning_modules.handover import FILE, AtomicCheckpoints, Average, HandOver
 from lightning_modules.logs import JsonlLogger, draw_curves, read_metrics, wandb_logger
 from lightning_modules.stage import StageModule
+from lightning_modules.starts import log_start
 from lightning_modules.summary import print_summary, write_summary
 
 
@@ -87,6 +88,7 @@ def train_stage(config: Config, folder: Path, given: dict[str, Path], seconds: d
         return json.loads(done.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     save_config(config, folder / "config.yaml")
+    log_start(folder)
     corpora = Corpora(config)
     if corpora.survey:
         print(corpora.survey, flush=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ENTRIES = {"train", "evaluate", "serve", "lora_drop"}
-OURS = {"duplexmamba", "lightning_modules", "datamodules", "evaluation", "serving"} | ENTRIES
+OURS = {"duplexmamba", "lightning_modules", "datamodules", "evaluation", "serving", "sweeps"} | ENTRIES
 MAY_IMPORT = {
     "duplexmamba": {"duplexmamba"},
     "datamodules": {"datamodules", "duplexmamba"},
@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "evaluation": {"evaluation", "duplexmamba"},
     "evaluation/commands": {"evaluation", "lightning_modules", "datamodules", "duplexmamba"},
     "serving": {"serving", "datamodules", "duplexmamba"},
+    "sweeps": {"sweeps", "duplexmamba"},
 }
 DATA_SEES = {"schema", "config", "timing", "tokens", "padded"}
 ONLY_IN = {

@@ -89,7 +89,7 @@ def test_asr_trains_what_it_stands_on_and_leaves_its_numbers(runs: Path) -> None
     assert names <= summary.keys() and all(value >= 0 for value in summary.values())
     stages = [summary[f"time/{stage}_s"] for stage in ("encoder", "lm", "asr")]
     assert summary["time/total_s"] == pytest.approx(sum(stages), abs=0.2)
-    for name in ("config.yaml", "metrics.jsonl", "curves.png", "handover.pt"):
+    for name in ("config.yaml", "metrics.jsonl", "curves.png", "handover.pt", "starts.jsonl"):
         assert (latest / name).stat().st_size > 0, name
     assert any("valid/wer" in json.loads(line) for line in (latest / "metrics.jsonl").read_text().splitlines())
     assert list((latest / "wandb").glob("offline-run-*/*.wandb"))
