@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 ENTRIES = {"train", "evaluate", "serve", "lora_drop"}
-OURS = {"duplexmamba", "lightning_modules", "datamodules", "evaluation", "serving", "sweeps"} | ENTRIES
+OURS = {"duplexmamba", "lightning_modules", "datamodules", "evaluation", "pages", "serving", "sweeps"} | ENTRIES
 MAY_IMPORT = {
     "duplexmamba": {"duplexmamba"},
     "datamodules": {"datamodules", "duplexmamba"},
     "lightning_modules": {"lightning_modules", "datamodules", "duplexmamba"},
-    "evaluation": {"evaluation", "duplexmamba"},
-    "evaluation/commands": {"evaluation", "lightning_modules", "datamodules", "duplexmamba"},
+    "pages": {"pages"},
+    "evaluation": {"evaluation", "pages", "duplexmamba"},
+    "evaluation/commands": {"evaluation", "pages", "lightning_modules", "datamodules", "duplexmamba"},
     "serving": {"serving", "datamodules", "duplexmamba"},
-    "sweeps": {"sweeps", "duplexmamba"},
+    "sweeps": {"sweeps", "pages", "duplexmamba"},
 }
 DATA_SEES = {"schema", "config", "timing", "tokens", "padded"}
 ONLY_IN = {
