@@ -16,7 +16,7 @@ from pathlib import Path
 
 from datamodules.audio import read_audio
 from datamodules.corpus import UnusableAudio
-from duplexmamba.session import Event
+from duplexmamba.conversation import Event
 from lightning_modules.entry import exit_cleanly, quieten
 from lightning_modules.handover import FILE, HandOver
 from lightning_modules.live import open_sessions

@@ -19,16 +19,19 @@ from transformers import logging
 Times = dict[str, list[float]]
 
 
-def interleave(variants: dict[str, Callable[[], object]], rounds: int, label: str, repeats: int = 1) -> Times:
+def interleave(
+    variants: dict[str, Callable[[], object]], rounds: int, label: str, repeats: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Times:  # fmt: skip
     """Milliseconds of each variant in each round, `repeats` calls on end; one round before them does not count."""
     times: Times = {name: [] for name in variants}
     for counted in track([False] + [True] * rounds, label, transient=True, console=Console(stderr=True)):
         for name, run in variants.items():
-            begun = time.perf_counter()
+            begun = clock()
             for _ in range(repeats):
                 run()
             if counted:
-                times[name].append(1000 * (time.perf_counter() - begun) / repeats)
+                times[name].append(1000 * (clock() - begun) / repeats)
     return times
 
 

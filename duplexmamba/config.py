@@ -5,12 +5,14 @@
     python train.py configs/preset/tiny.yaml configs/stage/asr.yaml optim.lr=1e-3
 
 A file may carry a map `stages: {asr: {...}, ...}` of differences that hold for one stage alone; so may the command
-line (`stages.lm.optim.lr=1e-3`), to reach a stage that the asked one stands on.
+line (`stages.lm.optim.lr=1e-3`), to reach a stage that the asked one stands on. A map `kinds: {mamba2: {...}, ...}`
+holds differences for one `lm.kind` alone, so that a single word gives the same model with another language model.
 """
 
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +29,10 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = ("encoder", "lm", "asr", "instruct", "state", "streaming")
 ON_DIALOGUES = ("state", "streaming")
 """Stages that train on dialogues."""
+KINDS = ("mamba", "mamba2", "transformer")
+"""Of language models."""
+OF_TRANSFORMERS = ("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied")
+"""Fields of the section `lm` that no other kind reads."""
 OWN_TO_A_STAGE = ("stage", "lora", "lora_drop", "optim", "trainer", "run", "wandb")
 """Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
 NOT_PART_OF_THE_RESULT = (
@@ -53,8 +59,11 @@ def load_config(args: list[str], stage: str | None = None) -> Config:
     layers = [_load_file(f) for f in [str(CONFIGS / "base.yaml"), *files]]
     overrides = OmegaConf.from_dotlist(words)
     per_stage = OmegaConf.merge(*[layer.pop("stages", {}) for layer in layers], overrides.pop("stages", {}))
+    per_kind = OmegaConf.merge(*[layer.pop("kinds", {}) for layer in layers], overrides.pop("kinds", {}))
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), *layers)
+        _check_names(per_kind, KINDS, "lm.kind", "kinds")
+        merged = OmegaConf.merge(merged, per_kind.get(OmegaConf.merge(merged, overrides).lm.kind, {}))
         _check_names(per_stage, STAGES, "stage", "stages")
         merged = OmegaConf.merge(merged, per_stage.get(merged.stage.name, {}), overrides)
         config = OmegaConf.to_object(merged)
@@ -79,6 +88,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 def from_dict(values: dict[str, Any]) -> Config:
     """The inverse of `to_dict`; what an earlier version did not know has the value of base.yaml."""
     known = _load_file(str(CONFIGS / "base.yaml"))
+    known.pop("kinds")
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), known, values))
     assert isinstance(config, Config)
     return config
@@ -115,6 +125,8 @@ def fingerprint(config: Config, beneath: Sequence[str] = ()) -> str:
         del values["duplex"], values["dialogue"]
     if not config.lora.enabled:
         del values["lora"]
+    if config.lm.kind != "transformer":
+        values["lm"] = {name: value for name, value in values["lm"].items() if name not in OF_TRANSFORMERS}
     return hashlib.sha256(json.dumps([values, *beneath], sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -169,6 +181,12 @@ def _check(config: Config) -> None:
         )
     if config.encoder.conv_kernel % 2 == 0:
         raise ValueError(f"encoder.conv_kernel={config.encoder.conv_kernel}: must be odd to have a centre frame")
+    if config.encoder.num_heads < 1:
+        raise ValueError(f"encoder.num_heads={config.encoder.num_heads}: must be at least 1")
+    if config.encoder.left_context_ms < 0:
+        raise ValueError(f"encoder.left_context_ms={config.encoder.left_context_ms:g}: cannot be negative")
+    if not -1 <= config.connector.merge_above <= 1:
+        raise ValueError(f"connector.merge_above={config.connector.merge_above}: a cosine; need -1 <= merge_above <= 1")
     if not 0 <= data.min_s < data.max_s:
         raise ValueError(f"data.min_s={data.min_s} and data.max_s={data.max_s}: need 0 <= min_s < max_s")
     if data.batch_s < data.max_s:
@@ -190,6 +208,11 @@ def _check(config: Config) -> None:
             f"lm.expand={lm.expand} * lm.d_model={lm.d_model} channels do not make heads of lm.head_dim={lm.head_dim} "
             f"in lm.num_groups={lm.num_groups} equal groups: make them a multiple of {lm.head_dim * lm.num_groups}"
         )
+    if lm.kind == "transformer" and not _divide(lm.d_model, 8 * lm.num_heads, 8 * (lm.num_kv_heads or lm.num_heads)):
+        raise ValueError(
+            f"lm.d_model={lm.d_model}, lm.num_heads={lm.num_heads}, lm.num_kv_heads={lm.num_kv_heads}: d_model must be "
+            "a multiple of 8 * num_heads, and num_heads one of num_kv_heads"
+        )
     for name in ("synthetic_share", "max_bad_share"):
         if not 0 <= getattr(data, name) <= 1:
             raise ValueError(f"data.{name}={getattr(data, name)}: a share lies between 0 and 1")
@@ -207,6 +230,11 @@ def _check(config: Config) -> None:
     _check_names(config.stage.trained, ("frontend", "encoder", "connector", "lm"), "part", "stage.trained")
     _check_names(config.stage.init, ("features", "frontend", "encoder", "connector", "lm"), "part", "stage.init")
     _check_names([s for s in config.stage.init.values() if not Path(s).is_dir()], STAGES, "stage or run", "stage.init")
+
+
+def _divide(*sizes: int) -> bool:
+    """Whether each is a multiple of the next."""
+    return min(sizes) > 0 and not any(large % small for large, small in itertools.pairwise(sizes))
 
 
 def check_slices(config: Config) -> None:

@@ -1,7 +1,7 @@
 """Token after token: one step of the language model, on a GPU replayed as a CUDA graph, and greedy decoding.
 
 One row's token on a GPU is hundreds of small kernels, which take longer to launch one by one than to run; a graph
-launches all of them at once.
+launches all of them at once. A state that grows, a Transformer's, has no graph: its shapes are others at each step.
 Glossary: B rows, V vocabulary.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from duplexmamba.lm import LMState, MambaLM
+from duplexmamba.lm import LM, LMState, MambaLM
 from duplexmamba.padded import Padded, take
 from duplexmamba.state import clone, join, map_state, select
 
@@ -25,14 +25,14 @@ _graphs = weakref.WeakKeyDictionary()
 
 
 @torch.no_grad()
-def greedy(lm: MambaLM, logits: Tensor, state: LMState, end: int, max_tokens: int) -> list[list[int]]:
+def greedy(lm: LM, logits: Tensor, state: LMState, end: int, max_tokens: int) -> list[list[int]]:
     """Continue each row with its likeliest token until `end` (not included) or `max_tokens`.
 
     Args:
         logits: (B, V) of the step before the first token.
         state: the rows' states after that step.
     """
-    step = graph_steps(lm, state) if logits.is_cuda else eager_steps(lm, state)
+    step = graph_steps(lm, state) if logits.is_cuda and isinstance(lm, MambaLM) else eager_steps(lm, state)
     rows, done = [], torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
     for _ in range(max_tokens):
         token = logits.argmax(-1).masked_fill(done, end)
@@ -45,14 +45,14 @@ def greedy(lm: MambaLM, logits: Tensor, state: LMState, end: int, max_tokens: in
     return [row[: row.index(end)] if end in row else row for row in columns]
 
 
-def decode_step(lm: MambaLM, token: Tensor, state: LMState) -> tuple[Tensor, LMState]:
+def decode_step(lm: LM, token: Tensor, state: LMState) -> tuple[Tensor, LMState]:
     """(B,) int64 -> (B, V) logits, and the state behind the token."""
     hidden, state = lm(Padded(lm.embed(token[:, None])), state)
     return lm.logits(hidden.values[:, -1]), state
 
 
 @torch.no_grad()
-def advance(lm: MambaLM, branches: Sequence[tuple[Tensor, LMState | None]]) -> list[tuple[Tensor, LMState]]:
+def advance(lm: LM, branches: Sequence[tuple[Tensor, LMState | None]]) -> list[tuple[Tensor, LMState]]:
     """Branches of a conversation, each by its own steps, as rows of one batch.
 
     Args:
@@ -67,10 +67,12 @@ def advance(lm: MambaLM, branches: Sequence[tuple[Tensor, LMState | None]]) -> l
     x = Padded(torch.nn.utils.rnn.pad_sequence(list(steps), batch_first=True), None if even else lengths)
     hidden, after = lm(x, None if before[0] is None else join(before))
     logits = lm.logits(take(hidden.values, lengths - 1, 1)[:, 0])
+    if len(steps) == 1:
+        return [(logits[0], after)]
     return [(logits[i], select(after, torch.tensor([i], device=logits.device))) for i in range(len(steps))]
 
 
-def eager_steps(lm: MambaLM, state: LMState) -> Step:
+def eager_steps(lm: LM, state: LMState) -> Step:
     """Steps from this state on."""
 
     def step(token: Tensor) -> Tensor:

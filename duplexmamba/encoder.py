@@ -1,17 +1,16 @@
-"""ConMamba: log-mel frames to encoder frames, one for every four.
+"""Log-mel frames to encoder frames, one for every four: two convolutions of stride 2, then `blocks`, published with
+Mamba as ConMamba (arXiv 2502.11123).
 
 Glossary: B rows, T frames, M mels, C channels, D model width.
-Source: the published encoder as duplexmamba describes it (arXiv 2502.11123): half-step feed-forward, Mamba, convolution
-module, half-step feed-forward, each with a residual; two convolutions of stride 2 in front.
 """
 
 import dataclasses
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from duplexmamba.mamba import MambaMixer, MambaState
+from duplexmamba.blocks import BlockState, build_block
 from duplexmamba.padded import Carry, Padded, carry, fold, join, unfold, waiting
 from duplexmamba.schema import EncoderConfig, FrontendConfig
 from duplexmamba.timing import Clock
@@ -39,75 +38,6 @@ class Frontend(nn.Module):
         return window.with_values(F.silu(conv(window.values.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)), past
 
 
-class FeedForward(nn.Sequential):
-    """Normalise, widen, narrow."""
-
-    def __init__(self, config: EncoderConfig):
-        d, dropout = config.d_model, config.dropout
-        widen, narrow = nn.Linear(d, config.d_ffn), nn.Linear(config.d_ffn, d)
-        super().__init__(nn.LayerNorm(d), widen, nn.SiLU(), nn.Dropout(dropout), narrow, nn.Dropout(dropout))
-
-
-class ConvModule(nn.Module):
-    """Gated pointwise, depthwise and pointwise convolution; the depthwise one looks back only unless `symmetric`."""
-
-    def __init__(self, config: EncoderConfig, symmetric: bool):
-        super().__init__()
-        d = config.d_model
-        self.symmetric = symmetric
-        self.norm = nn.LayerNorm(d)
-        self.gated = nn.Linear(d, 2 * d)
-        self.conv = nn.Conv1d(d, d, config.conv_kernel, groups=d)
-        self.after = nn.Sequential(nn.LayerNorm(d), nn.SiLU(), nn.Linear(d, d), nn.Dropout(config.dropout))
-
-    def forward(self, x: Padded, state: Carry | None) -> tuple[Tensor, Carry | None]:
-        x = x.with_values(F.glu(self.gated(self.norm(x.values)), -1))
-        history = self.conv.kernel_size[0] - 1
-        if self.symmetric:
-            inside = x.values * x.mask()[..., None]
-            window = F.pad(inside, (0, 0, history // 2, history // 2))
-        else:
-            carried, state = carry(x, state, history)
-            window = carried.values
-        return self.after(self.conv(window.transpose(1, 2)).transpose(1, 2)), state
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockState:
-    """What one block remembers."""
-
-    mamba: MambaState
-    conv: Carry
-
-
-class ConMambaBlock(nn.Module):
-    """(B, T, D) -> (B, T, D)."""
-
-    def __init__(self, config: EncoderConfig):
-        super().__init__()
-        c = config
-        self.ffn1, self.ffn2 = FeedForward(c), FeedForward(c)
-        self.norm_mixer = nn.LayerNorm(c.d_model)
-        both_ways = c.context != "carried"
-        self.mixer = MambaMixer(c.d_model, c.d_state, c.d_conv, c.expand, bidirectional=both_ways)
-        self.dropout = nn.Dropout(c.dropout)
-        self.conv = ConvModule(c, symmetric=c.context in ("full", "slice"))
-        self.norm = nn.LayerNorm(c.d_model)
-
-    def forward(
-        self, x: Padded, state: BlockState | None = None, slice_frames: int | None = None
-    ) -> tuple[Padded, BlockState | None]:
-        """slice_frames: of the mixer's backward direction; None: it sees to the end."""
-        h = x.values + self.ffn1(x.values) / 2
-        normed = x.with_values(self.norm_mixer(h))
-        mixed, mamba = self.mixer(normed, None if state is None else state.mamba, slice_frames)
-        h = h + self.dropout(mixed.values)
-        out, conv = self.conv(x.with_values(h), None if state is None else state.conv)
-        h = h + out
-        h = self.norm(h + self.ffn2(h) / 2)
-        return x.with_values(h), None if conv is None else BlockState(mamba, conv)
-
-
 @dataclasses.dataclass(frozen=True)
 class EncoderState:
     """What the encoder remembers: frames of a slice that is not full yet, and its blocks' states."""
@@ -118,7 +48,7 @@ class EncoderState:
     """None where slices know nothing of each other."""
 
 
-class ConMambaEncoder(nn.Module):
+class Encoder(nn.Module):
     """Encoder frames in, encoder frames out, in the four contexts of `EncoderConfig`.
 
     With slices a frame comes out when its slice is full. `full` takes whole utterances only.
@@ -130,7 +60,8 @@ class ConMambaEncoder(nn.Module):
         self.slice_frames = clock.encoder_frames("encoder.slice_ms", config.slice_ms)
         self.train_slice_frames = [clock.encoder_frames("encoder.train_slice_ms", ms) for ms in config.train_slice_ms]
         self.slice_unit = clock.encoder_frames("one embedding", clock.token_ms)
-        self.blocks = nn.ModuleList(ConMambaBlock(config) for _ in range(config.num_layers))
+        past_frames = clock.whole_frames(config.left_context_ms)
+        self.blocks = nn.ModuleList(build_block(config, past_frames) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.d_model)
 
     def forward(

@@ -1,4 +1,4 @@
-"""The language model: Mamba over embeddings, its whole memory a state of fixed size.
+"""The language model: Mamba over embeddings, its whole memory a state of fixed size; or a Transformer in its place.
 
 Glossary: B rows, L steps, D model width, V vocabulary.
 Source: the layout of state-spaces' Mamba models, as transformers' MambaForCausalLM and Mamba2ForCausalLM store it.
@@ -8,15 +8,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from duplexmamba.mamba import MambaMixer, MambaState
 from duplexmamba.mamba2 import Mamba2Mixer, Mamba2State
 from duplexmamba.padded import Padded
 from duplexmamba.schema import LMConfig
 from duplexmamba.step_cpp import is_step, matrix_vectors
+from duplexmamba.transformer import KVState, TransformerLM
 
-LMState = tuple[MambaState | Mamba2State, ...]
+LMState = tuple[MambaState | Mamba2State, ...] | KVState
 
 
 class MambaBlock(nn.Module):
@@ -55,7 +56,9 @@ class MambaLM(nn.Module):
         """(B, L) int64 -> (B, L, D)."""
         return self.embeddings(ids)
 
-    def forward(self, x: Padded, state: LMState | None = None) -> tuple[Padded, LMState]:
+    def forward(
+        self, x: Padded, state: tuple[MambaState | Mamba2State, ...] | None = None
+    ) -> tuple[Padded, tuple[MambaState | Mamba2State, ...]]:
         """(B, L, D) embeddings -> (B, L, D) hidden states, and the state after each row's last step."""
         x, states = x.not_empty(), []
         for i, layer in enumerate(self.layers):
@@ -71,23 +74,39 @@ class MambaLM(nn.Module):
         return hidden @ weight.T
 
 
-def load_pretrained(lm: MambaLM, source: str) -> None:
-    """Copy the weights of a `MambaForCausalLM` or `Mamba2ForCausalLM`, a folder or a hub name, into `lm`.
+LM = MambaLM | TransformerLM
+
+
+def build_lm(config: LMConfig) -> LM:
+    """A language model of the configured kind, with random weights."""
+    return TransformerLM(config) if config.kind == "transformer" else MambaLM(config)
+
+
+def load_pretrained(lm: LM, source: str) -> None:
+    """Copy the weights of a model in the transformers layout, a folder or a hub name, into `lm`.
 
     Raises:
-        ValueError: not a model of lm.kind, of another shape than the `lm` section of the configuration, or one that
-            does not read its logits with its embeddings.
+        ValueError: not a model of lm.kind (of lm.family, where that is transformer), or one that differs from the `lm`
+            section of the configuration.
     """
     try:
         theirs = AutoModelForCausalLM.from_pretrained(source, dtype=lm.embeddings.weight.dtype)
     except (OSError, ValueError) as error:
         kind = "folder" if Path(source).exists() else "folder or hub model"
         raise ValueError(f"lm.pretrained={source!r}: no readable {kind} of that name ({str(error)[:200]})") from None
-    if theirs.config.model_type != lm.config.kind:
+    field, wanted = ("family", lm.config.family) if isinstance(lm, TransformerLM) else ("kind", lm.config.kind)
+    if theirs.config.model_type != wanted:
         raise ValueError(
-            f"lm.pretrained={source!r} is a {theirs.config.model_type} model; lm.kind={lm.config.kind} needs a "
-            f"{lm.config.kind} model"
+            f"lm.pretrained={source!r} is a {theirs.config.model_type} model; lm.{field}={wanted} needs a {wanted} "
+            "model"
         )
+    if isinstance(lm, TransformerLM):
+        lm.take(theirs, source)
+    else:
+        _take_mamba(lm, theirs, source)
+
+
+def _take_mamba(lm: MambaLM, theirs: PreTrainedModel, source: str) -> None:
     weights = {_our_name(k, lm.config.kind): v for k, v in theirs.state_dict().items()}
     head = weights.pop("lm_head.weight")
     _check_shapes(weights, lm, source)

@@ -65,7 +65,7 @@ def ending_in(target: str, names: Collection[str]) -> list[str]:
 
 def kind_of(name: str) -> str:
     """What linears that differ in their layer have in common: lm.layers.3.mixer.in_proj, lm.layers.*.mixer.in_proj."""
-    return re.sub(r"^(\w+\.\w+)\.\d+\.", r"\1.*.", name)
+    return re.sub(r"^((?:[a-z]\w*\.)+)\d+\.", r"\1*.", name)
 
 
 def _unknown(field: str, target: str, linears: Collection[str]) -> str:

@@ -8,11 +8,11 @@ import dataclasses
 import torch
 from torch import nn
 
-from duplexmamba.connector import StackConnector
+from duplexmamba.connector import build_connector
 from duplexmamba.decoding import greedy
-from duplexmamba.encoder import ConMambaEncoder, EncoderState, Frontend
+from duplexmamba.encoder import Encoder, EncoderState, Frontend
 from duplexmamba.features import LogMel
-from duplexmamba.lm import LMState, MambaLM
+from duplexmamba.lm import LMState, build_lm
 from duplexmamba.padded import Carry, Padded, join, take
 from duplexmamba.schema import Config
 from duplexmamba.timing import Clock
@@ -44,7 +44,7 @@ class Ear(nn.Module):
         super().__init__()
         self.features = LogMel(config.features)
         self.frontend = Frontend(config.frontend, config.features.num_mels, config.encoder.d_model)
-        self.encoder = ConMambaEncoder(config.encoder, Clock.of(config))
+        self.encoder = Encoder(config.encoder, Clock.of(config))
 
     def hear(self, samples: Padded, state: EarState | None = None, final: bool = False) -> tuple[Padded, EarState]:
         """(B, n) -> (B, T, D). final: the audio ends here, and the encoder waits for no slice to fill."""
@@ -59,8 +59,8 @@ class SpeechLM(Ear):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.connector = StackConnector(config.connector, config.encoder.d_model, config.lm.d_model)
-        self.lm = MambaLM(config.lm)
+        self.connector = build_connector(config.connector, config.encoder.d_model, config.lm.d_model)
+        self.lm = build_lm(config.lm)
 
     def listen(
         self, samples: Padded, state: ListenState | None = None, final: bool = False

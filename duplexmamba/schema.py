@@ -24,8 +24,12 @@ class FrontendConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """ConMamba."""
+    """ConMamba, and its baselines."""
 
+    mixer: Literal["mamba", "attention", "transformer"]
+    """mamba: ConMamba (as published). attention: self-attention in Mamba's place, which makes it a Conformer.
+    transformer: blocks of self-attention and one feed-forward, no convolutions. Their inner widths are such that the
+    encoder keeps its number of weights."""
     d_model: int
     num_layers: int
     d_ffn: int
@@ -34,10 +38,15 @@ class EncoderConfig:
     d_state: int
     d_conv: int
     expand: int
+    num_heads: int
+    """Of attention."""
     context: Literal["full", "slice", "carried", "carried_lookback"]
     """What a frame sees. full: the whole utterance, both ways (as published). slice: its slice, both ways, each slice
     from nothing (as published for streaming). carried: all before it, by a state. carried_lookback: all before it, by a
-    state, and the rest of its slice, by a scan that runs back from the slice's end."""
+    state, and the rest of its slice, by a scan that runs back from the slice's end. Of all before it, attention sees
+    left_context_ms."""
+    left_context_ms: float
+    """Milliseconds that attention sees, in each block, before a frame (carried) or its slice (carried_lookback)."""
     slice_ms: float
     """Milliseconds of a slice, where context has slices: a multiple of one speech embedding."""
     train_slice_ms: list[float]
@@ -49,31 +58,51 @@ class EncoderConfig:
 class ConnectorConfig:
     """Encoder frames to language-model embeddings."""
 
+    kind: Literal["stack", "conv", "ctc", "merge"]
+    """stack: the frames of a window side by side (as published). conv: a strided convolution over two windows. ctc: an
+    embedding for each label of the encoder's CTC. merge: one for each run of similar frames. The latter two give 1 to
+    `stack` embeddings a window, the former two one. All have as many weights."""
     stack: int
-    """Encoder frames concatenated into one embedding."""
+    """Encoder frames of one window."""
     d_hidden: int
+    """Width of the hidden layer of kind stack; the others have one that makes their weights as many."""
+    merge_above: float
+    """merge: cosine of two adjacent frames above which they become one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LMConfig:
-    """Mamba language model."""
+    """Language model: Mamba, or a Transformer in its place."""
 
-    kind: Literal["mamba", "mamba2"]
-    """Its mixers: Mamba-1 (as published) or Mamba-2, which is made for a larger d_state (64 to 256)."""
+    kind: Literal["mamba", "mamba2", "transformer"]
+    """Mixers of Mamba-1 (as published) or Mamba-2, which is made for a larger d_state (64 to 256); or transformers' own
+    Transformer."""
     d_model: int
     num_layers: int
     d_state: int
     d_conv: int
     expand: int
+    """d_state, d_conv, expand: mamba and mamba2 only."""
     head_dim: int
     """mamba2 only: channels that share one decay; expand * d_model is a multiple of head_dim * num_groups."""
     num_groups: int
     """mamba2 only: groups of heads, each with its own B and C."""
+    family: Literal["gpt_neox", "llama"]
+    """transformer only, as all down to `tied`: that of Pythia, or that of SmolLM."""
+    num_heads: int
+    """d_model is a multiple of 8 * num_heads."""
+    num_kv_heads: int | None
+    """llama only: heads of keys and values, each of which serves as many of the num_heads; null: num_heads."""
+    d_ffn: int
+    rope_theta: float
+    """Base of the rotary positions."""
+    tied: bool
+    """Logits are read with the embeddings, as a Mamba's are; false: with a matrix of their own (Pythia)."""
     vocab_size: int
     """Rows of the embedding; at least the tokenizer's size."""
     pretrained: str | None
-    """Folder or hub name of a `MambaForCausalLM` or `Mamba2ForCausalLM` in the transformers layout; null: trained here
-    by stage lm."""
+    """Folder or hub name of a causal language model of this kind and family in the transformers layout; null: trained
+    here by stage lm."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +166,10 @@ class DataConfig:
 class DuplexConfig:
     """When a session answers, listens on or drops what it heard; training follows the same rules."""
 
+    kind: Literal["fork", "multiplex"]
+    """fork: a branch listens beside the one that answers. multiplex: the baseline of one sequence, in which slices of
+    what is heard and of what is said take turns; of the sections duplex and stage it leaves ignored_slices, min_slices,
+    silence_db and probes unused."""
     slice_ms: float
     """Milliseconds between two decisions: a multiple of one speech embedding, and of encoder.slice_ms where the
     encoder's context has slices."""
@@ -151,7 +184,8 @@ class DuplexConfig:
     min_slices: int
     """Slices listened to before an answer."""
     max_wait_s: float
-    """Silence after which a question that still seems incomplete is answered."""
+    """Silence after which a question that still seems incomplete is answered; multiplex: for which the end of a
+    recording waits for an answer."""
     silence_db: float
     """Level relative to the loudest slice of the question below which a slice is silence to max_wait_s."""
 

@@ -8,12 +8,11 @@ Glossary: n samples, L steps, D width of the language model, V vocabulary.
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from duplexmamba.config import check_slices
+from duplexmamba.conversation import Event, Moment, Session
 from duplexmamba.decoding import advance
 from duplexmamba.lm import LMState
 from duplexmamba.model import ListenState, SpeechLM
@@ -24,55 +23,6 @@ from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens, TurnState
 
 SILENT_DB = -100.0
 """Level of a slice without any sound."""
-UNFINISHED = "\ufffd"
-"""What a character decodes to of which some bytes are still to come."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """What happened in one slice."""
-
-    slice: int
-    time_s: float
-    """Where the slice ends in the stream."""
-    probabilities: dict[TurnState, float]
-    """Of the three states, the listening branch asked after this slice."""
-    state: TurnState
-    action: Action
-    tokens: list[int]
-    """Those of the answer that came out."""
-    text: str
-    """The same as text; " " begins a new word."""
-    answering: bool
-    """The answer goes on after this slice."""
-    compute_ms: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Said:
-    """An answer as it was heard."""
-
-    begun: int
-    """Slice of the decision."""
-    stopped: int
-    """Slice of its last token, or of the decision that cut it off."""
-    text: str
-    complete: bool
-    """It was neither cut off nor is it still going on."""
-
-
-def replies(events: Sequence[Event]) -> list[Said]:
-    """The answers of a session, by time."""
-    found: list[Said] = []
-    for event in events:
-        if event.action == "respond":
-            if found and not found[-1].complete:
-                found[-1] = dataclasses.replace(found[-1], stopped=event.slice)
-            found.append(Said(event.slice, event.slice, event.text, not event.answering))
-        elif found and not found[-1].complete:
-            text = found[-1].text + event.text
-            found[-1] = Said(found[-1].begun, event.slice, text, not event.answering)
-    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,82 +48,43 @@ class Listener:
     """Of the slices that it has heard."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Snapshot:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Snapshot(Moment):
     """A whole conversation at one moment, as a value: keep it, copy it, go back to it."""
 
-    waiting: Tensor
-    """(n,) samples of a slice that is not full yet."""
     rest: LMState
     """Where a listening branch is forked while nothing is being answered: behind its prompt."""
-    slices: int = 0
-    ear: ListenState | None = None
     listener: Listener | None = None
     reply: Reply | None = None
 
+    @property
+    def memories(self) -> tuple[LMState, ...]:
+        branches = [branch.memory for branch in (self.listener, self.reply) if branch is not None]
+        return self.rest, *branches
 
-class DuplexSession:
-    """Listens while it answers.
 
-    Args:
-        model: in eval mode, on any device.
-        config: of the model; its section `duplex` says when to answer.
-        instruction: what the model is told to do with what it hears.
-
-    Raises:
-        ValueError: the encoder cannot give whole embeddings slice by slice, or the model is in training mode.
-    """
+class DuplexSession(Session[Snapshot]):
+    """Listens while it answers. Arguments and errors are those of `Session`."""
 
     def __init__(self, model: SpeechLM, tokens: Tokens, config: Config, instruction: str = ANSWER[0]):
-        check_slices(config)
-        if model.training:
-            raise ValueError("the model is in training mode: call eval() before a session")
-        self.model, self.tokens, self.duplex = model, tokens, config.duplex
-        self.device = model.lm.embeddings.weight.device
-        self.rate_hz = config.features.sample_rate_hz
-        self.slice_s = self.duplex.slice_ms / 1000
-        self.slice_samples = round(self.duplex.slice_ms * self.rate_hz / 1000)
-        self._open = self._embed(tokens.before_speech(instruction))
-        self._ask = self._embed(tokens.end_of_speech())
+        super().__init__(model, tokens, config, instruction)
         self._accept = self._embed(tokens.after_speech("response"))
         self._states = torch.tensor([tokens.turn_states[state] for state in TURN_STATES], device=self.device)
-        self._now = Snapshot(torch.zeros(0, device=self.device), rest=self._after(self._open, None)[1])
-
-    def snapshot(self) -> Snapshot:
-        """Everything, at the cost of a reference."""
-        return self._now
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go on from there."""
-        self._now = snapshot
+        waiting = torch.zeros(0, device=self.device)
+        self._now = Snapshot(waiting=waiting, rest=self._after(self._open, None)[1])
 
     @property
     def answering(self) -> bool:
-        """Whether an answer is under way."""
         return self._now.reply is not None
 
-    @torch.inference_mode()
-    def push(self, samples: Tensor) -> list[Event]:
-        """Hear (n,) samples in [-1, 1], any number of them; one event for every slice that they fill."""
-        waiting = torch.cat([self._now.waiting, samples.to(self.device, torch.float32)])
-        size, full = self.slice_samples, len(waiting) - len(waiting) % self.slice_samples
-        events = [self._hear(waiting[begin : begin + size]) for begin in range(0, full, size)]
-        self._now = dataclasses.replace(self._now, waiting=waiting[full:].clone())  # a view would keep all of it
-        return events
-
-    def close(self) -> list[Event]:
-        """Hear silence until what is being said and what waits for an answer is over."""
-        spare_s = self.duplex.max_wait_s + self.duplex.max_tokens / self.duplex.tokens_per_s
-        events = self.push(torch.zeros(-len(self._now.waiting) % self.slice_samples))
-        for _ in range(math.ceil(spare_s * self.rate_hz / self.slice_samples)):
-            if not self.answering and not self._expecting:
-                break
-            events += self.push(torch.zeros(self.slice_samples))
-        return events
+    @property
+    def expecting(self) -> bool:
+        """Whether the listening branch has heard anything but what is to be ignored."""
+        listener = self._now.listener
+        return listener is not None and listener.attention.ignored < listener.attention.heard
 
     @torch.inference_mode()
     def finish(self) -> str:
-        """Say the answer under way to its end, at once; returns the whole of it, or nothing where there is none."""
         reply = self._now.reply
         if reply is None:
             return ""
@@ -181,12 +92,6 @@ class DuplexSession:
             reply = self._said(reply, *self._after(*self._next(reply)))
         self._now = self._over(self._now, reply)
         return self._text(reply)
-
-    @property
-    def _expecting(self) -> bool:
-        """Whether the listening branch has heard anything but what is to be ignored."""
-        listener = self._now.listener
-        return listener is not None and listener.attention.ignored < listener.attention.heard
 
     def _hear(self, samples: Tensor) -> Event:
         """One slice: hear it, ask what it is, decide, say what is due."""
@@ -280,18 +185,7 @@ class DuplexSession:
 
     def _text(self, reply: Reply | None) -> str:
         """What can be read of an answer."""
-        if reply is None:
-            return ""
-        text = self.tokens.decode(list(reply.said))
-        return text if reply.following is None else text.rstrip(UNFINISHED + " ")
-
-    def _after(self, steps: Tensor, memory: LMState | None) -> tuple[Tensor, LMState]:
-        """Logits and state behind (L, D) steps of one branch."""
-        return advance(self.model.lm, [(steps, memory)])[0]
-
-    def _embed(self, ids: list[int]) -> Tensor:
-        """(L,) ids -> (L, D)."""
-        return self.model.lm.embed(torch.tensor(ids, device=self.device)).detach()
+        return "" if reply is None else self._readable(reply.said, over=reply.following is None)
 
 
 def _level_db(samples: Tensor) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 State = TypeVar("State")
@@ -39,8 +40,8 @@ def select(state: State, rows: Tensor) -> State:
 
 
 def join(states: Sequence[State]) -> State:
-    """The rows of all, one below the other."""
-    return _map(lambda *leaves: torch.cat(leaves), *states)
+    """The rows of all, one below the other; what grows with time, the second dimension, gets zeros behind."""
+    return states[0] if len(states) == 1 else _map(_stack, *states)
 
 
 def reset(state: State, rows: Tensor) -> State:
@@ -51,6 +52,13 @@ def reset(state: State, rows: Tensor) -> State:
 def num_bytes(state: Any) -> int:
     """Bytes of all tensors."""
     return sum(leaf.numel() * leaf.element_size() for leaf in _leaves(state))
+
+
+def _stack(*leaves: Tensor) -> Tensor:
+    if len({leaf.shape[1:] for leaf in leaves}) > 1:
+        longest = max(leaf.shape[1] for leaf in leaves)
+        leaves = tuple(F.pad(t, (0, 0) * (t.dim() - 2) + (0, longest - t.shape[1])) for t in leaves)
+    return torch.cat(leaves)
 
 
 def _leaves(node: Any) -> Iterator[Tensor]:

@@ -31,6 +31,10 @@ class Clock:
             )
         return int(tokens) * (self.samples_per_token // self.samples_per_encoder_frame)
 
+    def whole_frames(self, ms: float) -> int:
+        """Encoder frames that fit into so many milliseconds."""
+        return int(ms * self.sample_rate_hz / 1000) // self.samples_per_encoder_frame
+
     @property
     def token_ms(self) -> float:
         """Milliseconds of audio behind one speech embedding."""

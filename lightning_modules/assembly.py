@@ -17,10 +17,19 @@ from duplexmamba.schema import Config
 from duplexmamba.tokens import Tokens
 from lightning_modules.dialogue import DialogueStage
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
-from lightning_modules.handover import HandOver, take_parts
+from lightning_modules.handover import HandOver, take_ctc_head, take_parts
 from lightning_modules.lm import LMStage, TextModel
+from lightning_modules.multiplex import MultiplexStage
 from lightning_modules.speech import InstructStage, SpeechStage
 from lightning_modules.stage import StageModule
+
+DIALOGUE_STAGES: dict[str, type[DialogueStage]] = {"fork": DialogueStage, "multiplex": MultiplexStage}
+
+
+def dialogue_stage(config: Config, model: SpeechLM, tokens: Tokens | None) -> DialogueStage:
+    """The stage on dialogues of the kind that `duplex` asks for."""
+    return DIALOGUE_STAGES[config.duplex.kind](config, model, tokens)
+
 
 Kind = tuple[Callable[[Config], nn.Module], Callable[[Config, Any, Tokens | None], StageModule], type[StageData]]
 KINDS: dict[str, Kind] = {
@@ -28,8 +37,8 @@ KINDS: dict[str, Kind] = {
     "lm": (TextModel, LMStage, TextData),
     "asr": (SpeechLM, SpeechStage, SpeechData),
     "instruct": (SpeechLM, InstructStage, SpeechData),
-    "state": (SpeechLM, DialogueStage, DialogueData),
-    "streaming": (SpeechLM, DialogueStage, DialogueData),
+    "state": (SpeechLM, dialogue_stage, DialogueData),
+    "streaming": (SpeechLM, dialogue_stage, DialogueData),
 }
 FITTED_ON = 64
 """Training utterances from which the normalisation of the features is taken."""
@@ -43,6 +52,9 @@ def build(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: 
     model = model_kind(config)
     for source, hand_over in given.items():
         take_parts(model, hand_over, [part for part, s in config.stage.init.items() if s == source], source)
+    if config.connector.kind == "ctc" and {"encoder", "connector"} & config.stage.init.keys() == {"encoder"}:
+        source = config.stage.init["encoder"]
+        take_ctc_head(model, given[source], source)
     if config.lm.pretrained and isinstance(model, SpeechLM | TextModel) and config.stage.init.get("lm", "lm") == "lm":
         load_pretrained(model.lm, config.lm.pretrained)
     if isinstance(model, Ear) and "features" not in config.stage.init:

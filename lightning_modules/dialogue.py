@@ -10,11 +10,13 @@ from torch import Tensor
 from datamodules.dialogue import Dialogue
 from datamodules.dialogue_data import DialogueBatch
 from duplexmamba import state as states
+from duplexmamba.connector import Compressed
+from duplexmamba.conversation import Session, replies
 from duplexmamba.lm import LMState
 from duplexmamba.losses import IGNORED, token_loss
 from duplexmamba.metrics import exact_match, macro_f1
 from duplexmamba.padded import Padded, take
-from duplexmamba.session import DuplexSession, replies
+from duplexmamba.session import DuplexSession
 from duplexmamba.timing import Clock
 from duplexmamba.tokens import ANSWER, TURN_STATES
 from lightning_modules.rehearsal import Rehearsal, Row
@@ -34,14 +36,20 @@ class Placed(NamedTuple):
 class DialogueStage(InstructStage):
     """Dialogues as `Rehearsal` has them, and single utterances as in stage instruct; scored in live sessions."""
 
+    session: type[Session] = DuplexSession
+
     def model_step(self, batch: DialogueBatch) -> Tensor:  # type: ignore[override]  # dialogues beside utterances
+        loss = self.dialogue_loss(batch)
+        return loss + super().model_step(batch.utterances) if len(batch.utterances) else loss
+
+    def dialogue_loss(self, batch: DialogueBatch) -> Tensor:
+        """That of the dialogues alone."""
         rng = random.Random(int(torch.randint(2**62, ())))
         rehearsal = Rehearsal(self.tokens, self.config.duplex, self.config.stage.probes)
         rows = place([rehearsal.rows(dialogue, rng) for dialogue in batch.dialogues])
         speech, _ = self.model.listen(batch.samples, final=True)
         hidden, labels = self.read(rows, speech)
-        loss = token_loss(self.model.lm.logits(hidden), labels, self.config.optim.label_smoothing)
-        return loss + super().model_step(batch.utterances) if len(batch.utterances) else loss
+        return token_loss(self.model.lm.logits(hidden), labels, self.config.optim.label_smoothing)
 
     def read(self, rows: list[Placed], speech: Padded) -> tuple[Tensor, Tensor]:
         """Run all rows, each from the state behind its parent.
@@ -75,12 +83,12 @@ class DialogueStage(InstructStage):
     def _read(self, rows: list[Placed], speech: Padded, memory: LMState | None) -> tuple[Tensor, Tensor, LMState]:
         prompt = self.tokens.before_speech(ANSWER[0])
         per_slice = round(self.config.duplex.slice_ms / Clock.of(self.config).token_ms)
-        device = self.device
+        device, begins = self.device, window_begins(speech)
         before = pad_ids([prompt if row.slices else [] for row, _, _ in rows], device)
-        starts = torch.tensor([row.slices.start * per_slice for row, _, _ in rows], device=device)
-        lengths = torch.tensor([len(row.slices) * per_slice for row, _, _ in rows], device=device)
         dialogues = torch.tensor([dialogue for _, dialogue, _ in rows], device=device)
-        heard = Padded(take(speech.values[dialogues], starts, int(lengths.max())), lengths)
+        windows = torch.tensor([[row.slices.start, row.slices.stop] for row, _, _ in rows], device=device) * per_slice
+        starts, ends = begins[dialogues[:, None], windows].unbind(1)
+        heard = Padded(take(speech.values[dialogues], starts, int((ends - starts).max())), ends - starts)
         ids = pad_ids([row.ids for row, _, _ in rows], device)
         labels = pad_ids([row.labels for row, _, _ in rows], device, IGNORED).values
         hidden, after = self.model.read(before, heard, ids, memory)
@@ -92,18 +100,22 @@ class DialogueStage(InstructStage):
         found = []
         for i, dialogue in enumerate(batch.dialogues):
             samples = batch.samples.values[i, : int(batch.samples.row_lengths()[i])]
-            found += live_pairs(DuplexSession(self.model, self.tokens, self.config), samples, dialogue)
+            found += live_pairs(self.session(self.model, self.tokens, self.config), samples, dialogue)
         return found
 
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
         markers = set(TURN_STATES.values())
         slices = [pair for pair in pairs if pair[0] in markers]
         answers = [pair for pair in pairs if pair[0] not in markers]
-        found = {"state_accuracy": exact_match(slices), "state_macro_f1": macro_f1(slices)}
+        found = self.state_scores(slices)
         return {**found, "exact_match": exact_match(answers)} if answers else found
 
+    def state_scores(self, slices: list[tuple[str, str]]) -> dict[str, float]:
+        """Of the markers (wanted, named) of all slices."""
+        return {"state_accuracy": exact_match(slices), "state_macro_f1": macro_f1(slices)}
 
-def live_pairs(session: DuplexSession, samples: Tensor, dialogue: Dialogue) -> list[tuple[str, str]]:
+
+def live_pairs(session: Session, samples: Tensor, dialogue: Dialogue) -> list[tuple[str, str]]:
     """Wanted and found in a session that hears (n,) samples: the marker of each slice's state, then each answer that
     nothing takes the place of, empty where none was given."""
     events = session.push(samples)
@@ -115,6 +127,14 @@ def live_pairs(session: DuplexSession, samples: Tensor, dialogue: Dialogue) -> l
             texts = [reply.text for reply in given if reply.begun in window]
             pairs.append((dialogue.turns[answer.turn].answer, texts[-1] if texts else ""))
     return pairs
+
+
+def window_begins(speech: Padded) -> Tensor:
+    """(B, U + 1) int64: where the embeddings of each of the connector's windows begin, and where the last end."""
+    if isinstance(speech, Compressed):
+        return torch.nn.functional.pad(speech.counts.cumsum(1), (1, 0))
+    rows, steps = speech.values.shape[:2]
+    return torch.arange(steps + 1, device=speech.values.device).expand(rows, -1)
 
 
 def place(dialogues: list[list[Row]]) -> list[Placed]:

@@ -1,8 +1,12 @@
-"""Stage encoder: ConMamba with CTC over UTF-8 bytes, which is every language's alphabet."""
+"""Stage encoder: CTC over UTF-8 bytes, which are every language's alphabet."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from datamodules.batches import SpeechBatch
+from duplexmamba.connector import BYTE_LABELS
 from duplexmamba.losses import ctc_greedy, ctc_loss
 from duplexmamba.metrics import error_rates
 from duplexmamba.model import Ear
@@ -16,7 +20,7 @@ class CTCRecogniser(Ear):
 
     def __init__(self, config: Config):
         super().__init__(config)
-        self.ctc = nn.Linear(config.encoder.d_model, 257)
+        self.ctc = nn.Linear(config.encoder.d_model, BYTE_LABELS)
 
     def forward(self, samples: Padded) -> Padded:
         """(B, n) -> logits (B, T, 257)."""
@@ -30,8 +34,7 @@ class EncoderStage(StageModule):
     model: CTCRecogniser
 
     def model_step(self, batch: SpeechBatch) -> Tensor:
-        labels = pad_ids([[b + 1 for b in text.encode()] for text in batch.texts], self.device)
-        return ctc_loss(self.model(batch.samples), labels)
+        return ctc_loss(self.model(batch.samples), byte_labels(batch.texts, self.device))
 
     def hypotheses(self, batch: SpeechBatch) -> list[tuple[str, str]]:
         rows = ctc_greedy(self.model(batch.samples))
@@ -40,3 +43,8 @@ class EncoderStage(StageModule):
 
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
         return error_rates(*zip(*pairs, strict=True))
+
+
+def byte_labels(texts: Sequence[str], device: torch.device) -> Padded:
+    """The labels of the CTC, (B, L)."""
+    return pad_ids([[byte + 1 for byte in text.encode()] for text in texts], device)

@@ -91,6 +91,17 @@ def take_parts(model: nn.Module, given: HandOver, parts: list[str], source: str)
     model.load_state_dict(theirs, strict=False)
 
 
+def take_ctc_head(model: nn.Module, given: HandOver, source: str) -> None:
+    """Let a connector's CTC head begin as that of the encoder's stage. Raises ValueError: the hand-over has none."""
+    head = {f"connector.head.{n.removeprefix('ctc.')}": t for n, t in given.weights.items() if part_of(n) == "ctc"}
+    if not head:
+        raise ValueError(
+            f"the checkpoint of {source} has no CTC head, with which connector.kind=ctc begins: set stage.init.encoder "
+            "to a run of stage encoder, or connector.kind=stack"
+        )
+    model.load_state_dict(head, strict=False)
+
+
 class Average(L.Callback):
     """Mean of the trained weights over the last `average_last` snapshots, put in place when training ends."""
 

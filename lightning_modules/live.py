@@ -7,25 +7,34 @@ from pathlib import Path
 import torch
 
 from duplexmamba.config import ON_DIALOGUES
+from duplexmamba.conversation import Session
 from duplexmamba.model import SpeechLM
+from duplexmamba.multiplex import MultiplexSession
 from duplexmamba.schema import Config
 from duplexmamba.session import DuplexSession
 from lightning_modules.entry import set_up_torch
 from lightning_modules.handover import HandOver
 
+SESSIONS: dict[str, type[Session]] = {"fork": DuplexSession, "multiplex": MultiplexSession}
 
-def open_sessions(given: HandOver, config: Config, run: Path) -> Callable[[], DuplexSession]:
+
+def open_sessions(given: HandOver, config: Config, run: Path) -> Callable[[], Session]:
     """Opens new sessions over one model, on the GPU where there is one.
 
     Raises:
-        ValueError: the run has not learnt when to answer.
+        ValueError: the run has not learnt when to answer, or learnt it for another kind of session.
     """
     if given.tokens is None or config.stage.name not in ON_DIALOGUES:
         raise ValueError(
             f"{run} is a run of stage {config.stage.name}, which does not learn when to answer; name a run of stage "
             + " or ".join(ON_DIALOGUES)
         )
-    return functools.partial(DuplexSession, open_model(given, config), given.tokens, config)
+    if config.duplex.kind != given.config.duplex.kind:
+        raise ValueError(
+            f"duplex.kind={config.duplex.kind}: {run} was trained with {given.config.duplex.kind}; leave duplex.kind "
+            "out, or train a run of that kind"
+        )
+    return functools.partial(SESSIONS[config.duplex.kind], open_model(given, config), given.tokens, config)
 
 
 def open_model(given: HandOver, config: Config) -> SpeechLM:

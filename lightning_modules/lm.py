@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from duplexmamba.decoding import greedy
-from duplexmamba.lm import MambaLM
+from duplexmamba.lm import build_lm
 from duplexmamba.losses import IGNORED, token_loss
 from duplexmamba.metrics import exact_match
 from duplexmamba.padded import Padded, take
@@ -18,7 +18,7 @@ class TextModel(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        self.lm = MambaLM(config.lm)
+        self.lm = build_lm(config.lm)
 
     def forward(self, ids: Padded) -> Tensor:
         """(B, L) -> hidden states (B, L, D)."""

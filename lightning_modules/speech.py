@@ -4,16 +4,21 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import SpeechBatch
+from duplexmamba.connector import CTC
 from duplexmamba.losses import IGNORED, ctc_loss, token_loss
 from duplexmamba.metrics import error_rates, exact_match
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
 from duplexmamba.tokens import ANSWER, SILENCE, TRANSCRIBE, Tokens
+from lightning_modules.encoder import byte_labels
 from lightning_modules.lm import choose
 from lightning_modules.stage import StageModule, pad_ids
 
 MAX_TOKENS_PER_S = 12
 """A greedy transcript longer than this is cut off: no one speaks so fast."""
+
+HEAD_WEIGHT = 0.3
+"""Of the CTC loss that goes on training the head of a `CTC` connector."""
 
 SHARPNESS = 10.0
 """Logit of an embedding of common length with itself."""
@@ -32,9 +37,13 @@ class SpeechStage(StageModule):
         before = pad_ids([self.tokens.before_speech(instruction) for instruction in instructions], self.device)
         rows = pad_ids([after + r[:-1] for r in responses], self.device)
         labels = pad_ids([[IGNORED] * (len(after) - 1) + r for r in responses], self.device, IGNORED)
-        speech, _ = self.model.listen(batch.samples, final=True)
+        frames, _ = self.model.hear(batch.samples, final=True)
+        speech, _ = self.model.connector(frames)
         hidden, _ = self.model.read(before, speech, rows)
         loss = token_loss(self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing)
+        if isinstance(self.model.connector, CTC):
+            logits = frames.with_values(self.model.connector.head(frames.values))
+            loss = loss + HEAD_WEIGHT * ctc_loss(logits, byte_labels(batch.texts, self.device))
         weight = self.config.stage.ctc_weight
         return loss + weight * self.word_loss(speech, batch.texts) if weight else loss
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from duplexmamba.session import DuplexSession, Event, replies
+from duplexmamba.conversation import Event, Session, replies
 
 
-def converse(session: DuplexSession, samples: np.ndarray, in_real_time: bool) -> Iterator[Event]:
+def converse(session: Session, samples: np.ndarray, in_real_time: bool) -> Iterator[Event]:
     """What happens while a session hears (n,) samples, and until it has said what it has to say.
 
     Args:

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from datamodules.audio import read_audio
 from datamodules.corpus import UnusableAudio
 from datamodules.staves import COLOURS, Staves, draw_answer, draw_wave
+from duplexmamba.conversation import Event, replies
 from duplexmamba.policy import Action
-from duplexmamba.session import Event, replies
 from duplexmamba.tokens import TURN_STATES, TurnState
 from serving.converse import printable
 from serving.trace import Trace, load
@@ -71,10 +71,10 @@ def heard(trace: Trace) -> np.ndarray | None:
 
 
 def draw_states(axes: Axes, events: list[Event], slice_s: float) -> None:
-    """The probabilities after each slice, one on the other."""
+    """The probabilities after each slice, of the states that the session tells apart, one on the other."""
     begins_s, below = np.arange(len(events)) * slice_s, np.zeros(len(events))
     for state in TURN_STATES:
-        shares = np.array([event.probabilities[state] for event in events])
+        shares = np.array([event.probabilities.get(state, 0.0) for event in events])
         axes.bar(begins_s, shares, slice_s, below, align="edge", color=COLOURS[state], edgecolor="white", linewidth=0.3)
         below += shares
 

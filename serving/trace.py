@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from duplexmamba.session import Event
+from duplexmamba.conversation import Event
 
 
 @dataclasses.dataclass(frozen=True)

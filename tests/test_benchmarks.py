@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from duplexmamba.config import KINDS
+
 SMALL = {
     "scan": ["--lengths", "16", "--precisions", "float32", "--rounds", "1"],
     "decode": ["--sizes", "tiny", "--contexts", "32", "--rounds", "1"],
     "long_audio": ["--minutes", "1"],
+    "long_session": ["--minutes", "1", "--rounds", "1"],
     "memory": ["--lengths", "16"],
     "settings": ["--rounds", "1", "--length", "64"],
 }
@@ -22,6 +25,7 @@ KEYS = {
     ],
     "decode": ["decode/tiny/ctx_32_ms", "decode/tiny_transformer/ctx_32_ms", "decode/tiny/slice_15_over_steps"],
     "long_audio": ["long_audio/minute_1_memory_mb", "long_audio/minute_1_max_error"],
+    "long_session": [f"{kind}/minutes_1/{name}" for kind in KINDS for name in ("slice_ms", "state_bytes", "fork_ms")],
     "memory": ["memory/ours/l16_bytes_per_token"],
     "settings": ["settings/medium_speedup", "settings/medium_error", "settings/keep_freed_memory_speedup"],
 }  # fmt: skip

@@ -14,8 +14,8 @@ from matplotlib.image import imread
 import serve
 from datamodules.audio import read_audio
 from duplexmamba.config import load_config
+from duplexmamba.conversation import Event
 from duplexmamba.model import SpeechLM
-from duplexmamba.session import Event
 from duplexmamba.tokens import Tokens
 from lightning_modules.entry import exit_cleanly
 from lightning_modules.handover import FILE, HandOver

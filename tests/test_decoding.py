@@ -14,22 +14,23 @@ from torch import Tensor
 from duplexmamba import decoding
 from duplexmamba.config import override
 from duplexmamba.decoding import eager_steps, graph_steps, greedy
-from duplexmamba.lm import LMState, MambaLM
+from duplexmamba.lm import LM, LMState, build_lm
 from duplexmamba.padded import Padded
 from duplexmamba.schema import Config
 from duplexmamba.state import clone
 
 KINDS = {"mamba": [], "mamba2": ["lm.kind=mamba2", "lm.head_dim=16"]}
+ALL = {**KINDS, "transformer": ["lm.kind=transformer"]}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def build(config: Config, kind: str = "mamba", device: str = "cpu") -> MambaLM:
+def build(config: Config, kind: str = "mamba", device: str = "cpu") -> LM:
     torch.manual_seed(0)
-    return MambaLM(override(config, ["lm.vocab_size=61", *KINDS[kind]]).lm).to(device).eval()
+    return build_lm(override(config, ["lm.vocab_size=61", *ALL[kind]]).lm).to(device).eval()
 
 
 @torch.no_grad()
-def prefill(lm: MambaLM, rows: int, seed: int = 0) -> tuple[Tensor, LMState]:
+def prefill(lm: LM, rows: int, seed: int = 0) -> tuple[Tensor, LMState]:
     """Logits and state behind 7 random tokens."""
     ids = torch.randint(61, (rows, 7), generator=torch.Generator().manual_seed(seed))
     hidden, state = lm(Padded(lm.embed(ids.to(lm.embeddings.weight.device))))
@@ -52,7 +53,7 @@ def take_steps(step: decoding.Step, tokens: Tensor) -> Tensor:
     return torch.stack([step(column).clone() for column in tokens.T], 1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL)
 def test_steps_equal_the_whole(config: Config, kind: str) -> None:
     lm, ids = build(config, kind).double(), torch.randint(61, (2, 9))
     with torch.no_grad():
@@ -118,8 +119,9 @@ def test_graphs_go_with_their_model(config: Config, monkeypatch: pytest.MonkeyPa
     assert lm_gone() is None and graph_gone() is None
 
 
-def test_greedy_stops_each_row_at_its_end(config: Config) -> None:
-    lm = build(config)
+@pytest.mark.parametrize("kind", ALL)
+def test_greedy_stops_each_row_at_its_end(config: Config, kind: str) -> None:
+    lm = build(config, kind)
     logits, state = prefill(lm, 3)
     free = greedy(lm, logits, state, end=-1, max_tokens=6)
     assert [len(row) for row in free] == [6, 6, 6]
@@ -149,8 +151,9 @@ def test_a_graph_equals_eager_on_a_gpu(config: Config, kind: str, precision: str
 
 @pytest.mark.gpu
 @needs_gpu
-def test_decoding_on_a_gpu_is_that_on_the_cpu(config: Config) -> None:
-    lm = build(config)
+@pytest.mark.parametrize("kind", ALL)
+def test_decoding_on_a_gpu_is_that_on_the_cpu(config: Config, kind: str) -> None:
+    lm = build(config, kind)
     expected = greedy(lm, *prefill(lm, 3), end=0, max_tokens=8)
     assert greedy(lm.cuda(), *prefill(lm, 3), end=0, max_tokens=8) == expected
 

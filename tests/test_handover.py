@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from duplexmamba.config import override
-from duplexmamba.model import Ear
+from duplexmamba.model import Ear, SpeechLM
 from duplexmamba.schema import Config
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.entry import exit_cleanly
-from lightning_modules.handover import Average, HandOver, take_parts, write_atomically
+from lightning_modules.handover import Average, HandOver, take_ctc_head, take_parts, write_atomically
 
 
 def test_weights_configuration_and_nothing_else_come_back(config: Config, tmp_path: Path) -> None:
@@ -44,6 +44,15 @@ def test_only_the_named_parts_are_taken(config: Config) -> None:
     take_parts(model, given, ["encoder"], "encoder")
     assert torch.equal(model.frontend.linear.weight, before)
     assert torch.equal(model.encoder.blocks[0].ffn1[1].weight, given.weights["encoder.blocks.0.ffn1.1.weight"])
+
+
+def test_a_connectors_ctc_begins_as_the_encoders(config: Config) -> None:
+    model, trained = SpeechLM(override(config, ["connector.kind=ctc"])), CTCRecogniser(config)
+    take_ctc_head(model, HandOver(config, None, trained.state_dict()), "encoder")
+    assert torch.equal(model.connector.head.weight, trained.ctc.weight)
+    assert torch.equal(model.connector.head.bias, trained.ctc.bias)
+    with pytest.raises(ValueError, match="checkpoint of asr has no CTC head.*stage.init.encoder"):
+        take_ctc_head(model, HandOver(config, None, model.state_dict()), "asr")
 
 
 def test_average_is_the_mean_of_the_last_snapshots_also_after_a_resume(config: Config) -> None:

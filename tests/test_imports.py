@@ -19,14 +19,15 @@ MAY_IMPORT = {
 }
 DATA_SEES = {"schema", "config", "timing", "tokens", "padded"}
 ONLY_IN = {
-    "omegaconf": {"config"}, "transformers": {"lm", "tokens"}, "peft": {"lora", "lora_drop"}, "lightning": set(),
-    "wandb": set(), "triton": {"scan_triton"}, "mamba_ssm": {"scan_mamba_ssm", "ssd"}, "causal_conv1d": {"conv"},
+    "omegaconf": {"config"}, "transformers": {"lm", "transformer", "tokens"}, "peft": {"lora", "lora_drop"},
+    "lightning": set(), "wandb": set(), "triton": {"scan_triton"}, "mamba_ssm": {"scan_mamba_ssm", "ssd"},
+    "causal_conv1d": {"conv"},
 }  # fmt: skip
 FLOORS = [
     {"schema", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
     {"scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan", "config"}, {"conv", "step_cpp"},
-    {"mamba"}, {"mamba2", "encoder", "connector", "metrics"}, {"lm"}, {"decoding", "policy"}, {"model"},
-    {"session", "lora"}, {"lora_drop"},
+    {"mamba", "attention"}, {"mamba2", "transformer", "blocks", "connector", "metrics"}, {"lm", "encoder"},
+    {"decoding", "policy"}, {"model"}, {"conversation"}, {"session", "multiplex", "lora"}, {"lora_drop"},
 ]  # fmt: skip
 FILES = sorted({path for room in MAY_IMPORT for path in Path(room).rglob("*.py")})
 

@@ -44,7 +44,7 @@ def test_chunks_under_autocast_equal_the_whole_under_autocast(config: Config) ->
         for part in samples.split(1117, 1):
             speech, state = model.listen(Padded(part), state)
             got.append(speech.values[:, : int(speech.row_lengths()[0])])
-    assert all(block.mamba.ssm.dtype == torch.float32 for block in state.ear.encoder.blocks)
+    assert all(block.mixer.ssm.dtype == torch.float32 for block in state.ear.encoder.blocks)
     torch.testing.assert_close(torch.cat(got, 1).float(), whole.values.float(), atol=2e-2, rtol=2e-2)
 
 

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from duplexmamba import state as states
 from duplexmamba.config import load_config, override
+from duplexmamba.conversation import UNFINISHED, Said, replies
 from duplexmamba.decoding import advance, greedy
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
-from duplexmamba.session import UNFINISHED, DuplexSession, Reply, Said, replies
+from duplexmamba.session import DuplexSession, Reply
 from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens
 from tests.conftest import SMALL_SIZES, TINY
 
@@ -32,6 +33,7 @@ SLICED = ["encoder.slice_ms=400", "duplex.slice_ms=400"]
 KINDS = {
     "carried": [], "carried_lookback": ["encoder.context=carried_lookback", *SLICED],
     "slice": ["encoder.context=slice", *SLICED], "mamba2": ["lm.kind=mamba2", "lm.head_dim=16"],
+    "transformer": ["lm.kind=transformer"],
     "long slices": ["duplex.slice_ms=600", "duplex.tokens_per_s=1.5"],
 }  # fmt: skip
 
@@ -44,7 +46,10 @@ def make(*words, end=None):
     model = SpeechLM(config).eval().double()
     with torch.no_grad():
         model.connector.layers[-1].weight.mul_(10)
-        for layer in model.lm.layers:
+        for layer in model.lm.backbone.layers if config.lm.kind == "transformer" else ():
+            layer.attention.query_key_value.weight.mul_(20)
+            layer.attention.dense.weight.mul_(20)
+        for layer in () if config.lm.kind == "transformer" else model.lm.layers:
             layer.mixer.out_proj.weight.mul_(5)
             ssm = layer.mixer.ssm if config.lm.kind == "mamba" else layer.mixer
             ssm.D.zero_()

@@ -152,6 +152,21 @@ def test_the_stages_go_on_to_streaming(runs: Path, tmp_path: Path) -> None:
     assert scored.returncode == 0 and "test/wer" in scored.out, scored.err
 
 
+def test_every_stage_trains_a_transformer(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    once = ["trainer.max_steps=1", "trainer.valid_every_steps=1", "trainer.average_last=1", "wandb.mode=disabled"]
+    beneath = [f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in once]
+    few = ["data.valid_dialogues=1", "data.test_dialogues=1", "data.valid_size=2", "data.test_size=2"]
+    words = [*SHORT, f"run.dir={tmp_path}", "lm.kind=transformer", *once, *beneath, *few]
+    summary = main([TINY[0], "configs/stage/streaming.yaml", *words])
+    assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys() and summary["test/state_macro_f1"] >= 0
+    before, after = (
+        torch.load(next(tmp_path.glob(f"{stage}-*")) / "handover.pt")["weights"] for stage in ("asr", "streaming")
+    )
+    lm = [name for name in after if name.startswith("lm.backbone.layers.")]
+    assert lm and not any(torch.equal(before[name], after[name]) for name in lm)
+
+
 def test_evaluate_scores_a_run_as_training_did(runs: Path, tmp_path: Path) -> None:
     done = run("evaluate.py", "wer", str(runs / "latest"), "--json", str(tmp_path / "wer.json"))
     assert done.returncode == 0, done.err

@@ -38,7 +38,8 @@ def score(asked: argparse.Namespace) -> dict[str, float]:
             continue
         script = Heard(dialogue.id, dialogues.slices.seconds, turns_of(dialogue, dialogues), dialogue.labels)
         heard.append(hear(open_session, dialogue.samples, script))
-    what = f"{len(heard)} test dialogues in live sessions, on {open_session().device.type}"
+    apart = {"fork": "", "multiplex": " that do not tell incomplete from ignore"}[config.duplex.kind]
+    what = f"{len(heard)} test dialogues in live sessions{apart}, on {open_session().device.type}"
     return report(heard, run.folder / "scores", run.titled(what))
 
 

@@ -59,6 +59,8 @@ class Heard:
     turns: Sequence[Turn]
     labels: Sequence[str]
     """The right state of each slice."""
+    states: Sequence[str] = tuple(TURN_STATES)
+    """Those that the session tells apart. Where `incomplete` is not one of them, all but `response` is `ignore`."""
     named: Sequence[str] = ()
     """The state that the session named."""
     response: Sequence[float] = ()
@@ -90,20 +92,25 @@ class Score(NamedTuple):
 
 def scores(heard: Sequence[Heard]) -> dict[str, Score]:
     """All of them, units in their names. One without a single case is left out."""
-    pairs = [pair for h in heard for pair in zip(h.labels, h.named, strict=True)]
-    found = {
-        "state/accuracy": Score(exact_match(pairs), len(pairs)),
-        "state/macro_f1": Score(macro_f1(pairs), len(pairs)),
-    }
-    for label in TURN_STATES:
-        if slices := sum(right == label for right, _ in pairs):
-            found[f"state/f1_{label}"] = Score(f1(pairs, label), slices)
     cases: dict[str, list[float]] = collections.defaultdict(list)
     for h in heard:
         for name, values in findings(h).items():
             cases[name] += values
-    found |= {name: Score(statistics.fmean(values), len(values)) for name, values in sorted(cases.items())}
-    return found | _silence(heard) | _compute(heard)
+    found = {name: Score(statistics.fmean(values), len(values)) for name, values in sorted(cases.items())}
+    return _states(heard) | found | _silence(heard) | _compute(heard)
+
+
+def _states(heard: Sequence[Heard]) -> dict[str, Score]:
+    """Of all slices; of a session that does not tell all states apart, its responses alone."""
+    pairs, found = [pair for h in heard for pair in zip(h.labels, h.named, strict=True)], {}
+    labels: list[str] = list(TURN_STATES) if set(heard[0].states) == set(TURN_STATES) else ["response"]
+    if len(labels) > 1:
+        found["state/accuracy"] = Score(exact_match(pairs), len(pairs))
+        found["state/macro_f1"] = Score(macro_f1(pairs), len(pairs))
+    for label in labels:
+        if slices := sum(right == label for right, _ in pairs):
+            found[f"state/f1_{label}"] = Score(f1(pairs, label), slices)
+    return found
 
 
 def findings(heard: Heard) -> dict[str, list[float]]:
@@ -116,9 +123,9 @@ def findings(heard: Heard) -> dict[str, list[float]]:
 
 
 def confusion(heard: Sequence[Heard]) -> dict[tuple[str, str], int]:
-    """Slices by (label, named)."""
+    """Slices by (label, named), of all that can be named."""
     counts = collections.Counter(pair for h in heard for pair in zip(h.labels, h.named, strict=True))
-    return {(label, named): counts[label, named] for label in TURN_STATES for named in TURN_STATES}
+    return {(label, named): counts[label, named] for label in TURN_STATES for named in heard[0].states}
 
 
 class Point(NamedTuple):

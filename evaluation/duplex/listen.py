@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from duplexmamba.session import DuplexSession, Snapshot, replies
+from duplexmamba.conversation import Moment, Session, replies
 from duplexmamba.state import num_bytes
 from evaluation.duplex.dialogues import IGNORED, Heard, Reply
 
-OpenSession = Callable[[], DuplexSession]
+OpenSession = Callable[[], Session]
 """A new session over the same model."""
 Read = Callable[[Path, int | None], np.ndarray]
 """A file's samples (n,) float32 as the model hears them, of one channel or of the mean of all."""
@@ -37,26 +37,26 @@ def hear(open_session: OpenSession, samples: np.ndarray, script: Heard) -> Heard
     if session.answering:
         given[-1] = given[-1]._replace(text=session.finish())
     return dataclasses.replace(
-        script, named=[e.state for e in events], response=[e.probabilities["response"] for e in events], replies=given,
-        unheard=unheard, compute_ms=[e.compute_ms for e in events], lm_bytes=max(map(lm_bytes, moments)),
+        script, states=tuple(events[0].probabilities), named=[e.state for e in events],
+        response=[e.probabilities["response"] for e in events], replies=given, unheard=unheard,
+        compute_ms=[e.compute_ms for e in events], lm_bytes=max(map(lm_bytes, moments)),
         all_bytes=max(map(all_bytes, moments)),
     )  # fmt: skip
 
 
-def _said_alone(open_session: OpenSession, moment: Snapshot) -> str:
+def _said_alone(open_session: OpenSession, moment: Moment) -> str:
     """The answer under way, as it ends if nothing more is heard."""
     alone = open_session()
     alone.restore(moment)
     return alone.finish()
 
 
-def lm_bytes(moment: Snapshot) -> int:
+def lm_bytes(moment: Moment) -> int:
     """The language model's memory of one branch."""
-    return num_bytes(moment.rest)
+    return num_bytes(moment.memories[0])
 
 
-def all_bytes(moment: Snapshot) -> int:
+def all_bytes(moment: Moment) -> int:
     """Everything that a session remembers; what two branches share is counted once."""
-    branches = [branch.memory for branch in (moment.listener, moment.reply) if branch is not None]
-    kept = {id(part): part for part in (moment.rest, *branches)}
+    kept = {id(memory): memory for memory in moment.memories}
     return num_bytes((moment.waiting, moment.ear, *kept.values()))

@@ -99,12 +99,18 @@ def score_table(found: Mapping[str, Score]) -> Table:
 
 def matrix_table(matrix: Mapping[tuple[str, str], int]) -> Table:
     """Slices: labels down, what was named across."""
-    table = Table("label, named", *TURN_STATES, box=None)
+    states = columns(matrix)
+    table = Table("label, named", *states, box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for label in TURN_STATES:
-        table.add_row(label, *(f"{matrix[label, named]:,}" for named in TURN_STATES))
+        table.add_row(label, *(f"{matrix[label, named]:,}" for named in states))
     return table
+
+
+def columns(matrix: Mapping[tuple[str, str], int]) -> list[str]:
+    """What can be named."""
+    return list(dict.fromkeys(named for _, named in matrix))
 
 
 def draw(matrix: Mapping[tuple[str, str], int], points: Sequence[Point], title: str) -> Figure:
@@ -112,12 +118,14 @@ def draw(matrix: Mapping[tuple[str, str], int], points: Sequence[Point], title: 
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     figure.suptitle(title, fontsize=10)
     left, right = figure.subplots(1, 2)
+    states = columns(matrix)
     names: list[str] = list(TURN_STATES)
-    shares = [[matrix[a, b] / max(1, sum(matrix[a, c] for c in names)) for b in names] for a in names]
+    shares = [[matrix[a, b] / max(1, sum(matrix[a, c] for c in states)) for b in states] for a in names]
     left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    left.set(xticks=range(3), xticklabels=names, yticks=range(3), yticklabels=names, xlabel="named", ylabel="label")
+    left.set(xticks=range(len(states)), xticklabels=states, xlabel="named")
+    left.set(yticks=range(len(names)), yticklabels=names, ylabel="label")
     for (label, named), count in matrix.items():
-        y, x = names.index(label), names.index(named)
+        y, x = names.index(label), states.index(named)
         left.text(x, y, f"{count:,}", ha="center", va="center", color="white" if shares[y][x] > 0.5 else "black")
     right.plot([p.false_positive_rate for p in points], [p.recall for p in points], marker=".", markersize=4)
     for point in points:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from duplexmamba.conversation import Session, replies
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
-from duplexmamba.session import DuplexSession, replies
 from duplexmamba.tokens import ANSWER, Tokens
 from evaluation.voicebench.responses import Log
 from evaluation.voicebench.subsets import Item
@@ -33,7 +33,7 @@ Hear = Callable[[Item], np.ndarray]
 """An item's samples. Raises ValueError: its audio cannot be used."""
 
 
-def live(open_session: Callable[[], DuplexSession]) -> Answerer:
+def live(open_session: Callable[[], Session]) -> Answerer:
     """Each question in a session of its own, which goes on in silence until it answers or has waited its longest."""
 
     def answer(samples: np.ndarray) -> Answer:

@@ -1,0 +1,73 @@
+"""What is compared is alike: parameters within 2 %, sweeps that load, and every choice trains from stage to stage."""
+
+import json
+import string
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from duplexmamba.config import load_config
+from duplexmamba.model import SpeechLM, count_parameters
+from lightning_modules.handover import HandOver
+from tests.test_train import SHORT, TINY
+from train import main
+
+CHOICES = {
+    "encoder.mixer": ["mamba", "attention", "transformer"],
+    "connector.kind": ["stack", "conv", "ctc", "merge"],
+}
+
+
+def counts(preset: str, *words: str) -> dict[str, int]:
+    with torch.device("meta"):
+        model = SpeechLM(load_config([f"configs/preset/{preset}.yaml", "configs/stage/asr.yaml", *words]))
+    return count_parameters(model)
+
+
+@pytest.mark.parametrize("context", ["full", "carried"])  # slice and carried_lookback have the weights of full
+@pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
+def test_every_choice_has_as_many_parameters(preset: str, context: str) -> None:
+    published = counts(preset, f"encoder.context={context}")
+    for key, values in CHOICES.items():
+        for value in values:
+            found = counts(preset, f"encoder.context={context}", f"{key}={value}")
+            assert found.keys() == published.keys()
+            for part, number in published.items():
+                assert found[part] == pytest.approx(number, rel=0.02), (part, value)
+
+
+@pytest.mark.parametrize("name", ["encoder_mixer", "connector"])
+def test_a_sweep_holds_all_choices_three_times(name: str) -> None:
+    sweep = yaml.safe_load(Path(f"sweeps/{name}.yaml").read_text())
+    grid = {key: entry["values"] for key, entry in sweep["parameters"].items()}
+    assert grid.pop("seed") == [1, 2, 3]
+    assert all(CHOICES[key] == values for key, values in grid.items()) and len(grid) == 1
+    assert sweep["run_cap"] == 3 * len(*grid.values()) and Path(sweep["program"]).exists()
+    fixed = [word for word in sweep["command"] if string.Template(word).get_identifiers() == []]
+    for key, values in grid.items():
+        assert all(load_config([*fixed, f"{key}={value}", "seed=2"]) for value in values)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("word", ["encoder.mixer=attention", "encoder.mixer=transformer"])
+def test_a_mixer_trains(word: str, tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    summary = main([TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={tmp_path}", word])
+    assert summary["test/cer"] > 0
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["conv", "ctc", "merge"])
+def test_a_connector_trains(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    word = f"connector.kind={kind}"
+    summary = main([TINY[0], "configs/stage/asr.yaml", *SHORT, f"run.dir={tmp_path}", word])
+    assert summary["test/cer"] > 0
+    [metrics] = tmp_path.glob("asr-*/metrics.jsonl")
+    assert any("valid/loss" in json.loads(line) for line in metrics.read_text().splitlines())
+    if kind == "ctc":
+        weights = {f.name.split("-")[0]: HandOver.load(f / "handover.pt").weights for f in tmp_path.glob("*-tiny-*")}
+        began, ended = weights["encoder"]["ctc.weight"], weights["asr"]["connector.head.weight"]
+        assert not torch.equal(began, ended) and torch.allclose(began, ended, atol=0.05)

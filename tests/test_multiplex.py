@@ -1,0 +1,357 @@
+"""The baseline of one sequence: what it trains on is what its live session does, and all that may happen there."""
+
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+import evaluate
+import serve
+import train
+from datamodules.dialogue import Dialogue
+from datamodules.dialogue_data import collate_dialogues
+from datamodules.turns import Answer, Turn
+from duplexmamba.config import fingerprint, from_dict, load_config, override, to_dict
+from duplexmamba.conversation import Said, replies
+from duplexmamba.losses import IGNORED
+from duplexmamba.model import SpeechLM
+from duplexmamba.multiplex import MultiplexSession, begins, choices
+from duplexmamba.padded import Padded
+from duplexmamba.tokens import Tokens
+from evaluation.duplex.dialogues import Heard, confusion, scores
+from evaluation.duplex.report import columns, draw
+from lightning_modules.assembly import dialogue_stage
+from lightning_modules.handover import FILE, HandOver
+from lightning_modules.live import open_sessions
+from lightning_modules.multiplex import MultiplexStage, script
+from serving import timeline
+from tests import test_session
+from tests.conftest import SMALL_SIZES, TINY
+from tests.test_rehearsal import SCRIPTS, Answers, dialogue_of
+from tests.test_session import KINDS, facts, sound
+from tests.test_train import SHORT
+
+TOKENS = Tokens.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
+SMALL = load_config(
+    [TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}", "duplex.kind=multiplex"]
+)
+SLICE = 3200
+PACES = {
+    "slower than slices": [], "faster": ["duplex.tokens_per_s=11"],
+    "long slices": ["duplex.slice_ms=600", "dialogue.settle_ms=120"],
+    "merged frames": ["connector.kind=merge", "connector.merge_above=0.99", "duplex.slice_ms=400"],
+}  # fmt: skip
+LENGTH = 5
+
+
+def make(*words) -> MultiplexSession:
+    """A session over a model that says something else after every token and after every other sound."""
+    beneath = test_session.make(*words)
+    return MultiplexSession(beneath.model, beneath.tokens, override(SMALL, [*words]))
+
+
+def scripted(session, decided):
+    """The model begins an answer in these slices, and no other."""
+    return mock.patch("duplexmamba.multiplex.begins", lambda probability, duplex: session.snapshot().slices in decided)
+
+
+# ---- what it trains on is what a session does
+
+
+@pytest.mark.parametrize("pace", PACES)
+@pytest.mark.parametrize("letters", SCRIPTS)
+def test_a_row_sees_what_a_session_sees_wherever_something_is_written(letters, pace) -> None:
+    session = make(f"duplex.max_tokens={LENGTH}", *PACES[pace])
+    dialogue, after, logits = dialogue_of(letters, session.slice_samples), session._after, []
+
+    def noted(steps, memory):
+        found = after(steps, memory)
+        logits.append(found[0])
+        return found
+
+    decided = [answer.begin for answer in dialogue.answers]
+    with scripted(session, decided), mock.patch.object(session, "_after", noted):
+        events = session.push(torch.from_numpy(dialogue.samples))
+    assert [event.slice for event in events if event.action == "respond"] == decided
+    said = [[t for e in events[i:j] for t in e.tokens] for i, j in itertools.pairwise([*decided, len(events)])]
+    stage = MultiplexStage(override(SMALL, PACES[pace]), session.model, Answers(session.tokens, said)).eval()
+    rows = [script(dialogue, stage.tokens, session.duplex)]
+    with torch.no_grad():
+        speech, _ = session.model.listen(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
+        hidden, labels, free = stage.read_whole(rows, speech)
+        seen = session.model.lm.logits(hidden)
+    torch.testing.assert_close(seen, torch.stack(logits), atol=1e-8, rtol=1e-8)
+    firsts = list(itertools.accumulate([len(w.free) for w in rows[0][:-1]], initial=0))
+    for at, event in zip(firsts, events, strict=True):
+        chances = choices(seen[at], session._markers, bool(free[at]))
+        assert event.probabilities["response"] == pytest.approx(float(chances[session._response]), abs=1e-6)
+        assert (labels[at] == session._response) == (event.slice in decided)
+    assert len({t for tokens in said for t in tokens}) > 1 or not decided
+
+
+def markers(ids) -> str:
+    """Ids as text, the idle token as a dot."""
+    return TOKENS._tokenizer.decode(ids, skip_special_tokens=False).replace("<|ignore|>", ".")
+
+
+def test_a_row_written_out() -> None:
+    """Two questions, the second in the answer to the first; two tokens a second are one in two or three slices."""
+    names = {".": "ignore", "?": "incomplete", "!": "response"}
+    turns = [Turn("question", "", answer, 0.0, 1.0, None, "") for answer in ("twelve the capital of", "of france")]
+    labels = tuple(names[c] for c in ".??!...??!......")
+    dialogue = Dialogue("x", torch.zeros(0).numpy(), tuple(turns), labels, (Answer(0, 3, 9), Answer(1, 9, None)))
+    found = script(dialogue, TOKENS, SMALL.duplex)
+    asked = "<|/speech|>"
+    assert [markers(w.ids).removeprefix(asked) for w in found] == [
+        ".", ".", ".", "<|response|><|assistant|> twelve", ".", " the", ".", ".", " capital",
+        "<|response|><|assistant|> of", ".", " france<|endoftext|>", ".", ".", ".", ".",
+    ]  # fmt: skip
+    wanted = [[n for n in w.labels if n != IGNORED] for w in found]
+    assert [markers(ids) for ids in wanted] == [
+        ".", ".", ".", "<|response|> twelve the", ".", " the capital", ".", ".", " capital of",
+        "<|response|> of france", ".", " france<|endoftext|>", ".", ".", ".", ".",
+    ]  # fmt: skip
+    assert [i for i, w in enumerate(found) if w.due] == [5, 8, 11]
+    assert all(len(w.ids) == len(w.labels) and len(w.free) == len(ids) for w, ids in zip(found, wanted, strict=True))
+
+
+def stage_and_batch(letters=SCRIPTS[:3], **changes) -> tuple[MultiplexStage, object]:
+    session = make()
+    stage = MultiplexStage(dataclasses.replace(SMALL, **changes), session.model.float(), Answers(TOKENS, [[9] * 5] * 9))
+    return stage, collate_dialogues([(dialogue_of(text, SLICE), []) for text in letters], SLICE)
+
+
+def test_a_batch_equals_each_dialogue_alone() -> None:
+    stage, batch = stage_and_batch()
+    stage.model.double().eval()
+    rows = [script(dialogue, stage.tokens, SMALL.duplex) for dialogue in batch.dialogues]
+    with torch.no_grad():
+        speech, _ = stage.model.listen(batch.samples, final=True)
+        together = stage.read_whole(rows, speech)
+        alone = []
+        for i, row in enumerate(rows):
+            one = Padded(speech.values[i : i + 1, : int(speech.row_lengths()[i])])
+            alone.append(stage.read_whole([row], one))
+    for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(whole, torch.cat(parts))
+
+
+@pytest.mark.parametrize("letters", [SCRIPTS[:3], [SCRIPTS[3]]], ids=["answers", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_that_of_the_choices_that_a_session_has(letters, smoothing) -> None:
+    stage, batch = stage_and_batch(letters, optim=dataclasses.replace(SMALL.optim, label_smoothing=smoothing))
+    rows = [script(dialogue, stage.tokens, SMALL.duplex) for dialogue in batch.dialogues]
+    response, idle = stage.tokens.turn_states["response"], stage.tokens.turn_states["ignore"]
+    with torch.no_grad():
+        hidden, labels, free = stage.read_whole(rows, stage.model.listen(batch.samples, final=True)[0])
+        logits, losses = stage.model.lm.logits(hidden), {True: [], False: []}
+        for row, label, among in zip(logits, labels.tolist(), free.tolist(), strict=True):
+            ids = list(range(len(row))) if among else [response, idle]
+            log = row[ids].log_softmax(-1)
+            losses[among].append(-(1 - smoothing) * log[ids.index(label)] - smoothing * log.mean())
+        expected = sum(torch.stack(part).mean() for part in losses.values() if part)
+        torch.testing.assert_close(stage.dialogue_loss(batch), expected, atol=1e-4, rtol=1e-5)
+    assert bool(losses[True]) == (letters != [SCRIPTS[3]])
+
+
+def test_it_learns_also_under_autocast() -> None:
+    stage, batch = stage_and_batch()
+    optimizer, losses = torch.optim.AdamW(stage.parameters(), lr=1e-2), []
+    for step in range(12):
+        with torch.autocast("cpu", torch.bfloat16, enabled=step % 2 == 1):
+            loss = stage.model_step(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in stage.model.connector.parameters())
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+
+
+# ---- a session
+
+
+def test_what_can_come_is_a_token_where_one_is_due_and_else_a_marker() -> None:
+    logits, two = torch.randn(9), torch.tensor([3, 5])
+    torch.testing.assert_close(choices(logits, two, True), logits.softmax(0))
+    few = choices(logits, two, False)
+    assert few[two].sum() == pytest.approx(1) and int((few > 0).sum()) == 2
+    assert few[3] / few[5] == pytest.approx(float((logits[3] - logits[5]).exp()), rel=1e-5)
+    assert begins(0.5, SMALL.duplex) and not begins(0.49, SMALL.duplex)
+
+
+@pytest.mark.parametrize("kind", ["carried", "carried_lookback", "slice", "mamba2"])
+def test_any_cut_of_the_samples_gives_the_same(kind) -> None:
+    whole = make(*KINDS[kind], "encoder.train_slice_ms=[400,400]")
+    samples = sound(8, size=whole.slice_samples)
+    with scripted(whole, {2, 5}):
+        expected = facts(whole.push(samples))
+    for size in (997, 4000):
+        parts = make(*KINDS[kind], "encoder.train_slice_ms=[400,400]")
+        with scripted(parts, {2, 5}):
+            assert facts([event for part in samples.split(size) for event in parts.push(part)]) == expected
+    assert len(replies(expected)) == 2 and any(event.text for event in expected)
+
+
+@pytest.mark.parametrize("at", [0, 4, 9])
+def test_a_snapshot_stands_and_can_be_gone_back_to(at) -> None:
+    session, samples = make(), sound(12)
+    with scripted(session, {1, 6}):
+        session.push(samples[: at * SLICE + 100])
+        moment = session.snapshot()
+        rest = facts(session.push(samples[at * SLICE + 100 :]))
+        session.restore(moment)
+        assert facts(session.push(samples[at * SLICE + 100 :])) == rest
+
+
+def test_an_answer_keeps_its_pace_and_its_length_and_makes_way_for_the_next() -> None:
+    session = make("duplex.max_tokens=4")
+    with scripted(session, {1, 5}):
+        events = session.push(sound(20))
+    counts = [len(event.tokens) for event in events]
+    cut, whole = replies(events)
+    assert (cut.begun, cut.stopped, cut.complete) == (1, 5, False)
+    assert (whole.begun, whole.stopped, whole.complete) == (5, 12, True)
+    assert counts == [0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 1, 0, 1] + [0] * 7 and not session.answering
+    assert {event.action for event in events if event.slice not in (1, 5)} == {"listen"}
+
+
+def test_an_answer_may_fall_silent_and_go_on() -> None:
+    session = make()
+    silent = range(4, 10)
+
+    def idle_there(logits, markers, due):
+        return choices(logits, markers, due and session.snapshot().slices not in silent)
+
+    with scripted(session, {1}), mock.patch("duplexmamba.multiplex.choices", idle_there):
+        events = session.push(sound(14))
+    assert [len(event.tokens) for event in events] == [0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 2, 1, 0, 1]
+    assert all(event.answering for event in events[1:]) and len(replies(events)) == 1
+
+
+def test_close_waits_for_an_answer_and_to_its_end() -> None:
+    session = make("duplex.max_tokens=3", "duplex.max_wait_s=1")
+    assert session.close() == []
+    with scripted(session, {6}):
+        events = [*session.push(sound(4)[:-100]), *session.close()]
+        assert session.close() == []
+    assert replies(events) == [Said(6, 11, replies(events)[0].text, True)] and len(events) == 12
+    silent = make("duplex.max_wait_s=1")
+    with scripted(silent, set()):
+        assert len(silent.push(sound(4))) == 4 and len(silent.close()) == 5 and silent.close() == []
+
+
+def test_close_ends_also_with_a_model_that_never_does() -> None:
+    session = make("duplex.max_tokens=3", "duplex.max_wait_s=1")
+    with scripted(session, range(999)):
+        assert len(session.push(sound(2))) == 2 and len(session.close()) == math.ceil((1 + 1.5) / 0.2)
+
+
+def test_an_answer_finished_at_once_is_the_one_that_silence_brings() -> None:
+    session = make("duplex.max_tokens=6")
+    with scripted(session, {1}):
+        assert session.finish() == ""
+        begun = session.push(sound(3))
+        moment = session.snapshot()
+        rest = session.push(torch.zeros(20 * SLICE))
+        session.restore(moment)
+        whole = "".join(event.text for event in [*begun, *rest])
+        assert session.finish() == whole != "" and not session.answering
+    session.restore(moment)
+    with scripted(session, {5}):
+        assert session.finish() == "".join(event.text for event in [*begun, *rest[:2]]) and not session.answering
+
+
+# ---- the whole way
+
+
+def test_the_kind_of_a_configuration_chooses_stage_and_session(tmp_path) -> None:
+    given_ = {kind: override(SMALL, [f"duplex.kind={kind}"]) for kind in ("fork", "multiplex")}
+    for kind, config in given_.items():
+        model = SpeechLM(config)
+        stage = dialogue_stage(config, model, TOKENS)
+        session = open_sessions(HandOver(config, TOKENS, model.state_dict()), config, tmp_path)()
+        assert isinstance(session, MultiplexSession) == isinstance(stage, MultiplexStage) == (kind == "multiplex")
+        assert isinstance(session, stage.session)
+    for stage in ("state", "streaming"):
+        beneath = load_config([TINY[0], "configs/stage/streaming.yaml", "duplex.kind=multiplex"], stage)
+        assert beneath.duplex.kind == "multiplex"
+
+
+def test_another_kind_than_the_trained_one_is_refused(tmp_path) -> None:
+    model = SpeechLM(SMALL)
+    given_ = HandOver(SMALL, TOKENS, model.state_dict())
+    with pytest.raises(ValueError, match="duplex.kind=fork.*trained with multiplex; leave duplex.kind out"):
+        open_sessions(given_, override(SMALL, ["duplex.kind=fork"]), tmp_path)
+    with pytest.raises(ValueError, match="duplex.kind.*'both'.*fork.*multiplex"):
+        override(SMALL, ["duplex.kind=both"])
+
+
+def test_a_run_from_before_there_were_kinds_is_a_fork() -> None:
+    values = to_dict(SMALL)
+    del values["duplex"]["kind"]
+    assert from_dict(values).duplex.kind == "fork"
+
+
+def test_states_that_are_not_told_apart_have_no_scores() -> None:
+    one = Heard(
+        "x", 0.2, [], ["ignore", "incomplete", "response"], ("response", "ignore"), ["ignore"] * 2 + ["response"]
+    )
+    one = dataclasses.replace(one, response=[0.1, 0.2, 0.9], compute_ms=[1.0] * 3)
+    found = scores([one])
+    assert [name for name in found if name.startswith("state/")] == ["state/f1_response"]
+    assert found["state/f1_response"].value == 1
+    matrix = confusion([one])
+    assert columns(matrix) == ["response", "ignore"] and matrix["incomplete", "ignore"] == 1 and len(matrix) == 6
+    labels = [text.get_text() for text in draw(matrix, [], "x").axes[0].get_xticklabels()]
+    assert labels == ["response", "ignore"]
+    pairs = [("<|ignore|>", "<|ignore|>"), ("<|response|>", "<|response|>"), ("twelve", "")]
+    assert stage_and_batch()[0].scores(pairs) == {"response_f1": 1, "exact_match": 0}
+
+
+@pytest.mark.timeout(300)
+def test_train_score_and_converse(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("espeakng_loader")
+    state, folder = tmp_path / "state", tmp_path / "runs"
+    state.mkdir()
+    config = load_config([TINY[0], "configs/stage/streaming.yaml", *SHORT])
+    HandOver(config, TOKENS, SpeechLM(config).state_dict()).save(state / FILE)
+    parts = ",".join(f"{part}: {state}" for part in ("features", "frontend", "encoder", "connector", "lm"))
+    summary = train.main([
+        TINY[0], "configs/stage/streaming.yaml", *SHORT, f"run.dir={folder}", "duplex.kind=multiplex",
+        "duplex.max_tokens=4", f"stage.init={{{parts}}}",
+    ])  # fmt: skip
+    latest = (folder / "latest").resolve()
+    assert "test/exact_match" in summary and not any(name.startswith("test/state") for name in summary)
+    words = ["data.test_dialogues=2", "duplex.response_above=0.2", "seed=188"]
+    found = evaluate.main(["duplex", str(latest), *words])
+    assert {"state/f1_response", "answer/exact_match", "turn/takeover_rate", "silence/false_takeover_per_hour"} <= set(
+        found
+    )
+    assert not {"state/accuracy", "state/macro_f1", "state/f1_incomplete", "state/confusion/ignore/incomplete"} & set(
+        found
+    )
+    assert "do not tell incomplete from ignore" in capsys.readouterr().out
+    assert found["memory/lm_bytes"] < found["memory/all_bytes"] < 2 * found["memory/lm_bytes"] + 400_000
+    wav = tmp_path / "talk.wav"
+    soundfile.write(wav, np.random.default_rng(1).normal(0, 0.1, 24_000), 16_000)
+    events = serve.main([str(latest), "--wav", str(wav), "--pace", "fast"])
+    assert len(events) >= 8 and set(events[0].probabilities) == {"response", "ignore"}
+    assert timeline.main([str(latest / "traces" / "talk.jsonl")]).stat().st_size > 10_000
+
+
+def test_the_sweep_asks_for_what_there_is() -> None:
+    sweep = yaml.safe_load(Path("sweeps/duplex.yaml").read_text())
+    assert sweep["method"] == "grid" and Path(sweep["program"]).exists()
+    files = [word for word in sweep["command"] if word.endswith(".yaml")]
+    names, values = zip(*((name, row["values"]) for name, row in sweep["parameters"].items()), strict=True)
+    points = [load_config([*files, *map("{}={}".format, names, point)]) for point in itertools.product(*values)]
+    assert {(c.duplex.kind, c.seed) for c in points} == {(k, n) for k in ("fork", "multiplex") for n in (1, 2, 3)}
+    assert len({fingerprint(dataclasses.replace(c, seed=1), []) for c in points}) == 2
