@@ -12,6 +12,7 @@ VOICEBENCH ?=
 MODE ?=
 BATCH ?= 8
 RESPONSES ?=
+AS_IS ?=
 N ?= 8
 SPLIT ?= train
 PACE ?= real
@@ -23,11 +24,11 @@ BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lora-drop eval-wer eval-duplex eval-voicebench dialogues converse timeline report report-wandb scorecard test lint clean
+.PHONY: help install train lora-drop eval-wer eval-duplex eval-voicebench dialogues converse timeline scorecard report report-wandb test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 17
 
 install: $(VENV)/.train ## the virtual environment and what training needs
 
@@ -55,6 +56,10 @@ converse: $(VENV)/.train ## RUN hears WAV (or its CHANNEL=0) and answers, at PAC
 
 timeline: $(VENV)/.train ## a picture of a conversation, from the TRACE that converse has written
 	@$(BIN)/python -m serving.timeline "$(TRACE)"
+
+scorecard: $(VENV)/.train ## CKPT's word error rate, VoiceBench, conversation, speed, memory on one page; CKPT=a,b side by side; AS_IS=1 scores nothing
+	@$(BIN)/python evaluate.py scorecard "$(CKPT)" $(overrides) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
+		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) --batch $(BATCH) $(if $(AS_IS),--as-is) $(if $(JSON),--json "$(JSON)")
 
 report: $(VENV)/.train ## one HTML file from the runs of SWEEP, to mail: answer, figures, tables, commands
 	@$(BIN)/python -m sweeps.report $(SWEEP)

@@ -12,6 +12,9 @@ COMMANDS = {
 """Functions of `evaluation.commands`; each is imported only when it is asked for, for what it needs."""
 
 
+BATCH = 8
+
+
 def score(asked: argparse.Namespace) -> dict[str, float | None]:
     """The scores that were asked for; None where one cannot be had. Raises what the command does."""
     module, function = COMMANDS[asked.score].split(".")
@@ -50,7 +53,7 @@ def add_voicebench(command: argparse.ArgumentParser) -> None:
     command.add_argument("--limit", type=positive, help="items of each subset, the first")
     command.add_argument("--data", default="", help="hub, embedded, or a folder of the same schema; the first there is")
     command.add_argument("--mode", choices=["streaming", "offline"], help="streaming where the run has learnt it")
-    command.add_argument("--batch", type=positive, default=8, help="items at a time")
+    command.add_argument("--batch", type=positive, default=BATCH, help="items at a time")
 
 
 def add_responses(command: argparse.ArgumentParser) -> None:

@@ -9,9 +9,12 @@ import numpy as np
 
 from datamodules.audio import Source, read_audio
 from datamodules.corpus import UnusableAudio
-from duplexmamba.config import override
+from duplexmamba.config import ON_DIALOGUES, override
 from duplexmamba.schema import Config
 from lightning_modules.handover import FILE, HandOver
+
+HEARING = ("asr", "instruct", *ON_DIALOGUES)
+"""Stages whose runs can answer what they hear."""
 
 
 class Run(NamedTuple):

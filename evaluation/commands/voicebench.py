@@ -15,7 +15,7 @@ import soxr
 from datamodules.audio import Held
 from datamodules.espeak import speak
 from duplexmamba.config import ON_DIALOGUES, fingerprint
-from evaluation.commands.opened import Run, identity, open_run, read_whole
+from evaluation.commands.opened import HEARING, Run, identity, open_run, read_whole
 from evaluation.duplex.report import watched, write_lines
 from evaluation.voicebench import judge, qa, score, subsets
 from evaluation.voicebench.infer import Answerer, live, offline, respond
@@ -25,8 +25,6 @@ from evaluation.voicebench.subsets import SUBSETS, Item
 from lightning_modules.live import open_model, open_sessions
 
 VOICE = "gmw/en-US"
-HEARING = ("asr", "instruct", *ON_DIALOGUES)
-"""Stages whose runs can answer what they hear."""
 Known = Mapping[str, Mapping[str, Any]]
 """Fields of a subset's items, by name."""
 
@@ -123,10 +121,11 @@ def answer(
     for name in names:
         fields: dict[str, Mapping[str, Any]] = {}
         items = items_of(name, folder, asked.limit)
-        total = min(SUBSETS[name].size, asked.limit or SUBSETS[name].size) if folder else None
+        size = SUBSETS[name].size if folder else len([*subsets.embedded(name)])
         log = Log(where / file_name(name), made_by)
         hear = functools.partial(heard, run=run, name=name)
-        left_out = respond(noted(watched(items, name, total), fields), answerer, hear, log, asked.batch)
+        seen = noted(watched(items, name, min(size, asked.limit or size)), fields)
+        left_out = respond(seen, answerer, hear, log, asked.batch)
         for trouble in left_out:
             print(f"left out: {trouble}")
         files[name], known[name] = log.file, fields

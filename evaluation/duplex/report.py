@@ -92,7 +92,7 @@ def score_table(found: Mapping[str, Score]) -> Table:
     for name, (value, cases) in found.items():
         unit = name.rsplit("_", 1)[-1]
         plain = unit in ("s", "ms", "factor", "hour", "bytes")
-        shown = f"{value:,.0f}" if unit == "bytes" else f"{value:.3g}" if plain else f"{value:.1%}"
+        shown = f"{value:,.0f}" if unit in ("bytes", "parameters") else f"{value:.3g}" if plain else f"{value:.1%}"
         table.add_row(name, shown, f"{cases:,}")
     return table
 

@@ -74,7 +74,7 @@ def show(found: Sequence[Subtotal], values: Mapping[str, float | None], title: s
         name = subtotal.name
         columns = [_score(values.get(f"{name}/{column}")) for column in ("official", "strict", *judges)]
         rates = [_share(values[f"{name}/{rate}"]) for rate in ("parse_failure_rate", "empty_rate")]
-        of = f"{subtotal.responses:,} of {SUBSETS[name].size:,}"
+        of = f"{subtotal.responses:,}" + ("" if values["data/embedded"] else f" of {SUBSETS[name].size:,}")
         table.add_row(name, of, *columns, *rates, subtotal.note)
     totals = [_score(values.get(name)) for name in ("overall", "", *(f"overall/{judge}" for judge in judges))]
     table.add_row("overall", "", *totals, "", "", "" if values["overall"] is not None else _why_no_overall(values))
