@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def log_artifact(kind: str, names: list[str], files: list[Path], values: Mapping
         project=config.wandb.project, name=f"{kind} of {', '.join(names)}", job_type=kind, dir=files[0].parent,
         mode=mode, config={"runs": names}, settings=wandb.Settings(silent=True),
     )  # fmt: skip
-    artifact = wandb.Artifact("-".join([kind, *names])[:MAX_ARTIFACT_NAME], type=kind, metadata={"runs": names})
+    name = re.sub(r"[^\w.-]", "-", "-".join([kind, *names]))[:MAX_ARTIFACT_NAME]
+    artifact = wandb.Artifact(name, type=kind, metadata={"runs": names})
     for file in files:
         artifact.add_file(str(file))
     run.log_artifact(artifact)

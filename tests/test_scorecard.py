@@ -48,7 +48,8 @@ def write_run(folder: Path, stage: str, scores: Mapping[str, Mapping[str, float 
     untrained(stage).save(folder / FILE)
     for command, values in scores.items():
         own = words if command == "voicebench" else [word for word in words if "=" in word]
-        keep(parser().parse_args([command, str(folder), *own]), values)
+        data = ["FOLDER"] if command in scorecard.NEED_DATA else []
+        keep(parser().parse_args([command, str(folder), *data, *own]), values)
     return folder
 
 
@@ -60,9 +61,10 @@ def document(folder: Path) -> str:
 
 
 def test_one_checkpoint_with_parts_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    run = write_run(tmp_path / "one", "streaming", {"wer": WER, "speed": SPEED, "voicebench": BBH | QA})
+    scores = {"wer": WER, "speed": SPEED, "voicebench": BBH | QA, "turnbench": {"eot/recall": 0.5}}
+    run = write_run(tmp_path / "one", "streaming", scores)
     (run / "summary.json").write_text(json.dumps({"time/total_s": 4466.7}))
-    words = ["scorecard", str(run), "--as-is", "--subsets", "bbh,sd-qa", "--json", str(tmp_path / "mine.json")]
+    words = ["scorecard", str(run), "--as-is", "--json", str(tmp_path / "mine.json")]
     found = evaluate.main(words)
     made = run / "scores" / "scorecard"
     assert (
@@ -70,13 +72,16 @@ def test_one_checkpoint_with_parts_missing(tmp_path: Path, capsys: pytest.Captur
     )
     assert found["wer/test/wer"] == 0.25 and found["voicebench/overall"] is None
     text, said = document(made), capsys.readouterr().out
-    assert all(words in text for words in ("25.0 %", "9.25 ms", "313 kB", "3.74 M", "62.50<small>", "4,467 s"))
+    assert all(
+        words in text
+        for words in ("25.0 %", "9.25 ms", "313 kB", "3.74 M", "62.50<small>", "4,467 s", "TurnBench</h2>")
+    )
     assert "strict 50.00, 25 % not parsed, 0 % empty, of 8" in text and "numbers are not VoiceBench" not in text
     commands = {
         "duplex": f"not scored yet. python evaluate.py duplex {run}",
-        "turnbench": f"needs your own copy of the data. python evaluate.py turnbench {run} FOLDER",
+        "full-duplex-bench": f"needs your own copy of the data. python evaluate.py full-duplex-bench {run} FOLDER",
         "VoiceBench, responses": f"bbh 8 of 1,000. python evaluate.py voicebench {run}",
-        "VoiceBench: alpacaeval_full, commoneval, wildvoice": "not asked for. python evaluate.py voicebench",
+        "VoiceBench: alpacaeval_full, commoneval, wildvoice": "not scored. python evaluate.py voicebench",
         "VoiceBench: sd-qa": "nobody has judged all answers. JUDGE_URL=",
         "VoiceBench: PEDANT": "pip install qa_metrics",
     }

@@ -17,7 +17,6 @@ from evaluation.commands.opened import HEARING
 from evaluation.scorecard import voicebench
 from evaluation.scorecard.card import Card, Gap, Part, flat
 from evaluation.scorecard.page import page
-from evaluation.voicebench.subsets import chosen
 from lightning_modules.handover import FILE, HandOver
 from lightning_modules.logs import log_artifact
 
@@ -79,7 +78,7 @@ def card(run: Path, config: Config, asked: argparse.Namespace) -> Card:
     if "voicebench" in parts:
         whole = said(["voicebench", str(run), *asked.overrides])
         own = said(words_of("voicebench", run, asked))
-        gaps += voicebench.gaps(parts["voicebench"].scores, chosen(asked.subsets), own, whole)
+        gaps += voicebench.gaps(parts["voicebench"].scores, own, whole)
     if (summary := folder / "summary.json").exists():
         parts["training"] = Part(json.loads(summary.read_text()), {})
     return Card(folder.name, flattened(to_dict(config)), parts, gaps)

@@ -39,6 +39,7 @@ def run(asked: argparse.Namespace) -> dict[str, float | None]:
         files = given_files(asked)
         folder = find_data(asked.data, list(files)) if asked.data else None
         items = {name: listed(name, folder, None) if asked.data else None for name in files}
+        streaming: float | None = None
         embedded, title = asked.data == "embedded", f"VoiceBench, responses of {asked.responses}"
     else:
         if asked.run is None:
@@ -46,9 +47,10 @@ def run(asked: argparse.Namespace) -> dict[str, float | None]:
         folder = find_data(asked.data, names)
         embedded, opened = folder is None, open_run(asked.run, asked.overrides)
         files, items, mode = answer(opened, names, folder, asked)
+        streaming = float(mode == "streaming")
         title = opened.titled(f"VoiceBench, {mode}")
     found = [subtotal(name, file, items[name], who) for name, file in files.items()]
-    values = flat(found, embedded)
+    values = flat(found, embedded) | {"data/streaming": streaming}
     show(found, values, title)
     where = next(iter(files.values())).parent
     lines = [(s.name, kind, named) for s in found for kind, all_named in s.troubles.items() for named in all_named]

@@ -95,6 +95,8 @@ SECTIONS = {
 }  # fmt: skip
 
 
+BENCHES = {"Full-Duplex-Bench, text-emission variant": "full-duplex-bench", "TurnBench": "turnbench"}
+"""Sections that show all their command has found."""
 UNITS = {"s": "s", "ms": "ms", "gib": "GiB", "hour": ""}
 
 

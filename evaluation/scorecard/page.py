@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.scorecard import voicebench
-from evaluation.scorecard.card import SECTIONS, Card, Row, best, differences, flat, shown, unlike
+from evaluation.scorecard.card import BENCHES, SECTIONS, Card, Row, best, differences, flat, shown, unlike
 from pages.render import render
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -21,12 +21,21 @@ def page(cards: Sequence[Card]) -> str:
     questions = voicebench.rows(cards)
     return render(
         TEMPLATE, cards=cards, title=" against ".join(card.name for card in cards), headline=headline,
-        sections={title: [r for r in rows if any(has(card, r) for card in cards)] for title, rows in SECTIONS.items()},
-        best={row: best(cards, row) for rows in SECTIONS.values() for row in rows}, shown=shown, questions=questions,
+        sections=sections(cards), best=best, shown=shown, questions=questions,
         embedded=any(card.score("voicebench", "data/embedded") for card in cards), published=voicebench.PUBLISHED,
         gaps=[(card, gap) for card in cards for gap in card.gaps], unlike=unlike(cards),
         settings=settings(cards), differences=differences(cards), values=every(cards),
     )  # fmt: skip
+
+
+def sections(cards: Sequence[Card]) -> dict[str, list[Row]]:
+    """The rows that some card has a score for; a benchmark that none has is left out."""
+    found = {title: [r for r in rows if any(has(card, r) for card in cards)] for title, rows in SECTIONS.items()}
+    for title, command in BENCHES.items():
+        parts = [card.parts[command] for card in cards if command in card.parts]
+        if names := dict.fromkeys(name for part in parts for name in part.scores):
+            found[title] = [Row(command, name, name) for name in names]
+    return found
 
 
 def has(card: Card, row: Row) -> bool:

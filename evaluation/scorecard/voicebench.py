@@ -29,39 +29,39 @@ def rows(cards: Sequence[Card]) -> dict[str, list[Cell]]:
 
 
 def cell(name: str, scores: Scores) -> Cell:
-    """Official in large; strict, other judges' and the rates in small."""
+    """Official in large; strict, other judges', the rates and the number of answers in small."""
     if f"{name}/official" not in scores:
         return Cell("", "")
-    others = {key.removeprefix(f"{name}/"): scores[key] for key in scores if key.startswith(f"{name}/by/")}
-    words = [
-        f"{column} {value:.2f}"
-        for column, value in {"strict": scores[f"{name}/strict"], **others}.items()
-        if value is not None
-    ]
+    by = [key.removeprefix(f"{name}/") for key in scores if key.startswith(f"{name}/by/")]
+    columns = {column: scores[f"{name}/{column}"] for column in ("strict", *by)}
     rates = {"not parsed": scores[f"{name}/parse_failure_rate"], "empty": scores[f"{name}/empty_rate"]}
-    words += [f"{value:.0%} {rate}".replace("%", " %") for rate, value in rates.items() if value is not None]
-    count = scores[f"count/{name}/responses"] or 0
-    return Cell(two_digits(scores[f"{name}/official"]), ", ".join([*words, f"of {count:,.0f}"]))
+    words = [f"{column} {value:.2f}" for column, value in columns.items() if value is not None]
+    words += [f"{100 * value:.0f} % {rate}" for rate, value in rates.items() if value is not None]
+    words.append(f"of {scores[f'count/{name}/responses'] or 0:,.0f}")
+    return Cell(two_digits(scores[f"{name}/official"]), ", ".join(words))
 
 
 def total(scores: Scores) -> Cell:
-    others = [
-        f"{key.removeprefix('overall/')} {two_digits(scores[key])}" for key in scores if key.startswith("overall/")
-    ]
-    return Cell(two_digits(scores.get("overall")), ", ".join(others))
+    """The leaderboard's mean, and how the answers were made."""
+    by = {key.removeprefix("overall/"): value for key, value in scores.items() if key.startswith("overall/")}
+    words = [f"{column} {value:.2f}" for column, value in by.items() if value is not None]
+    live = scores.get("data/streaming")
+    words += [] if live is None else ["answered live" if live else "each question heard as a whole"]
+    return Cell(two_digits(scores.get("overall")), ", ".join(words))
 
 
 def two_digits(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def gaps(scores: Scores, names: Sequence[str], command: str, whole: str) -> Iterator[Gap]:
+def gaps(scores: Scores, command: str, whole: str) -> Iterator[Gap]:
     """What is missing of subsets that were scored.
 
     Args:
         command: that scores them.
         whole: the same for all items of all subsets.
     """
+    names = [name for name in SUBSETS if f"{name}/official" in scores]
     if scores["data/embedded"]:
         yield Gap("VoiceBench's own questions", "there was no copy of them", f"{whole} --data FOLDER")
     else:
@@ -75,7 +75,7 @@ def gaps(scores: Scores, names: Sequence[str], command: str, whole: str) -> Iter
             yield Gap("VoiceBench, responses", ", ".join(short), whole)
     absent = [name for name in LEADERBOARD if name not in names]
     if absent:
-        yield Gap(f"VoiceBench: {', '.join(absent)}", "not asked for", whole)
+        yield Gap(f"VoiceBench: {', '.join(absent)}", "not scored", whole)
     empty = [name for name in names if SUBSETS[name].scorer in JUDGED and not judged(name, scores)]
     if empty:
         yield Gap(f"VoiceBench: {', '.join(empty)}", "nobody has judged all answers", f"{JUDGE} {command}")
