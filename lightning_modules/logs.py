@@ -96,10 +96,13 @@ def log_artifact(kind: str, names: list[str], files: list[Path], values: Mapping
     mode = wandb_mode(config)
     if mode == "disabled":
         return "W&B is disabled: no artifact"
-    run = wandb.init(
-        project=config.wandb.project, name=f"{kind} of {', '.join(names)}", job_type=kind, dir=files[0].parent,
-        mode=mode, config={"runs": names}, settings=wandb.Settings(silent=True),
-    )  # fmt: skip
+    try:
+        run = wandb.init(
+            project=config.wandb.project, name=f"{kind} of {', '.join(names)}", job_type=kind, dir=files[0].parent,
+            mode=mode, config={"runs": names}, settings=wandb.Settings(silent=True),
+        )  # fmt: skip
+    except wandb.Error as error:  # not reached, or not let in
+        return f"W&B: no artifact ({error}); WANDB_MODE=offline keeps one for wandb sync"
     name = re.sub(r"[^\w.-]", "-", "-".join([kind, *names]))[:MAX_ARTIFACT_NAME]
     artifact = wandb.Artifact(name, type=kind, metadata={"runs": names})
     for file in files:

@@ -83,7 +83,7 @@ def test_one_checkpoint_with_parts_missing(tmp_path: Path, capsys: pytest.Captur
         "VoiceBench, responses": f"bbh 8 of 1,000. python evaluate.py voicebench {run}",
         "VoiceBench: alpacaeval_full, commoneval, wildvoice": "not scored. python evaluate.py voicebench",
         "VoiceBench: sd-qa": "nobody has judged all answers. JUDGE_URL=",
-        "VoiceBench: PEDANT": "pip install qa_metrics",
+        "VoiceBench: PEDANT": "qa_metrics and its model were not there. pip install",
     }
     for what, command in commands.items():
         assert re.search(f"one: {re.escape(what)}.*: {re.escape(command)}", said), what
