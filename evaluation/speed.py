@@ -6,6 +6,7 @@ Noise is heard: what is computed does not depend on what is said.
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from duplexmamba.config import check_slices
 from duplexmamba.decoding import greedy
 from duplexmamba.lm import LM, LMState
-from duplexmamba.model import Ear, EarState, ListenState, SpeechLM, count_parameters
+from duplexmamba.model import Ear, SpeechLM, count_parameters
 from duplexmamba.padded import Padded
 from duplexmamba.schema import Config
 from duplexmamba.state import num_bytes
@@ -27,8 +28,8 @@ TOKENS = 64
 ROUNDS = 3
 NO_END = -1
 """No token's id."""
-Memory = tuple[EarState | ListenState | None, LMState | None]
-"""Of what was heard: the way to the speech embeddings, and the language model where there is one."""
+Memory = tuple[Any, LMState | None]
+"""Of what was heard: that of the way to the speech embeddings, and the language model where there is one."""
 
 
 @torch.inference_mode()

@@ -179,7 +179,6 @@ def test_bad_runs_are_named(tmp_path: Path):
 def test_real_commands_make_what_is_missing(tmp_path: Path):
     pytest.importorskip("espeakng_loader")
     run = write_run(tmp_path / "one", "streaming", {})
-    words = ["--data", "embedded", "--subsets", "bbh", "--limit", "1", "trainer.accelerator=cpu"]
     small = [
         "data.test_size=2",
         "data.test_dialogues=1",
@@ -187,7 +186,8 @@ def test_real_commands_make_what_is_missing(tmp_path: Path):
         "duplex.max_tokens=4",
         "seed=188",
     ]
-    found = evaluate.main(["scorecard", str(run), *words, *small])
+    words = [*small, "trainer.accelerator=cpu", "--data", "embedded", "--subsets", "bbh", "--limit", "1"]
+    found = evaluate.main(["scorecard", str(run), *words])
     names = ("wer/test/wer", "voicebench/bbh/official", "duplex/state/accuracy", "speed/slice/median_ms")
     assert all(found[name] is not None for name in names)
     text = document(run / "scores" / "scorecard")
