@@ -170,8 +170,8 @@ def test_strict_and_loose_accuracies():
     ("kinds", "given", "says"),
     [
         (["keywords:rhyme"], [{}], "no instruction of IFEval"), (["keywords:existence"], [{}], "needs keywords"),
-        (["startend:quotation"], [], "one for each"), (["startend:quotation"], ["{}"], "no attribute"),
-        (["keywords:existence"], [{"keywords": ["c++"]}], "multiple repeat"),
+        (["startend:quotation"], [], "one for each"), (["keywords:existence"], ["{}"], "no attribute"),
+        (["keywords:existence"], [{"keywords": ["a("]}], "missing )"),
         (["length_constraints:number_words"], [{"num_words": 1, "relation": "about"}], "at least"),
     ],
 )  # fmt: skip
