@@ -18,13 +18,15 @@ SPLIT ?= train
 PACE ?= real
 CHANNEL ?=
 SWEEP ?= slice_size
+AGENTS ?= 1
+BACKEND ?= auto
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lora-drop eval-wer eval-duplex eval-voicebench dialogues converse timeline scorecard report report-wandb test lint clean
+.PHONY: help install train lora-drop eval-wer eval-duplex eval-voicebench dialogues converse timeline scorecard sweep hub report report-wandb test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
@@ -61,6 +63,12 @@ scorecard: $(VENV)/.train ## CKPT's word error rate, VoiceBench, conversation, s
 	@$(BIN)/python evaluate.py scorecard "$(CKPT)" $(overrides) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
 		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) --batch $(BATCH) $(if $(AS_IS),--as-is) $(if $(JSON),--json "$(JSON)")
 
+sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1 and ARGS for all points: on W&B where you are logged in, else on a hub of this machine
+	@$(BIN)/python -m sweeps.run "$(SWEEP)" --agents $(AGENTS) --backend $(BACKEND) $(overrides)
+
+hub: $(VENV)/.hub ## a hub for `wandb agent sweeps/slice_size.yaml`, until Ctrl-C
+	@$(BIN)/python -m sweeps.hub --settings
+
 report: $(VENV)/.train ## one HTML file from the runs of SWEEP, to mail: answer, figures, tables, commands
 	@$(BIN)/python -m sweeps.report $(SWEEP)
 
@@ -90,5 +98,9 @@ $(VENV)/.reports: $(VENV)/.train
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,dev]'
-	@touch $@ $(VENV)/.train
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,hub,dev]'
+	@touch $@ $(VENV)/.train $(VENV)/.hub
+
+$(VENV)/.hub: pyproject.toml constraints.txt | $(VENV)/.train
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,hub]'
+	@touch $@

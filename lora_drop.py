@@ -28,6 +28,7 @@ from duplexmamba.schema import Config
 from lightning_modules.assembly import build
 from lightning_modules.entry import exit_cleanly, quieten
 from lightning_modules.handover import FILE, HandOver
+from lightning_modules.point import sweep_point
 from train import main as train
 from train import sources, train_with_all_beneath
 
@@ -36,8 +37,10 @@ def main(args: list[str]) -> dict[str, float]:
     """Returns the summary of the training."""
     args = [*args, "lora.enabled=true", "lora.shared=[]"]
     drop = load_config(args).lora_drop
+    if drop.choice == "full":
+        return train([*args, "lora.enabled=false"])
     probing = [*args, f"lora.sample={drop.sample}", f"trainer.max_steps={drop.steps}", "trainer.average_last=1"]
-    probing += ["run.id=null"]
+    probing += ["run.id=null", "run.sweep=null", "wandb.mode=disabled"]
     trained: dict[str, tuple[Path, dict[str, float]]] = {}
     probe, _ = train_with_all_beneath(probing, load_config(probing), trained)
     config = load_config([*probing, f"lora.start={probe / FOLDER}"])
@@ -66,6 +69,8 @@ def measure(config: Config, given: dict[str, Path], folder: Path) -> dict[str, f
 
 def layout(shares: dict[str, float], kept: set[str], probe: Path, config: Config) -> list[str]:
     """The words of the configuration that say which linears have what, and from where they start."""
+    if config.lora_drop.choice == "equal":
+        return [f"lora.rank={plain_rank(shares, kept, probe, config)}"]
     rest, drop = sorted(shares.keys() - kept), config.lora_drop
     names, word = (sorted(kept), "lora.targets") if drop.rest == "dropped" else (rest, "lora.shared")
     words = [f"{word}=[{','.join(names)}]", f"lora.shared_learn={str(drop.rest != 'frozen').lower()}"]
@@ -144,5 +149,5 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 if __name__ == "__main__":
     quieten()
-    with exit_cleanly():
-        main(sys.argv[1:])
+    with exit_cleanly(), sweep_point(sys.argv[1:]) as words:
+        main(words)

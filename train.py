@@ -11,7 +11,6 @@ from pathlib import Path
 
 import lightning as L
 import torch
-import wandb
 
 from datamodules.data import Corpora, StageData
 from datamodules.dialogue_data import DialogueData
@@ -20,9 +19,10 @@ from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config, s
 from duplexmamba.schema import Config
 from lightning_modules.assembly import build, check_adapters
 from lightning_modules.callbacks import LAST, Bar, Resume
-from lightning_modules.entry import exit_cleanly, quieten, trainer_settings
+from lightning_modules.entry import alone, exit_cleanly, quieten, trainer_settings
 from lightning_modules.handover import FILE, AtomicCheckpoints, Average, HandOver
-from lightning_modules.logs import JsonlLogger, draw_curves, read_metrics, wandb_logger
+from lightning_modules.logs import JsonlLogger, draw_curves, finish_wandb, read_metrics, wandb_logger
+from lightning_modules.point import scheduler, sweep_point
 from lightning_modules.stage import StageModule
 from lightning_modules.starts import log_start
 from lightning_modules.summary import print_summary, write_summary
@@ -81,12 +81,17 @@ def train_stage(config: Config, folder: Path, given: dict[str, Path], seconds: d
         given: files of the hand-overs it starts from, by stage or folder.
         seconds: what those stages took.
     """
-    stage = config.stage.name
     done = folder / "summary.json"
-    if done.exists():
-        print(f"{stage}: trained before, {folder}", flush=True)
-        return json.loads(done.read_text())
-    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        if not done.exists():
+            return train_now(config, folder, given, seconds)
+    print(f"{config.stage.name}: trained before, {folder}", flush=True)
+    return json.loads(done.read_text())
+
+
+def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dict[str, float]) -> dict[str, float]:
+    """The same for what was not done."""
+    stage = config.stage.name
     save_config(config, folder / "config.yaml")
     log_start(folder)
     corpora = Corpora(config)
@@ -114,7 +119,7 @@ def train_stage(config: Config, folder: Path, given: dict[str, Path], seconds: d
         point_latest(folder)
         (folder / LAST).unlink(missing_ok=True)
         print_summary(folder, summary, module.scored, module.skipped, next_command(stage, folder))
-    wandb.finish()  # the next stage of this process is a run of its own
+    finish_wandb()
     trainer.strategy.barrier()
     return summary
 
@@ -128,7 +133,7 @@ def build_trainer(config: Config, folder: Path, callbacks: list[L.Callback]) -> 
         gradient_clip_val=config.optim.clip, val_check_interval=c.valid_every_steps * c.accumulate,
         check_val_every_n_epoch=None, num_sanity_val_steps=0, logger=[logger for logger in loggers if logger],
         log_every_n_steps=10, callbacks=callbacks, default_root_dir=folder,
-        plugins=[AtomicCheckpoints()],
+        plugins=[AtomicCheckpoints(), *scheduler()],
     )  # fmt: skip
 
 
@@ -161,5 +166,5 @@ def next_command(stage: str, folder: Path) -> str:
 
 if __name__ == "__main__":
     quieten()
-    with exit_cleanly():
-        main(sys.argv[1:])
+    with exit_cleanly(), sweep_point(sys.argv[1:]) as words:
+        main(words)

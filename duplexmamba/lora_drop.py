@@ -99,7 +99,8 @@ def keep(shares: dict[str, float], config: LoraDropConfig, seed: int) -> set[str
     kept: set[str] = set()
     for group in _groups(shares, config):
         ranked = sorted(group, key=lambda name: (-shares[name], name))
-        count = min(len(group), _enough([shares[name] for name in ranked], config))
+        important = min(len(group), _enough([shares[name] for name in ranked], config))
+        count = {"all": len(group), "none": 0}.get(config.choice, important)
         if config.choice == "random":
             ranked = random.Random(f"{seed} {group[0]}").sample(ranked, len(ranked))
         elif config.choice == "least_important":

@@ -311,8 +311,10 @@ class LoraDropConfig:
     """Linears kept of each kind (in all, where ranking=overall); null: as many as the threshold asks for."""
     ranking: Literal["per_kind", "overall"]
     """What is compared with what: the layers of one kind of linear, or all linears."""
-    choice: Literal["important", "random", "least_important"]
-    """Which are kept. The latter two are controls: as many as `important` keeps."""
+    choice: Literal["important", "random", "least_important", "all", "none", "equal", "full"]
+    """Which are kept. Those behind the first are controls. random, least_important: as many as `important` keeps. all:
+    plain LoRA. none: all share. equal: plain LoRA of the rank that has as many parameters as `important`. full: whole
+    weights are trained, without adapters."""
     rest: Literal["shared", "frozen", "dropped"]
     """The others share one adapter for each kind; or one that does not learn, what the probe has left on the most
     important of them; or have none."""
@@ -374,6 +376,8 @@ class RunConfig:
     id: str | None
     """Name of the run's folder; null: stage, preset and a fingerprint of the configuration, so that the same command
     finds the same run."""
+    sweep: str | None
+    """Name of the sweep of which the run is a point; null: of none."""
 
 
 @dataclasses.dataclass(frozen=True)

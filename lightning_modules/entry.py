@@ -7,10 +7,13 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from duplexmamba.schema import Config
 
@@ -67,6 +70,26 @@ def quieten() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # 1-channel convolution
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """While it is open no other process trains in a folder, which is made: agents of a sweep share the stages beneath.
+
+    The system opens the lock of a process that was killed. Further ranks of a training go in with the first.
+    """
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another process that trains {folder}", flush=True)
+        held = lock.acquire(poll_interval=0.5)
+    with held:
+        yield
 
 
 @contextlib.contextmanager

@@ -115,12 +115,30 @@ def log_artifact(kind: str, names: list[str], files: list[Path], values: Mapping
 
 
 def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
-    """Online with an API key, offline without one, so that nothing waits for an answer; None if disabled."""
-    mode = wandb_mode(config)
+    """Online with an API key, offline without one, so that nothing waits for an answer; None if disabled.
+
+    A point of a sweep has the run that its agent was given.
+    """
+    mode = config.wandb.mode if in_sweep() else wandb_mode(config)
     if mode == "disabled" or getattr(rank_zero_only, "rank", 0) != 0:
         return None
+    if in_sweep():
+        assert wandb.run is not None
+        wandb.run.config.update(to_dict(config), allow_val_change=True)
+        return WandbLogger(experiment=wandb.run)
     run = wandb.init(
         project=config.wandb.project, name=folder.name, id=os.environ.get("WANDB_RUN_ID", folder.name), dir=folder,
         mode=mode, config=to_dict(config), resume="allow", settings=wandb.Settings(silent=True),
     )  # fmt: skip
     return WandbLogger(experiment=run)
+
+
+def in_sweep() -> bool:
+    """Whether `wandb agent` has started this process."""
+    return "WANDB_SWEEP_ID" in os.environ
+
+
+def finish_wandb() -> None:
+    """The next stage of this process is a run of its own; the run of a sweep's point ends with the process."""
+    if not in_sweep():
+        wandb.finish()

@@ -1,0 +1,1 @@
+"""Sweeps: W&B sweep files, and what runs them anywhere."""

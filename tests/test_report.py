@@ -1,29 +1,25 @@
-"""The report of a sweep: the table of points, the numbers, the sentences, the page in a browser, the W&B report."""
+"""The report of a sweep: the table of points, the numbers, the sentences, the page in a browser."""
 
 import html.parser
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import wandb
-import wandb_workspaces.reports.v2 as wr
 import yaml
 
 from lightning_modules.starts import git_commit, log_start
-from sweeps.report import wandb_report
 from sweeps.report.__main__ import main as report
 from sweeps.report.answer import answer
 from sweeps.report.gather import Gathered, differences, gather
 from sweeps.report.page import page, setting_rows
 from sweeps.report.statistics import Noise, Setting, eta_squared, importance, levels, noise, settings
 from sweeps.report.sweep_file import read_sweep_file
-from tests.fake_sweep import COMMIT, FAILED, FILE, HEAD, MISSING, WER, write_run, write_sweep
-from tests.fake_wandb import FakeWandb, serve
+from tests.fake_sweep import COMMIT, FAILED, FILE, HEAD, MISSING, write_run, write_sweep
 
 POINT = {"encoder.slice_ms": 400, "encoder.context": "slice", "seed": 1}
 
@@ -203,6 +199,24 @@ def test_one_seed_knows_nothing_of_noise(runs: Path) -> None:
     assert "how much of a share is seed noise is unknown" in page(found)
 
 
+def test_where_seeds_alone_were_swept_the_answer_is_what_chance_does(runs: Path) -> None:
+    for folder in runs.glob("asr-*"):
+        if not folder.name.startswith("asr-tiny-400-slice-"):
+            shutil.rmtree(folder)
+    text = (HEAD + FILE).replace("encoder.slice_ms, one line per encoder.context", "seed")
+    text = text.replace("[200, 400, 1000, 2000]", "[400]").replace("[slice, carried_lookback]", "[slice]")
+    (runs / "sweeps/slice_size/sweep.yaml").write_text(text)
+    found = gather("slice_size", runs)
+    [setting] = settings(found)
+    seeds = noise([setting])
+    assert seeds is not None
+    apart = 100 * 4.31 * seeds.deviation * 2**0.5
+    [sentence] = answer(found)
+    assert sentence.startswith(f"test/wer is {100 * setting.mean:.2f} % (mean of 3 seeds, from ")
+    assert sentence.endswith(f" Seeds alone put two runs up to {apart:.2f} points apart, in 95 of 100 pairs.")
+    assert page(found).count("<svg ") == 3
+
+
 def test_without_a_score_there_is_no_answer_but_a_page(runs: Path) -> None:
     for path in runs.glob("asr-*/summary.json"):
         path.unlink()
@@ -299,37 +313,6 @@ def test_the_browser_would_tell_of_a_page_that_fetches(tmp_path: Path) -> None:
     page.write_text("<img src='http://127.0.0.1:9/a.png'><script>throw Error('x')</script>")
     _, log, asked = browse(page, tmp_path)
     assert asked == ["http://127.0.0.1:9/a.png"] and ":CONSOLE" in log
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
-    """A server of W&B's that the client is logged in to."""
-    server = FakeWandb()
-    with serve(server) as address:
-        monkeypatch.setenv("WANDB_BASE_URL", address)
-        monkeypatch.setenv("WANDB_API_KEY", 40 * "k")
-        monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-        yield server
-
-
-def test_the_wandb_report_is_saved_and_read_back(gathered: Gathered, fake: FakeWandb) -> None:
-    place = wandb_report.save(gathered)
-    assert len(fake.views) == 1
-    read = wr.Report.from_url(place)
-    assert (read.entity, read.project) == ("team", "duplexmamba") and read.title.startswith("slice_size: How long may")
-    assert read.description == answer(gathered)[0]
-    grid = next(block for block in read.blocks if isinstance(block, wr.PanelGrid))
-    assert [type(panel).__name__ for panel in grid.panels] == [
-        "BarPlot", "ScatterPlot", "ParallelCoordinatesPlot", "ParameterImportancePlot", "RunComparer",
-    ]  # fmt: skip
-    assert [column.metric for column in grid.panels[2].columns] == [
-        *map(wr.Config, gathered.file.swept), wr.SummaryMetric("test/wer"),
-    ]  # fmt: skip
-    assert {runset.name for runset in grid.runsets} == {f"encoder.context={value}" for value in WER}
-    assert sum(f"'{point.run}'" in runset.filters for runset in grid.runsets for point in gathered.finished) == 22
-    texts = [block.text for block in read.blocks if isinstance(block, wr.MarkdownBlock)]
-    assert "| 400 | carried_lookback | 3.09 % |" in texts[0] and "| missing |" in texts[1] and texts[2] == "None."
-    assert texts[3].count("python train.py") == 24
 
 
 def test_without_a_login_it_says_what_is_missing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

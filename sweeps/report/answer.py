@@ -5,7 +5,7 @@ from typing import Any
 
 from sweeps.report.gather import Gathered
 from sweeps.report.statistics import Noise, Setting, distinct, noise, settings, tied
-from sweeps.report.sweep_file import SEED
+from sweeps.report.sweep_file import is_seed
 
 SHARES = ("wer", "cer", "accuracy", "exact_match", "f1", "recall", "precision", "share")
 """Metrics that end so are shown in percent."""
@@ -17,21 +17,22 @@ def answer(gathered: Gathered) -> list[str]:
     if not found:
         return [f"There is no answer yet: no point has finished with {file.metric}.", *gaps(gathered)]
     best, seeds = found[0], noise(found)
+    if len(found) == 1:
+        return [_alone(best, seeds, file.metric), *gaps(gathered)]
     least = "lowest" if file.goal == "minimize" else "highest"
     sentences = [
         f"{named(best.parameters, gathered)} has the {least} {file.metric} of {len(found)} settings: "
         f"{shown(file.metric, best.mean)}{_seeds(best, file.metric)}."
     ]
-    if len(found) > 1:
-        sentences[0] += " " + _next_best(best, found[1], seeds, gathered)
-        sentences += _ties(best, found[1:], seeds, gathered)
+    sentences[0] += " " + _next_best(best, found[1], seeds, gathered)
+    sentences += _ties(best, found[1:], seeds, gathered)
     return sentences + per_line(gathered, found, seeds) + gaps(gathered)
 
 
 def per_line(gathered: Gathered, found: list[Setting], seeds: Noise | None) -> list[str]:
     """The best value across, for each line of the figure; nothing where that is all, or where more was swept."""
     file = gathered.file
-    if file.line is None or {file.x, file.line} != {*file.swept} - {SEED}:
+    if file.line is None or {file.x, file.line} != {name for name in file.swept if not is_seed(name)}:
         return []
     sentences = []
     for value in distinct(setting.parameters[file.line] for setting in found):
@@ -54,8 +55,8 @@ def gaps(gathered: Gathered) -> list[str]:
 
 def named(parameters: Mapping[str, Any], gathered: Gathered) -> str:
     """A setting by the parameters that were swept."""
-    words = [f"{name}={value}" for name, value in parameters.items() if name in gathered.file.swept and name != SEED]
-    return ", ".join(words) or "The only setting"
+    swept = [name for name in parameters if name in gathered.file.swept and not is_seed(name)]
+    return ", ".join(f"{name}={parameters[name]}" for name in swept)
 
 
 def shown(metric: str, value: float) -> str:
@@ -77,6 +78,15 @@ def _seeds(setting: Setting, metric: str) -> str:
         return " (one seed)"
     low, high = shown(metric, min(setting.scores)), shown(metric, max(setting.scores))
     return f" (mean of {len(setting.scores)} seeds, from {low} to {high})"
+
+
+def _alone(setting: Setting, seeds: Noise | None, metric: str) -> str:
+    """Where nothing is compared: how far apart two runs are by chance."""
+    text = f"{metric} is {shown(metric, setting.mean)}{_seeds(setting, metric)}."
+    if seeds is None:
+        return text
+    run = Setting(setting.parameters, setting.scores[:1])
+    return f"{text} Seeds alone put two runs up to {_apart(metric, seeds.allows(run, run))} apart, in 95 of 100 pairs."
 
 
 def _next_best(best: Setting, second: Setting, seeds: Noise | None, gathered: Gathered) -> str:

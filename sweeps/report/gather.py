@@ -90,7 +90,8 @@ def read_point(folder: Path, member: Mapping[str, Any], file: SweepFile) -> Poin
         state, remark = "failed", f"finished with {file.metric}={scores.get(file.metric, 'nothing')}"
     elif state != "finished":
         steps = [line.get("step") for line in _lines(folder / "metrics.jsonl")]
-        remark = f"last logged at update {steps[-1]}" if steps else "logged nothing"
+        reached = f"last logged at update {steps[-1]}" if steps else "logged nothing"
+        remark = f"{reached}; {member['error']}" if "error" in member else reached
     starts = _lines(folder / "starts.jsonl")
     config = folder / "config.yaml"
     return Point(

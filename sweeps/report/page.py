@@ -8,7 +8,7 @@ from sweeps.report import figures
 from sweeps.report.answer import answer, shown
 from sweeps.report.gather import Gathered, Point, differences
 from sweeps.report.statistics import MAX_LEVELS, importance, noise, settings, tied
-from sweeps.report.sweep_file import SEED
+from sweeps.report.sweep_file import is_seed
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -22,7 +22,7 @@ def page(gathered: Gathered) -> str:
         bars=figures.bars(gathered) if importance(gathered) else "", caveat=caveat(gathered),
         spread_over=spread_over(gathered), settings=setting_rows(gathered), columns=score_columns(gathered),
         differences=differences(gathered.points, gathered.file), commits=commits(gathered), score=score,
-        noise=noise(settings(gathered)),
+        noise=noise(settings(gathered)), is_seed=is_seed,
     )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def spread_over(gathered: Gathered) -> str:
     """What the points of one place in the figure differ in."""
     file = gathered.file
     names = [name for name in file.swept if name not in (file.x, file.line)]
-    return " and ".join(["seeds" if name == SEED else name for name in names])
+    return " and ".join(["seeds" if is_seed(name) else name for name in names])
 
 
 def commits(gathered: Gathered) -> dict[str, list[str]]:

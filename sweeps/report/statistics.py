@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.report.gather import Gathered, key
-from sweeps.report.sweep_file import SEED
+from sweeps.report.sweep_file import is_seed
 
 T_975 = (12.71, 4.31, 3.19, 2.78, 2.58, 2.45, 2.37, 2.31, 2.27, 2.23)
 """Student's t: 97.5 % lie below, for 1, 2, ... degrees of freedom. From 10 on the last one holds: a little too much."""
@@ -60,7 +60,7 @@ def settings(gathered: Gathered) -> list[Setting]:
     """Of all finished points, the best first."""
     found: dict[str, Setting] = {}
     for point in gathered.finished:
-        others = {name: value for name, value in point.parameters.items() if name != SEED}
+        others = {name: value for name, value in point.parameters.items() if not is_seed(name)}
         before = found.get(key(others), Setting(others, ()))
         found[key(others)] = Setting(others, (*before.scores, gathered.score(point)))
     return sorted(found.values(), key=lambda setting: gathered.file.sign * setting.mean)

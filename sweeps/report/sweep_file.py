@@ -4,20 +4,20 @@
     # Cost: 24 runs of 7 minutes on two CPU cores.
     # Figure: test/wer against encoder.slice_ms, one line per encoder.context
 
-A comment may go on in the next line. The part from the second comma on is left out where there is but one line.
+A comment may go on in the next line. The part from the second comma on is left out where there is but one line. Spread
+is taken over the values of `seed`, or of a stage's: `stages.state.seed`.
 """
 
 import dataclasses
 import itertools
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-SEED = "seed"
-"""The parameter over whose values spread is taken."""
 HEAD = ("Question", "Cost", "Figure")
 FIGURE = re.compile(r"(?P<metric>\S+) against (?P<x>[^\s,]+?)(, one line per (?P<line>\S+?))?\.?")
 COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -65,7 +65,12 @@ class SweepFile:
             "${env}": [], "${interpreter}": ["python"], "${args_no_hyphens}": plain,
             "${args}": [f"--{word}" for word in plain],
         }  # fmt: skip
-        return " ".join(word for part in self.command for word in macros.get(part, [part]))
+        return shlex.join(word for part in self.command for word in macros.get(part, [part]))
+
+
+def is_seed(name: str) -> bool:
+    """Whether points that differ in this parameter alone are the same setting."""
+    return name.split(".")[-1] == "seed"
 
 
 def read_sweep_file(path: Path, name: str) -> SweepFile:
@@ -120,9 +125,8 @@ def _figure(path: Path, text: str, metric: str, parameters: Mapping[str, Any]) -
     if names["metric"] != metric:
         raise ValueError(f"{path}: # Figure shows {names['metric']}, but metric.name={metric}; name the same in both")
     for name in filter(None, (names["x"], names["line"])):
-        if name not in parameters or name == SEED:
-            known = ", ".join(key for key in parameters if key != SEED)
-            raise ValueError(f"{path}: # Figure names {name}, which is no parameter; known: {known}")
+        if name not in parameters:
+            raise ValueError(f"{path}: # Figure names {name}, which is no parameter; known: {', '.join(parameters)}")
     return names["metric"], names["x"], names["line"]
 
 

@@ -12,6 +12,7 @@ except ImportError:
 from sweeps.report.answer import answer
 from sweeps.report.gather import Gathered, differences
 from sweeps.report.page import caveat, commits, setting_rows, spread_over
+from sweeps.report.sweep_file import is_seed
 
 TITLE_LENGTH = 128
 """W&B takes no more."""
@@ -87,7 +88,7 @@ def runsets(gathered: Gathered, entity: str, project: str) -> list[wr.Runset]:
 
 def settings_table(gathered: Gathered) -> str:
     """Markdown."""
-    names = [name for name in gathered.file.parameters if name != "seed"]
+    names = [name for name in gathered.file.parameters if not is_seed(name)]
     head = [*names, f"mean {gathered.file.metric}", "deviation", "lowest", "highest", "seeds", "against the best"]
     rows = [
         [*row["parameters"].values(), *(row[name] for name in ("mean", "deviation", "low", "high", "seeds", "note"))]

@@ -1,0 +1,127 @@
+"""Every sweep file says what it is for, and every parameter and metric it names is one that the code has."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from datamodules.data import Corpora
+from datamodules.dialogue_data import DialogueData
+from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config
+from duplexmamba.schema import Config
+from duplexmamba.tokens import TURN_STATES
+from lightning_modules.assembly import KINDS
+from sweeps.hub.__main__ import leave_client_alone, point_client_here, points_here, wandb_login
+from sweeps.hub.search import check, grid
+from sweeps.report.sweep_file import is_seed, read_sweep_file
+from sweeps.run import main as run_sweep
+from sweeps.run import with_words
+
+FILES = sorted(Path("sweeps").glob("*.yaml"))
+SUMMARY = {"params/trained", "memory/peak_gib", "time/total_s", *(f"time/{stage}_s" for stage in STAGES)}
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def words(path: Path) -> list[list[str]]:
+    """What the program of each point is called with."""
+    sweep = yaml.safe_load(path.read_text())
+    given = [[f"{name}={value}" for name, value in point.items()] for point in grid(sweep)]
+    assert sweep["command"][:3] == ["${env}", "${interpreter}", "${program}"]
+    assert sweep["command"][-1] == "${args_no_hyphens}"
+    return [[*sweep["command"][3:-1], *point] for point in given]
+
+
+def metrics(config: Config) -> set[str]:
+    """Names that the summary of a run has."""
+    model_kind, module_kind, _ = KINDS[config.stage.name]
+    with torch.device("meta"):
+        module = module_kind(config, model_kind(config), None)
+    state = TURN_STATES["response"]
+    return SUMMARY | {f"test/{name}" for name in module.scores([(state, state), ("one", "two")])}
+
+
+def test_the_sweeps_of_this_project_are_there() -> None:
+    names = {"slice_size", "duplex_slice", "encoder_context", "tokens_per_second", "seeds", "lora_drop"}
+    assert names <= {path.stem for path in FILES}
+
+
+@each_file
+def test_a_sweep_opens_with_its_question_its_cost_and_its_figure(path: Path) -> None:
+    sweep = read_sweep_file(path, path.stem)
+    assert sweep.question.endswith("?") and sweep.cost.endswith(".")
+    assert all(name in (sweep.x, sweep.line) or is_seed(name) for name in sweep.swept)
+
+
+@each_file
+def test_a_sweep_is_one_that_wandb_and_the_hub_take(path: Path) -> None:
+    sweep = yaml.safe_load(path.read_text())
+    check(sweep)
+    assert Path(sweep["program"]).is_file() and sweep["metric"]["goal"] in ("minimize", "maximize")
+    assert f"run.sweep={path.stem}" in sweep["command"]
+
+
+@each_file
+def test_every_parameter_is_one_of_the_configuration(path: Path) -> None:
+    points = words(path)
+    configs = [load_config(point) for point in points]
+    config = configs[0]
+    if config.stage.name in ON_DIALOGUES:
+        for other in {str(c.duplex): c for c in configs}.values():
+            DialogueData(other, Corpora(other)).dialogues("train", 0)
+    for beneath in STAGES[: STAGES.index(config.stage.name)]:
+        assert load_config(points[0], beneath).stage.name == beneath
+
+
+@each_file
+def test_every_metric_is_one_that_a_run_leaves(path: Path) -> None:
+    points = words(path)
+    known = metrics(load_config(points[0])) & metrics(load_config(points[-1]))
+    named = set(re.findall(r"\b(?:test|time|params|memory)/\w+", path.read_text()))
+    assert yaml.safe_load(path.read_text())["metric"]["name"] in known and named <= known
+
+
+def test_points_of_the_slice_sweep_are_trained_on_the_slices_they_are_tested_on() -> None:
+    heard = [load_config(point).encoder for point in words(Path("sweeps/slice_size.yaml"))]
+    assert {(c.context, c.slice_ms) for c in heard} == {
+        (context, ms) for context in ("slice", "carried_lookback") for ms in (200, 400, 1000, 2000)
+    }
+    assert all(c.train_slice_ms == [c.slice_ms, c.slice_ms] for c in heard)
+
+
+def test_points_of_the_duplex_sweep_hear_in_whole_slices() -> None:
+    heard = [load_config(point) for point in words(Path("sweeps/duplex_slice.yaml"))]
+    assert {(c.encoder.context, c.duplex.slice_ms) for c in heard} == {
+        (context, ms) for context in ("carried", "carried_lookback") for ms in (200, 400, 600, 1000)
+    }
+    assert all(c.encoder.slice_ms == c.duplex.slice_ms == c.encoder.train_slice_ms[0] for c in heard)
+
+
+def test_what_lies_beneath_the_points_of_a_duplex_sweep_is_shared() -> None:
+    points = words(Path("sweeps/duplex_slice.yaml"))
+    assert len({fingerprint(load_config(point, "instruct")) for point in points}) == 2
+
+
+def test_words_for_all_points_stand_before_those_of_a_point(tmp_path: Path) -> None:
+    path = Path("sweeps/slice_size.yaml")
+    assert with_words(path, [], tmp_path) == path
+    copy = with_words(path, ["trainer.max_steps=9", "stage.init={a: b}"], tmp_path)
+    assert copy == tmp_path / "sweeps" / "slice_size" / "sweep.yaml"
+    before, after = yaml.safe_load(path.read_text()), yaml.safe_load(copy.read_text())
+    *command, last = before["command"]
+    assert after == {**before, "command": [*command, "trainer.max_steps=9", "stage.init={a: b}", last]}
+    assert read_sweep_file(copy, "slice_size").question == read_sweep_file(path, "slice_size").question
+
+
+def test_an_unknown_sweep_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'slice_size'"):
+        run_sweep(["slice_sise"])
+
+
+def test_what_the_hub_tells_the_client_is_no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    point_client_here("http://127.0.0.1:1", 40 * "k")
+    assert points_here() and not wandb_login()
+    leave_client_alone()
+    assert not points_here() and not Path("wandb/settings").exists()
