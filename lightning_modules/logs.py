@@ -119,7 +119,7 @@ def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
 
     A point of a sweep has the run that its agent was given.
     """
-    mode = config.wandb.mode if in_sweep() else wandb_mode(config)
+    mode: Any = config.wandb.mode if in_sweep() else wandb_mode(config)
     if mode == "disabled" or getattr(rank_zero_only, "rank", 0) != 0:
         return None
     if in_sweep():
