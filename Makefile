@@ -4,7 +4,15 @@ PRESET ?= tiny
 DATA ?=
 ARGS ?=
 RUN ?= runs/latest
+CKPT ?= $(RUN)
 JSON ?=
+SUBSETS ?=
+LIMIT ?=
+VOICEBENCH ?=
+MODE ?=
+BATCH ?= 8
+RESPONSES ?=
+AS_IS ?=
 N ?= 8
 SPLIT ?= train
 PACE ?= real
@@ -18,11 +26,11 @@ BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lora-drop eval-wer eval-duplex dialogues converse timeline sweep hub report report-wandb test lint clean
+.PHONY: help install train lora-drop eval-wer eval-duplex eval-voicebench dialogues converse timeline scorecard sweep hub report report-wandb test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 17
 
 install: $(VENV)/.train ## the virtual environment and what training needs
 
@@ -38,6 +46,10 @@ eval-wer: $(VENV)/.train ## word error rate of RUN (default runs/latest), on its
 eval-duplex: $(VENV)/.train ## RUN in live sessions on test dialogues: states, answers, turn-taking, speed; JSON=file for the scores
 	@$(BIN)/python evaluate.py duplex $(RUN) $(overrides) $(if $(JSON),--json "$(JSON)")
 
+eval-voicebench: $(VENV)/.train ## RUN's answers to VoiceBench's questions, scored; SUBSETS=bbh,mmsu LIMIT=10 VOICEBENCH=folder RESPONSES=folder
+	@$(BIN)/python evaluate.py voicebench $(if $(RESPONSES),,$(CKPT) $(ARGS)) --batch $(BATCH) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
+		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) $(if $(RESPONSES),--responses "$(RESPONSES)") $(if $(JSON),--json "$(JSON)")
+
 dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, to hear and to see
 	@$(BIN)/python -m datamodules.write_dialogues $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
@@ -46,6 +58,10 @@ converse: $(VENV)/.train ## RUN hears WAV (or its CHANNEL=0) and answers, at PAC
 
 timeline: $(VENV)/.train ## a picture of a conversation, from the TRACE that converse has written
 	@$(BIN)/python -m serving.timeline "$(TRACE)"
+
+scorecard: $(VENV)/.train ## CKPT's word error rate, VoiceBench, conversation, speed, memory on one page; CKPT=a,b side by side; AS_IS=1 scores nothing
+	@$(BIN)/python evaluate.py scorecard "$(CKPT)" $(overrides) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
+		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) --batch $(BATCH) $(if $(AS_IS),--as-is) $(if $(JSON),--json "$(JSON)")
 
 sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1 and ARGS for all points: on W&B where you are logged in, else on a hub of this machine
 	@$(BIN)/python -m sweeps.run "$(SWEEP)" --agents $(AGENTS) --backend $(BACKEND) $(overrides)
@@ -74,7 +90,7 @@ $(BIN)/python:
 
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV): about 1.6 GB, a few minutes"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench]'
 	@touch $@
 
 $(VENV)/.reports: $(VENV)/.train
@@ -82,9 +98,9 @@ $(VENV)/.reports: $(VENV)/.train
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,hub,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,hub,dev]'
 	@touch $@ $(VENV)/.train $(VENV)/.hub
 
 $(VENV)/.hub: pyproject.toml constraints.txt | $(VENV)/.train
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,hub]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,hub]'
 	@touch $@

@@ -1,5 +1,6 @@
 """Sound files in, mono samples out, or one sentence that says why not."""
 
+import io
 import re
 from pathlib import Path
 
@@ -22,8 +23,22 @@ STREAMED_BYTES = 0x7FFF0000
 CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
+class Held(io.BytesIO):
+    """A sound file in memory."""
+
+    def __init__(self, data: bytes, name: str):
+        super().__init__(data)
+        self.label = name
+
+    def __str__(self) -> str:
+        return self.label
+
+
+Source = Path | Held
+
+
 def read_audio(
-    path: Path,
+    path: Source,
     rate_hz: int,
     start_s: float = 0.0,
     duration_s: float | None = None,
@@ -74,8 +89,8 @@ def length_trouble(seconds: float, min_s: float, max_s: float) -> str | None:
     return f"under data.min_s={min_s:g}" if round(seconds, 2) < min_s else None
 
 
-def _open(path: Path) -> sf.SoundFile:
-    if not Path(path).is_file():
+def _open(path: Source) -> sf.SoundFile:
+    if not isinstance(path, Held) and not Path(path).is_file():
         raise UnusableAudio(f"{path} is missing")
     try:
         sound = sf.SoundFile(path)
@@ -87,7 +102,7 @@ def _open(path: Path) -> sf.SoundFile:
     return sound
 
 
-def _decode(path: Path, sound: sf.SoundFile, start: int, count: int) -> np.ndarray:
+def _decode(path: Source, sound: sf.SoundFile, start: int, count: int) -> np.ndarray:
     try:
         sound.seek(start)
         samples = sound.read(count, dtype="float32", always_2d=True)
@@ -109,7 +124,7 @@ def _announced_frames(sound: sf.SoundFile) -> int:
     return sound.frames * int(cut[1]) // int(cut[2])
 
 
-def _segment(path: Path, sound: sf.SoundFile, start_s: float, duration_s: float | None) -> tuple[int, int]:
+def _segment(path: Source, sound: sf.SoundFile, start_s: float, duration_s: float | None) -> tuple[int, int]:
     """First frame and number of frames."""
     rate_hz, start = sound.samplerate, round(start_s * sound.samplerate)
     count = sound.frames - start if duration_s is None else round(duration_s * rate_hz)
@@ -119,7 +134,7 @@ def _segment(path: Path, sound: sf.SoundFile, start_s: float, duration_s: float 
     return start, min(count, sound.frames - start)
 
 
-def _check_whole(path: Path, sound: sf.SoundFile, frames: int, announced: int) -> None:
+def _check_whole(path: Source, sound: sf.SoundFile, frames: int, announced: int) -> None:
     rate_hz = sound.samplerate
     if announced - frames > HEADER_SLACK_S * rate_hz:
         or_else = ", or lacks the length tag of an MP3" if sound.format == "MP3" else ""
