@@ -59,13 +59,8 @@ class Place:
         return path
 
     def progress(self) -> dict[str, dict[str, int]]:
-        found = {}
-        for path in self.folder.glob("*.json"):
-            try:
-                found[path.stem] = json.loads(path.read_text())
-            except json.JSONDecodeError:
-                continue
-        return found
+        """Run -> the steps it has logged and its process."""
+        return {path.stem: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
 
     def caught(self, known: set[str]) -> tuple[str, int]:
         """Name and process of the next run that is in its midst."""
@@ -81,7 +76,7 @@ class Place:
 
 
 def until(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 200
+    end = time.monotonic() + 400
     while not (value := found()):
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -23,7 +23,7 @@ from tests.fake_sweep import WER, write_sweep
 from tests.hub_place import Place, until
 from tests.test_train import SHORT
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
@@ -53,7 +53,9 @@ def test_the_literal_command_survives_the_death_of_anything(place: Place) -> Non
     assert sorted(run["summary"]["test/loss"] for run in found.values()) == [11, 12, 21, 22]
     for name, run in found.items():
         updates = [json.loads(line)["update"] for line in store.lines(runs.key_of(run), runs.HISTORY)]
-        assert updates == list(range(8)) or name == killed and set(updates) >= {0, 7}
+        if name == killed:  # what the client had not sent yet is lost, or is there twice
+            updates = [*range(updates[0]), *sorted(set(updates))]
+        assert updates == list(range(8))
     [sweep] = store.all("sweep")
     assert sweep["state"] == "FINISHED" and sweep["name"].startswith(board.ID)
     read = f"s = wandb.Api().sweep('local/tests/{sweep['name']}')"
@@ -61,7 +63,8 @@ def test_the_literal_command_survives_the_death_of_anything(place: Place) -> Non
 
 
 def test_an_offline_run_is_synced_and_read_back(place: Place) -> None:
-    run = place.call(sys.executable, "sweep_point.py", "id=apart", "x=1", "y=2", WANDB_MODE="offline")
+    offline = {"WANDB_MODE": "offline", "WANDB_PROJECT": "tests"}
+    run = place.call(sys.executable, "sweep_point.py", "id=apart", "x=1", "y=2", **offline)
     assert run.wait() == 0
     [folder] = (place.folder / "wandb").glob("offline-run-*")
     synced = place.call("wandb", "sync", "-e", "local", "-p", "tests", str(folder))

@@ -32,7 +32,7 @@ class Agents:
             raise Refused(f"no sweep {given.get('sweep')}", 404)
         self.board.begin(sweep)
         id_ = secrets.token_hex(8)
-        agent = {"id": id_, "name": id_, "host": given.get("host"), "sweep": key_of(sweep), "runs": []}
+        agent: Record = {"id": id_, "name": id_, "host": given.get("host"), "sweep": key_of(sweep), "runs": []}
         return self.store.put("agent", id_, agent, agent["sweep"])
 
     def heartbeat(self, given: dict[str, Any]) -> tuple[Record, list[dict[str, Any]]]:

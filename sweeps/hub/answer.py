@@ -6,7 +6,9 @@ The client asks for more fields with every version. One that is not known here i
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from graphql import FieldNode, FragmentDefinitionNode, FragmentSpreadNode, GraphQLError, OperationDefinitionNode, parse
+from graphql import (
+    FieldNode, FragmentDefinitionNode, FragmentSpreadNode, GraphQLError, InlineFragmentNode, OperationDefinitionNode, parse,
+)  # fmt: skip
 from graphql.language import SelectionSetNode
 from graphql.pyutils import Undefined
 from graphql.utilities import value_from_ast_untyped
@@ -61,7 +63,7 @@ class _Reading:
                 yield node
             elif isinstance(node, FragmentSpreadNode):
                 yield from self.fields(self.fragments[node.name.value].selection_set)
-            else:
+            elif isinstance(node, InlineFragmentNode):
                 yield from self.fields(node.selection_set)
 
     def value(self, found: Any, selection: SelectionSetNode | None) -> Any:

@@ -1,7 +1,6 @@
 """The GraphQL fields that the W&B client uses."""
 
 import base64
-import hashlib
 import json
 import secrets
 from pathlib import Path
@@ -13,7 +12,7 @@ from sweeps.hub.artifacts import Artifacts
 from sweeps.hub.board import Board
 from sweeps.hub.files import Files
 from sweeps.hub.filters import matches, ordered
-from sweeps.hub.runs import Runs, now
+from sweeps.hub.runs import Runs, now, number_of
 from sweeps.hub.store import Record, Store
 
 ENTITY = "local"
@@ -87,7 +86,7 @@ class Api:
     def _project(self, given: dict[str, Any]) -> Record:
         """A project is there as soon as it is named."""
         name = given.get("name") or "uncategorized"
-        number = int(hashlib.sha256(name.encode()).hexdigest()[:7], 16)
+        number = number_of(name)
 
         def runs(asked: dict[str, Any]) -> list[Record]:
             filters = json.loads(asked.get("filters") or "{}")
@@ -98,7 +97,7 @@ class Api:
             return self._run(run) if run and run["started"] else None
 
         return {
-            "__typename": "Project", "id": f"project-{number}", "internalId": str(number), "name": name,
+            "__typename": "Project", "id": f"project-{number}", "internalId": number, "name": name,
             "entityName": ENTITY, "entity": {"id": ENTITY, "name": ENTITY}, "createdAt": now(), "isBenchmark": False,
             "user": OWNER, "runCount": lambda asked: len(runs(asked)), "bucket": started,
             "runs": lambda asked: connection([self._run(run) for run in runs(asked)], asked),

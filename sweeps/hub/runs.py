@@ -1,5 +1,6 @@
 """Runs as the client reports them: what they are, their history and how they ended."""
 
+import hashlib
 import json
 import secrets
 import time
@@ -87,7 +88,7 @@ class Runs:
         """The fields that the client asks for; JSON within JSON is W&B's."""
         key, state = key_of(run), run["state"]
         return {
-            **run, "projectId": run["project"], "config": json.dumps(run["config"]),
+            **run, "projectId": number_of(run["project"]), "config": json.dumps(run["config"]),
             "summaryMetrics": json.dumps(run["summary"]), "systemMetrics": "{}",
             "state": "preempting" if run["preempting"] and state in ACTIVE else state,
             "sweepName": run["sweep"].rpartition("/")[2] or None, "group": run.get("groupName"),
@@ -134,6 +135,11 @@ class Runs:
 
 def key_of(run: Record) -> str:
     return f"{run['project']}/{run['name']}"
+
+
+def number_of(project: str) -> str:
+    """The client reads it as a whole number."""
+    return str(int(hashlib.sha256(project.encode()).hexdigest()[:7], 16))
 
 
 def now() -> str:

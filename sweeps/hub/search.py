@@ -46,7 +46,7 @@ def _check_parameter(name: str, given: Any, method: str) -> None:
         raise ValueError(f"parameters.{name}={given}: need value, values, or min and max; dotted names are not nested")
     if "value" in given or isinstance(given.get("values"), list) and given["values"]:
         return
-    numbers = [given.get("min"), given.get("max")]
+    numbers: list[Any] = [given.get("min"), given.get("max")]
     if method == "grid" or not all(isinstance(n, int | float) for n in numbers) or numbers[0] > numbers[1]:
         raise ValueError(f"parameters.{name}={given}: a grid needs values; random and bayes can also take min <= max")
     kind = given.get("distribution", "uniform")

@@ -18,7 +18,7 @@ def answer(gathered: Gathered) -> list[str]:
         return [f"There is no answer yet: no point has finished with {file.metric}.", *gaps(gathered)]
     best, seeds = found[0], noise(found)
     if len(found) == 1:
-        return [_alone(best, seeds, file.metric), *gaps(gathered)]
+        return [_alone(best, seeds, gathered), *gaps(gathered)]
     least = "lowest" if file.goal == "minimize" else "highest"
     sentences = [
         f"{named(best.parameters, gathered)} has the {least} {file.metric} of {len(found)} settings: "
@@ -80,9 +80,11 @@ def _seeds(setting: Setting, metric: str) -> str:
     return f" (mean of {len(setting.scores)} seeds, from {low} to {high})"
 
 
-def _alone(setting: Setting, seeds: Noise | None, metric: str) -> str:
+def _alone(setting: Setting, seeds: Noise | None, gathered: Gathered) -> str:
     """Where nothing is compared: how far apart two runs are by chance."""
-    text = f"{metric} is {shown(metric, setting.mean)}{_seeds(setting, metric)}."
+    metric, words = gathered.file.metric, named(setting.parameters, gathered)
+    where = f"With {words}, " if words else ""
+    text = f"{where}{metric} is {shown(metric, setting.mean)}{_seeds(setting, metric)}."
     if seeds is None:
         return text
     run = Setting(setting.parameters, setting.scores[:1])

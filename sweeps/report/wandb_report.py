@@ -1,5 +1,7 @@
 """The report as a shared one on Weights & Biases: what we found as text, and panels over the runs that lie there."""
 
+from typing import Any
+
 import wandb
 
 try:
@@ -29,7 +31,9 @@ def save(gathered: Gathered) -> str:
         raise ValueError(
             f"no W&B login: run `wandb login` or set WANDB_API_KEY; `make report SWEEP={name}` needs no account"
         )
-    return build(gathered, wandb.Api().default_entity).save().url
+    entity = wandb.Api().default_entity
+    assert entity is not None
+    return build(gathered, entity).save().url
 
 
 def build(gathered: Gathered, entity: str) -> wr.Report:
@@ -39,8 +43,8 @@ def build(gathered: Gathered, entity: str) -> wr.Report:
     if not projects:
         raise ValueError(f"SWEEP={file.name}: no run has left its config.yaml, so there is nothing to show on W&B")
     project = sorted(projects)[0]
-    blocks = [
-        wr.H1(file.question), wr.P(sentences[0]), wr.UnorderedList(sentences[1:]),
+    blocks: list[Any] = [
+        wr.H1(file.question), wr.P(sentences[0]), wr.UnorderedList([*sentences[1:]]),
         wr.H2(f"{file.metric} against {file.x}"), grid(gathered, entity, project),
         wr.H2("Settings, best first"), wr.MarkdownBlock(settings_table(gathered)),
         wr.H2("Failed and missing points"), wr.MarkdownBlock(gaps_table(gathered)),
@@ -57,9 +61,9 @@ def build(gathered: Gathered, entity: str) -> wr.Report:
 def grid(gathered: Gathered, entity: str, project: str) -> wr.PanelGrid:
     """Means with their whole range, parallel coordinates, importance and what the configurations differ in."""
     file, metric = gathered.file, wr.SummaryMetric(gathered.file.metric)
-    columns = [*map(wr.Config, file.swept), metric]
+    columns: list[Any] = [*map(wr.Config, file.swept), metric]
     over = f", from the lowest to the highest over {spread_over(gathered)}" if spread_over(gathered) else ""
-    panels = [
+    panels: list[Any] = [
         wr.BarPlot(
             title=f"mean {file.metric}{over}", metrics=[metric], groupby=wr.Config(file.x), groupby_aggfunc="mean",
             groupby_rangefunc="minmax", orientation="v", layout=wr.Layout(0, 0, 12, 8),
@@ -119,7 +123,7 @@ def commands(gathered: Gathered) -> str:
     return "\n".join(["```", *(point.command for point in gathered.points), "```"])
 
 
-def markdown(head: list[str], rows: list[list[object]]) -> str:
+def markdown(head: list[Any], rows: list[list[Any]]) -> str:
     """A table; what would end a cell is escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
