@@ -13,7 +13,7 @@ IN_PAGE = {INK: "currentColor", GRID: "var(--rule)"} | {c: f"var(--line-{n})" fo
 """What stands for a colour in the page, where it can be another one by night."""
 MARKERS = "osD^vPX"
 """Not as many as colours, so that with more lines than either no two look the same."""
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.family": "sans-serif", "font.size": 10, "text.color": INK,
     "axes.edgecolor": GRID, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": GRID,
     "figure.facecolor": "none", "axes.facecolor": "none", "legend.frameon": False, "axes.spines.top": False,
