@@ -7,8 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from graphql import (
-    FieldNode, FragmentDefinitionNode, FragmentSpreadNode, GraphQLError, InlineFragmentNode, OperationDefinitionNode, parse,
-)  # fmt: skip
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    InlineFragmentNode,
+    OperationDefinitionNode,
+    parse,
+)
 from graphql.language import SelectionSetNode
 from graphql.pyutils import Undefined
 from graphql.utilities import value_from_ast_untyped
