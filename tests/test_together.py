@@ -15,7 +15,7 @@ from tests import test_multiplex, test_session
 from tests.test_session import sound, tensors
 
 TALKATIVE = ["duplex.max_tokens=5", "duplex.max_wait_s=1"]
-FORK, MULTIPLEX = ["duplex.response_above=0.35", *TALKATIVE], ["duplex.response_above=0.5", *TALKATIVE]
+FORK, MULTIPLEX = ["duplex.response_above=0.3", *TALKATIVE], ["duplex.response_above=0.5", *TALKATIVE]
 KINDS = {
     **{name: (test_session.make, [*FORK, *words]) for name, words in test_session.KINDS.items()},
     "several embeddings a slice": (test_session.make, [*FORK, "connector.kind=merge"]),
@@ -51,7 +51,7 @@ def test_sessions_in_common_batches_do_what_they_do_alone(kind):
         for event, other in zip(events, expected, strict=True):
             assert event.probabilities == pytest.approx(other.probabilities, abs=1e-6)
     events = [event for events in found for event in events]
-    assert "respond" in {event.action for event in events} and len({event.text for event in events}) > 4
+    assert len([event for event in events if event.action == "respond"]) > 1 and any(event.text for event in events)
 
 
 def test_branches_of_all_sessions_share_a_batch():

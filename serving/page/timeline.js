@@ -1,0 +1,166 @@
+// The last seconds of a conversation, moving: the rows of the picture that `make timeline` draws.
+
+const ROWS = { sound: 44, states: 64, listens: 40, answers: 56, ms: 40 };
+const GAP = 6; // pixels between rows
+const PIXELS_PER_S = 64;
+const KEPT_S = 60;
+const BECAME = { respond: "response", listen: "incomplete", drop: "ignore" };
+const STATES = ["response", "incomplete", "ignore"];
+
+export class Timeline {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.still = matchMedia("(prefers-reduced-motion: reduce)");
+    this.clear(0.2, 16000);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    new ResizeObserver(() => this.draw()).observe(canvas);
+  }
+
+  clear(sliceS, rateHz) {
+    Object.assign(this, { sliceS, rateHz, heardS: 0, heardAt: 0, peaks: [], slices: [], branches: [], answers: [], live: false });
+    this.draw();
+  }
+
+  begin() {
+    this.live = true;
+    if (!this.still.matches) requestAnimationFrame(() => this.move());
+  }
+
+  end() {
+    this.live = false;
+    this.draw();
+  }
+
+  move() {
+    if (!this.live) return;
+    this.draw();
+    requestAnimationFrame(() => this.move());
+  }
+
+  // A piece of what the server hears.
+  hear(samples) {
+    const peak = samples.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 32768;
+    this.peaks.push({ atS: this.heardS, peak });
+    this.heardS += samples.length / this.rateHz;
+    this.heardAt = performance.now();
+  }
+
+  take(event) {
+    const fromS = event.time_s - this.sliceS;
+    this.slices.push({ ...event, fromS });
+    const branch = this.branches.at(-1);
+    if (!branch || branch.became !== "listen") this.branches.push({ fromS, toS: event.time_s, became: event.action });
+    else Object.assign(branch, { toS: event.time_s, became: event.action });
+    this.answer(event, fromS);
+    this.forget(event.time_s - KEPT_S);
+    if (this.still.matches) this.draw();
+  }
+
+  answer({ action, text, answering, time_s: toS }, fromS) {
+    let last = this.answers.at(-1);
+    if (action === "respond") {
+      if (last?.going) Object.assign(last, { going: false, cut: true });
+      last = { fromS: toS, toS, words: [], going: true, cut: false };
+      this.answers.push(last);
+    }
+    if (!last?.going) return;
+    if (text.trim()) last.words.push({ atS: toS, text: text.trim() });
+    Object.assign(last, { toS: toS + this.sliceS, going: answering });
+  }
+
+  forget(beforeS) {
+    const later = (end) => (item) => item[end] > beforeS;
+    this.peaks = this.peaks.filter(later("atS"));
+    this.slices = this.slices.filter(later("time_s"));
+    for (const name of ["branches", "answers"]) this[name] = this[name].filter(later("toS"));
+  }
+
+  draw() {
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const scale = devicePixelRatio || 1;
+    Object.assign(this.canvas, { width: width * scale, height: height * scale });
+    const style = getComputedStyle(this.canvas);
+    this.colour = (name) => style.getPropertyValue(`--${name}`);
+    const pen = (this.pen = this.canvas.getContext("2d"));
+    pen.scale(scale, scale);
+    pen.font = `12px ${style.fontFamily}`;
+    const passedS = this.live ? Math.min(0.2, (performance.now() - this.heardAt) / 1000) : 0;
+    const nowS = this.heardS && this.heardS + (this.still.matches ? 0 : passedS);
+    this.fromS = Math.max(0, nowS - (width - 8) / PIXELS_PER_S);
+    let top = 0;
+    this.seconds(width, height);
+    for (const [name, size] of Object.entries(ROWS)) {
+      this[`${name}Row`](top + 12, size - 12, width);
+      this.text(name, 2, top + 9, "quiet", 10);
+      top += size + GAP;
+    }
+  }
+
+  x(seconds) {
+    return (seconds - this.fromS) * PIXELS_PER_S;
+  }
+
+  bar(fromS, toS, top, height, colour, inset = 0.5) {
+    this.pen.fillStyle = this.colour(colour);
+    this.pen.fillRect(this.x(fromS) + inset, top, Math.max(1, this.x(toS) - this.x(fromS) - 2 * inset), height);
+  }
+
+  text(words, x, y, colour, size = 12) {
+    this.pen.font = this.pen.font.replace(/\d+px/, `${size}px`);
+    this.pen.fillStyle = this.colour(colour);
+    this.pen.fillText(words, x, y);
+  }
+
+  seconds(width, height) {
+    this.pen.fillStyle = this.colour("line");
+    for (let second = Math.ceil(this.fromS); this.x(second) < width; second++) {
+      this.pen.fillStyle = this.colour("line");
+      this.pen.fillRect(this.x(second), 0, 1, height - 14);
+      if (second % 2 === 0) this.text(`${second} s`, this.x(second) + 3, height - 3, "quiet", 10);
+    }
+  }
+
+  soundRow(top, height) {
+    for (const { atS, peak } of this.peaks) {
+      const tall = Math.max(1, Math.sqrt(peak) * height);
+      this.bar(atS, atS + 0.04, top + (height - tall) / 2, tall, "quiet", 0.3);
+    }
+  }
+
+  statesRow(top, height) {
+    for (const { fromS, time_s, probabilities } of this.slices) {
+      let y = top + height;
+      for (const state of STATES) {
+        const tall = height * (probabilities[state] ?? 0);
+        this.bar(fromS, time_s, (y -= tall), tall, state);
+      }
+    }
+  }
+
+  listensRow(top, height) {
+    for (const { fromS, toS, became } of this.branches) {
+      this.bar(fromS, toS, top + 8, height - 16, BECAME[became], 1);
+      this.text("○", this.x(fromS) - 1, top + 6, "quiet", 10);
+      if (became === "respond") this.text("▲", this.x(toS) - 9, top + 7, "response", 11);
+      if (became === "drop") this.text("×", this.x(toS) - 8, top + 8, "quiet", 13);
+    }
+  }
+
+  answersRow(top, height) {
+    for (const { fromS, toS, words, cut } of this.answers) {
+      this.bar(fromS, toS, top, height, cut ? "line" : "answer", 1);
+      for (const { atS, text } of words) this.text(text, this.x(atS) + 4, top + height / 2 + 4, cut ? "quiet" : "ink");
+    }
+  }
+
+  msRow(top, height) {
+    const most = Math.max(20, ...this.slices.map(({ latency_ms }) => latency_ms));
+    for (const { fromS, time_s, latency_ms, compute_ms } of this.slices) {
+      for (const [value, colour] of [[latency_ms, "line"], [compute_ms, "taken"]]) {
+        const tall = (height * value) / most;
+        this.bar(fromS, time_s, top + height - tall, tall, colour);
+      }
+    }
+    this.text(`to ${Math.round(most)}`, 22, top - 3, "quiet", 10);
+  }
+}
