@@ -23,9 +23,7 @@ from lightning_modules.handover import FILE, HandOver
 from lightning_modules.live import open_sessions
 from serving.capacity import capacity
 from serving.converse import Teller, converse, summary
-from serving.limits import Limits
 from serving.trace import Header, record
-from serving.web import serve
 
 
 def main(args: list[str]) -> list[Event]:
@@ -50,6 +48,9 @@ def main(args: list[str]) -> list[Event]:
 
 def show(session: Session, run: Path, asked: argparse.Namespace) -> list[Event]:
     """The page, until Ctrl-C. Nothing is kept."""
+    from serving.limits import Limits  # of the extra `serve`, which recordings do without
+    from serving.web import serve
+
     most = asked.conversations
     if most is None:
         most, taken_s = capacity(session)

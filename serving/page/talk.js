@@ -88,10 +88,11 @@ function slice(event) {
   timeline.take(event);
   show(event.answering ? "answering" : event.state === "incomplete" ? "hearing" : "listening");
   for (const meter of by("meters").children) {
-    const share = event.probabilities[meter.dataset.state] ?? 0;
+    const percent = Math.round(100 * (event.probabilities[meter.dataset.state] ?? 0));
     meter.classList.toggle("now", meter.dataset.state === event.state);
-    meter.querySelector("meter").value = share;
-    meter.querySelector("output").textContent = `${Math.round(100 * share)} %`;
+    meter.querySelector("[role=meter]").ariaValueNow = percent;
+    meter.querySelector("i").style.width = `${percent}%`;
+    meter.querySelector("output").textContent = `${percent} %`;
   }
   latencies = [...latencies, event.latency_ms].slice(-150);
   const middle = latencies.toSorted((a, b) => a - b)[latencies.length >> 1];

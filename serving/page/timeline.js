@@ -3,6 +3,8 @@
 const ROWS = { sound: 44, states: 64, listens: 40, answers: 56, ms: 40 };
 const GAP = 6; // pixels between rows
 const PIXELS_PER_S = 64;
+const NARROW = 500; // pixels, below which a second is shorter
+const COLOURS = ["ink", "quiet", "line", "response", "incomplete", "ignore", "answer", "taken"];
 const KEPT_S = 60;
 const BECAME = { respond: "response", listen: "incomplete", drop: "ignore" };
 const STATES = ["response", "incomplete", "ignore"];
@@ -11,8 +13,10 @@ export class Timeline {
   constructor(canvas) {
     this.canvas = canvas;
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
+    this.colours = {};
     this.clear(0.2, 16000);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    this.paint();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.paint());
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
@@ -75,47 +79,54 @@ export class Timeline {
     for (const name of ["branches", "answers"]) this[name] = this[name].filter(later("toS"));
   }
 
+  // In the colours of the style sheet, as they are by day or by night.
+  paint() {
+    for (const name of COLOURS) {
+      this.canvas.style.color = `var(--${name})`;
+      this.colours[name] = getComputedStyle(this.canvas).color;
+    }
+    this.draw();
+  }
+
   draw() {
     const { clientWidth: width, clientHeight: height } = this.canvas;
     const scale = devicePixelRatio || 1;
     Object.assign(this.canvas, { width: width * scale, height: height * scale });
-    const style = getComputedStyle(this.canvas);
-    this.colour = (name) => style.getPropertyValue(`--${name}`);
     const pen = (this.pen = this.canvas.getContext("2d"));
     pen.scale(scale, scale);
-    pen.font = `12px ${style.fontFamily}`;
+    pen.font = "12px system-ui, sans-serif";
+    this.perS = width < NARROW ? PIXELS_PER_S / 2 : PIXELS_PER_S;
     const passedS = this.live ? Math.min(0.2, (performance.now() - this.heardAt) / 1000) : 0;
     const nowS = this.heardS && this.heardS + (this.still.matches ? 0 : passedS);
-    this.fromS = Math.max(0, nowS - (width - 8) / PIXELS_PER_S);
+    this.fromS = Math.max(0, nowS - (width - 8) / this.perS);
     let top = 0;
     this.seconds(width, height);
     for (const [name, size] of Object.entries(ROWS)) {
       this[`${name}Row`](top + 12, size - 12, width);
-      this.text(name, 2, top + 9, "quiet", 10);
+      this.text(name, 4, top + 9, "quiet", 10);
       top += size + GAP;
     }
   }
 
   x(seconds) {
-    return (seconds - this.fromS) * PIXELS_PER_S;
+    return (seconds - this.fromS) * this.perS;
   }
 
   bar(fromS, toS, top, height, colour, inset = 0.5) {
-    this.pen.fillStyle = this.colour(colour);
+    this.pen.fillStyle = this.colours[colour];
     this.pen.fillRect(this.x(fromS) + inset, top, Math.max(1, this.x(toS) - this.x(fromS) - 2 * inset), height);
   }
 
   text(words, x, y, colour, size = 12) {
     this.pen.font = this.pen.font.replace(/\d+px/, `${size}px`);
-    this.pen.fillStyle = this.colour(colour);
+    this.pen.fillStyle = this.colours[colour];
     this.pen.fillText(words, x, y);
   }
 
   seconds(width, height) {
-    this.pen.fillStyle = this.colour("line");
     for (let second = Math.ceil(this.fromS); this.x(second) < width; second++) {
-      this.pen.fillStyle = this.colour("line");
-      this.pen.fillRect(this.x(second), 0, 1, height - 14);
+      this.pen.fillStyle = this.colours.line;
+      this.pen.fillRect(this.x(second), 0, 1, height - 16);
       if (second % 2 === 0) this.text(`${second} s`, this.x(second) + 3, height - 3, "quiet", 10);
     }
   }
@@ -142,7 +153,7 @@ export class Timeline {
       this.bar(fromS, toS, top + 8, height - 16, BECAME[became], 1);
       this.text("○", this.x(fromS) - 1, top + 6, "quiet", 10);
       if (became === "respond") this.text("▲", this.x(toS) - 9, top + 7, "response", 11);
-      if (became === "drop") this.text("×", this.x(toS) - 8, top + 8, "quiet", 13);
+      if (became === "drop") this.text("×", this.x(toS) - 9, top + height, "quiet", 12);
     }
   }
 
@@ -161,6 +172,6 @@ export class Timeline {
         this.bar(fromS, time_s, top + height - tall, tall, colour);
       }
     }
-    this.text(`to ${Math.round(most)}`, 22, top - 3, "quiet", 10);
+    this.text(`up to ${Math.round(most)}`, 26, top - 3, "quiet", 10);
   }
 }
