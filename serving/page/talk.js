@@ -33,7 +33,7 @@ function notice(text = "") {
 
 function buttons() {
   const live = connection !== null;
-  by("talk").textContent = live ? "End the conversation" : "Start talking";
+  by("talk").textContent = live ? "Hang up" : "Start talking";
   by("talk").classList.toggle("live", live);
   by("microphone").hidden = !live;
   by("microphone").setAttribute("aria-pressed", String(Boolean(sound?.stream)));

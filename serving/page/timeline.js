@@ -1,11 +1,12 @@
 // The last seconds of a conversation, moving: the rows of the picture that `make timeline` draws.
 
-const ROWS = { sound: 44, states: 64, listens: 40, answers: 56, ms: 40 };
+const ROWS = { sound: 44, states: 64, listens: 40, answers: 60, ms: 40 };
 const GAP = 6; // pixels between rows
 const PIXELS_PER_S = 64;
 const NARROW = 500; // pixels, below which a second is shorter
 const COLOURS = ["ink", "quiet", "line", "response", "incomplete", "ignore", "answer", "taken"];
 const KEPT_S = 60;
+const LINE = 14; // pixels between words, three of which are beneath each other
 const BECAME = { respond: "response", listen: "incomplete", drop: "ignore" };
 const STATES = ["response", "incomplete", "ignore"];
 
@@ -68,7 +69,8 @@ export class Timeline {
       this.answers.push(last);
     }
     if (!last?.going) return;
-    if (text.trim()) last.words.push({ atS: toS, text: text.trim() });
+    if (text && !text.startsWith(" ") && last.words.length) last.words.at(-1).text += text; // a word goes on
+    else if (text.trim()) last.words.push({ atS: toS, text: text.trim() });
     Object.assign(last, { toS: toS + this.sliceS, going: answering });
   }
 
@@ -160,7 +162,7 @@ export class Timeline {
   answersRow(top, height) {
     for (const { fromS, toS, words, cut } of this.answers) {
       this.bar(fromS, toS, top, height, cut ? "line" : "answer", 1);
-      for (const { atS, text } of words) this.text(text, this.x(atS) + 4, top + height / 2 + 4, cut ? "quiet" : "ink");
+      words.forEach(({ atS, text }, i) => this.text(text, this.x(atS) + 4, top + 12 + LINE * (i % 3), cut ? "quiet" : "ink", 11));
     }
   }
 
