@@ -49,25 +49,22 @@ class Conversation:
         if self.slices:
             self.on_slice()
 
-    def tell(self, event: Event, arrived_s: float) -> None:
-        """What came of a slice."""
+    def tell(self, result: Event | Exception, arrived_s: float) -> None:
+        """What came of a slice. `ended` tells where the conversation cannot go on."""
         try:
-            self.recording.note(event)
-            self.messages.put_nowait(happened(event, 1000 * (time.monotonic() - arrived_s)))
+            if isinstance(result, Exception):
+                raise result
+            self.recording.note(result)
+            self.messages.put_nowait(happened(result, 1000 * (time.monotonic() - arrived_s)))
         except asyncio.QueueFull:
-            self.end(Ended("slow", "events were not fetched: read what the server sends"))
-        except OSError as error:
-            self.fail(error)
+            self._end(Ended("slow", "events were not fetched: read what the server sends"))
+        except Exception as error:  # the model's or the disk's: others go on
+            log.error("a conversation ends: %r", error)
+            self._end(Ended("failed", "something went wrong in the server; its log says what"))
 
-    def end(self, why: Ended) -> None:
-        """The conversation cannot go on."""
+    def _end(self, why: Ended) -> None:
         if not self.ended.done():
             self.ended.set_exception(why)
-
-    def fail(self, error: Exception) -> None:
-        """The same, by nobody's fault but ours."""
-        log.error("a conversation ends: %r", error)
-        self.end(Ended("failed", "something went wrong in the server; its log says what"))
 
 
 class Conversations:
@@ -116,32 +113,32 @@ class Conversations:
             self._worker.shutdown()
 
     async def _step(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._ready.wait()
             self._ready.clear()
-            ready = [
-                (conversation, *conversation.slices.popleft()) for conversation in self._open if conversation.slices
-            ]
-            if ready:
-                self._ready.set()  # some may have more
-                pairs = [(conversation.session, samples_of(pcm)) for conversation, pcm, _ in ready]
-                results = await loop.run_in_executor(self._worker, step, pairs)
-                for (conversation, _, arrived_s), result in zip(ready, results, strict=True):
-                    if isinstance(result, Event):
-                        conversation.tell(result, arrived_s)
-                    else:
-                        conversation.fail(result)
+            await self._hear_ready()
+
+    async def _hear_ready(self) -> None:
+        """A slice of each conversation that has one."""
+        ready = [(conversation, *conversation.slices.popleft()) for conversation in self._open if conversation.slices]
+        if not ready:
+            return
+        self._ready.set()  # some may have more
+        pairs = [(conversation.session, samples_of(pcm)) for conversation, pcm, _ in ready]
+        results = await asyncio.get_running_loop().run_in_executor(self._worker, step, pairs)
+        for (conversation, _, arrived_s), result in zip(ready, results, strict=True):
+            if conversation in self._open:
+                conversation.tell(result, arrived_s)
 
     def _close(self, conversation: Conversation) -> None:
         self._open.remove(conversation)
         conversation.ended.cancel()
-        conversation.recording.close()
         self._over.append(conversation.recording)
         while len(self._over) > self.limits.kept:
             oldest = self._over.popleft()
             del self.recordings[oldest.name]
             oldest.delete()
+        conversation.recording.close()
 
 
 def step(ready: Sequence[tuple[Session, torch.Tensor]]) -> list[Event | Exception]:

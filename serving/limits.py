@@ -6,14 +6,14 @@ import ipaddress
 import time
 from collections.abc import Callable, Collection
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "duplexmamba"
-LOOPBACK_NAMES = {"localhost", "127.0.0.1", "[::1]"}
+LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -97,14 +97,14 @@ class Guard:
         if self.token is None or self._is_token(_brought(headers)):
             return await self.app(scope, receive, _with_headers(send))
         if scope["type"] == "http" and self._is_token(given):
-            redirect = RedirectResponse(scope["path"].replace("//", "/"), 303)
+            redirect = RedirectResponse("/" + scope["path"].lstrip("/\\"), 303)
             redirect.set_cookie(COOKIE, given, httponly=True, samesite="strict")
             return await redirect(scope, receive, send)
         await _refuse(401, "open the address with ?token=, or send Authorization: Bearer", scope, receive, send)
 
     def _trouble(self, headers: Headers) -> str | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.token is None and host.rsplit(":", 1)[0] not in LOOPBACK_NAMES | {"::1"}:
+        if self.token is None and _name(host) not in LOOPBACK_NAMES:
             return f"Host: {host!r:.80} is no name of this machine; use localhost"
         if origin is not None and origin not in self.origins and origin.partition("://")[2] != host:
             return f"Origin: {origin!r:.80} is another page's; start with --origin to let it connect"
@@ -112,6 +112,14 @@ class Guard:
 
     def _is_token(self, given: str) -> bool:
         return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
+
+
+def _name(host: str) -> str | None:
+    """Of a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def _brought(headers: Headers) -> str:

@@ -1,6 +1,7 @@
 """The server of the page, over real sockets: conversations, limits, and clients that mean no good."""
 
 import asyncio
+import contextlib
 import gc
 import io
 import json
@@ -167,6 +168,23 @@ def test_slices_that_are_ready_are_one_batch_and_who_fails_fails_alone(tmp_path)
 
     found, sizes = asyncio.run(run())
     assert [json.loads(text)["slice"] for text in found] == [0, 1, 2] and sizes[0] == 2
+
+
+def test_who_leaves_while_heard_is_not_told_and_the_others_are(tmp_path):
+    async def run():
+        conversations = Conversations(Talker(), FAST, tmp_path, "run")
+        async with conversations.stepping():
+            with conversations.open() as stays:
+                with conversations.open() as leaves:
+                    for conversation in (stays, leaves):
+                        conversation.hear(QUESTION[:3200].tobytes())
+                    await asyncio.sleep(0)  # both are taken up
+                first = await stays.messages.get()
+                stays.hear(QUESTION[:3200].tobytes())
+                return first, await stays.messages.get(), leaves.messages.qsize()
+
+    first, second, left = asyncio.run(run())
+    assert (json.loads(first)["slice"], json.loads(second)["slice"], left) == (0, 1, 0)
 
 
 def test_beyond_the_limit_is_busy_until_somebody_leaves(address):
@@ -353,8 +371,8 @@ def test_frames_that_break_the_protocol_end_one_connection_only(address):
 
 def test_many_that_say_nothing_leave_room_for_who_speaks(tmp_path):
     limits = Limits(1, hello_s=1.0, greeting=3)
-    with serving(tmp_path, limits) as address:
-        silent = [connect(f"ws://{address}/talk", compression=None) for _ in range(5)]
+    with serving(tmp_path, limits) as address, contextlib.ExitStack() as opened:
+        silent = [opened.enter_context(connect(f"ws://{address}/talk", close_timeout=0.2)) for _ in range(5)]
         reasons = sorted(told(socket)["reason"] for socket in silent)
         assert reasons == ["busy", "busy", "hello", "hello", "hello"]
         assert converse(address, QUESTION[:3200])[0]["type"] == "ready"
@@ -366,7 +384,8 @@ def test_many_that_say_nothing_leave_room_for_who_speaks(tmp_path):
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({}, 200), ({"Host": "localhost:1"}, 200), ({"Host": "[::1]:1"}, 200), ({"Host": "evil.example"}, 403),
+        ({}, 200), ({"Host": "localhost:1"}, 200), ({"Host": "[::1]:1"}, 200), ({"Host": "[::1]"}, 200),
+        ({"Host": "["}, 403), ({"Host": "evil.example"}, 403),
         ({"Host": "localhost.evil.example:8765"}, 403), ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403), ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
     ],
@@ -375,7 +394,7 @@ def test_another_page_s_requests_are_refused(address, headers, status):
     assert status_of(address, "/about", **headers) == status
 
 
-def test_another_page_s_sockets_are_refused(address):
+def test_another_page_s_openedare_refused(address):
     with pytest.raises(InvalidStatus, match="403"), connect(f"ws://{address}/talk", origin="http://evil.example"):
         pass
     with connect(f"ws://{address}/talk", origin=f"http://{address}", compression=None) as socket:
