@@ -4,16 +4,23 @@ import contextlib
 import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
+from serving.conversations import samples_of
 from serving.limits import Limits
 from serving.web import listen, server
-from tests.talker import Talker
+from tests.talker import LOW_HZ, Talker, tones
 
 HELLO = {"version": 1, "rate_hz": 16_000}
+FAST = Limits(conversations=4, ahead_s=600, behind_s=600)
+"""For sound that comes as fast as can be."""
+QUESTION = tones((0, 0.4), (LOW_HZ, 1), (0, 9))
 
 
 @contextlib.contextmanager
@@ -45,3 +52,45 @@ def talking(address: str, hello: object = HELLO, **options) -> Iterator[ClientCo
 def told(socket: ClientConnection, timeout: float = 20) -> dict:
     """The next message."""
     return json.loads(socket.recv(timeout))
+
+
+def get(address, path, **headers):
+    request = urllib.request.Request(f"http://{address}{path}", headers=headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.status, dict(answer.headers), answer.read()
+
+
+def status_of(address, path, **headers):
+    try:
+        return get(address, path, **headers)[0]
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def converse(address, pcm, size=3200):
+    """The first message, and one for every slice."""
+    with talking(address) as socket:
+        first = told(socket)
+        for begin in range(0, len(pcm), size):
+            socket.send(pcm[begin : begin + size].tobytes())
+        return first, [told(socket) for _ in range(len(pcm) // 3200)]
+
+
+def alone(pcm):
+    """What the stand-in does by itself."""
+    talker, events = Talker(), []
+    for part in np.split(pcm, len(pcm) // 3200):
+        try:
+            next(talker.hear(samples_of(part.tobytes())))
+        except StopIteration as done:
+            event, talker.now = done.value
+            events.append(event)
+    return events
+
+
+def until(succeeds, within_s=20):
+    """Whether it does in the end."""
+    while within_s > 0 and not succeeds():
+        time.sleep(0.05)
+        within_s -= 0.05
+    return within_s > 0

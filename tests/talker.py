@@ -12,7 +12,7 @@ import torch
 from duplexmamba.conversation import Event
 
 RATE_HZ, SLICE_S = 16_000, 0.2
-LOW_HZ, HIGH_HZ = 300, 2000
+LOW_HZ, HIGH_HZ = 300, 2500
 ANSWERS = [
     "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen",
     "paris",
@@ -75,4 +75,4 @@ class Talker:
         if float(samples.square().mean()) < 1e-4:
             return "ignore"
         crossings = int((samples[1:] * samples[:-1] < 0).sum())
-        return "incomplete" if crossings < 2 * 1000 * SLICE_S else "ignore"
+        return "incomplete" if crossings < 2 * 1600 * SLICE_S else "ignore"
