@@ -20,13 +20,15 @@ CHANNEL ?=
 SWEEP ?= slice_size
 AGENTS ?= 1
 BACKEND ?= auto
+HOST ?= 127.0.0.1
+PORT ?= 8765
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lora-drop eval-wer eval-duplex eval-voicebench dialogues converse timeline scorecard sweep hub report report-wandb test lint clean
+.PHONY: help install train lora-drop eval-wer eval-duplex eval-voicebench dialogues serve converse timeline scorecard sweep hub report report-wandb test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
@@ -52,6 +54,9 @@ eval-voicebench: $(VENV)/.train ## RUN's answers to VoiceBench's questions, scor
 
 dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, to hear and to see
 	@$(BIN)/python -m datamodules.write_dialogues $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+
+serve: $(VENV)/.serve ## a page to speak with RUN: microphone, clips, what it thinks; HOST=127.0.0.1 PORT=8765
+	@$(BIN)/python serve.py $(RUN) --host $(HOST) --port $(PORT)
 
 converse: $(VENV)/.train ## RUN hears WAV (or its CHANNEL=0) and answers, at PACE=real or fast
 	@$(BIN)/python serve.py $(RUN) $(if $(WAV),--wav "$(WAV)") --pace $(PACE) $(if $(CHANNEL),--channel $(CHANNEL))
@@ -98,8 +103,12 @@ $(VENV)/.reports: $(VENV)/.train
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,hub,dev]'
-	@touch $@ $(VENV)/.train $(VENV)/.hub
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,serve,hub,dev]'
+	@touch $@ $(VENV)/.train $(VENV)/.serve $(VENV)/.hub
+
+$(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/.train
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,serve]'
+	@touch $@
 
 $(VENV)/.hub: pyproject.toml constraints.txt | $(VENV)/.train
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,hub]'

@@ -27,7 +27,8 @@ FLOORS = [
     {"schema", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
     {"scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan", "config"}, {"conv", "step_cpp"},
     {"mamba", "attention"}, {"mamba2", "transformer", "blocks", "connector", "metrics"}, {"lm", "encoder"},
-    {"decoding", "policy"}, {"model"}, {"conversation"}, {"session", "multiplex", "lora"}, {"lora_drop"},
+    {"decoding", "policy"}, {"model"}, {"together"},
+    {"conversation"}, {"session", "multiplex", "lora"}, {"lora_drop"},
 ]  # fmt: skip
 FILES = sorted({path for room in MAY_IMPORT for path in Path(room).rglob("*.py")})
 
