@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch.utils.data import Dataset, Sampler
 
 from datamodules.augment import augment
 from datamodules.corpus import Corpus, UnusableAudio, Utterance
+from datamodules.mixture import Mixture
 from duplexmamba.padded import Padded
 from duplexmamba.schema import AugmentConfig
 
@@ -40,12 +40,12 @@ class SpeechBatch:
 class TrainingStream(Dataset[Utterance | UnusableAudio]):
     """An endless stream of training utterances drawn from synthetic and recorded speech.
 
-    The synthetic share falls evenly from 1 to `synthetic_share` over the first `ramp` positions and stays there. The
-    recorded corpus is gone through in a new order each time round, with new augmentation.
+    The synthetic share falls evenly from 1 to `synthetic_share` over the first `ramp` positions and stays there.
+    Recorded utterances have new augmentation each time.
     """
 
     def __init__(
-        self, synthetic: Corpus | None, recorded: Corpus | None, synthetic_share: float, ramp: int, seed: int,
+        self, synthetic: Corpus | None, recorded: Mixture | None, synthetic_share: float, ramp: int, seed: int,
         augment_config: AugmentConfig, rate_hz: int,
     ):  # fmt: skip
         self.synthetic, self.recorded, self.seed = synthetic, recorded, seed
@@ -81,19 +81,13 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
             assert self.synthetic is not None
             return self.synthetic, synthetic_before
         assert self.recorded is not None
-        round_, place = divmod(position - synthetic_before, len(self.recorded))
-        return self.recorded, int(_order(self.seed, round_, len(self.recorded))[place])
+        return self.recorded.locate(position - synthetic_before)
 
     def _synthetic_before(self, position: int) -> int:
         on_the_ramp = min(position, self.ramp)
         recorded = (1 - self.share) * on_the_ramp * (on_the_ramp / (2 * self.ramp) if self.ramp else 0)
         recorded += (1 - self.share) * (position - on_the_ramp)
         return position - int(recorded)
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, round_: int, size: int) -> np.ndarray:
-    return np.random.default_rng([seed, round_]).permutation(size)
 
 
 class ScoredSet(Dataset[Utterance | UnusableAudio]):

@@ -9,14 +9,18 @@ from rich.progress import track
 
 from datamodules.audio import audio_duration_s, length_trouble, read_audio
 from datamodules.corpus import UnusableAudio, Utterance
-from datamodules.readers import Entry, Skip, check_any, read_corpus, summarise
+from datamodules.entry import UNUSABLE, Entry, Skip, summarise
+from datamodules.readers import check_any, read_source
+from datamodules.storage import is_url
+from duplexmamba.config import SPLITS
+from duplexmamba.schema import DataConfig, SourceConfig
 
-SPLITS = ("train", "valid", "test")
 HELD_OUT_SHARE = 0.05
 """Share of the speakers that valid gets, and test, where the corpus does not say."""
 MIN_SPEAKERS = 3
 """With fewer, valid and test cannot each have a voice that is not in train."""
-UNUSABLE = "unusable"
+LETTER_S, AROUND_S = 0.065, 0.5
+"""Seconds of a letter, and around an utterance: what speech on a network is taken to last that nobody has measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,23 +85,51 @@ class ManifestCorpus:
         return Utterance(e.id, samples, e.text, e.answer, e.speaker)
 
 
-def open_corpora(
-    path: str | Path, rate_hz: int, min_s: float, max_s: float
-) -> tuple[dict[str, ManifestCorpus], Survey]:
-    """train, valid and test of a folder or manifest (see `readers`), and what was found there.
+def sources_of(data: DataConfig) -> dict[str, SourceConfig]:
+    """Every source of a configuration by its name, that of `data.path` among them."""
+    single = {"path": dataclasses.replace(data.source, path=data.path)} if data.path is not None else {}
+    return {**single, **data.sources}
+
+
+def open_sources(data: DataConfig, rate_hz: int) -> dict[str, tuple[dict[str, ManifestCorpus], Survey]]:
+    """train, valid and test of every source, and what was found there.
 
     Raises:
-        ValueError: nothing there, not understood, or nothing in it usable; says what to do.
+        ValueError: nothing there, not understood, nothing in it usable, or too much of it not; names the source.
     """
-    entries, skipped = read_corpus(path)
-    entries, unfit = measure(entries, min_s, max_s)
+    opened = {}
+    for name, source in sources_of(data).items():
+        try:
+            opened[name] = open_source(source, data, rate_hz)
+            check_bad_share(opened[name][1], data.max_bad_share)
+        except ValueError as error:
+            raise ValueError(f"{'data.path' if name == 'path' else f'data.sources.{name}'}: {error}") from None
+    return opened
+
+
+def open_source(source: SourceConfig, data: DataConfig, rate_hz: int) -> tuple[dict[str, ManifestCorpus], Survey]:
+    """train, valid and test of one source (see `readers`), and what was found there. Raises ValueError."""
+    entries, skipped = read_source(source)
+    entries, unfit = measure(entries, data.min_s, data.max_s)
     skipped += unfit
-    check_any(path, entries, skipped)
+    check_any(source.path, entries, skipped)
     # Corpora come speaker by speaker; in the order of a hash the first hundred of a split are a fair sample of it.
-    splits, notes = split_entries(sorted(entries, key=lambda e: _position(e.id)))
+    splits, notes = split_entries(in_fair_order(entries), hold_out=not source.split)
     facts = {name: _facts(held) for name, held in splits.items()}
-    corpora = {name: ManifestCorpus(held, rate_hz, min_s, max_s) for name, held in splits.items()}
+    corpora = {name: ManifestCorpus(held, rate_hz, data.min_s, data.max_s) for name, held in splits.items()}
     return corpora, Survey(facts, skipped, notes)
+
+
+def join(corpora: list[ManifestCorpus]) -> ManifestCorpus:
+    """One corpus of several."""
+    [first, *_] = corpora
+    entries = in_fair_order([entry for corpus in corpora for entry in corpus.entries])
+    return ManifestCorpus(entries, first.rate_hz, first.min_s, first.max_s)
+
+
+def in_fair_order(entries: list[Entry]) -> list[Entry]:
+    """By a hash of their names."""
+    return sorted(entries, key=lambda entry: _position(entry.id))
 
 
 def check_bad_share(survey: Survey, max_bad_share: float) -> None:
@@ -125,7 +157,9 @@ def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entr
 
 
 def _measured(entry: Entry) -> Entry | Skip:
-    if entry.duration_s is not None and entry.path.is_file():
+    if entry.duration_s is None and is_url(str(entry.path)):
+        return dataclasses.replace(entry, duration_s=AROUND_S + LETTER_S * len(entry.text))
+    if entry.duration_s is not None and (not isinstance(entry.path, Path) or entry.path.is_file()):
         return entry
     try:
         return dataclasses.replace(entry, duration_s=audio_duration_s(entry.path) - entry.start_s)
@@ -140,16 +174,16 @@ def _fitted(item: Entry | Skip, min_s: float, max_s: float) -> Entry | Skip:
     return Skip(trouble, f"{item.id}: {item.length_s:.2f} s") if trouble else item
 
 
-def split_entries(entries: list[Entry]) -> tuple[dict[str, list[Entry]], list[str]]:
+def split_entries(entries: list[Entry], hold_out: bool = True) -> tuple[dict[str, list[Entry]], list[str]]:
     """train, valid and test, and notes on what the corpus left open.
 
     Splits that the corpus gives are kept, and its entries without one join train. What it lacks of valid and test is
     cut from train: whole speakers, chosen by a hash of their names, so that they stay where they are when files are
-    added; with fewer than three speakers single utterances, chosen alike.
+    added; with fewer than three speakers single utterances, chosen alike. Without `hold_out` nothing is cut.
     """
     splits = {name: [e for e in entries if (e.split or "train") == name] for name in SPLITS}
     missing, train = [name for name in ("valid", "test") if not splits[name]], splits["train"]
-    if not missing or not train:
+    if not missing or not train or not hold_out:
         return splits, []
     by_speaker = len({e.speaker for e in train}) >= MIN_SPEAKERS
     keys = [e.speaker if by_speaker else e.id for e in train]

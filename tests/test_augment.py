@@ -1,7 +1,11 @@
 """Augmentation: what is asked for is what is heard."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,8 +13,11 @@ from datamodules.augment import FLOOR_DB, augment, condition, resample
 from duplexmamba.schema import AugmentConfig
 
 RATE_HZ = 16_000
-CLEAN = AugmentConfig(speeds=[1.0], level_db=[-20, -20], noise_share=0.0, snr_db=[10, 10], pad_s=[0.1, 0.3])
-NOISY = AugmentConfig(speeds=[1.0], level_db=[-20, -20], noise_share=1.0, snr_db=[10, 10], pad_s=[0.1, 0.3])
+CLEAN = AugmentConfig(
+    speeds=[1.0], level_db=[-20, -20], noise_share=0.0, snr_db=[10, 10], noise_path=None, room_path=None,
+    room_share=0.0, pad_s=[0.1, 0.3],
+)  # fmt: skip
+NOISY = dataclasses.replace(CLEAN, noise_share=1.0)
 
 
 def rms_db(samples):
@@ -88,3 +95,31 @@ def test_the_generator_decides_everything():
     first, second, other = (augment(tone(1), np.random.default_rng(seed), NOISY, RATE_HZ) for seed in (5, 5, 6))
     assert first.tobytes() == second.tobytes()
     assert first.tobytes() != other.tobytes()
+
+
+def test_recorded_noise_lies_as_far_below_speech_as_asked(tmp_path: Path) -> None:
+    sf.write(tmp_path / "hum.wav", tone(0.5, 50.0), RATE_HZ)
+    config = dataclasses.replace(NOISY, noise_path=str(tmp_path))
+    heard = condition(np.zeros(2 * RATE_HZ, np.float32), np.random.default_rng(1), config, RATE_HZ)
+    assert rms_db(heard) == pytest.approx(-30, abs=0.1)
+    spectrum = np.abs(np.fft.rfft(heard)) ** 2
+    at_50_hz = np.abs(np.fft.rfftfreq(len(heard), 1 / RATE_HZ) - 50) < 5
+    assert spectrum[at_50_hz].sum() > 0.9 * spectrum.sum()
+
+
+def test_a_room_echoes_and_keeps_the_time(tmp_path: Path) -> None:
+    response = np.zeros(RATE_HZ, np.float32)
+    response[[400, 4400]] = 0.8, 0.4  # the direct sound and one echo, 0.25 s later
+    sf.write(tmp_path / "room.wav", response, RATE_HZ)
+    config = dataclasses.replace(CLEAN, room_path=str(tmp_path), room_share=1.0, pad_s=[0, 0])
+    click = np.zeros(RATE_HZ, np.float32)
+    click[100] = 0.5
+    heard = condition(click, np.random.default_rng(1), config, RATE_HZ)
+    first, second = np.sort(np.argsort(np.abs(heard))[-2:])
+    assert (first, second) == (100, 4100) and heard[4100] / heard[100] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_folder_without_noise_is_named(tmp_path: Path) -> None:
+    config = dataclasses.replace(NOISY, noise_path=str(tmp_path))
+    with pytest.raises(ValueError, match="data.augment.noise_path=.* holds no sound files"):
+        condition(tone(1), np.random.default_rng(0), config, RATE_HZ)
