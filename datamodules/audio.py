@@ -10,7 +10,8 @@ import soundfile as sf
 import soxr
 
 from datamodules.corpus import UnusableAudio
-from datamodules.storage import Place
+from datamodules.places import Place
+from datamodules.watch import reading
 
 SILENCE = 1e-4
 """Peak (-80 dBFS) below which a file counts as silent."""
@@ -46,7 +47,7 @@ def read_audio(
         UnusableAudio: missing, broken, truncated, empty, silent, NaN or infinite, too short or too long, without the
             channel.
     """
-    with _open(path) as sound:
+    with reading(str(path)), _open(path) as sound:
         start, count = _segment(path, sound, start_s, duration_s)
         seconds = count / sound.samplerate
         if trouble := length_trouble(seconds, min_s, max_s):
@@ -68,6 +69,12 @@ def audio_duration_s(path: Place) -> float:
     """Length in seconds from the header alone. Raises UnusableAudio: missing, broken, truncated WAV, or empty."""
     with _open(path) as sound:
         return sound.frames / sound.samplerate
+
+
+def native_rate_hz(path: Place) -> int:
+    """The rate of the file itself. Raises UnusableAudio."""
+    with _open(path) as sound:
+        return sound.samplerate
 
 
 def stream_duration_s(file: IO[bytes], name: str) -> float:

@@ -16,6 +16,9 @@ from duplexmamba.schema import AugmentConfig
 
 WINDOW = 512
 """Stream positions among which utterances of like length are put together."""
+LANES = 16
+"""Windows that take turns where speech comes in groups from a network: a data worker has lanes, and groups, of its own
+where the number of all workers of all ranks divides this."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,13 +114,14 @@ class EndlessBatches(Sampler[list[int]]):
         start: batch of this rank to begin with.
         rank, world: this process takes every `world`-th batch.
         positions: those to go through over and over; None: all.
+        lanes: batch k is of lane k mod `lanes`, and so are windows.
     """
 
     def __init__(
         self, group: Callable[[Sequence[int]], list[list[int]]], seed: int, start: int = 0, rank: int = 0,
-        world: int = 1, positions: Sequence[int] | None = None,
+        world: int = 1, positions: Sequence[int] | None = None, lanes: int = 1,
     ):  # fmt: skip
-        self.group, self.seed, self.positions = group, seed, positions
+        self.group, self.seed, self.positions, self.lanes = group, seed, positions, lanes
         self.start, self.rank, self.world = start, rank, world
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -127,12 +131,16 @@ class EndlessBatches(Sampler[list[int]]):
                 yield batch
 
     def _all(self) -> Iterator[list[int]]:
-        window = 0
+        lanes = [self._lane(first) for first in range(self.lanes)]
+        while True:
+            yield from map(next, lanes)
+
+    def _lane(self, window: int) -> Iterator[list[int]]:
         while True:
             batches = self.group(self.positions or range(window * WINDOW, (window + 1) * WINDOW))
             for k in np.random.default_rng([self.seed, window]).permutation(len(batches)):
                 yield batches[k]
-            window += 1
+            window += self.lanes
 
 
 class FiniteBatches(Sampler[list[int]]):

@@ -1,47 +1,17 @@
 """lhotse's manifests and Shar folders -> entries. Plain cuts are read here; what is mixed or transformed, by lhotse."""
 
-import dataclasses
 import importlib.util
-import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import soundfile as sf
-
-from datamodules.corpus import UnusableAudio
 from datamodules.entry import NO_AUDIO, NO_TEXT, NO_TRANSCRIPT, Entry, Found, Skip, spoken
+from datamodules.places import Cut, Member, Place
 from datamodules.rows import Columns, Row, audio_base, read_rows
 from datamodules.shards import members
-from datamodules.storage import Member, Place
 from duplexmamba.schema import SourceConfig
 
 NEEDS_LHOTSE = "mixed, transformed or not in files, which only lhotse can read: pip install lhotse"
-
-
-@dataclasses.dataclass(frozen=True)
-class Cut:
-    """Sound that lhotse mixes or transforms while it is read."""
-
-    id: str
-    manifest: str
-    """JSON of the cut."""
-    base: str
-
-    def __str__(self) -> str:
-        return f"cut {self.id}"
-
-    def read(self) -> bytes:
-        from lhotse.serialization import deserialize_item
-
-        try:
-            cut = deserialize_item(json.loads(self.manifest)).with_recording_path_prefix(self.base)
-            samples = cut.load_audio()
-        except Exception as error:  # lhotse passes on what its readers raise
-            raise UnusableAudio(f"{self} cannot be read by lhotse: {' '.join(str(error).split())[:200]}") from None
-        file = io.BytesIO()
-        sf.write(file, samples.T, cut.sampling_rate, format="WAV", subtype="FLOAT")
-        return file.getvalue()
 
 
 def read_cuts(path: str | Path, rows: list[Row], source: SourceConfig, split: str | None) -> Iterator[Found]:

@@ -1,13 +1,13 @@
 """The corpora of a run, and the loaders the stages train and score on."""
 
 import functools
-import signal
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.batches import (
+    LANES,
     EndlessBatches,
     FiniteBatches,
     ScoredSet,
@@ -22,6 +22,7 @@ from datamodules.corpus import Corpus, Utterance
 from datamodules.manifest import Survey, join, open_sources, sources_of
 from datamodules.mixture import Mixture, tempered
 from datamodules.synthetic import SyntheticSpeech
+from datamodules.watch import WatchedLoader
 from duplexmamba.config import SPLITS
 from duplexmamba.schema import Config, DataConfig
 from duplexmamba.timing import Clock
@@ -115,10 +116,10 @@ class StageData(L.LightningDataModule):
         self.config, self.corpora, self.start_batch = config, corpora, 0
 
     def _loader(self, dataset: Dataset, batches: Iterable[list[int]], collate_fn: Callable) -> DataLoader:
-        workers = self.config.data.num_workers
-        return DataLoader(
-            dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=workers,
-            prefetch_factor=8 if workers else None, worker_init_fn=leave_sigterm_to_the_trainer,
+        data = self.config.data
+        return WatchedLoader(
+            dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=data.num_workers,
+            stuck_after_s=data.stuck_after_s,
         )  # fmt: skip
 
     def strata(self, positions: range) -> list[Hashable]:
@@ -133,7 +134,9 @@ class StageData(L.LightningDataModule):
         return [first + i for i in stratified(self.strata(range(first, first + 10 * lora.sample)), lora.sample)]
 
     def _endless(self, group: Callable[[Sequence[int]], list[list[int]]]) -> EndlessBatches:
-        return EndlessBatches(group, self.config.seed, self.start_batch, *self._rank(), self.sample())
+        recorded = self.corpora.stream.recorded
+        lanes = LANES if recorded and recorded.is_grouped else 1
+        return EndlessBatches(group, self.config.seed, self.start_batch, *self._rank(), self.sample(), lanes)
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -188,8 +191,3 @@ class TextData(StageData):
 
     def _texts(self, corpus: Corpus | TrainingStream, batches: Iterable[list[int]]) -> DataLoader:
         return self._loader(Exchanges(corpus), batches, list)
-
-
-def leave_sigterm_to_the_trainer(worker: int) -> None:
-    """A scheduler signals the whole process group; workers that died of it would fail the step that is to be saved."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

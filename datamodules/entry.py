@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
-from datamodules.storage import Place
+from datamodules.places import Place
 from duplexmamba.tokens import normalise
 
 SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
@@ -13,6 +13,8 @@ NO_TEXT, NO_AUDIO, NO_TRANSCRIPT = "without text", "in a transcript but without 
 NO_ANSWER = "without an answer"
 UNUSABLE = "unusable"
 """Reasons to leave something out; only what is UNUSABLE counts against data.max_bad_share."""
+LETTER_S, AROUND_S = 0.065, 0.5
+"""Seconds of a letter, and around an utterance."""
 NOT_SPOKEN = re.compile(r"<[^<>]*>|\{[^{}]*\}")
 """Marks of transcribers: <COMMA>, <unk>, {NOISE}."""
 
@@ -38,9 +40,8 @@ class Entry:
 
     @property
     def length_s(self) -> float:
-        """The duration of an entry that has been measured."""
-        assert self.duration_s is not None
-        return self.duration_s
+        """The duration, or what the text makes likely where nobody has measured."""
+        return AROUND_S + LETTER_S * len(self.text) if self.duration_s is None else self.duration_s
 
 
 @dataclasses.dataclass(frozen=True)

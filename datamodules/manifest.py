@@ -5,11 +5,13 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+import numpy as np
 from rich.progress import track
 
 from datamodules.audio import audio_duration_s, length_trouble, read_audio
 from datamodules.corpus import UnusableAudio, Utterance
 from datamodules.entry import UNUSABLE, Entry, Skip, summarise
+from datamodules.places import Cell
 from datamodules.readers import check_any, read_source
 from datamodules.storage import is_url
 from duplexmamba.config import SPLITS
@@ -19,8 +21,6 @@ HELD_OUT_SHARE = 0.05
 """Share of the speakers that valid gets, and test, where the corpus does not say."""
 MIN_SPEAKERS = 3
 """With fewer, valid and test cannot each have a voice that is not in train."""
-LETTER_S, AROUND_S = 0.065, 0.5
-"""Seconds of a letter, and around an utterance: what speech on a network is taken to last that nobody has measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,11 @@ class Survey:
             f"{name:<6}{facts.utterances:>9,} utterances {facts.hours:>9.2f} h {facts.speakers:>7,} speakers"
             for name, facts in self.splits.items()
         ]
-        return "\n".join(found + [f"left out: {phrase}" for phrase in summarise(self.skipped)] + self.notes)
+        return "\n".join(found + [f"left out: {phrase}" for phrase in self.left_out()] + self.notes)
+
+    def left_out(self) -> list[str]:
+        """One phrase for each reason."""
+        return summarise(self.skipped)
 
 
 class ManifestCorpus:
@@ -64,6 +68,7 @@ class ManifestCorpus:
             min_s, max_s: lengths that are accepted.
         """
         self.entries, self.rate_hz, self.min_s, self.max_s = entries, rate_hz, min_s, max_s
+        self.groups = remote_groups(entries)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -83,6 +88,14 @@ class ManifestCorpus:
             e.path, self.rate_hz, e.start_s, e.duration_s, e.channel, min_s=self.min_s, max_s=self.max_s
         )
         return Utterance(e.id, samples, e.text, e.answer, e.speaker)
+
+
+def remote_groups(entries: list[Entry]) -> np.ndarray | None:
+    """(len,) which row group on the network each sound comes with; None where each can be fetched alone."""
+    names = [f"{e.path.file}:{e.path.group}" if isinstance(e.path, Cell) else "" for e in entries]
+    if not any(is_url(name) for name in names):
+        return None
+    return np.unique(names, return_inverse=True)[1]
 
 
 def sources_of(data: DataConfig) -> dict[str, SourceConfig]:
@@ -111,13 +124,19 @@ def open_source(source: SourceConfig, data: DataConfig, rate_hz: int) -> tuple[d
     """train, valid and test of one source (see `readers`), and what was found there. Raises ValueError."""
     entries, skipped = read_source(source)
     entries, unfit = measure(entries, data.min_s, data.max_s)
-    skipped += unfit
+    splits, survey = survey_entries(entries, skipped + unfit, source)
+    corpora = {name: ManifestCorpus(held, rate_hz, data.min_s, data.max_s) for name, held in splits.items()}
+    return corpora, survey
+
+
+def survey_entries(
+    entries: list[Entry], skipped: list[Skip], source: SourceConfig
+) -> tuple[dict[str, list[Entry]], Survey]:
+    """train, valid and test, and the facts of them. Raises ValueError: no entry remains."""
     check_any(source.path, entries, skipped)
     # Corpora come speaker by speaker; in the order of a hash the first hundred of a split are a fair sample of it.
     splits, notes = split_entries(in_fair_order(entries), hold_out=not source.split)
-    facts = {name: _facts(held) for name, held in splits.items()}
-    corpora = {name: ManifestCorpus(held, rate_hz, data.min_s, data.max_s) for name, held in splits.items()}
-    return corpora, Survey(facts, skipped, notes)
+    return splits, Survey({name: _facts(held) for name, held in splits.items()}, skipped, notes)
 
 
 def join(corpora: list[ManifestCorpus]) -> ManifestCorpus:
@@ -148,17 +167,20 @@ def check_bad_share(survey: Survey, max_bad_share: float) -> None:
 
 
 def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entry], list[Skip]]:
-    """Entries with their durations, from headers where the manifest has none, and those that are not fit for use."""
+    """Entries with their durations, from headers where the manifest has none, and those that are not fit for use.
+
+    What lies on a network is not fetched for that.
+    """
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         few = len(entries) <= 2000
         measured = list(track(pool.map(_measured, entries), "Looking at audio files", len(entries), disable=few))
-    fitted = [_fitted(item, min_s, max_s) for item in measured]
+    fitted = [fitted_in(item, min_s, max_s) for item in measured]
     return [e for e in fitted if isinstance(e, Entry)], [s for s in fitted if isinstance(s, Skip)]
 
 
 def _measured(entry: Entry) -> Entry | Skip:
     if entry.duration_s is None and is_url(str(entry.path)):
-        return dataclasses.replace(entry, duration_s=AROUND_S + LETTER_S * len(entry.text))
+        return entry
     if entry.duration_s is not None and (not isinstance(entry.path, Path) or entry.path.is_file()):
         return entry
     try:
@@ -167,7 +189,8 @@ def _measured(entry: Entry) -> Entry | Skip:
         return Skip(UNUSABLE, str(error))
 
 
-def _fitted(item: Entry | Skip, min_s: float, max_s: float) -> Entry | Skip:
+def fitted_in(item: Entry | Skip, min_s: float, max_s: float) -> Entry | Skip:
+    """The entry, unless it is too short or too long."""
     if isinstance(item, Skip):
         return item
     trouble = length_trouble(item.length_s, min_s, max_s)

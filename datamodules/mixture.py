@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -9,6 +10,16 @@ from datamodules.corpus import Corpus
 
 BLOCK = 1000
 """Draws of which every corpus has its exact share, at least one."""
+STIRRED = 256
+"""Consecutive utterances of a grouped corpus that change places."""
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A corpus that is cheaper to read group by group."""
+
+    groups: np.ndarray | None
+    """(len,) number of each utterance's group; None: in any order."""
 
 
 class Mixture:
@@ -34,7 +45,17 @@ class Mixture:
         source = int(which[place])
         corpus = self.corpora[source]
         round_, place = divmod(block * self.quotas[source] + int(nth[place]), len(corpus))
-        return corpus, int(_order((self.seed, round_, source), len(corpus))[place])
+        return corpus, int(_order(self, round_, source)[place])
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether a corpus is to be read group by group."""
+        return any(groups_of(corpus) is not None for corpus in self.corpora)
+
+
+def groups_of(corpus: Corpus) -> np.ndarray | None:
+    """See `Grouped`."""
+    return corpus.groups if isinstance(corpus, Grouped) else None
 
 
 def tempered(weights: Sequence[float], temperature: float) -> list[float]:
@@ -62,5 +83,15 @@ def _block(seed: int, block: int, counts: tuple[int, ...]) -> tuple[np.ndarray, 
 
 
 @lru_cache(maxsize=16)
-def _order(seeds: tuple[int, ...], size: int) -> np.ndarray:
-    return np.random.default_rng(seeds).permutation(size)
+def _order(mixture: Mixture, round_: int, source: int) -> np.ndarray:
+    corpus = mixture.corpora[source]
+    rng = np.random.default_rng([mixture.seed, round_, source])
+    return shuffled(len(corpus), groups_of(corpus), rng)
+
+
+def shuffled(size: int, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """(size,) a random order; with `groups`, group by group, stirred a little."""
+    if groups is None:
+        return rng.permutation(size)
+    order = np.argsort(rng.permutation(int(groups.max()) + 1)[groups], kind="stable")
+    return np.concatenate([rng.permutation(order[i : i + STIRRED]) for i in range(0, size, STIRRED)])

@@ -6,52 +6,18 @@
 import dataclasses
 import functools
 import importlib.util
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from datamodules.corpus import UnusableAudio
 from datamodules.entry import UNUSABLE, Found, Skip, split_of
+from datamodules.places import Cell, open_parquet
 from datamodules.rows import USUAL, Columns, Row
-from datamodules.storage import is_url, open_bytes, persist, read_bytes
+from datamodules.storage import persist
 from duplexmamba.schema import SourceConfig
 
-GROUPS_HELD = 4
-"""Row groups that a process keeps, so that their rows are fetched once."""
 OWN_TIMES = ("begin_time", "end_time")
 """GigaSpeech's: where an utterance lay in its recording."""
-_one_at_a_time = threading.Lock()
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """A sound in a row of a parquet file."""
-
-    file: str
-    """Path or URL."""
-    group: int
-    row: int
-    """Within the row group."""
-    column: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.group}:{self.row}"
-
-    def read(self) -> bytes:
-        with _one_at_a_time:  # threads that measure want the same row group at the same time
-            sounds = persist(lambda: _sounds(self.file, self.group, self.column), self.file)
-        value = sounds[self.row].as_py()
-        if isinstance(value, bytes):
-            return value
-        if isinstance(value, str):
-            value = {"path": value}
-        if value and value.get("bytes"):
-            return value["bytes"]
-        if not value or not value.get("path"):
-            raise UnusableAudio(f"{self} is empty")
-        beside = value["path"] if is_url(value["path"]) else str(Path(self.file).parent / value["path"])
-        return read_bytes(beside)
 
 
 def read_dataset(source: SourceConfig) -> Iterator[Found]:
@@ -101,7 +67,7 @@ def _read_file(file: str, split: str | None, source: SourceConfig) -> Iterator[F
 
     columns = Columns(source)
     try:
-        opened = persist(lambda: _open(file), file)
+        opened = persist(lambda: open_parquet(file), file)
         has = opened.schema_arrow.names
         columns.check(has, file)
         sound = next(name for name in columns.names("audio") if name in has)
@@ -133,18 +99,6 @@ def _length_s(row: Row) -> float | None:
     return None
 
 
-def _open(file: str) -> Any:
-    import pyarrow.parquet as pq
-
-    return pq.ParquetFile(open_bytes(file) if is_url(file) else file)
-
-
 def _rows(file: str, group: int, names: list[str]) -> list[Row]:
-    with _open(file) as opened:
+    with open_parquet(file) as opened:
         return opened.read_row_group(group, columns=names).to_pylist()
-
-
-@functools.lru_cache(maxsize=GROUPS_HELD)
-def _sounds(file: str, group: int, column: str) -> Any:
-    with _open(file) as opened:
-        return opened.read_row_group(group, columns=[column]).column(column)

@@ -11,7 +11,8 @@ from typing import Any
 
 from datamodules.corpus import UnusableAudio
 from datamodules.entry import NO_AUDIO, Entry, Found, Skip, spoken
-from datamodules.storage import Member, Place, Remote, is_url, read_bytes
+from datamodules.places import Place, Remote, from_row
+from datamodules.storage import is_url, read_bytes
 from duplexmamba.schema import SourceConfig
 
 Row = dict[str, Any]
@@ -81,6 +82,7 @@ class Columns:
             answer=self.get(row, "answer"),
             speaker=self.get(row, "speaker"),
             split=self.get(row, "split") or split,
+            channel=row.get("channel"),
         )
 
 
@@ -139,13 +141,10 @@ def read_plain(path: str | Path, rows: list[Row], source: SourceConfig, split: s
         place = f"{path}, row {number}"
         start_s = columns.seconds(row, "offset", place)
         id = f"{audio}@{start_s:g}" if start_s else audio
-        yield columns.entry(row, _place(base, audio, row.get("member")), id, split, place)
+        yield columns.entry(row, from_row(row) or _place(base, audio), id, split, place)
 
 
-def _place(base: str | Path, audio: str, member: list[int] | None) -> Place:
-    if member is not None:
-        shard, _, name = audio.rpartition(":")
-        return Member(shard, name, *member)
+def _place(base: str | Path, audio: str) -> Place:
     if is_url(audio):
         return Remote(audio)
     return Remote(f"{base}/{audio}") if isinstance(base, str) else base / audio

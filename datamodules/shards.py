@@ -9,8 +9,9 @@ from typing import IO
 from datamodules.audio import stream_duration_s
 from datamodules.corpus import UnusableAudio
 from datamodules.entry import NO_AUDIO, UNUSABLE, Found, Skip
+from datamodules.places import Member
 from datamodules.rows import Columns, Row
-from datamodules.storage import Member, open_bytes
+from datamodules.storage import open_bytes
 from datamodules.trees import SOUND_SUFFIXES
 from duplexmamba.schema import SourceConfig
 

@@ -1,10 +1,9 @@
-"""Bytes from the disk and from the network: where a sound lies, and reading that is tried again before it fails."""
+"""Bytes from the disk and from the network; what fails is tried again before it is given up."""
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, TypeVar
 
 import fsspec
 
@@ -15,52 +14,6 @@ WAITS_S = (0.5, 1.0, 2.0)
 BLOCK_BYTES = 2**16
 """Read ahead while a remote file is looked through."""
 Result = TypeVar("Result")
-
-
-class Sound(Protocol):
-    """A sound file that is no file of its own; `str` names it."""
-
-    def read(self) -> bytes:
-        """The whole sound file. Raises UnusableAudio."""
-        ...
-
-
-Place = Path | Sound
-"""Where a sound file lies."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Remote:
-    """A sound file with a URL."""
-
-    url: str
-
-    def __str__(self) -> str:
-        return self.url
-
-    def read(self) -> bytes:
-        return read_bytes(self.url)
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """A sound file within a tar shard."""
-
-    shard: str
-    """Path or URL."""
-    name: str
-    start: int
-    size: int
-    """Bytes of the shard."""
-
-    def __str__(self) -> str:
-        return f"{self.shard}:{self.name}"
-
-    def read(self) -> bytes:
-        found = read_bytes(self.shard, self.start, self.start + self.size)
-        if len(found) < self.size:
-            raise UnusableAudio(f"{self} is cut off: {len(found):,} of {self.size:,} bytes are there")
-        return found
 
 
 def is_url(path: str | Path) -> bool:

@@ -1,58 +1,64 @@
-"""A loader that cannot hang: when no batch comes, it says what its workers are at."""
+"""A loader that cannot hang: when no batch comes, it stops and says what its workers were reading."""
 
+import contextlib
 import ctypes
+import functools
 import multiprocessing
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader
 
 NAME_BYTES = 512
-"""Of what a worker is at; more is cut off."""
+"""Of what a worker is reading; the rest of a longer name is cut off."""
+_slot: Any = None
+"""Of a worker: memory that the main process sees too."""
 
 
-class Watched(Dataset[Any]):
-    """A dataset whose workers note, where the main process can see it, which item they are at.
-
-    Args:
-        name: index -> what people call the item.
-    """
-
-    def __init__(self, dataset: Dataset, name: Callable[[int], str], workers: int):
-        self.dataset, self.name = dataset, name
-        self.at = [multiprocessing.RawArray(ctypes.c_char, NAME_BYTES) for _ in range(workers)]
-
-    def __getitem__(self, index: int) -> Any:
-        info = get_worker_info()
-        if info is None:
-            return self.dataset[index]
-        self.at[info.id].value = self.name(index).encode()[: NAME_BYTES - 1]
-        item = self.dataset[index]
-        self.at[info.id].value = b""
-        return item
-
-    def report(self) -> str:
-        """The workers that are at something, and at what."""
-        busy = [(worker, at.value.decode(errors="replace")) for worker, at in enumerate(self.at) if at.value]
-        return "; ".join(f"worker {worker} is at {name}" for worker, name in busy) or "no worker is at any item"
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Tells the main process what this worker is reading."""
+    if _slot is not None:
+        _slot.value = name.encode()[: NAME_BYTES - 1]
+    yield
+    if _slot is not None:
+        _slot.value = b""
 
 
 class WatchedLoader(DataLoader):
-    """A DataLoader over a `Watched` dataset.
+    """A DataLoader that raises ValueError, and names what is being read, when no batch comes or a worker dies.
 
-    Raises:
-        ValueError: no batch came within `timeout` seconds, or a worker died; names the items they were at.
+    Args:
+        stuck_after_s: seconds without a batch; 0: no limit.
     """
 
+    def __init__(self, *args: Any, num_workers: int, stuck_after_s: float, **more: Any):
+        self.slots = [multiprocessing.RawArray(ctypes.c_char, NAME_BYTES) for _ in range(num_workers)]
+        more |= {"timeout": stuck_after_s if num_workers else 0, "prefetch_factor": 8 if num_workers else None}
+        super().__init__(*args, num_workers=num_workers, worker_init_fn=functools.partial(_begin, self.slots), **more)
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        batches: Any = super().__iter__()
         try:
-            yield from super().__iter__()
+            yield from batches
         except RuntimeError as error:
-            if "DataLoader" not in str(error) or "Caught" in str(error):
+            if not str(error).startswith("DataLoader"):
                 raise
-            assert isinstance(self.dataset, Watched)
-            late = "timed out" in str(error)
-            what = f"no batch in data.stuck_after_s={self.timeout:g} s" if late else f"a data worker died ({error})"
-            raise ValueError(
-                f"{what}: {self.dataset.report()}; mend or remove it, or raise data.stuck_after_s"
-            ) from None
+            for worker in batches._workers:  # those that are stuck would be waited for
+                worker.kill()
+            what = f"no batch within data.stuck_after_s={self.timeout:g} s"
+            what = what if "timed out" in str(error) else f"a data worker died: {' '.join(str(error).split())}"
+            raise ValueError(f"{what}; {self._report()}; mend or remove it, or raise data.stuck_after_s") from None
+
+    def _report(self) -> str:
+        names = [(worker, slot.value.decode(errors="replace")) for worker, slot in enumerate(self.slots)]
+        busy = [f"worker {worker} was reading {name}" for worker, name in names if name]
+        return ", ".join(busy) or "no worker was reading a file"
+
+
+def _begin(slots: list[Any], worker: int) -> None:
+    """A scheduler signals the whole process group; workers that died of it would fail the step that is to be saved."""
+    global _slot
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _slot = slots[worker]
