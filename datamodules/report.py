@@ -72,7 +72,7 @@ class Report:
         ]  # fmt: skip
 
 
-COLUMNS = ["split", "utterances", "hours", "speakers", "5 % last under (s)", "half under (s)", "95 % under (s)"]
+COLUMNS = ["split", "utterances", "hours", "speakers", "5 % (s)", "median (s)", "95 % (s)"]
 
 
 def print_report(report: Report) -> None:

@@ -40,7 +40,7 @@ OWN_TO_A_STAGE = ("stage", "lora", "lora_drop", "optim", "trainer", "run", "wand
 """Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
 NOT_PART_OF_THE_RESULT = (
     "run", "wandb", "lora_drop", "data.num_workers", "data.stuck_after_s", "trainer.checkpoint_every_s",
-    "trainer.keep_freed_memory",
+    "trainer.keep_freed_memory", "trainer.gradient_checkpointing",
 )  # fmt: skip
 """What may differ between two runs that are the same experiment."""
 
@@ -230,7 +230,15 @@ def _check(config: Config) -> None:
     for name, pair in {**ranges, "encoder.train_slice_ms": config.encoder.train_slice_ms}.items():
         if len(pair) != 2 or pair[0] > pair[1]:
             raise ValueError(f"{name}={pair}: give [low, high]")
-    for name in ("max_steps", "accumulate", "devices", "valid_every_steps", "average_last", "average_every_steps"):
+    for name in (
+        "max_steps",
+        "accumulate",
+        "devices",
+        "num_nodes",
+        "valid_every_steps",
+        "average_last",
+        "average_every_steps",
+    ):
         if getattr(config.trainer, name) < 1:
             raise ValueError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
     _check_lora(config.lora)

@@ -401,6 +401,11 @@ class TrainerConfig:
     """Batches per update."""
     accelerator: str
     devices: int
+    """Processes of one machine, each with a GPU of its own where there are some; their gradients are averaged."""
+    num_nodes: int
+    """Machines; started by torchrun or Slurm, see docs/scale.md."""
+    gradient_checkpointing: bool
+    """Compute the blocks of encoder and language model again for their gradients: less memory, a third more time."""
     precision: Literal["auto", "32-true", "bf16-mixed"]
     """auto: bf16 where the GPU has it, else float32."""
     matmul_precision: Literal["auto", "highest", "high", "medium"]

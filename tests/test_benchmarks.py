@@ -17,6 +17,7 @@ SMALL = {
     "long_session": ["--minutes", "1", "--rounds", "1"],
     "memory": ["--lengths", "16"],
     "settings": ["--rounds", "1", "--length", "64"],
+    "data": ["--rounds", "1", "--utterances", "8", "--steps", "1"],
 }
 KEYS = {
     "scan": [
@@ -27,6 +28,10 @@ KEYS = {
     "long_audio": ["long_audio/minute_1_memory_mb", "long_audio/minute_1_max_error"],
     "long_session": [f"{kind}/minutes_1/{name}" for kind in KINDS for name in ("slice_ms", "state_bytes", "fork_ms")],
     "memory": ["memory/ours/l16_bytes_per_token"],
+    "data": [
+        *[f"{kind}/{who}utt_per_s" for kind in ("files", "shar", "webdataset", "parquet") for who in ("", "peer_")],
+        "train/data_wait_share",
+    ],
     "settings": ["settings/medium_speedup", "settings/medium_error", "settings/keep_freed_memory_speedup"],
 }  # fmt: skip
 

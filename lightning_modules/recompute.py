@@ -1,0 +1,25 @@
+"""Gradient checkpointing: what happens within a block is computed again for its gradient instead of being kept."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from duplexmamba.encoder import ConMambaBlock
+from duplexmamba.lm import MambaBlock
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """From now on, of every block of encoder and language model, only the input is kept for the gradient."""
+    for block in model.modules():
+        if isinstance(block, ConMambaBlock | MambaBlock):
+            block.forward = functools.partial(_forward, block.forward)  # type: ignore[method-assign]
+
+
+def _forward(forward: Callable[..., Any], *args: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args)
+    return checkpoint(forward, *args, use_reentrant=False)
