@@ -5,6 +5,7 @@ import ctypes
 import functools
 import multiprocessing
 import signal
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,13 +41,14 @@ class WatchedLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches: Any = super().__iter__()
+        workers = list(getattr(batches, "_workers", []))
+        weakref.finalize(batches, _end, workers)  # also at exit, where multiprocessing would wait for them for ever
         try:
             yield from batches
         except RuntimeError as error:
             if not str(error).startswith("DataLoader"):
                 raise
-            for worker in batches._workers:  # those that are stuck would be waited for
-                worker.kill()
+            _end(workers)
             what = f"no batch within data.stuck_after_s={self.timeout:g} s"
             what = what if "timed out" in str(error) else f"a data worker died: {' '.join(str(error).split())}"
             raise ValueError(f"{what}; {self._report()}; mend or remove it, or raise data.stuck_after_s") from None
@@ -55,6 +57,13 @@ class WatchedLoader(DataLoader):
         names = [(worker, slot.value.decode(errors="replace")) for worker, slot in enumerate(self.slots)]
         busy = [f"worker {worker} was reading {name}" for worker, name in names if name]
         return ", ".join(busy) or "no worker was reading a file"
+
+
+def _end(workers: list[multiprocessing.Process]) -> None:
+    """SIGTERM is not enough: see `_begin`."""
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
 
 
 def _begin(slots: list[Any], worker: int) -> None:

@@ -8,14 +8,16 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from duplexmamba.encoder import ConMambaBlock
+from duplexmamba.blocks import ConvBlock, TransformerBlock
 from duplexmamba.lm import MambaBlock
+
+BLOCKS = (ConvBlock, TransformerBlock, MambaBlock)
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """From now on, of every block of encoder and language model, only the input is kept for the gradient."""
+    """From now on, of every block of encoder and Mamba, only the input is kept for the gradient."""
     for block in model.modules():
-        if isinstance(block, ConMambaBlock | MambaBlock):
+        if isinstance(block, BLOCKS):
             block.forward = functools.partial(_forward, block.forward)  # type: ignore[method-assign]
 
 

@@ -1,6 +1,8 @@
 """A stuck or dead worker ends the run and is named with what it was reading."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -46,6 +48,17 @@ def test_a_sound_loader_is_as_any() -> None:
 def test_what_a_lost_worker_was_reading_is_named(trouble: str, answer: str) -> None:
     with pytest.raises(ValueError, match=answer):
         list(loader(trouble))
+
+
+@pytest.mark.parametrize("trouble", ["stuck", "error"])
+def test_a_process_that_is_done_with_a_loader_ends(trouble: str) -> None:
+    """Also where the loader's iterator is held until the end."""
+    code = (
+        "from tests.test_watch import loader\n"
+        f"held = iter(loader({trouble!r}))\nnext(held)\nprint('done', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.stdout == "done\n" and done.returncode == 0, done.stderr
 
 
 def test_other_errors_stay_what_they_are() -> None:
