@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datamodules.entry import NO_AUDIO, NO_TEXT, NO_TRANSCRIPT, Entry, Found, Skip, spoken
 from datamodules.places import Cut, Member, Place
-from datamodules.rows import Columns, Row, audio_base, read_rows
+from datamodules.rows import LEFT_OUT, Columns, Row, audio_base, read_rows
 from datamodules.shards import members
 from duplexmamba.schema import SourceConfig
 
@@ -97,7 +97,9 @@ def _supervised(
 
 def _entry(
     supervision: Row, path: Place, offset_s: float, columns: Columns, split: str | None, channel: int | None = None
-) -> Entry:
+) -> Found:
+    if not columns.wanted(supervision):
+        return Skip(LEFT_OUT, "")
     custom = supervision.get("custom") or {}
     return Entry(
         id=supervision["id"],

@@ -71,12 +71,13 @@ def assign(item: Found, wanted: dict[str, str], task: str) -> Found:
     """The entry under its split's proper name and with what `task` needs, unless it cannot serve.
 
     Args:
-        wanted: the corpus's own name -> train, valid or test; empty: whatever `split_of` knows.
+        wanted: the corpus's own name -> train, valid or test; empty: whatever `split_of` knows. What the corpus gives
+            no split is left to train.
     """
     if isinstance(item, Skip):
         return item
     split = wanted.get(item.split or "") if wanted else split_of(item.split or "")
-    if wanted and not split:
+    if wanted and not split and (item.split or "train" not in wanted.values()):
         return Skip(f"of split {item.split!r}, which data.sources does not ask for", "")
     if not item.text:
         return Skip(NO_TEXT, item.id)

@@ -30,7 +30,7 @@ def read_dataset(source: SourceConfig) -> Iterator[Found]:
 
 def _files(source: SourceConfig) -> list[tuple[str | None, str]]:
     """The files of a data set with the names of their splits."""
-    path = Path(source.path)
+    path = Path(source.path).expanduser()
     if source.path.endswith(".parquet"):
         return [(split_of(path.stem), source.path)]
     card = path / "README.md"
@@ -57,8 +57,9 @@ def _resolved(source: SourceConfig) -> list[tuple[str | None, str]]:
         problem = f"{source.path} cannot be opened by datasets: {' '.join(str(error).split())[:300]}"
         raise ValueError(f"{problem}; check the name, the subset and your access (hf auth login)") from None
     files = [(split, file) for split, files in (builder.config.data_files or {}).items() for file in files]
-    if other := [file for _, file in files if not file.endswith(".parquet")] or not files:
-        raise ValueError(f"{source.path} is not made of parquet files ({other}); save it with to_parquet")
+    if not files or not all(file.endswith(".parquet") for _, file in files):
+        held = files[0][1] if files else "a script"
+        raise ValueError(f"{source.path} is not made of parquet files but of such as {held}; save it with to_parquet")
     return files
 
 
@@ -71,11 +72,8 @@ def _read_file(file: str, split: str | None, source: SourceConfig) -> Iterator[F
         has = opened.schema_arrow.names
         columns.check(has, file)
         sound = next(name for name in columns.names("audio") if name in has)
-        wanted = {name for field in USUAL for name in columns.names(field)} | {
-            *columns.where,
-            *OWN_TIMES,
-            "duration_ms",
-        }
+        wanted = {name for field in USUAL for name in columns.names(field)}
+        wanted |= {*columns.where, *OWN_TIMES, "duration_ms"}
         for group in range(opened.num_row_groups):
             rows = persist(functools.partial(_rows, file, group, sorted(wanted & {*has} - {sound})), file)
             for number, row in enumerate(rows):

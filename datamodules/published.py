@@ -14,9 +14,10 @@ CLIP_LENGTHS = "clip_durations.tsv"
 
 def read_commonvoice(source: SourceConfig, folder: Path) -> Iterator[Found]:
     """<language>/train.tsv, dev.tsv, test.tsv (others where `split` names them) and clips/*.mp3."""
-    [language, *others] = sorted(clips.parent for clips in folder.glob("**/clips"))
-    if others:
-        raise ValueError(f"{folder} holds {1 + len(others)} languages; give the folder of one, such as {language}")
+    languages = sorted(clips.parent for clips in folder.glob("**/clips"))
+    if len(languages) != 1:
+        raise ValueError(f"{folder} holds clips of {len(languages)} languages; give the folder of one, such as .../en")
+    [language] = languages
     names = {name for names in source.split.values() for name in names.split("+")} or set(COMMON_VOICE_SPLITS)
     lengths = _clip_lengths(language / CLIP_LENGTHS) if (language / CLIP_LENGTHS).is_file() else {}
     for name in sorted(names):
@@ -36,7 +37,7 @@ def _clip_lengths(table: Path) -> dict[str, float]:
 
 def read_gigaspeech(source: SourceConfig, table: Path) -> Iterator[Found]:
     """GigaSpeech.json: hours-long recordings with their segments, each in several of {XS} to {XL}, {DEV}, {TEST}."""
-    wanted = {name.lower() for names in source.split.values() for name in names.split("+")}
+    wanted = {name.lower(): name for names in source.split.values() for name in names.split("+")}
     [corpus] = read_rows(table)
     for recording in corpus["audios"]:
         path = table.parent / recording["path"]
@@ -45,9 +46,10 @@ def read_gigaspeech(source: SourceConfig, table: Path) -> Iterator[Found]:
             yield Skip(NO_AUDIO, segment["sid"]) if missing else _segment(segment, path, wanted)
 
 
-def _segment(segment: dict[str, Any], path: Path, wanted: set[str]) -> Entry:
+def _segment(segment: dict[str, Any], path: Path, wanted: dict[str, str]) -> Entry:
     sizes = [name.strip("{}").lower() for name in segment["subsets"]]
-    split = next((name for name in sizes if name in (wanted or {"dev", "test"})), "other" if wanted else None)
+    known = wanted or {"dev": "dev", "test": "test"}
+    split = next((known[size] for size in sizes if size in known), "other" if wanted else None)
     start_s = float(segment["begin_time"])
     speaker = str(segment.get("speaker") or "").replace("N/A", "")
     length_s = float(segment["end_time"]) - start_s

@@ -75,10 +75,10 @@ def check_any(path: str, entries: list[Entry], skipped: list[Skip]) -> None:
 
 def _read(source: SourceConfig) -> Iterable[Found]:
     path = Path(source.path).expanduser()
-    if is_url(source.path) or "{" in source.path:
-        return _read_shards([(name, None) for name in expand(source.path)], source)
     if source.kind == "huggingface" and not path.exists():
         return read_dataset(source)
+    if is_url(source.path) or "{" in source.path:
+        return _read_shards([(name, split_of(name.rpartition("/")[2])) for name in expand(source.path)], source)
     if not path.exists():
         raise ValueError(f"{path} does not exist; give {LAYOUTS}")
     return _read_file(path, source, None) if path.is_file() else _read_folder(path, source)
@@ -100,14 +100,20 @@ def _read_file(path: Path, source: SourceConfig, split: str | None) -> Iterable[
 def _read_folder(folder: Path, source: SourceConfig) -> Iterable[Found]:
     kind = detect(folder) if source.kind == "auto" else source.kind
     if kind in TREES:
+        _check_no_columns(source, kind)
         return TREES[kind](source, folder)
     if kind in TABLES:
         return _read_file(_first_of(folder, TABLES[kind]), source, None)
     if kind in SHARDS:
         shards = [(root / name, split) for root, names, split in walk(folder) for name in names]
         wanted = [(path, split) for path, split in shards if SHARDS[kind].search(path.name)]
-        return _read_shards([(str(path), split or path.stem.split("-")[0]) for path, split in wanted], source)
+        return _read_shards([(str(path), split or split_of(path.stem)) for path, split in wanted], source)
     return read_dataset(source) if kind == "huggingface" else _read_manifests(folder, source)
+
+
+def _check_no_columns(source: SourceConfig, kind: str) -> None:
+    if kind != "commonvoice" and (source.where or source.columns):
+        raise ValueError(f"{source.path} is of kind {kind}, which has no columns; leave out `where` and `columns`")
 
 
 def _first_of(folder: Path, pattern: str) -> Path:

@@ -112,7 +112,10 @@ def _parse(path: str, content: bytes) -> list[Row]:
             return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
         return list(csv.DictReader(lines))
     if path.endswith(".json"):
-        found = json.loads(content)
+        try:
+            found = json.loads(content)
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON: {error}; fetch or write it again") from None
         return found if isinstance(found, list) else [found]
     return [_row(path, number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
 

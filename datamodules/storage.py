@@ -1,9 +1,10 @@
 """Bytes from the disk and from the network; what fails is tried again before it is given up."""
 
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 
@@ -40,7 +41,36 @@ def open_bytes(path: str) -> BinaryIO:
     if not is_url(path):
         return persist(lambda: open(path, "rb"), path)
     system, name = fsspec.core.url_to_fs(path)
-    return persist(lambda: system.open(name, "rb", block_size=BLOCK_BYTES, cache_type="readahead"), path)
+    file = persist(lambda: system.open(name, "rb", block_size=BLOCK_BYTES, cache_type="readahead"), path)
+    return io.BufferedReader(_Steady(file, path), BLOCK_BYTES)
+
+
+class _Steady(io.RawIOBase):
+    """A remote file each read of which is tried again."""
+
+    def __init__(self, file: BinaryIO, name: str):
+        self.file, self.name = file, name
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        found = persist(lambda: self.file.read(len(buffer)), self.name)
+        buffer[: len(found)] = found
+        return len(found)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def persist(read: Callable[[], Result], name: str) -> Result:
@@ -48,6 +78,8 @@ def persist(read: Callable[[], Result], name: str) -> Result:
     for wait_s in (*WAITS_S, None):
         try:
             return read()
+        except UnusableAudio:
+            raise
         except FileNotFoundError:
             raise UnusableAudio(f"{name} is missing") from None
         except Exception as error:  # every store's client has its own

@@ -74,13 +74,13 @@ def test_common_voice_takes_the_tables_that_are_asked_for(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="other.tsv does not exist"):
         read_corpus(tmp_path, split={"train": "other"})
     write(tmp_path / "cv-corpus-17.0/de/clips/a.mp3", "")
-    with pytest.raises(ValueError, match="2 languages; give the folder of one"):
+    with pytest.raises(ValueError, match="clips of 2 languages; give the folder of one"):
         read_corpus(tmp_path)
 
 
 def test_gigaspeech_takes_the_size_that_is_asked_for(tmp_path: Path) -> None:
     corpora.gigaspeech(tmp_path)
-    entries, skipped = read_corpus(tmp_path, split={"train": "m", "test": "dev+test"})
+    entries, skipped = read_corpus(tmp_path, split={"train": "M", "test": "dev+test"})
     assert [(e.id, e.split) for e in entries] == [("POD0_S0", "train"), ("POD0_S3", "test"), ("POD0_S4", "test")]
     assert (entries[0].start_s, entries[0].duration_s, entries[0].speaker) == (0.0, 1.0, "")
     assert reasons(skipped) == {
@@ -182,6 +182,20 @@ def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:
 def test_a_folder_without_speech_is_refused(more: dict[str, Any], answer: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=answer):
         read_corpus(tmp_path, **more)
+
+
+def test_shards_without_a_split_are_for_training(tmp_path: Path) -> None:
+    shard(tmp_path / "000000.tar", {"0.flac": encoded(1.0), "0.txt": b"word"})
+    for split in ({}, {"train": "train"}):
+        assert [e.split for e in read_corpus(tmp_path, split=split)[0]] == [None]
+    with pytest.raises(ValueError, match="holds nothing usable"):
+        read_corpus(tmp_path, split={"test": "test"})
+
+
+def test_what_has_no_columns_takes_no_names_of_some(tmp_path: Path) -> None:
+    corpora.mls(tmp_path)
+    with pytest.raises(ValueError, match="of kind mls, which has no columns"):
+        read_corpus(tmp_path, where={"speaker": "10"})
 
 
 def test_many_shards_in_few_words() -> None:

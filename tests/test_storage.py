@@ -128,6 +128,16 @@ def test_what_breaks_off_is_tried_again(server: Server, tmp_path: Path) -> None:
     assert read_bytes(f"{server.url}/a.bin", 100, 20000) == content[100:20000] and server.drops == 0
 
 
+def test_a_shard_that_breaks_off_while_it_is_looked_through_is_whole_all_the_same(
+    server: Server, tmp_path: Path
+) -> None:
+    corpora.webdataset(tmp_path)
+    server.drops = 3
+    entries, skipped = read_corpus(f"{server.url}/train-000000.tar")
+    assert [e.id for e in entries] == ["000", "001"] and server.drops == 0
+    assert [s.reason for s in skipped].count("unusable") == 1  # the broken sound in it
+
+
 def test_what_keeps_breaking_off_is_given_up_and_named(server: Server, tmp_path: Path) -> None:
     write(tmp_path / "a.flac", encoded(1.0))
     server.drops = 100
