@@ -31,6 +31,20 @@ Place = Path | Sound
 
 
 @dataclasses.dataclass(frozen=True)
+class Held:
+    """A sound file in memory."""
+
+    data: bytes
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def read(self) -> bytes:
+        return self.data
+
+
+@dataclasses.dataclass(frozen=True)
 class Remote:
     """A sound file with a URL."""
 
