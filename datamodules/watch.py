@@ -6,10 +6,10 @@ import functools
 import multiprocessing
 import signal
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 NAME_BYTES = 512
 """Of what a worker is reading; the rest of a longer name is cut off."""
@@ -34,10 +34,16 @@ class WatchedLoader(DataLoader):
         stuck_after_s: seconds without a batch; 0: no limit.
     """
 
-    def __init__(self, *args: Any, num_workers: int, stuck_after_s: float, **more: Any):
+    def __init__(
+        self, dataset: Dataset, batch_sampler: Iterable[list[int]], num_workers: int, stuck_after_s: float,
+        collate_fn: Callable | None = None,
+    ):  # fmt: skip
         self.slots = [multiprocessing.RawArray(ctypes.c_char, NAME_BYTES) for _ in range(num_workers)]
-        more |= {"timeout": stuck_after_s if num_workers else 0, "prefetch_factor": 8 if num_workers else None}
-        super().__init__(*args, num_workers=num_workers, worker_init_fn=functools.partial(_begin, self.slots), **more)
+        super().__init__(
+            dataset, batch_sampler=batch_sampler, collate_fn=collate_fn, num_workers=num_workers,
+            timeout=stuck_after_s if num_workers else 0, prefetch_factor=8 if num_workers else None,
+            worker_init_fn=functools.partial(_begin, self.slots),
+        )  # fmt: skip
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches: Any = super().__iter__()
