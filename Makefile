@@ -22,19 +22,28 @@ AGENTS ?= 1
 BACKEND ?= auto
 HOST ?= 127.0.0.1
 PORT ?= 8765
+NAME ?= speech
+ROOT ?=
+GPUS ?= 1
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lora-drop eval-wer eval-duplex eval-voicebench dialogues serve converse timeline scorecard sweep hub report report-wandb test lint clean
+.PHONY: help install data plan train lora-drop eval-wer eval-duplex eval-voicebench dialogues serve converse timeline scorecard sweep hub report report-wandb test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 17
 
 install: $(VENV)/.train ## the virtual environment and what training needs
+
+data: $(VENV)/.train ## check and prepare a corpus: NAME=librispeech ROOT=folder; a report, and a manifest to train on
+	@$(BIN)/python -m datamodules.prepare "$(NAME)" "$(ROOT)" configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+
+plan: $(VENV)/.train ## memory and tokens of a training on GPUS=6 cards, and which cards it fits
+	@$(BIN)/python -m lightning_modules.plan $(GPUS) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 train: $(VENV)/.train ## train a stage, and first the stages it stands on; ends with its score
 	@$(BIN)/python train.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)

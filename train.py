@@ -120,8 +120,8 @@ def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dic
     save_config(config, folder / "config.yaml")
     log_start(folder)
     corpora = Corpora(config)
-    if corpora.survey:
-        print(corpora.survey, flush=True)
+    for name, survey in corpora.surveys.items():
+        print(f"{name}:\n{survey}" if len(corpora.surveys) > 1 else survey, flush=True)
     hand_overs = {source: HandOver.load(file) for source, file in given.items()}
     module, data = build(config, corpora, hand_overs, folder)
     resume = Resume(folder / LAST, config.trainer.checkpoint_every_s)

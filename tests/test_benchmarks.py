@@ -18,6 +18,7 @@ SMALL = {
     "memory": ["--lengths", "16"],
     "sessions": ["--seconds", "0.4", "--most", "2"],
     "settings": ["--rounds", "1", "--length", "64"],
+    "data": ["--rounds", "1", "--utterances", "8", "--steps", "1"],
 }
 KEYS = {
     "scan": [
@@ -30,6 +31,10 @@ KEYS = {
     "memory": ["memory/ours/l16_bytes_per_token"],
     "sessions": [
         "sessions/realtime_per_core", "sessions/p99_ms", "sessions/batched_over_single", "sessions/state_bytes",
+    ],
+    "data": [
+        *[f"{kind}/{who}utt_per_s" for kind in ("files", "shar", "webdataset", "parquet") for who in ("", "peer_")],
+        "train/data_wait_share",
     ],
     "settings": ["settings/medium_speedup", "settings/medium_error", "settings/keep_freed_memory_speedup"],
 }  # fmt: skip

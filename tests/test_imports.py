@@ -23,6 +23,10 @@ ONLY_IN = {
     "lightning": set(), "wandb": set(), "triton": {"scan_triton"}, "mamba_ssm": {"scan_mamba_ssm", "ssd"},
     "causal_conv1d": {"conv"},
 }  # fmt: skip
+DATA_ONLY_IN = {
+    "fsspec": {"storage"}, "tarfile": {"shards"}, "lhotse": {"places"}, "datasets": {"parquet"},
+    "pyarrow": {"parquet", "places"}, "soundfile": {"audio", "places", "recorded_noise", "write_dialogues"},
+}  # fmt: skip
 FLOORS = [
     {"schema", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
     {"scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan", "config"}, {"conv", "step_cpp"},
@@ -60,6 +64,8 @@ def test_rooms_import_only_what_they_may(path: Path) -> None:
             assert rest.split(".")[0] in DATA_SEES, f"{path} imports {name}"
         if room == "duplexmamba" and top in ONLY_IN:
             assert path.stem in ONLY_IN[top], f"{path} imports {name}"
+        if room == "datamodules" and top in DATA_ONLY_IN:
+            assert path.stem in DATA_ONLY_IN[top], f"{path} imports {name}"
 
 
 def test_inside_duplexmamba_imports_run_downward() -> None:

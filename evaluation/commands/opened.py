@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datamodules.audio import Source, read_audio
+from datamodules.audio import read_audio
 from datamodules.corpus import UnusableAudio
+from datamodules.places import Place
 from duplexmamba.config import ON_DIALOGUES, override
 from duplexmamba.schema import Config
 from lightning_modules.handover import FILE, HandOver
@@ -45,7 +46,7 @@ def identity(folder: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:8]
 
 
-def read_whole(sound: Source, config: Config, channel: int | None = None) -> np.ndarray:
+def read_whole(sound: Place, config: Config, channel: int | None = None) -> np.ndarray:
     """Samples (n,) of a recording of any length, as the model hears it. Raises ValueError: it cannot be used."""
     try:
         return read_audio(sound, config.features.sample_rate_hz, channel=channel, min_s=0, max_s=float("inf"))

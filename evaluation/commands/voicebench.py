@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import soxr
 
-from datamodules.audio import Held
 from datamodules.espeak import speak
+from datamodules.places import Held
 from duplexmamba.config import ON_DIALOGUES, fingerprint
 from evaluation.commands.opened import HEARING, Run, identity, open_run, read_whole
 from evaluation.duplex.report import watched, write_lines
