@@ -22,9 +22,11 @@ def reading(name: str) -> Iterator[None]:
     """Tells the main process what this worker is reading."""
     if _slot is not None:
         _slot.value = name.encode()[: NAME_BYTES - 1]
-    yield
-    if _slot is not None:
-        _slot.value = b""
+    try:
+        yield
+    finally:
+        if _slot is not None:
+            _slot.value = b""
 
 
 class WatchedLoader(DataLoader):
@@ -66,10 +68,15 @@ class WatchedLoader(DataLoader):
 
 
 def _end(workers: list[multiprocessing.Process]) -> None:
-    """SIGTERM is not enough: see `_begin`."""
-    for worker in workers:
-        if worker.is_alive():
-            worker.kill()
+    """SIGTERM is not enough: see `_begin`. Nor is torch to raise because a worker was killed."""
+    alive = [worker for worker in workers if worker.is_alive()]
+    if not alive:
+        return
+    raises = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for worker in alive:
+        worker.kill()
+        worker.join()
+    signal.signal(signal.SIGCHLD, raises)
 
 
 def _begin(slots: list[Any], worker: int) -> None:
