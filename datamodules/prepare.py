@@ -14,6 +14,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.progress import track
 
@@ -28,7 +29,7 @@ from duplexmamba.config import load_config
 from duplexmamba.schema import Config, SourceConfig
 from duplexmamba.tokens import Tokens
 
-FORMATS = {"voiceassistant": "huggingface", "commonvoice": "commonvoice", "instructs2s": "instructs2s"}
+FORMATS: dict[str, Any] = {"voiceassistant": "huggingface", "commonvoice": "commonvoice", "instructs2s": "instructs2s"}
 FORMATS |= {name: name for name in ("librispeech", "mls", "tedlium", "gigaspeech", "duplexmamba")}
 """Names of published corpora, and what they come in; every other name is the user's own."""
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz' ")
