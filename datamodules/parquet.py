@@ -41,8 +41,10 @@ def _files(source: SourceConfig) -> list[tuple[str | None, str]]:
 
 
 def _split_in_name(relative: Path) -> str | None:
-    """train-00000-of-00007.parquet and train/0000.parquet are of train."""
-    return next((part.split("-")[0] for part in reversed(relative.parts) if split_of(part)), None)
+    """train-00000-of-00007.parquet, train.parquet and train/0000.parquet are of train."""
+    return next(
+        (part.removesuffix(".parquet").split("-")[0] for part in reversed(relative.parts) if split_of(part)), None
+    )
 
 
 def _resolved(source: SourceConfig) -> list[tuple[str | None, str]]:

@@ -184,6 +184,13 @@ def test_a_folder_without_speech_is_refused(more: dict[str, Any], answer: str, t
         read_corpus(tmp_path, **more)
 
 
+@pytest.mark.parametrize("name", ["train.parquet", "train/0000.parquet", "default/train-00000-of-00001.parquet"])
+def test_parquet_files_tell_their_split(name: str, tmp_path: Path) -> None:
+    file = made(corpora.parquet, tmp_path / "made") / "train-00000-of-00001.parquet"
+    write(tmp_path / "moved" / name, file.read_bytes())
+    assert {e.split for e in read_corpus(tmp_path / "moved", split={"train": "train"})[0]} == {"train"}
+
+
 def test_shards_without_a_split_are_for_training(tmp_path: Path) -> None:
     shard(tmp_path / "000000.tar", {"0.flac": encoded(1.0), "0.txt": b"word"})
     for split in ({}, {"train": "train"}):
