@@ -23,7 +23,7 @@ from tests.fake_sweep import WER, write_sweep
 from tests.hub_place import Place, until
 from tests.test_train import SHORT
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ program: train.py
 project: tests
 method: grid
 metric: {name: test/wer, goal: minimize}
-parameters: {trainer.max_steps: {values: [0, 600]}}
+parameters: {trainer.max_steps: {values: [0, 300]}}
 command:
   - ${env}
   - ${interpreter}
@@ -103,7 +103,7 @@ def test_a_sweep_that_is_stopped_goes_on_and_tells_what_became_of_its_points(pla
     text = SWEEP_OF_TRAINING.replace("train.py", str(root / "train.py"))
     place.write_sweep("points", text)
     files = [str(root / "configs" / name) for name in ("preset/tiny.yaml", "stage/encoder.yaml")]
-    words = [*files, *(word for word in SHORT if not word.startswith("wandb")), "trainer.valid_every_steps=600"]
+    words = [*files, *(word for word in SHORT if not word.startswith("wandb")), "trainer.valid_every_steps=300"]
     command = [sys.executable, "-m", "sweeps.run", "points", "--agents", "2", *words]
     first = place.call(*command)
     folder = until(lambda: next(place.folder.glob("runs/points-*/metrics.jsonl"), None)).parent

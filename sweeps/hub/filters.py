@@ -46,6 +46,8 @@ def field(run: Record, name: str) -> Any:
         return (run["config"].get(key.removesuffix(".value")) or {}).get("value")
     if section in ("summary_metrics", "summaryMetrics"):
         return run["summary"].get(key)
+    if name == "sweep":
+        return run["sweep"].rpartition("/")[2]
     return run.get(NAMES.get(name, name))
 
 
