@@ -4,7 +4,15 @@ PRESET ?= tiny
 DATA ?=
 ARGS ?=
 RUN ?= runs/latest
+CKPT ?= $(RUN)
 JSON ?=
+SUBSETS ?=
+LIMIT ?=
+VOICEBENCH ?=
+MODE ?=
+BATCH ?= 8
+RESPONSES ?=
+AS_IS ?=
 N ?= 8
 SPLIT ?= train
 PACE ?= real
@@ -12,19 +20,30 @@ CHANNEL ?=
 SWEEP ?= slice_size
 AGENTS ?= 1
 BACKEND ?= auto
+HOST ?= 127.0.0.1
+PORT ?= 8765
+NAME ?= speech
+ROOT ?=
+GPUS ?= 1
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train lora-drop eval-wer eval-duplex dialogues converse timeline sweep hub report report-wandb test lint clean
+.PHONY: help install data plan train lora-drop eval-wer eval-duplex eval-voicebench dialogues serve converse timeline scorecard sweep hub report report-wandb test lint clean
 
 help: ## this text
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 17
 
 install: $(VENV)/.train ## the virtual environment and what training needs
+
+data: $(VENV)/.train ## check and prepare a corpus: NAME=librispeech ROOT=folder; a report, and a manifest to train on
+	@$(BIN)/python -m datamodules.prepare "$(NAME)" "$(ROOT)" configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+
+plan: $(VENV)/.train ## memory and tokens of a training on GPUS=6 cards, and which cards it fits
+	@$(BIN)/python -m lightning_modules.plan $(GPUS) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 train: $(VENV)/.train ## train a stage, and first the stages it stands on; ends with its score
 	@$(BIN)/python train.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
@@ -38,14 +57,25 @@ eval-wer: $(VENV)/.train ## word error rate of RUN (default runs/latest), on its
 eval-duplex: $(VENV)/.train ## RUN in live sessions on test dialogues: states, answers, turn-taking, speed; JSON=file for the scores
 	@$(BIN)/python evaluate.py duplex $(RUN) $(overrides) $(if $(JSON),--json "$(JSON)")
 
+eval-voicebench: $(VENV)/.train ## RUN's answers to VoiceBench's questions, scored; SUBSETS=bbh,mmsu LIMIT=10 VOICEBENCH=folder RESPONSES=folder
+	@$(BIN)/python evaluate.py voicebench $(if $(RESPONSES),,$(CKPT) $(ARGS)) --batch $(BATCH) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
+		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) $(if $(RESPONSES),--responses "$(RESPONSES)") $(if $(JSON),--json "$(JSON)")
+
 dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, to hear and to see
 	@$(BIN)/python -m datamodules.write_dialogues $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+
+serve: $(VENV)/.serve ## a page to speak with RUN: microphone, clips, what it thinks; HOST=127.0.0.1 PORT=8765
+	@$(BIN)/python serve.py $(RUN) --host $(HOST) --port $(PORT)
 
 converse: $(VENV)/.train ## RUN hears WAV (or its CHANNEL=0) and answers, at PACE=real or fast
 	@$(BIN)/python serve.py $(RUN) $(if $(WAV),--wav "$(WAV)") --pace $(PACE) $(if $(CHANNEL),--channel $(CHANNEL))
 
 timeline: $(VENV)/.train ## a picture of a conversation, from the TRACE that converse has written
 	@$(BIN)/python -m serving.timeline "$(TRACE)"
+
+scorecard: $(VENV)/.train ## CKPT's word error rate, VoiceBench, conversation, speed, memory on one page; CKPT=a,b side by side; AS_IS=1 scores nothing
+	@$(BIN)/python evaluate.py scorecard "$(CKPT)" $(overrides) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
+		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) --batch $(BATCH) $(if $(AS_IS),--as-is) $(if $(JSON),--json "$(JSON)")
 
 sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1 and ARGS for all points: on W&B where you are logged in, else on a hub of this machine
 	@$(BIN)/python -m sweeps.run "$(SWEEP)" --agents $(AGENTS) --backend $(BACKEND) $(overrides)
@@ -74,7 +104,7 @@ $(BIN)/python:
 
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV): about 1.6 GB, a few minutes"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench]'
 	@touch $@
 
 $(VENV)/.reports: $(VENV)/.train
@@ -82,9 +112,13 @@ $(VENV)/.reports: $(VENV)/.train
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,hub,dev]'
-	@touch $@ $(VENV)/.train $(VENV)/.hub
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,serve,hub,dev]'
+	@touch $@ $(VENV)/.train $(VENV)/.serve $(VENV)/.hub
+
+$(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/.train
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,serve]'
+	@touch $@
 
 $(VENV)/.hub: pyproject.toml constraints.txt | $(VENV)/.train
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,hub]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,hub]'
 	@touch $@

@@ -1,10 +1,14 @@
 """Train a stage, and first the stages it stands on where their checkpoints are missing.
 
-python train.py configs/preset/tiny.yaml configs/stage/asr.yaml optim.lr=1e-3
+    python train.py configs/preset/tiny.yaml configs/stage/asr.yaml optim.lr=1e-3
+
+Stages that stand on nothing are trained at the same time where there are CPU cores for all of them.
 """
 
+import argparse
 import itertools
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +22,7 @@ from duplexmamba import lora
 from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config, save_config
 from duplexmamba.schema import Config
 from lightning_modules.assembly import build, check_adapters
+from lightning_modules.beside import beside
 from lightning_modules.callbacks import LAST, Bar, Resume
 from lightning_modules.entry import alone, exit_cleanly, quieten, trainer_settings
 from lightning_modules.handover import FILE, AtomicCheckpoints, Average, HandOver
@@ -25,12 +30,12 @@ from lightning_modules.logs import JsonlLogger, draw_curves, finish_wandb, read_
 from lightning_modules.point import scheduler, sweep_point
 from lightning_modules.stage import StageModule
 from lightning_modules.starts import log_start
-from lightning_modules.summary import print_summary, write_summary
+from lightning_modules.summary import SUMMARY, print_summary, write_summary
 
 
-def main(args: list[str]) -> dict[str, float]:
-    """Train what is missing; returns the summary of the asked stage."""
-    config = load_config(args)
+def main(args: list[str], beneath: str | None = None) -> dict[str, float]:
+    """Train what is missing; returns the summary of the asked stage, or of one beneath it."""
+    config = load_config(args, beneath)
     if config.stage.name in ON_DIALOGUES:  # what speaks against the dialogues is to be known before hours of training
         DialogueData(config, Corpora(config)).dialogues("train", 0)
     return train_with_all_beneath(args, config, {})[1]
@@ -61,6 +66,26 @@ def sources(config: Config) -> list[str]:
     return sorted(named, key=lambda s: STAGES.index(s) if s in STAGES else len(STAGES))
 
 
+def at_the_bottom(args: list[str], config: Config) -> dict[str, Config]:
+    """Stages beneath that stand on nothing and are not trained yet, in the order of their training."""
+    found: dict[str, Config] = {}
+    for stage in (source for source in sources(config) if source in STAGES):
+        below = load_config(args, stage)
+        found |= at_the_bottom(args, below) if sources(below) else {stage: below}
+    return {stage: c for stage, c in found.items() if not (run_folder(c) / SUMMARY).exists()}
+
+
+def commands_beside(args: list[str]) -> list[list[str]]:
+    """What trains all but the first of those at the same time as it, if each finds cores of its own."""
+    config = load_config(args)
+    bottom, c = at_the_bottom(args, config), config.trainer
+    on_cpu = c.accelerator == "cpu" or (c.accelerator == "auto" and not torch.accelerator.is_available())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not on_cpu or c.devices > 1 or not 0 < c.threads * len(bottom) <= cores:
+        return []
+    return [[sys.executable, __file__, *args, f"--beneath={stage}"] for stage in list(bottom)[1:]]
+
+
 def run_folder(config: Config, beneath: Sequence[str] = ()) -> Path:
     """Where a run lies: the same experiment on the same runs beneath, the same folder."""
     name = f"{config.stage.name}-{config.preset}-{fingerprint(config, beneath)}"
@@ -81,7 +106,7 @@ def train_stage(config: Config, folder: Path, given: dict[str, Path], seconds: d
         given: files of the hand-overs it starts from, by stage or folder.
         seconds: what those stages took.
     """
-    done = folder / "summary.json"
+    done = folder / SUMMARY
     with alone(folder):
         if not done.exists():
             return train_now(config, folder, given, seconds)
@@ -95,8 +120,8 @@ def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dic
     save_config(config, folder / "config.yaml")
     log_start(folder)
     corpora = Corpora(config)
-    if corpora.survey:
-        print(corpora.survey, flush=True)
+    for name, survey in corpora.surveys.items():
+        print(f"{name}:\n{survey}" if len(corpora.surveys) > 1 else survey, flush=True)
     hand_overs = {source: HandOver.load(file) for source, file in given.items()}
     module, data = build(config, corpora, hand_overs, folder)
     resume = Resume(folder / LAST, config.trainer.checkpoint_every_s)
@@ -165,6 +190,10 @@ def next_command(stage: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", help="YAML files and key=value words of the configuration")
+    parser.add_argument("--beneath", choices=STAGES, help="train this one of the stages beneath, and no further")
+    asked = parser.parse_intermixed_args()
     quieten()
-    with exit_cleanly(), sweep_point(sys.argv[1:]) as words:
-        main(words)
+    with exit_cleanly(), sweep_point(asked.words) as words, beside([] if asked.beneath else commands_beside(words)):
+        main(words, asked.beneath)

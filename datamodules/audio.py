@@ -1,13 +1,17 @@
 """Sound files in, mono samples out, or one sentence that says why not."""
 
+import io
 import re
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import soundfile as sf
 import soxr
 
 from datamodules.corpus import UnusableAudio
+from datamodules.places import Place
+from datamodules.watch import reading
 
 SILENCE = 1e-4
 """Peak (-80 dBFS) below which a file counts as silent."""
@@ -23,7 +27,7 @@ CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 def read_audio(
-    path: Path,
+    path: Place,
     rate_hz: int,
     start_s: float = 0.0,
     duration_s: float | None = None,
@@ -43,7 +47,7 @@ def read_audio(
         UnusableAudio: missing, broken, truncated, empty, silent, NaN or infinite, too short or too long, without the
             channel.
     """
-    with _open(path) as sound:
+    with reading(str(path)), _open(path) as sound:
         start, count = _segment(path, sound, start_s, duration_s)
         seconds = count / sound.samplerate
         if trouble := length_trouble(seconds, min_s, max_s):
@@ -61,9 +65,21 @@ def read_audio(
     return mono / np.float32(max(1.0, np.abs(mono).max()))
 
 
-def audio_duration_s(path: Path) -> float:
+def audio_duration_s(path: Place) -> float:
     """Length in seconds from the header alone. Raises UnusableAudio: missing, broken, truncated WAV, or empty."""
     with _open(path) as sound:
+        return sound.frames / sound.samplerate
+
+
+def native_rate_hz(path: Place) -> int:
+    """The rate of the file itself. Raises UnusableAudio."""
+    with _open(path) as sound:
+        return sound.samplerate
+
+
+def stream_duration_s(file: IO[bytes], name: str) -> float:
+    """The same of an open file, of which only the header is read."""
+    with _sound(file, name) as sound:
         return sound.frames / sound.samplerate
 
 
@@ -74,20 +90,26 @@ def length_trouble(seconds: float, min_s: float, max_s: float) -> str | None:
     return f"under data.min_s={min_s:g}" if round(seconds, 2) < min_s else None
 
 
-def _open(path: Path) -> sf.SoundFile:
-    if not Path(path).is_file():
+def _open(path: Place) -> sf.SoundFile:
+    if not isinstance(path, Path):
+        return _sound(io.BytesIO(path.read()), str(path))
+    if not path.is_file():
         raise UnusableAudio(f"{path} is missing")
+    return _sound(path, str(path))
+
+
+def _sound(file: Path | IO[bytes], name: str) -> sf.SoundFile:
     try:
-        sound = sf.SoundFile(path)
+        sound = sf.SoundFile(file)
     except sf.LibsndfileError as error:
-        raise UnusableAudio(f"{path} is broken, or not wav, flac, ogg or mp3: {_plain(error)}") from None
+        raise UnusableAudio(f"{name} is broken, or not wav, flac, ogg or mp3: {_plain(error)}") from None
     if not 0 < sound.frames < UNKNOWN_FRAMES:
-        raise UnusableAudio(f"{path} is empty, or its header does not say how long it is")
-    _check_whole(path, sound, sound.frames, _announced_frames(sound))
+        raise UnusableAudio(f"{name} is empty, or its header does not say how long it is")
+    _check_whole(name, sound, sound.frames, _announced_frames(sound))
     return sound
 
 
-def _decode(path: Path, sound: sf.SoundFile, start: int, count: int) -> np.ndarray:
+def _decode(path: Place, sound: sf.SoundFile, start: int, count: int) -> np.ndarray:
     try:
         sound.seek(start)
         samples = sound.read(count, dtype="float32", always_2d=True)
@@ -109,7 +131,7 @@ def _announced_frames(sound: sf.SoundFile) -> int:
     return sound.frames * int(cut[1]) // int(cut[2])
 
 
-def _segment(path: Path, sound: sf.SoundFile, start_s: float, duration_s: float | None) -> tuple[int, int]:
+def _segment(path: Place, sound: sf.SoundFile, start_s: float, duration_s: float | None) -> tuple[int, int]:
     """First frame and number of frames."""
     rate_hz, start = sound.samplerate, round(start_s * sound.samplerate)
     count = sound.frames - start if duration_s is None else round(duration_s * rate_hz)
@@ -119,7 +141,7 @@ def _segment(path: Path, sound: sf.SoundFile, start_s: float, duration_s: float 
     return start, min(count, sound.frames - start)
 
 
-def _check_whole(path: Path, sound: sf.SoundFile, frames: int, announced: int) -> None:
+def _check_whole(path: Place | str, sound: sf.SoundFile, frames: int, announced: int) -> None:
     rate_hz = sound.samplerate
     if announced - frames > HEADER_SLACK_S * rate_hz:
         or_else = ", or lacks the length tag of an MP3" if sound.format == "MP3" else ""

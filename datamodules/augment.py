@@ -3,6 +3,7 @@
 import numpy as np
 import soxr
 
+from datamodules.recorded_noise import draw_noise, reverberate
 from duplexmamba.schema import AugmentConfig
 
 FLOOR_DB = -70.0
@@ -36,7 +37,7 @@ def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
 
 
 def condition(samples: np.ndarray, rng: np.random.Generator, config: AugmentConfig, rate_hz: int) -> np.ndarray:
-    """Level, pads and noise, but the speaker's own pace: what evaluation hears too.
+    """Room, level, pads and noise, but the speaker's own pace: what evaluation hears too.
 
     Args:
         samples: (n,) float32 in [-1, 1] at `rate_hz`.
@@ -44,11 +45,16 @@ def condition(samples: np.ndarray, rng: np.random.Generator, config: AugmentConf
     Returns:
         (m,) float32 in [-1, 1], longer by the two pads.
     """
+    if config.room_path and rng.random() < config.room_share:
+        samples = reverberate(samples, config.room_path, rng, rate_hz)
     level_db = _between(config.level_db, rng)
     before, after = (int(_between(config.pad_s, rng) * rate_hz) for _ in range(2))
     noisy = rng.random() < config.noise_share
     noise_db = level_db - _between(config.snr_db, rng) if noisy else FLOOR_DB
-    mixed = _at_level(_noise(before + len(samples) + after, rng, rate_hz), noise_db)
+    size = before + len(samples) + after
+    folder = config.noise_path if noisy else None
+    noise = draw_noise(folder, size, rng, rate_hz) if folder else _noise(size, rng, rate_hz)
+    mixed = _at_level(noise, noise_db)
     mixed[before : before + len(samples)] += _at_level(samples, level_db)
     return mixed / max(1.0, np.abs(mixed).max())
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,11 +10,15 @@ from torch.utils.data import Dataset, Sampler
 
 from datamodules.augment import augment
 from datamodules.corpus import Corpus, UnusableAudio, Utterance
+from datamodules.mixture import Mixture
 from duplexmamba.padded import Padded
 from duplexmamba.schema import AugmentConfig
 
 WINDOW = 512
 """Stream positions among which utterances of like length are put together."""
+LANES = 16
+"""Windows that take turns where speech comes in groups from a network: a data worker has lanes, and groups, of its own
+where the number of all workers of all ranks divides this."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +43,12 @@ class SpeechBatch:
 class TrainingStream(Dataset[Utterance | UnusableAudio]):
     """An endless stream of training utterances drawn from synthetic and recorded speech.
 
-    The synthetic share falls evenly from 1 to `synthetic_share` over the first `ramp` positions and stays there. The
-    recorded corpus is gone through in a new order each time round, with new augmentation.
+    The synthetic share falls evenly from 1 to `synthetic_share` over the first `ramp` positions and stays there.
+    Recorded utterances have new augmentation each time.
     """
 
     def __init__(
-        self, synthetic: Corpus | None, recorded: Corpus | None, synthetic_share: float, ramp: int, seed: int,
+        self, synthetic: Corpus | None, recorded: Mixture | None, synthetic_share: float, ramp: int, seed: int,
         augment_config: AugmentConfig, rate_hz: int,
     ):  # fmt: skip
         self.synthetic, self.recorded, self.seed = synthetic, recorded, seed
@@ -81,19 +84,13 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
             assert self.synthetic is not None
             return self.synthetic, synthetic_before
         assert self.recorded is not None
-        round_, place = divmod(position - synthetic_before, len(self.recorded))
-        return self.recorded, int(_order(self.seed, round_, len(self.recorded))[place])
+        return self.recorded.locate(position - synthetic_before)
 
     def _synthetic_before(self, position: int) -> int:
         on_the_ramp = min(position, self.ramp)
         recorded = (1 - self.share) * on_the_ramp * (on_the_ramp / (2 * self.ramp) if self.ramp else 0)
         recorded += (1 - self.share) * (position - on_the_ramp)
         return position - int(recorded)
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, round_: int, size: int) -> np.ndarray:
-    return np.random.default_rng([seed, round_]).permutation(size)
 
 
 class ScoredSet(Dataset[Utterance | UnusableAudio]):
@@ -117,13 +114,14 @@ class EndlessBatches(Sampler[list[int]]):
         start: batch of this rank to begin with.
         rank, world: this process takes every `world`-th batch.
         positions: those to go through over and over; None: all.
+        lanes: batch k is of lane k mod `lanes`, and so are windows.
     """
 
     def __init__(
         self, group: Callable[[Sequence[int]], list[list[int]]], seed: int, start: int = 0, rank: int = 0,
-        world: int = 1, positions: Sequence[int] | None = None,
+        world: int = 1, positions: Sequence[int] | None = None, lanes: int = 1,
     ):  # fmt: skip
-        self.group, self.seed, self.positions = group, seed, positions
+        self.group, self.seed, self.positions, self.lanes = group, seed, positions, lanes
         self.start, self.rank, self.world = start, rank, world
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -133,12 +131,16 @@ class EndlessBatches(Sampler[list[int]]):
                 yield batch
 
     def _all(self) -> Iterator[list[int]]:
-        window = 0
+        lanes = [self._lane(first) for first in range(self.lanes)]
+        while True:
+            yield from map(next, lanes)
+
+    def _lane(self, window: int) -> Iterator[list[int]]:
         while True:
             batches = self.group(self.positions or range(window * WINDOW, (window + 1) * WINDOW))
             for k in np.random.default_rng([self.seed, window]).permutation(len(batches)):
                 yield batches[k]
-            window += 1
+            window += self.lanes
 
 
 class FiniteBatches(Sampler[list[int]]):

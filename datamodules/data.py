@@ -1,13 +1,13 @@
 """The corpora of a run, and the loaders the stages train and score on."""
 
 import functools
-import signal
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.batches import (
+    LANES,
     EndlessBatches,
     FiniteBatches,
     ScoredSet,
@@ -19,9 +19,12 @@ from datamodules.batches import (
     stratified,
 )
 from datamodules.corpus import Corpus, Utterance
-from datamodules.manifest import SPLITS, Survey, check_bad_share, open_corpora
+from datamodules.manifest import Survey, join, open_sources, sources_of
+from datamodules.mixture import Mixture, tempered
 from datamodules.synthetic import SyntheticSpeech
-from duplexmamba.schema import Config
+from datamodules.watch import WatchedLoader
+from duplexmamba.config import SPLITS
+from duplexmamba.schema import Config, DataConfig
 from duplexmamba.timing import Clock
 
 TOKENIZER_TEXTS = 20_000
@@ -32,29 +35,27 @@ class Corpora:
     """Training stream, validation and test speech of one configuration.
 
     Args:
-        splits: those that `data.path` must have.
+        splits: those that recorded speech must have.
 
     Raises:
-        ValueError: `data.path` is unusable, or too much of it is.
+        ValueError: a source is unusable, or too much of it is.
     """
 
     def __init__(self, config: Config, splits: Sequence[str] = SPLITS):
         data, rate_hz = config.data, config.features.sample_rate_hz
-        self.survey: Survey | None = None
-        self.recorded: dict[str, Corpus] = {}
-        if data.path is not None:
-            opened, self.survey = open_corpora(data.path, rate_hz, data.min_s, data.max_s)
-            check_bad_share(self.survey, data.max_bad_share)
-            self.recorded = {split: corpus for split, corpus in opened.items() if len(corpus)}
-            if missing := set(splits) - self.recorded.keys():
-                raise ValueError(
-                    f"data.path={data.path}: no utterance is left for {' and '.join(sorted(missing))}; "
-                    "give more speech, or a manifest whose rows name their split"
-                )
-        recorded = self.recorded
+        opened = open_sources(data, rate_hz)
+        self.surveys: dict[str, Survey] = {name: survey for name, (_, survey) in opened.items()}
+        held = {s: {name: c[s] for name, (c, _) in opened.items() if len(c[s])} for s in SPLITS}
+        self.recorded: dict[str, Corpus] = {split: join([*c.values()]) for split, c in held.items() if c}
+        if opened and (missing := set(splits) - self.recorded.keys()):
+            raise ValueError(
+                f"data.path and data.sources: no utterance is left for {' and '.join(sorted(missing))}; "
+                "give more speech, or a manifest whose rows name their split"
+            )
+        recorded, train = self.recorded, held["train"]
         synthetic = functools.partial(SyntheticSpeech, seed=config.seed, rate_hz=rate_hz, augment=data.augment)
         self.stream = TrainingStream(
-            synthetic("train", size=TOKENIZER_TEXTS), recorded.get("train"), data.synthetic_share,
+            synthetic("train", size=TOKENIZER_TEXTS), mix(train, data, config.seed), data.synthetic_share,
             data.synthetic_ramp, config.seed, data.augment, rate_hz,
         )  # fmt: skip
         self.valid = _first(recorded.get("valid") or synthetic("valid", size=data.valid_size), data.valid_size)
@@ -68,6 +69,15 @@ class Corpora:
             yield f" {text}"
             if answer:
                 yield f" {answer}"
+
+
+def mix(corpora: Mapping[str, Corpus], data: DataConfig, seed: int) -> Mixture | None:
+    """The training speech of all sources, each with its share."""
+    if not corpora:
+        return None
+    given = {name: source.weight for name, source in sources_of(data).items()}
+    weights = [given[name] or float(len(corpus)) for name, corpus in corpora.items()]
+    return Mixture([*corpora.values()], tempered(weights, data.temperature), seed)
 
 
 class FirstOf:
@@ -106,10 +116,10 @@ class StageData(L.LightningDataModule):
         self.config, self.corpora, self.start_batch = config, corpora, 0
 
     def _loader(self, dataset: Dataset, batches: Iterable[list[int]], collate_fn: Callable) -> DataLoader:
-        workers = self.config.data.num_workers
-        return DataLoader(
-            dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=workers,
-            prefetch_factor=8 if workers else None, worker_init_fn=leave_sigterm_to_the_trainer,
+        data = self.config.data
+        return WatchedLoader(
+            dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=data.num_workers,
+            stuck_after_s=data.stuck_after_s,
         )  # fmt: skip
 
     def strata(self, positions: range) -> list[Hashable]:
@@ -124,7 +134,9 @@ class StageData(L.LightningDataModule):
         return [first + i for i in stratified(self.strata(range(first, first + 10 * lora.sample)), lora.sample)]
 
     def _endless(self, group: Callable[[Sequence[int]], list[list[int]]]) -> EndlessBatches:
-        return EndlessBatches(group, self.config.seed, self.start_batch, *self._rank(), self.sample())
+        recorded = self.corpora.stream.recorded
+        lanes = LANES if recorded and recorded.is_grouped else 1
+        return EndlessBatches(group, self.config.seed, self.start_batch, *self._rank(), self.sample(), lanes)
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -179,8 +191,3 @@ class TextData(StageData):
 
     def _texts(self, corpus: Corpus | TrainingStream, batches: Iterable[list[int]]) -> DataLoader:
         return self._loader(Exchanges(corpus), batches, list)
-
-
-def leave_sigterm_to_the_trainer(worker: int) -> None:
-    """A scheduler signals the whole process group; workers that died of it would fail the step that is to be saved."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -5,18 +5,22 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+import numpy as np
 from rich.progress import track
 
 from datamodules.audio import audio_duration_s, length_trouble, read_audio
 from datamodules.corpus import UnusableAudio, Utterance
-from datamodules.readers import Entry, Skip, check_any, read_corpus, summarise
+from datamodules.entry import UNUSABLE, Entry, Skip, summarise
+from datamodules.places import Cell
+from datamodules.readers import check_any, read_source
+from datamodules.storage import is_url
+from duplexmamba.config import SPLITS
+from duplexmamba.schema import DataConfig, SourceConfig
 
-SPLITS = ("train", "valid", "test")
 HELD_OUT_SHARE = 0.05
 """Share of the speakers that valid gets, and test, where the corpus does not say."""
 MIN_SPEAKERS = 3
 """With fewer, valid and test cannot each have a voice that is not in train."""
-UNUSABLE = "unusable"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +50,11 @@ class Survey:
             f"{name:<6}{facts.utterances:>9,} utterances {facts.hours:>9.2f} h {facts.speakers:>7,} speakers"
             for name, facts in self.splits.items()
         ]
-        return "\n".join(found + [f"left out: {phrase}" for phrase in summarise(self.skipped)] + self.notes)
+        return "\n".join(found + [f"left out: {phrase}" for phrase in self.left_out()] + self.notes)
+
+    def left_out(self) -> list[str]:
+        """One phrase for each reason."""
+        return summarise(self.skipped)
 
 
 class ManifestCorpus:
@@ -60,6 +68,7 @@ class ManifestCorpus:
             min_s, max_s: lengths that are accepted.
         """
         self.entries, self.rate_hz, self.min_s, self.max_s = entries, rate_hz, min_s, max_s
+        self.groups = remote_groups(entries)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -81,23 +90,65 @@ class ManifestCorpus:
         return Utterance(e.id, samples, e.text, e.answer, e.speaker)
 
 
-def open_corpora(
-    path: str | Path, rate_hz: int, min_s: float, max_s: float
-) -> tuple[dict[str, ManifestCorpus], Survey]:
-    """train, valid and test of a folder or manifest (see `readers`), and what was found there.
+def remote_groups(entries: list[Entry]) -> np.ndarray | None:
+    """(len,) which row group on the network each sound comes with; None where each can be fetched alone."""
+    names = [f"{e.path.file}:{e.path.group}" if isinstance(e.path, Cell) else "" for e in entries]
+    if not any(is_url(name) for name in names):
+        return None
+    return np.unique(names, return_inverse=True)[1]
+
+
+def sources_of(data: DataConfig) -> dict[str, SourceConfig]:
+    """Every source of a configuration by its name, that of `data.path` among them."""
+    single = {"path": dataclasses.replace(data.source, path=data.path)} if data.path is not None else {}
+    return {**single, **data.sources}
+
+
+def open_sources(data: DataConfig, rate_hz: int) -> dict[str, tuple[dict[str, ManifestCorpus], Survey]]:
+    """train, valid and test of every source, and what was found there.
 
     Raises:
-        ValueError: nothing there, not understood, or nothing in it usable; says what to do.
+        ValueError: nothing there, not understood, nothing in it usable, or too much of it not; names the source.
     """
-    entries, skipped = read_corpus(path)
-    entries, unfit = measure(entries, min_s, max_s)
-    skipped += unfit
-    check_any(path, entries, skipped)
+    opened = {}
+    for name, source in sources_of(data).items():
+        try:
+            opened[name] = open_source(source, data, rate_hz)
+            check_bad_share(opened[name][1], data.max_bad_share)
+        except ValueError as error:
+            raise ValueError(f"{'data.path' if name == 'path' else f'data.sources.{name}'}: {error}") from None
+    return opened
+
+
+def open_source(source: SourceConfig, data: DataConfig, rate_hz: int) -> tuple[dict[str, ManifestCorpus], Survey]:
+    """train, valid and test of one source (see `readers`), and what was found there. Raises ValueError."""
+    entries, skipped = read_source(source)
+    entries, unfit = measure(entries, data.min_s, data.max_s)
+    splits, survey = survey_entries(entries, skipped + unfit, source)
+    corpora = {name: ManifestCorpus(held, rate_hz, data.min_s, data.max_s) for name, held in splits.items()}
+    return corpora, survey
+
+
+def survey_entries(
+    entries: list[Entry], skipped: list[Skip], source: SourceConfig
+) -> tuple[dict[str, list[Entry]], Survey]:
+    """train, valid and test, and the facts of them. Raises ValueError: no entry remains."""
+    check_any(source.path, entries, skipped)
     # Corpora come speaker by speaker; in the order of a hash the first hundred of a split are a fair sample of it.
-    splits, notes = split_entries(sorted(entries, key=lambda e: _position(e.id)))
-    facts = {name: _facts(held) for name, held in splits.items()}
-    corpora = {name: ManifestCorpus(held, rate_hz, min_s, max_s) for name, held in splits.items()}
-    return corpora, Survey(facts, skipped, notes)
+    splits, notes = split_entries(in_fair_order(entries), hold_out=not source.split)
+    return splits, Survey({name: _facts(held) for name, held in splits.items()}, skipped, notes)
+
+
+def join(corpora: list[ManifestCorpus]) -> ManifestCorpus:
+    """One corpus of several."""
+    [first, *_] = corpora
+    entries = in_fair_order([entry for corpus in corpora for entry in corpus.entries])
+    return ManifestCorpus(entries, first.rate_hz, first.min_s, first.max_s)
+
+
+def in_fair_order(entries: list[Entry]) -> list[Entry]:
+    """By a hash of their names."""
+    return sorted(entries, key=lambda entry: _position(entry.id))
 
 
 def check_bad_share(survey: Survey, max_bad_share: float) -> None:
@@ -116,16 +167,21 @@ def check_bad_share(survey: Survey, max_bad_share: float) -> None:
 
 
 def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entry], list[Skip]]:
-    """Entries with their durations, from headers where the manifest has none, and those that are not fit for use."""
+    """Entries with their durations, from headers where the manifest has none, and those that are not fit for use.
+
+    What lies on a network is not fetched for that.
+    """
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         few = len(entries) <= 2000
         measured = list(track(pool.map(_measured, entries), "Looking at audio files", len(entries), disable=few))
-    fitted = [_fitted(item, min_s, max_s) for item in measured]
+    fitted = [fitted_in(item, min_s, max_s) for item in measured]
     return [e for e in fitted if isinstance(e, Entry)], [s for s in fitted if isinstance(s, Skip)]
 
 
 def _measured(entry: Entry) -> Entry | Skip:
-    if entry.duration_s is not None and entry.path.is_file():
+    if entry.duration_s is None and is_url(str(entry.path)):
+        return entry
+    if entry.duration_s is not None and (not isinstance(entry.path, Path) or entry.path.is_file()):
         return entry
     try:
         return dataclasses.replace(entry, duration_s=audio_duration_s(entry.path) - entry.start_s)
@@ -133,23 +189,24 @@ def _measured(entry: Entry) -> Entry | Skip:
         return Skip(UNUSABLE, str(error))
 
 
-def _fitted(item: Entry | Skip, min_s: float, max_s: float) -> Entry | Skip:
+def fitted_in(item: Entry | Skip, min_s: float, max_s: float) -> Entry | Skip:
+    """The entry, unless it is too short or too long."""
     if isinstance(item, Skip):
         return item
     trouble = length_trouble(item.length_s, min_s, max_s)
     return Skip(trouble, f"{item.id}: {item.length_s:.2f} s") if trouble else item
 
 
-def split_entries(entries: list[Entry]) -> tuple[dict[str, list[Entry]], list[str]]:
+def split_entries(entries: list[Entry], hold_out: bool = True) -> tuple[dict[str, list[Entry]], list[str]]:
     """train, valid and test, and notes on what the corpus left open.
 
     Splits that the corpus gives are kept, and its entries without one join train. What it lacks of valid and test is
     cut from train: whole speakers, chosen by a hash of their names, so that they stay where they are when files are
-    added; with fewer than three speakers single utterances, chosen alike.
+    added; with fewer than three speakers single utterances, chosen alike. Without `hold_out` nothing is cut.
     """
     splits = {name: [e for e in entries if (e.split or "train") == name] for name in SPLITS}
     missing, train = [name for name in ("valid", "test") if not splits[name]], splits["train"]
-    if not missing or not train:
+    if not missing or not train or not hold_out:
         return splits, []
     by_speaker = len({e.speaker for e in train}) >= MIN_SPEAKERS
     keys = [e.speaker if by_speaker else e.id for e in train]

@@ -18,13 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from datamodules.augment import resample
+from datamodules.data import Corpora
 from datamodules.dialogue import Dialogue, Dialogues, open_dialogues
 from datamodules.espeak import speak
 from datamodules.grammar import Split
-from datamodules.manifest import SPLITS, check_bad_share, open_corpora
 from datamodules.staves import COLOURS, Staves, draw_answer, draw_cells, draw_wave, print_words
 from datamodules.turns import RULES, Answer
-from duplexmamba.config import load_config
+from duplexmamba.config import SPLITS, load_config
 from duplexmamba.tokens import TURN_STATES
 
 MODEL_VOICE = "gmw/en-US"
@@ -45,11 +45,7 @@ def main(args: list[str]) -> None:
     if args[1] not in SPLITS or not args[0].isdecimal():
         raise ValueError(f"N={args[0]} SPLIT={args[1]}: give a number, and one of {', '.join(SPLITS)}")
     split: Split = args[1]  # type: ignore[assignment]
-    recorded, data = None, config.data
-    if data.path is not None:
-        corpora, survey = open_corpora(data.path, config.features.sample_rate_hz, data.min_s, data.max_s)
-        check_bad_share(survey, data.max_bad_share)
-        recorded = corpora[split]
+    recorded = Corpora(config, splits=[split]).recorded.get(split)
     dialogues = open_dialogues(config, split, int(args[0]), recorded)
     folder = Path(config.run.dir) / "dialogues"
     folder.mkdir(parents=True, exist_ok=True)

@@ -22,11 +22,14 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from duplexmamba.schema import Config, DialogueConfig, DuplexConfig, LoraConfig, LoraDropConfig
+from duplexmamba.schema import Config, DataConfig, DialogueConfig, DuplexConfig, LoraConfig, LoraDropConfig
 from duplexmamba.timing import Clock
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = ("encoder", "lm", "asr", "instruct", "state", "streaming")
+SPLITS = ("train", "valid", "test")
+COLUMNS = ("audio", "text", "answer", "speaker", "id", "duration", "offset", "split")
+"""What a source's columns may be named for."""
 ON_DIALOGUES = ("state", "streaming")
 """Stages that train on dialogues."""
 KINDS = ("mamba", "mamba2", "transformer")
@@ -36,7 +39,8 @@ OF_TRANSFORMERS = ("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta",
 OWN_TO_A_STAGE = ("stage", "lora", "lora_drop", "optim", "trainer", "run", "wandb")
 """Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
 NOT_PART_OF_THE_RESULT = (
-    "run", "wandb", "lora_drop", "data.num_workers", "trainer.checkpoint_every_s", "trainer.keep_freed_memory",
+    "run", "wandb", "lora_drop", "data.num_workers", "data.stuck_after_s", "trainer.checkpoint_every_s",
+    "trainer.keep_freed_memory", "trainer.gradient_checkpointing",
 )  # fmt: skip
 """What may differ between two runs that are the same experiment."""
 
@@ -66,10 +70,9 @@ def load_config(args: list[str], stage: str | None = None) -> Config:
         merged = OmegaConf.merge(merged, per_kind.get(OmegaConf.merge(merged, overrides).lm.kind, {}))
         _check_names(per_stage, STAGES, "stage", "stages")
         merged = OmegaConf.merge(merged, per_stage.get(merged.stage.name, {}), overrides)
-        config = OmegaConf.to_object(merged)
+        config = _typed(merged)
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error)) from None
-    assert isinstance(config, Config)
     _check(config)
     return config
 
@@ -89,19 +92,16 @@ def from_dict(values: dict[str, Any]) -> Config:
     """The inverse of `to_dict`; what an earlier version did not know has the value of base.yaml."""
     known = _load_file(str(CONFIGS / "base.yaml"))
     known.pop("kinds")
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), known, values))
-    assert isinstance(config, Config)
-    return config
+    return _typed(OmegaConf.merge(OmegaConf.structured(Config), known, values))
 
 
 def override(config: Config, words: list[str]) -> Config:
     """The configuration with `key=value` words applied. Raises ValueError as `load_config` does."""
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), to_dict(config), OmegaConf.from_dotlist(words))
-        changed = OmegaConf.to_object(merged)
+        changed = _typed(merged)
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error)) from None
-    assert isinstance(changed, Config)
     _check(changed)
     return changed
 
@@ -128,6 +128,14 @@ def fingerprint(config: Config, beneath: Sequence[str] = ()) -> str:
     if config.lm.kind != "transformer":
         values["lm"] = {name: value for name, value in values["lm"].items() if name not in OF_TRANSFORMERS}
     return hashlib.sha256(json.dumps([values, *beneath], sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _typed(merged: Any) -> Config:
+    """The configuration, each source's line upon what holds for all sources."""
+    lines = {name: OmegaConf.merge(merged.data.source, line) for name, line in merged.data.sources.items()}
+    config = OmegaConf.to_object(OmegaConf.merge(merged, {"data": {"sources": lines}}))
+    assert isinstance(config, Config)
+    return config
 
 
 def _load_file(path: str) -> DictConfig:
@@ -213,14 +221,24 @@ def _check(config: Config) -> None:
             f"lm.d_model={lm.d_model}, lm.num_heads={lm.num_heads}, lm.num_kv_heads={lm.num_kv_heads}: d_model must be "
             "a multiple of 8 * num_heads, and num_heads one of num_kv_heads"
         )
-    for name in ("synthetic_share", "max_bad_share"):
-        if not 0 <= getattr(data, name) <= 1:
-            raise ValueError(f"data.{name}={getattr(data, name)}: a share lies between 0 and 1")
+    shares = {f"data.{name}": getattr(data, name) for name in ("synthetic_share", "max_bad_share")}
+    for name, share in {**shares, "data.augment.room_share": data.augment.room_share}.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name}={share}: a share lies between 0 and 1")
+    _check_sources(data)
     ranges = {f"data.augment.{name}": getattr(data.augment, name) for name in ("level_db", "snr_db", "pad_s")}
     for name, pair in {**ranges, "encoder.train_slice_ms": config.encoder.train_slice_ms}.items():
         if len(pair) != 2 or pair[0] > pair[1]:
             raise ValueError(f"{name}={pair}: give [low, high]")
-    for name in ("max_steps", "accumulate", "devices", "valid_every_steps", "average_last", "average_every_steps"):
+    for name in (
+        "max_steps",
+        "accumulate",
+        "devices",
+        "num_nodes",
+        "valid_every_steps",
+        "average_last",
+        "average_every_steps",
+    ):
         if getattr(config.trainer, name) < 1:
             raise ValueError(f"trainer.{name}={getattr(config.trainer, name)}: must be at least 1")
     _check_lora(config.lora)
@@ -235,6 +253,24 @@ def _check(config: Config) -> None:
 def _divide(*sizes: int) -> bool:
     """Whether each is a multiple of the next."""
     return min(sizes) > 0 and not any(large % small for large, small in itertools.pairwise(sizes))
+
+
+def _check_sources(data: DataConfig) -> None:
+    if data.temperature <= 0:
+        raise ValueError(f"data.temperature={data.temperature}: must be more than 0; 1 keeps the weights as they are")
+    if data.stuck_after_s < 0:
+        raise ValueError(f"data.stuck_after_s={data.stuck_after_s}: cannot be negative; 0 waits for ever")
+    for name, source in data.sources.items():
+        where = f"data.sources.{name}"
+        if not source.path:
+            raise ValueError(f"{where}.path: no value given; name a folder, a file, or a data set of the hub")
+        if source.weight is not None and source.weight <= 0:
+            raise ValueError(f"{where}.weight={source.weight}: must be more than 0; leave out what is not to be used")
+        _check_names(source.split, SPLITS, "split", f"{where}.split")
+        _check_names(source.columns, COLUMNS, "column", f"{where}.columns")
+    weighted = [name for name, source in data.sources.items() if source.weight is not None]
+    if weighted and len(weighted) < len(data.sources) + bool(data.path):
+        raise ValueError(f"data.sources: only {', '.join(weighted)} has a weight; give one to every source, or to none")
 
 
 def check_slices(config: Config) -> None:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from duplexmamba.config import check_slices
-from duplexmamba.decoding import advance
 from duplexmamba.lm import LMState
 from duplexmamba.model import ListenState, SpeechLM
 from duplexmamba.policy import Action
 from duplexmamba.schema import Config
+from duplexmamba.together import Work, alone, together
 from duplexmamba.tokens import ANSWER, Tokens, TurnState
 
 UNFINISHED = "\ufffd"
@@ -138,7 +138,10 @@ class Session(abc.ABC, Generic[Now]):
         """Hear (n,) samples in [-1, 1], any number of them; one event for every slice that they fill."""
         waiting = torch.cat([self._now.waiting, samples.to(self.device, torch.float32)])
         size, full = self.slice_samples, len(waiting) - len(waiting) % self.slice_samples
-        events = [self._hear(waiting[begin : begin + size]) for begin in range(0, full, size)]
+        events = []
+        for begin in range(0, full, size):
+            event, self._now = alone(self.model, self.hear(waiting[begin : begin + size]))
+            events.append(event)
         self._now = dataclasses.replace(self._now, waiting=waiting[full:].clone())  # a view would keep all of it
         return events
 
@@ -157,18 +160,37 @@ class Session(abc.ABC, Generic[Now]):
         """Say the answer under way to its end, at once; returns the whole of it, or nothing where there is none."""
 
     @abc.abstractmethod
-    def _hear(self, samples: Tensor) -> Event:
-        """One slice."""
+    def hear(self, samples: Tensor) -> Work[tuple[Event, Now]]:
+        """One slice: what happens, and the conversation behind it. The session stays where it is."""
 
     def _readable(self, said: Sequence[int], over: bool) -> str:
         """What can be read of an answer."""
         text = self.tokens.decode(list(said))
         return text if over else text.rstrip(UNFINISHED + " ")
 
-    def _after(self, steps: Tensor, memory: LMState | None) -> tuple[Tensor, LMState]:
+    def _after(self, steps: Tensor, memory: LMState | None) -> Work[tuple[Tensor, LMState]]:
         """Logits and state behind (L, D) steps of one branch."""
-        return advance(self.model.lm, [(steps, memory)])[0]
+        [behind] = yield [(steps, memory)]
+        return behind
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         """(L,) ids -> (L, D)."""
         return self.model.lm.embed(torch.tensor(ids, dtype=torch.int64, device=self.device)).detach()
+
+
+@torch.inference_mode()
+def push_together(sessions: Sequence[Session], slices: Sequence[Tensor]) -> list[Event]:
+    """Let sessions of one model hear a slice each, in common batches: the same as `push` of each with its own.
+
+    Args:
+        slices: (slice_samples,) of each session, all of whose samples so far were whole slices.
+
+    If it raises, all sessions are where they were.
+    """
+    heard = [samples.to(session.device, torch.float32) for session, samples in zip(sessions, slices, strict=True)]
+    assert all(len(samples) == session.slice_samples for session, samples in zip(sessions, heard, strict=True))
+    works = [session.hear(samples) for session, samples in zip(sessions, heard, strict=True)]
+    happened = together(sessions[0].model, works) if sessions else []
+    for session, (_, after) in zip(sessions, happened, strict=True):
+        session.restore(after)
+    return [event for event, _ in happened]

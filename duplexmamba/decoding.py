@@ -13,7 +13,7 @@ from torch import Tensor
 
 from duplexmamba.lm import LM, LMState, MambaLM
 from duplexmamba.padded import Padded, take
-from duplexmamba.state import clone, join, map_state, select
+from duplexmamba.state import clone, join, map_state, rows
 
 Step = Callable[[Tensor], Tensor]
 """(B,) int64 tokens -> (B, V) logits behind them, good until the next call."""
@@ -33,15 +33,15 @@ def greedy(lm: LM, logits: Tensor, state: LMState, end: int, max_tokens: int) ->
         state: the rows' states after that step.
     """
     step = graph_steps(lm, state) if logits.is_cuda and isinstance(lm, MambaLM) else eager_steps(lm, state)
-    rows, done = [], torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
+    found, done = [], torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
     for _ in range(max_tokens):
         token = logits.argmax(-1).masked_fill(done, end)
         done = done | (token == end)
-        rows.append(token)
+        found.append(token)
         if bool(done.all()):
             break
         logits = step(token)
-    columns = torch.stack(rows, 1).tolist()
+    columns = torch.stack(found, 1).tolist()
     return [row[: row.index(end)] if end in row else row for row in columns]
 
 
@@ -67,9 +67,7 @@ def advance(lm: LM, branches: Sequence[tuple[Tensor, LMState | None]]) -> list[t
     x = Padded(torch.nn.utils.rnn.pad_sequence(list(steps), batch_first=True), None if even else lengths)
     hidden, after = lm(x, None if before[0] is None else join(before))
     logits = lm.logits(take(hidden.values, lengths - 1, 1)[:, 0])
-    if len(steps) == 1:
-        return [(logits[0], after)]
-    return [(logits[i], select(after, torch.tensor([i], device=logits.device))) for i in range(len(steps))]
+    return list(zip(logits, rows(after), strict=True))
 
 
 def eager_steps(lm: LM, state: LMState) -> Step:

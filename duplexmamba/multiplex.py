@@ -18,9 +18,9 @@ from torch import Tensor
 from duplexmamba.conversation import Event, Moment, Session
 from duplexmamba.lm import LMState
 from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
 from duplexmamba.policy import tokens_due
 from duplexmamba.schema import Config, DuplexConfig
+from duplexmamba.together import Hearing, Work, alone
 from duplexmamba.tokens import ANSWER, Tokens, TurnState
 
 IDLE: TurnState = "ignore"
@@ -67,7 +67,7 @@ class MultiplexSession(Session[Snapshot]):
         self._response, self._idle = tokens.turn_states["response"], tokens.turn_states[IDLE]
         self._markers = torch.tensor([self._response, self._idle], device=self.device)
         waiting = torch.zeros(0, device=self.device)
-        self._now = Snapshot(waiting=waiting, memory=self._after(self._open, None)[1])
+        self._now = Snapshot(waiting=waiting, memory=alone(model, self._after(self._open, None))[1])
 
     @property
     def answering(self) -> bool:
@@ -91,46 +91,49 @@ class MultiplexSession(Session[Snapshot]):
         self._now = dataclasses.replace(self._now, reply=None)
         return text
 
-    def _hear(self, samples: Tensor) -> Event:
+    def hear(self, samples: Tensor) -> Work[tuple[Event, Snapshot]]:
         """One slice: hear it, and write what there is to say."""
         began_s, before = time.perf_counter(), self._now
-        speech, ear = self.model.listen(Padded(samples[None]), before.ear)
-        steps = torch.cat([self._embed(before.unread), speech.values[0], self._ask])
-        logits, memory = self._after(steps, before.memory)
+        speech, ear = yield Hearing(samples, before.ear)
+        steps = torch.cat([self._embed(before.unread), speech, self._ask])
+        logits, memory = yield from self._after(steps, before.memory)
         due = before.reply is not None and before.reply.due(before.slices, self.duplex)
         chances = choices(logits, self._markers, due)
         probability = float(chances[self._response])
         responds = begins(probability, self.duplex)
-        reply, memory, unread = self._write(responds, chances, memory)
+        reply, memory, unread = yield from self._write(responds, chances, memory)
         under_way = None if reply is None or reply.over else reply
-        self._now = Snapshot(
+        now = Snapshot(
             waiting=before.waiting, slices=before.slices + 1, ear=ear, memory=memory, unread=unread, reply=under_way,
             patience=self._patience(samples),
         )  # fmt: skip
         heard_of = None if responds else before.reply
-        return Event(
+        event = Event(
             slice=before.slices,
-            time_s=self._now.slices * self.slice_samples / self.rate_hz,
+            time_s=now.slices * self.slice_samples / self.rate_hz,
             probabilities={"response": probability, IDLE: 1 - probability},
             state="response" if responds else IDLE,
             action="respond" if responds else "listen",
             tokens=list(reply.said[len(heard_of.said if heard_of else ()) :]) if reply else [],
             text=self._text(reply)[len(self._text(heard_of)) :],
-            answering=self.answering,
+            answering=now.reply is not None,
             compute_ms=1000 * (time.perf_counter() - began_s),
         )
+        return event, now
 
-    def _write(self, responds: bool, chances: Tensor, memory: LMState) -> tuple[Reply | None, LMState, tuple[int, ...]]:
+    def _write(
+        self, responds: bool, chances: Tensor, memory: LMState
+    ) -> Work[tuple[Reply | None, LMState, tuple[int, ...]]]:
         """Behind the end-of-speech marker: the answer, the memory, and what is still to be read."""
         if responds:
-            return self._say(Reply(self._now.slices), *self._after(self._begin, memory))
+            return (yield from self._say(Reply(self._now.slices), *(yield from self._after(self._begin, memory))))
         chances[self._response] = 0
         reply = self._now.reply
         if reply is None or int(chances.argmax()) == self._idle:
             return reply, memory, (self._idle,)
-        return self._say(reply, chances, memory)
+        return (yield from self._say(reply, chances, memory))
 
-    def _say(self, reply: Reply, logits: Tensor, memory: LMState) -> tuple[Reply, LMState, tuple[int, ...]]:
+    def _say(self, reply: Reply, logits: Tensor, memory: LMState) -> Work[tuple[Reply, LMState, tuple[int, ...]]]:
         """The same, after all that is due."""
         while True:
             full = len(reply.said) >= self.duplex.max_tokens
@@ -139,7 +142,7 @@ class MultiplexSession(Session[Snapshot]):
                 return dataclasses.replace(reply, over=True), memory, (following,)
             if not reply.due(self._now.slices, self.duplex):
                 return reply, memory, ()
-            logits, memory = self._after(self._embed([following]), memory)
+            logits, memory = yield from self._after(self._embed([following]), memory)
             reply = dataclasses.replace(reply, said=(*reply.said, following))
 
     def _patience(self, samples: Tensor) -> int:

@@ -125,8 +125,53 @@ class AugmentConfig:
     """Share of utterances that get noise."""
     snr_db: list[float]
     """Speech-to-noise ratio where noise is added."""
+    noise_path: str | None
+    """Folder of sound files that the noise is cut from; null: made, of many colours."""
+    room_path: str | None
+    """Folder of room impulse responses; null: none."""
+    room_share: float
+    """Share of utterances that are heard in one of those rooms."""
     pad_s: list[float]
     """Seconds of near-silence put before and after each utterance."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+    """One corpus. docs/data.md has a line for each of the known ones."""
+
+    path: str
+    """Folder, file, URL, or name on the Hugging Face hub (kind: huggingface). {000..041} stands for many shards."""
+    kind: Literal[
+        "auto",
+        "librispeech",
+        "mls",
+        "tedlium",
+        "gigaspeech",
+        "commonvoice",
+        "instructs2s",
+        "duplexmamba",
+        "folder",
+        "manifest",
+        "lhotse",
+        "shar",
+        "webdataset",
+        "huggingface",
+    ]
+    """auto: by what lies at the path."""
+    subset: str | None
+    """Configuration of a Hugging Face data set that has several."""
+    split: dict[str, str]
+    """train, valid, test -> what the corpus calls it, several joined by +; what is not named is not used. {}: what the
+    corpus calls train, dev, test and the like, and what it lacks of valid and test held out of train."""
+    columns: dict[str, str]
+    """audio, text, answer, speaker, id, duration (s), offset (s), split -> the corpus's name for it, where that is no
+    usual one."""
+    where: dict[str, str]
+    """Column -> the value that rows must have."""
+    task: Literal["both", "transcribe", "answer"]
+    """both: with an answer where there is one. transcribe: answers are not used. answer: what has none is left out."""
+    weight: float | None
+    """Its share among the sources, relative to the others; null: its number of utterances. All have one, or none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +179,15 @@ class DataConfig:
     """Corpora and batches."""
 
     path: str | None
-    """Your own speech: LibriSpeech-layout folder, JSONL manifest or lhotse manifest; null: synthetic speech alone."""
+    """Your own speech, where one source is enough; null: `sources`, or synthetic speech alone."""
+    source: SourceConfig
+    """What a source is unless its line says otherwise."""
+    sources: dict[str, SourceConfig]
+    """Your own speech, one line a corpus, by a name of your choice."""
+    temperature: float
+    """Shares of the sources go with weight ^ (1 / temperature): 1 keeps the weights, more brings them together."""
     synthetic_share: float
-    """With a path: share of training utterances that are synthetic all the same."""
+    """With recorded speech: share of training utterances that are synthetic all the same."""
     synthetic_ramp: int
     """Utterances over which that share falls from 1 at the start of a stage, where it is not 0: hearing begins with the
     easier speech."""
@@ -159,6 +210,8 @@ class DataConfig:
     """Dialogues scored so, in the stages that train on them."""
     num_workers: int
     """Processes that make or read audio."""
+    stuck_after_s: float
+    """Seconds without a batch after which the run stops and names what its workers were reading; 0: never."""
     augment: AugmentConfig
 
 
@@ -348,6 +401,11 @@ class TrainerConfig:
     """Batches per update."""
     accelerator: str
     devices: int
+    """Processes of one machine, each with a GPU of its own where there are some; their gradients are averaged."""
+    num_nodes: int
+    """Machines; started by torchrun or Slurm, see docs/scale.md."""
+    gradient_checkpointing: bool
+    """Compute the blocks of encoder and Mamba again for their gradients: less memory, a third more time."""
     precision: Literal["auto", "32-true", "bf16-mixed"]
     """auto: bf16 where the GPU has it, else float32."""
     matmul_precision: Literal["auto", "highest", "high", "medium"]

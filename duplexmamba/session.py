@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from duplexmamba.conversation import Event, Moment, Session
-from duplexmamba.decoding import advance
 from duplexmamba.lm import LMState
 from duplexmamba.model import ListenState, SpeechLM
-from duplexmamba.padded import Padded
 from duplexmamba.policy import Action, Attention, decide, read, tokens_due
 from duplexmamba.schema import Config
+from duplexmamba.together import Branch, Hearing, Work, alone
 from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens, TurnState
 
 SILENT_DB = -100.0
@@ -71,7 +70,7 @@ class DuplexSession(Session[Snapshot]):
         self._accept = self._embed(tokens.after_speech("response"))
         self._states = torch.tensor([tokens.turn_states[state] for state in TURN_STATES], device=self.device)
         waiting = torch.zeros(0, device=self.device)
-        self._now = Snapshot(waiting=waiting, rest=self._after(self._open, None)[1])
+        self._now = Snapshot(waiting=waiting, rest=alone(model, self._after(self._open, None))[1])
 
     @property
     def answering(self) -> bool:
@@ -89,52 +88,58 @@ class DuplexSession(Session[Snapshot]):
         if reply is None:
             return ""
         while reply.following is not None:
-            reply = self._said(reply, *self._after(*self._next(reply)))
-        self._now = self._over(self._now, reply)
+            reply = self._said(reply, *alone(self.model, self._after(*self._next(reply))))
+        self._now = alone(self.model, self._over(self._now, reply))
         return self._text(reply)
 
-    def _hear(self, samples: Tensor) -> Event:
+    def hear(self, samples: Tensor) -> Work[tuple[Event, Snapshot]]:
         """One slice: hear it, ask what it is, decide, say what is due."""
         began_s, before = time.perf_counter(), self._now
-        speech, ear = self.model.listen(Padded(samples[None]), before.ear)
-        listener = before.listener or self._fork()
-        _, memory, reply = self._together(speech.values[0], listener.memory, before.reply)
-        logits, _, reply = self._together(self._ask, memory, reply)
+        speech, ear = yield Hearing(samples, before.ear)
+        listener = before.listener or (yield from self._fork())
+        _, memory, reply = yield from self._beside(speech, listener.memory, before.reply)
+        logits, _, reply = yield from self._beside(self._ask, memory, reply)
         probabilities = dict(zip(TURN_STATES, logits[self._states].float().softmax(-1).tolist(), strict=True))
         state = read(probabilities, self.duplex)
         action, listener = self._decide(state, samples, dataclasses.replace(listener, memory=memory))
         if action == "respond":
-            reply = self._begin(memory)
+            reply = yield from self._begin(memory)
         if reply is not None:
-            reply = self._say(reply)
-        self._now = self._turned(ear, listener if action == "listen" else None, reply)
+            reply = yield from self._say(reply)
+        now = yield from self._turned(ear, listener if action == "listen" else None, reply)
         heard_of = None if action == "respond" else before.reply
-        return Event(
+        event = Event(
             slice=before.slices,
-            time_s=self._now.slices * self.slice_samples / self.rate_hz,
+            time_s=now.slices * self.slice_samples / self.rate_hz,
             probabilities=probabilities,
             state=state,
             action=action,
             tokens=list(reply.said[len(heard_of.said if heard_of else ()) :]) if reply else [],
             text=self._text(reply)[len(self._text(heard_of)) :],
-            answering=self.answering,
+            answering=now.reply is not None,
             compute_ms=1000 * (time.perf_counter() - began_s),
         )
+        return event, now
 
-    def _fork(self) -> Listener:
+    def _fork(self) -> Work[Listener]:
         """A new listening branch."""
         reply = self._now.reply
-        return Listener(self._now.rest if reply is None else self._after(self._open, reply.memory)[1])
+        if reply is None:
+            return Listener(self._now.rest)
+        _, memory = yield from self._after(self._open, reply.memory)
+        return Listener(memory)
 
-    def _together(self, steps: Tensor, memory: LMState, reply: Reply | None) -> tuple[Tensor, LMState, Reply | None]:
+    def _beside(
+        self, steps: Tensor, memory: LMState, reply: Reply | None
+    ) -> Work[tuple[Tensor, LMState, Reply | None]]:
         """The listening branch by (L, D) steps, and in the same batch the answer by a token, if one is due.
 
         Returns:
             Logits (V,) and memory of the listening branch, and the answer.
         """
         if reply is None or not self._due(reply):
-            return *self._after(steps, memory), reply
-        (logits, memory), after = advance(self.model.lm, [(steps, memory), self._next(reply)])
+            return *(yield from self._after(steps, memory)), reply
+        (logits, memory), after = yield [(steps, memory), self._next(reply)]
         return logits, memory, self._said(reply, *after)
 
     def _decide(self, state: TurnState, samples: Tensor, listener: Listener) -> tuple[Action, Listener]:
@@ -145,24 +150,25 @@ class DuplexSession(Session[Snapshot]):
         action, attention = decide(state, quiet, listener.attention, self.duplex)
         return action, Listener(listener.memory, attention, loudest_db)
 
-    def _turned(self, ear: ListenState, listener: Listener | None, reply: Reply | None) -> Snapshot:
+    def _turned(self, ear: ListenState, listener: Listener | None, reply: Reply | None) -> Work[Snapshot]:
         """The conversation behind a slice."""
         now = dataclasses.replace(self._now, slices=self._now.slices + 1, ear=ear, listener=listener, reply=reply)
-        return now if reply is None or reply.following is not None else self._over(now, reply)
+        return now if reply is None or reply.following is not None else (yield from self._over(now, reply))
 
-    def _over(self, now: Snapshot, reply: Reply) -> Snapshot:
+    def _over(self, now: Snapshot, reply: Reply) -> Work[Snapshot]:
         """The conversation at rest, behind the whole of an answer."""
-        return dataclasses.replace(now, reply=None, rest=self._after(self._open, reply.memory)[1])
+        _, rest = yield from self._after(self._open, reply.memory)
+        return dataclasses.replace(now, reply=None, rest=rest)
 
-    def _begin(self, memory: LMState) -> Reply:
+    def _begin(self, memory: LMState) -> Work[Reply]:
         """The answer to what the listening branch has heard."""
-        logits, memory = self._after(self._accept, memory)
+        logits, memory = yield from self._after(self._accept, memory)
         return Reply(memory, int(logits.argmax()), self._now.slices)
 
-    def _say(self, reply: Reply) -> Reply:
+    def _say(self, reply: Reply) -> Work[Reply]:
         """The answer after all that is due in this slice."""
         while self._due(reply):
-            reply = self._said(reply, *self._after(*self._next(reply)))
+            reply = self._said(reply, *(yield from self._after(*self._next(reply))))
         return reply
 
     def _due(self, reply: Reply) -> bool:
@@ -170,7 +176,7 @@ class DuplexSession(Session[Snapshot]):
         within_pace = len(reply.said) < tokens_due(self._now.slices - reply.begun + 1, self.duplex)
         return reply.following is not None and (within_pace or reply.following == self.tokens.end)
 
-    def _next(self, reply: Reply) -> tuple[Tensor, LMState]:
+    def _next(self, reply: Reply) -> Branch:
         """The step of the token to be said next, and the memory before it."""
         assert reply.following is not None
         return self._embed([reply.following]), reply.memory

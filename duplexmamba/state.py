@@ -44,6 +44,12 @@ def join(states: Sequence[State]) -> State:
     return states[0] if len(states) == 1 else _map(_stack, *states)
 
 
+def rows(state: State) -> list[State]:
+    """Each row by itself, in memory of its own: one that is kept does not keep the others."""
+    count = len(next(_leaves(state)))
+    return [state] if count == 1 else [_row(state, i) for i in range(count)]
+
+
 def reset(state: State, rows: Tensor) -> State:
     """Begin the stream of these rows (B,) bool anew; zero is every room's beginning."""
     return map_state(lambda t: t.masked_fill(rows.view(-1, *[1] * (t.dim() - 1)), 0), state)
@@ -52,6 +58,10 @@ def reset(state: State, rows: Tensor) -> State:
 def num_bytes(state: Any) -> int:
     """Bytes of all tensors."""
     return sum(leaf.numel() * leaf.element_size() for leaf in _leaves(state))
+
+
+def _row(state: State, i: int) -> State:
+    return map_state(lambda t: t[i : i + 1].clone(), state)
 
 
 def _stack(*leaves: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.handover import HandOver, take_ctc_head, take_parts
 from lightning_modules.lm import LMStage, TextModel
 from lightning_modules.multiplex import MultiplexStage
+from lightning_modules.recompute import recompute_blocks
 from lightning_modules.speech import InstructStage, SpeechStage
 from lightning_modules.stage import StageModule
 
@@ -61,6 +62,8 @@ def build(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: 
         fit_features(model, corpora)
     if config.lora.enabled:
         lora.adapt(model, config.lora, config.stage.trained)
+    if config.trainer.gradient_checkpointing:
+        recompute_blocks(model)
     return module_kind(config, model, tokens), data_kind(config, corpora)
 
 

@@ -30,8 +30,9 @@ def trainer_settings(config: Config) -> dict[str, Any]:
     if precision == "auto":
         precision = "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
     return {
-        "accelerator": c.accelerator, "devices": c.devices, "precision": precision, "enable_checkpointing": False,
-        "enable_progress_bar": False, "enable_model_summary": False, "use_distributed_sampler": False,
+        "accelerator": c.accelerator, "devices": c.devices, "num_nodes": c.num_nodes, "precision": precision,
+        "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+        "use_distributed_sampler": False,
     }  # fmt: skip
 
 

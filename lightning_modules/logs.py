@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from duplexmamba.schema import Config
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+
+MAX_ARTIFACT_NAME = 128
+"""Letters that W&B takes."""
 
 
 class JsonlLogger(Logger):
@@ -79,14 +84,42 @@ def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
     plt.close(figure)
 
 
+def wandb_mode(config: Config) -> Any:
+    """online, offline or disabled."""
+    if config.wandb.mode != "auto":
+        return config.wandb.mode
+    return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+
+
+def log_artifact(kind: str, names: list[str], files: list[Path], values: Mapping[str, Any], config: Config) -> str:
+    """Files as one artifact of a run of its own, which lies beside the first of them; returns where, in words."""
+    mode = wandb_mode(config)
+    if mode == "disabled":
+        return "W&B is disabled: no artifact"
+    try:
+        run = wandb.init(
+            project=config.wandb.project, name=f"{kind} of {', '.join(names)}", job_type=kind, dir=files[0].parent,
+            mode=mode, config={"runs": names}, settings=wandb.Settings(silent=True),
+        )  # fmt: skip
+    except wandb.Error as error:  # not reached, or not let in
+        return f"W&B: no artifact ({error}); WANDB_MODE=offline keeps one for wandb sync"
+    name = re.sub(r"[^\w.-]", "-", "-".join([kind, *names]))[:MAX_ARTIFACT_NAME]
+    artifact = wandb.Artifact(name, type=kind, metadata={"runs": names})
+    for file in files:
+        artifact.add_file(str(file))
+    run.log_artifact(artifact)
+    run.summary.update({name: value for name, value in values.items() if value is not None})
+    folder = Path(run.dir).parent
+    run.finish()
+    return f"W&B: {run.url if mode == 'online' else folder}"
+
+
 def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
     """Online with an API key, offline without one, so that nothing waits for an answer; None if disabled.
 
     A point of a sweep has the run that its agent was given.
     """
-    mode: Any = config.wandb.mode
-    if mode == "auto" and not in_sweep():
-        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    mode: Any = config.wandb.mode if in_sweep() else wandb_mode(config)
     if mode == "disabled" or getattr(rank_zero_only, "rank", 0) != 0:
         return None
     if in_sweep():

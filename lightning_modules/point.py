@@ -19,10 +19,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from duplexmamba.config import STAGES
 from lightning_modules.logs import in_sweep
+from lightning_modules.summary import SUMMARY
 
 FILE = "sweep.json"
 SWEEP_FILE, KEPT = "DUPLEXMAMBA_SWEEP", "sweep.yaml"
 """The variable that names a sweep's file where that is not sweeps/<name>.yaml, and the name of the copy."""
+OF_AGENT = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID")
+"""Variables by which an agent tells a program that it is a point."""
 OF_HUB = "hub-"
 """How the ids of sweeps begin that the hub, not the W&B cloud, has made."""
 
@@ -107,7 +110,7 @@ def sweep_point(words: list[str]) -> Iterator[list[str]]:
             point.note("failed", str(error) or type(error).__name__)
             wandb.finish(exit_code=1)
             raise
-        run.summary.update(json.loads((point.folder / "summary.json").read_text()))
+        run.summary.update(json.loads((point.folder / SUMMARY).read_text()))
         run.finish()
         point.note("finished")
 

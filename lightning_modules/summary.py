@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+SUMMARY = "summary.json"
 EXAMPLES = 5
 
 
@@ -15,7 +16,7 @@ def write_summary(folder: Path, scores: dict[str, float], seconds: dict[str, flo
     """Flat numbers with units in their names: scores, time/<stage>_s, time/total_s, memory/peak_gib."""
     times = {f"time/{stage}_s": round(value, 1) for stage, value in seconds.items()}
     summary = {**scores, **times, "time/total_s": round(sum(seconds.values()), 1), "memory/peak_gib": peak_gib()}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
 

@@ -9,6 +9,7 @@ import torch
 
 from datamodules.batches import EndlessBatches, FiniteBatches, TrainingStream, alike, at_least, collate, pack
 from datamodules.corpus import UnusableAudio, Utterance
+from datamodules.mixture import Mixture
 from duplexmamba.schema import Config
 
 
@@ -36,7 +37,7 @@ class Tones:
 
 @pytest.fixture
 def stream(config: Config) -> TrainingStream:
-    return TrainingStream(Tones(10**9, "made"), Tones(10), 0.4, 0, 1, config.data.augment, 16000)
+    return TrainingStream(Tones(10**9, "made"), Mixture([Tones(10)], [1], 1), 0.4, 0, 1, config.data.augment, 16000)
 
 
 def of_20_s(stream: TrainingStream) -> Callable[[range], list[list[int]]]:
@@ -79,7 +80,9 @@ def test_mixture_keeps_its_share_and_goes_round_the_recordings(stream: TrainingS
 
 
 def test_a_ramp_begins_with_synthetic_speech_alone(config: Config) -> None:
-    stream = TrainingStream(Tones(10**9, "made"), Tones(10), 0.4, 1000, 1, config.data.augment, 16000)
+    stream = TrainingStream(
+        Tones(10**9, "made"), Mixture([Tones(10)], [1], 1), 0.4, 1000, 1, config.data.augment, 16000
+    )
     made = [stream.exchange(p)[0].startswith("made") for p in range(3000)]
     shares = [sum(made[i : i + 250]) / 250 for i in range(0, 3000, 250)]
     assert shares[:4] == sorted(shares[:4], reverse=True) and shares[0] > 0.9

@@ -16,7 +16,9 @@ SMALL = {
     "long_audio": ["--minutes", "1"],
     "long_session": ["--minutes", "1", "--rounds", "1"],
     "memory": ["--lengths", "16"],
+    "sessions": ["--seconds", "0.4", "--most", "2"],
     "settings": ["--rounds", "1", "--length", "64"],
+    "data": ["--rounds", "1", "--utterances", "8", "--steps", "1"],
 }
 KEYS = {
     "scan": [
@@ -27,6 +29,13 @@ KEYS = {
     "long_audio": ["long_audio/minute_1_memory_mb", "long_audio/minute_1_max_error"],
     "long_session": [f"{kind}/minutes_1/{name}" for kind in KINDS for name in ("slice_ms", "state_bytes", "fork_ms")],
     "memory": ["memory/ours/l16_bytes_per_token"],
+    "sessions": [
+        "sessions/realtime_per_core", "sessions/p99_ms", "sessions/batched_over_single", "sessions/state_bytes",
+    ],
+    "data": [
+        *[f"{kind}/{who}utt_per_s" for kind in ("files", "shar", "webdataset", "parquet") for who in ("", "peer_")],
+        "train/data_wait_share",
+    ],
     "settings": ["settings/medium_speedup", "settings/medium_error", "settings/keep_freed_memory_speedup"],
 }  # fmt: skip
 

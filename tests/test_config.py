@@ -20,7 +20,7 @@ def test_every_preset_loads_with_every_stage(preset: Path, stage: str) -> None:
 
 
 def test_files_say_what_they_are_for_in_few_lines() -> None:
-    for path in [*PRESETS, *Path("configs/stage").glob("*.yaml")]:
+    for path in [*PRESETS, *Path("configs/stage").glob("*.yaml"), *Path("configs/data").glob("*.yaml")]:
         lines = path.read_text().splitlines()
         assert lines[0].startswith("# ") and len(lines) <= 25, path
         assert any("make train" in line for line in lines if line.startswith("#")), path

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader
 from datamodules import asides, grammar, sounds, synthetic, write_dialogues
 from datamodules.dialogue import WITHIN_ANSWER, open_dialogues
 from datamodules.espeak import speak
-from datamodules.manifest import open_corpora
 from datamodules.sounds import Recorded, Spoken, heard, noise, quietest_near_middle, unfinished
 from datamodules.turns import RULES, draw_events
 from duplexmamba.config import load_config, override
 from tests.conftest import TINY
+from tests.corpora import open_corpora
 
 pytest.importorskip("espeakng_loader")
 

@@ -11,10 +11,11 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules import manifest
+from datamodules import cuts, manifest
 from datamodules.corpus import UnusableAudio
-from datamodules.manifest import Survey, check_bad_share, measure, open_corpora, split_entries
-from datamodules.readers import Entry, read_corpus, split_of
+from datamodules.entry import UNUSABLE, Entry, Skip, split_of
+from datamodules.manifest import Survey, check_bad_share, measure, split_entries
+from tests.corpora import open_corpora, read_corpus
 
 RATE_HZ = 8000
 
@@ -229,7 +230,8 @@ def test_lhotse_channels(tmp_path):
     assert [round(float(corpus[n].samples.mean()), 2) for n in range(3)] == [0.1, 0.2, 0.15]
 
 
-def test_what_only_lhotse_can_read_is_counted(tmp_path):
+def test_what_only_lhotse_can_read_is_counted_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(cuts.importlib.util, "find_spec", lambda name: None)
     plain = recording("r", [("a.wav", [0])])
     in_memory = plain | {"sources": [{"type": "memory", "channels": [0], "source": "UklGRg=="}]}
     rows = [
@@ -241,10 +243,27 @@ def test_what_only_lhotse_can_read_is_counted(tmp_path):
     ]
     entries, skipped = read_corpus(write_lines(tmp_path / "c.jsonl", rows))
     assert [e.id for e in entries] == ["fine"]
-    assert skips(skipped) == {
-        "mixed, transformed or not in files, which only lhotse can read": ["slow", "memory", "mixed"],
-        "without text": ["wordless"],
-    }
+    assert skips(skipped) == {cuts.NEEDS_LHOTSE: ["slow", "memory", "mixed"], "without text": ["wordless"]}
+
+
+def test_lhotse_reads_what_it_mixes_and_transforms(tmp_path):
+    lhotse = pytest.importorskip("lhotse")
+    speak(tmp_path / "a.wav", 2.0)
+    plain = lhotse.Recording.from_file(tmp_path / "a.wav", recording_id="r").to_cut()
+    said = lhotse.SupervisionSegment("s", "r", 0.0, 1.0, text="Hello", speaker="ann")
+    one = plain.truncate(duration=1.0)
+    one.supervisions = [said]
+    mixed = one.pad(duration=1.5).mix(plain, offset_other_by=0.5)
+    mixed.id = "mixed"
+    quick = one.perturb_speed(2.0)
+    quick.id = "quick"
+    lhotse.CutSet.from_cuts([mixed, quick]).to_file(tmp_path / "c.jsonl")
+    corpora, _ = open_corpora(tmp_path / "c.jsonl", RATE_HZ, 0.1, 5.0)
+    found = {u.id: u for corpus in corpora.values() for u in (corpus[i] for i in range(len(corpus)))}
+    assert {id: (u.text, len(u.samples) / RATE_HZ) for id, u in found.items()} == {
+        "mixed": ("hello", 2.5), "quick": ("hello", 0.5)
+    }  # fmt: skip
+    assert found["mixed"].samples[6000] == pytest.approx(0.2, abs=0.01)
 
 
 @pytest.mark.parametrize("name, split", [("recordings.jsonl", None), ("libri_recordings_dev-clean.jsonl.gz", "valid")])
@@ -362,7 +381,7 @@ def test_durations_of_the_manifest_are_trusted_and_headers_fill_in(tmp_path, mon
 def test_bad_share():
     def survey(good: int, bad: int) -> Survey:
         facts = {"train": manifest.SplitFacts(good, 1.0, 1)}
-        return Survey(facts, [manifest.Skip(manifest.UNUSABLE, f"{n}.flac is broken") for n in range(bad)], [])
+        return Survey(facts, [Skip(UNUSABLE, f"{n}.flac is broken") for n in range(bad)], [])
 
     check_bad_share(survey(95, 5), 0.05)
     with pytest.raises(ValueError) as caught:

@@ -20,6 +20,7 @@ from duplexmamba.decoding import advance, greedy
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
 from duplexmamba.session import DuplexSession, Reply
+from duplexmamba.together import alone
 from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens
 from tests.conftest import SMALL_SIZES, TINY
 
@@ -237,12 +238,12 @@ def tensors(snapshot):
 def test_branches_in_one_batch_do_what_they_do_alone():
     batched = []
 
-    def alone(lm, branches):
+    def one_by_one(lm, branches):
         batched.append(len(branches))
         return [advance(lm, [branch])[0] for branch in branches]
 
     expected = hear(make(), [sound(24)], SCRIPT)
-    with mock.patch("duplexmamba.session.advance", alone):
+    with mock.patch("duplexmamba.together.advance", one_by_one):
         found = hear(make(), [sound(24)], SCRIPT)
     for event, other in zip(found, expected, strict=True):
         assert (event.action, event.tokens, event.text) == (other.action, other.tokens, other.text)
@@ -256,7 +257,7 @@ def test_asking_leaves_no_trace():
         events += hear(session, [part], SCRIPT)
         if (listener := session.snapshot().listener) is not None:
             for _ in range(3):
-                session._together(session._ask, listener.memory, session.snapshot().reply)
+                alone(session.model, session._beside(session._ask, listener.memory, session.snapshot().reply))
     assert facts(events) == facts(hear(make(), [samples], SCRIPT))
 
 

@@ -21,7 +21,16 @@ from duplexmamba.schema import AugmentConfig
 espeakng_loader = pytest.importorskip("espeakng_loader")
 
 ROOT = Path(__file__).parent.parent
-AUGMENT = AugmentConfig(speeds=[0.9, 1.0, 1.1], level_db=[-35, -15], noise_share=0.5, snr_db=[5, 30], pad_s=[0.1, 0.5])
+AUGMENT = AugmentConfig(
+    speeds=[0.9, 1.0, 1.1],
+    level_db=[-35, -15],
+    noise_share=0.5,
+    snr_db=[5, 30],
+    noise_path=None,
+    room_path=None,
+    room_share=0.0,
+    pad_s=[0.1, 0.5],
+)
 SENTENCE = "please tell me how many minutes are in three hours"
 corpus = functools.partial(SyntheticSpeech, seed=7, size=100, rate_hz=16_000, augment=AUGMENT)
 
@@ -128,8 +137,26 @@ def test_durations_are_estimated_closely():
 
 
 def test_only_training_changes_the_speed():
-    twice = AugmentConfig(speeds=[2.0], level_db=[-20, -20], noise_share=0.0, snr_db=[10, 10], pad_s=[0, 0])
-    normal = AugmentConfig(speeds=[1.0], level_db=[-20, -20], noise_share=0.0, snr_db=[10, 10], pad_s=[0, 0])
+    twice = AugmentConfig(
+        speeds=[2.0],
+        level_db=[-20, -20],
+        noise_share=0.0,
+        snr_db=[10, 10],
+        noise_path=None,
+        room_path=None,
+        room_share=0.0,
+        pad_s=[0, 0],
+    )
+    normal = AugmentConfig(
+        speeds=[1.0],
+        level_db=[-20, -20],
+        noise_share=0.0,
+        snr_db=[10, 10],
+        noise_path=None,
+        room_path=None,
+        room_share=0.0,
+        pad_s=[0, 0],
+    )
     for split, factor in (("train", 2), ("valid", 1), ("test", 1)):
         lengths = [len(corpus(split, augment=config)[3].samples) for config in (normal, twice)]
         assert lengths[0] == pytest.approx(factor * lengths[1], abs=2)

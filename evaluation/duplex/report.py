@@ -21,12 +21,14 @@ MARKED = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9)
 """Thresholds named in the picture."""
 
 
-def watched(items: Sequence[T], doing: str) -> Iterable[T]:
-    """The items behind a progress bar; where output is no terminal, behind one line."""
+def watched(items: Iterable[T], doing: str, total: int | None = None) -> Iterable[T]:
+    """The items, `total` where they cannot be counted, behind a progress bar; where output is no terminal, behind one
+    line."""
+    count = total if total is not None or not isinstance(items, Sequence) else len(items)
     out = Console(stderr=True)
     if not out.is_terminal:
-        out.print(f"{doing}: {len(items)}")
-    return track(items, doing, console=out, disable=not out.is_terminal)
+        out.print(f"{doing}: {count}")
+    return track(items, doing, total=count, console=out, disable=not out.is_terminal)
 
 
 def write_lines(file: Path, lines: Iterable[Any]) -> None:
@@ -90,7 +92,7 @@ def score_table(found: Mapping[str, Score]) -> Table:
     for name, (value, cases) in found.items():
         unit = name.rsplit("_", 1)[-1]
         plain = unit in ("s", "ms", "factor", "hour", "bytes")
-        shown = f"{value:,.0f}" if unit == "bytes" else f"{value:.3g}" if plain else f"{value:.1%}"
+        shown = f"{value:,.0f}" if unit in ("bytes", "parameters") else f"{value:.3g}" if plain else f"{value:.1%}"
         table.add_row(name, shown, f"{cases:,}")
     return table
 

@@ -3,25 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from pages.render import render
 from sweeps.report import figures
 from sweeps.report.answer import answer, shown
 from sweeps.report.gather import Gathered, Point, differences
 from sweeps.report.statistics import MAX_LEVELS, importance, noise, settings, tied
 from sweeps.report.sweep_file import is_seed
 
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-    trim_blocks=True, lstrip_blocks=True,
-)  # fmt: skip
+TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def page(gathered: Gathered) -> str:
     """The whole file."""
     finished = bool(gathered.finished)
-    return TEMPLATES.get_template("page.html").render(
-        sweep=gathered.file, gathered=gathered, answer=answer(gathered), finished=finished,
+    return render(
+        TEMPLATE, sweep=gathered.file, gathered=gathered, answer=answer(gathered), finished=finished,
         lines=figures.lines(gathered) if finished else "", parallel=figures.parallel(gathered) if finished else "",
         bars=figures.bars(gathered) if importance(gathered) else "", caveat=caveat(gathered),
         spread_over=spread_over(gathered), settings=setting_rows(gathered), columns=score_columns(gathered),

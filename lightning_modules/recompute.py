@@ -1,0 +1,27 @@
+"""Gradient checkpointing: what happens within a block is computed again for its gradient instead of being kept."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from duplexmamba.blocks import ConvBlock, TransformerBlock
+from duplexmamba.lm import MambaBlock
+
+BLOCKS = (ConvBlock, TransformerBlock, MambaBlock)
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """From now on, of every block of encoder and Mamba, only the input is kept for the gradient."""
+    for block in model.modules():
+        if isinstance(block, BLOCKS):
+            block.forward = functools.partial(_forward, block.forward)  # type: ignore[method-assign]
+
+
+def _forward(forward: Callable[..., Any], *args: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args)
+    return checkpoint(forward, *args, use_reentrant=False)

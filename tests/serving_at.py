@@ -1,0 +1,96 @@
+"""A server in a thread, on a port of its own, with a stand-in for a model."""
+
+import contextlib
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from websockets.sync.client import ClientConnection, connect
+
+from serving.conversations import samples_of
+from serving.limits import Limits
+from serving.web import listen, server
+from tests.talker import LOW_HZ, Talker, tones
+
+HELLO = {"version": 1, "rate_hz": 16_000}
+FAST = Limits(conversations=4, ahead_s=600, behind_s=600)
+"""For sound that comes as fast as can be."""
+QUESTION = tones((0, 0.4), (LOW_HZ, 1), (0, 9))
+
+
+@contextlib.contextmanager
+def serving(folder: Path, limits: Limits, session=None, **access) -> Iterator[str]:
+    """The address, "host:port"."""
+    folder.mkdir(exist_ok=True)
+    with listen("127.0.0.1", 0) as bound:
+        running = server(session or Talker(), "test-run", limits, folder, **access)
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
+        thread.start()
+        while not running.started and thread.is_alive():
+            time.sleep(0.01)
+        try:
+            yield f"127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            running.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def talking(address: str, hello: object = HELLO, **options) -> Iterator[ClientConnection]:
+    """A connection that has said hello."""
+    with connect(f"ws://{address}/talk", compression=None, **options) as socket:
+        socket.send(json.dumps(hello))
+        yield socket
+
+
+def told(socket: ClientConnection, timeout: float = 20) -> dict:
+    """The next message."""
+    return json.loads(socket.recv(timeout))
+
+
+def get(address, path, **headers):
+    request = urllib.request.Request(f"http://{address}{path}", headers=headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.status, dict(answer.headers), answer.read()
+
+
+def status_of(address, path, **headers):
+    try:
+        return get(address, path, **headers)[0]
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def converse(address, pcm, size=3200):
+    """The first message, and one for every slice."""
+    with talking(address) as socket:
+        first = told(socket)
+        for begin in range(0, len(pcm), size):
+            socket.send(pcm[begin : begin + size].tobytes())
+        return first, [told(socket) for _ in range(len(pcm) // 3200)]
+
+
+def alone(pcm):
+    """What the stand-in does by itself."""
+    talker, events = Talker(), []
+    for part in np.split(pcm, len(pcm) // 3200):
+        try:
+            next(talker.hear(samples_of(part.tobytes())))
+        except StopIteration as done:
+            event, talker.now = done.value
+            events.append(event)
+    return events
+
+
+def until(succeeds, within_s=20):
+    """Whether it does in the end."""
+    while within_s > 0 and not succeeds():
+        time.sleep(0.05)
+        within_s -= 0.05
+    return within_s > 0

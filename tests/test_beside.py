@@ -1,0 +1,92 @@
+"""Stages that do not stand on each other, trained at the same time."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from duplexmamba.config import load_config
+from lightning_modules.beside import beside
+from lightning_modules.entry import alone
+from lightning_modules.handover import FILE, HandOver
+from tests.conftest import TINY
+from tests.test_train import SHORT, run
+
+pytestmark = pytest.mark.timeout(300)
+WAITS = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('here', flush=True); "
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+
+
+def words(runs: Path, stage: str = "asr", *more: str) -> list[str]:
+    return [TINY[0], f"configs/stage/{stage}.yaml", *SHORT, f"run.dir={runs}", *more]
+
+
+@pytest.mark.parametrize("stage", ["asr", "streaming"])
+def test_what_stands_on_nothing_is_trained_at_the_same_time(stage: str, tmp_path: Path, two_cores: None) -> None:
+    asked = words(tmp_path, stage)
+    assert train.commands_beside(asked) == [[sys.executable, train.__file__, *asked, "--beneath=lm"]]
+
+
+@pytest.mark.parametrize(
+    "more", [["trainer.threads=2"], ["trainer.threads=0"], ["trainer.devices=2"], ["trainer.accelerator=gpu"],
+             ["lm.pretrained=somewhere"]]
+)  # fmt: skip
+def test_where_it_would_be_in_the_way_nothing_is(more: list[str], tmp_path: Path, two_cores: None) -> None:
+    assert train.commands_beside(words(tmp_path, "asr", *more)) == []
+
+
+@pytest.mark.parametrize("stage", ["encoder", "lm"])
+def test_nor_where_there_is_one_stage_to_train(stage: str, tmp_path: Path, two_cores: None) -> None:
+    assert train.commands_beside(words(tmp_path, stage)) == []
+    folder = train.run_folder(load_config(words(tmp_path), stage))
+    folder.mkdir()
+    (folder / "summary.json").write_text("{}")
+    assert train.commands_beside(words(tmp_path)) == []
+
+
+def test_lines_come_through_and_what_still_runs_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    begun = time.monotonic()
+    with beside([[sys.executable, "-c", WAITS + "time.sleep(600)"], [sys.executable, "-c", "print('done')"]]):
+        while "here" not in (seen := capsys.readouterr().out):
+            assert time.monotonic() < begun + 60, seen
+            time.sleep(0.05)
+    assert "done" in seen + capsys.readouterr().out and time.monotonic() < begun + 120
+
+
+def test_weights_are_those_of_one_stage_after_the_other(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    for folder, options in (("beside", [[]]), ("after", [["--beneath=encoder"], ["--beneath=lm"], []])):
+        for option in options:
+            done = run("train.py", *words(tmp_path / folder), *option)
+            assert done.returncode == 0, done.out + done.err
+    for name in ("beside", "after"):
+        assert len(list((tmp_path / name).glob("*-tiny-*/handover.pt"))) == 3
+    for file in (tmp_path / "after").glob("*-tiny-*/handover.pt"):
+        other = HandOver.load(tmp_path / "beside" / file.parent.name / FILE)
+        for key, value in HandOver.load(file).weights.items():
+            torch.testing.assert_close(other.weights[key], value, atol=0, rtol=0)
+
+
+def test_sigterm_stops_all_of_them_where_they_are(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    long = ["trainer.checkpoint_every_s=0", "stages.encoder.trainer.max_steps=200", "stages.lm.trainer.max_steps=200"]
+    long += ["stages.encoder.trainer.checkpoint_every_s=0", "stages.lm.trainer.checkpoint_every_s=0"]
+    cut = run("train.py", *words(tmp_path, "asr", *long), wait=False)
+    while len(list(tmp_path.glob("*/last.ckpt"))) < min(2, len(os.sched_getaffinity(0))):
+        assert cut.poll() is None, cut.stderr.read()
+        time.sleep(0.02)
+    os.kill(cut.pid, signal.SIGTERM)
+    cut.communicate(timeout=60)
+    assert cut.returncode == 143
+    for folder in tmp_path.glob("*-tiny-*"):
+        with alone(folder):
+            assert (folder / "last.ckpt").exists() and not (folder / "summary.json").exists()

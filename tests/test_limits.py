@@ -1,0 +1,172 @@
+"""Clients of the page's server that mean no good, and pages and machines that have no business with it."""
+
+import contextlib
+import json
+import random
+import socket as sockets
+import urllib.request
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from serving.limits import Limits, is_loopback
+from serving.messages import Ended, check_hello
+from serving.web import listen
+from tests.serving_at import FAST, HELLO, QUESTION, converse, serving, status_of, talking, told
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("talks"), FAST) as found:
+        yield found
+
+
+# ---- those who mean no good
+
+
+@pytest.mark.parametrize(
+    ("hello", "reason"),
+    [
+        ({"version": 2, "rate_hz": 16_000}, "hello"), ({"version": True, "rate_hz": 16_000}, "hello"),
+        ({"version": 1, "rate_hz": 48_000}, "rate"), ({"version": 1, "rate_hz": "16000"}, "rate"),
+        ({"version": 1, "rate_hz": float("nan")}, "rate"), ({"rate_hz": 16_000}, "hello"), ([], "hello"), (3, "hello"),
+        (None, "hello"),
+    ],
+)  # fmt: skip
+def test_a_wrong_hello_is_answered_with_what_is_right(hello, reason):
+    with pytest.raises(Ended) as end:
+        check_hello(json.dumps(hello), 16_000)
+    assert end.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        (["[" * 60_000], "hello"), ([b"\0\0"], "hello"), ([json.dumps(HELLO), "hello?"], "audio"),
+        ([json.dumps(HELLO), b""], "audio"), ([json.dumps(HELLO), b"\0\0\0"], "audio"),
+    ],
+)  # fmt: skip
+def test_what_is_not_due_ends_the_conversation(address, messages, reason):
+    with connect(f"ws://{address}/talk", compression=None) as socket:
+        for message in messages:
+            socket.send(message)
+        found = told(socket)
+        assert (told(socket) if found["type"] == "ready" else found)["reason"] == reason
+
+
+def test_a_message_too_large_is_not_taken(address):
+    with talking(address) as socket:
+        assert told(socket)["type"] == "ready"
+        socket.send(bytes(70_000))
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(10)
+        assert closed.value.rcvd.code == 1009
+
+
+pieces = st.one_of(st.binary(max_size=40), st.text(max_size=40), st.just(json.dumps(HELLO)), st.just(bytes(6400)))
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(pieces, max_size=6), st.binary(max_size=200))
+def test_whatever_comes_changes_nothing_for_another(address, messages, junk):
+    with talking(address) as good:
+        assert told(good)["type"] == "ready"
+        host, port = address.split(":")
+        with sockets.create_connection((host, int(port))) as raw:  # rubbish, and then gone without a word
+            raw.sendall(b"GET /talk HTTP/1.1\r\nHost: localhost\r\n" + junk + b"\r\n\r\n")
+        try:
+            with connect(f"ws://{address}/talk", compression=None, close_timeout=0.2) as bad:
+                for message in messages:
+                    bad.send(message)
+                if random.random() < 0.5:
+                    bad.socket.close()
+        except (ConnectionClosed, OSError):
+            pass
+        good.send(QUESTION[:3200].tobytes())
+        assert told(good)["slice"] == 0
+
+
+def test_frames_that_break_the_protocol_end_one_connection_only(address):
+    with talking(address) as good:
+        assert told(good)["type"] == "ready"
+        for frame in (
+            b"\xff\xff",
+            b"\x82\x05abc",
+            b"\x82\xff" + b"\xff" * 8,
+            b"\x01\x80\0\0\0\0",
+            b"\x81\x82\0\0\0\0\xc3\x28",
+        ):
+            with connect(f"ws://{address}/talk", compression=None, close_timeout=0.2) as bad:
+                bad.socket.sendall(frame)
+                bad.socket.shutdown(sockets.SHUT_WR)
+        good.send(QUESTION[:3200].tobytes())
+        assert told(good)["slice"] == 0
+
+
+def test_many_that_say_nothing_leave_room_for_who_speaks(tmp_path):
+    limits = Limits(1, hello_s=1.0, greeting=3)
+    with serving(tmp_path, limits) as address, contextlib.ExitStack() as opened:
+        silent = [opened.enter_context(connect(f"ws://{address}/talk", close_timeout=0.2)) for _ in range(5)]
+        reasons = sorted(told(socket)["reason"] for socket in silent)
+        assert reasons == ["busy", "busy", "hello", "hello", "hello"]
+        assert converse(address, QUESTION[:3200])[0]["type"] == "ready"
+
+
+# ---- who may talk
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200), ({"Host": "localhost:1"}, 200), ({"Host": "[::1]:1"}, 200), ({"Host": "[::1]"}, 200),
+        ({"Host": "["}, 403), ({"Host": "evil.example"}, 403),
+        ({"Host": "localhost.evil.example:8765"}, 403), ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403), ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
+    ],
+)  # fmt: skip
+def test_another_page_s_requests_are_refused(address, headers, status):
+    assert status_of(address, "/about", **headers) == status
+
+
+def test_another_page_s_openedare_refused(address):
+    with pytest.raises(InvalidStatus, match="403"), connect(f"ws://{address}/talk", origin="http://evil.example"):
+        pass
+    with connect(f"ws://{address}/talk", origin=f"http://{address}", compression=None) as socket:
+        socket.send(json.dumps(HELLO))
+        assert told(socket)["type"] == "ready"
+
+
+def test_with_a_token_nothing_comes_without_it(tmp_path):
+    with serving(tmp_path, FAST, token="secret", origins=["https://talk.example"]) as address:
+        assert status_of(address, "/") == 401 and status_of(address, "/about", Authorization="Bearer wrong") == 401
+        assert status_of(address, "/about", Cookie="duplexmamba=wrong") == 401
+        assert status_of(address, "/about", Cookie="\x01;=;") == 401
+        assert status_of(address, "/?token=wrong") == 401 and status_of(address, "/about?token=s%C3%A9cret") == 401
+        assert status_of(address, "/about", Authorization="Bearer secret", Host="any.example") == 200
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with opener.open(f"http://{address}/?token=secret", timeout=20) as answer:
+            assert answer.url == f"http://{address}/" and b"DuplexMamba" in answer.read()
+        with pytest.raises(InvalidStatus, match="403"), connect(f"ws://{address}/talk"):
+            pass
+        headers = {"Authorization": "Bearer secret"}
+        with talking(address, additional_headers=headers, origin="https://talk.example") as socket:
+            assert told(socket)["type"] == "ready"
+
+
+@pytest.mark.parametrize("path", ["/conversations/none.wav", "/conversations/..%2Fx.wav", "/conversations/x.txt",
+                                  "/..%2fserver.py", "/clips/none.wav"])  # fmt: skip
+def test_nothing_else_is_to_be_had(address, path):
+    assert status_of(address, path) == 404
+
+
+def test_what_is_loopback():
+    assert all(map(is_loopback, ["127.0.0.1", "localhost", "::1", "[::1]"]))
+    assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.1.2", "example.com", ""]))
+
+
+def test_an_address_that_is_taken_is_named():
+    with listen("127.0.0.1", 0) as bound, pytest.raises(ValueError, match="HOST=127.0.0.1 PORT=.*choose another"):
+        listen("127.0.0.1", bound.getsockname()[1])

@@ -1,0 +1,59 @@
+"""What is planned is what a training step takes."""
+
+import multiprocessing
+import resource
+
+import pytest
+import torch
+
+from duplexmamba.config import load_config, override
+from duplexmamba.schema import Config
+from lightning_modules import plan as planning
+from lightning_modules.plan import Plan, kept, kept_by_all_layers, plan
+from tests.conftest import SMALL_SIZES, TINY
+
+BATCH_S = 60
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_layers_that_were_not_built_are_counted(recomputed: bool) -> None:
+    config = load_config([*TINY, *SMALL_SIZES, "encoder.num_layers=4", "lm.num_layers=3"])
+    total, layer = kept_by_all_layers(config, recomputed)
+    assert total == pytest.approx(kept(config, recomputed), rel=0.01) and 0 < layer < total
+
+
+def test_frozen_parts_have_no_gradients_and_every_rank_all_weights(config: Config) -> None:
+    one, six = plan(config, 1), plan(config, 6)
+    assert set(one.parameters) == {"frontend", "encoder", "connector", "lm"}
+    assert one.trained == sum(one.parameters.values()) - one.parameters["lm"]
+    assert (one.gradients, six.gradients) == (4 * one.trained, 8 * one.trained)
+    assert one.weights == six.weights == 4 * sum(one.parameters.values())
+    assert one.speech_tokens == 5 * config.data.batch_s
+    assert one.total(recomputed=True) < one.total(recomputed=False)
+
+
+def step_bytes(words: list[str]) -> tuple[Plan, int]:
+    """The plan, and what one step in this process, which has made none, takes at its peak."""
+    torch.set_num_threads(1)
+    config = load_config([*TINY, *words])
+    planned = plan(config, 1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = planning._model(config).train()
+    optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    planning.PROBE_S = BATCH_S
+    planning._loss(model, config).backward()
+    optimizer.step()
+    return planned, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+
+@pytest.mark.timeout(200)
+def test_tiny_takes_what_was_planned() -> None:
+    words = [f"data.batch_s={BATCH_S}", f"data.max_s={BATCH_S}"]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        planned, measured = pool.apply(step_bytes, (words,))
+    assert measured / planned.total(recomputed=False) == pytest.approx(1, abs=0.35)
+
+
+def test_stage_lm_is_refused(config: Config) -> None:
+    with pytest.raises(ValueError, match="plan STAGE=asr"):
+        plan(override(config, ["stage.name=lm"]), 1)

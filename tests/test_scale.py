@@ -1,0 +1,69 @@
+"""Several processes, or blocks computed again for their gradients, are the same training as one process."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from duplexmamba.config import load_config
+from duplexmamba.model import SpeechLM
+from duplexmamba.padded import Padded
+from duplexmamba.schema import Config
+from lightning_modules.recompute import recompute_blocks
+from tests.conftest import SMALL_SIZES, TINY
+from tests.test_train import SHORT, losses, run, write_corpus
+
+SAME_UPDATES = {
+    "one": ["trainer.accumulate=2"],
+    "two_ranks": ["trainer.devices=2"],
+    "recomputed": ["trainer.accumulate=2", "trainer.gradient_checkpointing=true"],
+}
+
+
+@pytest.mark.timeout(300)
+def test_two_ranks_and_recomputed_blocks_give_the_losses_of_one_process(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", 40)
+    fixed = [f"data.path={corpus}", "data.synthetic_share=0", "trainer.matmul_precision=highest"]
+    found = {}
+    for name, words in SAME_UPDATES.items():
+        args = [TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={tmp_path / name}", *fixed, *words]
+        done = run("train.py", *args)
+        assert done.returncode == 0, done.err
+        found[name] = losses(tmp_path / name)
+        scores = json.loads((tmp_path / name / "latest" / "summary.json").read_text())
+        found[name][-1] = scores["test/cer"]
+    for name in ("two_ranks", "recomputed"):
+        assert found[name] == pytest.approx(found["one"], abs=2e-4), name
+    assert len(found["one"]) == 3
+
+
+def step(config: Config, again: bool) -> tuple[dict[str, torch.Tensor], int]:
+    """Gradients of one step, and bytes that were kept for them."""
+    torch.manual_seed(0)
+    model = SpeechLM(config).train()
+    if again:
+        recompute_blocks(model)
+    audio, words = Padded(torch.randn(2, 32000)), Padded(torch.randint(0, 1024, (2, 5)))
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    torch.manual_seed(1)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden, _ = model.read(words, model.listen(audio, final=True)[0], words)
+        loss = hidden.values.square().mean()
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, sum(kept.values())
+
+
+def test_recomputed_blocks_give_the_same_gradients_from_less_memory() -> None:
+    config = load_config([*TINY, *SMALL_SIZES, "encoder.dropout=0.2", "encoder.num_layers=4", "lm.num_layers=4"])
+    (plain, kept), (again, kept_again) = step(config, False), step(config, True)
+    assert plain.keys() == again.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(again[name], gradient, msg=name)
+    assert kept_again < 0.7 * kept

@@ -1,0 +1,253 @@
+"""Scorecards: made from runs with scores by hand, by the real commands on random weights, and opened in a browser."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import evaluate
+from duplexmamba.config import load_config
+from duplexmamba.model import Ear, SpeechLM
+from duplexmamba.schema import Config
+from evaluation.commands import scorecard
+from evaluation.commands.asked import parser
+from evaluation.commands.kept import keep, kept
+from evaluation.scorecard.card import Card, Part, Row, best, shown
+from evaluation.scorecard.page import page
+from evaluation.speed import measure
+from lightning_modules.assembly import KINDS
+from lightning_modules.handover import FILE
+from tests.conftest import SMALL_SIZES, TINY
+from tests.test_eval_duplex import untrained
+from tests.test_report import Reader, browse, in_browser
+
+WER = {"test/wer": 0.25, "test/cer": 0.125}
+SPEED = {"slice/median_ms": 9.25, "state/all_bytes": 312804.0, "size/all_parameters": 3736832.0}
+BBH = {
+    "data/embedded": 0.0, "bbh/official": 62.5, "bbh/strict": 50.0, "bbh/parse_failure_rate": 0.25,
+    "bbh/empty_rate": 0.0, "count/bbh/responses": 8.0, "overall": None,
+}  # fmt: skip
+QA = {
+    "sd-qa/official": None, "sd-qa/strict": None, "sd-qa/parse_failure_rate": None, "sd-qa/empty_rate": 0.0,
+    "sd-qa/panda": None, "sd-qa/gpt": None, "count/sd-qa/responses": 553.0,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def nobody_judges_or_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    for name in ("JUDGE_URL", "JUDGE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def write_run(folder: Path, stage: str, scores: Mapping[str, Mapping[str, float | None]], *words: str) -> Path:
+    """A run with scores, each as if its command had been given with these words."""
+    (folder / "scores").mkdir(parents=True)
+    untrained(stage).save(folder / FILE)
+    for command, values in scores.items():
+        own = words if command == "voicebench" else [word for word in words if "=" in word]
+        data = ["FOLDER"] if command in scorecard.NEED_DATA else []
+        keep(parser().parse_args([command, str(folder), *data, *own]), values)
+    return folder
+
+
+def document(folder: Path) -> str:
+    return (folder / "scorecard.html").read_text()
+
+
+# ---- what is there
+
+
+def test_one_checkpoint_with_parts_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    scores = {"wer": WER, "speed": SPEED, "voicebench": BBH | QA, "turnbench": {"eot/recall": 0.5}}
+    run = write_run(tmp_path / "one", "streaming", scores)
+    (run / "summary.json").write_text(json.dumps({"time/total_s": 4466.7}))
+    words = ["scorecard", str(run), "--as-is", "--json", str(tmp_path / "mine.json")]
+    found = evaluate.main(words)
+    made = run / "scores" / "scorecard"
+    assert (
+        found == json.loads((made / "scorecard.json").read_text()) == json.loads((tmp_path / "mine.json").read_text())
+    )
+    assert found["wer/test/wer"] == 0.25 and found["voicebench/overall"] is None
+    text, said = document(made), capsys.readouterr().out
+    assert all(
+        words in text
+        for words in ("25.0 %", "9.25 ms", "313 kB", "3.74 M", "62.50<small>", "4,467 s", "TurnBench</h2>")
+    )
+    assert "strict 50.00, 25 % not parsed, 0 % empty, of 8" in text and "numbers are not VoiceBench" not in text
+    commands = {
+        "duplex": f"not scored yet. python evaluate.py duplex {run}",
+        "full-duplex-bench": f"needs your own copy of the data. python evaluate.py full-duplex-bench {run} FOLDER",
+        "VoiceBench, responses": f"bbh 8 of 1,000. python evaluate.py voicebench {run}",
+        "VoiceBench: alpacaeval_full, commoneval, wildvoice": "not scored. python evaluate.py voicebench",
+        "VoiceBench: sd-qa": "nobody has judged all answers. JUDGE_URL=",
+        "VoiceBench: PEDANT": "qa_metrics and its model were not there. pip install",
+    }
+    for what, command in commands.items():
+        assert re.search(f"one: {re.escape(what)}.*: {re.escape(command)}", said), what
+    assert "W&B is disabled" in said and not (made / "wandb").exists()
+    assert text.count("<td>speed</td>") == 1 and "Conversation</h2>\n<p>Nothing yet" in text
+
+
+def test_two_checkpoints_side_by_side(tmp_path: Path):
+    one = write_run(tmp_path / "one", "streaming", {"wer": WER, "speed": SPEED}, "data.test_size=9")
+    two = write_run(tmp_path / "two", "asr", {"wer": {"test/wer": 0.5, "test/cer": 0.125}})
+    found = evaluate.main(["scorecard", f"{one},{two}", "--as-is"])
+    assert found["one/wer/test/wer"] == 0.25 and found["two/wer/test/wer"] == 0.5
+    text = document(tmp_path / "scorecards" / "one+two")
+    assert '<td class="number good">25.0 %</td>\n<td class="number">50.0 %</td>' in text
+    assert '<td class="number">12.5 %</td>\n<td class="number">12.5 %</td>' in text
+    assert "These settings differ" in text and "wer: overrides" in text
+    assert "<code>stage.name</code></td><td" in text and "cannot score a run of stage asr" in text
+
+
+def test_the_best_is_marked_where_there_is_one():
+    rates = {"one": 0.1, "two": 0.2, "three": 0.1, "none": None}
+    cards = [Card(name, {}, {"wer": Part({"test/wer": rate}, {})}, []) for name, rate in rates.items()]
+    assert best(cards, Row("wer", "test/wer", "", -1)) == {"one", "three"}
+    assert best(cards, Row("wer", "test/wer", "", 1)) == {"two"}
+    assert best(cards, Row("wer", "test/wer", "")) == best(cards, Row("wer", "test/cer", "", -1)) == set()
+    assert best(cards[::2], Row("wer", "test/wer", "", -1)) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("test/wer", 0.03084, "3.1 %"), ("slice/median_ms", 9.2, "9.2 ms"), ("turn/latency_s", 0.266, "0.266 s"),
+        ("time/total_s", 4466.7, "4,467 s"), ("state/all_bytes", 312804, "313 kB"), ("state/lm_bytes", 999.6, "1 kB"),
+        ("state/growth_bytes_per_s", 0, "0 B"), ("size/all_parameters", 3736832, "3.74 M"),
+        ("silence/false_takeover_per_hour", 49.2, "49.2"), ("memory/peak_gib", 0.78, "0.78 GiB"),
+        ("test/wer", None, ""),
+    ],
+)  # fmt: skip
+def test_scores_are_shown_with_their_unit(name: str, value: float | None, words: str):
+    assert shown(name, value) == words
+
+
+# ---- what is used again
+
+
+def test_scores_are_taken_again_only_for_other_settings_or_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, asked = write_run(tmp_path / "one", "encoder", {"wer": WER}), []
+
+    def count(own: object) -> dict[str, float]:
+        asked.append(own.score)
+        return SPEED if own.score == "speed" else WER
+
+    monkeypatch.setattr(scorecard, "score", count)
+    evaluate.main(["scorecard", str(run)])
+    evaluate.main(["scorecard", str(run)])
+    assert asked == ["speed"]
+    evaluate.main(["scorecard", str(run), "data.test_size=9"])
+    assert asked == ["speed", "wer", "speed"]
+    untrained("encoder", "encoder.num_layers=1").save(run / FILE)
+    assert kept(run, "wer") is None
+    evaluate.main(["scorecard", str(run), "data.test_size=9"])
+    assert asked == ["speed", "wer", "speed", "wer", "speed"]
+    (run / "scores" / "wer.settings.json").write_text("{")
+    assert kept(run, "wer") is None
+
+
+def test_a_command_that_fails_is_named_and_the_others_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = write_run(tmp_path / "one", "encoder", {"wer": WER})
+
+    def fail(own: object) -> dict[str, float]:
+        raise ValueError("no such <corpus>")
+
+    monkeypatch.setattr(scorecard, "score", fail)
+    evaluate.main(["scorecard", str(run)])
+    text = document(run / "scores" / "scorecard")
+    assert "25.0 %" in text and "no such &lt;corpus&gt;<br><code>python evaluate.py speed" in text
+
+
+def test_bad_runs_are_named(tmp_path: Path):
+    run = write_run(tmp_path / "one", "asr", {})
+    for runs, says in {
+        f"{run},{run}": "different names",
+        ",": "name one run",
+        str(tmp_path): "no checkpoint at",
+    }.items():
+        with pytest.raises(ValueError, match=says):
+            evaluate.main(["scorecard", runs])
+
+
+# ---- the real commands
+
+
+def test_real_commands_make_what_is_missing(tmp_path: Path):
+    pytest.importorskip("espeakng_loader")
+    run = write_run(tmp_path / "one", "streaming", {})
+    small = [
+        "data.test_size=2",
+        "data.test_dialogues=1",
+        "duplex.response_above=0.2",
+        "duplex.max_tokens=4",
+        "seed=188",
+    ]
+    words = [*small, "trainer.accelerator=cpu", "--data", "embedded", "--subsets", "bbh", "--limit", "1"]
+    found = evaluate.main(["scorecard", str(run), *words])
+    names = ("wer/test/wer", "voicebench/bbh/official", "duplex/state/accuracy", "speed/slice/median_ms")
+    assert all(found[name] is not None for name in names)
+    text = document(run / "scores" / "scorecard")
+    assert "these numbers are not VoiceBench's" in text and "of the questions answered" in text
+
+
+@pytest.mark.parametrize("stage", ["encoder", "lm", "asr"])
+def test_speed_of_what_a_model_has(stage: str):
+    config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *SMALL_SIZES])
+    model = KINDS[stage][0](config).eval()
+    found = {name: score.value for name, score in measure(model, config).items()}
+    hears, speaks = isinstance(model, Ear), stage != "encoder"
+    assert {"slice/median_ms", "whole/real_time_factor", "state/all_bytes"} <= found.keys() if hears else True
+    assert ("slice/median_ms" in found) is hears and ("token/median_ms" in found) is speaks
+    assert found["size/all_parameters"] == sum(p.numel() for p in model.parameters())
+    if stage == "asr":
+        assert 0 < found["state/lm_bytes"] < found["state/all_bytes"] and found["state/growth_bytes_per_s"] == 0
+
+
+def speech_lm(*words: str) -> tuple[SpeechLM, Config]:
+    config = load_config([*TINY, *SMALL_SIZES, *words])
+    return SpeechLM(config).eval(), config
+
+
+def test_memory_that_grows_is_told():
+    found = measure(*speech_lm("lm.kind=transformer", "lm.num_heads=2"))
+    assert found["state/growth_bytes_per_s"].value > 0
+    assert "slice/median_ms" not in measure(*speech_lm("encoder.context=full"))
+
+
+# ---- W&B, and the page
+
+
+def test_offline_it_is_an_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = write_run(tmp_path / "one", "asr", {"wer": WER})
+    evaluate.main(["scorecard", str(run), "--as-is"])
+    [log] = (run / "scores" / "scorecard" / "wandb").glob("offline-run-*/*.wandb")
+    data = log.read_bytes()
+    assert all(word in data for word in (b"scorecard-one", b"scorecard.html", b"scorecard.json", b"wer/test/wer"))
+    assert f"W&B: {log.parent}" in capsys.readouterr().out
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path):
+    run = write_run(tmp_path / "one", "asr", {"wer": WER, "voicebench": BBH}, "--data", "<b>")
+    evaluate.main(["scorecard", str(run), "--as-is"])
+    text, reader = document(run / "scores" / "scorecard"), Reader()
+    reader.feed(text)
+    assert set(reader.addresses) <= {"#gaps", "data:,"} and reader.ids.count("gaps") == 1
+    assert "<script" not in text and "url(" not in text and "<b>" not in text and "&lt;b&gt;" in text
+    assert page([]).count("<h2") > 3
+
+
+@in_browser
+@pytest.mark.timeout(180)
+def test_a_browser_shows_it_from_a_file(tmp_path: Path):
+    one = write_run(tmp_path / "one", "streaming", {"wer": WER, "speed": SPEED, "voicebench": BBH | QA})
+    two = write_run(tmp_path / "two", "asr", {})
+    evaluate.main(["scorecard", f"{one},{two}", "--as-is"])
+    shown_in, log, asked = browse(tmp_path / "scorecards" / "one+two" / "scorecard.html", tmp_path)
+    assert ":CONSOLE" not in log and not asked
+    for heading in ("Word error rate", "VoiceBench", "Conversation", "Speed", "State and size", "What is missing"):
+        assert re.search(rf"<h2[^>]*>{heading}</h2>", shown_in), heading

@@ -1,0 +1,257 @@
+"""The server of the page, over real sockets: conversations, many at once, and how they end."""
+
+import asyncio
+import gc
+import io
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from websockets.exceptions import ConnectionClosed
+
+from serving import capacity, timeline, trace
+from serving.conversations import Conversation, Conversations, push_together
+from serving.limits import Limits, Pace
+from serving.messages import Ended
+from tests import test_session
+from tests.serving_at import FAST, QUESTION, alone, converse, get, serving, talking, told, until
+from tests.talker import LOW_HZ, Talker, tones
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("talks"), FAST) as found:
+        yield found
+
+
+# ---- a conversation
+
+
+@pytest.mark.parametrize("size", [640, 3200, 5001])
+def test_events_are_those_of_the_trace_and_of_a_session_by_hand(address, size, tmp_path):
+    ready, events = converse(address, QUESTION, size)
+    assert ready["version"] == 1 and ready["rate_hz"] == 16_000 and ready["run"] == "test-run"
+    assert all(event.pop("type") == "slice" and event.pop("latency_ms") >= 0 for event in events)
+    for kind in ("jsonl", "wav"):
+        (tmp_path / f"talk.{kind}").write_bytes(get(address, f"/conversations/{ready['conversation']}.{kind}")[2])
+    (tmp_path / "talk.wav").rename(tmp_path / f"{ready['conversation']}.wav")
+    loaded = trace.load(tmp_path / "talk.jsonl")
+    assert events == [vars(event) for event in loaded.events] == [vars(event) for event in alone(QUESTION)]
+    assert "".join(event.text for event in loaded.events).startswith("one two three four five six")
+    sound, rate_hz = sf.read(tmp_path / f"{ready['conversation']}.wav", dtype="int16")
+    assert rate_hz == 16_000 and np.array_equal(sound, QUESTION)
+    assert len(timeline.picture(loaded).subfigs[0].axes) == 5  # the sound was found beside the trace
+
+
+def test_the_page_and_what_it_needs_come_from_here_and_forbid_all_else(address):
+    _, headers, page = get(address, "/")
+    assert b"<h1>DuplexMamba</h1>" in page and "default-src 'self'" in headers["content-security-policy"]
+    for file in Path("serving/page").iterdir():
+        assert get(address, f"/{file.name}")[2] == file.read_bytes()
+        assert b"http://" not in file.read_bytes().replace(b"http://www.w3.org/2000/svg", b"")
+    about = json.loads(get(address, "/about")[2])
+    assert [clip["name"] for clip in about["clips"]] == ["question", "unfinished", "interruption", "aside"]
+
+
+@pytest.mark.parametrize(("name", "least_s", "pauses"), [
+    ("question", 1, 0), ("unfinished", 2, 1), ("interruption", 6, 1), ("aside", 5, 1),
+])  # fmt: skip
+def test_clips_are_speech_with_the_pauses_that_they_promise(address, name, least_s, pauses):
+    pytest.importorskip("espeakng_loader")
+    sound, rate_hz = sf.read(io.BytesIO(get(address, f"/clips/{name}.wav")[2]))
+    silent = np.abs(sound[: len(sound) // 160 * 160].reshape(-1, 160)).max(1) == 0
+    runs = [
+        len(run)
+        for run in "".join("x " if quiet else " ".strip() or "|" for quiet in silent).replace(" ", "").split("|")
+    ]
+    assert rate_hz == 16_000 and len(sound) > least_s * rate_hz and sum(run > 100 for run in runs) == pauses
+    assert 0.03 < np.sqrt(np.mean(sound[np.abs(sound) > 0] ** 2)) < 0.3
+
+
+def test_any_sentence_is_spoken_and_what_is_none_is_refused(address):
+    pytest.importorskip("espeakng_loader")
+
+    def speak(body):
+        return urllib.request.urlopen(f"http://{address}/speak", data=body, timeout=20).read()
+
+    assert len(sf.read(io.BytesIO(speak("what's up, Zoë?\x00\n".encode())))[0]) > 8_000
+    for body, code in [(b" \x07 ", 422), (b"x" * 201, 422), (b"x" * 100_000, 413), (b"\xff\xfe ...", 422)]:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            speak(body)
+        assert refused.value.code == code, body[:9]
+
+
+def test_the_example_of_the_documentation_talks(address, tmp_path):
+    sf.write(tmp_path / "question.wav", tones((0, 0.4), (LOW_HZ, 1), (0, 0.2)), 16_000)
+    command = [sys.executable, "docs/talk_example.py", str(tmp_path / "question.wav"), f"ws://{address}/talk"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("one two three")
+
+
+# ---- many at once
+
+
+def test_slices_that_are_ready_are_one_batch_and_who_fails_fails_alone(tmp_path):
+    class Broken(Talker):
+        def hear(self, samples):
+            if self.now.slices == 1:
+                raise RuntimeError("broken")
+            return super().hear(samples)
+
+    async def run():
+        found, sizes = [], []
+        conversations = Conversations(Talker(), FAST, tmp_path, "run")
+        with (
+            mock.patch("serving.conversations.push_together", wraps=push_together) as pushed,
+            conversations.open() as good,
+        ):
+            conversations.session = Broken()
+            with conversations.open() as bad:
+                for conversation in (good, bad):
+                    conversation.hear(QUESTION[: 3 * 3200].tobytes())
+                async with conversations.stepping():
+                    with pytest.raises(Ended, match="went wrong"):
+                        await bad.ended
+                    found = [await good.messages.get() for _ in range(3)]
+            sizes = [len(call.args[0]) for call in pushed.call_args_list]
+        return found, sizes
+
+    found, sizes = asyncio.run(run())
+    assert [json.loads(text)["slice"] for text in found] == [0, 1, 2] and sizes[0] == 2
+
+
+def test_who_leaves_while_heard_is_not_told_and_the_others_are(tmp_path):
+    async def run():
+        conversations = Conversations(Talker(), FAST, tmp_path, "run")
+        async with conversations.stepping():
+            with conversations.open() as stays:
+                with conversations.open() as leaves:
+                    for conversation in (stays, leaves):
+                        conversation.hear(QUESTION[:3200].tobytes())
+                    await asyncio.sleep(0)  # both are taken up
+                first = await stays.messages.get()
+                stays.hear(QUESTION[:3200].tobytes())
+                return first, await stays.messages.get(), leaves.messages.qsize()
+
+    first, second, left = asyncio.run(run())
+    assert (json.loads(first)["slice"], json.loads(second)["slice"], left) == (0, 1, 0)
+
+
+def test_beyond_the_limit_is_busy_until_somebody_leaves(address):
+    with talking(address) as a, talking(address) as b, talking(address) as c:
+        for socket in (a, b, c):
+            assert told(socket)["type"] == "ready"
+        with talking(address) as last:
+            assert told(last)["type"] == "ready"
+            with talking(address) as refused:
+                end = told(refused)
+                assert (end["type"], end["reason"]) == ("end", "busy") and "4 conversations" in end["message"]
+                with pytest.raises(ConnectionClosed) as closed:
+                    refused.recv(5)
+                assert closed.value.rcvd.code == 1013
+            a.send(QUESTION[:3200].tobytes())
+            assert told(a)["slice"] == 0
+    assert until(lambda: converse(address, QUESTION[:3200])[0]["type"] == "ready")
+
+
+def test_a_thousand_conversations_leave_nothing_behind(tmp_path):
+    def things():
+        gc.collect()
+        kinds = [type(thing).__name__ for thing in gc.get_objects()]
+        return {name: kinds.count(name) for name in ("Conversation", "Recording", "Talker", "Tensor", "Future")}
+
+    async def run():
+        conversations = Conversations(Talker(), FAST, tmp_path, "run")
+        counts = []
+        async with conversations.stepping():
+            for i in range(1000):
+                with conversations.open() as conversation:
+                    conversation.hear(QUESTION[:3300].tobytes())
+                    await conversation.messages.get()
+                del conversation
+                if i in (99, 999):
+                    counts.append(things())
+        return conversations, counts
+
+    conversations, (early, late) = asyncio.run(run())
+    assert early == late and early["Conversation"] == 0 and len(conversations) == 0
+    assert len(list(tmp_path.iterdir())) == 2 * FAST.kept == 2 * len(conversations.recordings)
+
+
+def test_who_does_not_read_is_dropped():
+    async def run():
+        recording = mock.Mock()
+        conversation = Conversation(Talker(), recording, Limits(1, unsent=3), lambda: None)
+        for event in alone(QUESTION)[:4]:
+            conversation.tell(event, 0.0)
+        with pytest.raises(Ended, match="not fetched") as end:
+            await conversation.ended
+        assert end.value.reason == "slow" and conversation.messages.qsize() == 3
+        recording.note.side_effect = OSError("disk full")
+        conversation = Conversation(Talker(), recording, Limits(1), lambda: None)
+        conversation.tell(alone(QUESTION)[0], 0.0)
+        with pytest.raises(Ended, match="its log"):
+            await conversation.ended
+
+    asyncio.run(run())
+
+
+# ---- the end
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"idle_s": 0.3}, "idle"), ({"conversation_s": 0.4}, "time"), ({"ahead_s": 0.5}, "flood"),
+        ({"ahead_s": 600, "behind_s": 0.1}, "overloaded"),
+    ],
+)  # fmt: skip
+def test_a_conversation_ends_in_time(tmp_path, limits, reason):
+    with serving(tmp_path, Limits(1, **limits)) as address, talking(address) as socket:
+        assert told(socket)["type"] == "ready"
+        if reason != "idle":
+            socket.send(QUESTION[:32_000].tobytes())
+        end = told(socket)
+        while end["type"] == "slice":
+            end = told(socket)
+        assert end["reason"] == reason
+        assert until(lambda: converse(address, QUESTION[:3200])[0]["type"] == "ready")
+
+
+def test_the_pace_forgives_a_burst_and_no_more():
+    now = mock.Mock(return_value=100.0)
+    pace = Pace(Limits(1, ahead_s=2, message_s=0.01), now)
+    assert pace.admits(2.0) and not pace.admits(0.1)
+    now.return_value = 1000.0
+    assert pace.admits(4.0) and not pace.admits(0.1)  # a long silence saves up no more than a burst before and behind
+    now.return_value = 2000.0
+    admitted = sum(pace.admits(0.0) for _ in range(1000))
+    assert 390 <= admitted <= 400
+
+
+# ---- capacity
+
+
+@pytest.mark.parametrize(("slice_ms", "expected"), [(10, 10), (200, 1), (0.01, 64), (30, 3)])
+def test_as_many_conversations_as_fit_in_half_of_time(monkeypatch, slice_ms, expected):
+    talker = Talker()
+    talker.duplex = None
+    monkeypatch.setattr(capacity, "busy", lambda session: session)
+    monkeypatch.setattr(capacity, "step_s", lambda group, heard: slice_ms * len(group) / 1000)
+    assert capacity.capacity(talker, most=64)[0] == expected
+
+
+def test_the_load_listens_and_speaks_all_the_time():
+    session = capacity.busy(test_session.make("duplex.max_tokens=64"))
+    slices = capacity.noise(session)
+    events = session.push(torch.cat([next(slices) for _ in range(24)]))
+    assert [event.slice for event in events if event.action == "respond"] == [9, 19]

@@ -1,0 +1,170 @@
+"""A network that answers, drops and goes away: shards and parquet are read from it in place, a bit at a time."""
+
+import dataclasses
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from datamodules import storage
+from datamodules.corpus import UnusableAudio
+from datamodules.manifest import ManifestCorpus, open_source
+from datamodules.places import Member, Remote
+from datamodules.storage import read_bytes
+from tests import corpora
+from tests.corpora import DATA, RATE_HZ, encoded, read_corpus, source, write
+
+pytest.importorskip("aiohttp")
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # aiohttp's
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # connections dropped on purpose
+]
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Files of a folder, with ranges; the next `drops` answers break off."""
+
+    def __init__(self, folder: Path):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder, self.drops, self.sent = folder, 0, 0
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, *_: object) -> None:
+        """Clients that hang up are no news."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        file = self.server.folder / self.path.lstrip("/")
+        if not file.is_file():
+            self.send_error(404)
+            return
+        content = file.read_bytes()
+        asked = self.headers.get("Range")
+        first, last = 0, len(content) - 1
+        if asked:
+            a, _, b = asked.removeprefix("bytes=").partition("-")
+            first, last = int(a), min(int(b or last), last)
+        part = content[first : last + 1]
+        self.send_response(206 if asked else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(part)))
+        if asked:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.end_headers()
+        if not body:
+            return
+        if self.server.drops > 0:
+            self.server.drops -= 1
+            part = part[: len(part) // 2]
+            self.close_connection = True
+        self.server.sent += len(part)
+        self.wfile.write(part)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(storage, "WAITS_S", (0.0, 0.0, 0.0))
+    server = Server(tmp_path)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_tar_shards_are_read_in_place(server: Server, tmp_path: Path) -> None:
+    corpora.webdataset(tmp_path)
+    near = sorted(read_corpus(tmp_path / "train-000000.tar")[0], key=lambda e: e.id)
+    far = sorted(read_corpus(f"{server.url}/train-{{000000..000000}}.tar")[0], key=lambda e: e.id)
+    assert [(e.id, e.text, e.duration_s) for e in far] == [(e.id, e.text, e.duration_s) for e in near]
+    server.sent = 0
+    heard = [ManifestCorpus(entries, RATE_HZ, 0.1, 5.0)[0].samples for entries in (near, far)]
+    assert (heard[0] == heard[1]).all()
+    assert server.sent == far[0].path.size  # the one sound, and nothing else of the shard
+
+
+def test_parquet_is_read_in_place(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    corpora.parquet(tmp_path)
+    far = source(f"{server.url}/train-00000-of-00001.parquet", kind="huggingface", split={"train": "train"})
+    opened, survey = open_source(far, DATA, RATE_HZ)
+    train = opened["train"]
+    assert survey.splits["train"].utterances == 3 and train.groups is not None
+    names = {train.entries[i].id: i for i in range(3)}
+    whole = train[names[min(names)]]
+    assert len(whole.samples) == RATE_HZ and whole.text == "one"
+    with pytest.raises(UnusableAudio, match="parquet:1:0 is broken"):
+        train[names[max(names)]]
+
+
+def test_manifests_may_name_urls_or_lie_on_the_network(server: Server, tmp_path: Path) -> None:
+    write(tmp_path / "a.flac", encoded(1.0))
+    for audio in ("a.flac", f"{server.url}/a.flac"):
+        write(tmp_path / "m.jsonl", f'{{"audio": "{audio}", "text": "Hi", "duration": 1.0}}\n')
+        [entry], _ = read_corpus(f"{server.url}/m.jsonl")
+        assert entry.path == Remote(f"{server.url}/a.flac")
+        assert len(ManifestCorpus([entry], RATE_HZ, 0.1, 5.0)[0].samples) == RATE_HZ
+
+
+def test_what_breaks_off_is_tried_again(server: Server, tmp_path: Path) -> None:
+    content = write(tmp_path / "a.bin", bytes(range(256)) * 100).read_bytes()
+    server.drops = 3
+    assert read_bytes(f"{server.url}/a.bin", 100, 20000) == content[100:20000] and server.drops == 0
+
+
+def test_a_shard_that_breaks_off_while_it_is_looked_through_is_whole_all_the_same(
+    server: Server, tmp_path: Path
+) -> None:
+    corpora.webdataset(tmp_path)
+    server.drops = 3
+    entries, skipped = read_corpus(f"{server.url}/train-000000.tar")
+    assert [e.id for e in entries] == ["000", "001"] and server.drops == 0
+    assert [s.reason for s in skipped].count("unusable") == 1  # the broken sound in it
+
+
+def test_what_keeps_breaking_off_is_given_up_and_named(server: Server, tmp_path: Path) -> None:
+    write(tmp_path / "a.flac", encoded(1.0))
+    server.drops = 100
+    with pytest.raises(UnusableAudio, match=f"{server.url}/a.flac cannot be read, tried 4 times"):
+        Remote(f"{server.url}/a.flac").read()
+    assert server.drops == 96
+
+
+def test_what_is_gone_is_not_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.time, "sleep", lambda s: pytest.fail("waited"))
+    with pytest.raises(UnusableAudio, match="none.flac is missing"):
+        Remote(f"{server.url}/none.flac").read()
+    with pytest.raises(ValueError, match="holds nothing usable; left out: 1 unusable .*none.tar is missing"):
+        read_corpus(f"{server.url}/none.tar")
+
+
+def test_a_disk_that_fails_for_a_moment_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, failures = write(tmp_path / "a.bin", b"0123456789"), [OSError(5, "Input/output error")] * 2
+    monkeypatch.setattr(storage, "WAITS_S", (0.0, 0.0, 0.0))
+
+    def fail_twice(*args: object) -> object:
+        if failures:
+            raise failures.pop()
+        return path.open("rb")
+
+    monkeypatch.setattr(storage, "open", fail_twice, raising=False)
+    member = Member(str(path), "x", 2, 3)
+    assert member.read() == b"234" and not failures
+    with pytest.raises(UnusableAudio, match="is cut off: 1 of 3 bytes are there"):
+        dataclasses.replace(member, start=9).read()

@@ -1,0 +1,106 @@
+"""Many conversations over one model, in common batches, against each by itself."""
+
+import copy
+import dataclasses
+from unittest import mock
+
+import pytest
+import torch
+
+from duplexmamba import state as states
+from duplexmamba.conversation import push_together
+from duplexmamba.decoding import advance
+from duplexmamba.together import in_groups
+from tests import test_multiplex, test_session
+from tests.test_session import sound, tensors
+
+TALKATIVE = ["duplex.max_tokens=5", "duplex.max_wait_s=1"]
+FORK, MULTIPLEX = ["duplex.response_above=0.3", *TALKATIVE], ["duplex.response_above=0.5", *TALKATIVE]
+KINDS = {
+    **{name: (test_session.make, [*FORK, *words]) for name, words in test_session.KINDS.items()},
+    "several embeddings a slice": (test_session.make, [*FORK, "connector.kind=merge"]),
+    "attention": (test_session.make, [*FORK, "encoder.mixer=attention"]),
+    "without a fork": (test_multiplex.make, MULTIPLEX),
+}
+
+
+def side_by_side(session, sounds, begins):
+    """Events of sessions over its model: session i begins in round begins[i] and is heard with all that have begun."""
+    group, events = [copy.copy(session) for _ in sounds], [[] for _ in sounds]
+    for now in range(max(begins) + len(sounds[0])):
+        ready = [i for i, begin in enumerate(begins) if 0 <= now - begin < len(sounds[i])]
+        heard = push_together([group[i] for i in ready], [sounds[i][now - begins[i]] for i in ready])
+        for i, event in zip(ready, heard, strict=True):
+            events[i].append(event)
+    return events
+
+
+def without_floats(events):
+    return [dataclasses.replace(event, probabilities={}, compute_ms=0) for event in events]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sessions_in_common_batches_do_what_they_do_alone(kind):
+    make, words = KINDS[kind]
+    session = make(*words)
+    sounds = [sound(16, seed, session.slice_samples).split(session.slice_samples) for seed in range(4)]
+    found = side_by_side(session, sounds, begins=[0, 0, 1, 5])
+    for events, parts in zip(found, sounds, strict=True):
+        expected = copy.copy(session).push(torch.cat(parts))
+        assert without_floats(events) == without_floats(expected)
+        for event, other in zip(events, expected, strict=True):
+            assert event.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+    events = [event for events in found for event in events]
+    assert len([event for event in events if event.action == "respond"]) > 1 and any(event.text for event in events)
+
+
+def test_branches_of_all_sessions_share_a_batch():
+    session, sizes = test_session.make(*FORK), []
+
+    def counted(lm, branches):
+        sizes.append(len(branches))
+        return advance(lm, branches)
+
+    with mock.patch("duplexmamba.together.advance", counted):
+        side_by_side(session, [sound(8, seed).split(3200) for seed in range(4)], begins=[0] * 4)
+    assert max(sizes) > 4 and sum(sizes) / len(sizes) > 2
+
+
+def test_a_session_that_fails_leaves_all_where_they_were():
+    group = [test_session.make(), test_session.make()]
+    before = [session.snapshot() for session in group]
+    with pytest.raises(RuntimeError):
+        push_together(group, [torch.zeros(3200), torch.zeros(3200).double().to_sparse()])
+    assert all(session.snapshot() is moment for session, moment in zip(group, before, strict=True))
+
+
+def test_what_one_session_keeps_holds_nothing_of_the_others():
+    session = test_session.make(*FORK)
+    group = [copy.copy(session) for _ in range(8)]
+    for part in sound(6).split(3200):
+        push_together(group, [part] * 8)
+    session.push(sound(6))
+    alone, beside = ([t.untyped_storage().nbytes() for t in tensors(one.snapshot())] for one in (session, group[0]))
+    assert sum(beside) <= sum(alone)
+
+
+def test_nobody_is_ready():
+    assert push_together([], []) == []
+
+
+def test_items_of_one_key_run_at_once_and_come_back_in_order():
+    groups = []
+
+    def run(items):
+        groups.append(items)
+        return [item.upper() for item in items]
+
+    assert in_groups(["a", "bb", "c", "dd", "e"], len, run) == ["A", "BB", "C", "DD", "E"]
+    assert groups == [["a", "c", "e"], ["bb", "dd"]]
+
+
+def test_rows_are_what_select_takes():
+    state = (torch.randn(3, 4), (torch.arange(3), None))
+    for i, row in enumerate(states.rows(state)):
+        expected = states.select(state, torch.tensor([i]))
+        assert torch.equal(row[0], expected[0]) and torch.equal(row[1][0], expected[1][0]) and row[1][1] is None

@@ -1,0 +1,298 @@
+"""VoiceBench from items to scores: files of responses, the judge, a model of random weights through the entry point."""
+
+import http.server
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import soundfile as sf
+
+import evaluate
+from evaluation.commands import voicebench
+from evaluation.voicebench import judge, report, score, subsets
+from evaluation.voicebench.responses import Log, Response, find
+from lightning_modules.handover import FILE
+from tests.test_eval_duplex import untrained
+
+RATE_HZ = 16000
+
+
+def line(prompt: str, said: str = "yes", **fields: object) -> str:
+    return json.dumps({"prompt": prompt, "response": said, **fields}) + "\n"
+
+
+# ---- files of responses
+
+
+def test_what_is_wrong_with_lines_is_named_and_the_rest_is_scored(tmp_path: Path):
+    file = tmp_path / "some.jsonl"
+    text = line("one", item="test/0") + line("two") + line("one", "no", item="test/0") + line("what?") + "[1]\n"
+    file.write_text(text + '{"prompt": "thr\n' + json.dumps({"prompt": "three", "response": None}) + "\n\n")
+    items = {f"test/{i}": {"prompt": prompt, "reference": "no"} for i, prompt in enumerate(["one", "two", "three"])}
+    found = find(file, ["reference"], items)
+    assert [(r.name, r.text, r.fields["reference"]) for r in found.responses] == [
+        ("test/0", "yes", "no"), ("test/1", "yes", "no")
+    ]  # fmt: skip
+    assert [len(found.troubles[kind]) for kind in ("broken", "double", "unknown", "missing")] == [3, 1, 1, 1]
+    assert "line 6: no JSON" in found.troubles["broken"][1] and found.troubles["missing"] == ["test/2"]
+    assert "'what?'" in found.troubles["unknown"][0]
+
+
+def test_without_the_items_every_line_is_one(tmp_path: Path):
+    file = tmp_path / "some.jsonl"
+    file.write_text(line("one", reference="no") + line("one", reference="no") + line("two"))
+    found = find(file, ["reference"], None)
+    assert [r.name for r in found.responses] == ["line 1", "line 2"]
+    assert "has no reference" in found.troubles["broken"][0]
+    odd = line("three", "one\u2028line", item=7, reference="no").replace("\\u2028", "\u2028")
+    file.write_text(odd + line("four", item=["?"], reference="no"))
+    assert [(r.name, r.text) for r in find(file, [], None).responses] == [("7", "one\u2028line"), ("['?']", "yes")]
+    with pytest.raises(ValueError, match="no responses at"):
+        find(tmp_path / "none.jsonl", [], None)
+
+
+def test_the_same_prompt_is_as_many_items_as_it_occurs_in(tmp_path: Path):
+    file = tmp_path / "some.jsonl"
+    file.write_text(line("one", "first") + line("one", "second") + line("one", "third"))
+    found = find(file, [], {"a": {"prompt": "one"}, "b": {"prompt": "one"}})
+    assert [(r.name, r.text) for r in found.responses] == [("a", "first"), ("b", "second")]
+    assert len(found.troubles["double"]) == 1
+
+
+def test_a_name_of_another_prompt_is_no_name(tmp_path: Path):
+    file = tmp_path / "some.jsonl"
+    file.write_text(line("two", "second", item="a") + line("three", item="b"))
+    found = find(file, [], {"a": {"prompt": "one"}, "b": {"prompt": "two"}})
+    assert [(r.name, r.text) for r in found.responses] == [("b", "second")]
+    assert len(found.troubles["unknown"]) == 1 and found.troubles["missing"] == ["a"]
+
+
+def test_a_log_goes_on_behind_a_line_that_was_cut_off(tmp_path: Path):
+    file = tmp_path / "deep" / "log.jsonl"
+    Log(file, "me").write("test/0", {"prompt": "one", "response": "ü"})
+    with file.open("a") as log:
+        log.write('{"item": "test/1", "pro')
+    again = Log(file, "me")
+    assert again.holds("test/0", "one") and not again.holds("test/1", "two")
+    with pytest.raises(ValueError, match="an answer to other data"):
+        again.holds("test/0", "another")
+    again.write("test/1", {"prompt": "two", "response": "b"})
+    found = find(file, [], None)
+    assert [r.text for r in found.responses] == ["ü", "b"] and len(found.troubles["broken"]) == 1
+    with pytest.raises(ValueError, match="was made by me, not by you"):
+        Log(file, "you")
+
+
+# ---- the judge
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Callable[[Callable[[str], str | None]], tuple[str, list[dict]]]]:
+    """Serves what a function makes of the question; None: an error of the server."""
+    servers = []
+
+    def serve(reply: Callable[[str], str | None]) -> tuple[str, list[dict]]:
+        asked: list[dict] = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                asked.append({"path": self.path, **body})
+                said = reply(body["messages"][1]["content"])
+                self.send_response(500 if said is None else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps({"choices": [{"message": {"content": said}}]}).encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/v1", asked
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "BACK_OFF_S", 0.0)
+
+
+def test_a_judge_is_asked_three_times_and_never_again(endpoint, tmp_path: Path):
+    url, asked = endpoint(lambda question: "4" if "sea" in question else "2")
+    some = [Response("a", {"prompt": "Where?"}, "the sea {x}"), Response("b", {"prompt": "Who?"}, "me")]
+    who, file = judge.Judge(url, "judge-1"), tmp_path / "replies.jsonl"
+    replies, troubles = judge.judge("open", some, who, file)
+    assert replies == {"a": ["4"] * 3, "b": ["2"] * 3} and not troubles and len(asked) == 6
+    assert asked[0]["path"] == "/v1/chat/completions" and asked[0]["temperature"] == 0.5 and asked[0]["top_p"] == 0.95
+    assert judge.judge("open", some, who, file)[0] == replies and len(asked) == 6
+    judge.judge("open", [some[0]._replace(text="another sea")], who, file)
+    assert len(asked) == 9
+    file.write_text(file.read_text()[:-30])
+    for _ in range(2):
+        judge.judge("open", [some[0]._replace(text="another sea")], who, file)
+        assert len(asked) == 10
+
+
+def test_nonsense_and_errors_are_kept_named_and_asked_about_again(endpoint, at_once, tmp_path: Path):
+    some = [
+        Response("a", {"prompt": "Q", "reference": "R"}, "good"),
+        Response("b", {"prompt": "Q", "reference": "R"}, "bad"),
+    ]
+    file = tmp_path / "replies.jsonl"
+    broken, asked = endpoint(lambda question: "Yes" if "good" in question else None)
+    replies, troubles = judge.judge("qa", some, judge.Judge(broken, "j"), file)
+    assert replies == {"a": ["Yes"] * 3, "b": []} and len(asked) == 3 + 3 * judge.TRIES
+    assert len(troubles) == 3 and "b: no reply from" in troubles[0]
+    odd, _ = endpoint(lambda question: "Perhaps")
+    replies, troubles = judge.judge("qa", some, judge.Judge(odd, "j"), file)
+    assert replies["b"] == [] and "nonsense from the judge: 'Perhaps'" in troubles[0]
+    whole, asked = endpoint(lambda question: "no.")
+    replies, troubles = judge.judge("qa", some, judge.Judge(whole, "j"), file)
+    assert replies == {"a": ["Yes"] * 3, "b": ["no."] * 3} and not troubles and len(asked) == 3
+    assert len(file.read_text().splitlines()) == 3 + 3 + 3 + 3
+
+
+def test_a_judge_that_is_away_is_given_up(at_once, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def nobody(self: judge.Judge, question: str) -> str:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(judge.Judge, "ask", nobody)
+    some = [Response(f"test/{i}", {"prompt": "Q"}, "A") for i in range(20)]
+    replies, troubles = judge.judge("open", some, judge.Judge("http://nobody/v1", "j"), tmp_path / "replies.jsonl")
+    assert set(map(len, replies.values())) == {0} and "36 requests not made" in troubles[-1]
+    assert "timed out" in troubles[0] and len(troubles) == 25
+
+
+# ---- the report
+
+
+def subtotal(name: str, official: float, judge_name: str = "") -> report.Subtotal:
+    return report.Subtotal(name, score.Scores(official, official, 0.0), subsets.SUBSETS[name].size, 0, {}, judge_name)
+
+
+def test_overall_needs_all_nine_whole_and_the_judge_of_the_leaderboard():
+    judged, names = {"open": judge.OFFICIAL, "qa": judge.OFFICIAL}, subsets.LEADERBOARD
+    scores = {name: 4.0 if subset.scorer == "open" else 50.0 for name, subset in names.items()}
+    nine = [subtotal(name, scores[name], judged.get(names[name].scorer, "")) for name in names]
+    assert report.flat(nine, embedded=False)["overall"] == pytest.approx((3 * 80 + 6 * 50) / 9)
+    assert report.flat(nine, embedded=True)["overall"] is None and report.flat(nine[1:], False)["overall"] is None
+    local = [s if not s.judge else subtotal(s.name, scores[s.name], "llama") for s in nine]
+    values = report.flat(local, embedded=False)
+    assert values["overall"] is None and values["overall/by/llama"] == pytest.approx((3 * 80 + 6 * 50) / 9)
+    assert values["sd-qa/official"] is None and values["sd-qa/by/llama"] == 50
+
+
+@pytest.mark.parametrize(("name", "official"), [
+    ("gpt-4o-mini", True), ("gpt-4o-mini-2024-07-18", True), ("gpt-4o-mini-audio-preview", False), ("gpt-4o", False)
+])  # fmt: skip
+def test_another_judge_has_a_column_of_its_own(name: str, official: bool):
+    assert (subtotal("sd-qa", 50, name).own_name == "") is official
+
+
+# ---- a run
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Answers every slice."""
+    for name in ("JUDGE_URL", "JUDGE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    untrained("streaming", "duplex.response_above=1e-9", "duplex.max_tokens=4").save(folder / FILE)
+    return folder
+
+
+def test_embedded_items_live_and_again_without_the_model(run: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    words = ["voicebench", str(run), "--data", "embedded", "--subsets", "bbh,sd-qa", "--limit", "2"]
+    found = evaluate.main(words)
+    assert "not VoiceBench's" in capsys.readouterr().out
+    for name in ("bbh", "sd-qa"):
+        for key in ("official", "strict", "parse_failure_rate", "empty_rate"):
+            assert f"{name}/{key}" in found
+        assert found[f"count/{name}/responses"] == 2 and found[f"count/{name}/missing"] == 0
+    assert found["overall"] is None and found["sd-qa/official"] is None and found["bbh/official"] is not None
+    assert json.loads((run / "scores" / "voicebench.json").read_text()) == found
+    file = run / "scores" / "voicebench" / "streaming-embedded" / "bbh.jsonl"
+    rows = [json.loads(row) for row in file.read_text().splitlines()]
+    assert [row["item"] for row in rows] == ["embedded/0", "embedded/1"] and rows[0]["delay_s"] is not None
+    file.write_text(file.read_text().splitlines()[0] + "\n")
+    evaluate.main([*words[:-3], "bbh", "--limit", "2"])
+    assert len(file.read_text().splitlines()) == 2
+    monkeypatch.setattr(voicebench, "open_sessions", None)
+    assert evaluate.main(words) == found
+    with pytest.raises(ValueError, match="was made by"):
+        evaluate.main([*words[:2], "duplex.max_tokens=5", *words[2:]])
+
+
+def write_parquet(folder: Path, rows: list[dict]) -> None:
+    (folder / "openbookqa").mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "openbookqa" / "test-00000-of-00001.parquet")
+
+
+def sound(seconds: float) -> dict[str, object]:
+    data = io.BytesIO()
+    sf.write(data, 0.1 * np.sin(np.arange(round(seconds * 2 * RATE_HZ)) / 9), 2 * RATE_HZ, format="WAV")
+    return {"bytes": data.getvalue(), "path": None}
+
+
+def test_a_folder_of_the_schema_offline_in_batches(run: Path, tmp_path: Path, capsys):
+    rows = [{"audio": sound(0.5 + i / 4), "prompt": f"question {i}", "reference": "A"} for i in range(3)]
+    write_parquet(
+        tmp_path / "data", [*rows, {"audio": {"bytes": b"no sound", "path": None}, "prompt": "q", "reference": "B"}]
+    )
+    words = ["--data", str(tmp_path / "data"), "--subsets", "openbookqa"]
+    found = evaluate.main(["voicebench", str(run), *words, "--mode", "offline", "--batch", "2"])
+    assert found["count/openbookqa/responses"] == 3 and found["count/openbookqa/missing"] == 1
+    assert "left out: openbookqa test/3 is broken" in capsys.readouterr().out
+    folder = run / "scores" / "voicebench" / "offline"
+    responses = [json.loads(row)["response"] for row in (folder / "openbookqa.jsonl").read_text().splitlines()]
+    one = evaluate.main(["voicebench", *words, "--responses", str(folder)])
+    assert one["openbookqa/official"] == found["openbookqa/official"]
+    (folder / "openbookqa.jsonl").unlink()
+    evaluate.main(["voicebench", str(run), *words, "--mode", "offline", "--batch", "1"])
+    assert [json.loads(row)["response"] for row in (folder / "openbookqa.jsonl").read_text().splitlines()] == responses
+
+
+def test_bad_words_are_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_parquet(tmp_path / "data", [{"audio": sound(0.5), "prompt": "question"}])
+    (tmp_path / "some.jsonl").write_text(line("one"))
+    cases = {
+        "no 'mmlu'": [str(run), "--subsets", "mmlu"],
+        "no such folder": [str(run), "--data", str(tmp_path / "none")],
+        "no test-": [str(run), "--data", str(tmp_path), "--subsets", "bbh"],
+        "row 0 has no reference": [str(run), "--data", str(tmp_path / "data"), "--subsets", "openbookqa"],
+        "of which one subset": ["--responses", str(tmp_path / "some.jsonl")],
+        "name files by their subset": ["--responses", str(tmp_path)],
+        "name a finished run, or --responses": ["--subsets", "bbh"],
+        "not both": [str(run), "--responses", str(tmp_path)],
+    }
+    for says, words in cases.items():
+        with pytest.raises(ValueError, match=says):
+            evaluate.main(["voicebench", *words])
+    monkeypatch.setenv("JUDGE_URL", "http://somewhere/v1")
+    with pytest.raises(ValueError, match="a judge needs both"):
+        evaluate.main(["voicebench", str(run)])
+
+
+def test_responses_made_elsewhere_with_a_judge_of_ones_own(endpoint, run: Path, tmp_path: Path, monkeypatch):
+    url, asked = endpoint(lambda question: "3")
+    monkeypatch.setenv("JUDGE_URL", url)
+    monkeypatch.setenv("JUDGE_MODEL", "local/seven-b")
+    file, scores = tmp_path / "made.jsonl", tmp_path / "scores.json"
+    file.write_text(line("one") + line("two", ""))
+    found = evaluate.main(["voicebench", "--responses", str(file), "--subset", "wildvoice", "--json", str(scores)])
+    assert found["wildvoice/by/local/seven-b"] == 3 and found["wildvoice/official"] is None
+    assert found["wildvoice/empty_rate"] == 0.5 and json.loads(scores.read_text()) == found
+    assert len(asked) == 6 and (tmp_path / "made.judge-local-seven-b.jsonl").exists()
