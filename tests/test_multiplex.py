@@ -72,7 +72,7 @@ def test_a_row_sees_what_a_session_sees_wherever_something_is_written(letters, p
     dialogue, after, logits = dialogue_of(letters, session.slice_samples), session._after, []
 
     def noted(steps, memory):
-        found = after(steps, memory)
+        found = yield from after(steps, memory)
         logits.append(found[0])
         return found
 
