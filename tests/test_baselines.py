@@ -44,7 +44,7 @@ def test_a_sweep_holds_all_choices_three_times(name: str) -> None:
     grid = {key: entry["values"] for key, entry in sweep["parameters"].items()}
     assert grid.pop("seed") == [1, 2, 3]
     assert all(CHOICES[key] == values for key, values in grid.items()) and len(grid) == 1
-    assert sweep["run_cap"] == 3 * len(*grid.values()) and Path(sweep["program"]).exists()
+    assert Path(sweep["program"]).exists()
     fixed = [word for word in sweep["command"] if string.Template(word).get_identifiers() == []]
     for key, values in grid.items():
         assert all(load_config([*fixed, f"{key}={value}", "seed=2"]) for value in values)

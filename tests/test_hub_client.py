@@ -129,9 +129,17 @@ def test_a_sweep_that_is_stopped_goes_on_and_tells_what_became_of_its_points(pla
     assert all(word in found.file.command for word in words)
 
 
-def test_the_wandb_report_is_saved_and_read_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def client_here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process's own client speaks with the hub, and forgets it afterwards."""
     for name, value in {"BASE_URL": place.url, "API_KEY": KEY, "ERROR_REPORTING": "false"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+def test_the_wandb_report_is_saved_and_read_back(place: Place, client_here: None) -> None:
     gathered = gather("slice_size", write_sweep(place.folder / "runs"))
     read = wr.Report.from_url(wandb_report.save(gathered))
     assert (read.entity, read.project) == ("local", "duplexmamba") and read.title.startswith("slice_size: How long may")
