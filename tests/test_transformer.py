@@ -127,6 +127,7 @@ def test_published_models_have_a_place(name: str) -> None:
         theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**written))
         ours = build_lm(config.lm)
     ours.take(theirs, name)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 
 
 @pytest.mark.parametrize(
