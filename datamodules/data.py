@@ -23,7 +23,7 @@ from datamodules.manifest import Survey, join, open_sources, sources_of
 from datamodules.mixture import Mixture, tempered
 from datamodules.synthetic import SyntheticSpeech
 from datamodules.watch import WatchedLoader
-from duplexmamba.config import SPLITS
+from duplexmamba.checks import SPLITS
 from duplexmamba.schema import Config, DataConfig
 from duplexmamba.timing import Clock
 

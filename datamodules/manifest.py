@@ -14,7 +14,7 @@ from datamodules.entry import UNUSABLE, Entry, Skip, summarise
 from datamodules.places import Cell
 from datamodules.readers import check_any, read_source
 from datamodules.storage import is_url
-from duplexmamba.config import SPLITS
+from duplexmamba.checks import SPLITS
 from duplexmamba.schema import DataConfig, SourceConfig
 
 HELD_OUT_SHARE = 0.05

@@ -24,7 +24,8 @@ from datamodules.espeak import speak
 from datamodules.grammar import Split
 from datamodules.staves import COLOURS, Staves, draw_answer, draw_cells, draw_wave, print_words
 from datamodules.turns import RULES, Answer
-from duplexmamba.config import SPLITS, load_config
+from duplexmamba.checks import SPLITS
+from duplexmamba.config import load_config
 from duplexmamba.tokens import TURN_STATES
 
 MODEL_VOICE = "gmw/en-US"

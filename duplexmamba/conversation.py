@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from duplexmamba.config import check_slices
+from duplexmamba.checks import check_slices
 from duplexmamba.lm import LMState
 from duplexmamba.model import ListenState, SpeechLM
 from duplexmamba.policy import Action

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from duplexmamba.config import check_slices
+from duplexmamba.checks import check_slices
 from duplexmamba.decoding import greedy
 from duplexmamba.lm import LM, LMState
 from duplexmamba.model import Ear, SpeechLM, count_parameters

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "serving": {"serving", "datamodules", "duplexmamba"},
     "sweeps": {"sweeps", "pages", "duplexmamba"},
 }
-DATA_SEES = {"schema", "config", "timing", "tokens", "padded"}
+DATA_SEES = {"schema", "checks", "config", "timing", "tokens", "padded"}
 ONLY_IN = {
     "omegaconf": {"config"}, "transformers": {"lm", "transformer", "tokens"}, "peft": {"lora", "lora_drop"},
     "lightning": set(), "wandb": set(), "triton": {"scan_triton"}, "mamba_ssm": {"scan_mamba_ssm", "ssd"},
@@ -29,7 +29,8 @@ DATA_ONLY_IN = {
 }  # fmt: skip
 FLOORS = [
     {"schema", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
-    {"scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan", "config"}, {"conv", "step_cpp"},
+    {"scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan", "checks"},
+    {"config", "conv", "step_cpp"},
     {"mamba", "attention"}, {"mamba2", "transformer", "blocks", "connector", "metrics"}, {"lm", "encoder"},
     {"decoding", "policy"}, {"model"}, {"together"},
     {"conversation"}, {"session", "multiplex", "lora"}, {"lora_drop"},
