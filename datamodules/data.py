@@ -52,10 +52,11 @@ class Corpora:
                 f"data.path and data.sources: no utterance is left for {' and '.join(sorted(missing))}; "
                 "give more speech, or a manifest whose rows name their split"
             )
-        recorded, train = self.recorded, held["train"]
+        recorded, train = self.recorded, mix(held["train"], data, config.seed)
+        retold = (train, data.synthetic_retold) if train is not None and data.synthetic_retold else None
         synthetic = functools.partial(SyntheticSpeech, seed=config.seed, rate_hz=rate_hz, augment=data.augment)
         self.stream = TrainingStream(
-            synthetic("train", size=TOKENIZER_TEXTS), mix(train, data, config.seed), data.synthetic_share,
+            synthetic("train", size=TOKENIZER_TEXTS, retold=retold), train, data.synthetic_share,
             data.synthetic_ramp, config.seed, data.augment, rate_hz,
         )  # fmt: skip
         self.valid = _first(recorded.get("valid") or synthetic("valid", size=data.valid_size), data.valid_size)

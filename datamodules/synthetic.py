@@ -13,6 +13,7 @@ from datamodules.augment import condition, draw_speed, resample
 from datamodules.corpus import Utterance
 from datamodules.espeak import speak
 from datamodules.grammar import Exchange, Split, draw
+from datamodules.mixture import Mixture
 from duplexmamba.schema import AugmentConfig
 
 ACCENTS = [
@@ -66,13 +67,18 @@ class SyntheticSpeech:
         size: what `len` answers; indices beyond it are as good.
         rate_hz: of the samples.
         augment: of every split, but only training changes the speed: the others keep the pace of their speakers.
+        retold: recorded speech whose words a share of the utterances say, with that share; None: the grammar's alone.
 
     Raises:
         ImportError: espeakng-loader is missing (when the first utterance is asked for).
     """
 
-    def __init__(self, split: Split, seed: int, size: int, rate_hz: int, augment: AugmentConfig) -> None:
+    def __init__(
+        self, split: Split, seed: int, size: int, rate_hz: int, augment: AugmentConfig,
+        retold: tuple[Mixture, float] | None = None,
+    ) -> None:  # fmt: skip
         self.split, self.seed, self.size, self.rate_hz, self.augment = split, seed, size, rate_hz, augment
+        self.retold = retold
 
     def __len__(self) -> int:
         return self.size
@@ -99,7 +105,15 @@ class SyntheticSpeech:
 
     def _recipe(self, index: int) -> _Recipe:
         rng = random.Random(f"{self.seed} {self.split} {index}")
-        return _Recipe(draw(rng, self.split), *draw_voice(rng, self.split), rng.getrandbits(64))
+        return _Recipe(self._exchange(rng, index), *draw_voice(rng, self.split), rng.getrandbits(64))
+
+    def _exchange(self, rng: random.Random, index: int) -> Exchange:
+        if self.retold is not None:
+            recorded, share = self.retold
+            if rng.random() < share:
+                corpus, place = recorded.locate(index)
+                return Exchange(*corpus.exchange(place), kind="recorded")
+        return draw(rng, self.split)
 
 
 def draw_voice(rng: random.Random, split: Split) -> Voice:

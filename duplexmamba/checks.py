@@ -93,6 +93,9 @@ def _check_lm(lm: LMConfig) -> None:
         )
 
 
+SHARES = ("synthetic_share", "synthetic_retold", "max_bad_share")
+
+
 def _check_data(data: DataConfig) -> None:
     if not 0 <= data.min_s < data.max_s:
         raise ValueError(f"data.min_s={data.min_s} and data.max_s={data.max_s}: need 0 <= min_s < max_s")
@@ -101,7 +104,7 @@ def _check_data(data: DataConfig) -> None:
             f"data.batch_s={data.batch_s} is less than data.max_s={data.max_s}: the longest utterance would fit no "
             "batch; raise batch_s or lower max_s"
         )
-    shares = {f"data.{name}": getattr(data, name) for name in ("synthetic_share", "max_bad_share")}
+    shares = {f"data.{name}": getattr(data, name) for name in SHARES}
     for name, share in {**shares, "data.augment.room_share": data.augment.room_share}.items():
         if not 0 <= share <= 1:
             raise ValueError(f"{name}={share}: a share lies between 0 and 1")

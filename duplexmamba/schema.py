@@ -191,6 +191,9 @@ class DataConfig:
     synthetic_ramp: int
     """Utterances over which that share falls from 1 at the start of a stage, where it is not 0: hearing begins with the
     easier speech."""
+    synthetic_retold: float
+    """With recorded speech: share of the synthetic utterances that say what a recorded training one says instead of
+    a sentence of the default corpus."""
     min_s: float
     max_s: float
     """Utterances shorter or longer than this (seconds) are skipped and counted."""

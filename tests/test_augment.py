@@ -49,16 +49,7 @@ def test_noise_lies_as_far_below_speech_as_asked(seed):
 
 
 def test_share_of_noisy_utterances():
-    half = AugmentConfig(
-        speeds=[1.0],
-        level_db=[-20, -20],
-        noise_share=0.5,
-        snr_db=[10, 10],
-        noise_path=None,
-        room_path=None,
-        room_share=0.0,
-        pad_s=[0.1, 0.1],
-    )
+    half = dataclasses.replace(CLEAN, noise_share=0.5, pad_s=[0.1, 0.1])
     rng, silence = np.random.default_rng(1), np.zeros(1_600, np.float32)
     noisy = [rms_db(condition(silence, rng, half, RATE_HZ)) > -50 for _ in range(400)]
     assert 0.4 < np.mean(noisy) < 0.6
@@ -71,15 +62,8 @@ def test_share_of_noisy_utterances():
     seed=st.integers(0, 2**32),
 )
 def test_never_beyond_full_scale_and_always_float32(size, level, snr, seed):
-    config = AugmentConfig(
-        speeds=[0.9, 1.1],
-        level_db=[level, level],
-        noise_share=0.5,
-        snr_db=[snr, snr],
-        noise_path=None,
-        room_path=None,
-        room_share=0.0,
-        pad_s=[0, 0.1],
+    config = dataclasses.replace(
+        CLEAN, speeds=[0.9, 1.1], level_db=[level, level], noise_share=0.5, snr_db=[snr, snr], pad_s=[0, 0.1]
     )
     rng = np.random.default_rng(seed)
     heard = augment(rng.uniform(-1, 1, size).astype(np.float32), rng, config, RATE_HZ)
@@ -98,16 +82,7 @@ def test_speed_changes_length_and_pitch_together(speed):
 
 
 def test_conditions_of_evaluation_keep_the_pace():
-    config = AugmentConfig(
-        speeds=[2.0],
-        level_db=[-20, -20],
-        noise_share=0.5,
-        snr_db=[10, 10],
-        noise_path=None,
-        room_path=None,
-        room_share=0.0,
-        pad_s=[0, 0],
-    )
+    config = dataclasses.replace(CLEAN, speeds=[2.0], noise_share=0.5, pad_s=[0, 0])
     assert len(condition(tone(1), np.random.default_rng(0), config, RATE_HZ)) == RATE_HZ
 
 

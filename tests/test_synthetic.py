@@ -1,5 +1,6 @@
 """Spoken exchanges: the same everywhere, and held out as promised."""
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -15,22 +16,15 @@ from torch.utils.data import DataLoader
 
 from datamodules import grammar, synthetic
 from datamodules.espeak import SAMPLE_RATE_HZ, _helper, speak
+from datamodules.mixture import Mixture
 from datamodules.synthetic import SyntheticSpeech
-from duplexmamba.schema import AugmentConfig
+from duplexmamba.config import load_config
+from tests.conftest import TINY
 
 espeakng_loader = pytest.importorskip("espeakng_loader")
 
 ROOT = Path(__file__).parent.parent
-AUGMENT = AugmentConfig(
-    speeds=[0.9, 1.0, 1.1],
-    level_db=[-35, -15],
-    noise_share=0.5,
-    snr_db=[5, 30],
-    noise_path=None,
-    room_path=None,
-    room_share=0.0,
-    pad_s=[0.1, 0.5],
-)
+AUGMENT = load_config(TINY).data.augment
 SENTENCE = "please tell me how many minutes are in three hours"
 corpus = functools.partial(SyntheticSpeech, seed=7, size=100, rate_hz=16_000, augment=AUGMENT)
 
@@ -137,26 +131,8 @@ def test_durations_are_estimated_closely():
 
 
 def test_only_training_changes_the_speed():
-    twice = AugmentConfig(
-        speeds=[2.0],
-        level_db=[-20, -20],
-        noise_share=0.0,
-        snr_db=[10, 10],
-        noise_path=None,
-        room_path=None,
-        room_share=0.0,
-        pad_s=[0, 0],
-    )
-    normal = AugmentConfig(
-        speeds=[1.0],
-        level_db=[-20, -20],
-        noise_share=0.0,
-        snr_db=[10, 10],
-        noise_path=None,
-        room_path=None,
-        room_share=0.0,
-        pad_s=[0, 0],
-    )
+    twice = dataclasses.replace(AUGMENT, speeds=[2.0], pad_s=[0, 0])
+    normal = dataclasses.replace(twice, speeds=[1.0])
     for split, factor in (("train", 2), ("valid", 1), ("test", 1)):
         lengths = [len(corpus(split, augment=config)[3].samples) for config in (normal, twice)]
         assert lengths[0] == pytest.approx(factor * lengths[1], abs=2)
@@ -197,3 +173,26 @@ def test_a_process_ends_while_its_workers_still_speak():
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=30)
     assert ended.returncode == 0
+
+
+class Orders:
+    """Recorded speech, as far as its words are asked for."""
+
+    def __len__(self):
+        return 5
+
+    def exchange(self, index):
+        return f"brew {grammar.number(index)} cups", "of tea"
+
+
+def test_a_share_says_what_recorded_speech_says():
+    orders = Orders()
+    plain, retold = corpus("train"), corpus("train", retold=(Mixture([orders], [1], seed=1), 0.4))
+    said = [retold.exchange(i) for i in range(1000)]
+    known = {orders.exchange(i) for i in range(5)}
+    assert 350 < sum(exchange in known for exchange in said) < 450
+    assert known <= {*said}
+    assert all(e in known or "brew" not in e[0] for e in said)
+    index = next(i for i, exchange in enumerate(said) if exchange in known)
+    assert (retold[index].text, retold[index].answer) == said[index] != plain.exchange(index)
+    assert [corpus("train", retold=(Mixture([orders], [1], seed=1), 0.4)).exchange(i) for i in range(1000)] == said
