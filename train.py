@@ -20,13 +20,14 @@ from datamodules.data import Corpora, StageData
 from datamodules.dialogue_data import DialogueData
 from duplexmamba import lora
 from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config, save_config
+from duplexmamba.jsonl import whole_lines
 from duplexmamba.schema import Config
 from lightning_modules.assembly import build, check_adapters
 from lightning_modules.beside import beside
 from lightning_modules.callbacks import LAST, Bar, Resume
 from lightning_modules.entry import alone, exit_cleanly, quieten, trainer_settings
 from lightning_modules.handover import FILE, AtomicCheckpoints, Average, HandOver
-from lightning_modules.logs import JsonlLogger, draw_curves, finish_wandb, read_metrics, wandb_logger
+from lightning_modules.logs import JsonlLogger, draw_curves, finish_wandb, wandb_logger
 from lightning_modules.point import scheduler, sweep_point
 from lightning_modules.stage import StageModule
 from lightning_modules.starts import log_start
@@ -140,7 +141,7 @@ def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dic
     summary = scores
     if trainer.is_global_zero:
         summary = write_summary(folder, {**scores, **counts}, {**seconds, stage: elapsed})
-        draw_curves(read_metrics(folder / "metrics.jsonl"), folder / "curves.png", folder.name)
+        draw_curves(whole_lines(folder / "metrics.jsonl"), folder / "curves.png", folder.name)
         point_latest(folder)
         (folder / LAST).unlink(missing_ok=True)
         print_summary(folder, summary, module.scored, module.skipped, next_command(stage, folder))

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from duplexmamba.config import to_dict
+from duplexmamba.jsonl import whole_lines
 from duplexmamba.schema import Config
 
 matplotlib.use("Agg")
@@ -49,19 +50,8 @@ class JsonlLogger(Logger):
     @rank_zero_only
     def cut_after(self, step: int) -> None:
         """Forget what a killed run logged past the checkpoint it goes on from."""
-        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        kept = [line for line in whole_lines(self.path) if line["step"] <= step]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """All whole lines of a metrics file, oldest first; a kill can leave the last one torn."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
 
 
 def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None:

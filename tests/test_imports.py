@@ -28,7 +28,7 @@ DATA_ONLY_IN = {
     "pyarrow": {"parquet", "places"}, "soundfile": {"audio", "places", "recorded_noise", "write_dialogues"},
 }  # fmt: skip
 FLOORS = [
-    {"schema", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
+    {"schema", "jsonl", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
     {"scan_cpp", "timing", "tokens", "features", "losses"}, {"conv_cpp", "scan", "checks"},
     {"config", "conv", "step_cpp"},
     {"mamba", "attention"}, {"mamba2", "transformer", "blocks", "connector", "metrics"}, {"lm", "encoder"},

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from duplexmamba.config import NOT_PART_OF_THE_RESULT
+from duplexmamba.jsonl import whole_lines
 from sweeps.report.sweep_file import SweepFile, read_sweep_file
 
 
@@ -89,10 +90,10 @@ def read_point(folder: Path, member: Mapping[str, Any], file: SweepFile) -> Poin
     if state == "finished" and not math.isfinite(scores.get(file.metric, math.nan)):
         state, remark = "failed", f"finished with {file.metric}={scores.get(file.metric, 'nothing')}"
     elif state != "finished":
-        steps = [line.get("step") for line in _lines(folder / "metrics.jsonl")]
+        steps = [line.get("step") for line in whole_lines(folder / "metrics.jsonl")]
         reached = f"last logged at update {steps[-1]}" if steps else "logged nothing"
         remark = f"{reached}; {member['error']}" if "error" in member else reached
-    starts = _lines(folder / "starts.jsonl")
+    starts = whole_lines(folder / "starts.jsonl")
     config = folder / "config.yaml"
     return Point(
         {name: member["parameters"][name] for name in file.parameters},
@@ -153,14 +154,3 @@ def _number(value: Any) -> Any:
 
 def _json(path: Path, default: Any) -> Any:
     return json.loads(path.read_text()) if path.exists() else default
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Whole lines of a JSONL file; a kill can leave the last one torn."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
