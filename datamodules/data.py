@@ -21,6 +21,7 @@ from datamodules.batches import (
 from datamodules.corpus import Corpus, Utterance
 from datamodules.manifest import Survey, join, open_sources, sources_of
 from datamodules.mixture import Mixture, tempered
+from datamodules.retold import Retold
 from datamodules.synthetic import SyntheticSpeech
 from datamodules.watch import WatchedLoader
 from duplexmamba.checks import SPLITS
@@ -53,7 +54,7 @@ class Corpora:
                 "give more speech, or a manifest whose rows name their split"
             )
         recorded, train = self.recorded, mix(held["train"], data, config.seed)
-        retold = (train, data.synthetic_retold) if train is not None and data.synthetic_retold else None
+        retold = (Retold(train), data.synthetic_retold) if train is not None and data.synthetic_retold else None
         synthetic = functools.partial(SyntheticSpeech, seed=config.seed, rate_hz=rate_hz, augment=data.augment)
         self.stream = TrainingStream(
             synthetic("train", size=TOKENIZER_TEXTS, retold=retold), train, data.synthetic_share,

@@ -13,7 +13,7 @@ from datamodules.augment import condition, draw_speed, resample
 from datamodules.corpus import Utterance
 from datamodules.espeak import speak
 from datamodules.grammar import Exchange, Split, draw
-from datamodules.mixture import Mixture
+from datamodules.retold import Retold
 from duplexmamba.schema import AugmentConfig
 
 ACCENTS = [
@@ -67,7 +67,7 @@ class SyntheticSpeech:
         size: what `len` answers; indices beyond it are as good.
         rate_hz: of the samples.
         augment: of every split, but only training changes the speed: the others keep the pace of their speakers.
-        retold: recorded speech whose words a share of the utterances say, with that share; None: the grammar's alone.
+        retold: what a share of the utterances say, with that share; None: all are the grammar's.
 
     Raises:
         ImportError: espeakng-loader is missing (when the first utterance is asked for).
@@ -75,7 +75,7 @@ class SyntheticSpeech:
 
     def __init__(
         self, split: Split, seed: int, size: int, rate_hz: int, augment: AugmentConfig,
-        retold: tuple[Mixture, float] | None = None,
+        retold: tuple[Retold, float] | None = None,
     ) -> None:  # fmt: skip
         self.split, self.seed, self.size, self.rate_hz, self.augment = split, seed, size, rate_hz, augment
         self.retold = retold
@@ -108,11 +108,8 @@ class SyntheticSpeech:
         return _Recipe(self._exchange(rng, index), *draw_voice(rng, self.split), rng.getrandbits(64))
 
     def _exchange(self, rng: random.Random, index: int) -> Exchange:
-        if self.retold is not None:
-            recorded, share = self.retold
-            if rng.random() < share:
-                corpus, place = recorded.locate(index)
-                return Exchange(*corpus.exchange(place), kind="recorded")
+        if self.retold is not None and rng.random() < self.retold[1]:
+            return self.retold[0].exchange(rng, index)
         return draw(rng, self.split)
 
 

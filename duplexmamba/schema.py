@@ -192,8 +192,8 @@ class DataConfig:
     """Utterances over which that share falls from 1 at the start of a stage, where it is not 0: hearing begins with the
     easier speech."""
     synthetic_retold: float
-    """With recorded speech: share of the synthetic utterances that say what a recorded training one says instead of
-    a sentence of the default corpus."""
+    """With recorded speech: share of the synthetic utterances that say what the recorded ones say, or, of those without
+    an answer, sentences in their manner, instead of the default corpus's."""
     min_s: float
     max_s: float
     """Utterances shorter or longer than this (seconds) are skipped and counted."""

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from datamodules import grammar, synthetic
 from datamodules.espeak import SAMPLE_RATE_HZ, _helper, speak
 from datamodules.mixture import Mixture
+from datamodules.retold import MAX_WORDS, Retold
 from datamodules.synthetic import SyntheticSpeech
 from duplexmamba.config import load_config
 from tests.conftest import TINY
@@ -178,21 +179,41 @@ def test_a_process_ends_while_its_workers_still_speak():
 class Orders:
     """Recorded speech, as far as its words are asked for."""
 
+    def __init__(self, exchanges):
+        self.exchanges = exchanges
+
     def __len__(self):
-        return 5
+        return len(self.exchanges)
 
     def exchange(self, index):
-        return f"brew {grammar.number(index)} cups", "of tea"
+        return self.exchanges[index]
 
 
-def test_a_share_says_what_recorded_speech_says():
-    orders = Orders()
-    plain, retold = corpus("train"), corpus("train", retold=(Mixture([orders], [1], seed=1), 0.4))
+def retelling(exchanges, share):
+    return corpus("train", retold=(Retold(Mixture([Orders(exchanges)], [1], seed=1)), share))
+
+
+def test_a_share_says_what_recorded_speech_with_answers_says():
+    orders = [(f"brew {grammar.number(n)} cups", "of tea") for n in range(5)]
+    retold = retelling(orders, 0.4)
     said = [retold.exchange(i) for i in range(1000)]
-    known = {orders.exchange(i) for i in range(5)}
-    assert 350 < sum(exchange in known for exchange in said) < 450
-    assert known <= {*said}
-    assert all(e in known or "brew" not in e[0] for e in said)
-    index = next(i for i, exchange in enumerate(said) if exchange in known)
-    assert (retold[index].text, retold[index].answer) == said[index] != plain.exchange(index)
-    assert [corpus("train", retold=(Mixture([orders], [1], seed=1), 0.4)).exchange(i) for i in range(1000)] == said
+    assert 350 < sum(exchange in orders for exchange in said) < 450
+    assert {*orders} <= {*said}
+    index = next(i for i, exchange in enumerate(said) if exchange in orders)
+    assert (retold[index].text, retold[index].answer) == said[index] != corpus("train").exchange(index)
+    again = retelling(orders, 0.4)
+    assert [again.exchange(i) for i in range(1000)] == said
+
+
+def test_without_answers_new_sentences_go_on_as_recorded_ones_do():
+    texts = ["i want a small tea with milk", "brew a large tea with milk and sugar", "i want a large coffee"]
+    retold = retelling([(text, "") for text in texts], 1.0)
+    said = {retold.exchange(i)[0] for i in range(300)}
+    assert {*texts, "i want a large tea with milk", "brew a large coffee"} <= said
+    threes = {tuple(words[i : i + 3]) for words in map(str.split, texts) for i in range(len(words) - 2)}
+    assert all(tuple(words[i : i + 3]) in threes for words in map(str.split, said) for i in range(len(words) - 2))
+
+
+def test_a_sentence_that_goes_round_in_circles_ends():
+    retold = retelling([("tea tea tea tea tea", "")], 1.0)
+    assert max(len(retold.exchange(i)[0].split()) for i in range(200)) <= MAX_WORDS
