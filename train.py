@@ -22,7 +22,7 @@ from duplexmamba import lora
 from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config, save_config
 from duplexmamba.jsonl import whole_lines
 from duplexmamba.schema import Config
-from lightning_modules.assembly import build, check_adapters
+from lightning_modules.assembly import build, check_adapters, unsharded
 from lightning_modules.beside import beside
 from lightning_modules.callbacks import LAST, Bar, Resume
 from lightning_modules.entry import alone, exit_cleanly, quieten, trainer_settings
@@ -128,6 +128,7 @@ def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dic
     resume = Resume(folder / LAST, config.trainer.checkpoint_every_s)
     trainer = build_trainer(config, folder, [resume, Average(config), Bar(stage, config.trainer.max_steps)])
     fit(trainer, module, data, folder)
+    module = unsharded(module)
     counts = {"params/trained": module.num_trained()}
     if config.lora.enabled:
         if trainer.is_global_zero:

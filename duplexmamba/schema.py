@@ -407,6 +407,8 @@ class TrainerConfig:
     """Processes of one machine, each with a GPU of its own where there are some; their gradients are averaged."""
     num_nodes: int
     """Machines; started by torchrun or Slurm, see docs/scale.md."""
+    strategy: Literal["ddp", "fsdp"]
+    """Of several processes. ddp: each holds the whole model; fsdp: its share, see docs/scale.md."""
     gradient_checkpointing: bool
     """Compute the blocks of encoder and Mamba again for their gradients: less memory, a third more time."""
     precision: Literal["auto", "32-true", "bf16-mixed"]

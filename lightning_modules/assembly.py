@@ -1,11 +1,13 @@
 """The parts of a stage put together: model, module, data, tokenizer, and the weights it starts from."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from datamodules.corpus import Utterance
 from datamodules.data import Corpora, SpeechData, StageData, TextData
@@ -21,6 +23,7 @@ from lightning_modules.handover import HandOver, take_ctc_head, take_parts
 from lightning_modules.lm import LMStage, TextModel
 from lightning_modules.multiplex import MultiplexStage
 from lightning_modules.recompute import recompute_blocks
+from lightning_modules.sharded import whole
 from lightning_modules.speech import InstructStage, SpeechStage
 from lightning_modules.stage import StageModule
 
@@ -65,6 +68,21 @@ def build(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: 
     if config.trainer.gradient_checkpointing:
         recompute_blocks(model)
     return module_kind(config, model, tokens), data_kind(config, corpora)
+
+
+def unsharded(module: StageModule) -> StageModule:
+    """The stage with all its weights on every rank, for what comes after training."""
+    if not isinstance(module, FSDPModule):
+        return module
+    config = module.config
+    model_kind, module_kind, _ = KINDS[config.stage.name]
+    model = model_kind(config)
+    if config.lora.enabled:
+        lora.adapt(model, dataclasses.replace(config.lora, start=None), config.stage.trained)
+    model.load_state_dict({name: whole(weight).cpu() for name, weight in module.model.state_dict().items()})
+    plain = module_kind(config, model, module.tokens)
+    plain.seen, plain.skipped = module.seen, module.skipped
+    return plain
 
 
 def check_adapters(config: Config) -> None:

@@ -20,6 +20,7 @@ from duplexmamba.session import DuplexSession
 from duplexmamba.timing import Clock
 from duplexmamba.tokens import ANSWER, TURN_STATES
 from lightning_modules.rehearsal import Rehearsal, Row
+from lightning_modules.sharded import largest
 from lightning_modules.speech import InstructStage
 from lightning_modules.stage import pad_ids
 
@@ -40,7 +41,8 @@ class DialogueStage(InstructStage):
 
     def model_step(self, batch: DialogueBatch) -> Tensor:  # type: ignore[override]  # dialogues beside utterances
         loss = self.dialogue_loss(batch)
-        return loss + super().model_step(batch.utterances) if len(batch.utterances) else loss
+        none_beside = largest(not len(batch.utterances), self)
+        return loss if none_beside else loss + super().model_step(batch.utterances)
 
     def dialogue_loss(self, batch: DialogueBatch) -> Tensor:
         """That of the dialogues alone."""
@@ -70,8 +72,14 @@ class DialogueStage(InstructStage):
             for place_, i in enumerate(group):
                 if i in parents:
                     behind[i] = states.select(after, torch.tensor([place_], device=self.device))
+        for _ in range(len(found), largest(len(found), self)):
+            found.append(self._read([self._nothing()], speech, None)[:2])
         hidden, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         return hidden, labels
+
+    def _nothing(self) -> Placed:
+        """A row without labels, for a rank whose rows are fewer generations than another's."""
+        return Placed(Row(None, range(1), [self.tokens.end], [IGNORED]), 0, None)
 
     def _memories(self, parents: Sequence[int | None], behind: dict[int, LMState]) -> LMState | None:
         """The states, row by row, from which those with these parents start."""

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from duplexmamba.schema import Config
+from lightning_modules.sharded import strategy
 
 EXACT = 1e-5
 """Largest error of a product, relative to its largest value, that counts as float32's; measured: 4e-7 to 8e-7."""
@@ -32,7 +33,7 @@ def trainer_settings(config: Config) -> dict[str, Any]:
     return {
         "accelerator": c.accelerator, "devices": c.devices, "num_nodes": c.num_nodes, "precision": precision,
         "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
-        "use_distributed_sampler": False,
+        "use_distributed_sampler": False, "strategy": strategy(c), "inference_mode": c.strategy == "ddp",
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from duplexmamba.config import from_dict, to_dict
 from duplexmamba.model import part_of
 from duplexmamba.schema import Config
 from duplexmamba.tokens import Tokens
+from lightning_modules.sharded import share, whole
 from lightning_modules.stage import StageModule
 
 FILE = "handover.pt"
@@ -120,7 +121,7 @@ class Average(L.Callback):
         assert isinstance(module, StageModule)
         for name, weight in module.model.named_parameters():
             if weight.requires_grad:
-                value = weight.detach().to("cpu", torch.float32, copy=True)
+                value = whole(weight.detach()).to("cpu", torch.float32, copy=True)
                 self.sum[name] = self.sum[name] + value if name in self.sum else value
         self.count += 1
 
@@ -129,7 +130,7 @@ class Average(L.Callback):
         assert isinstance(module, StageModule)
         weights = dict(module.model.named_parameters())
         for name, total in self.sum.items():
-            weights[name].copy_(total / self.count)
+            weights[name].copy_(share(total / self.count, weights[name]))
 
     def state_dict(self) -> dict[str, Any]:
         return {"sum": self.sum, "count": self.count, "last_step": self.last_step}

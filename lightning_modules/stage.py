@@ -9,12 +9,14 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from duplexmamba.lora import in_common
 from duplexmamba.model import is_adapter, part_of
 from duplexmamba.padded import Padded
 from duplexmamba.schema import Config, OptimConfig
 from duplexmamba.tokens import Tokens
+from lightning_modules.sharded import largest, local, shard
 
 MIN_SEEN = 50
 """Utterances after which the share of unusable ones is judged."""
@@ -48,7 +50,7 @@ class StageModule(L.LightningModule, abc.ABC):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self._note_skipped(batch)
-        loss = self.model_step(batch) if len(batch) else self._no_loss()
+        loss = self._no_loss() if largest(not len(batch), self) else self.model_step(batch)
         self.log("train/loss", loss.detach(), batch_size=1)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
@@ -92,6 +94,19 @@ class StageModule(L.LightningModule, abc.ABC):
             part.train(mode and name in self._trained())
         return self
 
+    def configure_model(self) -> None:
+        """Lightning asks before it trains or scores; scoring takes whole weights."""
+        if self.device_mesh is not None and self.trainer.training:
+            shard(self, "model_step", self.device_mesh["data_parallel"])
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Lightning's own refuses a fused optimiser in mixed precision, for the scale of float16, which bfloat16 has
+        not."""
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_([w for g in optimizer.param_groups for w in g["params"]], gradient_clip_val)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         c = self.config.optim
         groups = decay_groups(self.model.named_parameters(), c.weight_decay)
@@ -106,9 +121,8 @@ class StageModule(L.LightningModule, abc.ABC):
 
     def _no_loss(self) -> Tensor:
         """Zero, with a gradient for every weight: other ranks wait for this one's."""
-        return 0 * sum(
-            (p.sum() for p in self.model.parameters() if p.requires_grad), torch.zeros((), device=self.device)
-        )
+        learning = (local(p) for p in self.model.parameters() if p.requires_grad)
+        return 0 * sum((p.sum() for p in learning), torch.zeros((), device=self.device))
 
     def _trained(self) -> set[str]:
         return {*self.config.stage.trained, "ctc"}
