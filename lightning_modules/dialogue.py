@@ -65,20 +65,21 @@ class DialogueStage(InstructStage):
         parents = {placed.parent for placed in rows if placed.parent is not None}
         behind: dict[int, LMState] = {}
         found = []
-        for group in generations(rows, parents):
+        groups = generations(rows, parents)
+        idle = largest(len(groups), self) - len(groups)
+        for group in groups:
             before = [rows[i].parent for i in group]
             hidden, labels, after = self._read([rows[i] for i in group], speech, self._memories(before, behind))
             found.append((hidden, labels))
             for place_, i in enumerate(group):
                 if i in parents:
                     behind[i] = states.select(after, torch.tensor([place_], device=self.device))
-        for _ in range(len(found), largest(len(found), self)):
-            found.append(self._read([self._nothing()], speech, None)[:2])
+        found += [self._read([self._nothing()], speech, None)[:2] for _ in range(idle)]
         hidden, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         return hidden, labels
 
     def _nothing(self) -> Placed:
-        """A row without labels, for a rank whose rows are fewer generations than another's."""
+        """A row without labels, which a rank reads while another has a further generation."""
         return Placed(Row(None, range(1), [self.tokens.end], [IGNORED]), 0, None)
 
     def _memories(self, parents: Sequence[int | None], behind: dict[int, LMState]) -> LMState | None:

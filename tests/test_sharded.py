@@ -1,0 +1,167 @@
+"""Two ranks that share their weights make the gradients, the updates and the files of ranks that hold all of them."""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from datamodules.batches import SpeechBatch, collate
+from datamodules.corpus import Utterance
+from datamodules.dialogue_data import DialogueBatch, collate_dialogues
+from duplexmamba import lora
+from duplexmamba.config import load_config, override
+from duplexmamba.model import SpeechLM
+from duplexmamba.tokens import Tokens
+from lightning_modules.assembly import KINDS, unsharded
+from lightning_modules.callbacks import LAST, Resume
+from lightning_modules.encoder import CTCRecogniser, EncoderStage
+from lightning_modules.handover import Average
+from lightning_modules.recompute import recompute_blocks
+from lightning_modules.sharded import largest, shard, tied, whole
+from lightning_modules.stage import StageModule
+from tests.conftest import SMALL_SIZES, TINY
+from tests.test_rehearsal import SCRIPTS, dialogue_of
+from train import build_trainer, fit
+
+RANKS = 2
+UNIT = 3200
+"""Samples of a speech embedding."""
+LEARNING_LM = ["stage.trained=[connector,lm]"]
+CASES = {
+    "asr": [],
+    "asr, recomputed": ["trainer.gradient_checkpointing=true", "connector.kind=ctc", "encoder.dropout=0.2"],
+    "instruct, adapters in common": ["lora.enabled=true", "lora.rank=2", "lora.shared=[in_proj]", *LEARNING_LM],
+    "streaming": LEARNING_LM,
+    "streaming, transformer": [*LEARNING_LM, "lm.kind=transformer", "lm.num_heads=2"],
+    "streaming, multiplex": ["duplex.kind=multiplex"],
+}
+pytestmark = pytest.mark.timeout(300)
+
+
+def speech(seed: int, count: int) -> SpeechBatch:
+    """Noise with words to it."""
+    noise = torch.randn(count, UNIT * (5 + seed), generator=torch.Generator().manual_seed(seed)).numpy()
+    return collate([Utterance(f"{seed}", row, f"word {seed} and more", "an answer", "s") for row in noise], UNIT)
+
+
+def dialogues(scripts: list[str], beside: SpeechBatch) -> DialogueBatch:
+    made = collate_dialogues([(dialogue_of(script, UNIT), []) for script in scripts], UNIT)
+    return DialogueBatch(made.samples, made.dialogues, beside, [])
+
+
+def stage_of(case: str) -> StageModule:
+    """The same on every rank."""
+    stage = case.split(",")[0]
+    config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *SMALL_SIZES, *CASES[case]])
+    torch.manual_seed(1)
+    model = SpeechLM(config)
+    if config.lora.enabled:
+        lora.adapt(model, config.lora, config.stage.trained)
+        for name, weight in model.named_parameters():
+            nn.init.normal_(weight, std=0.1) if "lora_B" in name else None
+    if config.trainer.gradient_checkpointing:
+        recompute_blocks(model)
+    return KINDS[stage][1](config, model, Tokens.train(["word and more", "an answer"])).train()
+
+
+def batches_of(case: str) -> list:
+    """One for each rank; the dialogue of the first has fewer generations of rows."""
+    if not case.startswith("streaming"):
+        return [speech(1, 2), speech(2, 3)]
+    return [dialogues([SCRIPTS[3]], speech(1, 1)), dialogues([SCRIPTS[2]], speech(2, 2))]
+
+
+def gradients(module: StageModule) -> dict[str, torch.Tensor]:
+    found = {name: whole(p.grad) for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    return found
+
+
+def compare_gradients(rank: int, folder: Path) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
+    mesh = init_device_mesh("cpu", (RANKS,))
+    for case in CASES:
+        plain, module, batches = stage_of(case), stage_of(case), batches_of(case)
+        assert bool(tied(module)) == ("in common" in case)
+        expected = []
+        for seed, batch in enumerate(batches):
+            torch.manual_seed(seed)
+            expected.append(plain.model_step(batch))
+            (expected[-1] / RANKS).backward()
+        shard(module, "model_step", mesh)
+        weights = sum(w.to_local().numel() for w in module.parameters())
+        assert weights < 0.6 * sum(w.numel() for w in plain.parameters()), case
+        torch.manual_seed(rank)
+        loss = module.model_step(batches[rank])
+        torch.testing.assert_close(loss, expected[rank], msg=case)
+        loss.backward()
+        of_one, of_both = gradients(plain), gradients(module)
+        assert of_one.keys() == of_both.keys()
+        for name, gradient in of_one.items():
+            torch.testing.assert_close(of_both[name], gradient, atol=1e-6, rtol=1e-4, msg=f"{case}: {name}")
+    assert largest(rank, module) == 1 and largest(rank, plain) == rank
+    module._no_loss().backward()
+    assert all(not gradient.any() for gradient in gradients(module).values())
+    distributed.destroy_process_group()
+
+
+def test_shared_weights_give_the_gradients_of_whole_ones(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(compare_gradients, (tmp_path,), RANKS)
+
+
+class Few(L.LightningDataModule):
+    """Other batches on each rank."""
+
+    start_batch = 0
+
+    def train_dataloader(self) -> list[SpeechBatch]:
+        return [speech(self.trainer.global_rank + 2 * i, 2) for i in range(self.start_batch, 8)]
+
+
+def trained(folder: Path, strategy: str) -> dict[str, torch.Tensor]:
+    """Weights after four updates, those before the checkpoint in the folder left out."""
+    words = ["trainer.devices=2", "trainer.max_steps=4", "trainer.accelerator=cpu", "trainer.checkpoint_every_s=0"]
+    words += [f"trainer.strategy={strategy}", "trainer.average_last=2", "trainer.average_every_steps=2"]
+    words += ["wandb.mode=disabled", "trainer.precision=bf16-mixed", "optim.warmup_steps=1", "optim.clip=0.1"]
+    config = override(load_config([TINY[0], "configs/stage/encoder.yaml", *SMALL_SIZES]), words)
+    torch.manual_seed(1)
+    module = EncoderStage(config, CTCRecogniser(config), None)
+    trainer = build_trainer(config, folder, [Resume(folder / LAST, 0), Average(config)])
+    fit(trainer, module, Few(), folder)
+    trainer.strategy.barrier()
+    return unsharded(module).model.state_dict()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def go_on(rank: int, folder: Path) -> None:
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    os.environ["MASTER_PORT"] = (folder / "port").read_text()
+    unbroken = trained(folder / "fsdp", "fsdp")
+    whole_weights = trained(folder / "ddp", "ddp")
+    if rank == 0:
+        shutil.copytree(folder / "fsdp", folder / "fsdp_ddp")
+        shutil.copytree(folder / "ddp", folder / "ddp_fsdp")
+    distributed.barrier()
+    again = trained(folder / "fsdp", "fsdp")
+    others = [whole_weights, trained(folder / "fsdp_ddp", "ddp"), trained(folder / "ddp_fsdp", "fsdp")]
+    for name, weight in unbroken.items():
+        torch.testing.assert_close(again[name], weight, atol=0, rtol=0)
+        for other in others:
+            torch.testing.assert_close(other[name], weight, atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_checkpoints_go_on_shared_or_whole(tmp_path: Path) -> None:
+    (tmp_path / "port").write_text(str(free_port()))
+    for name in ("fsdp", "ddp"):
+        (tmp_path / name).mkdir()
+    torch.multiprocessing.spawn(go_on, (tmp_path,), RANKS)
