@@ -22,6 +22,7 @@ from duplexmamba.schema import Config
 from duplexmamba.timing import Clock
 from lightning_modules.assembly import KINDS
 from lightning_modules.recompute import BLOCKS, recompute_blocks
+from lightning_modules.sharded import layers
 
 GB = 1e9
 CARDS_GB = (24, 80, 141)
@@ -69,18 +70,32 @@ def plan(config: Config, gpus: int) -> Plan:
     scale = batch_s / PROBE_S
     plain, block = kept_by_all_layers(config, recomputed=False)
     again, _ = kept_by_all_layers(config, recomputed=True)
-    buckets = 2 if gpus > 1 else 1  # DistributedDataParallel sends gradients from buffers of its own
+    every = sum(parameters.values())
+    weights, gradients, optimizer = 4 * every, 4 * trained, 8 * trained
+    if config.trainer.strategy == "fsdp" and gpus > 1:
+        at_once = gathered(model)
+        weights, gradients = weights // gpus + 4 * at_once, gradients // gpus + 4 * min(at_once, trained)
+        optimizer //= gpus
+    elif gpus > 1:
+        gradients *= 2  # DistributedDataParallel sends them from buffers of its own
     return Plan(
         parameters=parameters,
         trained=trained,
-        weights=4 * sum(parameters.values()),
-        gradients=4 * buckets * trained,
-        optimizer=8 * trained,
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
         activations=int(scale * plain),
         activations_recomputed=int(scale * (again + block)),  # one block at a time is whole
         speech_tokens=int(updates * batch_s * 1000 / Clock.of(config).token_ms),
         text_tokens=int(updates * batch_s * TEXT_PER_S),
     )
+
+
+def gathered(model: nn.Module) -> int:
+    """Weights that a rank holds at once beside its share of all: what belongs to no layer, and the two largest layers,
+    since one computes while the next is on its way."""
+    sizes = sorted(sum(weight.numel() for weight in layer.parameters()) for layer in layers(model))
+    return sum(weight.numel() for weight in model.parameters()) - sum(sizes) + sum(sizes[-2:])
 
 
 def kept_by_all_layers(config: Config, recomputed: bool) -> tuple[int, int]:

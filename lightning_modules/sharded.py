@@ -45,6 +45,7 @@ class Sharded(ModelParallelStrategy):
             part.set_reshard_after_forward(part is not self.lightning_module, recurse=False)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
+        assert self.lightning_module is not None
         return self._for_file(self.lightning_module.state_dict())
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:

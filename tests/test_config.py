@@ -41,6 +41,7 @@ def test_files_say_what_they_are_for_in_few_lines() -> None:
         (["data.max_bad_share=2"], "between 0 and 1"),
         (["data.augment.snr_db=[9,1]"], "give \\[low, high\\]"),
         (["trainer.max_steps=0"], "at least 1"),
+        (["trainer.strategy=deepspeed"], "expected one of"),
         (["encoder.conv_kernel=8"], "must be odd"),
         (["encoder.mixer=atention"], "expected one of"),
         (["encoder.num_heads=0"], "encoder.num_heads=0: must be at least 1"),

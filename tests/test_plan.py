@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from duplexmamba.config import load_config, override
+from duplexmamba.model import SpeechLM
 from duplexmamba.schema import Config
 from lightning_modules import plan as planning
 from lightning_modules.plan import Plan, kept, kept_by_all_layers, plan
@@ -30,6 +31,19 @@ def test_frozen_parts_have_no_gradients_and_every_rank_all_weights(config: Confi
     assert one.weights == six.weights == 4 * sum(one.parameters.values())
     assert one.speech_tokens == 5 * config.data.batch_s
     assert one.total(recomputed=True) < one.total(recomputed=False)
+
+
+def test_shared_weights_are_divided_among_the_ranks(config: Config) -> None:
+    config = override(config, ["encoder.num_layers=12", "lm.num_layers=12", "stage.trained=[encoder,lm]"])
+    whole, shared = plan(config, 6), plan(override(config, ["trainer.strategy=fsdp"]), 6)
+    model = SpeechLM(config)
+    sizes = [sum(w.numel() for w in layer.parameters()) for layer in [*model.encoder.blocks, *model.lm.layers]]
+    every = sum(w.numel() for w in model.parameters())
+    at_once = every - sum(sizes) + 2 * max(sizes)
+    assert shared.weights == pytest.approx(4 * (every / 6 + at_once), abs=4)
+    assert shared.gradients == pytest.approx(4 * (shared.trained / 6 + at_once), abs=4)
+    assert (shared.optimizer, shared.activations) == (whole.optimizer // 6, whole.activations)
+    assert plan(override(config, ["trainer.strategy=fsdp"]), 1) == plan(config, 1)
 
 
 def step_bytes(words: list[str]) -> tuple[Plan, int]:

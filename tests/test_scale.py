@@ -18,12 +18,13 @@ from tests.test_train import SHORT, run, write_corpus
 SAME_UPDATES = {
     "one": ["trainer.accumulate=2"],
     "two_ranks": ["trainer.devices=2"],
+    "sharded": ["trainer.devices=2", "trainer.strategy=fsdp"],
     "recomputed": ["trainer.accumulate=2", "trainer.gradient_checkpointing=true"],
 }
 
 
 @pytest.mark.timeout(900)
-def test_two_ranks_and_recomputed_blocks_give_the_weights_of_one_process(tmp_path: Path) -> None:
+def test_two_ranks_shared_weights_and_recomputed_blocks_give_the_weights_of_one_process(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", 40)
     fixed = [f"data.path={corpus}", "data.synthetic_share=0", "trainer.matmul_precision=highest"]
     found = {}

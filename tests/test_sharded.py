@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.utils.data import DataLoader
 
 from datamodules.batches import SpeechBatch, collate
 from datamodules.corpus import Utterance
@@ -120,15 +121,16 @@ class Few(L.LightningDataModule):
 
     start_batch = 0
 
-    def train_dataloader(self) -> list[SpeechBatch]:
-        return [speech(self.trainer.global_rank + 2 * i, 2) for i in range(self.start_batch, 8)]
+    def train_dataloader(self) -> DataLoader:
+        batches = [speech(self.trainer.global_rank + 2 * i, 2) for i in range(self.start_batch, 8)]
+        return DataLoader(batches, batch_size=None)
 
 
-def trained(folder: Path, strategy: str) -> dict[str, torch.Tensor]:
+def trained(folder: Path, strategy: str, precision: str = "32-true") -> dict[str, torch.Tensor]:
     """Weights after four updates, those before the checkpoint in the folder left out."""
     words = ["trainer.devices=2", "trainer.max_steps=4", "trainer.accelerator=cpu", "trainer.checkpoint_every_s=0"]
     words += [f"trainer.strategy={strategy}", "trainer.average_last=2", "trainer.average_every_steps=2"]
-    words += ["wandb.mode=disabled", "trainer.precision=bf16-mixed", "optim.warmup_steps=1", "optim.clip=0.1"]
+    words += ["wandb.mode=disabled", f"trainer.precision={precision}", "optim.warmup_steps=1", "optim.clip=0.1"]
     config = override(load_config([TINY[0], "configs/stage/encoder.yaml", *SMALL_SIZES]), words)
     torch.manual_seed(1)
     module = EncoderStage(config, CTCRecogniser(config), None)
@@ -154,7 +156,9 @@ def go_on(rank: int, folder: Path) -> None:
     distributed.barrier()
     again = trained(folder / "fsdp", "fsdp")
     others = [whole_weights, trained(folder / "fsdp_ddp", "ddp"), trained(folder / "ddp_fsdp", "fsdp")]
+    in_bf16, whole_in_bf16 = (trained(folder / f"{s}_bf16", s, "bf16-mixed") for s in ("fsdp", "ddp"))
     for name, weight in unbroken.items():
+        torch.testing.assert_close(in_bf16[name], whole_in_bf16[name], atol=1e-3, rtol=0)
         torch.testing.assert_close(again[name], weight, atol=0, rtol=0)
         for other in others:
             torch.testing.assert_close(other[name], weight, atol=1e-5, rtol=1e-3, msg=name)
@@ -162,6 +166,6 @@ def go_on(rank: int, folder: Path) -> None:
 
 def test_checkpoints_go_on_shared_or_whole(tmp_path: Path) -> None:
     (tmp_path / "port").write_text(str(free_port()))
-    for name in ("fsdp", "ddp"):
+    for name in ("fsdp", "ddp", "fsdp_bf16", "ddp_bf16"):
         (tmp_path / name).mkdir()
     torch.multiprocessing.spawn(go_on, (tmp_path,), RANKS)
