@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -65,7 +66,8 @@ def stage_of(case: str) -> StageModule:
     if config.lora.enabled:
         lora.adapt(model, config.lora, config.stage.trained)
         for name, weight in model.named_parameters():
-            nn.init.normal_(weight, std=0.1) if "lora_B" in name else None
+            if "lora_B" in name:
+                nn.init.normal_(weight, std=0.1)
     if config.trainer.gradient_checkpointing:
         recompute_blocks(model)
     return KINDS[stage][1](config, model, Tokens.train(["word and more", "an answer"])).train()
@@ -84,7 +86,7 @@ def gradients(module: StageModule) -> dict[str, torch.Tensor]:
     return found
 
 
-def compare_gradients(rank: int, folder: Path) -> None:
+def assert_same_gradients(rank: int, folder: Path) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
     mesh = init_device_mesh("cpu", (RANKS,))
     for case in CASES:
@@ -110,10 +112,17 @@ def compare_gradients(rank: int, folder: Path) -> None:
     module._no_loss().backward()
     assert all(not gradient.any() for gradient in gradients(module).values())
     distributed.destroy_process_group()
+    (folder / f"held on rank {rank}").touch()
+
+
+def assert_on_all_ranks(check: Callable[[int, Path], None], folder: Path) -> None:
+    """What fails on a rank fails here; each leaves a file behind its last assertion."""
+    torch.multiprocessing.spawn(check, (folder,), RANKS)
+    assert len([*folder.glob("held on rank *")]) == RANKS
 
 
 def test_shared_weights_give_the_gradients_of_whole_ones(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(compare_gradients, (tmp_path,), RANKS)
+    assert_on_all_ranks(assert_same_gradients, tmp_path)
 
 
 class Few(L.LightningDataModule):
@@ -145,7 +154,7 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def go_on(rank: int, folder: Path) -> None:
+def assert_going_on(rank: int, folder: Path) -> None:
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     os.environ["MASTER_PORT"] = (folder / "port").read_text()
     unbroken = trained(folder / "fsdp", "fsdp")
@@ -162,10 +171,11 @@ def go_on(rank: int, folder: Path) -> None:
         torch.testing.assert_close(again[name], weight, atol=0, rtol=0)
         for other in others:
             torch.testing.assert_close(other[name], weight, atol=1e-5, rtol=1e-3, msg=name)
+    (folder / f"held on rank {rank}").touch()
 
 
 def test_checkpoints_go_on_shared_or_whole(tmp_path: Path) -> None:
     (tmp_path / "port").write_text(str(free_port()))
     for name in ("fsdp", "ddp", "fsdp_bf16", "ddp_bf16"):
         (tmp_path / name).mkdir()
-    torch.multiprocessing.spawn(go_on, (tmp_path,), RANKS)
+    assert_on_all_ranks(assert_going_on, tmp_path)
