@@ -101,7 +101,8 @@ def test_frames_that_break_the_protocol_end_one_connection_only(address):
         ):
             with connect(f"ws://{address}/talk", compression=None, close_timeout=0.2) as bad:
                 bad.socket.sendall(frame)
-                bad.socket.shutdown(sockets.SHUT_WR)
+                with contextlib.suppress(OSError):  # the server may have ended the connection already
+                    bad.socket.shutdown(sockets.SHUT_WR)
         good.send(QUESTION[:3200].tobytes())
         assert told(good)["slice"] == 0
 
