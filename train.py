@@ -82,7 +82,8 @@ def commands_beside(args: list[str]) -> list[list[str]]:
     bottom, c = at_the_bottom(args, config), config.trainer
     on_cpu = c.accelerator == "cpu" or (c.accelerator == "auto" and not torch.accelerator.is_available())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not on_cpu or c.devices > 1 or not 0 < c.threads * len(bottom) <= cores:
+    threads = [below.trainer.threads or cores for below in bottom.values()]
+    if not on_cpu or c.devices > 1 or sum(threads) > cores:
         return []
     return [[sys.executable, __file__, *args, f"--beneath={stage}"] for stage in list(bottom)[1:]]
 

@@ -45,6 +45,14 @@ def greedy(lm: LM, logits: Tensor, state: LMState, end: int, max_tokens: int) ->
     return [row[: row.index(end)] if end in row else row for row in columns]
 
 
+@torch.no_grad()
+def log_likelihood(lm: LM, logits: Tensor, state: LMState, ids: Padded) -> Tensor:
+    """(N,) of going on with each row of ids (N, L); logits (N, V) and state as in `greedy`."""
+    hidden, _ = lm(ids.with_values(lm.embed(ids.values)), state)
+    ahead = torch.cat([logits[:, None], lm.logits(hidden.values[:, :-1])], 1).float().log_softmax(-1)
+    return (ahead.gather(-1, ids.values[..., None])[..., 0] * ids.mask()).sum(1)
+
+
 def decode_step(lm: LM, token: Tensor, state: LMState) -> tuple[Tensor, LMState]:
     """(B,) int64 -> (B, V) logits, and the state behind the token."""
     hidden, state = lm(Padded(lm.embed(token[:, None])), state)

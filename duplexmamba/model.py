@@ -6,7 +6,7 @@ Glossary: B rows, n samples, S speech embeddings, L tokens, E language-model wid
 import dataclasses
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from duplexmamba.connector import build_connector
 from duplexmamba.decoding import greedy
@@ -96,9 +96,13 @@ class SpeechLM(Ear):
     def respond(self, before: Padded, samples: Padded, after: Padded, end: int, max_tokens: int) -> list[list[int]]:
         """Greedy answer ids of each row to what it has read and heard."""
         speech, _ = self.listen(samples, final=True)
+        logits, state = self.begin_response(before, speech, after)
+        return greedy(self.lm, logits, state, end, max_tokens)
+
+    def begin_response(self, before: Padded, speech: Padded, after: Padded) -> tuple[Tensor, LMState]:
+        """(B, V) logits of each row's first response token, and the state they are of; arguments as in `read`."""
         hidden, state = self.read(before, speech, after)
-        last = take(hidden.values, after.row_lengths() - 1, 1)[:, 0]
-        return greedy(self.lm, self.lm.logits(last), state, end, max_tokens)
+        return self.lm.logits(take(hidden.values, after.row_lengths() - 1, 1)[:, 0]), state
 
 
 def part_of(name: str) -> str:

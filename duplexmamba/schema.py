@@ -324,7 +324,8 @@ class StageConfig:
     """Stages state and streaming: slices of each question or aside that are judged in training, beside those in which
     a sound ends or breaks off."""
     ctc_weight: float
-    """Stage asr: weight of a CTC loss that pulls speech embeddings towards those of the words said; 0: as published."""
+    """Stage asr: weight of a CTC loss that pulls speech embeddings towards those of the words said. Its transcripts are
+    then those likeliest to CTC and language model together. 0: neither, as published."""
 
 
 @dataclasses.dataclass(frozen=True)

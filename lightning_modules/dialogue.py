@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from datamodules.batches import alike
 from datamodules.dialogue import Dialogue
 from datamodules.dialogue_data import DialogueBatch
 from duplexmamba import state as states
@@ -23,6 +24,9 @@ from lightning_modules.rehearsal import Rehearsal, Row
 from lightning_modules.sharded import largest
 from lightning_modules.speech import InstructStage
 from lightning_modules.stage import pad_ids
+
+LEAVES = 32
+"""Rows that are read at once of those behind which nothing is forked: more would be padded more."""
 
 
 class Placed(NamedTuple):
@@ -156,10 +160,11 @@ def place(dialogues: list[list[Row]]) -> list[Placed]:
 
 
 def generations(rows: list[Placed], parents: set[int]) -> list[list[int]]:
-    """Which rows can be read at once: parents by their depth, then all the others."""
+    """Which rows are read at once: parents by their depth, then the others, those of like length together."""
     depth: dict[int, int] = {}
     for i in sorted(parents):
         parent = rows[i].parent
         depth[i] = 0 if parent is None else depth[parent] + 1
     inner = [[i for i in depth if depth[i] == level] for level in range(max(depth.values(), default=-1) + 1)]
-    return [*inner, [i for i in range(len(rows)) if i not in parents]]
+    leaves = [i for i in range(len(rows)) if i not in parents]
+    return [*inner, *alike(leaves, [len(rows[i].row.slices) for i in leaves], LEAVES)]

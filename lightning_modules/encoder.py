@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from datamodules.batches import SpeechBatch
 from duplexmamba.connector import BYTE_LABELS
-from duplexmamba.losses import ctc_greedy, ctc_loss
+from duplexmamba.ctc import ctc_greedy, ctc_loss
 from duplexmamba.metrics import error_rates
 from duplexmamba.model import Ear
 from duplexmamba.padded import Padded

@@ -1,11 +1,16 @@
 """Stages asr and instruct: the whole model responds to speech; the loss is on the response."""
 
+from itertools import chain
+
 import torch
 from torch import Tensor
 
 from datamodules.batches import SpeechBatch
+from duplexmamba import state as states
 from duplexmamba.connector import CTC
-from duplexmamba.losses import IGNORED, ctc_loss, token_loss
+from duplexmamba.ctc import ctc_beam, ctc_log_likelihood, ctc_loss
+from duplexmamba.decoding import greedy, log_likelihood
+from duplexmamba.losses import IGNORED, token_loss
 from duplexmamba.metrics import error_rates, exact_match
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
@@ -22,6 +27,9 @@ HEAD_WEIGHT = 0.3
 
 SHARPNESS = 10.0
 """Logit of an embedding of common length with itself."""
+
+BEAM = 16
+"""Transcripts by the words' CTC among which the language model chooses."""
 
 
 class SpeechStage(StageModule):
@@ -58,24 +66,63 @@ class SpeechStage(StageModule):
     def word_loss(self, speech: Padded, texts: list[str]) -> Tensor:
         """CTC of the speech embeddings (B, S, E) against the words: each should lie near the embedding of the word that
         ends in it, or near that of silence, the blank. This is what stage lm has taught the language model to read."""
-        table = self.model.lm.embeddings.weight.detach()
-        logits = speech.values @ table.T * (SHARPNESS / table.square().sum(-1).mean())
         words = pad_ids([self.tokens.words(text) for text in texts], self.device)
+        return ctc_loss(self.word_logits(speech), words, self._silence())
+
+    def word_logits(self, speech: Padded) -> Padded:
+        """(B, S, E) speech embeddings -> (B, S, V), by how near they lie to those of words."""
+        table = self.model.lm.embeddings.weight.detach()
+        return speech.with_values(speech.values @ table.T * (SHARPNESS / table.square().sum(-1).mean()))
+
+    def _silence(self) -> int:
         [silence] = self.tokens.encode(SILENCE)
-        return ctc_loss(speech.with_values(logits), words, blank=silence)
+        return silence
 
     def hypotheses(self, batch: SpeechBatch) -> list[tuple[str, str]]:
+        if self.config.stage.ctc_weight:
+            found = [self.tokens.decode(ids) for ids in self.transcribe(batch.samples)]
+            return list(zip(batch.texts, found, strict=True))
         instructions = [TRANSCRIBE[0]] * len(batch.texts)
         return list(zip(batch.texts, self.respond(instructions, batch.samples), strict=True))
 
     def respond(self, instructions: list[str], samples: Padded) -> list[str]:
         """Greedy responses to (B, n) samples."""
-        before = pad_ids([self.tokens.before_speech(instruction) for instruction in instructions], self.device)
-        after = pad_ids([self.tokens.after_speech("response")] * len(instructions), self.device)
-        seconds = samples.values.shape[1] / self.config.features.sample_rate_hz
-        limit = int(seconds * MAX_TOKENS_PER_S) + 1
-        rows = self.model.respond(before, samples, after, self.tokens.end, limit)
+        before, after = self._around(instructions)
+        rows = self.model.respond(before, samples, after, self.tokens.end, self._max_tokens(samples))
         return [self.tokens.decode(row) for row in rows]
+
+    def transcribe(self, samples: Padded) -> list[list[int]]:
+        """Ids of what (B, n) samples say: of the language model's greedy transcript and the `BEAM` likeliest by the
+        words' CTC, the one with the largest sum of both log likelihoods.
+
+        The language model alone prefers what it has read often to what it hears, the CTC knows no language.
+        Source: joint decoding by rescoring, Watanabe et al. 2017.
+        """
+        speech, _ = self.model.listen(samples, final=True)
+        before, after = self._around([TRANSCRIBE[0]] * len(samples.values))
+        logits, state = self.model.begin_response(before, speech, after)
+        said = greedy(self.model.lm, logits, state, self.tokens.end, self._max_tokens(samples))
+        heard, silence = self.word_logits(speech), self._silence()
+        candidates = [
+            [ids, *(words for words in ctc_beam(row[:length], BEAM, silence) if words != ids)]
+            for ids, row, length in zip(said, heard.values, heard.row_lengths().tolist(), strict=True)
+        ]
+        rows = list(chain.from_iterable(candidates))
+        whose = torch.tensor([i for i, found in enumerate(candidates) for _ in found], device=self.device)
+        each = Padded(heard.values[whose], heard.row_lengths()[whose])
+        by_ear = ctc_log_likelihood(each, pad_ids(rows, self.device), silence)
+        ended = pad_ids([[*row, self.tokens.end] for row in rows], self.device)
+        by_lm = log_likelihood(self.model.lm, logits[whose], states.select(state, whose), ended)
+        scores = (by_ear + by_lm).split([len(found) for found in candidates])
+        return [found[int(score.argmax())] for found, score in zip(candidates, scores, strict=True)]
+
+    def _around(self, instructions: list[str]) -> tuple[Padded, Padded]:
+        """Ids before and after speech, up to the response."""
+        before = pad_ids([self.tokens.before_speech(instruction) for instruction in instructions], self.device)
+        return before, pad_ids([self.tokens.after_speech("response")] * len(instructions), self.device)
+
+    def _max_tokens(self, samples: Padded) -> int:
+        return int(samples.values.shape[1] / self.config.features.sample_rate_hz * MAX_TOKENS_PER_S) + 1
 
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
         return error_rates(*zip(*pairs, strict=True))

@@ -37,8 +37,8 @@ def test_what_stands_on_nothing_is_trained_at_the_same_time(stage: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "more", [["trainer.threads=2"], ["trainer.threads=0"], ["trainer.devices=2"], ["trainer.accelerator=gpu"],
-             ["lm.pretrained=somewhere"]]
+    "more", [["stages.lm.trainer.threads=2"], ["stages.lm.trainer.threads=0"], ["trainer.devices=2"],
+             ["trainer.accelerator=gpu"], ["lm.pretrained=somewhere"]]
 )  # fmt: skip
 def test_where_it_would_be_in_the_way_nothing_is(more: list[str], tmp_path: Path, two_cores: None) -> None:
     assert train.commands_beside(words(tmp_path, "asr", *more)) == []

@@ -19,6 +19,7 @@ from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
 from duplexmamba.schema import Config
 from duplexmamba.tokens import TURN_STATES, Tokens
+from lightning_modules import dialogue as dialogue_stage
 from lightning_modules.dialogue import DialogueStage, generations, place
 from lightning_modules.rehearsal import Rehearsal, Row
 
@@ -118,6 +119,7 @@ def test_a_slice_may_hold_any_number_of_embeddings(connector, tokens, small, mon
 @pytest.mark.parametrize("kind", ["mamba", "transformer"])
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monkeypatch) -> None:
+    monkeypatch.setattr(dialogue_stage, "LEAVES", 4)
     dialogue = dialogue_of(script, 3200)
     events = live(dialogue, model, tokens, small, monkeypatch)
     begun = [e.slice for e in events if e.action == "respond"]

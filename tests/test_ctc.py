@@ -1,0 +1,83 @@
+"""CTC: its search and likelihood against every alignment there is; transcripts that ear and language model share."""
+
+import itertools
+import math
+from collections import defaultdict
+
+import pytest
+import torch
+
+from duplexmamba.config import override
+from duplexmamba.ctc import ctc_beam, ctc_greedy, ctc_log_likelihood
+from duplexmamba.losses import IGNORED, token_loss
+from duplexmamba.model import SpeechLM
+from duplexmamba.padded import Padded
+from duplexmamba.schema import Config
+from duplexmamba.tokens import SILENCE, TRANSCRIBE, Tokens
+from lightning_modules import speech
+from lightning_modules.speech import SpeechStage
+from lightning_modules.stage import pad_ids
+
+CPU = torch.device("cpu")
+
+
+def every_alignment(logits: torch.Tensor, blank: int) -> dict[tuple[int, ...], float]:
+    """Label sequence -> log of the sum of the probabilities of all frame sequences that stand for it."""
+    probs, found = logits.softmax(-1), defaultdict(float)
+    for frames in itertools.product(range(logits.shape[1]), repeat=len(logits)):
+        labels = tuple(label for label, _ in itertools.groupby(frames) if label != blank)
+        found[labels] += math.prod(float(probs[t, label]) for t, label in enumerate(frames))
+    return {labels: math.log(p) for labels, p in found.items()}
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_beam_and_likelihood_equal_the_sum_over_every_alignment(seed: int, blank: int) -> None:
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed)) * 2
+    wanted = every_alignment(logits, blank)
+    ranked = sorted(wanted, key=lambda labels: -wanted[labels])
+    assert ctc_beam(logits, len(wanted), blank) == [list(labels) for labels in ranked]
+    rows = [list(labels) for labels in ranked]
+    batch = Padded(logits.expand(len(rows), -1, -1))
+    found = ctc_log_likelihood(batch, pad_ids(rows, CPU), blank)
+    torch.testing.assert_close(found, torch.tensor([wanted[labels] for labels in ranked]), atol=1e-5, rtol=0)
+
+
+def test_a_narrow_beam_finds_what_is_clear() -> None:
+    labels = [3, 3, 0, 3, 5, 5, 0, 0, 1]
+    logits = 12 * torch.nn.functional.one_hot(torch.tensor(labels), 7).float()
+    assert ctc_beam(logits, 1) == ctc_greedy(Padded(logits[None])) == [[3, 3, 5, 1]]
+    assert ctc_beam(logits[:0], 3) == [[]]
+
+
+def test_frames_that_are_too_few_have_no_likelihood() -> None:
+    logits = torch.zeros(1, 2, 4)
+    assert ctc_log_likelihood(Padded(logits), pad_ids([[1, 1]], CPU)).tolist() == [-math.inf]
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "transformer"])
+@pytest.mark.parametrize("trust", [0.0, 1.0, 30.0])
+def test_transcripts_are_the_likeliest_to_both(
+    kind: str, trust: float, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against one candidate at a time, each read from the beginning."""
+    tokens = Tokens.train(["turn on the light", "what is the time", "a b c d e f"])
+    words = ["lm.vocab_size=1024", f"lm.kind={kind}", "lm.head_dim=16", "stage.ctc_weight=0.5"]
+    stage = SpeechStage(override(config, words), SpeechLM(override(config, words)), tokens).eval()
+    monkeypatch.setattr(speech, "SHARPNESS", trust)
+    samples = Padded(torch.randn(3, 16000) * 0.1, torch.tensor([16000, 9600, 3200]))
+    [silence], after = tokens.encode(SILENCE), tokens.after_speech("response")
+    before, then = pad_ids([tokens.before_speech(TRANSCRIBE[0])] * 3, CPU), pad_ids([after] * 3, CPU)
+    greedy = stage.model.respond(before, samples, then, tokens.end, 13)
+    with torch.no_grad():
+        found = stage.transcribe(samples)
+        for i, n in enumerate(samples.row_lengths().tolist()):
+            heard, _ = stage.model.listen(Padded(samples.values[i : i + 1, :n]), final=True)
+            by_ear = stage.word_logits(heard)
+            likely = {}
+            for ids in [greedy[i], *ctc_beam(by_ear.values[0], speech.BEAM, silence)]:
+                labels = torch.tensor([IGNORED] * (len(after) - 1) + [*ids, tokens.end])
+                hidden, _ = stage.model.read(Padded(before.values[:1]), heard, pad_ids([after + ids], CPU))
+                nats = token_loss(stage.model.lm.logits(hidden.values), labels) * (len(ids) + 1)
+                likely[tuple(ids)] = float(ctc_log_likelihood(by_ear, pad_ids([ids], CPU), silence) - nats)
+            assert likely[tuple(found[i])] == pytest.approx(max(likely.values()), abs=1e-3)
