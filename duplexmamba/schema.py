@@ -411,7 +411,7 @@ class TrainerConfig:
     strategy: Literal["ddp", "fsdp"]
     """Of several processes. ddp: each holds the whole model; fsdp: its share, see docs/scale.md."""
     gradient_checkpointing: bool
-    """Compute the blocks of encoder and Mamba again for their gradients: less memory, a third more time."""
+    """Compute the blocks of encoder and language model again for their gradients: less memory, a third more time."""
     precision: Literal["auto", "32-true", "bf16-mixed"]
     """auto: bf16 where the GPU has it, else float32."""
     matmul_precision: Literal["auto", "highest", "high", "medium"]

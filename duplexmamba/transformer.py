@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache, GPTNeoXConfig, GPTNeoXModel, LlamaConfig, LlamaModel, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from duplexmamba.padded import Padded
 from duplexmamba.schema import LMConfig
@@ -26,6 +27,9 @@ FIELDS = {
     "rms_norm_eps": None, "use_parallel_residual": None, "attention_bias": None, "mlp_bias": None,
 }  # fmt: skip
 """What makes a model in transformers' words, and the field of the section `lm` that says it, if one does."""
+
+BLOCK = GradientCheckpointingLayer
+"""What a layer of either family is."""
 
 Pair = tuple[Tensor, Tensor]
 """Keys and values."""
@@ -101,21 +105,22 @@ class TransformerLM(nn.Module):
 
 
 class _Layer(DynamicLayer):
-    """One layer's cache, in which each row goes on behind its own last step."""
+    """One layer's cache, in which each row goes on behind its own last step. A layer that is computed again for its
+    gradient finds the same past."""
 
     def __init__(self, past: Pair | None, positions: Tensor):
         super().__init__()
-        self.held, self.slots = past, positions[:, None, :, None]
+        self.past, self.slots = past, positions[:, None, :, None]
+        self.held: Pair | None = None
         if past is not None:
             self.lazy_initialization(*past)
             self.keys, self.values = past
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Pair:
         """(B, H, L, P) each -> (B, H, T + L, P)."""
-        if self.held is None:
-            self.held = key_states, value_states
-        else:
-            self.held = self._append(self.held[0], key_states), self._append(self.held[1], value_states)
+        new = key_states, value_states
+        pairs = new if self.past is None else tuple(map(self._append, self.past, new))
+        self.held = pairs[0], pairs[1]
         return self.held
 
     def state(self, steps: int) -> Pair:

@@ -10,18 +10,19 @@ from torch.utils.checkpoint import checkpoint
 
 from duplexmamba.blocks import ConvBlock, TransformerBlock
 from duplexmamba.lm import MambaBlock
+from duplexmamba.transformer import BLOCK
 
-BLOCKS = (ConvBlock, TransformerBlock, MambaBlock)
+BLOCKS = (ConvBlock, TransformerBlock, MambaBlock, BLOCK)
 
 
 def recompute_blocks(model: nn.Module) -> None:
-    """From now on, of every block of encoder and Mamba, only the input is kept for the gradient."""
+    """From now on, of every block of encoder and language model, only the input is kept for the gradient."""
     for block in model.modules():
         if isinstance(block, BLOCKS):
             block.forward = functools.partial(_forward, block.forward)  # type: ignore[method-assign]
 
 
-def _forward(forward: Callable[..., Any], *args: Any) -> Any:
+def _forward(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
-        return forward(*args)
-    return checkpoint(forward, *args, use_reentrant=False)
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)

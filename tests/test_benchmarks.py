@@ -18,6 +18,7 @@ SMALL = {
     "memory": ["--lengths", "16"],
     "sessions": ["--seconds", "0.4", "--most", "2"],
     "settings": ["--rounds", "1", "--length", "64"],
+    "stages": ["--rounds", "1", "--updates", "1", "--stages", "asr"],
     "data": ["--rounds", "1", "--utterances", "8", "--steps", "1"],
 }
 KEYS = {
@@ -36,6 +37,7 @@ KEYS = {
         *[f"{kind}/{who}utt_per_s" for kind in ("files", "shar", "webdataset", "parquet") for who in ("", "peer_")],
         "train/data_wait_share",
     ],
+    "stages": ["asr/two_threads_speedup", "asr/one_s", "asr/two_s"],
     "settings": ["settings/medium_speedup", "settings/medium_error", "settings/keep_freed_memory_speedup"],
 }  # fmt: skip
 

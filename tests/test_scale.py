@@ -47,7 +47,7 @@ def step(config: Config, again: bool) -> tuple[dict[str, torch.Tensor], int]:
     model = SpeechLM(config).train()
     if again:
         recompute_blocks(model)
-    audio, words = Padded(torch.randn(2, 32000)), Padded(torch.randint(0, 1024, (2, 5)))
+    audio, words = Padded(torch.randn(2, 32000), torch.tensor([32000, 19200])), Padded(torch.randint(0, 1024, (2, 5)))
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -57,14 +57,18 @@ def step(config: Config, again: bool) -> tuple[dict[str, torch.Tensor], int]:
 
     torch.manual_seed(1)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden, _ = model.read(words, model.listen(audio, final=True)[0], words)
-        loss = hidden.values.square().mean()
+        hidden, state = model.read(words, model.listen(audio, final=True)[0], words)
+        later, _ = model.lm(Padded(model.lm.embed(words.values)), state)
+        loss = hidden.values.square().mean() + later.values.square().mean()
     loss.backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, sum(kept.values())
 
 
-def test_recomputed_blocks_give_the_same_gradients_from_less_memory() -> None:
-    config = load_config([*TINY, *SMALL_SIZES, "encoder.dropout=0.2", "encoder.num_layers=4", "lm.num_layers=4"])
+@pytest.mark.parametrize("lm", ["kind=mamba", "family=gpt_neox", "family=llama"])
+def test_recomputed_blocks_give_the_same_gradients_from_less_memory(lm: str) -> None:
+    kind = [] if lm == "kind=mamba" else ["lm.kind=transformer", "lm.num_heads=2", "lm.d_ffn=64"]
+    deep = ["encoder.dropout=0.2", "encoder.num_layers=4", "lm.num_layers=4"]
+    config = load_config([*TINY, *SMALL_SIZES, *kind, *deep, f"lm.{lm}"])
     (plain, kept), (again, kept_again) = step(config, False), step(config, True)
     assert plain.keys() == again.keys()
     for name, gradient in plain.items():
