@@ -1,5 +1,7 @@
 """Going on after a kill, and showing how far a stage is."""
 
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,16 @@ LAST = "last.ckpt"
 
 
 class Resume(L.Callback):
-    """Writes the checkpoint from which the same command goes on: every so many seconds, and on SIGTERM."""
+    """Writes the checkpoint from which the same command goes on: every so many seconds, and on SIGTERM.
+
+    Ranks stop behind the same update, whichever of them SIGTERM reaches. Lightning's own handler of it waits for other
+    ranks in the middle of whatever they are at, and with several may wait for ever.
+    """
 
     def __init__(self, path: Path, every_s: float):
         self.path, self.every_s = path, every_s
+        self._told_to_stop = False
         self._written = time.monotonic()
-        self._between_updates = True
         self._earlier_s = 0.0
         self._begun = time.monotonic()
 
@@ -33,24 +39,46 @@ class Resume(L.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._earlier_s = state["elapsed_s"]
 
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._listen(trainer)
+
+    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._listen(trainer)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Not before a validation, which Lightning would leave out when it goes on from there."""
-        self._between_updates = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        between_updates = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         validation_follows = trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
-        due = time.monotonic() - self._written >= self.every_s and trainer.global_step < trainer.max_steps
-        if self._between_updates and not validation_follows and trainer.strategy.broadcast(due):
-            self._write(trainer)
+        if not between_updates or validation_follows or trainer.global_step >= trainer.max_steps:
+            return
+        stop = trainer.strategy.reduce_boolean_decision(self._told_to_stop, all=False)
+        if stop or trainer.strategy.broadcast(time.monotonic() - self._written >= self.every_s):
+            trainer.save_checkpoint(self.path)
+            self._written = time.monotonic()
+        if stop:
+            raise SIGTERMException
 
-    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        """Within an update or a validation nothing is written: the last checkpoint repeats it from its beginning."""
-        if isinstance(exception, SIGTERMException) and self._between_updates and not trainer.validating:
-            self._write(trainer)
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self._stop_at_once()
 
-    def _write(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        self._written = time.monotonic()
+    def on_test_batch_end(self, *_: Any) -> None:
+        self._stop_at_once()
+
+    def _listen(self, trainer: L.Trainer) -> None:
+        def stop(*_: Any) -> None:
+            if not self._told_to_stop and trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(signal.SIGTERM)  # the ranks that this one has started
+            self._told_to_stop = True
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, stop)
+
+    def _stop_at_once(self) -> None:
+        """Nothing is written, so that ranks need not agree: the last checkpoint repeats the scoring."""
+        if self._told_to_stop:
+            raise SIGTERMException
 
 
 class Bar(L.Callback):

@@ -96,12 +96,17 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exit_cleanly() -> Iterator[None]:
-    """Turn what a user can mend into one sentence and an exit code: 2 bad input, 1 disk full, 143 SIGTERM."""
+    """Turn what a user can mend into one sentence and an exit code: 2 bad input, 1 disk full, 143 SIGTERM.
+
+    After SIGTERM that is the first rank's: were it any other's too, Lightning would kill the first before its end.
+    """
     try:
         yield
     except SIGTERMException:
-        print("stopped by SIGTERM: the same command goes on from here", file=sys.stderr)
-        sys.exit(143)
+        first = getattr(rank_zero_only, "rank", 0) == 0
+        if first:
+            print("stopped by SIGTERM: the same command goes on from here", file=sys.stderr)
+        sys.exit(143 if first else 0)
     except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,8 @@
 """Several processes, or blocks computed again for their gradients, are the same training as one process."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from duplexmamba.schema import Config
 from lightning_modules.handover import FILE, HandOver
 from lightning_modules.recompute import recompute_blocks
 from tests.conftest import SMALL_SIZES, TINY
-from tests.test_train import SHORT, run, write_corpus
+from tests.test_train import SHORT, losses, run, train, train_in_two, write_corpus
 
 SAME_UPDATES = {
     "one": ["trainer.accumulate=2"],
@@ -39,6 +41,18 @@ def test_two_ranks_shared_weights_and_recomputed_blocks_give_the_weights_of_one_
         for key, value in weights.items():
             torch.testing.assert_close(others[key], value, atol=2e-5, rtol=2e-4)
         assert [scores[f"test/{name}"] for name in ("wer", "cer")] == [summary["test/wer"], summary["test/cer"]]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("strategy", "send"), [("ddp", os.killpg), ("fsdp", os.kill)])
+def test_two_ranks_go_on_after_sigterm_to_the_same_losses(tmp_path: Path, strategy: str, send) -> None:
+    """All of them get it, or the first alone."""
+    args = [f"data.path={write_corpus(tmp_path / 'corpus', 40)}", "data.synthetic_share=0", "trainer.devices=2"]
+    args += ["trainer.max_steps=12", "trainer.checkpoint_every_s=0", f"trainer.strategy={strategy}"]
+    whole = train(tmp_path / "whole", *args, stage="encoder")
+    assert whole.returncode == 0, whole.err
+    train_in_two(tmp_path / "cut", *args, stage="encoder", kill=signal.SIGTERM, send=send)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
 def step(config: Config, again: bool) -> tuple[dict[str, torch.Tensor], int]:

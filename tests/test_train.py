@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -203,13 +204,15 @@ def test_a_killed_run_goes_on_to_the_same_losses(tmp_path: Path, kill: signal.Si
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
-def train_in_two(folder: Path, *args: str, stage: str, kill: signal.Signals) -> None:
-    """Kill a stage once it has written a checkpoint, and let the same command go on."""
+def train_in_two(
+    folder: Path, *args: str, stage: str, kill: signal.Signals, send: Callable[[int, int], None] = os.killpg
+) -> None:
+    """Kill a stage once it has written a checkpoint, and let the same command go on. Schedulers kill whole groups."""
     cut = run("train.py", TINY[0], f"configs/stage/{stage}.yaml", *SHORT, f"run.dir={folder}", *args, wait=False)
     while not list(folder.glob("*/last.ckpt")):
         assert cut.poll() is None, cut.stderr.read()
         time.sleep(0.02)
-    os.killpg(cut.pid, kill)  # as schedulers do: the whole group
+    send(cut.pid, kill)
     cut.communicate(timeout=60)
     assert cut.returncode == (143 if kill == signal.SIGTERM else -signal.SIGKILL)
     resumed = train(folder, *args, stage=stage)

@@ -14,7 +14,7 @@ from lightning_modules.summary import print_summary
 
 
 def score(asked: argparse.Namespace) -> dict[str, float]:
-    """Of the run's test speech, decoded greedily.
+    """Of the run's test speech, transcribed as its stage does.
 
     Raises:
         ValueError: the run is of stage lm, which hears nothing.
