@@ -28,11 +28,11 @@ from train import main
 
 BRIEF = [
     "trainer.valid_every_steps=2", "trainer.average_every_steps=1", "trainer.average_last=2", "trainer.max_steps=4",
-    "trainer.accelerator=cpu",
+    "trainer.accelerator=cpu", "trainer.threads=1",
 ]  # fmt: skip
 SHORT = [
     *SMALL_SIZES, "data.batch_s=25", "data.valid_size=4", "data.test_size=4", "data.num_workers=0", "data.max_s=12",
-    "trainer.threads=1", "data.batch_texts=4", "data.batch_dialogues=2", "data.valid_dialogues=2",
+    "data.batch_texts=4", "data.batch_dialogues=2", "data.valid_dialogues=2",
     "data.test_dialogues=3", "wandb.mode=disabled", *BRIEF,
     *[f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in BRIEF],
 ]  # fmt: skip
