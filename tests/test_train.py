@@ -32,8 +32,8 @@ BRIEF = [
 ]  # fmt: skip
 SHORT = [
     *SMALL_SIZES, "data.batch_s=25", "data.valid_size=4", "data.test_size=4", "data.num_workers=0", "data.max_s=12",
-    "data.batch_texts=4", "data.batch_dialogues=2", "data.valid_dialogues=2",
-    "data.test_dialogues=3", "wandb.mode=disabled", *BRIEF,
+    "data.batch_texts=4", "data.batch_dialogues=2", "data.valid_dialogues=2", "data.test_dialogues=3",
+    "wandb.mode=disabled", *BRIEF,
     *[f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in BRIEF],
 ]  # fmt: skip
 pytestmark = pytest.mark.timeout(300)
