@@ -133,7 +133,9 @@ def kept(config: Config, recomputed: bool) -> int:
         recompute_blocks(model)
         for block in model.modules():
             if isinstance(block, BLOCKS):  # what comes in is kept all the same
-                block.register_forward_pre_hook(lambda _, args: note(args[0].values))
+                block.register_forward_pre_hook(
+                    lambda _, args: note(args[0].values if isinstance(args[0], Padded) else args[0])
+                )
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = _loss(model, config)  # noqa: F841  alive, so that no address is given twice
     return sum(sizes.values())

@@ -16,9 +16,10 @@ from tests.conftest import SMALL_SIZES, TINY
 BATCH_S = 60
 
 
+@pytest.mark.parametrize("kind", [[], ["lm.kind=transformer", "lm.num_heads=2"]], ids=["mamba", "transformer"])
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_layers_that_were_not_built_are_counted(recomputed: bool) -> None:
-    config = load_config([*TINY, *SMALL_SIZES, "encoder.num_layers=4", "lm.num_layers=3"])
+def test_layers_that_were_not_built_are_counted(recomputed: bool, kind: list[str]) -> None:
+    config = load_config([*TINY, *SMALL_SIZES, *kind, "encoder.num_layers=4", "lm.num_layers=3"])
     total, layer = kept_by_all_layers(config, recomputed)
     assert total == pytest.approx(kept(config, recomputed), rel=0.01) and 0 < layer < total
 
