@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from duplexmamba.mamba import MambaMixer, MambaState
 from duplexmamba.mamba2 import Mamba2Mixer, Mamba2State
-from duplexmamba.padded import Padded
+from duplexmamba.padded import Padded, Places
 from duplexmamba.schema import LMConfig
 from duplexmamba.step_cpp import is_step, matrix_vectors
 from duplexmamba.transformer import KVState, TransformerLM
@@ -29,9 +29,9 @@ class MambaBlock(nn.Module):
         self.mixer = build_mixer(config)
 
     def forward(
-        self, x: Padded, state: MambaState | Mamba2State | None = None
+        self, x: Padded, state: MambaState | Mamba2State | None = None, behind: Places | None = None
     ) -> tuple[Padded, MambaState | Mamba2State]:
-        mixed, state = self.mixer(x.with_values(self.norm(x.values)), state)
+        mixed, state = self.mixer(x.with_values(self.norm(x.values)), state, behind=behind)
         return x.with_values(x.values + mixed.values), state
 
 
@@ -57,12 +57,13 @@ class MambaLM(nn.Module):
         return self.embeddings(ids)
 
     def forward(
-        self, x: Padded, state: tuple[MambaState | Mamba2State, ...] | None = None
+        self, x: Padded, state: tuple[MambaState | Mamba2State, ...] | None = None, behind: Places | None = None
     ) -> tuple[Padded, tuple[MambaState | Mamba2State, ...]]:
-        """(B, L, D) embeddings -> (B, L, D) hidden states, and the state after each row's last step."""
+        """(B, L, D) embeddings -> (B, L, D) hidden states, and the state after each row's last step, or, a row for
+        each, those behind the given places."""
         x, states = x.not_empty(), []
         for i, layer in enumerate(self.layers):
-            x, new = layer(x, None if state is None else state[i])
+            x, new = layer(x, None if state is None else state[i], behind)
             states.append(new)
         return x.with_values(self.norm_f(x.values)), tuple(states)
 

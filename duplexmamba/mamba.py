@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from duplexmamba.conv import short_conv
 from duplexmamba.native import vector_width
-from duplexmamba.padded import Carry, Padded, carry, fold, unfold
+from duplexmamba.padded import Carry, Padded, Places, carry, carry_behind, fold, unfold
 from duplexmamba.scan import selective_scan
 from duplexmamba.step_cpp import is_step, step_cpp
 
@@ -48,16 +48,22 @@ class SelectiveSSM(nn.Module):
         dt = torch.exp(torch.rand_like(self.dt_proj.bias) * math.log(high / low) + math.log(low))
         self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
-    def forward(self, x: Padded, state: MambaState | None = None) -> tuple[Tensor, MambaState]:
-        """(B, L, E) -> (B, L, E); padding leaves the state as it is."""
-        window, conv = carry(x, None if state is None else state.conv, self.conv1d.kernel_size[0] - 1)
+    def forward(
+        self, x: Padded, state: MambaState | None = None, behind: Places | None = None
+    ) -> tuple[Tensor, MambaState]:
+        """(B, L, E) -> (B, L, E); padding leaves the state as it is. behind: as in `lm.MambaLM`."""
+        history = self.conv1d.kernel_size[0] - 1
+        window, conv = carry(x, None if state is None else state.conv, history)
+        if behind is not None:
+            conv = carry_behind(window, history, behind)
         assert self.conv1d.bias is not None
         u = short_conv(window.values, self.conv1d.weight, self.conv1d.bias)
         dt, B, C = self.x_proj(u).split(self.sizes, -1)
         dt = F.softplus(wide(self.dt_proj(dt)))
         if x.lengths is not None:
             dt = dt * x.mask()[..., None]  # dt = 0: the scan neither forgets nor takes in
-        y, ssm = selective_scan(u, dt, -torch.exp(wide(self.A_log)), B, C, self.D, None if state is None else state.ssm)
+        h0 = None if state is None else state.ssm
+        y, ssm = selective_scan(u, dt, -torch.exp(wide(self.A_log)), B, C, self.D, h0, behind=behind)
         return y, MambaState(conv, ssm)
 
 
@@ -73,7 +79,7 @@ class MambaMixer(nn.Module):
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
     def forward(
-        self, x: Padded, state: MambaState | None = None, slice_steps: int | None = None
+        self, x: Padded, state: MambaState | None = None, slice_steps: int | None = None, behind: Places | None = None
     ) -> tuple[Padded, MambaState]:
         """(B, L, D) -> (B, L, D); an empty chunk comes back as one step of padding.
 
@@ -81,12 +87,13 @@ class MambaMixer(nn.Module):
             state: of the forward direction; the other one, if there is one, has no past.
             slice_steps: the other direction sees no further than the end of a slice of so many steps, counted from the
                 start of `x`; None: to the end of the row.
+            behind: as in `lm.MambaLM`.
         """
-        if state is not None and self._takes_one_call(x):
+        if state is not None and behind is None and self._takes_one_call(x):
             return self._step(x, state)
         x = x.not_empty()
         inner, gate = self.in_proj(x.values).chunk(2, -1)
-        y, state = self.ssm(x.with_values(inner), state)
+        y, state = self.ssm(x.with_values(inner), state, behind)
         if self.ssm_reverse is not None:
             backward = fold(x.with_values(inner), slice_steps) if slice_steps else x.with_values(inner)
             backward = reverse(backward.with_values(self.ssm_reverse(reverse(backward))[0]))

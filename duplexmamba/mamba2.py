@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from duplexmamba.conv import short_conv
 from duplexmamba.mamba import wide
-from duplexmamba.padded import Carry, Padded, carry
+from duplexmamba.padded import Carry, Padded, Places, carry, carry_behind
 from duplexmamba.ssd import ssd
 
 
@@ -61,12 +61,17 @@ class Mamba2Mixer(nn.Module):
         self.norm = GatedRMSNorm(d_inner, num_groups)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
-    def forward(self, x: Padded, state: Mamba2State | None = None) -> tuple[Padded, Mamba2State]:
-        """(B, L, D) -> (B, L, D); an empty chunk comes back as one step of padding, which leaves the state as it is."""
+    def forward(
+        self, x: Padded, state: Mamba2State | None = None, behind: Places | None = None
+    ) -> tuple[Padded, Mamba2State]:
+        """(B, L, D) -> (B, L, D); an empty chunk comes back as one step of padding, which leaves the state as it is.
+        behind: as in `lm.MambaLM`."""
         x = x.not_empty()
         gate, inner, dt = self.in_proj(x.values).split(self.sizes, -1)
-        past = None if state is None else state.conv
-        window, conv = carry(x.with_values(inner), past, self.conv1d.kernel_size[0] - 1)
+        past, history = None if state is None else state.conv, self.conv1d.kernel_size[0] - 1
+        window, conv = carry(x.with_values(inner), past, history)
+        if behind is not None:
+            conv = carry_behind(window, history, behind)
         assert self.conv1d.bias is not None
         inner = short_conv(window.values, self.conv1d.weight, self.conv1d.bias).to(inner.dtype)
         u, B, C = inner.split(self.conv_sizes, -1)
@@ -76,5 +81,5 @@ class Mamba2Mixer(nn.Module):
             dt = dt * x.mask()[..., None]  # dt = 0: the scan neither forgets nor takes in
         A = -torch.exp(wide(self.A_log))
         h0 = None if state is None else state.ssm
-        y, ssm = ssd(u.unflatten(-1, (-1, self.head_dim)), dt, A, B, C, self.D, h0)
+        y, ssm = ssd(u.unflatten(-1, (-1, self.head_dim)), dt, A, B, C, self.D, h0, behind=behind)
         return x.with_values(self.out_proj(self.norm(y.flatten(2), gate))), Mamba2State(conv, ssm)

@@ -13,7 +13,7 @@ from duplexmamba.decoding import greedy
 from duplexmamba.encoder import Encoder, EncoderState, Frontend
 from duplexmamba.features import LogMel
 from duplexmamba.lm import LMState, build_lm
-from duplexmamba.padded import Carry, Padded, join, take
+from duplexmamba.padded import Carry, Padded, Places, join, take
 from duplexmamba.schema import Config
 from duplexmamba.timing import Clock
 
@@ -71,7 +71,7 @@ class SpeechLM(Ear):
         return x, ListenState(ear, connector)
 
     def read(
-        self, before: Padded, speech: Padded, after: Padded, state: LMState | None = None
+        self, before: Padded, speech: Padded, after: Padded, state: LMState | None = None, behind: Places | None = None
     ) -> tuple[Padded, LMState]:
         """Run the language model over text, speech, text.
 
@@ -79,16 +79,18 @@ class SpeechLM(Ear):
             before, after: (B, L) ids.
             speech: (B, S, E) embeddings, as `listen` makes them.
             state: what came before all that.
+            behind: places among a row's text, speech and text.
 
         Returns:
-            Hidden states (B, L_after, E) at the ids of `after`, and the state behind each row's last id.
+            Hidden states (B, L_after, E) at the ids of `after`, and the state behind each row's last id, or, a row for
+            each, those behind the given places.
         """
         parts = [
             before.with_values(self.lm.embed(before.values)),
             speech,
             after.with_values(self.lm.embed(after.values)),
         ]
-        hidden, state = self.lm(join(parts), state)
+        hidden, state = self.lm(join(parts), state, behind)
         start = hidden.row_lengths() - after.row_lengths()
         return after.with_values(take(hidden.values, start, after.values.shape[1])), state
 

@@ -17,9 +17,9 @@ FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
 def load_library(flags: tuple[str, ...]) -> ctypes.CDLL:
     """The built kernels. Raises OSError without a compiler, RuntimeError with its message where it fails."""
     built = ctypes.CDLL(str(build_library(flags)))
-    sizes = *[ctypes.c_int64] * 5, ctypes.c_int
-    built.scan_forward.argtypes = *[ctypes.c_void_p] * 9, *sizes
-    built.scan_backward.argtypes = *[ctypes.c_void_p] * 15, *sizes
+    sizes = *[ctypes.c_int64] * 6, ctypes.c_int
+    built.scan_forward.argtypes = *[ctypes.c_void_p] * 10, *sizes
+    built.scan_backward.argtypes = *[ctypes.c_void_p] * 17, *sizes
     built.mamba_step.argtypes = *[ctypes.c_void_p] * 15, *[ctypes.c_int64] * 6, ctypes.c_int
     built.conv_forward.argtypes = *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, ctypes.c_int
     built.conv_backward.argtypes = *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 4, ctypes.c_int

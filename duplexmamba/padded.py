@@ -48,6 +48,16 @@ class Padded:
 
 
 @dataclasses.dataclass(frozen=True)
+class Places:
+    """Moments within the rows of a batch, in any order and number."""
+
+    rows: Tensor
+    """(P,) int64"""
+    steps: Tensor
+    """(P,) int64: how many of its row's steps lie before each."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Carry:
     """What a window of H + hop steps, moving by hop, still needs of the past. All zero at the start of a stream."""
 
@@ -85,6 +95,12 @@ def carry(x: Padded, past: Carry | None, history: int, hop: int = 1) -> tuple[Pa
     units = total // hop
     window = _take(joined, hop - 1 if first else hop - 1 - past.pending, history + max(int(units.max()), 1) * hop)
     return Padded(window, units), Carry(newest, total % hop)
+
+
+def carry_behind(window: Padded, history: int, behind: Places) -> Carry:
+    """What `carry` with a hop of 1 would have kept at these places, from the window that it has returned."""
+    steps = behind.steps[:, None] + torch.arange(history, device=behind.steps.device)
+    return Carry(window.values[behind.rows[:, None], steps], torch.zeros_like(behind.steps))
 
 
 def waiting(past: Carry) -> Padded:

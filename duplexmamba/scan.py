@@ -13,20 +13,23 @@ import torch
 from torch import Tensor
 
 from duplexmamba.native import kernels_work
+from duplexmamba.padded import Places
 from duplexmamba.scan_cpp import scan_cpp
 from duplexmamba.scan_mamba_ssm import scan_mamba_ssm
 from duplexmamba.scan_torch import scan_torch
 
 
 def selective_scan(
-    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None = None, path: str | None = None
-) -> tuple[Tensor, Tensor]:
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None = None,
+    path: str | None = None, behind: Places | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Runs h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t and y_t = C_t . h_t + D u_t over the L steps.
 
     u, dt (B, L, E), dt >= 0; A (E, N), negative; B, C (B, L, N); D (E,); h0 (B, N, E), zeros when None. L may be 0.
     Returns y (B, L, E) in u's dtype and h_L (B, N, E), both computed in float64 when u is float64, else in float32, the
     dtype of h_L. Where dt is 0 the state passes unchanged, bit for bit. Differentiable once in every tensor.
 
+    behind: P places; the states returned are then those there, (P, N, E), and not the last ones.
     path: one of these; None takes the environment's DUPLEXMAMBA_SCAN, or else the first that works here:
         "cpp": a CPU, below float64, with a C++ compiler.
         "triton": a GPU, with triton, which comes with torch's CUDA builds, and a C compiler. It takes an initial state,
@@ -45,8 +48,23 @@ def selective_scan(
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     if h0 is None and path != "mamba_ssm":  # which starts from zero by itself, at less cost
         h0 = u.new_zeros(u.shape[0], A.shape[1], u.shape[2], dtype=dtype)
-    y, h = _PATHS[path](*(x if x is None else x.to(dtype) for x in (u, dt, A, B, C, D, h0)))
+    operands = [x if x is None else x.to(dtype) for x in (u, dt, A, B, C, D, h0)]
+    run = _PATHS[path]
+    if behind is None or path == "cpp":  # whose kernel hands out the states in between
+        y, h = run(*operands) if behind is None else run(*operands, behind)
+    else:
+        y, h = run(*operands)[0], run(*rows_up_to(behind, *operands))[1]
     return y.to(u.dtype), h
+
+
+def rows_up_to(
+    behind: Places, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None
+) -> list[Tensor | None]:
+    """Operands of a scan, of either Mamba, in which each place is the end of a row of its own."""
+    length = int(behind.steps.max())
+    before = torch.arange(length, device=u.device) < behind.steps[:, None]
+    u, dt, B, C = (x[behind.rows, :length] for x in (u, dt, B, C))
+    return [u, dt * before[..., None], A, B, C, D, None if h0 is None else h0[behind.rows]]
 
 
 def scan_path(u: Tensor) -> str:

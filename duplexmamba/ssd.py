@@ -14,13 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from duplexmamba.padded import Places
+from duplexmamba.scan import rows_up_to
+
 CHUNK = 64  # steps: longer ones cost more products inside chunks, shorter ones more between them
 KERNEL_CHUNK = 256  # as mamba-ssm's own modules have it
 
 
 def ssd(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None = None, path: str | None = None
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None = None,
+    path: str | None = None, behind: Places | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Runs h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T and y_t = h_t C_t + D x_t over the L steps.
 
     x (B, L, H, P); dt (B, L, H), >= 0; A (H,), negative; B, C (B, L, G, N), one for every H / G heads in a row; D (H,);
@@ -28,6 +32,7 @@ def ssd(
     Returns y (B, L, H, P) in x's dtype and h_L (B, H, P, N) in float64 when x is float64, else in float32, the dtype of
     all arithmetic on the state. Where dt is 0 the state passes unchanged. Differentiable once in every tensor.
 
+    behind: places; the states returned are then those there, a row for each, and not the last ones.
     path: "reference", "torch" or "mamba_ssm" (CUDA only; float32 operands are rounded to TF32); None takes the
     environment's DUPLEXMAMBA_SCAN, where "cpp" and "triton" mean "torch", or else the fastest that rounds no operand.
     Raises ValueError for a wrong shape or path, ImportError where "mamba_ssm" is demanded and not installed.
@@ -41,8 +46,11 @@ def ssd(
     if h0 is None:
         h0 = x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3], dtype=dtype)
     if not x.shape[1]:
-        return x, h0.to(dtype)
-    y, h = _PATHS[path](x, dt.to(dtype), A.to(dtype), B, C, D.to(dtype), h0.to(dtype))
+        return x, h0.to(dtype) if behind is None else h0.to(dtype)[behind.rows]
+    operands = x, dt.to(dtype), A.to(dtype), B, C, D.to(dtype), h0.to(dtype)
+    y, h = _PATHS[path](*operands)
+    if behind is not None:
+        h = ssd(*rows_up_to(behind, *operands), path=path)[1]
     return y.to(x.dtype), h
 
 

@@ -17,7 +17,7 @@ from transformers import Cache, GPTNeoXConfig, GPTNeoXModel, LlamaConfig, LlamaM
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from duplexmamba.padded import Padded
+from duplexmamba.padded import Padded, Places
 from duplexmamba.schema import LMConfig
 
 FIELDS = {
@@ -66,8 +66,11 @@ class TransformerLM(nn.Module):
         """(B, L) int64 -> (B, L, D)."""
         return self.embeddings(ids)
 
-    def forward(self, x: Padded, state: KVState | None = None) -> tuple[Padded, KVState]:
-        """(B, L, D) embeddings -> (B, L, D) hidden states, and the state after each row's last step."""
+    def forward(
+        self, x: Padded, state: KVState | None = None, behind: Places | None = None
+    ) -> tuple[Padded, KVState]:
+        """(B, L, D) embeddings -> (B, L, D) hidden states, and the state after each row's last step, or, a row for
+        each, those behind the given places."""
         x = x.not_empty()
         before = torch.zeros_like(x.row_lengths()) if state is None else state.lengths
         cached, steps = int(before.max()), x.values.shape[1]
@@ -82,8 +85,11 @@ class TransformerLM(nn.Module):
             past_key_values=Cache(layers=[*layers]),
             use_cache=True,
         ).last_hidden_state
-        lengths = before + x.row_lengths()
-        return x.with_values(hidden), KVState(tuple(layer.state(int(lengths.max())) for layer in layers), lengths)
+        lengths = before + x.row_lengths() if behind is None else before[behind.rows] + behind.steps
+        pairs = [layer.state(int(lengths.max())) for layer in layers]
+        if behind is not None:
+            pairs = [(keys[behind.rows], values[behind.rows]) for keys, values in pairs]
+        return x.with_values(hidden), KVState(tuple(pairs), lengths)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""

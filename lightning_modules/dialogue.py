@@ -1,13 +1,14 @@
 """Stages state and streaming: turn states of slices, and answers, from the states that a live session would have."""
 
+import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from datamodules.batches import alike
+from datamodules.batches import pack
 from datamodules.dialogue import Dialogue
 from datamodules.dialogue_data import DialogueBatch
 from duplexmamba import state as states
@@ -16,7 +17,7 @@ from duplexmamba.conversation import Session, replies
 from duplexmamba.lm import LMState
 from duplexmamba.losses import IGNORED, token_loss
 from duplexmamba.metrics import exact_match, macro_f1
-from duplexmamba.padded import Padded, take
+from duplexmamba.padded import Padded, Places, take
 from duplexmamba.session import DuplexSession
 from duplexmamba.timing import Clock
 from duplexmamba.tokens import ANSWER, TURN_STATES
@@ -25,8 +26,11 @@ from lightning_modules.sharded import largest
 from lightning_modules.speech import InstructStage
 from lightning_modules.stage import pad_ids
 
-LEAVES = 32
-"""Rows that are read at once of those behind which nothing is forked: more would be padded more."""
+LEAF_STEPS = 256
+"""Steps, padding included, of rows that are read at once where nothing is forked: more would be padded more."""
+
+Fork = tuple[int, int | None]
+"""A row's place among those of a batch, and how many of its slices have been heard there; None: all is read."""
 
 
 class Placed(NamedTuple):
@@ -34,8 +38,20 @@ class Placed(NamedTuple):
 
     row: Row
     dialogue: int
-    parent: int | None
-    """Its parent's place among them."""
+    fork: Fork | None
+    """Where it begins."""
+    shared: bool = False
+    """It begins behind its own slices, which another row hears for both."""
+
+    @property
+    def parent(self) -> int | None:
+        """The row that it begins in."""
+        return None if self.fork is None else self.fork[0]
+
+    @property
+    def heard(self) -> range:
+        """The slices that it hears itself, behind the prompt."""
+        return range(0) if self.shared else self.row.slices
 
 
 class DialogueStage(InstructStage):
@@ -52,13 +68,13 @@ class DialogueStage(InstructStage):
         """That of the dialogues alone."""
         rng = random.Random(int(torch.randint(2**62, ())))
         rehearsal = Rehearsal(self.tokens, self.config.duplex, self.config.stage.probes)
-        rows = place([rehearsal.rows(dialogue, rng) for dialogue in batch.dialogues])
+        rows = share(place([rehearsal.rows(dialogue, rng) for dialogue in batch.dialogues]))
         speech, _ = self.model.listen(batch.samples, final=True)
         hidden, labels = self.read(rows, speech)
         return token_loss(self.model.lm.logits(hidden), labels, self.config.optim.label_smoothing)
 
     def read(self, rows: list[Placed], speech: Padded) -> tuple[Tensor, Tensor]:
-        """Run all rows, each from the state behind its parent.
+        """Run all rows, each from the state where it was forked.
 
         Args:
             speech: (B, S, E) embeddings of whole dialogues.
@@ -66,19 +82,19 @@ class DialogueStage(InstructStage):
         Returns:
             Hidden states (N, D) where something is to be said, and what, (N,) int64.
         """
-        parents = {placed.parent for placed in rows if placed.parent is not None}
-        behind: dict[int, LMState] = {}
+        forks = sorted({placed.fork for placed in rows if placed.fork}, key=str)
+        memories = _Memories(self.device)
         found = []
-        groups = generations(rows, parents)
+        groups = generations(rows, len(self.tokens.before_speech(ANSWER[0])))
         idle = largest(len(groups), self) - len(groups)
         for group in groups:
-            before = [rows[i].parent for i in group]
-            hidden, labels, after = self._read([rows[i] for i in group], speech, self._memories(before, behind))
+            memory = memories.of([rows[i].fork for i in group])
+            here = [fork for fork in forks if fork[0] in group]
+            among = [(group.index(parent), slices) for parent, slices in here]
+            hidden, labels, after = self._read([rows[i] for i in group], speech, memory, among)
             found.append((hidden, labels))
-            for place_, i in enumerate(group):
-                if i in parents:
-                    behind[i] = states.select(after, torch.tensor([place_], device=self.device))
-        found += [self._read([self._nothing()], speech, None)[:2] for _ in range(idle)]
+            memories.keep(here, after)
+        found += [self._read([self._nothing()], speech, None, [])[:2] for _ in range(idle)]
         hidden, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         return hidden, labels
 
@@ -86,25 +102,29 @@ class DialogueStage(InstructStage):
         """A row without labels, which a rank reads while another has a further generation."""
         return Placed(Row(None, range(1), [self.tokens.end], [IGNORED]), 0, None)
 
-    def _memories(self, parents: Sequence[int | None], behind: dict[int, LMState]) -> LMState | None:
-        """The states, row by row, from which those with these parents start."""
-        if all(parent is None for parent in parents):
-            return None
-        start = states.map_state(torch.zeros_like, next(iter(behind.values())))
-        return states.join([start if parent is None else behind[parent] for parent in parents])
-
-    def _read(self, rows: list[Placed], speech: Padded, memory: LMState | None) -> tuple[Tensor, Tensor, LMState]:
+    def _read(
+        self, rows: list[Placed], speech: Padded, memory: LMState | None, forks: list[Fork]
+    ) -> tuple[Tensor, Tensor, LMState]:
+        """Hidden states and labels as in `read`, and the states at these forks among `rows`."""
         prompt = self.tokens.before_speech(ANSWER[0])
         per_slice = round(self.config.duplex.slice_ms / Clock.of(self.config).token_ms)
         device, begins = self.device, window_begins(speech)
-        before = pad_ids([prompt if row.slices else [] for row, _, _ in rows], device)
-        dialogues = torch.tensor([dialogue for _, dialogue, _ in rows], device=device)
-        windows = torch.tensor([[row.slices.start, row.slices.stop] for row, _, _ in rows], device=device) * per_slice
-        starts, ends = begins[dialogues[:, None], windows].unbind(1)
+        before = pad_ids([prompt if placed.heard else [] for placed in rows], device)
+        dialogues = torch.tensor([placed.dialogue for placed in rows], device=device)
+        windows = torch.tensor([[p.heard.start, p.heard.stop] for p in rows], device=device)
+        starts, ends = begins[dialogues[:, None], windows * per_slice].unbind(1)
         heard = Padded(take(speech.values[dialogues], starts, int((ends - starts).max())), ends - starts)
-        ids = pad_ids([row.ids for row, _, _ in rows], device)
-        labels = pad_ids([row.labels for row, _, _ in rows], device, IGNORED).values
-        hidden, after = self.model.read(before, heard, ids, memory)
+        ids = pad_ids([placed.row.ids for placed in rows], device)
+        labels = pad_ids([placed.row.labels for placed in rows], device, IGNORED).values
+        behind = None
+        if forks:
+            parents = torch.tensor([parent for parent, _ in forks], device=device)
+            stops = [rows[parent].heard.start + (slices or 0) for parent, slices in forks]
+            until = begins[dialogues[parents], torch.tensor(stops, device=device) * per_slice] - starts[parents]
+            whole = before.row_lengths() + heard.row_lengths() + ids.row_lengths()
+            at_end = torch.tensor([slices is None for _, slices in forks], device=device)
+            behind = Places(parents, torch.where(at_end, whole[parents], len(prompt) + until))
+        hidden, after = self.model.read(before, heard, ids, memory, behind)
         counted = labels != IGNORED
         return hidden.values[counted], labels[counted], after
 
@@ -126,6 +146,38 @@ class DialogueStage(InstructStage):
     def state_scores(self, slices: list[tuple[str, str]]) -> dict[str, float]:
         """Of the markers (wanted, named) of all slices."""
         return {"state_accuracy": exact_match(slices), "state_macro_f1": macro_f1(slices)}
+
+
+class _Memories:
+    """The states at forks, of one generation after the other."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._kept: list[LMState] = []
+        self._at: dict[Fork, tuple[int, int]] = {}
+
+    def keep(self, forks: Sequence[Fork], state: LMState) -> None:
+        """Its rows are those at these forks."""
+        self._at |= {fork: (len(self._kept), row) for row, fork in enumerate(forks)}
+        self._kept.append(state)
+
+    def of(self, forks: Sequence[Fork | None]) -> LMState | None:
+        """A row for each; None where nothing came before any."""
+        if not any(forks):
+            return None
+        parts, order = [], []
+        for number, state in enumerate(self._kept):
+            mine = [i for i, fork in enumerate(forks) if fork and self._at[fork][0] == number]
+            if mine:
+                parts.append(self._rows(state, [self._at[forks[i]][1] for i in mine]))
+                order += mine
+        if fresh := [i for i, fork in enumerate(forks) if not fork]:
+            parts.append(states.map_state(torch.zeros_like, self._rows(self._kept[0], [0] * len(fresh))))
+            order += fresh
+        return self._rows(states.join(parts), [order.index(i) for i in range(len(forks))])
+
+    def _rows(self, state: LMState, rows: list[int]) -> LMState:
+        return states.select(state, torch.tensor(rows, device=self._device))
 
 
 def live_pairs(session: Session, samples: Tensor, dialogue: Dialogue) -> list[tuple[str, str]]:
@@ -155,16 +207,36 @@ def place(dialogues: list[list[Row]]) -> list[Placed]:
     placed: list[Placed] = []
     for number, rows in enumerate(dialogues):
         first = len(placed)
-        placed += [Placed(row, number, None if row.parent is None else first + row.parent) for row in rows]
+        placed += [Placed(row, number, None if row.parent is None else (first + row.parent, None)) for row in rows]
     return placed
 
 
-def generations(rows: list[Placed], parents: set[int]) -> list[list[int]]:
-    """Which rows are read at once: parents by their depth, then the others, those of like length together."""
-    depth: dict[int, int] = {}
-    for i in sorted(parents):
+def share(rows: list[Placed]) -> list[Placed]:
+    """The same rows; of those that begin to hear at the same moment, the one that hears longest does so for all."""
+
+    def begin(i: int) -> Hashable:
+        return rows[i].dialogue, rows[i].fork, rows[i].heard.start
+
+    hearing = [i for i, placed in enumerate(rows) if placed.heard]
+    longest = {begin(i): i for i in sorted(hearing, key=lambda i: len(rows[i].heard))}
+    shared = list(rows)
+    for i in hearing:
+        if (other := longest[begin(i)]) != i:
+            shared[i] = rows[i]._replace(fork=(other, len(rows[i].heard)), shared=True)
+    return shared
+
+
+def generations(rows: list[Placed], prompt: int) -> list[list[int]]:
+    """Which rows are read at once: parents by their depth, then the others, those of like length together, where a
+    prompt of so many steps comes before what is heard."""
+    parents = {placed.parent for placed in rows if placed.parent is not None}
+
+    def depth(i: int) -> int:
         parent = rows[i].parent
-        depth[i] = 0 if parent is None else depth[parent] + 1
-    inner = [[i for i in depth if depth[i] == level] for level in range(max(depth.values(), default=-1) + 1)]
+        return 0 if parent is None else depth(parent) + 1
+
+    inner = [list(level) for _, level in itertools.groupby(sorted(sorted(parents), key=depth), depth)]
     leaves = [i for i in range(len(rows)) if i not in parents]
-    return [*inner, *alike(leaves, [len(rows[i].row.slices) for i in leaves], LEAVES)]
+    lengths = [prompt * bool(rows[i].heard) + len(rows[i].heard) + len(rows[i].row.ids) for i in leaves]
+    return [*inner, *pack(leaves, lengths, LEAF_STEPS)]
+

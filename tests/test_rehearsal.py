@@ -18,9 +18,9 @@ from duplexmamba.losses import IGNORED
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
 from duplexmamba.schema import Config
-from duplexmamba.tokens import TURN_STATES, Tokens
+from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens
 from lightning_modules import dialogue as dialogue_stage
-from lightning_modules.dialogue import DialogueStage, generations, place
+from lightning_modules.dialogue import DialogueStage, generations, place, share
 from lightning_modules.rehearsal import Rehearsal, Row
 
 NAMES = {".": "ignore", "?": "incomplete", "!": "response"}
@@ -119,21 +119,22 @@ def test_a_slice_may_hold_any_number_of_embeddings(connector, tokens, small, mon
 @pytest.mark.parametrize("kind", ["mamba", "transformer"])
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monkeypatch) -> None:
-    monkeypatch.setattr(dialogue_stage, "LEAVES", 4)
+    monkeypatch.setattr(dialogue_stage, "LEAF_STEPS", 20)
     dialogue = dialogue_of(script, 3200)
     events = live(dialogue, model, tokens, small, monkeypatch)
     begun = [e.slice for e in events if e.action == "respond"]
     assert begun == [answer.begin for answer in dialogue.answers]
     said = [[t for e in events[i:j] for t in e.tokens] for i, j in itertools.pairwise([*begun, len(events)])]
     stage = DialogueStage(small, model, Answers(tokens, said)).eval()
-    rows = place([Rehearsal(stage.tokens, small.duplex, 100).rows(dialogue, random.Random(0))])
+    rows = share(place([Rehearsal(stage.tokens, small.duplex, 100).rows(dialogue, random.Random(0))]))
+    assert any(row.shared for row in rows)
     with torch.no_grad():
         speech, _ = model.listen(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
         hidden, labels = stage.read(rows, speech)
         logits = model.lm.logits(hidden)
     states = [tokens.turn_states[state] for state in TURN_STATES]
     seen, at = set(), 0
-    for group in generations(rows, {r.parent for r in rows if r.parent is not None}):
+    for group in generations(rows, len(tokens.before_speech(ANSWER[0]))):
         for row in (rows[i].row for i in group):
             wanted = [label for label in row.labels if label != IGNORED]
             assert labels[at : at + len(wanted)].tolist() == wanted
@@ -144,7 +145,7 @@ def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monk
                 expected = torch.tensor(list(events[slice_].probabilities.values()))
                 torch.testing.assert_close(logits[at, states].softmax(-1), expected, atol=1e-5, rtol=1e-4)
             at += len(wanted)
-    spoken = {i for i, c in enumerate(script) if c != "."} & {i for row, _, _ in rows for i in row.slices}
+    spoken = {i for i, c in enumerate(script) if c != "."} & {i for placed in rows for i in placed.row.slices}
     assert at == len(labels) and spoken <= seen and set(begun) <= seen
 
 

@@ -6,8 +6,8 @@
 // D (E); states (batch, N, E). E is a multiple of W.
 //
 // The work is cut so that what is touched again and again stays close:
-//   chunk    CHUNK time steps: its slices of u, dt, y stay in the L2 cache, and the backward pass recomputes from one
-//            stored state per chunk, so memory grows with length / CHUNK;
+//   chunk    CHUNK time steps at most: its slices of u, dt, y stay in the L2 cache, and the backward pass recomputes
+//            from one stored state per chunk, so memory grows with length / CHUNK;
 //   tile     a few of the N states: their state, decay rates and gradients stay in registers, scratch in the L1 cache;
 //   block    W channels, one vector.
 // Threads share out batch rows x channel groups. No two threads add to the same number, so there are no atomics and the
@@ -144,24 +144,31 @@ static Region region_of(int64_t unit, const Operands& x, int64_t groups) {
   return {b, group, 0, 0, blocks * group / groups * W, blocks * (group + 1) / groups * W, 0};
 }
 
+// Where a row's chunk begins and ends.
+static void cut(Region& r, const int64_t* ends, int64_t chunks, int64_t chunk) {
+  const int64_t* row = ends + r.b * chunks;
+  r.t0 = chunk ? row[chunk - 1] : 0;
+  r.t1 = row[chunk];
+}
+
 extern "C" {
 
 int vector_width() { return W; }
 int scan_chunk() { return CHUNK; }
 
-// h enters as h_0 and leaves as h_L. checkpoints, (batch, ceil(length / CHUNK), N, E) or null, takes the state before
-// each chunk.
+// h enters as h_0 and leaves as h_L. ends, (batch, chunks), says where each row's chunks end, none longer than CHUNK, some
+// perhaps empty, the last of each row at its length. checkpoints, (batch, chunks, N, E) or null, takes the state before
+// each.
 void scan_forward(const float* u, const float* dt, const float* A, const float* B, const float* C, const float* D,
-                  float* h, float* y, float* checkpoints, int64_t batch, int64_t length, int64_t E, int64_t N,
-                  int64_t groups, int threads) {
+                  float* h, float* y, float* checkpoints, const int64_t* ends, int64_t chunks, int64_t batch,
+                  int64_t length, int64_t E, int64_t N, int64_t groups, int threads) {
   const Operands x{u, dt, A, B, C, D, batch, length, E, N};
-  const int64_t chunks = (length + CHUNK - 1) / CHUNK;
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t unit = 0; unit < batch * groups; unit++) {
     Region r = region_of(unit, x, groups);
     float* state = h + r.b * N * E;
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
-      r.t0 = chunk * CHUNK, r.t1 = std::min(length, r.t0 + CHUNK);
+      cut(r, ends, chunks, chunk);
       if (checkpoints)
         for (int64_t n = 0; n < N; n++)
           std::copy(state + n * E + r.e0, state + n * E + r.e1,
@@ -172,23 +179,25 @@ void scan_forward(const float* u, const float* dt, const float* A, const float* 
   }
 }
 
-// dh enters as the gradient of h_L and leaves as that of h_0.
+// dh enters as the gradient of h_L and leaves as that of h_0; dcheckpoints, or null, is that of the checkpoints.
 void scan_backward(const float* u, const float* dt, const float* A, const float* B, const float* C, const float* D,
                    const float* checkpoints, const float* dy, float* dh, float* du, float* ddt, float* dA, float* dB,
-                   float* dC, float* dD, int64_t batch, int64_t length, int64_t E, int64_t N, int64_t groups,
-                   int threads) {
+                   float* dC, float* dD, const float* dcheckpoints, const int64_t* ends, int64_t chunks, int64_t batch,
+                   int64_t length, int64_t E, int64_t N, int64_t groups, int threads) {
   const Operands x{u, dt, A, B, C, D, batch, length, E, N};
   const Gradients d{du, ddt, dA, dD, dB, dC};
-  const int64_t chunks = (length + CHUNK - 1) / CHUNK;
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t unit = 0; unit < batch * groups; unit++) {
     Region r = region_of(unit, x, groups);
     float* dstate = dh + r.b * N * E;
     for (int64_t chunk = chunks - 1; chunk >= 0; chunk--) {
-      r.t0 = chunk * CHUNK, r.t1 = std::min(length, r.t0 + CHUNK);
-      const float* before = checkpoints + (r.b * chunks + chunk) * N * E;
-      for (r.n0 = 0; r.n0 + TILE <= N; r.n0 += TILE) backward_tile<TILE>(x, r, dy, before, dstate, d);
-      for (; r.n0 < N; r.n0++) backward_tile<1>(x, r, dy, before, dstate, d);
+      cut(r, ends, chunks, chunk);
+      const int64_t at = (r.b * chunks + chunk) * N * E;
+      for (r.n0 = 0; r.n0 + TILE <= N; r.n0 += TILE) backward_tile<TILE>(x, r, dy, checkpoints + at, dstate, d);
+      for (; r.n0 < N; r.n0++) backward_tile<1>(x, r, dy, checkpoints + at, dstate, d);
+      if (dcheckpoints)
+        for (int64_t n = 0; n < N; n++)
+          for (int64_t e = r.e0; e < r.e1; e += W) add_to(dstate + n * E + e, load(dcheckpoints + at + n * E + e));
     }
   }
 }
