@@ -158,7 +158,7 @@ class FiniteBatches(Sampler[list[int]]):
         return len(self.batches)
 
 
-def pack(positions: Sequence[int], durations_s: list[float], batch_s: float) -> list[list[int]]:
+def pack(positions: Sequence[int], durations_s: Sequence[float], batch_s: float) -> list[list[int]]:
     """Group positions by length so that longest times count stays within `batch_s`; none is left out."""
     batches: list[list[int]] = [[]]
     for i in np.argsort(durations_s, kind="stable"):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duplexmamba.attention import AttentionState, SelfAttention
+from duplexmamba.conv import depthwise_conv
 from duplexmamba.mamba import MambaMixer, MambaState
 from duplexmamba.padded import Carry, Padded, carry
 from duplexmamba.schema import EncoderConfig
@@ -54,7 +55,8 @@ class ConvModule(nn.Module):
         else:
             carried, state = carry(x, state, history)
             window = carried.values
-        return self.after(self.conv(window.transpose(1, 2)).transpose(1, 2)), state
+        assert self.conv.bias is not None
+        return self.after(depthwise_conv(window, self.conv.weight, self.conv.bias)), state
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The short depthwise convolution of a Mamba and the silu behind it, and the choice of what runs them.
+"""Depthwise convolutions over time, the short one of a Mamba with its silu, and the choice of what runs them.
 
 B rows, L steps, E channels, K convolution width.
 """
@@ -22,16 +22,31 @@ def short_conv(window: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     By a C++ kernel where the scan has one; on a GPU by the package causal-conv1d, where it is installed and takes the
     operands; else as K shifted multiplications.
     """
+    if _has_kernel(window, weight):
+        return conv_cpp(window, weight, bias, silu=True)
     e, _, k = weight.shape
     dtype = torch.promote_types(window.dtype, weight.dtype)
-    on_cpu = window.device.type == "cpu" and dtype == window.dtype == torch.float32
-    if on_cpu and scan_path(window) == "cpp" and e % vector_width() == 0:
-        return conv_cpp(window, weight, bias)
     kernel = _causal_conv1d(window.device)
     if kernel is None or dtype == torch.float64 or e % 8 or not 2 <= k <= 4:
         return F.silu(ShiftedConv.apply(window, weight, bias))
     # It puts zeros before the window, which holds its history already: the outputs that see them are dropped.
     return kernel(window.to(dtype).mT, weight[:, 0], bias, activation="silu").mT[:, k - 1 :]
+
+
+def depthwise_conv(window: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A depthwise convolution without padding: (B, L + K - 1, E), (E, 1, K), (E,) -> (B, L, E).
+
+    By the C++ kernel where there is one, which takes a fifth of the time of torch's, else by torch's.
+    """
+    if _has_kernel(window, weight):
+        return conv_cpp(window, weight, bias, silu=False)
+    return F.conv1d(window.mT, weight, bias, groups=len(weight)).mT
+
+
+def _has_kernel(window: Tensor, weight: Tensor) -> bool:
+    """Whether the C++ kernel runs here and takes these operands."""
+    plain = window.device.type == "cpu" and window.dtype == weight.dtype == torch.float32
+    return plain and scan_path(window) == "cpp" and len(weight) % vector_width() == 0
 
 
 class ShiftedConv(torch.autograd.Function):

@@ -40,7 +40,8 @@ class LogMel(nn.Module):
         """As `forward`, before normalisation."""
         window, state = carry(samples, state, self.window_samples - self.hop_samples, self.hop_samples)
         windows = window.values.unfold(1, self.window_samples, self.hop_samples) * self.window
-        power = torch.view_as_real(torch.fft.rfft(windows)).square().sum(-1)
+        spectrum = torch.fft.rfft(windows)
+        power = spectrum.real.square() + spectrum.imag.square()
         with torch.autocast(power.device.type, enabled=False):  # bfloat16 would round the mels before the logarithm
             mels = power @ self.filters
         return window.with_values(torch.log(mels + FLOOR)), state

@@ -21,8 +21,8 @@ def load_library(flags: tuple[str, ...]) -> ctypes.CDLL:
     built.scan_forward.argtypes = *[ctypes.c_void_p] * 10, *sizes
     built.scan_backward.argtypes = *[ctypes.c_void_p] * 17, *sizes
     built.mamba_step.argtypes = *[ctypes.c_void_p] * 15, *[ctypes.c_int64] * 6, ctypes.c_int
-    built.conv_forward.argtypes = *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, ctypes.c_int
-    built.conv_backward.argtypes = *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 4, ctypes.c_int
+    built.conv_forward.argtypes = *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 2
+    built.conv_backward.argtypes = *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 2
     built.matrix_vectors.argtypes = *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3, ctypes.c_int
     for name in ("scan_forward", "scan_backward", "conv_forward", "conv_backward", "mamba_step", "matrix_vectors"):
         getattr(built, name).restype = None

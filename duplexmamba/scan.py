@@ -8,6 +8,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,21 +51,21 @@ def selective_scan(
         h0 = u.new_zeros(u.shape[0], A.shape[1], u.shape[2], dtype=dtype)
     operands = [x if x is None else x.to(dtype) for x in (u, dt, A, B, C, D, h0)]
     run = _PATHS[path]
-    if behind is None or path == "cpp":  # whose kernel hands out the states in between
-        y, h = run(*operands) if behind is None else run(*operands, behind)
+    if behind is not None and path == "cpp":  # whose kernel hands out what it comes by
+        y, h = run(*operands, behind)
     else:
-        y, h = run(*operands)[0], run(*rows_up_to(behind, *operands))[1]
+        y, h = run(*operands)
+        h = h if behind is None else states_behind(behind, run, *operands)
     return y.to(u.dtype), h
 
 
-def rows_up_to(
-    behind: Places, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None
-) -> list[Tensor | None]:
-    """Operands of a scan, of either Mamba, in which each place is the end of a row of its own."""
+def states_behind(behind: Places, scan: Callable[..., tuple[Tensor, Tensor]], *operands: Any) -> Tensor:
+    """The states at places by a scan, of either Mamba, in which each is the end of a row of its own."""
+    u, dt, A, B, C, D, h0 = operands
     length = int(behind.steps.max())
-    before = torch.arange(length, device=u.device) < behind.steps[:, None]
+    within = torch.arange(length, device=u.device) < behind.steps[:, None]
     u, dt, B, C = (x[behind.rows, :length] for x in (u, dt, B, C))
-    return [u, dt * before[..., None], A, B, C, D, None if h0 is None else h0[behind.rows]]
+    return scan(u, dt * within[..., None], A, B, C, D, None if h0 is None else h0[behind.rows])[1]
 
 
 def scan_path(u: Tensor) -> str:

@@ -25,7 +25,7 @@ class _CppScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u, dt, A, B, C, D, h0, ends):
-        y, h, starts = _cpp_forward(u, dt, A, B, C, D, h0, ends, keep=True)
+        y, h, starts = _cpp_forward(True, u, dt, A, B, C, D, h0, ends)
         ctx.save_for_backward(u, dt, A, B, C, D, starts, ends)
         ctx.set_materialize_grads(False)
         return y, h, starts
@@ -48,7 +48,7 @@ class _CppScan(torch.autograd.Function):
 
 
 def _cpp_forward(
-    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor, ends: Tensor, keep: bool
+    keep: bool, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor, ends: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     y, h = torch.empty_like(u), h0.clone()
     starts = u.new_empty(*ends.shape, *h0.shape[1:]) if keep else None
@@ -98,12 +98,12 @@ def scan_cpp(
     A, e = A.T, u.shape[2]
     if padding := -e % native.vector_width():
         u, dt, A, D, h0 = (F.pad(x, (0, padding)) for x in (u, dt, A, D, h0))
-    operands = [x.contiguous() for x in (u, dt, A, B, C, D, h0)]
     ends, chunk_at = _chunks(len(u), u.shape[1], behind)
+    operands = [x.contiguous() for x in (u, dt, A, B, C, D, h0, ends)]
     if torch.is_grad_enabled() and any(x.requires_grad for x in operands):
-        y, h, starts = _CppScan.apply(*operands, ends)
+        y, h, starts = _CppScan.apply(*operands)
     else:
-        y, h, starts = _cpp_forward(*operands, ends, keep=behind is not None)
+        y, h, starts = _cpp_forward(behind is not None, *operands)
     if behind is not None:
         h = starts[behind.rows, chunk_at]
     return (y[..., :e], h[..., :e]) if padding else (y, h)

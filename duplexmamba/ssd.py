@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from duplexmamba.padded import Places
-from duplexmamba.scan import rows_up_to
+from duplexmamba.scan import states_behind
 
 CHUNK = 64  # steps: longer ones cost more products inside chunks, shorter ones more between them
 KERNEL_CHUNK = 256  # as mamba-ssm's own modules have it
@@ -50,7 +50,7 @@ def ssd(
     operands = x, dt.to(dtype), A.to(dtype), B, C, D.to(dtype), h0.to(dtype)
     y, h = _PATHS[path](*operands)
     if behind is not None:
-        h = ssd(*rows_up_to(behind, *operands), path=path)[1]
+        h = states_behind(behind, functools.partial(ssd, path=path), *operands)
     return y.to(x.dtype), h
 
 

@@ -66,9 +66,7 @@ class TransformerLM(nn.Module):
         """(B, L) int64 -> (B, L, D)."""
         return self.embeddings(ids)
 
-    def forward(
-        self, x: Padded, state: KVState | None = None, behind: Places | None = None
-    ) -> tuple[Padded, KVState]:
+    def forward(self, x: Padded, state: KVState | None = None, behind: Places | None = None) -> tuple[Padded, KVState]:
         """(B, L, D) embeddings -> (B, L, D) hidden states, and the state after each row's last step, or, a row for
         each, those behind the given places."""
         x = x.not_empty()

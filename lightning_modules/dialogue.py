@@ -165,11 +165,12 @@ class _Memories:
         """A row for each; None where nothing came before any."""
         if not any(forks):
             return None
-        parts, order = [], []
+        parts: list[LMState] = []
+        order: list[int] = []
         for number, state in enumerate(self._kept):
-            mine = [i for i, fork in enumerate(forks) if fork and self._at[fork][0] == number]
+            mine = {i: self._at[fork][1] for i, fork in enumerate(forks) if fork and self._at[fork][0] == number}
             if mine:
-                parts.append(self._rows(state, [self._at[forks[i]][1] for i in mine]))
+                parts.append(self._rows(state, [*mine.values()]))
                 order += mine
         if fresh := [i for i, fork in enumerate(forks) if not fork]:
             parts.append(states.map_state(torch.zeros_like, self._rows(self._kept[0], [0] * len(fresh))))
@@ -239,4 +240,3 @@ def generations(rows: list[Placed], prompt: int) -> list[list[int]]:
     leaves = [i for i in range(len(rows)) if i not in parents]
     lengths = [prompt * bool(rows[i].heard) + len(rows[i].heard) + len(rows[i].row.ids) for i in leaves]
     return [*inner, *pack(leaves, lengths, LEAF_STEPS)]
-

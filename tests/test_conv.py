@@ -1,18 +1,22 @@
 """The short convolution's fast paths against the library's."""
 
+import itertools
 import os
 import shutil
+from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from duplexmamba.conv import ShiftedConv, short_conv
+from duplexmamba.conv import ShiftedConv, depthwise_conv, short_conv
 from duplexmamba.conv_cpp import conv_cpp
 from duplexmamba.step_cpp import is_step
 
+Convolution = Callable[..., torch.Tensor]
 needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
-SHAPES = [(2, 9, 32, 4), (1, 1, 16, 4), (3, 130, 48, 2), (2, 2, 16, 4), (2, 64, 64, 5), (0, 3, 16, 4)]  # B, L, E, K
+SHAPES = [(2, 9, 32, 4), (1, 1, 16, 4), (3, 130, 48, 2), (2, 2, 16, 15), (2, 64, 64, 5), (0, 3, 16, 4)]  # B, L, E, K
 
 
 def operands(shape: tuple[int, int, int, int], dtype: torch.dtype) -> list[torch.Tensor]:
@@ -21,8 +25,15 @@ def operands(shape: tuple[int, int, int, int], dtype: torch.dtype) -> list[torch
     return [torch.randn(size, dtype=dtype, requires_grad=True) for size in sizes]
 
 
+def convolved(window: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return F.conv1d(window.transpose(1, 2), weight, bias, groups=len(bias)).transpose(1, 2)
+
+
 def literal(window: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return F.silu(F.conv1d(window.transpose(1, 2), weight, bias, groups=len(bias)).transpose(1, 2))
+    return F.silu(convolved(window, weight, bias))
+
+
+PAIRS = [(short_conv, literal), (depthwise_conv, convolved)]
 
 
 def values_and_gradients(function, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -34,14 +45,19 @@ def values_and_gradients(function, inputs: list[torch.Tensor]) -> list[torch.Ten
 @needs_compiler
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_kernel_equals_the_library(shape: tuple[int, int, int, int], threads: int) -> None:
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+def test_kernel_equals_the_library(
+    shape: tuple[int, int, int, int], threads: int, ours: Convolution, theirs: Convolution, monkeypatch
+) -> None:
+    monkeypatch.setattr("duplexmamba.conv.conv_cpp", kernel := Mock(side_effect=conv_cpp))
     torch.set_num_threads(threads)
     inputs = operands(shape, torch.float32)
-    expected = values_and_gradients(literal, [x.detach().double().requires_grad_() for x in inputs])
-    for got, value in zip(values_and_gradients(conv_cpp, inputs), expected, strict=True):
+    expected = values_and_gradients(theirs, [x.detach().double().requires_grad_() for x in inputs])
+    for got, value in zip(values_and_gradients(ours, inputs), expected, strict=True):
         torch.testing.assert_close(got.double(), value, atol=2e-5, rtol=1e-5)
     with torch.no_grad():
-        torch.testing.assert_close(conv_cpp(*inputs), conv_cpp(*inputs).detach(), atol=0, rtol=0)
+        torch.testing.assert_close(ours(*inputs), ours(*inputs).detach(), atol=0, rtol=0)
+    assert kernel.call_count == 3
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 6, 4), (1, 1, 5, 3)])
@@ -63,7 +79,8 @@ def test_other_devices_never_reach_the_kernels(monkeypatch) -> None:
 
 @needs_compiler
 def test_odd_widths_and_low_precision_take_the_general_path() -> None:
-    for inputs in (operands((2, 9, 18, 4), torch.float32), operands((2, 9, 32, 4), torch.bfloat16)):
-        got, expected = short_conv(*inputs), literal(*inputs)
+    odd, low = operands((2, 9, 18, 4), torch.float32), operands((2, 9, 32, 4), torch.bfloat16)
+    for (ours, theirs), inputs in itertools.product(PAIRS, (odd, low)):
+        got, expected = ours(*inputs), theirs(*inputs)
         assert got.dtype == expected.dtype
         torch.testing.assert_close(got, expected, atol=5e-2 if got.dtype == torch.bfloat16 else 1e-5, rtol=1e-2)

@@ -14,13 +14,13 @@ from datamodules.dialogue_data import DialogueBatch, collate_dialogues
 from datamodules.turns import Answer, Turn
 from duplexmamba import session as sessions
 from duplexmamba.config import override
-from duplexmamba.losses import IGNORED
+from duplexmamba.losses import IGNORED, token_loss
 from duplexmamba.model import SpeechLM
 from duplexmamba.padded import Padded
 from duplexmamba.schema import Config
 from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens
 from lightning_modules import dialogue as dialogue_stage
-from lightning_modules.dialogue import DialogueStage, generations, place, share
+from lightning_modules.dialogue import DialogueStage, Placed, generations, place, share
 from lightning_modules.rehearsal import Rehearsal, Row
 
 NAMES = {".": "ignore", "?": "incomplete", "!": "response"}
@@ -182,6 +182,27 @@ def test_the_branches_of_a_batch_are_those_of_each_dialogue(model, tokens, small
     assert len(together) == sum(map(len, alone))
     total = torch.tensor([h for _, h in together]).sum(0)
     torch.testing.assert_close(total, torch.tensor([h for part in alone for _, h in part]).sum(0), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "transformer"])
+def test_what_branches_share_is_read_as_if_each_heard_it_alone(model, tokens, small) -> None:
+    """Values and gradients, of speech and of weights."""
+    dialogues = [dialogue_of(script, 3200) for script in SCRIPTS]
+    stage = DialogueStage(small, model.double(), Answers(tokens, [[9] * LENGTH] * 9))
+    model.lm.requires_grad_()
+    rows = place([Rehearsal(stage.tokens, small.duplex, 2).rows(d, random.Random(1)) for d in dialogues])
+    assert sum(row.shared for row in share(rows)) > len(rows) / 4
+    lengths = torch.tensor([len(d.labels) for d in dialogues])
+    heard = torch.randn(len(dialogues), int(lengths.max()), small.lm.d_model, dtype=torch.float64)
+
+    def read(rows: list[Placed]) -> list[torch.Tensor]:
+        speech = heard.clone().requires_grad_()
+        hidden, labels = stage.read(rows, Padded(speech, lengths))
+        loss = token_loss(model.lm.logits(hidden), labels, 0.0)
+        return [loss, *torch.autograd.grad(loss, [speech, *model.lm.parameters()])]
+
+    for shared, each in zip(read(share(rows)), read(rows), strict=True):
+        torch.testing.assert_close(shared, each, atol=1e-7, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["mamba", "transformer"])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from duplexmamba import native, scan, scan_torch
+from duplexmamba.padded import Places
 from duplexmamba.scan import selective_scan
 
 NAMES = ("u", "dt", "A", "B", "C", "D", "h0")
@@ -51,10 +52,10 @@ def example(shape=(2, 50, 37, 5), hard=False, dtype=torch.float32, seed=0) -> di
     return {name: x.to(dtype) for name, x in zip(NAMES, drawn, strict=True)}
 
 
-def run(operands: dict[str, Tensor], path: str, through=("y", "h")) -> dict[str, Tensor]:
+def run(operands: dict[str, Tensor], path: str, through=("y", "h"), behind: Places | None = None) -> dict[str, Tensor]:
     """y, h and every gradient of a fixed random function of what `through` names."""
     leaves = {name: x.clone().requires_grad_() for name, x in operands.items()}
-    out = dict(zip(("y", "h"), selective_scan(**leaves, path=path), strict=True))
+    out = dict(zip(("y", "h"), selective_scan(**leaves, path=path, behind=behind), strict=True))
     g = torch.Generator().manual_seed(1)
     weights = {name: torch.randn(x.shape, generator=g, dtype=torch.float64).to(x) for name, x in out.items()}
     sum((out[name] * weights[name]).sum() for name in through).backward()
@@ -88,6 +89,22 @@ def test_without_h0_and_through_one_output(path, through):
     operands = example()
     del operands["h0"]
     assert_close(run(operands, path, through), run(double(operands), "reference", through), 1e-5)
+
+
+@pytest.mark.parametrize("path", FAST)
+@pytest.mark.parametrize("through", [("y",), ("h",), ("y", "h")], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_states_behind_places_equal_the_twins(path, through, shape):
+    """In any order, at both ends, twice at one place, none in some row."""
+    operands, (batch, length, *_) = example(shape), shape
+    rows, steps = [0, batch - 1, 0, 0, 0], [length, length // 2, 0, length // 3, length // 3]
+    behind = Places(torch.tensor(rows), torch.tensor(steps))
+    got = run(operands, path, through, behind)
+    assert_close(got, run(double(operands), "reference", through, behind), 1e-5)
+    for h, row, step in zip(got["h"], rows, steps, strict=True):
+        cut = {name: x[row : row + 1, :step] if name in ("u", "dt", "B", "C") else x for name, x in operands.items()}
+        expected = selective_scan(**cut | {"h0": operands["h0"][row : row + 1]}, path="reference")[1]
+        assert_close({"h": h[None]}, {"h": expected}, 1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

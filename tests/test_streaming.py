@@ -16,7 +16,7 @@ from duplexmamba.connector import CONNECTORS
 from duplexmamba.mamba import MambaMixer
 from duplexmamba.mamba2 import Mamba2Mixer
 from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded, carry, join
+from duplexmamba.padded import Padded, Places, carry, join
 from duplexmamba.schema import Config
 from tests.conftest import SMALL_SIZES, TINY
 
@@ -176,6 +176,22 @@ def test_rows_of_a_ragged_stream_keep_their_own_pace(name: str, data: st.DataObj
     for row, signal in enumerate(streams):
         expected, new = alone(room, signal), int(y.row_lengths()[row])
         torch.testing.assert_close(y.values[row, :new], expected[len(expected) - new :], **DOUBLE)
+
+
+@pytest.mark.parametrize("name", ["lm", "lm mamba2", "lm transformer"])
+def test_states_behind_places_are_those_of_rows_that_end_there(name: str) -> None:
+    room, shape, steps = build(name)
+    x, following = draw(steps, shape, 3), draw(4, shape)
+    _, old = room(Padded(x[:, :6], torch.tensor([6, 0, 3])))
+    rows, heard = [2, 0, 0, 2, 0], [5, steps - 6, 0, 1, 5]
+    behind = Places(torch.tensor(rows), torch.tensor(heard))
+    y, state = room(Padded(x[:, 6:], torch.tensor([steps - 6, 4, 5])), old, behind=behind)
+    expected, _ = room(Padded(x[:, 6:], torch.tensor([steps - 6, 4, 5])), old)
+    torch.testing.assert_close(y.values, expected.values, **DOUBLE)
+    found, _ = room(Padded(following.expand(len(rows), *following.shape[1:])), state)
+    for i, (row, step) in enumerate(zip(rows, heard, strict=True)):
+        past = x[row, : (6, 0, 3)[row]], x[row, 6 : 6 + step]
+        torch.testing.assert_close(found.values[i], alone(room, torch.cat([*past, following[0]]))[-4:], **DOUBLE)
 
 
 @pytest.mark.parametrize("name", ROOMS)

@@ -1,6 +1,6 @@
-// The short depthwise convolution of a Mamba and the silu behind it, float32, for the CPU; conv_cpp.py calls it.
+// Depthwise convolutions, with a silu behind them as Mamba has it or without, float32, for the CPU; conv_cpp.py calls it.
 //
-//   c_t = bias + sum_k weight_k window_{t+k}        y_t = silu(c_t)
+//   c_t = bias + sum_k weight_k window_{t+k}        y_t = silu(c_t), or c_t
 //
 // Channels innermost: window (batch, steps + K - 1, E), y (batch, steps, E), weight (K, E), bias (E). E is a multiple
 // of W. A unit of work is BLOCK steps of one row, gone through step by step, so that memory is read in one stream; each
@@ -30,7 +30,7 @@ extern "C" {
 int conv_block() { return BLOCK; }
 
 void conv_forward(const float* window, const float* weight, const float* bias, float* y, int64_t batch, int64_t steps,
-                  int64_t E, int64_t K, int threads) {
+                  int64_t E, int64_t K, int with_silu, int threads) {
   const Conv x{window, weight, bias, batch, steps, E, K};
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
   for (int64_t unit = 0; unit < batch * x.blocks(); unit++) {
@@ -38,14 +38,15 @@ void conv_forward(const float* window, const float* weight, const float* bias, f
     for (int64_t t = begin; t < end; t++)
       for (int64_t e = 0; e < E; e += W) {
         const V c = convolved(x, x.row(b, t), e);
-        store(y + (b * steps + t) * E + e, silu(c));
+        store(y + (b * steps + t) * E + e, with_silu ? silu(c) : c);
       }
   }
 }
 
-// dc (batch, steps, E) takes the gradient of c, dw (units, K + 1, E), zero at first, that of weight and bias.
+// dc (batch, steps, E) takes the gradient of c, which without a silu may be dy itself, dw (units, K + 1, E), zero at
+// first, that of weight and bias.
 void conv_backward(const float* window, const float* weight, const float* bias, const float* dy, float* dc, float* dw,
-                   float* dwindow, int64_t batch, int64_t steps, int64_t E, int64_t K, int threads) {
+                   float* dwindow, int64_t batch, int64_t steps, int64_t E, int64_t K, int with_silu, int threads) {
   const Conv x{window, weight, bias, batch, steps, E, K};
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
   for (int64_t unit = 0; unit < batch * x.blocks(); unit++) {
@@ -54,8 +55,11 @@ void conv_backward(const float* window, const float* weight, const float* bias, 
     for (int64_t t = begin; t < end; t++)
       for (int64_t e = 0; e < E; e += W) {
         const int64_t at = (b * steps + t) * E + e;
-        const V c = convolved(x, x.row(b, t), e), s = sigmoid(c), d = load(dy + at) * s * (1.0f + c * (1.0f - s));
-        store(dc + at, d);
+        V d = load(dy + at);
+        if (with_silu) {
+          const V c = convolved(x, x.row(b, t), e), s = sigmoid(c);
+          store(dc + at, d = d * s * (1.0f + c * (1.0f - s)));
+        }
         for (int64_t k = 0; k < K; k++) add_to(part + k * E + e, d * load(x.row(b, t + k) + e));
         add_to(part + K * E + e, d);
       }
