@@ -97,7 +97,7 @@ def transformers_mamba() -> Theirs:
 def without_scan() -> Iterator[None]:
     """The floor: the model with u * dt in the scan's place."""
 
-    def cheap(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None = None):
+    def cheap(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None, behind: None):
         return u * dt, h0
 
     mamba.selective_scan, kept = cheap, mamba.selective_scan

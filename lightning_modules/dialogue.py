@@ -41,7 +41,7 @@ class Placed(NamedTuple):
     fork: Fork | None
     """Where it begins."""
     shared: bool = False
-    """It begins behind its own slices, which another row hears for both."""
+    """It begins behind its own slices: another row hears them for it."""
 
     @property
     def parent(self) -> int | None:
@@ -82,7 +82,7 @@ class DialogueStage(InstructStage):
         Returns:
             Hidden states (N, D) where something is to be said, and what, (N,) int64.
         """
-        forks = sorted({placed.fork for placed in rows if placed.fork}, key=str)
+        forks = [*dict.fromkeys(placed.fork for placed in rows if placed.fork)]
         memories = _Memories(self.device)
         found = []
         groups = generations(rows, len(self.tokens.before_speech(ANSWER[0])))
@@ -149,7 +149,7 @@ class DialogueStage(InstructStage):
 
 
 class _Memories:
-    """The states at forks, of one generation after the other."""
+    """The states at forks, generation by generation."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -21,6 +22,7 @@ WORDS = [*TINY, "run.sweep=grid", "optim.lr=0.5", "lm.pretrained=None", "_wandb=
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What an agent gives to a program; returns the folder of its point."""
+    wandb.teardown()  # a client that was used before in this process has settings of its own
     parameters = tmp_path / "config.yaml"
     parameters.write_text(yaml.safe_dump({"wandb_version": 1, "optim.lr": {"value": 0.5}}))
     given = {"SWEEP_ID": "hub-1", "RUN_ID": "abc", "SWEEP_PARAM_PATH": str(parameters), "MODE": "disabled"}
