@@ -28,9 +28,9 @@ DATA_ONLY_IN = {
     "pyarrow": {"parquet", "places"}, "soundfile": {"audio", "places", "recorded_noise", "write_dialogues"},
 }  # fmt: skip
 FLOORS = [
-    {"schema", "jsonl", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm", "ssd"},
+    {"schema", "jsonl", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm"},
     {"scan_cpp", "timing", "tokens", "features", "ctc", "losses"}, {"conv_cpp", "scan", "checks"},
-    {"config", "conv", "step_cpp"},
+    {"config", "conv", "ssd", "step_cpp"},
     {"mamba", "attention"}, {"mamba2", "transformer", "blocks", "connector", "metrics"}, {"lm", "encoder"},
     {"decoding", "policy"}, {"model"}, {"together"},
     {"conversation"}, {"session", "multiplex", "lora"}, {"lora_drop"},
