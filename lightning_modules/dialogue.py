@@ -236,7 +236,7 @@ def generations(rows: list[Placed], prompt: int) -> list[list[int]]:
         parent = rows[i].parent
         return 0 if parent is None else depth(parent) + 1
 
-    inner = [list(level) for _, level in itertools.groupby(sorted(sorted(parents), key=depth), depth)]
+    inner = [list(level) for _, level in itertools.groupby(sorted(parents, key=lambda i: (depth(i), i)), depth)]
     leaves = [i for i in range(len(rows)) if i not in parents]
     lengths = [prompt * bool(rows[i].heard) + len(rows[i].heard) + len(rows[i].row.ids) for i in leaves]
     return [*inner, *pack(leaves, lengths, LEAF_STEPS)]

@@ -1,11 +1,8 @@
 """Stage lm: the language model learns to transcribe and to answer, with text in the place of speech."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from datamodules.batches import alike
 from duplexmamba.decoding import greedy
 from duplexmamba.lm import build_lm
 from duplexmamba.losses import IGNORED, token_loss
@@ -37,18 +34,12 @@ class LMStage(StageModule):
 
     def model_step(self, batch: list[tuple[str, str]]) -> Tensor:
         prompts, responses = self._read(batch)
-        rows = [(p + r[:-1], [IGNORED] * (len(p) - 1) + r) for p, r in zip(prompts, responses, strict=True)]
-        halves = alike(range(len(rows)), [len(ids) for ids, _ in rows], math.ceil(len(rows) / 2))  # less is padded
-        found = [self._hidden([rows[i] for i in half]) for half in halves]
-        hidden, target = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return token_loss(self.model.lm.logits(hidden), target, self.config.optim.label_smoothing)
-
-    def _hidden(self, rows: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
-        """Hidden states (N, D) at the ids of rows that have a label, and those, (N,)."""
-        ids, labels = zip(*rows, strict=True)
-        target = pad_ids([*labels], self.device, IGNORED).values
+        rows = [p + r for p, r in zip(prompts, responses, strict=True)]
+        labels = [[IGNORED] * (len(p) - 1) + r for p, r in zip(prompts, responses, strict=True)]
+        hidden = self.model(pad_ids([row[:-1] for row in rows], self.device))
+        target = pad_ids(labels, self.device, IGNORED).values
         counted = target != IGNORED  # logits of the prompt would cost more than all else in a large vocabulary
-        return self.model(pad_ids([*ids], self.device))[counted], target[counted]
+        return token_loss(self.model.lm.logits(hidden[counted]), target[counted], self.config.optim.label_smoothing)
 
     def hypotheses(self, batch: list[tuple[str, str]]) -> list[tuple[str, str]]:
         prompts, responses = self._read(batch)

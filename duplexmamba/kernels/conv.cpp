@@ -1,4 +1,5 @@
-// Depthwise convolutions, with a silu behind them as Mamba has it or without, float32, for the CPU; conv_cpp.py calls it.
+// Depthwise convolutions in float32 for the CPU, with a silu behind them as Mamba has it, or without; conv_cpp.py calls
+// it.
 //
 //   c_t = bias + sum_k weight_k window_{t+k}        y_t = silu(c_t), or c_t
 //

@@ -156,9 +156,9 @@ extern "C" {
 int vector_width() { return W; }
 int scan_chunk() { return CHUNK; }
 
-// h enters as h_0 and leaves as h_L. ends, (batch, chunks), says where each row's chunks end, none longer than CHUNK, some
-// perhaps empty, the last of each row at its length. checkpoints, (batch, chunks, N, E) or null, takes the state before
-// each.
+// h enters as h_0 and leaves as h_L. ends, (batch, chunks), says where each row's chunks end, none longer than CHUNK,
+// some perhaps empty, the last of each row at its length. checkpoints, (batch, chunks, N, E) or null, takes the state
+// before each.
 void scan_forward(const float* u, const float* dt, const float* A, const float* B, const float* C, const float* D,
                   float* h, float* y, float* checkpoints, const int64_t* ends, int64_t chunks, int64_t batch,
                   int64_t length, int64_t E, int64_t N, int64_t groups, int threads) {
