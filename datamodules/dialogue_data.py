@@ -16,6 +16,9 @@ from datamodules.grammar import Split
 from duplexmamba.padded import Padded
 from duplexmamba.timing import Clock
 
+SCORED_TOGETHER = 20
+"""Dialogues in one batch where nothing is learnt: live sessions side by side cost little more than one."""
+
 Item = tuple[Dialogue | UnusableAudio, list[Utterance | UnusableAudio]]
 
 
@@ -69,8 +72,8 @@ class DialogueData(StageData):
         return open_dialogues(self.config, split, size, recorded if answered else None)
 
     def _scored(self, split: Split, count: int) -> DataLoader:
-        size, (rank, world) = self.config.data.batch_dialogues, self._rank()
-        batches = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
+        rank, world = self._rank()
+        batches = [list(range(i, min(i + SCORED_TOGETHER, count))) for i in range(0, count, SCORED_TOGETHER)]
         none_beside = WithUtterances(self.dialogues(split, count), self.corpora.stream, 0)
         return self._batches(none_beside, at_least(world, batches)[rank::world])
 

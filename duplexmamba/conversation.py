@@ -194,3 +194,16 @@ def push_together(sessions: Sequence[Session], slices: Sequence[Tensor]) -> list
     for session, (_, after) in zip(sessions, happened, strict=True):
         session.restore(after)
     return [event for event, _ in happened]
+
+
+def hear_together(sessions: Sequence[Session], signals: Sequence[Tensor]) -> list[list[Event]]:
+    """Let new sessions of one model hear a (n,) signal each, in common batches: the same as `push` of each, but that
+    what fills no slice is dropped."""
+    events: list[list[Event]] = [[] for _ in sessions]
+    size = sessions[0].slice_samples
+    for end in range(size, max(map(len, signals)) + 1, size):
+        hearing = [i for i, signal in enumerate(signals) if len(signal) >= end]
+        happened = push_together([sessions[i] for i in hearing], [signals[i][end - size : end] for i in hearing])
+        for i, event in zip(hearing, happened, strict=True):
+            events[i].append(event)
+    return events

@@ -204,7 +204,7 @@ class DataConfig:
     batch_texts: int
     """Texts in one batch of stage lm."""
     batch_dialogues: int
-    """Dialogues in one batch of the stages state and streaming."""
+    """Dialogues in one training batch of the stages state and streaming."""
     valid_size: int
     test_size: int
     """Utterances scored in validation and at the end."""

@@ -13,7 +13,7 @@ from datamodules.dialogue import Dialogue
 from datamodules.dialogue_data import DialogueBatch
 from duplexmamba import state as states
 from duplexmamba.connector import Compressed
-from duplexmamba.conversation import Session, replies
+from duplexmamba.conversation import Event, Session, hear_together, replies
 from duplexmamba.lm import LMState
 from duplexmamba.losses import IGNORED, token_loss
 from duplexmamba.metrics import exact_match, macro_f1
@@ -129,12 +129,11 @@ class DialogueStage(InstructStage):
         return hidden.values[counted], labels[counted], after
 
     def hypotheses(self, batch: DialogueBatch) -> list[tuple[str, str]]:  # type: ignore[override]
-        """The state of every slice, as markers, and every answer, in a live session."""
-        found = []
-        for i, dialogue in enumerate(batch.dialogues):
-            samples = batch.samples.values[i, : int(batch.samples.row_lengths()[i])]
-            found += live_pairs(self.session(self.model, self.tokens, self.config), samples, dialogue)
-        return found
+        """The state of every slice, as markers, and every answer, in live sessions."""
+        signals = [row[:length] for row, length in zip(batch.samples.values, batch.samples.row_lengths(), strict=True)]
+        sessions = [self.session(self.model, self.tokens, self.config) for _ in signals]
+        heard = zip(hear_together(sessions, signals), batch.dialogues, strict=True)
+        return [pair for events, dialogue in heard for pair in live_pairs(events, dialogue, sessions[0].slice_s)]
 
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
         markers = set(TURN_STATES.values())
@@ -181,14 +180,13 @@ class _Memories:
         return states.select(state, torch.tensor(rows, device=self._device))
 
 
-def live_pairs(session: Session, samples: Tensor, dialogue: Dialogue) -> list[tuple[str, str]]:
-    """Wanted and found in a session that hears (n,) samples: the marker of each slice's state, then each answer that
-    nothing takes the place of, empty where none was given."""
-    events = session.push(samples)
+def live_pairs(events: Sequence[Event], dialogue: Dialogue, slice_s: float) -> list[tuple[str, str]]:
+    """Wanted and found in a session: the marker of each slice's state, then each answer that nothing takes the place
+    of, empty where none was given."""
     named = [TURN_STATES[event.state] for event in events]
     pairs = list(zip([TURN_STATES[label] for label in dialogue.labels], named, strict=True))
     given = replies(events)
-    for answer, window in zip(dialogue.answers, dialogue.reply_windows(session.slice_s), strict=True):
+    for answer, window in zip(dialogue.answers, dialogue.reply_windows(slice_s), strict=True):
         if answer.end is None:
             texts = [reply.text for reply in given if reply.begun in window]
             pairs.append((dialogue.turns[answer.turn].answer, texts[-1] if texts else ""))

@@ -1,6 +1,7 @@
 """Batches of dialogues: the same wherever a run begins, alike in length, with utterances beside them, nobody lost."""
 
 import itertools
+from unittest import mock
 import json
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def test_a_batch_holds_dialogues_of_as_many_events_and_utterances_beside_each(co
 
 def test_scored_dialogues_have_nothing_beside_them(config: Config) -> None:
     config = override(config, ["data.valid_dialogues=4"])
-    found = list(DialogueData(config, Corpora(config)).val_dataloader())
+    with mock.patch("datamodules.dialogue_data.SCORED_TOGETHER", 3):
+        found = list(DialogueData(config, Corpora(config)).val_dataloader())
     assert [len(batch) for batch in found] == [3, 1] and not any(len(batch.utterances) for batch in found)
     assert len({dialogue.id for batch in found for dialogue in batch.dialogues}) == 4
 

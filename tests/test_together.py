@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from duplexmamba import state as states
-from duplexmamba.conversation import push_together
+from duplexmamba.conversation import hear_together, push_together
 from duplexmamba.decoding import advance
 from duplexmamba.together import in_groups
 from tests import test_multiplex, test_session
@@ -52,6 +52,15 @@ def test_sessions_in_common_batches_do_what_they_do_alone(kind):
             assert event.probabilities == pytest.approx(other.probabilities, abs=1e-6)
     events = [event for events in found for event in events]
     assert len([event for event in events if event.action == "respond"]) > 1 and any(event.text for event in events)
+
+
+def test_signals_of_any_length_heard_together_are_heard_as_alone():
+    session, lengths = test_session.make(*FORK), [16000, 0, 41600, 25000]
+    signals = [sound(14, seed)[:length] for seed, length in enumerate(lengths)]
+    found = hear_together([copy.copy(session) for _ in signals], signals)
+    assert [len(events) for events in found] == [length // session.slice_samples for length in lengths]
+    for events, signal in zip(found, signals, strict=True):
+        assert without_floats(events) == without_floats(copy.copy(session).push(signal))
 
 
 def test_branches_of_all_sessions_share_a_batch():
