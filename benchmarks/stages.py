@@ -2,14 +2,16 @@
 
     python benchmarks/stages.py [--json FILE] [--updates 4] [--stages asr instruct streaming]
 
-Random weights; each variant in turn takes the next updates of one stream. `each row alone` is stage streaming without
-sharing what the rows of one branch hear.
+Random weights. Threads: each variant in turn takes the next updates of one stream. Branches, in stage streaming: both
+variants take the same updates, of held batches; `each row alone` does not share what the rows of one branch hear.
 """
 
 import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -24,27 +26,34 @@ from lightning_modules.entry import set_up_torch
 
 STAGES = ("asr", "instruct", "streaming")
 
+Update = Callable[..., None]
+"""Of batches, and of what is done about rows that hear the same."""
 
-def updates_of(stage: str, count: int) -> Callable[..., None]:
-    """A function of the number of threads, and of what is done about rows that hear the same, that makes the next
-    updates."""
+
+def training_of(stage: str) -> tuple[Update, Iterable[Any]]:
+    """What makes updates, and batches without end."""
     config = load_config(["configs/preset/tiny.yaml", f"configs/stage/{stage}.yaml", "data.synthetic_ramp=0"])
     set_up_torch(config)
     with tempfile.TemporaryDirectory() as folder:
         module, data = build(config, Corpora(config), {}, Path(folder))
     module.train()
     optimizer = torch.optim.AdamW((p for p in module.model.parameters() if p.requires_grad), fused=True)
-    batches = iter(data.train_dataloader())
 
-    def update(threads: int, share: Callable[[list[Placed]], list[Placed]] = dialogue.share) -> None:
-        torch.set_num_threads(threads)
+    def update(batches: Iterable[Any], share: Callable[[list[Placed]], list[Placed]] = dialogue.share) -> None:
+        torch.manual_seed(0)  # which slices are probed
         with patch.object(dialogue, "share", share):
-            for _ in range(count):
-                module.model_step(next(batches)).backward()
+            for batch in batches:
+                module.model_step(batch).backward()
                 optimizer.step()
                 optimizer.zero_grad()
 
-    return update
+    return update, iter(data.train_dataloader())
+
+
+def on_threads(update: Update, batches: Iterable[Any], count: int, threads: int) -> None:
+    """The next `count` updates."""
+    torch.set_num_threads(threads)
+    update(islice(batches, count))
 
 
 def main() -> None:
@@ -54,18 +63,22 @@ def main() -> None:
     asked = parser.parse_args()
     numbers, rows = {}, []
     for stage in asked.stages:
-        update = updates_of(stage, asked.updates)
-        variants = {"one": functools.partial(update, 1), "two": functools.partial(update, 2)}
+        update, batches = training_of(stage)
+        next_on = functools.partial(on_threads, update, batches, asked.updates)
+        threads = {"1 thread": functools.partial(next_on, 1), "2 threads": functools.partial(next_on, 2)}
+        times = interleave(threads, asked.rounds, stage)
+        numbers[f"{stage}/two_threads_speedup"] = ratio(times, "1 thread", "2 threads")
         if stage == "streaming":
-            variants["two, each row alone"] = functools.partial(update, 2, list)
-        times = interleave(variants, asked.rounds, stage)
-        numbers[f"{stage}/two_threads_speedup"] = ratio(times, "one", "two")
-        numbers |= {f"{stage}/{n}_s": median(times, n) / 1000 / asked.updates for n in ("one", "two")}
-        if stage == "streaming":
-            numbers["streaming/sharing_speedup"] = ratio(times, "two, each row alone", "two")
-        rows += [[stage, name, f"{median(times, name) / 1000 / asked.updates:.2f}"] for name in times]
+            torch.set_num_threads(1)
+            held = list(islice(batches, asked.updates))
+            ways = {"each row alone": functools.partial(update, held, list), "shared": functools.partial(update, held)}
+            times |= interleave(ways, asked.rounds, "branches")
+            numbers["streaming/sharing_speedup"] = ratio(times, "each row alone", "shared")
+        seconds = {name: median(times, name) / 1000 / asked.updates for name in times}
+        numbers |= {f"{stage}/{name.replace(' ', '_')}_s": value for name, value in seconds.items()}
+        rows += [[stage, name, f"{value:.2f}"] for name, value in seconds.items()]
     print(machine())
-    show("seconds of an update, preset tiny", ["stage", "threads", "s"], rows)
+    show("seconds of an update, preset tiny", ["stage", "variant", "s"], rows)
     save(numbers, asked.json)
 
 

@@ -11,7 +11,8 @@ import yaml
 from duplexmamba.config import load_config
 from duplexmamba.model import SpeechLM, count_parameters
 from lightning_modules.handover import HandOver
-from tests.test_train import SHORT, TINY
+from tests.conftest import TINY
+from tests.small_runs import SHORT
 from train import main
 
 CHOICES = {

@@ -37,7 +37,7 @@ KEYS = {
         *[f"{kind}/{who}utt_per_s" for kind in ("files", "shar", "webdataset", "parquet") for who in ("", "peer_")],
         "train/data_wait_share",
     ],
-    "stages": ["asr/two_threads_speedup", "asr/one_s", "asr/two_s"],
+    "stages": ["asr/two_threads_speedup", "asr/1_thread_s", "asr/2_threads_s"],
     "settings": ["settings/medium_speedup", "settings/medium_error", "settings/keep_freed_memory_speedup"],
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from lightning_modules.beside import beside
 from lightning_modules.entry import alone
 from lightning_modules.handover import FILE, HandOver
 from tests.conftest import TINY
-from tests.test_train import SHORT, run
+from tests.small_runs import SHORT, run
 
 pytestmark = pytest.mark.timeout(300)
 WAITS = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('here', flush=True); "

@@ -1,9 +1,9 @@
 """Batches of dialogues: the same wherever a run begins, alike in length, with utterances beside them, nobody lost."""
 
 import itertools
-from unittest import mock
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest

@@ -21,7 +21,7 @@ from sweeps.report.answer import answer
 from sweeps.report.gather import gather
 from tests.fake_sweep import WER, write_sweep
 from tests.hub_place import Place, until
-from tests.test_train import SHORT
+from tests.small_runs import SHORT
 
 pytestmark = pytest.mark.timeout(900)
 

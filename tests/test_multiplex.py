@@ -34,9 +34,9 @@ from lightning_modules.multiplex import MultiplexStage, script
 from serving import timeline
 from tests import test_session
 from tests.conftest import SMALL_SIZES, TINY
+from tests.small_runs import SHORT
 from tests.test_rehearsal import SCRIPTS, Answers, dialogue_of
 from tests.test_session import KINDS, facts, sound
-from tests.test_train import SHORT
 
 TOKENS = Tokens.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
 SMALL = load_config(

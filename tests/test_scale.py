@@ -15,7 +15,7 @@ from duplexmamba.schema import Config
 from lightning_modules.handover import FILE, HandOver
 from lightning_modules.recompute import recompute_blocks
 from tests.conftest import SMALL_SIZES, TINY
-from tests.test_train import SHORT, losses, run, train, train_in_two, write_corpus
+from tests.small_runs import SHORT, losses, run, train, train_in_two, write_corpus
 
 SAME_UPDATES = {
     "one": ["trainer.accumulate=2"],

@@ -13,7 +13,7 @@ from duplexmamba.config import load_config
 from duplexmamba.schema import Config
 from tests.conftest import SMALL_SIZES, TINY
 from tests.corpora import sound, write
-from tests.test_train import SHORT, run
+from tests.small_runs import SHORT, run
 
 
 def manifest(folder: Path, name: str, count: int, splits: tuple[str, ...] = ("train", "valid", "test")) -> Path:

@@ -1,21 +1,15 @@
-"""The real entry points on a very small model: train, go on after a kill, score, two ranks, bad input."""
+"""The real entry points on a very small model: train, go on after a kill, score, two ranks."""
 
 import itertools
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
-import numpy as np
 import peft
 import pytest
-import soundfile
 import torch
 
 from duplexmamba.config import STAGES, load_config
@@ -24,51 +18,10 @@ from duplexmamba.padded import Padded
 from lightning_modules.handover import HandOver
 from lightning_modules.speech import InstructStage
 from tests.conftest import SMALL_SIZES, TINY
+from tests.small_runs import SHORT, losses, refused, run, train, train_in_two, write_corpus
 from train import main
 
-BRIEF = [
-    "trainer.valid_every_steps=2", "trainer.average_every_steps=1", "trainer.average_last=2", "trainer.max_steps=4",
-    "trainer.accelerator=cpu", "trainer.threads=1",
-]  # fmt: skip
-SHORT = [
-    *SMALL_SIZES, "data.batch_s=25", "data.valid_size=4", "data.test_size=4", "data.num_workers=0", "data.max_s=12",
-    "data.batch_texts=4", "data.batch_dialogues=2", "data.valid_dialogues=2", "data.test_dialogues=3",
-    "wandb.mode=disabled", *BRIEF,
-    *[f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in BRIEF],
-]  # fmt: skip
 pytestmark = pytest.mark.timeout(300)
-
-
-def run(script: str, *args: str, wait: bool = True, **env: str) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, script, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1", **env},
-    )  # fmt: skip
-    if wait:
-        process.out, process.err = process.communicate(timeout=250)
-    return process
-
-
-def train(folder: Path, *args: str, stage: str = "asr", **env: str) -> subprocess.Popen:
-    return run("train.py", TINY[0], f"configs/stage/{stage}.yaml", *SHORT, f"run.dir={folder}", *args, **env)
-
-
-def write_wav(path: Path, seconds: float, rate: int = 16000, channels: int = 1, level: float = 0.1) -> None:
-    rng = np.random.default_rng(len(path.name))
-    soundfile.write(path, level * rng.standard_normal((int(seconds * rate), channels)), rate)
-
-
-def write_corpus(folder: Path, count: int = 20) -> Path:
-    """A manifest of noise with words to it, all splits."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for i in range(count):
-        write_wav(folder / f"{i}.wav", 1 + i / 20)
-        split = "test" if i < 3 else "valid" if i < 6 else "train"
-        rows.append({"audio": f"{i}.wav", "text": f"word {i % 7} and more", "speaker": f"s{i % 5}", "split": split})
-    manifest = folder / "manifest.jsonl"
-    manifest.write_text("\n".join(map(json.dumps, rows)))
-    return manifest
 
 
 @pytest.fixture(scope="module")
@@ -182,17 +135,6 @@ def test_evaluate_on_other_speech(runs: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and "test/wer" in done.out, done.err
 
 
-def losses(folder: Path, stage: str = "encoder") -> dict[int, float]:
-    lines = [json.loads(line) for line in next(folder.glob(f"{stage}-*/metrics.jsonl")).read_text().splitlines()]
-    return {line["step"]: line["valid/loss"] for line in lines if "valid/loss" in line}
-
-
-def test_dialogues_that_cannot_be_made_are_known_before_anything_is_trained(tmp_path: Path) -> None:
-    done = train(tmp_path / "runs", "dialogue.interrupted_s=30", stage="streaming")
-    assert done.returncode == 2 and "dialogue.interrupted_s=30" in done.err, done.err
-    assert not (tmp_path / "runs").exists()
-
-
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_goes_on_to_the_same_losses(tmp_path: Path, kill: signal.Signals) -> None:
     pytest.importorskip("espeakng_loader")
@@ -202,21 +144,6 @@ def test_a_killed_run_goes_on_to_the_same_losses(tmp_path: Path, kill: signal.Si
     assert whole.returncode == 0, whole.err
     train_in_two(tmp_path / "cut", *args, stage="encoder", kill=kill)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-
-
-def train_in_two(
-    folder: Path, *args: str, stage: str, kill: signal.Signals, send: Callable[[int, int], None] = os.killpg
-) -> None:
-    """Kill a stage once it has written a checkpoint, and let the same command go on. Schedulers kill whole groups."""
-    cut = run("train.py", TINY[0], f"configs/stage/{stage}.yaml", *SHORT, f"run.dir={folder}", *args, wait=False)
-    while not list(folder.glob("*/last.ckpt")):
-        assert cut.poll() is None, cut.stderr.read()
-        time.sleep(0.02)
-    send(cut.pid, kill)
-    cut.communicate(timeout=60)
-    assert cut.returncode == (143 if kill == signal.SIGTERM else -signal.SIGKILL)
-    resumed = train(folder, *args, stage=stage)
-    assert resumed.returncode == 0 and "going on from update" in resumed.out, resumed.out + resumed.err
 
 
 ADAPTED = ["lora.enabled=true", "lora.rank=2"]
@@ -283,58 +210,6 @@ def test_two_ranks_train_and_score_together(tmp_path: Path) -> None:
     done = train(tmp_path, "trainer.devices=2")
     assert done.returncode == 0, done.err
     assert "test/wer" in json.loads((tmp_path / "latest" / "summary.json").read_text())
-
-
-def test_own_speech_with_bad_files_below_the_share_is_trained_on(tmp_path: Path) -> None:
-    pytest.importorskip("espeakng_loader")
-    manifest = write_corpus(tmp_path / "corpus", 30)
-    (tmp_path / "corpus" / "9.wav").write_bytes(b"not audio")
-    write_wav(tmp_path / "corpus" / "10.wav", 1.0, channels=2)
-    write_wav(tmp_path / "corpus" / "11.wav", 1.0, rate=8000)
-    done = train(tmp_path / "runs", f"data.path={manifest}", "data.max_bad_share=0.05", stage="encoder")
-    assert done.returncode == 0 and "9.wav" in done.out, done.out + done.err
-
-
-def test_silent_files_are_named_when_they_are_read(tmp_path: Path) -> None:
-    manifest = write_corpus(tmp_path / "corpus", 30)
-    for i in range(8, 30):
-        write_wav(tmp_path / "corpus" / f"{i}.wav", 1.0, level=0.0)
-    args = [f"data.path={manifest}", "data.synthetic_share=0", "trainer.max_steps=50"]
-    done = train(tmp_path / "runs", *args, stage="encoder")
-    assert done.returncode == 2 and "silent" in done.err and "data.max_bad_share" in done.err, done.err
-
-
-def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
-    done = train(tmp_path, "optim.learning_rate=1")
-    assert done.returncode == 2 and done.err.startswith("error: unknown key 'optim.learning_rate'"), done.err
-    assert done.err.count("\n") == 1
-
-
-def refused(folder: Path, *args: str, stage: str = "asr") -> str:
-    """What train.py says to arguments it does not take."""
-    with pytest.raises(ValueError) as caught:
-        main([TINY[0], f"configs/stage/{stage}.yaml", *SHORT, f"run.dir={folder}", *args])
-    return str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("args", "answer"),
-    [
-        (["configs/stage/asrr.yaml"], "Did you mean 'configs/stage/asr.yaml'"),
-        (["configs/preset/tinny.yaml"], "Did you mean 'configs/preset/tiny.yaml'"),
-        (["data.path=nowhere"], "nowhere does not exist"),
-        (["tokenizer.source=nowhere"], "set stage.ctc_weight=0"),
-    ],
-)
-def test_what_is_not_there_is_named(tmp_path: Path, args: list[str], answer: str) -> None:
-    assert answer in refused(tmp_path, *args)
-
-
-def test_most_files_broken_stops_before_training(tmp_path: Path) -> None:
-    manifest = write_corpus(tmp_path / "corpus")
-    for i in range(10):
-        (tmp_path / "corpus" / f"{i}.wav").write_bytes(b"not audio")
-    assert "10 of 20 files (50.0 %)" in refused(tmp_path / "runs", f"data.path={manifest}")
 
 
 def test_a_checkpoint_of_another_shape_is_refused(runs: Path, tmp_path: Path) -> None:
