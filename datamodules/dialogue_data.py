@@ -17,7 +17,7 @@ from duplexmamba.padded import Padded
 from duplexmamba.timing import Clock
 
 SCORED_TOGETHER = 20
-"""Dialogues in one batch where nothing is learnt: live sessions cost less side by side than one by one."""
+"""Dialogues in one batch where nothing is learnt, whose live sessions go side by side."""
 
 Item = tuple[Dialogue | UnusableAudio, list[Utterance | UnusableAudio]]
 
