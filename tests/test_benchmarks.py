@@ -18,7 +18,7 @@ SMALL = {
     "memory": ["--lengths", "16"],
     "sessions": ["--seconds", "0.4", "--most", "2"],
     "settings": ["--rounds", "1", "--length", "64"],
-    "stages": ["--rounds", "1", "--updates", "1", "--stages", "asr"],
+    "stages": ["--rounds", "1", "--updates", "1", "--stages", "asr", "streaming"],
     "data": ["--rounds", "1", "--utterances", "8", "--steps", "1"],
 }
 KEYS = {
@@ -37,7 +37,7 @@ KEYS = {
         *[f"{kind}/{who}utt_per_s" for kind in ("files", "shar", "webdataset", "parquet") for who in ("", "peer_")],
         "train/data_wait_share",
     ],
-    "stages": ["asr/two_threads_speedup", "asr/1_thread_s", "asr/2_threads_s"],
+    "stages": ["asr/two_threads_speedup", "asr/1_thread_s", "asr/2_threads_s", "streaming/sharing_speedup"],
     "settings": ["settings/medium_speedup", "settings/medium_error", "settings/keep_freed_memory_speedup"],
 }  # fmt: skip
 
