@@ -25,7 +25,7 @@ from duplexmamba.schema import Config
 from lightning_modules.assembly import build, check_adapters, unsharded
 from lightning_modules.beside import beside
 from lightning_modules.callbacks import LAST, Bar, Resume
-from lightning_modules.entry import alone, exit_cleanly, quieten, trainer_settings
+from lightning_modules.entry import alone, exit_cleanly, on_cpu, quieten, trainer_settings
 from lightning_modules.handover import FILE, AtomicCheckpoints, Average, HandOver
 from lightning_modules.logs import JsonlLogger, draw_curves, finish_wandb, wandb_logger
 from lightning_modules.point import scheduler, sweep_point
@@ -80,10 +80,9 @@ def commands_beside(args: list[str]) -> list[list[str]]:
     """What trains all but the first of those at the same time as it, if each finds cores of its own."""
     config = load_config(args)
     bottom, c = at_the_bottom(args, config), config.trainer
-    on_cpu = c.accelerator == "cpu" or (c.accelerator == "auto" and not torch.accelerator.is_available())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = [below.trainer.threads or cores for below in bottom.values()]
-    if not on_cpu or c.devices > 1 or sum(threads) > cores:
+    if not on_cpu(c) or c.devices > 1 or sum(threads) > cores:
         return []
     return [[sys.executable, __file__, *args, f"--beneath={stage}"] for stage in list(bottom)[1:]]
 

@@ -31,6 +31,8 @@ class SpeechBatch:
     answers: list[str]
     skipped: list[str]
     """Why utterances of this batch are missing, one sentence each."""
+    frames: Padded | None = None
+    """(B, T, D) what the encoder makes of the samples, where a data worker has run it."""
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -1,7 +1,9 @@
 """The corpora of a run, and the loaders the stages train and score on."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import lightning as L
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -110,18 +112,37 @@ class Exchanges(Dataset[tuple[str, str]]):
         return self.corpus.exchange(index)
 
 
+Ahead = Callable[[Any], Any]
+"""What data workers do with each training batch: the part of the model that does not learn, run beforehand."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Collate:
+    """Items to a batch, and what is done with it ahead."""
+
+    items: Callable[[list[Any]], Any]
+    ahead: Ahead
+
+    def __call__(self, items: list[Any]) -> Any:
+        return self.ahead(self.items(items))
+
+
 class StageData(L.LightningDataModule):
     """Loaders of one stage. Batch k of a run is the same whenever it is asked for; `start_batch` is the first one."""
+
+    ahead: Ahead | None = None
 
     def __init__(self, config: Config, corpora: Corpora):
         super().__init__()
         self.config, self.corpora, self.start_batch = config, corpora, 0
 
-    def _loader(self, dataset: Dataset, batches: Iterable[list[int]], collate_fn: Callable) -> DataLoader:
+    def _loader(
+        self, dataset: Dataset, batches: Iterable[list[int]], collate_fn: Callable, ahead: Ahead | None = None
+    ) -> DataLoader:
         data = self.config.data
         return WatchedLoader(
-            dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=data.num_workers,
-            stuck_after_s=data.stuck_after_s,
+            dataset, batch_sampler=batches, collate_fn=Collate(collate_fn, ahead) if ahead else collate_fn,
+            num_workers=data.num_workers, stuck_after_s=data.stuck_after_s,
         )  # fmt: skip
 
     def strata(self, positions: range) -> list[Hashable]:
@@ -153,7 +174,7 @@ class SpeechData(StageData):
         def group(positions: Sequence[int]) -> list[list[int]]:
             return pack(positions, [stream.duration_s(p) for p in positions], batch_s)
 
-        return self._speech(stream, self._endless(group))
+        return self._speech(stream, self._endless(group), self.ahead)
 
     def val_dataloader(self) -> DataLoader:
         return self._scored(self.corpora.valid)
@@ -164,9 +185,9 @@ class SpeechData(StageData):
     def _scored(self, corpus: Corpus) -> DataLoader:
         return self._speech(ScoredSet(corpus), FiniteBatches(corpus, self.config.data.batch_s, *self._rank()))
 
-    def _speech(self, dataset: Dataset, batches: Sampler[list[int]]) -> DataLoader:
+    def _speech(self, dataset: Dataset, batches: Sampler[list[int]], ahead: Ahead | None = None) -> DataLoader:
         unit = Clock.of(self.config).samples_per_token
-        return self._loader(dataset, batches, functools.partial(collate, unit_samples=unit))
+        return self._loader(dataset, batches, functools.partial(collate, unit_samples=unit), ahead)
 
 
 class TextData(StageData):

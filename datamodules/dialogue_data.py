@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batches import SpeechBatch, TrainingStream, alike, at_least, collate, pad_signals
 from datamodules.corpus import UnusableAudio, Utterance
-from datamodules.data import StageData
+from datamodules.data import Ahead, StageData
 from datamodules.dialogue import Dialogue, Dialogues, open_dialogues
 from datamodules.grammar import Split
 from duplexmamba.padded import Padded
@@ -33,6 +33,8 @@ class DialogueBatch:
     utterances: SpeechBatch
     skipped: list[str]
     """Why dialogues or utterances of this batch are missing, one sentence each."""
+    frames: Padded | None = None
+    """As in `SpeechBatch`."""
 
     def __len__(self) -> int:
         return len(self.dialogues)
@@ -52,7 +54,7 @@ class DialogueData(StageData):
             return alike(positions, [len(dialogues.events(p)) for p in positions], size)
 
         beside = self.config.stage.utterances
-        return self._batches(WithUtterances(dialogues, self.corpora.stream, beside), self._endless(group))
+        return self._batches(WithUtterances(dialogues, self.corpora.stream, beside), self._endless(group), self.ahead)
 
     def strata(self, positions: range) -> list[Hashable]:
         """The kind of each dialogue's first event, which is its only one in stage state."""
@@ -77,9 +79,9 @@ class DialogueData(StageData):
         none_beside = WithUtterances(self.dialogues(split, count), self.corpora.stream, 0)
         return self._batches(none_beside, at_least(world, batches)[rank::world])
 
-    def _batches(self, dataset: Dataset, batches: Iterable[list[int]]) -> DataLoader:
+    def _batches(self, dataset: Dataset, batches: Iterable[list[int]], ahead: Ahead | None = None) -> DataLoader:
         unit = Clock.of(self.config).samples_per_token
-        return self._loader(dataset, batches, functools.partial(collate_dialogues, unit_samples=unit))
+        return self._loader(dataset, batches, functools.partial(collate_dialogues, unit_samples=unit), ahead)
 
 
 class WithUtterances(Dataset[Item]):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from duplexmamba.attention import AttentionState, SelfAttention
 from duplexmamba.conv import depthwise_conv
+from duplexmamba.gates import SiLU
 from duplexmamba.mamba import MambaMixer, MambaState
 from duplexmamba.padded import Carry, Padded, carry
 from duplexmamba.schema import EncoderConfig
@@ -31,7 +32,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, d: int, d_ffn: int, dropout: float):
         widen, narrow = nn.Linear(d, d_ffn), nn.Linear(d_ffn, d)
-        super().__init__(nn.LayerNorm(d), widen, nn.SiLU(), nn.Dropout(dropout), narrow, nn.Dropout(dropout))
+        super().__init__(nn.LayerNorm(d), widen, SiLU(), nn.Dropout(dropout), narrow, nn.Dropout(dropout))
 
 
 class ConvModule(nn.Module):
@@ -44,7 +45,7 @@ class ConvModule(nn.Module):
         self.norm = nn.LayerNorm(d)
         self.gated = nn.Linear(d, 2 * d)
         self.conv = nn.Conv1d(d, d, config.conv_kernel, groups=d)
-        self.after = nn.Sequential(nn.LayerNorm(d), nn.SiLU(), nn.Linear(d, d), nn.Dropout(config.dropout))
+        self.after = nn.Sequential(nn.LayerNorm(d), SiLU(), nn.Linear(d, d), nn.Dropout(config.dropout))
 
     def forward(self, x: Padded, state: Carry | None) -> tuple[Tensor, Carry | None]:
         x = x.with_values(F.glu(self.gated(self.norm(x.values)), -1))

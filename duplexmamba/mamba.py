@@ -8,10 +8,10 @@ import dataclasses
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duplexmamba.conv import short_conv
+from duplexmamba.gates import gated, softplus
 from duplexmamba.native import vector_width
 from duplexmamba.padded import Carry, Padded, Places, carry, carry_behind, fold, unfold
 from duplexmamba.scan import selective_scan
@@ -59,7 +59,7 @@ class SelectiveSSM(nn.Module):
         assert self.conv1d.bias is not None
         u = short_conv(window.values, self.conv1d.weight, self.conv1d.bias)
         dt, B, C = self.x_proj(u).split(self.sizes, -1)
-        dt = F.softplus(wide(self.dt_proj(dt)))
+        dt = softplus(wide(self.dt_proj(dt)))
         if x.lengths is not None:
             dt = dt * x.mask()[..., None]  # dt = 0: the scan neither forgets nor takes in
         h0 = None if state is None else state.ssm
@@ -98,7 +98,7 @@ class MambaMixer(nn.Module):
             backward = fold(x.with_values(inner), slice_steps) if slice_steps else x.with_values(inner)
             backward = reverse(backward.with_values(self.ssm_reverse(reverse(backward))[0]))
             y = (y + (unfold(backward.values, x) if slice_steps else backward.values)) / 2
-        return x.with_values(self.out_proj(y * F.silu(gate))), state
+        return x.with_values(self.out_proj(gated(y, gate))), state
 
     def _takes_one_call(self, x: Padded) -> bool:
         """One token, nothing between the weights and what they multiply, and a shape that the kernel takes."""

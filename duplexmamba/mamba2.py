@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duplexmamba.conv import short_conv
+from duplexmamba.gates import gated, softplus
 from duplexmamba.mamba import wide
 from duplexmamba.padded import Carry, Padded, Places, carry, carry_behind
 from duplexmamba.ssd import ssd
@@ -38,7 +39,7 @@ class GatedRMSNorm(nn.Module):
 
     def forward(self, y: Tensor, gate: Tensor) -> Tensor:
         """(B, L, E), (B, L, E) -> (B, L, E), normalised in float32 at least."""
-        groups = (wide(y) * F.silu(wide(gate))).unflatten(-1, (self.num_groups, -1))
+        groups = (gated(wide(y), wide(gate))).unflatten(-1, (self.num_groups, -1))
         return F.rms_norm(groups, groups.shape[-1:], eps=1e-5).flatten(-2).to(y.dtype) * self.weight
 
 
@@ -76,7 +77,7 @@ class Mamba2Mixer(nn.Module):
         inner = short_conv(window.values, self.conv1d.weight, self.conv1d.bias).to(inner.dtype)
         u, B, C = inner.split(self.conv_sizes, -1)
         B, C = (groups.unflatten(-1, (self.num_groups, -1)) for groups in (B, C))
-        dt = F.softplus(wide(dt) + self.dt_bias)
+        dt = softplus(wide(dt) + self.dt_bias)
         if x.lengths is not None:
             dt = dt * x.mask()[..., None]  # dt = 0: the scan neither forgets nor takes in
         A = -torch.exp(wide(self.A_log))

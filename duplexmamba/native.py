@@ -10,6 +10,10 @@ import warnings
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("kernels")
+KERNELS = (
+    "scan_forward", "scan_backward", "conv_forward", "conv_backward", "mamba_step", "matrix_vectors", "silu_forward",
+    "silu_backward", "softplus_forward", "softplus_backward", "gated_forward", "gated_backward",
+)  # fmt: skip
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-shared")
 
 
@@ -23,9 +27,14 @@ def load_library(flags: tuple[str, ...]) -> ctypes.CDLL:
     built.mamba_step.argtypes = *[ctypes.c_void_p] * 15, *[ctypes.c_int64] * 6, ctypes.c_int
     built.conv_forward.argtypes = *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 2
     built.conv_backward.argtypes = *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 2
+    for name in ("silu", "softplus"):
+        getattr(built, f"{name}_forward").argtypes = *[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_int
+        getattr(built, f"{name}_backward").argtypes = *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int
+    built.gated_forward.argtypes = *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3, ctypes.c_int
+    built.gated_backward.argtypes = *[ctypes.c_void_p] * 5, *[ctypes.c_int64] * 3, ctypes.c_int
     built.matrix_vectors.argtypes = *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3, ctypes.c_int
-    for name in ("scan_forward", "scan_backward", "conv_forward", "conv_backward", "mamba_step", "matrix_vectors"):
-        getattr(built, name).restype = None
+    for kernel in KERNELS:
+        getattr(built, kernel).restype = None
     return built
 
 

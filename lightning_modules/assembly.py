@@ -17,6 +17,7 @@ from duplexmamba.lm import load_pretrained
 from duplexmamba.model import Ear, SpeechLM, part_of
 from duplexmamba.schema import Config
 from duplexmamba.tokens import Tokens
+from lightning_modules.ahead import HearAhead, hears_ahead
 from lightning_modules.dialogue import DialogueStage
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.handover import HandOver, take_ctc_head, take_parts
@@ -67,7 +68,10 @@ def build(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: 
         lora.adapt(model, config.lora, config.stage.trained)
     if config.trainer.gradient_checkpointing:
         recompute_blocks(model)
-    return module_kind(config, model, tokens), data_kind(config, corpora)
+    module, data = module_kind(config, model, tokens), data_kind(config, corpora)
+    if isinstance(model, Ear) and hears_ahead(config, model):
+        data.ahead = HearAhead(model)
+    return module, data
 
 
 def unsharded(module: StageModule) -> StageModule:

@@ -69,7 +69,7 @@ class DialogueStage(InstructStage):
         rng = random.Random(int(torch.randint(2**62, ())))
         rehearsal = Rehearsal(self.tokens, self.config.duplex, self.config.stage.probes)
         rows = share(place([rehearsal.rows(dialogue, rng) for dialogue in batch.dialogues]))
-        speech, _ = self.model.listen(batch.samples, final=True)
+        speech, _ = self.model.connector(self.frames(batch))
         hidden, labels = self.read(rows, speech)
         return token_loss(self.model.lm.logits(hidden), labels, self.config.optim.label_smoothing)
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from duplexmamba.schema import Config
+from duplexmamba.schema import Config, TrainerConfig
 from lightning_modules.sharded import strategy
 
 EXACT = 1e-5
@@ -35,6 +35,11 @@ def trainer_settings(config: Config) -> dict[str, Any]:
         "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
         "use_distributed_sampler": False, "strategy": strategy(c), "inference_mode": c.strategy == "ddp",
     }  # fmt: skip
+
+
+def on_cpu(config: TrainerConfig) -> bool:
+    """Whether this configuration trains on the CPU here."""
+    return config.accelerator == "cpu" or (config.accelerator == "auto" and not torch.accelerator.is_available())
 
 
 def set_up_torch(config: Config) -> None:

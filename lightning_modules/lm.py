@@ -12,6 +12,9 @@ from duplexmamba.schema import Config
 from duplexmamba.tokens import ANSWER, SILENCE, TRANSCRIBE, Tokens
 from lightning_modules.stage import StageModule, pad_ids
 
+BETWEEN = torch.tensor([0.5, 0.35, 0.15])
+"""Share of words that 0, 1 and 2 embeddings of silence follow."""
+
 
 class TextModel(nn.Module):
     """The language model alone, under the name it has in SpeechLM."""
@@ -69,9 +72,11 @@ def speech_like(text: str, tokens: Tokens, share: float) -> list[int]:
     if torch.rand(()) >= share:
         return tokens.words(text)
     silence = tokens.encode(SILENCE)
+    words = text.split()
+    behind = torch.multinomial(BETWEEN, len(words), replacement=True).tolist()
     ids = silence * int(torch.randint(0, 4, ()))
-    for word in text.split():
-        ids += tokens.words(word) + silence * int(torch.multinomial(torch.tensor([0.5, 0.35, 0.15]), 1))
+    for word, count in zip(words, behind, strict=True):
+        ids += tokens.words(word) + silence * count
     return ids + silence * int(torch.randint(0, 4, ()))
 
 

@@ -87,7 +87,7 @@ class MultiplexStage(DialogueStage):
 
     def dialogue_loss(self, batch: DialogueBatch) -> Tensor:
         """Decisions and words weigh the same, or the many slices with nothing to say would drown the words."""
-        speech, _ = self.model.listen(batch.samples, final=True)
+        speech, _ = self.model.connector(self.frames(batch))
         rows = [script(dialogue, self.tokens, self.config.duplex) for dialogue in batch.dialogues]
         hidden, labels, free = self.read_whole(rows, speech)
         states = self.tokens.turn_states

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batches import SpeechBatch
+from datamodules.dialogue_data import DialogueBatch
 from duplexmamba import state as states
 from duplexmamba.connector import CTC
 from duplexmamba.ctc import ctc_beam, ctc_log_likelihood, ctc_loss
@@ -45,7 +46,7 @@ class SpeechStage(StageModule):
         before = pad_ids([self.tokens.before_speech(instruction) for instruction in instructions], self.device)
         rows = pad_ids([after + r[:-1] for r in responses], self.device)
         labels = pad_ids([[IGNORED] * (len(after) - 1) + r for r in responses], self.device, IGNORED)
-        frames, _ = self.model.hear(batch.samples, final=True)
+        frames = self.frames(batch)
         speech, _ = self.model.connector(frames)
         hidden, _ = self.model.read(before, speech, rows)
         loss = token_loss(self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing)
@@ -54,6 +55,10 @@ class SpeechStage(StageModule):
             loss = loss + HEAD_WEIGHT * ctc_loss(logits, byte_labels(batch.texts, self.device))
         weight = self.config.stage.ctc_weight
         return loss + weight * self.word_loss(speech, batch.texts) if weight else loss
+
+    def frames(self, batch: SpeechBatch | DialogueBatch) -> Padded:
+        """(B, T, D) encoder frames, made here unless a data worker has made them."""
+        return self.model.hear(batch.samples, final=True)[0] if batch.frames is None else batch.frames
 
     def tasks(self, batch: SpeechBatch) -> list[tuple[str, str]]:
         """Instruction and response of each item: the answer for a share of those that have one, else the transcript."""

@@ -29,7 +29,7 @@ DATA_ONLY_IN = {
 }  # fmt: skip
 FLOORS = [
     {"schema", "jsonl", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm"},
-    {"scan_cpp", "timing", "tokens", "features", "ctc", "losses"}, {"conv_cpp", "scan", "checks"},
+    {"scan_cpp", "timing", "tokens", "features", "ctc", "losses"}, {"conv_cpp", "scan", "checks"}, {"gates"},
     {"config", "conv", "ssd", "step_cpp"},
     {"mamba", "attention"}, {"mamba2", "transformer", "blocks", "connector", "metrics"}, {"lm", "encoder"},
     {"decoding", "policy"}, {"model"}, {"together"},

@@ -183,7 +183,9 @@ def test_a_thousand_conversations_leave_nothing_behind(tmp_path):
         return conversations, counts
 
     conversations, (early, late) = asyncio.run(run())
-    assert early == late and early["Conversation"] == 0 and len(conversations) == 0
+    # What earlier tests left may be freed in between: nothing grows.
+    assert all(late[kind] <= early[kind] for kind in early), (early, late)
+    assert late["Conversation"] == 0 and len(conversations) == 0
     assert len(list(tmp_path.iterdir())) == 2 * FAST.kept == 2 * len(conversations.recordings)
 
 

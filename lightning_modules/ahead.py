@@ -1,0 +1,39 @@
+"""The encoder where it does not learn: run by the data workers, a few batches ahead of what learns from it."""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from datamodules.dialogue_data import DialogueBatch
+from duplexmamba.model import Ear, part_of
+from duplexmamba.padded import Padded
+from duplexmamba.schema import Config
+from lightning_modules.entry import on_cpu
+
+EAR = {"features", "frontend", "encoder"}
+
+
+class HearAhead:
+    """Adds the encoder's frames to a batch of speech or of dialogues."""
+
+    def __init__(self, model: Ear):
+        self.model = model
+        for part in EAR:
+            model.get_submodule(part).eval()  # workers are forked before Lightning sets the mode of anything
+
+    def __call__(self, batch: Any) -> Any:
+        if isinstance(batch, DialogueBatch):
+            batch = dataclasses.replace(batch, utterances=self(batch.utterances))
+        return dataclasses.replace(batch, frames=self._hear(batch.samples)) if len(batch) else batch
+
+    @torch.no_grad()
+    def _hear(self, samples: Padded) -> Padded:
+        return self.model.hear(samples, final=True)[0]
+
+
+def hears_ahead(config: Config, model: Ear) -> bool:
+    """Whether nothing of the ear learns, and workers can run it as training would: on the CPU, in float32."""
+    learns = any(weight.requires_grad for name, weight in model.named_parameters() if part_of(name) in EAR)
+    plain = on_cpu(config.trainer) and config.trainer.precision in ("auto", "32-true")
+    return plain and not learns

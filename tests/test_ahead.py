@@ -1,0 +1,49 @@
+"""The encoder run by data workers, against the encoder run where training is."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules.data import Corpora
+from duplexmamba.config import load_config
+from lightning_modules.assembly import build
+from tests.conftest import SMALL_SIZES, TINY
+
+WORDS = [*SMALL_SIZES, "data.batch_s=25", "data.max_s=12", "data.batch_dialogues=2", "data.synthetic_ramp=0"]
+
+
+def built(folder: Path, stage: str, *words: str):
+    config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *WORDS, "trainer.accelerator=cpu", *words])
+    return build(config, Corpora(config), {}, folder)
+
+
+@pytest.mark.parametrize(("stage", "words", "ahead"), [
+    ("instruct", [], True), ("state", [], True), ("instruct", ["duplex.kind=multiplex"], True),
+    ("asr", [], False), ("encoder", [], False), ("lm", [], False), ("streaming", [], False),
+    ("instruct", ["trainer.precision=bf16-mixed"], False),
+])  # fmt: skip
+def test_where_the_ear_does_not_learn(tmp_path: Path, stage: str, words: list[str], ahead: bool) -> None:
+    _, data = built(tmp_path, stage, *words)
+    assert (data.ahead is not None) == ahead
+
+
+@pytest.mark.parametrize("stage", ["instruct", "state"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_hear_what_training_would(tmp_path: Path, stage: str, workers: int) -> None:
+    module, data = built(tmp_path, stage, f"data.num_workers={workers}")
+    module.train()
+    batch = next(iter(data.train_dataloader()))
+    here = dataclasses.replace(batch, frames=None)
+    if stage == "state":
+        here = dataclasses.replace(here, utterances=dataclasses.replace(batch.utterances, frames=None))
+    for part in [batch, *([batch.utterances] if stage == "state" else [])]:
+        assert torch.equal(part.frames.values, module.model.hear(part.samples, final=True)[0].values)
+
+    def loss(batch) -> torch.Tensor:
+        torch.manual_seed(0)
+        return module.model_step(batch)
+
+    assert torch.equal(loss(batch), loss(here)) and loss(batch).requires_grad
+    assert next(iter(data.val_dataloader())).frames is None
