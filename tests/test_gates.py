@@ -67,6 +67,7 @@ def test_threads_change_nothing() -> None:
         torch.set_num_threads(threads)
         z = both.clone().requires_grad_()
         found = [gradients(function, [z]) for function in (silu, softplus)]
-        return [*itertools.chain(*found), *gradients(lambda y, z: gated(y, z.chunk(2, -1)[0]), [y.clone().requires_grad_(), z])]
+        with_gate = gradients(lambda y, z: gated(y, z.chunk(2, -1)[0]), [y.clone().requires_grad_(), z])
+        return [*itertools.chain(*found), *with_gate]
 
     assert all(map(torch.equal, run(1), run(3)))
