@@ -127,6 +127,7 @@ def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dic
     module, data = build(config, corpora, hand_overs, folder)
     resume = Resume(folder / LAST, config.trainer.checkpoint_every_s)
     trainer = build_trainer(config, folder, [resume, Average(config), Bar(stage, config.trainer.max_steps)])
+    data.check_ranks(trainer.world_size)
     fit(trainer, module, data, folder)
     module = unsharded(module)
     counts = {"params/trained": module.num_trained()}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from typing import Any
 
 import lightning as L
+import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.batches import (
@@ -103,13 +104,19 @@ def _first(corpus: Corpus, size: int) -> Corpus:
 
 
 class Exchanges(Dataset[tuple[str, str]]):
-    """Text and answer of each utterance."""
+    """Text of each utterance and the answer wanted: none, "", where the text is to be transcribed."""
 
-    def __init__(self, corpus: Corpus | TrainingStream):
-        self.corpus = corpus
+    def __init__(self, corpus: Corpus | TrainingStream, answer_share: float, seed: int):
+        self.corpus, self.answer_share, self.seed = corpus, answer_share, seed
 
     def __getitem__(self, index: int) -> tuple[str, str]:
-        return self.corpus.exchange(index)
+        text, answer = self.corpus.exchange(index)
+        return text, answer if np.random.default_rng([self.seed, index]).random() < self.answer_share else ""
+
+    def length(self, index: int) -> int:
+        """Characters of text and response."""
+        text, answer = self[index]
+        return len(text) + len(answer or text)
 
 
 Ahead = Callable[[Any], Any]
@@ -144,6 +151,19 @@ class StageData(L.LightningDataModule):
             dataset, batch_sampler=batches, collate_fn=Collate(collate_fn, ahead) if ahead else collate_fn,
             num_workers=data.num_workers, stuck_after_s=data.stuck_after_s,
         )  # fmt: skip
+
+    def check_ranks(self, ranks: int) -> None:
+        """Raises ValueError where there is less to score than there are ranks."""
+        for field, size in self.scored().items():
+            if size < ranks:
+                raise ValueError(
+                    f"data.{field}: {size} to score for {ranks} ranks (trainer.devices x trainer.num_nodes), of which "
+                    "each needs one; give them more, or lower trainer.devices"
+                )
+
+    def scored(self) -> dict[str, int]:
+        """Setting that limits what is scored -> how many are."""
+        return {"valid_size": len(self.corpora.valid), "test_size": len(self.corpora.test)}
 
     def strata(self, positions: range) -> list[Hashable]:
         """The sort of each position of the training stream: with an answer or without."""
@@ -191,15 +211,15 @@ class SpeechData(StageData):
 
 
 class TextData(StageData):
-    """Batches of (text, answer)."""
+    """Batches of (text, answer), as in `Exchanges`."""
 
     def train_dataloader(self) -> DataLoader:
-        stream, size = self.corpora.stream, self.config.data.batch_texts
+        exchanges, size = self._exchanges(self.corpora.stream), self.config.data.batch_texts
 
         def group(positions: Sequence[int]) -> list[list[int]]:
-            return alike(positions, [sum(map(len, stream.exchange(p))) for p in positions], size)
+            return alike(positions, [exchanges.length(p) for p in positions], size)
 
-        return self._texts(stream, self._endless(group))
+        return self._loader(exchanges, self._endless(group), list)
 
     def val_dataloader(self) -> DataLoader:
         return self._scored(self.corpora.valid)
@@ -210,7 +230,7 @@ class TextData(StageData):
     def _scored(self, corpus: Corpus) -> DataLoader:
         size, (rank, world) = self.config.data.batch_texts, self._rank()
         batches = [list(range(i, min(i + size, len(corpus)))) for i in range(0, len(corpus), size)]
-        return self._texts(corpus, at_least(world, batches)[rank::world])
+        return self._loader(self._exchanges(corpus), at_least(world, batches)[rank::world], list)
 
-    def _texts(self, corpus: Corpus | TrainingStream, batches: Iterable[list[int]]) -> DataLoader:
-        return self._loader(Exchanges(corpus), batches, list)
+    def _exchanges(self, corpus: Corpus | TrainingStream) -> Exchanges:
+        return Exchanges(corpus, self.config.stage.answer_share, self.config.seed)

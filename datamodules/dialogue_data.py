@@ -56,6 +56,9 @@ class DialogueData(StageData):
         beside = self.config.stage.utterances
         return self._batches(WithUtterances(dialogues, self.corpora.stream, beside), self._endless(group), self.ahead)
 
+    def scored(self) -> dict[str, int]:
+        return {field: getattr(self.config.data, field) for field in ("valid_dialogues", "test_dialogues")}
+
     def strata(self, positions: range) -> list[Hashable]:
         """The kind of each dialogue's first event, which is its only one in stage state."""
         dialogues = self.dialogues("train", 0)

@@ -56,14 +56,13 @@ class LMStage(StageModule):
         return {"exact_match": exact_match(pairs)}
 
     def _read(self, batch: list[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
-        """Prompts and responses; a share of the items that have an answer ask for it, the rest for a transcript."""
+        """Prompts and responses: the answer where one is wanted, else the transcript."""
         prompts, responses = [], []
         for text, answer in batch:
-            wants_answer = bool(answer) and bool(torch.rand(()) < self.config.stage.answer_share)
-            instruction = choose(ANSWER if wants_answer else TRANSCRIBE)
+            instruction = choose(ANSWER if answer else TRANSCRIBE)
             words = speech_like(text, self.tokens, self.config.stage.speech_like_text)
             prompts.append([*self.tokens.before_speech(instruction), *words, *self.tokens.after_speech("response")])
-            responses.append(self.tokens.response(answer if wants_answer else text))
+            responses.append(self.tokens.response(answer or text))
         return prompts, responses
 
 

@@ -28,6 +28,12 @@ def test_silent_files_are_named_when_they_are_read(tmp_path: Path) -> None:
     assert done.returncode == 2 and "silent" in done.err and "data.max_bad_share" in done.err, done.err
 
 
+def test_less_to_score_than_ranks_is_said_before_training(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    answer = refused(tmp_path, "trainer.devices=2", "data.test_size=1", stage="encoder")
+    assert answer.startswith("data.test_size: 1 to score for 2 ranks (trainer.devices x trainer.num_nodes)")
+
+
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     done = train(tmp_path, "optim.learning_rate=1")
     assert done.returncode == 2 and done.err.startswith("error: unknown key 'optim.learning_rate'"), done.err

@@ -58,6 +58,14 @@ def test_scored_dialogues_have_nothing_beside_them(config: Config) -> None:
     assert len({dialogue.id for batch in found for dialogue in batch.dialogues}) == 4
 
 
+def test_each_rank_has_a_dialogue_to_score(config: Config) -> None:
+    config = override(config, ["data.valid_dialogues=3", "data.test_dialogues=2"])
+    data = DialogueData(config, Corpora(config))
+    data.check_ranks(2)
+    with pytest.raises(ValueError, match=r"data.test_dialogues: 2 to score for 3 ranks"):
+        data.check_ranks(3)
+
+
 class OneBroken:
     """Dialogues, of which one rests on a broken file."""
 
