@@ -1,9 +1,11 @@
-"""Updates of preset tiny's stages with one thread and with two, beside their data worker; and how branches are read.
+"""Updates of preset tiny's stages with one thread and with two, beside their data workers; with the kernels for silu,
+softplus and gates and without; and how branches are read.
 
     python benchmarks/stages.py [--json FILE] [--updates 4] [--stages asr instruct streaming]
 
-Random weights. Threads: each variant in turn takes the next updates of one stream. Branches, in stage streaming: both
-variants take the same updates, of held batches; `each row alone` does not share what the rows of one branch hear.
+Random weights. Threads: each variant in turn takes the next updates of one stream. The rest, on one thread: both
+variants take the same updates, of held batches. Branches, in stage streaming: `each row alone` does not share what the
+rows of one branch hear.
 """
 
 import functools
@@ -18,6 +20,7 @@ import torch
 from measure import arguments, interleave, machine, median, ratio, save, show
 
 from datamodules.data import Corpora
+from duplexmamba import gates
 from duplexmamba.config import load_config
 from lightning_modules import dialogue
 from lightning_modules.assembly import build
@@ -56,6 +59,16 @@ def on_threads(update: Update, batches: Iterable[Any], count: int, threads: int)
     update(islice(batches, count))
 
 
+def without_gates(update: Update, batches: Iterable[Any]) -> Callable[[], None]:
+    """The same updates with torch's own silu, softplus and products."""
+
+    def run() -> None:
+        with patch.object(gates, "_has_kernel", lambda x: False):
+            update(batches)
+
+    return run
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--updates", type=int, default=4, help="of each variant in each round (default 4)")
@@ -68,9 +81,12 @@ def main() -> None:
         threads = {"1 thread": functools.partial(next_on, 1), "2 threads": functools.partial(next_on, 2)}
         times = interleave(threads, asked.rounds, stage)
         numbers[f"{stage}/two_threads_speedup"] = ratio(times, "1 thread", "2 threads")
+        torch.set_num_threads(1)
+        held = list(islice(batches, asked.updates))
+        made = {"torch gates": without_gates(update, held), "kernel gates": functools.partial(update, held)}
+        times |= interleave(made, asked.rounds, "gates")
+        numbers[f"{stage}/gates_speedup"] = ratio(times, "torch gates", "kernel gates")
         if stage == "streaming":
-            torch.set_num_threads(1)
-            held = list(islice(batches, asked.updates))
             ways = {"each row alone": functools.partial(update, held, list), "shared": functools.partial(update, held)}
             times |= interleave(ways, asked.rounds, "branches")
             numbers["streaming/sharing_speedup"] = ratio(times, "each row alone", "shared")

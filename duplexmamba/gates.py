@@ -1,5 +1,4 @@
-"""Silu, softplus and the gate of a Mamba: in C++ on a CPU, kernels/gates.cpp, where torch's own take several times as
-long; in torch elsewhere, which is their twin.
+"""Silu, softplus and the gate of a Mamba: in C++ on a CPU, kernels/gates.cpp; elsewhere in torch, their twin.
 
 B rows, L steps, E channels.
 """

@@ -37,7 +37,9 @@ KEYS = {
         *[f"{kind}/{who}utt_per_s" for kind in ("files", "shar", "webdataset", "parquet") for who in ("", "peer_")],
         "train/data_wait_share",
     ],
-    "stages": ["asr/two_threads_speedup", "asr/1_thread_s", "asr/2_threads_s", "streaming/sharing_speedup"],
+    "stages": [
+        "asr/two_threads_speedup", "asr/1_thread_s", "asr/2_threads_s", "asr/gates_speedup", "streaming/sharing_speedup",
+    ],
     "settings": ["settings/medium_speedup", "settings/medium_error", "settings/keep_freed_memory_speedup"],
 }  # fmt: skip
 
