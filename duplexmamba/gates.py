@@ -1,6 +1,6 @@
 """Silu, softplus and the gate of a Mamba: in C++ on a CPU, kernels/gates.cpp; elsewhere in torch, their twin.
 
-B rows, L steps, E channels.
+B rows, L steps, E channels, R = B L.
 """
 
 from typing import Any
@@ -30,8 +30,9 @@ def gated(y: Tensor, z: Tensor) -> Tensor:
     """y silu(z), both (B, L, E); z may be a part of wider rows."""
     if not (_has_kernel(y) and _has_kernel(z)) or y.shape[2] % native.vector_width():
         return y * F.silu(z)
-    rows_in_order = z.stride(2) == 1 and z.stride(0) == z.shape[1] * z.stride(1)
-    return _Gated.apply(y.contiguous(), z if rows_in_order else z.contiguous())
+    rows = z.flatten(0, 1)
+    found = _Gated.apply(y.flatten(0, 1).contiguous(), rows if rows.stride(1) == 1 else rows.contiguous())
+    return found.view(y.shape)
 
 
 class SiLU(nn.Module):
@@ -72,7 +73,7 @@ class _Pointwise(torch.autograd.Function):
 
 
 class _Gated(torch.autograd.Function):
-    """y contiguous, the rows of z evenly apart."""
+    """y (R, E), contiguous; z (R, E), its rows evenly apart."""
 
     @staticmethod
     def forward(ctx: Any, y, z):
@@ -91,6 +92,5 @@ class _Gated(torch.autograd.Function):
 
 
 def _sizes(y: Tensor, z: Tensor) -> tuple[int, ...]:
-    """Rows, E, how far apart z's rows begin, threads."""
-    batch, steps, e = y.shape
-    return batch * steps, e, z.stride(1), _threads(y)
+    """R, E, how far apart z's rows begin, threads."""
+    return *y.shape, z.stride(0), _threads(y)

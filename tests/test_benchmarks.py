@@ -38,7 +38,8 @@ KEYS = {
         "train/data_wait_share",
     ],
     "stages": [
-        "asr/two_threads_speedup", "asr/1_thread_s", "asr/2_threads_s", "asr/gates_speedup", "streaming/sharing_speedup",
+        "asr/two_threads_speedup", "asr/1_thread_s", "asr/2_threads_s", "asr/gates_speedup",
+        "streaming/sharing_speedup",
     ],
     "settings": ["settings/medium_speedup", "settings/medium_error", "settings/keep_freed_memory_speedup"],
 }  # fmt: skip
