@@ -39,7 +39,7 @@ class GatedRMSNorm(nn.Module):
 
     def forward(self, y: Tensor, gate: Tensor) -> Tensor:
         """(B, L, E), (B, L, E) -> (B, L, E), normalised in float32 at least."""
-        groups = (gated(wide(y), wide(gate))).unflatten(-1, (self.num_groups, -1))
+        groups = gated(wide(y), wide(gate)).unflatten(-1, (self.num_groups, -1))
         return F.rms_norm(groups, groups.shape[-1:], eps=1e-5).flatten(-2).to(y.dtype) * self.weight
 
 

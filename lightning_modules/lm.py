@@ -12,8 +12,8 @@ from duplexmamba.schema import Config
 from duplexmamba.tokens import ANSWER, SILENCE, TRANSCRIBE, Tokens
 from lightning_modules.stage import StageModule, pad_ids
 
-BETWEEN = torch.tensor([0.5, 0.35, 0.15])
-"""Share of words that 0, 1 and 2 embeddings of silence follow."""
+BETWEEN = torch.tensor([0.5, 0.85])
+"""Shares of words behind which there is no silence, and at most one embedding of it; behind the others, two."""
 
 
 class TextModel(nn.Module):
@@ -72,7 +72,7 @@ def speech_like(text: str, tokens: Tokens, share: float) -> list[int]:
         return tokens.words(text)
     silence = tokens.encode(SILENCE)
     words = text.split()
-    behind = torch.multinomial(BETWEEN, len(words), replacement=True).tolist()
+    behind = torch.bucketize(torch.rand(len(words)), BETWEEN).tolist()
     ids = silence * int(torch.randint(0, 4, ()))
     for word, count in zip(words, behind, strict=True):
         ids += tokens.words(word) + silence * count

@@ -1,0 +1,56 @@
+"""What stage lm reads: texts and the answers wanted, words at the pace of speech."""
+
+from collections import Counter
+
+from datamodules.data import Corpora, Exchanges, TextData
+from duplexmamba.config import override
+from duplexmamba.schema import Config
+from duplexmamba.tokens import SILENCE, Tokens
+from lightning_modules.lm import speech_like
+
+TEXT = "what is the capital of france"
+
+
+class Answered:
+    """A corpus whose every item has an answer."""
+
+    def exchange(self, index: int) -> tuple[str, str]:
+        return TEXT, f"answer {index}"
+
+
+def test_a_share_of_the_answers_is_wanted_and_always_the_same() -> None:
+    exchanges = Exchanges(Answered(), 0.75, seed=1)
+    items = [exchanges[i] for i in range(2000)]
+    assert items == [exchanges[i] for i in range(2000)] != [Exchanges(Answered(), 0.75, seed=2)[i] for i in range(2000)]
+    assert {answer for _, answer in items} <= {"", *(f"answer {i}" for i in range(2000))}
+    assert abs(sum(bool(answer) for _, answer in items) / 2000 - 0.75) < 0.03
+    assert all(Exchanges(Answered(), share, 1)[7] == (TEXT, wanted) for share, wanted in [(1, "answer 7"), (0, "")])
+    lengths = {bool(items[i][1]): exchanges.length(i) for i in range(100, 200)}
+    assert lengths == {True: len(TEXT) + len("answer 100"), False: 2 * len(TEXT)}
+
+
+def test_texts_of_a_batch_are_of_like_length_with_their_responses(config: Config) -> None:
+    config = override(config, ["data.num_workers=0", "data.batch_texts=8", "stage.answer_share=0.5"])
+    batches = iter(TextData(config, Corpora(config)).train_dataloader())
+    spreads = []
+    for _ in range(20):
+        lengths = [len(text) + len(answer or text) for text, answer in next(batches)]
+        spreads.append(max(lengths) - min(lengths))
+    assert sorted(spreads)[10] <= 4
+
+
+def test_words_at_the_pace_of_speech() -> None:
+    tokens = Tokens.train([TEXT])
+    [silence] = tokens.encode(SILENCE)
+    counts: Counter[int] = Counter()
+    for _ in range(600):
+        ids = speech_like(TEXT, tokens, 1.0)
+        assert [i for i in ids if i != silence] == tokens.words(TEXT)
+        [place] = [i for i in range(len(ids)) if ids[: i + 1][-1] in tokens.words("capital") and i]
+        behind = 0
+        while ids[place + behind + 1] == silence:
+            behind += 1
+        counts[behind] += 1
+    assert all(abs(counts[n] / 600 - share) < 0.08 for n, share in enumerate([0.5, 0.35, 0.15]))
+    assert speech_like(TEXT, tokens, 0.0) == tokens.words(TEXT)
+    assert set(speech_like("", tokens, 1.0)) <= {silence}
