@@ -19,8 +19,6 @@ class HearAhead:
 
     def __init__(self, model: Ear):
         self.model = model
-        for part in EAR:
-            model.get_submodule(part).eval()  # workers are forked before Lightning sets the mode of anything
 
     def __call__(self, batch: Any) -> Any:
         if isinstance(batch, DialogueBatch):
@@ -29,7 +27,14 @@ class HearAhead:
 
     @torch.no_grad()
     def _hear(self, samples: Padded) -> Padded:
-        return self.model.hear(samples, final=True)[0]
+        parts = [self.model.get_submodule(name) for name in sorted(EAR)]
+        modes = [part.training for part in parts]
+        for part in parts:  # here and now: the first batch is made before training sets any mode
+            part.eval()
+        frames, _ = self.model.hear(samples, final=True)
+        for part, mode in zip(parts, modes, strict=True):
+            part.train(mode)
+        return frames
 
 
 def hears_ahead(config: Config, model: Ear) -> bool:

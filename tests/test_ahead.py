@@ -32,9 +32,10 @@ def test_where_the_ear_does_not_learn(tmp_path: Path, stage: str, words: list[st
 @pytest.mark.parametrize("stage", ["instruct", "state"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_workers_hear_what_training_would(tmp_path: Path, stage: str, workers: int) -> None:
-    module, data = built(tmp_path, stage, f"data.num_workers={workers}")
-    module.train()
+    module, data = built(tmp_path, stage, f"data.num_workers={workers}", "encoder.dropout=0.2")
     batch = next(iter(data.train_dataloader()))
+    assert module.model.encoder.training  # as it was made
+    module.train()
     here = dataclasses.replace(batch, frames=None)
     if stage == "state":
         here = dataclasses.replace(here, utterances=dataclasses.replace(batch.utterances, frames=None))
