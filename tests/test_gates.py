@@ -23,7 +23,7 @@ def gradients(function: Callable, inputs: list[torch.Tensor]) -> list[torch.Tens
     return [y.detach(), *torch.autograd.grad(y, inputs, weights)]
 
 
-def check(function: Callable, twin: Callable, *inputs: torch.Tensor) -> None:
+def assert_like_twin(function: Callable, twin: Callable, *inputs: torch.Tensor) -> None:
     exact = [x.detach().double().requires_grad_() for x in inputs]
     found = gradients(function, [x.requires_grad_() for x in inputs])
     for ours, theirs in zip(found, gradients(twin, exact), strict=True):
@@ -34,14 +34,14 @@ def check(function: Callable, twin: Callable, *inputs: torch.Tensor) -> None:
 @pytest.mark.parametrize(("function", "twin"), PLAIN)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_values_and_gradients(function: Callable, twin: Callable, shape: tuple[int, ...]) -> None:
-    check(function, twin, 3 * torch.randn(shape))
-    check(function, twin, torch.randn(shape).transpose(0, -1))
+    assert_like_twin(function, twin, 3 * torch.randn(shape))
+    assert_like_twin(function, twin, torch.randn(shape).transpose(0, -1))
 
 
 @needs_compiler
 @pytest.mark.parametrize(("function", "twin"), PLAIN)
 def test_far_from_zero(function: Callable, twin: Callable) -> None:
-    check(function, twin, torch.cat([torch.linspace(-80, 80, 31), torch.zeros(1)]))
+    assert_like_twin(function, twin, torch.cat([torch.linspace(-80, 80, 31), torch.zeros(1)]))
     torch.testing.assert_close(function(torch.tensor([1e30] * 16)), torch.full((16,), 1e30))
 
 
@@ -55,8 +55,8 @@ def test_a_gate_that_is_part_of_wider_rows(shape: tuple[int, ...]) -> None:
         return y * F.silu(z)
 
     batch, steps, e = shape
-    check(halves(gated), halves(twin), torch.randn(shape), 3 * torch.randn(batch, steps, 2 * e))
-    check(gated, twin, torch.randn(batch, e, steps).mT, torch.randn(steps, batch, e).transpose(0, 1))
+    assert_like_twin(halves(gated), halves(twin), torch.randn(shape), 3 * torch.randn(batch, steps, 2 * e))
+    assert_like_twin(gated, twin, torch.randn(batch, e, steps).mT, torch.randn(steps, batch, e).transpose(0, 1))
 
 
 @needs_compiler
