@@ -62,9 +62,9 @@ def train_with_all_beneath(
 
 
 def sources(config: Config) -> list[str]:
-    """Stages, in their order, and run folders whose hand-over this stage starts from."""
+    """Stages, in their order, and run folders, by name, whose hand-over this stage starts from."""
     named = {s for s in config.stage.init.values() if not (s == "lm" and config.lm.pretrained)}
-    return sorted(named, key=lambda s: STAGES.index(s) if s in STAGES else len(STAGES))
+    return sorted(named, key=lambda s: (STAGES.index(s) if s in STAGES else len(STAGES), s))
 
 
 def at_the_bottom(args: list[str], config: Config) -> dict[str, Config]:

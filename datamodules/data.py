@@ -114,9 +114,9 @@ class Exchanges(Dataset[tuple[str, str]]):
         return text, answer if np.random.default_rng([self.seed, index]).random() < self.answer_share else ""
 
     def length(self, index: int) -> int:
-        """Characters of text and response."""
-        text, answer = self[index]
-        return len(text) + len(answer or text)
+        """Characters of text and answer, wanted or not: by those of the response, questions and texts to transcribe
+        would come in batches of their own, from which much less is learnt."""
+        return sum(map(len, self.corpus.exchange(index)))
 
 
 Ahead = Callable[[Any], Any]

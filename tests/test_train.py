@@ -19,7 +19,7 @@ from lightning_modules.handover import HandOver
 from lightning_modules.speech import InstructStage
 from tests.conftest import SMALL_SIZES, TINY
 from tests.small_runs import SHORT, losses, refused, run, train, train_in_two, write_corpus
-from train import main
+from train import main, sources
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -52,6 +52,16 @@ def test_asr_trains_what_it_stands_on_and_leaves_its_numbers(runs: Path) -> None
 def test_the_same_command_finds_what_was_trained(runs: Path) -> None:
     again = train(runs, "wandb.mode=offline")
     assert again.returncode == 0 and again.out.count("trained before") == 3, again.out + again.err
+
+
+def test_what_a_stage_starts_from_comes_in_one_order(tmp_path: Path) -> None:
+    """A run is known by it: the same command has to find its run again, in a process with other hashes too."""
+    for name in "edcba":
+        (tmp_path / name).mkdir()
+    parts = zip(("features", "frontend", "encoder", "connector", "lm"), ["asr", *"dcba"], strict=True)
+    words = [f"stage.init.{part}={name if name == 'asr' else tmp_path / name}" for part, name in parts]
+    config = load_config([TINY[0], "configs/stage/instruct.yaml", *words])
+    assert sources(config) == ["asr", *(str(tmp_path / name) for name in "abcd")]
 
 
 def test_frozen_parts_stay_and_trained_parts_move(runs: Path) -> None:
