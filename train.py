@@ -8,7 +8,6 @@ Stages that stand on nothing are trained at the same time where there are CPU co
 import argparse
 import itertools
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +22,18 @@ from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config, s
 from duplexmamba.jsonl import whole_lines
 from duplexmamba.schema import Config
 from lightning_modules.assembly import build, check_adapters, unsharded
-from lightning_modules.beside import beside
+from lightning_modules.beside import beside, wait_for
 from lightning_modules.callbacks import LAST, Bar, Resume
-from lightning_modules.entry import alone, exit_cleanly, on_cpu, quieten, trainer_settings
+from lightning_modules.entry import (
+    alone,
+    cores,
+    exit_cleanly,
+    on_cpu,
+    processes,
+    quieten,
+    started_from_outside,
+    trainer_settings,
+)
 from lightning_modules.handover import FILE, AtomicCheckpoints, Average, HandOver
 from lightning_modules.logs import JsonlLogger, draw_curves, finish_wandb, wandb_logger
 from lightning_modules.point import scheduler, sweep_point
@@ -43,9 +51,15 @@ def main(args: list[str], beneath: str | None = None) -> dict[str, float]:
 
 
 def train_with_all_beneath(
-    args: list[str], config: Config, trained: dict[str, tuple[Path, dict[str, float]]]
+    args: list[str], config: Config, trained: dict[str, tuple[Path, dict[str, float]]], beneath: bool = False
 ) -> tuple[Path, dict[str, float]]:
-    """Folder and summary of a stage, after those it stands on; `trained` holds the stages this command has been at."""
+    """Folder and summary of a stage, after those it stands on.
+
+    Args:
+        trained: the stages this command has been at.
+        beneath: another stands on it. Lightning starts further processes by repeating this one's command, so that a
+            stage beneath that has several needs a command of its own.
+    """
     check_adapters(config)
     seconds: dict[str, float] = {}
     folders: dict[str, Path] = {}
@@ -53,10 +67,13 @@ def train_with_all_beneath(
         folders[source] = Path(source)
         if source in STAGES:
             if source not in trained:
-                trained[source] = train_with_all_beneath(args, load_config(args, source), trained)
+                trained[source] = train_with_all_beneath(args, load_config(args, source), trained, beneath=True)
             folders[source], summary = trained[source]
             seconds |= times(summary)
     folder = run_folder(config, [f.name for f in folders.values()])
+    several = processes(config.trainer) > 1 and not started_from_outside()
+    if beneath and several and not (folder / SUMMARY).exists():
+        wait_for(command(args, config.stage.name))
     given = {source: f / FILE for source, f in folders.items()}
     return folder, train_stage(config, folder, given, seconds)
 
@@ -80,11 +97,15 @@ def commands_beside(args: list[str]) -> list[list[str]]:
     """What trains all but the first of those at the same time as it, if each finds cores of its own."""
     config = load_config(args)
     bottom, c = at_the_bottom(args, config), config.trainer
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = [below.trainer.threads or cores for below in bottom.values()]
-    if not on_cpu(c) or c.devices > 1 or sum(threads) > cores:
+    needed = [(below.trainer.threads or cores()) * processes(below.trainer) for below in bottom.values()]
+    if not on_cpu(c) or c.devices > 1 or sum(needed) > cores():
         return []
-    return [[sys.executable, __file__, *args, f"--beneath={stage}"] for stage in list(bottom)[1:]]
+    return [command(args, stage) for stage in list(bottom)[1:]]
+
+
+def command(args: list[str], beneath: str) -> list[str]:
+    """What trains a stage beneath, and no further."""
+    return [sys.executable, __file__, *args, f"--beneath={beneath}"]
 
 
 def run_folder(config: Config, beneath: Sequence[str] = ()) -> Path:
@@ -157,8 +178,8 @@ def build_trainer(config: Config, folder: Path, callbacks: list[L.Callback]) -> 
     c = config.trainer
     loggers = [JsonlLogger(folder / "metrics.jsonl"), wandb_logger(config, folder)]
     return L.Trainer(
-        **trainer_settings(config), max_steps=c.max_steps, max_epochs=-1, accumulate_grad_batches=c.accumulate,
-        gradient_clip_val=config.optim.clip, val_check_interval=c.valid_every_steps * c.accumulate,
+        **{**trainer_settings(config), "devices": processes(c)},
+        max_steps=c.max_steps, max_epochs=-1, accumulate_grad_batches=c.accumulate, gradient_clip_val=config.optim.clip, val_check_interval=c.valid_every_steps * c.accumulate,
         check_val_every_n_epoch=None, num_sanity_val_steps=0, logger=[logger for logger in loggers if logger],
         log_every_n_steps=10, callbacks=callbacks, default_root_dir=folder,
         plugins=[AtomicCheckpoints(), *scheduler()],

@@ -1,6 +1,7 @@
 """Utterances to batches, each a pure function of (seed, position), so that a run goes on where it was killed."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
@@ -114,23 +115,25 @@ class EndlessBatches(Sampler[list[int]]):
     Args:
         group: makes the batches of WINDOW positions; they come in random order.
         start: batch of this rank to begin with.
-        rank, world: this process takes every `world`-th batch.
+        rank, world: this process takes every `world`-th batch, or of every batch a part.
         positions: those to go through over and over; None: all.
         lanes: batch k is of lane k mod `lanes`, and so are windows.
+        shared: batches are shared out; of one that does not go round somebody takes what another has.
     """
 
     def __init__(
         self, group: Callable[[Sequence[int]], list[list[int]]], seed: int, start: int = 0, rank: int = 0,
-        world: int = 1, positions: Sequence[int] | None = None, lanes: int = 1,
+        world: int = 1, positions: Sequence[int] | None = None, lanes: int = 1, shared: bool = False,
     ):  # fmt: skip
-        self.group, self.seed, self.positions, self.lanes = group, seed, positions, lanes
+        self.group, self.seed, self.positions, self.lanes, self.shared = group, seed, positions, lanes, shared
         self.start, self.rank, self.world = start, rank, world
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.start * self.world
-        for k, batch in enumerate(self._all()):
-            if k >= first and k % self.world == self.rank:
-                yield batch
+        if self.shared:
+            for batch in itertools.islice(self._all(), self.start, None):
+                yield batch[self.rank :: self.world] or batch[-1:]
+        else:
+            yield from itertools.islice(self._all(), self.start * self.world + self.rank, None, self.world)
 
     def _all(self) -> Iterator[list[int]]:
         lanes = [self._lane(first) for first in range(self.lanes)]

@@ -157,8 +157,8 @@ class StageData(L.LightningDataModule):
         for field, size in self.scored().items():
             if size < ranks:
                 raise ValueError(
-                    f"data.{field}: {size} to score for {ranks} ranks (trainer.devices x trainer.num_nodes), of which "
-                    "each needs one; give them more, or lower trainer.devices"
+                    f"data.{field}: {size} to score for {ranks} ranks, of which "
+                    "each needs one; give them more, or lower trainer.devices or trainer.cpu_processes"
                 )
 
     def scored(self) -> dict[str, int]:
@@ -179,7 +179,9 @@ class StageData(L.LightningDataModule):
     def _endless(self, group: Callable[[Sequence[int]], list[list[int]]]) -> EndlessBatches:
         recorded = self.corpora.stream.recorded
         lanes = LANES if recorded and recorded.is_grouped else 1
-        return EndlessBatches(group, self.config.seed, self.start_batch, *self._rank(), self.sample(), lanes)
+        trainer, (rank, world) = self.config.trainer, self._rank()
+        shared = world > trainer.devices * trainer.num_nodes
+        return EndlessBatches(group, self.config.seed, self.start_batch, rank, world, self.sample(), lanes, shared)
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -113,7 +113,7 @@ def _check_data(data: DataConfig) -> None:
 
 
 def _check_trainer(trainer: TrainerConfig) -> None:
-    counts = ("max_steps", "accumulate", "devices", "num_nodes", "valid_every_steps")
+    counts = ("max_steps", "accumulate", "devices", "cpu_processes", "num_nodes", "valid_every_steps")
     for name in (*counts, "average_last", "average_every_steps"):
         if getattr(trainer, name) < 1:
             raise ValueError(f"trainer.{name}={getattr(trainer, name)}: must be at least 1")

@@ -33,7 +33,8 @@ OWN_TO_A_STAGE = ("stage", "lora", "lora_drop", "optim", "trainer", "run", "wand
 """Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
 NOT_PART_OF_THE_RESULT = (
     "run", "wandb", "lora_drop", "data.num_workers", "data.stuck_after_s", "trainer.checkpoint_every_s",
-    "trainer.threads", "trainer.keep_freed_memory", "trainer.gradient_checkpointing", "trainer.strategy",
+    "trainer.threads", "trainer.cpu_processes", "trainer.keep_freed_memory", "trainer.gradient_checkpointing",
+    "trainer.strategy",
 )  # fmt: skip
 """What may differ between two runs that are the same experiment."""
 

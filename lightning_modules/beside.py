@@ -1,4 +1,4 @@
-"""Commands that run beside this one: their lines appear on its screen, and they end no later than it does."""
+"""Commands that run beside this process, or while it waits, and end no later than it does."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 
-from lightning_modules.point import OF_AGENT
+from lightning_modules.point import OF_AGENT, stoppable
 
 OF_THIS_PROCESS = (*OF_AGENT, "WANDB_SERVICE")
 """Variables of this process alone: whose point of a sweep it is, and its W&B client's background process."""
@@ -15,9 +15,9 @@ OF_THIS_PROCESS = (*OF_AGENT, "WANDB_SERVICE")
 
 @contextlib.contextmanager
 def beside(commands: Sequence[list[str]]) -> Iterator[None]:
-    """Run them while it is open. What still runs when it closes gets SIGTERM, and time to write its checkpoint."""
-    env = {name: value for name, value in os.environ.items() if name not in OF_THIS_PROCESS}
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) for command in commands]
+    """Run them while it is open, their lines on this process's screen. What still runs when it closes gets SIGTERM, and
+    time to write its checkpoint."""
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_env()) for command in commands]
     relays = [threading.Thread(target=_relay, args=(process,)) for process in started]
     for relay in relays:
         relay.start()
@@ -29,6 +29,23 @@ def beside(commands: Sequence[list[str]]) -> Iterator[None]:
         for process, relay in zip(started, relays, strict=True):
             process.wait()
             relay.join()
+
+
+def wait_for(command: list[str]) -> None:
+    """Run it to its end. SIGTERM reaches it too; where it fails this process exits as it did."""
+    with stoppable():
+        process = subprocess.Popen(command, env=_env())
+        try:
+            process.wait()
+        finally:
+            process.terminate()
+            process.wait()
+    if process.returncode:
+        sys.exit(process.returncode)
+
+
+def _env() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in OF_THIS_PROCESS}
 
 
 def _relay(process: subprocess.Popen[str]) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import errno
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -40,6 +42,23 @@ def trainer_settings(config: Config) -> dict[str, Any]:
 def on_cpu(config: TrainerConfig) -> bool:
     """Whether this configuration trains on the CPU here."""
     return config.accelerator == "cpu" or (config.accelerator == "auto" and not torch.accelerator.is_available())
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes(config: TrainerConfig) -> int:
+    """Of a training on this machine: one for each device, or those that share out the batches of one on a CPU."""
+    if not on_cpu(config) or config.devices > 1 or started_from_outside():
+        return config.devices
+    return max(1, min(config.cpu_processes, cores() // (config.threads or cores())))
+
+
+def started_from_outside() -> bool:
+    """Whether torchrun or Slurm has started all processes that there are to be."""
+    return TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
 
 
 def set_up_torch(config: Config) -> None:

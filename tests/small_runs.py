@@ -19,7 +19,7 @@ from train import main
 
 BRIEF = [
     "trainer.valid_every_steps=2", "trainer.average_every_steps=1", "trainer.average_last=2", "trainer.max_steps=4",
-    "trainer.accelerator=cpu", "trainer.threads=1",
+    "trainer.accelerator=cpu", "trainer.threads=1", "trainer.cpu_processes=1",
 ]  # fmt: skip
 SHORT = [
     *SMALL_SIZES, "data.batch_s=25", "data.valid_size=4", "data.test_size=4", "data.num_workers=0", "data.max_s=12",

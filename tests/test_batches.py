@@ -54,6 +54,16 @@ def test_batches_begin_anywhere(stream: TrainingStream) -> None:
     assert first(EndlessBatches(of_20_s(stream), seed=4), 120) != whole
 
 
+def test_batches_are_shared_out(stream: TrainingStream) -> None:
+    """Nobody is left without: what does not go round is had twice."""
+    for group in (of_20_s(stream), lambda positions: [[p] for p in positions]):
+        whole = first(EndlessBatches(group, seed=3), 20)
+        parts = [first(EndlessBatches(group, 3, start=4, rank=r, world=2, shared=True), 16) for r in (0, 1)]
+        for batch, *shares in zip(whole[4:], *parts, strict=True):
+            assert {*shares[0], *shares[1]} == {*batch} and all(shares)
+            assert sum(map(len, shares)) == max(2, len(batch)) and abs(len(shares[0]) - len(shares[1])) <= 1
+
+
 def test_ranks_share_the_batches(stream: TrainingStream) -> None:
     whole = first(EndlessBatches(of_20_s(stream), seed=3), 20)
     ranks = [first(EndlessBatches(of_20_s(stream), seed=3, start=2, rank=r, world=2), 8) for r in (0, 1)]

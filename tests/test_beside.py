@@ -1,7 +1,9 @@
 """Stages that do not stand on each other, trained at the same time."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 import train
 from duplexmamba.config import load_config
 from lightning_modules.beside import beside
-from lightning_modules.entry import alone
+from lightning_modules.entry import alone, cores, processes
 from lightning_modules.handover import FILE, HandOver
 from tests.conftest import TINY
 from tests.small_runs import SHORT, run
@@ -51,6 +53,55 @@ def test_nor_where_there_is_one_stage_to_train(stage: str, tmp_path: Path, two_c
     folder.mkdir()
     (folder / "summary.json").write_text("{}")
     assert train.commands_beside(words(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "env", "expected"),
+    [
+        ([], {}, 2),
+        (["trainer.threads=2"], {}, 1),
+        (["trainer.threads=0"], {}, 1),
+        (["trainer.devices=3"], {}, 3),
+        (["trainer.accelerator=gpu"], {}, 1),
+        ([], {"TORCHELASTIC_RUN_ID": "1", "GROUP_RANK": "0"}, 1),
+    ],
+)
+def test_batches_are_shared_out_among_the_cores_that_there_are(
+    more: list[str], env: dict[str, str], expected: int, two_cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    asked = words(Path("runs"), "asr", "trainer.cpu_processes=4", *more)
+    assert processes(load_config(asked).trainer) == expected
+
+
+@pytest.mark.skipif(cores() < 2, reason="needs two cores")
+def test_stages_of_several_processes_stand_on_each_other(tmp_path: Path) -> None:
+    """And are the same experiment as those of one."""
+    pytest.importorskip("espeakng_loader")
+    several = ["stages.encoder.trainer.cpu_processes=2", "trainer.cpu_processes=2"]
+    done = run("train.py", *words(tmp_path, "asr", *several))
+    assert done.returncode == 0, done.out + done.err
+    assert (done.out + done.err).count("MEMBER: 2/2") == 2
+    again = run("train.py", *words(tmp_path))
+    assert again.returncode == 0 and again.out.count("trained before") == 3, again.out + again.err
+    assert json.loads((tmp_path / "latest" / "summary.json").read_text())["test/wer"] >= 0
+
+
+def test_what_is_waited_for_ends_with_this_process_and_as_it_does(tmp_path: Path) -> None:
+    """SIGTERM goes on to it; its failure is this one's."""
+    script = "from lightning_modules.beside import wait_for; import sys; wait_for([sys.executable, '-c', sys.argv[1]])"
+    failing = subprocess.run([sys.executable, "-c", script, "import sys; sys.exit(3)"])
+    assert failing.returncode == 3
+    told = f"import pathlib; pathlib.Path({str(tmp_path / 'told')!r}).touch()"
+    waits = WAITS.replace("sys.exit(0)", f"[exec({told!r}), sys.exit(0)]")
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", script, waits + "time.sleep(600)"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert waiting.stdout is not None and waiting.stdout.readline() == b"here\n"
+    waiting.terminate()
+    waiting.communicate(timeout=60)
+    assert waiting.returncode and (tmp_path / "told").exists()
 
 
 def test_lines_come_through_and_what_still_runs_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
