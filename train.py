@@ -179,7 +179,8 @@ def build_trainer(config: Config, folder: Path, callbacks: list[L.Callback]) -> 
     loggers = [JsonlLogger(folder / "metrics.jsonl"), wandb_logger(config, folder)]
     return L.Trainer(
         **{**trainer_settings(config), "devices": processes(c)},
-        max_steps=c.max_steps, max_epochs=-1, accumulate_grad_batches=c.accumulate, gradient_clip_val=config.optim.clip, val_check_interval=c.valid_every_steps * c.accumulate,
+        max_steps=c.max_steps, max_epochs=-1, accumulate_grad_batches=c.accumulate,
+        gradient_clip_val=config.optim.clip, val_check_interval=c.valid_every_steps * c.accumulate,
         check_val_every_n_epoch=None, num_sanity_val_steps=0, logger=[logger for logger in loggers if logger],
         log_every_n_steps=10, callbacks=callbacks, default_root_dir=folder,
         plugins=[AtomicCheckpoints(), *scheduler()],

@@ -407,8 +407,9 @@ class TrainerConfig:
     devices: int
     """Processes of one machine, each with a GPU of its own where there are some; their gradients are averaged."""
     cpu_processes: int
-    """Processes that share out each batch of a training on a CPU, as far as there are cores for them; under torchrun and
-    Slurm only those of `devices`. What is learnt is the same but for rounding, and for the mean of their losses."""
+    """Processes that share out each batch of a training on a CPU, as far as there are cores for them; where torchrun or
+    Slurm has started it, none but those of `devices`. What is learnt is the same but for rounding, and for the mean of
+    their losses."""
     num_nodes: int
     """Machines; started by torchrun or Slurm, see docs/scale.md."""
     strategy: Literal["ddp", "fsdp"]

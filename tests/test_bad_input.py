@@ -31,7 +31,7 @@ def test_silent_files_are_named_when_they_are_read(tmp_path: Path) -> None:
 def test_less_to_score_than_ranks_is_said_before_training(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
     answer = refused(tmp_path, "trainer.devices=2", "data.test_size=1", stage="encoder")
-    assert answer.startswith("data.test_size: 1 to score for 2 ranks (trainer.devices x trainer.num_nodes)")
+    assert answer.startswith("data.test_size: 1 to score for 2 ranks, of which each needs one")
 
 
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:

@@ -90,7 +90,8 @@ def test_stages_of_several_processes_stand_on_each_other(tmp_path: Path) -> None
 
 def test_what_is_waited_for_ends_with_this_process_and_as_it_does(tmp_path: Path) -> None:
     """SIGTERM goes on to it; its failure is this one's."""
-    script = "from lightning_modules.beside import wait_for; import sys; wait_for([sys.executable, '-c', sys.argv[1]])"
+    imports = "import sys, lightning_modules.beside as b, lightning_modules.entry as e\n"
+    script = imports + "with e.exit_cleanly(): b.wait_for([sys.executable, '-c', sys.argv[1]])"
     failing = subprocess.run([sys.executable, "-c", script, "import sys; sys.exit(3)"])
     assert failing.returncode == 3
     told = f"import pathlib; pathlib.Path({str(tmp_path / 'told')!r}).touch()"
@@ -101,7 +102,7 @@ def test_what_is_waited_for_ends_with_this_process_and_as_it_does(tmp_path: Path
     assert waiting.stdout is not None and waiting.stdout.readline() == b"here\n"
     waiting.terminate()
     waiting.communicate(timeout=60)
-    assert waiting.returncode and (tmp_path / "told").exists()
+    assert waiting.returncode == 143 and (tmp_path / "told").exists()
 
 
 def test_lines_come_through_and_what_still_runs_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """What stage lm reads: texts and the answers wanted, words at the pace of speech."""
 
+import itertools
 from collections import Counter
 
 from datamodules.data import Corpora, Exchanges, TextData
@@ -25,18 +26,20 @@ def test_a_share_of_the_answers_is_wanted_and_always_the_same() -> None:
     assert {answer for _, answer in items} <= {"", *(f"answer {i}" for i in range(2000))}
     assert abs(sum(bool(answer) for _, answer in items) / 2000 - 0.75) < 0.03
     assert all(Exchanges(Answered(), share, 1)[7] == (TEXT, wanted) for share, wanted in [(1, "answer 7"), (0, "")])
-    lengths = {bool(items[i][1]): exchanges.length(i) for i in range(100, 200)}
-    assert lengths == {True: len(TEXT) + len("answer 100"), False: 2 * len(TEXT)}
+    assert {exchanges.length(i) for i in range(100, 200)} == {len(TEXT) + len("answer 100")}  # wanted or not
 
 
-def test_texts_of_a_batch_are_of_like_length_with_their_responses(config: Config) -> None:
+def test_texts_of_a_batch_are_of_like_length_and_to_be_answered_or_transcribed(config: Config) -> None:
     config = override(config, ["data.num_workers=0", "data.batch_texts=8", "stage.answer_share=0.5"])
-    batches = iter(TextData(config, Corpora(config)).train_dataloader())
-    spreads = []
-    for _ in range(20):
-        lengths = [len(text) + len(answer or text) for text, answer in next(batches)]
+    corpora = Corpora(config)
+    loader = TextData(config, corpora).train_dataloader()
+    spreads, wanted = [], []
+    for positions in itertools.islice(loader.batch_sampler, 20):
+        lengths = [sum(map(len, corpora.stream.exchange(i))) for i in positions]
         spreads.append(max(lengths) - min(lengths))
+        wanted.append(sum(bool(loader.dataset[i][1]) for i in positions))
     assert sorted(spreads)[10] <= 4
+    assert sum(0 < count < 8 for count in wanted) >= 18
 
 
 def test_words_at_the_pace_of_speech() -> None:
