@@ -157,8 +157,8 @@ class StageData(L.LightningDataModule):
         for field, size in self.scored().items():
             if size < ranks:
                 raise ValueError(
-                    f"data.{field}: {size} to score for {ranks} ranks, of which "
-                    "each needs one; give them more, or lower trainer.devices or trainer.cpu_processes"
+                    f"data.{field}: {size} to score for {ranks} ranks, of which each needs one; give them more, or "
+                    "lower trainer.devices or trainer.cpu_processes"
                 )
 
     def scored(self) -> dict[str, int]:

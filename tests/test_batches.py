@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 
 from datamodules.batches import EndlessBatches, FiniteBatches, TrainingStream, alike, at_least, collate, pack
 from datamodules.corpus import UnusableAudio, Utterance
+from datamodules.data import Corpora, SpeechData
 from datamodules.mixture import Mixture
+from duplexmamba.config import override
 from duplexmamba.schema import Config
 
 
@@ -62,6 +65,19 @@ def test_batches_are_shared_out(stream: TrainingStream) -> None:
         for batch, *shares in zip(whole[4:], *parts, strict=True):
             assert {*shares[0], *shares[1]} == {*batch} and all(shares)
             assert sum(map(len, shares)) == max(2, len(batch)) and abs(len(shares[0]) - len(shares[1])) <= 1
+
+
+@pytest.mark.parametrize(("devices", "whole"), [(1, True), (2, False)])
+def test_processes_beyond_the_devices_share_what_one_would_have(config: Config, devices: int, whole: bool) -> None:
+    def positions(rank: int, world: int) -> list[list[int]]:
+        data = SpeechData(override(config, [f"trainer.devices={devices}"]), corpora)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world)
+        return list(itertools.islice(data.train_dataloader().batch_sampler, 12))
+
+    corpora = Corpora(config)
+    alone, first_half, second_half = positions(0, 1), positions(0, 2), positions(1, 2)
+    together = [{*a, *b} for a, b in zip(first_half, second_half, strict=True)]
+    assert (together == [{*batch} for batch in alone]) == whole
 
 
 def test_ranks_share_the_batches(stream: TrainingStream) -> None:
