@@ -11,7 +11,7 @@ import numpy as np
 
 from datamodules.augment import condition, draw_speed, resample
 from datamodules.corpus import Utterance
-from datamodules.espeak import speak
+from datamodules.espeak import Speech, speak
 from datamodules.grammar import Exchange, Split, draw
 from datamodules.retold import Retold
 from duplexmamba.schema import AugmentConfig
@@ -36,6 +36,9 @@ are alike (rob and robert, aunty and f4) together. Left out: robots, whispers, e
 nearer to other words of the common voices than to the same ones."""
 RATE_WPM, PITCH, PITCH_RANGE = (130, 210), (25, 75), (30, 70)
 """Drawn uniformly for every utterance."""
+HESITANT_SHARE, PAUSE_S = 0.2, (0.4, 2.0)
+"""Of the training utterances with a silence between two of their words, and how long it is. Without them a model hears
+the first pause in a sentence in its first dialogue."""
 LETTER_S = 0.0533
 """Mean seconds a letter (or space) lasts at 175 words a minute, over the training voices."""
 
@@ -56,17 +59,18 @@ class _Recipe(NamedTuple):
     pitch: int
     pitch_range: int
     sound_seed: int
+    pause_s: float
 
 
 class SyntheticSpeech:
     """Spoken exchanges without end; see `Corpus`.
 
     Args:
-        split: which sentences and voices.
+        split: which sentences and voices. Only in training does an utterance hesitate, or run faster or slower.
         seed: another seed, another corpus.
         size: what `len` answers; indices beyond it are as good.
         rate_hz: of the samples.
-        augment: of every split, but only training changes the speed: the others keep the pace of their speakers.
+        augment: of every split, but for the speed.
         retold: what a share of the utterances say, with that share; None: all are the grammar's.
 
     Raises:
@@ -91,26 +95,37 @@ class SyntheticSpeech:
     def duration_s(self, index: int) -> float:
         """Seconds, estimated from letters and pace: nearly always within a quarter."""
         recipe = self._recipe(index)
-        return sum(self.augment.pad_s) + LETTER_S * 175 / recipe.rate_wpm * len(recipe.exchange.text)
+        return sum(self.augment.pad_s) + recipe.pause_s + LETTER_S * 175 / recipe.rate_wpm * len(recipe.exchange.text)
 
     def __getitem__(self, index: int) -> Utterance:
         recipe = self._recipe(index)
         speech = speak(recipe.exchange.text, recipe.voice, recipe.rate_wpm, recipe.pitch, recipe.pitch_range)
         rng = np.random.default_rng(recipe.sound_seed)
         speed = draw_speed(rng, self.augment) if self.split == "train" else 1.0
-        samples = resample(speech.samples, speech.sample_rate_hz * speed, self.rate_hz)
+        samples = resample(_hesitating(speech, recipe), speech.sample_rate_hz * speed, self.rate_hz)
         samples = condition(samples, rng, self.augment, self.rate_hz)
         name = f"synthetic-{self.split}-{self.seed}-{index}"
         return Utterance(name, samples, recipe.exchange.text, recipe.exchange.answer, recipe.voice)
 
     def _recipe(self, index: int) -> _Recipe:
         rng = random.Random(f"{self.seed} {self.split} {index}")
-        return _Recipe(self._exchange(rng, index), *draw_voice(rng, self.split), rng.getrandbits(64))
+        exchange, voice, sound_seed = self._exchange(rng, index), draw_voice(rng, self.split), rng.getrandbits(64)
+        hesitant = self.split == "train" and rng.random() < HESITANT_SHARE
+        return _Recipe(exchange, *voice, sound_seed, rng.uniform(*PAUSE_S) if hesitant else 0.0)
 
     def _exchange(self, rng: random.Random, index: int) -> Exchange:
         if self.retold is not None and rng.random() < self.retold[1]:
             return self.retold[0].exchange(rng, index)
         return draw(rng, self.split)
+
+
+def _hesitating(speech: Speech, recipe: _Recipe) -> np.ndarray:
+    """The samples, with the pause of the recipe before one of the words but the first."""
+    borders = [round(word.start_s * speech.sample_rate_hz) for word in speech.words[1:]]
+    if not recipe.pause_s or not borders:
+        return speech.samples
+    pause = np.zeros(round(recipe.pause_s * speech.sample_rate_hz), np.float32)
+    return np.insert(speech.samples, random.Random(recipe.sound_seed).choice(borders), pause)
 
 
 def draw_voice(rng: random.Random, split: Split) -> Voice:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from datamodules.synthetic import HESITANT_SHARE
 from duplexmamba.decoding import greedy
 from duplexmamba.lm import build_lm
 from duplexmamba.losses import IGNORED, token_loss
@@ -14,6 +15,8 @@ from lightning_modules.stage import StageModule, pad_ids
 
 BETWEEN = torch.tensor([0.5, 0.85])
 """Shares of words behind which there is no silence, and at most one embedding of it; behind the others, two."""
+PAUSE = (2, 10)
+"""Embeddings of silence, fewest and most, where a speaker hesitates: once in a `HESITANT_SHARE` of speech-like texts."""
 
 
 class TextModel(nn.Module):
@@ -72,9 +75,11 @@ def speech_like(text: str, tokens: Tokens, share: float) -> list[int]:
         return tokens.words(text)
     silence = tokens.encode(SILENCE)
     words = text.split()
-    behind = torch.bucketize(torch.rand(len(words)), BETWEEN).tolist()
+    behind = torch.bucketize(torch.rand(len(words)), BETWEEN)
+    if len(words) > 1 and torch.rand(()) < HESITANT_SHARE:
+        behind[torch.randint(len(words) - 1, ())] += torch.randint(PAUSE[0], PAUSE[1] + 1, ())
     ids = silence * int(torch.randint(0, 4, ()))
-    for word, count in zip(words, behind, strict=True):
+    for word, count in zip(words, behind.tolist(), strict=True):
         ids += tokens.words(word) + silence * count
     return ids + silence * int(torch.randint(0, 4, ()))
 

@@ -139,6 +139,23 @@ def test_only_training_changes_the_speed():
         assert lengths[0] == pytest.approx(factor * lengths[1], abs=2)
 
 
+def test_only_in_training_do_speakers_hesitate(monkeypatch):
+    monkeypatch.setattr(synthetic, "PAUSE_S", (1.5, 1.5))
+    quiet = functools.partial(corpus, augment=dataclasses.replace(AUGMENT, noise_share=0, speeds=[1.0]))
+    fluent, hesitant = ({split: [] for split in ("train", "test")} for _ in range(2))
+    for share, found in ((0, fluent), (1, hesitant)):
+        monkeypatch.setattr(synthetic, "HESITANT_SHARE", share)
+        for split, kept in found.items():
+            kept += [(quiet(split)[i], quiet(split).duration_s(i)) for i in range(8)]
+    for (plain, plain_s), (broken, broken_s) in zip(fluent["train"], hesitant["train"], strict=True):
+        assert broken.text == plain.text
+        assert len(broken.samples) - len(plain.samples) == pytest.approx(1.5 * 16_000, abs=2)
+        assert broken_s - plain_s == pytest.approx(1.5)
+        loud = np.nonzero(np.abs(broken.samples) > 0.05 * np.abs(broken.samples).max())[0]
+        assert max(np.diff(loud)) > 1.4 * 16_000, "between two words"
+    assert [u.samples.tobytes() for u, _ in fluent["test"]] == [u.samples.tobytes() for u, _ in hesitant["test"]]
+
+
 def test_failures_name_voice_and_text():
     with pytest.raises(ValueError, match=r"'gmw/zz'.*'spell cat'"):
         speak("spell cat", "gmw/zz")

@@ -42,6 +42,19 @@ def test_texts_of_a_batch_are_of_like_length_and_to_be_answered_or_transcribed(c
     assert sum(0 < count < 8 for count in wanted) >= 18
 
 
+def test_some_texts_hesitate() -> None:
+    tokens = Tokens.train([TEXT])
+    [silence] = tokens.encode(SILENCE)
+    longest = []
+    for _ in range(600):
+        ids = speech_like(TEXT, tokens, 1.0)
+        first, last = (next(i for i in order if ids[i] != silence) for order in (range(len(ids)), range(len(ids))[::-1]))
+        runs = [len([*run]) for is_silence, run in itertools.groupby(ids[first:last], silence.__eq__) if is_silence]
+        longest.append(max(runs, default=0))
+    assert max(longest) <= 12
+    assert abs(sum(run > 2 for run in longest) / 600 - 0.2) < 0.06
+
+
 def test_words_at_the_pace_of_speech() -> None:
     tokens = Tokens.train([TEXT])
     [silence] = tokens.encode(SILENCE)
@@ -56,4 +69,5 @@ def test_words_at_the_pace_of_speech() -> None:
         counts[behind] += 1
     assert all(abs(counts[n] / 600 - share) < 0.08 for n, share in enumerate([0.5, 0.35, 0.15]))
     assert speech_like(TEXT, tokens, 0.0) == tokens.words(TEXT)
+    assert speech_like("capital", tokens, 1.0).count(silence) <= 8, "nowhere to hesitate"
     assert set(speech_like("", tokens, 1.0)) <= {silence}
