@@ -133,6 +133,13 @@ def test_the_last_reply_to_a_question_counts():
     assert value(heard([question()]), "answer/exact_match") == [0]
 
 
+def test_questions_with_a_pause_are_scored_apart_too():
+    paused = Turn("cut_question", 1.0, 4.0, (2.0, 3.0), "four", range(5, 30))
+    found = heard([paused, question(6.0, 7.0, range(30, 50))], [Reply(20, 21, "five"), Reply(35, 36, "four")])
+    assert value(found, "answer/exact_match_after_pause") == [0]
+    assert value(found, "answer/exact_match") == [0, 1]
+
+
 @pytest.mark.parametrize(("reply", "right"), [(Reply(10, 20, "four"), 1), (Reply(10, 15, "fo"), 0)])
 def test_an_answer_goes_on_as_if_an_ignored_sound_were_none(reply, right):
     turns = [question(disturbed_by="aside"), Turn("aside", 2.6, 3.0)]

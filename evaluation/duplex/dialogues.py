@@ -179,6 +179,8 @@ def _answers(heard: Heard, turn: Turn) -> Iterator[tuple[str, float]]:
         yield "answer/exact_match", right
         if turn.kind == "interruption":
             yield "answer/exact_match_after_interruption", right
+        if turn.pause_s:
+            yield "answer/exact_match_after_pause", right
     if turn.disturbed_by in IGNORED:
         yield "answer/exact_match_after_ignore", right
 
