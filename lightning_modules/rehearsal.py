@@ -72,6 +72,7 @@ class Rehearsal:
                 continue
             rows += self._probes(parent, branch, self.probes, dialogue, rng)
             if branch.answered:
+                rows += [self._probe(parent, branch, i, "response") for i in self._missed(branch, dialogue)]
                 spoken = self.tokens.response(asked_for[branch.last])
                 answer = self._answer(rows, parent, branch, spoken, found[number + 1 :], dialogue, rng)
         for group in (sounding, silent):
@@ -100,6 +101,13 @@ class Rehearsal:
         while last + 1 < end and dialogue.labels[last + 1] == "ignore":
             last += 1
         return Branch(branch.first, last, False)
+
+    def _missed(self, branch: Branch, dialogue: Dialogue) -> range:
+        """Slices behind a question in which a model that has missed its end still hears it and can make up for that."""
+        length_s, first = self.duplex.slice_ms / 1000, branch.last + 1
+        later = (int(t.start_s / length_s) for t in dialogue.turns if t.kind != "silence")
+        quiet = min((i for i in later if i > branch.last), default=len(dialogue.labels))
+        return range(first, min(first + self.duplex.ignored_slices, quiet, len(dialogue.labels)))
 
     def _probes(
         self, parent: int | None, branch: Branch, others: int, dialogue: Dialogue, rng: random.Random
