@@ -103,11 +103,12 @@ class Rehearsal:
         return Branch(branch.first, last, False)
 
     def _missed(self, branch: Branch, dialogue: Dialogue) -> range:
-        """Slices behind a question in which a model that has missed its end still hears it and can make up for that."""
+        """Silent slices behind a question, in which a model that has missed its end still listens and can make up for
+        that."""
         length_s, first = self.duplex.slice_ms / 1000, branch.last + 1
-        later = (int(t.start_s / length_s) for t in dialogue.turns if t.kind != "silence")
-        quiet = min((i for i in later if i > branch.last), default=len(dialogue.labels))
-        return range(first, min(first + self.duplex.ignored_slices, quiet, len(dialogue.labels)))
+        sounds = [int(t.start_s / length_s) for t in dialogue.turns if t.kind != "silence"]
+        silent_until = min([len(dialogue.labels), *(i for i in sounds if i >= first)])
+        return range(first, min(first + self.duplex.ignored_slices, silent_until))
 
     def _probes(
         self, parent: int | None, branch: Branch, others: int, dialogue: Dialogue, rng: random.Random

@@ -138,7 +138,7 @@ def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monk
         for row in (rows[i].row for i in group):
             wanted = [label for label in row.labels if label != IGNORED]
             assert labels[at : at + len(wanted)].tolist() == wanted
-            if row.slices:
+            if row.slices and not any(first in row.slices[:-1] for first in begun):
                 slice_ = row.slices[-1]
                 seen.add(slice_)
                 assert wanted[0] == tokens.turn_states[dialogue.labels[slice_]]
@@ -254,6 +254,35 @@ def test_a_sound_to_be_ignored_is_also_judged_by_a_branch_that_did_not_ignore_it
     seen = model.lm.logits(hidden)[:, states].softmax(-1)
     expected = torch.tensor([list(events[slice_].probabilities.values()) for slice_ in judged])
     torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(model, tokens, small, monkeypatch):
+    dialogue = dialogue_of("...???!......", 3200)
+    mistaken = ["ignore"] * 3 + ["incomplete"] * 4 + ["ignore"] * 6
+    states = iter(mistaken)
+    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
+    events = sessions.DuplexSession(model, tokens, small).push(torch.from_numpy(dialogue.samples))
+    assert [e.slice for e in events if e.action == "drop"][1] == 8, "behind the slice of the response, 6, come two more"
+    stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH])).eval()
+    late = [row for row in Rehearsal(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(0)) if 6 in row.slices[:-1]]
+    assert [row.slices for row in late] == [range(2, 8), range(2, 9)]
+    with torch.no_grad():
+        speech, _ = model.listen(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
+        hidden, labels = stage.read(place([late]), speech)
+    assert labels.tolist() == [tokens.turn_states["response"]] * 2
+    states = [tokens.turn_states[state] for state in TURN_STATES]
+    expected = torch.tensor([list(events[slice_].probabilities.values()) for slice_ in (7, 8)])
+    torch.testing.assert_close(model.lm.logits(hidden)[:, states].softmax(-1), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("script", "late"), [("..??!??!.....", [(8, 9)]), ("..??!.", [(5,)]), ("..??!", [])])
+def test_what_comes_behind_a_question_is_not_its_missed_end(script, late, tokens, small) -> None:
+    dialogue = dialogue_of(script, 3200)
+    said = Answers(tokens, [[9] * LENGTH] * 2)
+    rows = Rehearsal(said, small.duplex, 2).rows(dialogue, random.Random(0))
+    begun = [answer.begin for answer in dialogue.answers]
+    found = [row.slices[-1] for row in rows for first in begun if first in row.slices[:-1]]
+    assert found == [slice_ for group in late for slice_ in group]
 
 
 def test_where_a_question_breaks_off_its_slices_are_judged(tokens, small) -> None:
