@@ -16,7 +16,7 @@ from lightning_modules.stage import StageModule, pad_ids
 BETWEEN = torch.tensor([0.5, 0.85])
 """Shares of words behind which there is no silence, and at most one embedding of it; behind the others, two."""
 PAUSE = (2, 10)
-"""Embeddings of silence, fewest and most, where a speaker hesitates: once in a `HESITANT_SHARE` of speech-like texts."""
+"""Embeddings of silence, fewest and most, of a speaker who hesitates: once in a `HESITANT_SHARE` of such texts."""
 
 
 class TextModel(nn.Module):

@@ -264,7 +264,8 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(model, t
     events = sessions.DuplexSession(model, tokens, small).push(torch.from_numpy(dialogue.samples))
     assert [e.slice for e in events if e.action == "drop"][1] == 8, "behind the slice of the response, 6, come two more"
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH])).eval()
-    late = [row for row in Rehearsal(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(0)) if 6 in row.slices[:-1]]
+    rows = Rehearsal(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(0))
+    late = [row for row in rows if 6 in row.slices[:-1]]
     assert [row.slices for row in late] == [range(2, 8), range(2, 9)]
     with torch.no_grad():
         speech, _ = model.listen(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
