@@ -70,7 +70,7 @@ class SyntheticSpeech:
         seed: another seed, another corpus.
         size: what `len` answers; indices beyond it are as good.
         rate_hz: of the samples.
-        augment: of every split, but for the speed.
+        augment: of every split, its speeds of training alone.
         retold: what a share of the utterances say, with that share; None: all are the grammar's.
 
     Raises:
