@@ -40,10 +40,10 @@ help: ## this text
 install: $(VENV)/.train ## the virtual environment and what training needs
 
 data: $(VENV)/.train ## check and prepare a corpus: NAME=librispeech ROOT=folder; a report, and a manifest to train on
-	@$(BIN)/python -m datamodules.prepare "$(NAME)" "$(ROOT)" configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+	@$(BIN)/python -m datamodules.sources.prepare "$(NAME)" "$(ROOT)" configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 plan: $(VENV)/.train ## memory and tokens of a training on GPUS=6 cards, and which cards it fits
-	@$(BIN)/python -m lightning_modules.plan $(GPUS) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+	@$(BIN)/python -m lightning_modules.trainer.plan $(GPUS) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 train: $(VENV)/.train ## train a stage, and first the stages it stands on; ends with its score
 	@$(BIN)/python train.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
@@ -62,7 +62,7 @@ eval-voicebench: $(VENV)/.train ## RUN's answers to VoiceBench's questions, scor
 		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) $(if $(RESPONSES),--responses "$(RESPONSES)") $(if $(JSON),--json "$(JSON)")
 
 dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, to hear and to see
-	@$(BIN)/python -m datamodules.write_dialogues $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+	@$(BIN)/python -m datamodules.dialogue.write $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 serve: $(VENV)/.serve ## a page to speak with RUN: microphone, clips, what it thinks; HOST=127.0.0.1 PORT=8765
 	@$(BIN)/python serve.py $(RUN) --host $(HOST) --port $(PORT)

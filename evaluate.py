@@ -19,9 +19,9 @@ JUDGE_KEY.
 import json
 import sys
 
-from evaluation.commands.asked import parser, score
-from evaluation.commands.kept import keep
-from lightning_modules.entry import exit_cleanly, quieten
+from evaluation.commands.arguments import parser, score
+from evaluation.commands.saved_scores import keep
+from lightning_modules.trainer.hardware import exit_cleanly, quieten
 
 
 def main(args: list[str]) -> dict[str, float | None]:

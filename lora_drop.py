@@ -20,15 +20,15 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from configs.loading import load_config
+from configs.schema import Config
 from datamodules.data import Corpora
-from duplexmamba.config import load_config
-from duplexmamba.lora import FOLDER, PEFT_CONFIG, PEFT_PREFIX, PEFT_WEIGHTS, kind_of
-from duplexmamba.lora_drop import added, importance, keep
-from duplexmamba.schema import Config
+from duplexmamba.models.lora import FOLDER, PEFT_CONFIG, PEFT_PREFIX, PEFT_WEIGHTS, kind_of
+from duplexmamba.models.lora_drop import added, importance, keep
 from lightning_modules.assembly import build
-from lightning_modules.entry import exit_cleanly, quieten
-from lightning_modules.handover import FILE, HandOver
-from lightning_modules.point import sweep_point
+from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.hardware import exit_cleanly, quieten
+from lightning_modules.trainer.sweep_trial import sweep_point
 from train import main as train
 from train import sources, train_with_all_beneath
 

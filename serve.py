@@ -15,12 +15,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from datamodules.audio import read_audio
 from datamodules.corpus import UnusableAudio
-from duplexmamba.conversation import Event, Session
-from lightning_modules.entry import exit_cleanly, quieten
-from lightning_modules.handover import FILE, HandOver
-from lightning_modules.live import open_sessions
+from datamodules.sources.audio import read_audio
+from duplexmamba.duplex.session import Event, Session
+from lightning_modules.sessions import open_sessions
+from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.hardware import exit_cleanly, quieten
 from serving.capacity import capacity
 from serving.converse import Teller, converse, summary
 from serving.trace import Header, record

@@ -15,16 +15,17 @@ from pathlib import Path
 import lightning as L
 import torch
 
+from configs.loading import ON_DIALOGUES, STAGES, fingerprint, load_config, save_config
+from configs.schema import Config
 from datamodules.data import Corpora, StageData
-from datamodules.dialogue_data import DialogueData
-from duplexmamba import lora
-from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config, save_config
-from duplexmamba.jsonl import whole_lines
-from duplexmamba.schema import Config
+from datamodules.dialogue.data import DialogueData
+from duplexmamba.models import lora
+from duplexmamba.text.jsonl import whole_lines
 from lightning_modules.assembly import build, check_adapters, unsharded
-from lightning_modules.beside import beside, wait_for
-from lightning_modules.callbacks import LAST, Bar, Resume
-from lightning_modules.entry import (
+from lightning_modules.stage import StageModule
+from lightning_modules.trainer.callbacks import LAST, Bar, Resume
+from lightning_modules.trainer.checkpoint import FILE, AtomicCheckpoints, Average, HandOver
+from lightning_modules.trainer.hardware import (
     alone,
     cores,
     exit_cleanly,
@@ -34,12 +35,11 @@ from lightning_modules.entry import (
     started_from_outside,
     trainer_settings,
 )
-from lightning_modules.handover import FILE, AtomicCheckpoints, Average, HandOver
-from lightning_modules.logs import JsonlLogger, draw_curves, finish_wandb, wandb_logger
-from lightning_modules.point import scheduler, sweep_point
-from lightning_modules.stage import StageModule
-from lightning_modules.starts import log_start
-from lightning_modules.summary import SUMMARY, print_summary, write_summary
+from lightning_modules.trainer.logging import JsonlLogger, draw_curves, finish_wandb, wandb_logger
+from lightning_modules.trainer.parallel import beside, wait_for
+from lightning_modules.trainer.starts import log_start
+from lightning_modules.trainer.summary import SUMMARY, print_summary, write_summary
+from lightning_modules.trainer.sweep_trial import scheduler, sweep_point
 
 
 def main(args: list[str], beneath: str | None = None) -> dict[str, float]:

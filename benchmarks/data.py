@@ -26,9 +26,9 @@ import webdataset
 from lhotse.shar import SharWriter
 from measure import arguments, interleave, machine, median, save, show
 
+from configs.loading import load_config
 from datamodules.data import Corpora
-from datamodules.manifest import open_source
-from duplexmamba.config import load_config
+from datamodules.sources.corpus_manifest import open_source
 from lightning_modules.assembly import build
 
 PRESET = ["configs/preset/tiny.yaml", "configs/stage/encoder.yaml"]

@@ -15,10 +15,10 @@ from measure import arguments, interleave, machine, median, quieten_transformers
 from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MambaConfig, MambaForCausalLM, StaticCache
 
-from duplexmamba.config import load_config, override
-from duplexmamba.lm import LMState, MambaLM
-from duplexmamba.padded import Padded
-from duplexmamba.state import num_bytes
+from configs.loading import load_config, override
+from duplexmamba.models.lm import LMState, MambaLM
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.streaming.state import num_bytes
 
 SIZES = {"tiny": [], "130m": ["lm.d_model=768", "lm.num_layers=24", "lm.vocab_size=50280"]}
 SLICE = 15

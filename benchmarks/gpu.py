@@ -20,15 +20,15 @@ import torch
 from measure import arguments, interleave, machine, median, save, show
 from torch import Tensor
 
-from duplexmamba.config import CONFIGS, load_config
-from duplexmamba.decoding import eager_steps, graph_steps
-from duplexmamba.lm import MambaLM
-from duplexmamba.losses import token_loss
-from duplexmamba.model import SpeechLM, part_of
-from duplexmamba.padded import Padded
-from duplexmamba.scan import selective_scan
-from duplexmamba.schema import Config
-from duplexmamba.timing import Clock
+from configs.loading import CONFIGS, load_config
+from configs.schema import Config
+from duplexmamba.models.lm import MambaLM
+from duplexmamba.models.speech_lm import SpeechLM, part_of
+from duplexmamba.models.timing import Clock
+from duplexmamba.ops.scan import selective_scan
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.decoding import eager_steps, graph_steps
+from duplexmamba.text.losses import token_loss
 
 LENGTHS = (512, 2048)
 BATCHES = (1, 64)

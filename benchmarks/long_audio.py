@@ -16,10 +16,10 @@ from measure import arguments, machine, save, show
 from rich.console import Console
 from rich.progress import track
 
-from duplexmamba.config import load_config
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
-from duplexmamba.state import num_bytes
+from configs.loading import load_config
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.streaming.state import num_bytes
 
 SLICE_MS = 200
 EVERY = 300  # slices, one minute

@@ -18,15 +18,15 @@ import matplotlib.pyplot as plt
 import torch
 from measure import arguments, interleave, machine, median, save, show
 
-from duplexmamba import state as states
-from duplexmamba.config import KINDS, load_config
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
-from duplexmamba.session import DuplexSession, Listener, Reply, Snapshot
-from duplexmamba.timing import Clock
-from duplexmamba.tokens import Tokens
+from configs.loading import KINDS, load_config
+from duplexmamba.duplex.fork import DuplexSession, Listener, Reply, Snapshot
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.models.timing import Clock
+from duplexmamba.streaming import state as states
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.tokenizer import Tokens
 from evaluation.duplex.listen import all_bytes
-from lightning_modules.entry import keep_freed_memory
+from lightning_modules.trainer.hardware import keep_freed_memory
 
 ROOM = 24 * 2**30  # bytes
 CHUNK = 1024  # tokens at a time when a memory is filled

@@ -24,11 +24,11 @@ from measure import arguments, interleave, machine, median, quieten_transformers
 from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXModel, MambaConfig, MambaModel
 
-from duplexmamba import mamba
-from duplexmamba.mamba import MambaMixer
-from duplexmamba.padded import Padded
-from duplexmamba.scan import selective_scan
-from lightning_modules.entry import keep_freed_memory
+from duplexmamba.models import mamba
+from duplexmamba.models.mamba import MambaMixer
+from duplexmamba.ops.scan import selective_scan
+from duplexmamba.streaming.padded import Padded
+from lightning_modules.trainer.hardware import keep_freed_memory
 
 BATCH, D_MODEL, LAYERS, D_STATE = 8, 256, 8, 16
 ALLOCATOR = {False: "the system's allocator", True: "freed memory kept"}

@@ -18,15 +18,15 @@ import torch
 from measure import arguments, machine, save, show
 from torch import Tensor
 
-from duplexmamba.config import load_config
-from duplexmamba.conversation import Session, push_together
-from duplexmamba.model import SpeechLM
-from duplexmamba.session import DuplexSession
-from duplexmamba.state import num_bytes
-from duplexmamba.tokens import Tokens
-from lightning_modules.entry import set_up_torch
-from lightning_modules.handover import FILE, HandOver
-from lightning_modules.live import open_sessions
+from configs.loading import load_config
+from duplexmamba.duplex.fork import DuplexSession
+from duplexmamba.duplex.session import Session, push_together
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming.state import num_bytes
+from duplexmamba.text.tokenizer import Tokens
+from lightning_modules.sessions import open_sessions
+from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.hardware import set_up_torch
 from serving.capacity import busy, noise
 
 WARM_UP = 3

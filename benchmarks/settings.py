@@ -15,7 +15,7 @@ import torch
 from measure import arguments, interleave, machine, median, ratio, save, show
 from scan import BATCH, D_MODEL, Stack, train_step
 
-from lightning_modules.entry import keep_freed_memory
+from lightning_modules.trainer.hardware import keep_freed_memory
 
 SIZE = 1024
 

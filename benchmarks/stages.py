@@ -19,13 +19,13 @@ from unittest.mock import patch
 import torch
 from measure import arguments, interleave, machine, median, ratio, save, show
 
+from configs.loading import load_config
 from datamodules.data import Corpora
-from duplexmamba import gates
-from duplexmamba.config import load_config
+from duplexmamba.ops import gates
 from lightning_modules import dialogue
 from lightning_modules.assembly import build
 from lightning_modules.dialogue import Placed
-from lightning_modules.entry import set_up_torch
+from lightning_modules.trainer.hardware import set_up_torch
 
 STAGES = ("asr", "instruct", "streaming")
 

@@ -14,7 +14,7 @@ class Utterance:
     samples: np.ndarray
     """(n,) float32 in [-1, 1] at the corpus's sample rate."""
     text: str
-    """What is said, as `normalise` of duplexmamba.tokens leaves it."""
+    """What is said, as `normalise` of duplexmamba.text.tokenizer leaves it."""
     answer: str
     """What the model should reply; empty where the corpus has no answers."""
     speaker: str

@@ -9,7 +9,9 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datamodules.batches import (
+from configs.checks import SPLITS
+from configs.schema import Config, DataConfig
+from datamodules.batching import (
     LANES,
     EndlessBatches,
     FiniteBatches,
@@ -22,14 +24,12 @@ from datamodules.batches import (
     stratified,
 )
 from datamodules.corpus import Corpus, Utterance
-from datamodules.manifest import Survey, join, open_sources, sources_of
 from datamodules.mixture import Mixture, tempered
-from datamodules.retold import Retold
-from datamodules.synthetic import SyntheticSpeech
-from datamodules.watch import WatchedLoader
-from duplexmamba.checks import SPLITS
-from duplexmamba.schema import Config, DataConfig
-from duplexmamba.timing import Clock
+from datamodules.sources.corpus_manifest import Survey, join, open_sources, sources_of
+from datamodules.synthetic.in_domain_text import Retold
+from datamodules.synthetic.speech import SyntheticSpeech
+from datamodules.watchdog import WatchedLoader
+from duplexmamba.models.timing import Clock
 
 TOKENIZER_TEXTS = 20_000
 """Exchanges the byte-level BPE is made from, besides the recorded training transcripts."""

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from duplexmamba.checks import check_slices
-from duplexmamba.decoding import greedy
-from duplexmamba.lm import LM, LMState
-from duplexmamba.model import Ear, SpeechLM, count_parameters
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
-from duplexmamba.state import num_bytes
+from configs.checks import check_slices
+from configs.schema import Config
+from duplexmamba.models.lm import LM, LMState
+from duplexmamba.models.speech_lm import Ear, SpeechLM, count_parameters
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.streaming.state import num_bytes
+from duplexmamba.text.decoding import greedy
 from evaluation.duplex.dialogues import Score
 
 HEARD_S = 20

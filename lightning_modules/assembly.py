@@ -9,24 +9,24 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from configs.schema import Config
 from datamodules.corpus import Utterance
 from datamodules.data import Corpora, SpeechData, StageData, TextData
-from datamodules.dialogue_data import DialogueData
-from duplexmamba import lora
-from duplexmamba.lm import load_pretrained
-from duplexmamba.model import Ear, SpeechLM, part_of
-from duplexmamba.schema import Config
-from duplexmamba.tokens import Tokens
-from lightning_modules.ahead import HearAhead, hears_ahead
+from datamodules.dialogue.data import DialogueData
+from duplexmamba.models import lora
+from duplexmamba.models.lm import load_pretrained
+from duplexmamba.models.speech_lm import Ear, SpeechLM, part_of
+from duplexmamba.text.tokenizer import Tokens
 from lightning_modules.dialogue import DialogueStage
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
-from lightning_modules.handover import HandOver, take_ctc_head, take_parts
 from lightning_modules.lm import LMStage, TextModel
 from lightning_modules.multiplex import MultiplexStage
-from lightning_modules.recompute import recompute_blocks
-from lightning_modules.sharded import whole
 from lightning_modules.speech import InstructStage, SpeechStage
 from lightning_modules.stage import StageModule
+from lightning_modules.trainer.activation_checkpointing import recompute_blocks
+from lightning_modules.trainer.checkpoint import HandOver, take_ctc_head, take_parts
+from lightning_modules.trainer.fsdp import whole
+from lightning_modules.trainer.precompute import HearAhead, hears_ahead
 
 DIALOGUE_STAGES: dict[str, type[DialogueStage]] = {"fork": DialogueStage, "multiplex": MultiplexStage}
 

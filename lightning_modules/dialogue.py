@@ -8,23 +8,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from datamodules.batches import pack
-from datamodules.dialogue import Dialogue
-from datamodules.dialogue_data import DialogueBatch
-from duplexmamba import state as states
-from duplexmamba.connector import Compressed
-from duplexmamba.conversation import Event, Session, hear_together, replies
-from duplexmamba.lm import LMState
-from duplexmamba.losses import IGNORED, token_loss
-from duplexmamba.metrics import exact_match, macro_f1
-from duplexmamba.padded import Padded, Places, take
-from duplexmamba.session import DuplexSession
-from duplexmamba.timing import Clock
-from duplexmamba.tokens import ANSWER, TURN_STATES
-from lightning_modules.rehearsal import Rehearsal, Row
-from lightning_modules.sharded import largest
+from datamodules.batching import pack
+from datamodules.dialogue.data import DialogueBatch
+from datamodules.dialogue.dialogues import Dialogue
+from duplexmamba.duplex.fork import DuplexSession
+from duplexmamba.duplex.session import Event, Session, hear_together, replies
+from duplexmamba.models.connector import Compressed
+from duplexmamba.models.lm import LMState
+from duplexmamba.models.timing import Clock
+from duplexmamba.streaming import state as states
+from duplexmamba.streaming.padded import Padded, Places, take
+from duplexmamba.text.losses import IGNORED, token_loss
+from duplexmamba.text.metrics import exact_match, macro_f1
+from duplexmamba.text.tokenizer import ANSWER, TURN_STATES
+from lightning_modules.branch_targets import Rehearsal, Row
 from lightning_modules.speech import InstructStage
 from lightning_modules.stage import pad_ids
+from lightning_modules.trainer.fsdp import largest
 
 LEAF_STEPS = 256
 """Steps, padding included, of rows that are read at once where nothing is forked: more would be padded more."""

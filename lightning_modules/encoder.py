@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from datamodules.batches import SpeechBatch
-from duplexmamba.connector import BYTE_LABELS
-from duplexmamba.ctc import ctc_greedy, ctc_loss
-from duplexmamba.metrics import error_rates
-from duplexmamba.model import Ear
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
+from configs.schema import Config
+from datamodules.batching import SpeechBatch
+from duplexmamba.models.connector import BYTE_LABELS
+from duplexmamba.models.speech_lm import Ear
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.ctc import ctc_greedy, ctc_loss
+from duplexmamba.text.metrics import error_rates
 from lightning_modules.stage import StageModule, pad_ids
 
 

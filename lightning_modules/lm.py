@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from datamodules.synthetic import HESITANT_SHARE
-from duplexmamba.decoding import greedy
-from duplexmamba.lm import build_lm
-from duplexmamba.losses import IGNORED, token_loss
-from duplexmamba.metrics import exact_match
-from duplexmamba.padded import Padded, take
-from duplexmamba.schema import Config
-from duplexmamba.tokens import ANSWER, SILENCE, TRANSCRIBE, Tokens
+from configs.schema import Config
+from datamodules.synthetic.speech import HESITANT_SHARE
+from duplexmamba.models.lm import build_lm
+from duplexmamba.streaming.padded import Padded, take
+from duplexmamba.text.decoding import greedy
+from duplexmamba.text.losses import IGNORED, token_loss
+from duplexmamba.text.metrics import exact_match
+from duplexmamba.text.tokenizer import ANSWER, SILENCE, TRANSCRIBE, Tokens
 from lightning_modules.stage import StageModule, pad_ids
 
 BETWEEN = torch.tensor([0.5, 0.85])

@@ -1,5 +1,5 @@
 """Stages state and streaming of the baseline without a fork: a whole dialogue is one row, in which hearing and speaking
-take turns as in `duplexmamba.multiplex`. The loss is on what the model writes."""
+take turns as in `duplexmamba.duplex.multiplex`. The loss is on what the model writes."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from datamodules.dialogue import Dialogue
-from datamodules.dialogue_data import DialogueBatch
-from duplexmamba.losses import IGNORED, token_loss
-from duplexmamba.metrics import f1
-from duplexmamba.multiplex import IDLE, MultiplexSession
-from duplexmamba.padded import Padded
-from duplexmamba.policy import tokens_due
-from duplexmamba.schema import DuplexConfig
-from duplexmamba.timing import Clock
-from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens
+from configs.schema import DuplexConfig
+from datamodules.dialogue.data import DialogueBatch
+from datamodules.dialogue.dialogues import Dialogue
+from duplexmamba.duplex.multiplex import IDLE, MultiplexSession
+from duplexmamba.duplex.policy import tokens_due
+from duplexmamba.models.timing import Clock
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.losses import IGNORED, token_loss
+from duplexmamba.text.metrics import f1
+from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokens
 from lightning_modules.dialogue import DialogueStage, window_begins
 from lightning_modules.stage import pad_ids
 

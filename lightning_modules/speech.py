@@ -5,17 +5,17 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from datamodules.batches import SpeechBatch
-from datamodules.dialogue_data import DialogueBatch
-from duplexmamba import state as states
-from duplexmamba.connector import CTC
-from duplexmamba.ctc import ctc_beam, ctc_log_likelihood, ctc_loss
-from duplexmamba.decoding import greedy, log_likelihood
-from duplexmamba.losses import IGNORED, token_loss
-from duplexmamba.metrics import error_rates, exact_match
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
-from duplexmamba.tokens import ANSWER, SILENCE, TRANSCRIBE, Tokens
+from datamodules.batching import SpeechBatch
+from datamodules.dialogue.data import DialogueBatch
+from duplexmamba.models.connector import CTC
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming import state as states
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.ctc import ctc_beam, ctc_log_likelihood, ctc_loss
+from duplexmamba.text.decoding import greedy, log_likelihood
+from duplexmamba.text.losses import IGNORED, token_loss
+from duplexmamba.text.metrics import error_rates, exact_match
+from duplexmamba.text.tokenizer import ANSWER, SILENCE, TRANSCRIBE, Tokens
 from lightning_modules.encoder import byte_labels
 from lightning_modules.lm import choose
 from lightning_modules.stage import StageModule, pad_ids

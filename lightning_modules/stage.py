@@ -11,12 +11,12 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from duplexmamba.lora import in_common
-from duplexmamba.model import is_adapter, part_of
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config, OptimConfig
-from duplexmamba.tokens import Tokens
-from lightning_modules.sharded import largest, local, shard
+from configs.schema import Config, OptimConfig
+from duplexmamba.models.lora import in_common
+from duplexmamba.models.speech_lm import is_adapter, part_of
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.tokenizer import Tokens
+from lightning_modules.trainer.fsdp import largest, local, shard
 
 MIN_SEEN = 50
 """Utterances after which the share of unusable ones is judged."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from duplexmamba.conversation import Session, push_together
+from duplexmamba.duplex.session import Session, push_together
 
 SHARE = 0.5
 """Of a slice's time that a step of all conversations may take: the rest is for what else the machine does."""

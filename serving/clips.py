@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from datamodules.augment import resample
-from datamodules.espeak import speak
-from datamodules.sounds import faded, heard, scaled
+from datamodules.dialogue.phrases import faded, heard, scaled
+from datamodules.synthetic.augment import resample
+from datamodules.synthetic.espeak import speak
 
 LEVEL_DB = -20.0
 """Root mean square of speech, relative to full scale."""

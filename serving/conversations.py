@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from duplexmamba.conversation import Event, Session, push_together
+from duplexmamba.duplex.session import Event, Session, push_together
 from serving.limits import Limits, Pace
 from serving.messages import Ended, happened
 from serving.recording import BYTES, Recording

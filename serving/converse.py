@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from duplexmamba.conversation import Event, Session, replies
+from duplexmamba.duplex.session import Event, Session, replies
 
 
 def converse(session: Session, samples: np.ndarray, in_real_time: bool) -> Iterator[Event]:

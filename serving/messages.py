@@ -7,7 +7,7 @@ import dataclasses
 import json
 from typing import Any
 
-from duplexmamba.conversation import Event
+from duplexmamba.duplex.session import Event
 
 VERSION = 1
 CLOSE = {

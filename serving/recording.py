@@ -6,7 +6,7 @@ import time
 import wave
 from pathlib import Path
 
-from duplexmamba.conversation import Event
+from duplexmamba.duplex.session import Event
 from serving.trace import Header, Writer
 
 BYTES = 2

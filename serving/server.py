@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from duplexmamba.conversation import Session
+from duplexmamba.duplex.session import Session
 from serving import messages
 from serving.clips import CLIPS, clip_audio, sentence_audio
 from serving.conversations import Conversation, Conversations

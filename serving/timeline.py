@@ -14,12 +14,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from datamodules.audio import read_audio
 from datamodules.corpus import UnusableAudio
-from datamodules.staves import COLOURS, Staves, draw_answer, draw_wave
-from duplexmamba.conversation import Event, replies
-from duplexmamba.policy import Action
-from duplexmamba.tokens import TURN_STATES, TurnState
+from datamodules.sources.audio import read_audio
+from duplexmamba.duplex.policy import Action
+from duplexmamba.duplex.session import Event, replies
+from duplexmamba.text.tokenizer import TURN_STATES, TurnState
+from reporting.timeline import COLOURS, Staves, draw_answer, draw_wave
 from serving.converse import printable
 from serving.trace import Trace, load
 

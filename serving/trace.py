@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from duplexmamba.conversation import Event
+from duplexmamba.duplex.session import Event
 
 
 @dataclasses.dataclass(frozen=True)

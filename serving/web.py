@@ -11,7 +11,7 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from duplexmamba.conversation import Session
+from duplexmamba.duplex.session import Session
 from serving.limits import Limits, is_loopback
 from serving.server import app
 

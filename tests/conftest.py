@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from duplexmamba.config import load_config
-from duplexmamba.schema import Config
+from configs.loading import load_config
+from configs.schema import Config
 
 TINY = ["configs/preset/tiny.yaml", "configs/stage/asr.yaml"]
 SMALL_SIZES = [

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
-from datamodules.entry import Entry, Skip
-from datamodules.manifest import ManifestCorpus, Survey, open_source
-from datamodules.readers import read_source
-from duplexmamba.config import load_config
-from duplexmamba.schema import DataConfig, SourceConfig
+from configs.loading import load_config
+from configs.schema import DataConfig, SourceConfig
+from datamodules.sources.corpus_manifest import ManifestCorpus, Survey, open_source
+from datamodules.sources.manifest_entry import Entry, Skip
+from datamodules.sources.readers import read_source
 from tests.conftest import TINY
 
 RATE_HZ = 8000

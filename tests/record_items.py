@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning_modules.entry import exit_cleanly, quieten
 from lightning_modules.stage import StageModule
+from lightning_modules.trainer.hardware import exit_cleanly, quieten
 from train import main
 
 

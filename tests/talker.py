@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 import torch
 
-from duplexmamba.conversation import Event
+from duplexmamba.duplex.session import Event
 
 RATE_HZ, SLICE_S = 16_000, 0.2
 LOW_HZ, HIGH_HZ = 300, 2500

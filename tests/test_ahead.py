@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from configs.loading import load_config
 from datamodules.data import Corpora
-from duplexmamba.config import load_config
 from lightning_modules.assembly import build
 from tests.conftest import SMALL_SIZES, TINY
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from duplexmamba import attention
-from duplexmamba.attention import SelfAttention
-from duplexmamba.blocks import ConvBlock
-from duplexmamba.config import override
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
+from configs.loading import override
+from configs.schema import Config
+from duplexmamba.models import attention
+from duplexmamba.models.attention import SelfAttention
+from duplexmamba.models.blocks import ConvBlock
+from duplexmamba.streaming.padded import Padded
 
 DOUBLE = {"atol": 1e-10, "rtol": 0.0}
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from datamodules.audio import audio_duration_s, length_trouble, read_audio
 from datamodules.corpus import UnusableAudio
+from datamodules.sources.audio import audio_duration_s, length_trouble, read_audio
 
 RATE_HZ = 16000
 

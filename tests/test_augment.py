@@ -9,8 +9,8 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.augment import FLOOR_DB, augment, condition, resample
-from duplexmamba.schema import AugmentConfig
+from configs.schema import AugmentConfig
+from datamodules.synthetic.augment import FLOOR_DB, augment, condition, resample
 
 RATE_HZ = 16_000
 CLEAN = AugmentConfig(

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from duplexmamba.config import load_config
-from duplexmamba.model import SpeechLM, count_parameters
-from lightning_modules.handover import HandOver
+from configs.loading import load_config
+from duplexmamba.models.speech_lm import SpeechLM, count_parameters
+from lightning_modules.trainer.checkpoint import HandOver
 from tests.conftest import TINY
 from tests.small_runs import SHORT
 from train import main

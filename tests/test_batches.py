@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.batches import EndlessBatches, FiniteBatches, TrainingStream, alike, at_least, collate, pack
+from configs.loading import override
+from configs.schema import Config
+from datamodules.batching import EndlessBatches, FiniteBatches, TrainingStream, alike, at_least, collate, pack
 from datamodules.corpus import UnusableAudio, Utterance
 from datamodules.data import Corpora, SpeechData
 from datamodules.mixture import Mixture
-from duplexmamba.config import override
-from duplexmamba.schema import Config
 
 
 class Tones:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from duplexmamba.config import KINDS
+from configs.loading import KINDS
 
 SMALL = {
     "scan": ["--lengths", "16", "--precisions", "float32", "--rounds", "1"],

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import train
-from duplexmamba.config import load_config
-from lightning_modules.beside import beside
-from lightning_modules.entry import alone, cores, processes
-from lightning_modules.handover import FILE, HandOver
+from configs.loading import load_config
+from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.hardware import alone, cores, processes
+from lightning_modules.trainer.parallel import beside
 from tests.conftest import TINY
 from tests.small_runs import SHORT, run
 
@@ -90,7 +90,7 @@ def test_stages_of_several_processes_stand_on_each_other(tmp_path: Path) -> None
 
 def test_what_is_waited_for_ends_with_this_process_and_as_it_does(tmp_path: Path) -> None:
     """SIGTERM goes on to it; its failure is this one's."""
-    imports = "import sys, lightning_modules.beside as b, lightning_modules.entry as e\n"
+    imports = "import sys, lightning_modules.trainer.parallel as b, lightning_modules.trainer.hardware as e\n"
     script = imports + "with e.exit_cleanly(): b.wait_for([sys.executable, '-c', sys.argv[1]])"
     failing = subprocess.run([sys.executable, "-c", script, "import sys; sys.exit(3)"])
     assert failing.returncode == 3

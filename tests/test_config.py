@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from duplexmamba.config import STAGES, fingerprint, from_dict, load_config, override, stage_file, to_dict
-from duplexmamba.model import Ear
-from duplexmamba.timing import Clock
+from configs.loading import STAGES, fingerprint, from_dict, load_config, override, stage_file, to_dict
+from duplexmamba.models.speech_lm import Ear
+from duplexmamba.models.timing import Clock
 from tests.conftest import TINY
 
 PRESETS = sorted(Path("configs/preset").glob("*.yaml"))

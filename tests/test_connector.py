@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from duplexmamba.config import override
-from duplexmamba.connector import BLANK_SHARE, CTC, Compressed, build_connector
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
+from configs.loading import override
+from configs.schema import Config
+from duplexmamba.models.connector import BLANK_SHARE, CTC, Compressed, build_connector
+from duplexmamba.streaming.padded import Padded
 
 DOUBLE = {"atol": 1e-10, "rtol": 0.0}
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from duplexmamba.conv import ShiftedConv, depthwise_conv, short_conv
-from duplexmamba.conv_cpp import conv_cpp
-from duplexmamba.step_cpp import is_step
+from duplexmamba.ops.conv import ShiftedConv, depthwise_conv, short_conv
+from duplexmamba.ops.conv_cpp import conv_cpp
+from duplexmamba.ops.step_cpp import is_step
 
 Convolution = Callable[..., torch.Tensor]
 needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
@@ -49,7 +49,7 @@ def values_and_gradients(function, inputs: list[torch.Tensor]) -> list[torch.Ten
 def test_kernel_equals_the_library(
     shape: tuple[int, int, int, int], threads: int, ours: Convolution, theirs: Convolution, monkeypatch
 ) -> None:
-    monkeypatch.setattr("duplexmamba.conv.conv_cpp", kernel := Mock(side_effect=conv_cpp))
+    monkeypatch.setattr("duplexmamba.ops.conv.conv_cpp", kernel := Mock(side_effect=conv_cpp))
     torch.set_num_threads(threads)
     inputs = operands(shape, torch.float32)
     expected = values_and_gradients(theirs, [x.detach().double().requires_grad_() for x in inputs])

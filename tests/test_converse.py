@@ -12,14 +12,14 @@ import torch
 from matplotlib.image import imread
 
 import serve
-from datamodules.audio import read_audio
-from duplexmamba.config import load_config
-from duplexmamba.conversation import Event
-from duplexmamba.model import SpeechLM
-from duplexmamba.tokens import Tokens
-from lightning_modules.entry import exit_cleanly
-from lightning_modules.handover import FILE, HandOver
-from lightning_modules.live import open_sessions
+from configs.loading import load_config
+from datamodules.sources.audio import read_audio
+from duplexmamba.duplex.session import Event
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.text.tokenizer import Tokens
+from lightning_modules.sessions import open_sessions
+from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.hardware import exit_cleanly
 from serving import converse, timeline, trace
 from tests.conftest import SMALL_SIZES
 
@@ -52,7 +52,7 @@ def wav(tmp_path):
 def scripted(monkeypatch):
     """The model says of the first slices what SCRIPT says, then "ignore"."""
     states = iter(SCRIPT)
-    monkeypatch.setattr("duplexmamba.session.read", lambda *_: next(states, "ignore"))
+    monkeypatch.setattr("duplexmamba.duplex.fork.read", lambda *_: next(states, "ignore"))
 
 
 def without_times(events):
@@ -77,7 +77,7 @@ def test_what_happens_is_told_and_written(run, wav, scripted, capsys, monkeypatc
 def test_a_session_by_hand_gives_the_same(run, wav, monkeypatch):
     def events_of(function):
         states = iter(SCRIPT)
-        monkeypatch.setattr("duplexmamba.session.read", lambda *_: next(states, "ignore"))
+        monkeypatch.setattr("duplexmamba.duplex.fork.read", lambda *_: next(states, "ignore"))
         return without_times(function())
 
     def by_hand():

@@ -7,13 +7,13 @@ from collections import defaultdict
 import pytest
 import torch
 
-from duplexmamba.config import override
-from duplexmamba.ctc import ctc_beam, ctc_greedy, ctc_log_likelihood
-from duplexmamba.losses import IGNORED, token_loss
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
-from duplexmamba.tokens import SILENCE, TRANSCRIBE, Tokens
+from configs.loading import override
+from configs.schema import Config
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.ctc import ctc_beam, ctc_greedy, ctc_log_likelihood
+from duplexmamba.text.losses import IGNORED, token_loss
+from duplexmamba.text.tokenizer import SILENCE, TRANSCRIBE, Tokens
 from lightning_modules import speech
 from lightning_modules.speech import SpeechStage
 from lightning_modules.stage import pad_ids

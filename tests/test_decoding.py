@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from duplexmamba import decoding
-from duplexmamba.config import override
-from duplexmamba.decoding import eager_steps, graph_steps, greedy
-from duplexmamba.lm import LM, LMState, build_lm
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
-from duplexmamba.state import clone
+from configs.loading import override
+from configs.schema import Config
+from duplexmamba.models.lm import LM, LMState, build_lm
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.streaming.state import clone
+from duplexmamba.text import decoding
+from duplexmamba.text.decoding import eager_steps, graph_steps, greedy
 
 KINDS = {"mamba": [], "mamba2": ["lm.kind=mamba2", "lm.head_dim=16"]}
 ALL = {**KINDS, "transformer": ["lm.kind=transformer"]}

@@ -12,12 +12,16 @@ import pytest
 import soundfile as sf
 from torch.utils.data import DataLoader
 
-from datamodules import asides, grammar, sounds, synthetic, write_dialogues
-from datamodules.dialogue import WITHIN_ANSWER, open_dialogues
-from datamodules.espeak import speak
-from datamodules.sounds import Recorded, Spoken, heard, noise, quietest_near_middle, unfinished
-from datamodules.turns import RULES, draw_events
-from duplexmamba.config import load_config, override
+from configs.loading import load_config, override
+from datamodules.dialogue import phrases as sounds
+from datamodules.dialogue import write as write_dialogues
+from datamodules.dialogue.dialogues import WITHIN_ANSWER, open_dialogues
+from datamodules.dialogue.phrases import Recorded, Spoken, heard, noise, quietest_near_middle, unfinished
+from datamodules.dialogue.turns import RULES, draw_events
+from datamodules.synthetic import grammar
+from datamodules.synthetic import side_speech as asides
+from datamodules.synthetic import speech as synthetic
+from datamodules.synthetic.espeak import speak
 from tests.conftest import TINY
 from tests.corpora import open_corpora
 

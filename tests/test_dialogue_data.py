@@ -10,12 +10,12 @@ import pytest
 import soundfile as sf
 import torch
 
+from configs.loading import load_config, override
+from configs.schema import Config
 from datamodules.corpus import UnusableAudio, Utterance
 from datamodules.data import Corpora
-from datamodules.dialogue import Dialogue
-from datamodules.dialogue_data import DialogueBatch, DialogueData, WithUtterances, collate_dialogues
-from duplexmamba.config import load_config, override
-from duplexmamba.schema import Config
+from datamodules.dialogue.data import DialogueBatch, DialogueData, WithUtterances, collate_dialogues
+from datamodules.dialogue.dialogues import Dialogue
 from tests.conftest import SMALL_SIZES, TINY
 
 pytest.importorskip("espeakng_loader")
@@ -52,7 +52,7 @@ def test_a_batch_holds_dialogues_of_as_many_events_and_utterances_beside_each(co
 
 def test_scored_dialogues_have_nothing_beside_them(config: Config) -> None:
     config = override(config, ["data.valid_dialogues=4"])
-    with mock.patch("datamodules.dialogue_data.SCORED_TOGETHER", 3):
+    with mock.patch("datamodules.dialogue.data.SCORED_TOGETHER", 3):
         found = list(DialogueData(config, Corpora(config)).val_dataloader())
     assert [len(batch) for batch in found] == [3, 1] and not any(len(batch.utterances) for batch in found)
     assert len({dialogue.id for batch in found for dialogue in batch.dialogues}) == 4

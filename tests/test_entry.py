@@ -2,9 +2,9 @@
 
 import torch
 
-from duplexmamba.config import override
-from duplexmamba.schema import Config
-from lightning_modules import entry
+from configs.loading import override
+from configs.schema import Config
+from lightning_modules.trainer import hardware as entry
 
 
 def test_auto_precision_is_the_fastest_that_is_exact(monkeypatch) -> None:

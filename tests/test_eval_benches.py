@@ -8,12 +8,12 @@ import pytest
 import soundfile as sf
 
 import evaluate
-from duplexmamba.conversation import Event
+from duplexmamba.duplex.session import Event
 from evaluation.duplex import full_duplex_bench as fdb
 from evaluation.duplex import turnbench
 from evaluation.duplex.dialogues import Score
 from evaluation.duplex.full_duplex_bench import Item, Word
-from lightning_modules.handover import FILE
+from lightning_modules.trainer.checkpoint import FILE
 from tests.test_eval_duplex import untrained
 
 RATE_HZ = 16000

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import evaluate
-from datamodules import grammar
-from duplexmamba.config import load_config, override
-from duplexmamba.model import SpeechLM
-from duplexmamba.schema import Config
-from duplexmamba.session import DuplexSession
-from duplexmamba.tokens import Tokens
+from configs.loading import load_config, override
+from configs.schema import Config
+from datamodules.synthetic import grammar
+from duplexmamba.duplex.fork import DuplexSession
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.text.tokenizer import Tokens
 from evaluation.duplex.dialogues import Heard, Reply, Score, Turn, confusion, curve, findings, scores
-from lightning_modules.handover import FILE, HandOver
+from lightning_modules.trainer.checkpoint import FILE, HandOver
 from tests.conftest import SMALL_SIZES, TINY
 
 STREAMING = [TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, "trainer.accelerator=cpu"]

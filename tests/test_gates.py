@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from duplexmamba.gates import gated, silu, softplus
+from duplexmamba.ops.gates import gated, silu, softplus
 
 needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
 SHAPES = [(2, 3, 32), (1, 1, 16), (3, 1, 16), (5, 7, 48), (1, 3, 5), (0, 4, 16), (4, 200, 192)]

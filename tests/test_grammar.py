@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from datamodules import grammar
+from datamodules.synthetic import grammar
 
 SENTENCES = list(grammar.sentences())
 BY_KIND = collections.defaultdict(list)

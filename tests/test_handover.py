@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from duplexmamba.config import override
-from duplexmamba.model import Ear, SpeechLM
-from duplexmamba.schema import Config
+from configs.loading import override
+from configs.schema import Config
+from duplexmamba.models.speech_lm import Ear, SpeechLM
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
-from lightning_modules.entry import exit_cleanly
-from lightning_modules.handover import Average, HandOver, take_ctc_head, take_parts, write_atomically
+from lightning_modules.trainer.checkpoint import Average, HandOver, take_ctc_head, take_parts, write_atomically
+from lightning_modules.trainer.hardware import exit_cleanly
 
 
 def test_weights_configuration_and_nothing_else_come_back(config: Config, tmp_path: Path) -> None:

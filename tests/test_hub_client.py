@@ -13,7 +13,8 @@ import pytest
 import wandb
 import wandb_workspaces.reports.v2 as wr
 
-from sweeps.hub import board, runs
+from sweeps.hub import runs
+from sweeps.hub import sweep_store as board
 from sweeps.hub.__main__ import KEY
 from sweeps.hub.store import Store
 from sweeps.report import wandb_report

@@ -14,11 +14,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from duplexmamba.config import override
-from duplexmamba.decoding import greedy
-from duplexmamba.lm import MambaLM, load_pretrained
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
+from configs.loading import override
+from configs.schema import Config
+from duplexmamba.models.lm import MambaLM, load_pretrained
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.decoding import greedy
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 8, "vocab_size": 61, "initializer_range": 0.3}
 HEADS = {"num_heads": 4, "head_dim": 16, "chunk_size": 16}

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from duplexmamba.config import KINDS, load_config, override, stage_file
-from duplexmamba.lora import adapt, adapters, export, kind_of, merge, targets
-from duplexmamba.model import SpeechLM, is_adapter
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
+from configs.loading import KINDS, load_config, override, stage_file
+from configs.schema import Config
+from duplexmamba.models.lora import adapt, adapters, export, kind_of, merge, targets
+from duplexmamba.models.speech_lm import SpeechLM, is_adapter
+from duplexmamba.streaming.padded import Padded
 from lightning_modules.assembly import check_adapters
 from lightning_modules.speech import InstructStage
 from tests.conftest import SMALL_SIZES, TINY

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datamodules.batches import stratified
-from duplexmamba.config import load_config, override
-from duplexmamba.lora import adapt, adapters, export, kind_of, merge
-from duplexmamba.lora_drop import added, importance, keep
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
-from duplexmamba.schema import LoraDropConfig
+from configs.loading import load_config, override
+from configs.schema import LoraDropConfig
+from datamodules.batching import stratified
+from duplexmamba.models.lora import adapt, adapters, export, kind_of, merge
+from duplexmamba.models.lora_drop import added, importance, keep
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming.padded import Padded
 from lightning_modules.speech import InstructStage
 from tests.conftest import SMALL_SIZES, TINY
 from tests.test_lora import PARTS, adapted, configured, heard_and_read

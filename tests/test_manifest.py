@@ -11,10 +11,11 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules import cuts, manifest
 from datamodules.corpus import UnusableAudio
-from datamodules.entry import UNUSABLE, Entry, Skip, split_of
-from datamodules.manifest import Survey, check_bad_share, measure, split_entries
+from datamodules.sources import corpus_manifest as manifest
+from datamodules.sources import lhotse_cuts as cuts
+from datamodules.sources.corpus_manifest import Survey, check_bad_share, measure, split_entries
+from datamodules.sources.manifest_entry import UNUSABLE, Entry, Skip, split_of
 from tests.corpora import open_corpora, read_corpus
 
 RATE_HZ = 8000

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.batches import EndlessBatches
+from datamodules.batching import EndlessBatches
 from datamodules.mixture import STIRRED, Mixture, quotas, shuffled, tempered
 
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from duplexmamba.config import load_config
-from duplexmamba.model import SpeechLM, count_parameters
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
+from configs.loading import load_config
+from configs.schema import Config
+from duplexmamba.models.speech_lm import SpeechLM, count_parameters
+from duplexmamba.streaming.padded import Padded
 
 
 def test_paper_preset_is_the_published_model_to_the_number() -> None:

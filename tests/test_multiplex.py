@@ -15,22 +15,22 @@ import yaml
 import evaluate
 import serve
 import train
-from datamodules.dialogue import Dialogue
-from datamodules.dialogue_data import collate_dialogues
-from datamodules.turns import Answer, Turn
-from duplexmamba.config import fingerprint, from_dict, load_config, override, to_dict
-from duplexmamba.conversation import Said, replies
-from duplexmamba.losses import IGNORED
-from duplexmamba.model import SpeechLM
-from duplexmamba.multiplex import MultiplexSession, begins, choices
-from duplexmamba.padded import Padded
-from duplexmamba.tokens import Tokens
+from configs.loading import fingerprint, from_dict, load_config, override, to_dict
+from datamodules.dialogue.data import collate_dialogues
+from datamodules.dialogue.dialogues import Dialogue
+from datamodules.dialogue.turns import Answer, Turn
+from duplexmamba.duplex.multiplex import MultiplexSession, begins, choices
+from duplexmamba.duplex.session import Said, replies
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.losses import IGNORED
+from duplexmamba.text.tokenizer import Tokens
 from evaluation.duplex.dialogues import Heard, confusion, scores
 from evaluation.duplex.report import columns, draw
 from lightning_modules.assembly import dialogue_stage
-from lightning_modules.handover import FILE, HandOver
-from lightning_modules.live import open_sessions
 from lightning_modules.multiplex import MultiplexStage, script
+from lightning_modules.sessions import open_sessions
+from lightning_modules.trainer.checkpoint import FILE, HandOver
 from serving import timeline
 from tests import test_session
 from tests.conftest import SMALL_SIZES, TINY
@@ -59,7 +59,9 @@ def make(*words) -> MultiplexSession:
 
 def scripted(session, decided):
     """The model begins an answer in these slices, and no other."""
-    return mock.patch("duplexmamba.multiplex.begins", lambda probability, duplex: session.snapshot().slices in decided)
+    return mock.patch(
+        "duplexmamba.duplex.multiplex.begins", lambda probability, duplex: session.snapshot().slices in decided
+    )
 
 
 # ---- what it trains on is what a session does
@@ -230,7 +232,7 @@ def test_an_answer_may_fall_silent_and_go_on() -> None:
     def idle_there(logits, markers, due):
         return choices(logits, markers, due and session.snapshot().slices not in silent)
 
-    with scripted(session, {1}), mock.patch("duplexmamba.multiplex.choices", idle_there):
+    with scripted(session, {1}), mock.patch("duplexmamba.duplex.multiplex.choices", idle_there):
         events = session.push(sound(14))
     assert [len(event.tokens) for event in events] == [0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 2, 1, 0, 1]
     assert all(event.answering for event in events[1:]) and len(replies(events)) == 1

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from duplexmamba.config import load_config, override
-from duplexmamba.model import SpeechLM
-from duplexmamba.schema import Config
-from lightning_modules import plan as planning
-from lightning_modules.plan import Plan, kept, kept_by_all_layers, plan
+from configs.loading import load_config, override
+from configs.schema import Config
+from duplexmamba.models.speech_lm import SpeechLM
+from lightning_modules.trainer import plan as planning
+from lightning_modules.trainer.plan import Plan, kept, kept_by_all_layers, plan
 from tests.conftest import SMALL_SIZES, TINY
 
 BATCH_S = 60

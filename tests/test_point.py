@@ -11,9 +11,9 @@ import wandb
 import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from duplexmamba.config import load_config
-from lightning_modules.entry import alone
-from lightning_modules.point import scheduler, sweep_point
+from configs.loading import load_config
+from lightning_modules.trainer.hardware import alone
+from lightning_modules.trainer.sweep_trial import scheduler, sweep_point
 from tests.conftest import TINY
 
 WORDS = [*TINY, "run.sweep=grid", "optim.lr=0.5", "lm.pretrained=None", "_wandb={}"]

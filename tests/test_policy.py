@@ -6,9 +6,9 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duplexmamba.config import load_config
-from duplexmamba.policy import Attention, branches, decide, read, tokens_due
-from duplexmamba.tokens import TURN_STATES
+from configs.loading import load_config
+from duplexmamba.duplex.policy import Attention, branches, decide, read, tokens_due
+from duplexmamba.text.tokenizer import TURN_STATES
 from tests.conftest import TINY
 
 DUPLEX = load_config(TINY).duplex

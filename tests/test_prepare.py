@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from datamodules.entry import UNUSABLE
-from datamodules.places import Cell, Member
-from datamodules.prepare import main, unknown_characters
-from datamodules.report import draw
-from duplexmamba.schema import Config
+from configs.schema import Config
+from datamodules.sources.audio_sources import Cell, Member
+from datamodules.sources.manifest_entry import UNUSABLE
+from datamodules.sources.prepare import main, unknown_characters
+from datamodules.sources.report import draw
 from tests import corpora
 from tests.conftest import TINY
 from tests.corpora import RATE_HZ, open_corpora, sound, write

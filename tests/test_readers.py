@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from datamodules.entry import Skip
-from datamodules.manifest import ManifestCorpus, measure
-from datamodules.readers import detect
-from datamodules.shards import expand
+from datamodules.sources.corpus_manifest import ManifestCorpus, measure
+from datamodules.sources.manifest_entry import Skip
+from datamodules.sources.readers import detect
+from datamodules.sources.shards import expand
 from tests import corpora
 from tests.corpora import RATE_HZ, encoded, read_corpus, shard, write
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from duplexmamba.config import load_config
+from configs.loading import load_config
 
 TEXT = Path("README.md").read_text()
 COMMANDS = sorted({line.split("#")[0].strip() for line in re.findall(r"^make .*$|(?<=`)make [^`]+(?=`)", TEXT, re.M)})

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.dialogue import Dialogue
-from datamodules.dialogue_data import DialogueBatch, collate_dialogues
-from datamodules.turns import Answer, Turn
-from duplexmamba import session as sessions
-from duplexmamba.config import override
-from duplexmamba.losses import IGNORED, token_loss
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
-from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens
+from configs.loading import override
+from configs.schema import Config
+from datamodules.dialogue.data import DialogueBatch, collate_dialogues
+from datamodules.dialogue.dialogues import Dialogue
+from datamodules.dialogue.turns import Answer, Turn
+from duplexmamba.duplex import fork as sessions
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.losses import IGNORED, token_loss
+from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokens
 from lightning_modules import dialogue as dialogue_stage
+from lightning_modules.branch_targets import Rehearsal, Row
 from lightning_modules.dialogue import DialogueStage, Placed, generations, place, share
-from lightning_modules.rehearsal import Rehearsal, Row
 
 NAMES = {".": "ignore", "?": "incomplete", "!": "response"}
 SCRIPTS = [

@@ -12,7 +12,7 @@ import pytest
 import wandb
 import yaml
 
-from lightning_modules.starts import git_commit, log_start
+from lightning_modules.trainer.starts import git_commit, log_start
 from sweeps.report.__main__ import main as report
 from sweeps.report.answer import answer
 from sweeps.report.gather import Gathered, differences, gather

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from duplexmamba import state as states
-from duplexmamba.config import override
-from duplexmamba.lm import MambaLM
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
-from duplexmamba.scan import selective_scan
-from duplexmamba.schema import Config
+from configs.loading import override
+from configs.schema import Config
+from duplexmamba.models.lm import MambaLM
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.ops.scan import selective_scan
+from duplexmamba.streaming import state as states
+from duplexmamba.streaming.padded import Padded
 
 CONTEXTS = ("carried", "carried_lookback", "slice")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from duplexmamba.config import load_config
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
-from lightning_modules.handover import FILE, HandOver
-from lightning_modules.recompute import recompute_blocks
+from configs.loading import load_config
+from configs.schema import Config
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming.padded import Padded
+from lightning_modules.trainer.activation_checkpointing import recompute_blocks
+from lightning_modules.trainer.checkpoint import FILE, HandOver
 from tests.conftest import SMALL_SIZES, TINY
 from tests.small_runs import SHORT, losses, run, train, train_in_two, write_corpus
 

@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from duplexmamba import native, scan, scan_torch
-from duplexmamba.padded import Places
-from duplexmamba.scan import selective_scan
+from duplexmamba.ops import build as native
+from duplexmamba.ops import scan, scan_torch
+from duplexmamba.ops.scan import selective_scan
+from duplexmamba.streaming.padded import Places
 
 NAMES = ("u", "dt", "A", "B", "C", "D", "h0")
 needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")

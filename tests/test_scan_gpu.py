@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from duplexmamba import conv, scan
-from duplexmamba.conv import short_conv
-from duplexmamba.scan import selective_scan
+from duplexmamba.ops import conv, scan
+from duplexmamba.ops.conv import short_conv
+from duplexmamba.ops.scan import selective_scan
 from tests.test_scan import assert_close, double, example, run
 
 CUDA = torch.cuda.is_available()

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 import evaluate
-from duplexmamba.config import load_config
-from duplexmamba.model import Ear, SpeechLM
-from duplexmamba.schema import Config
+from configs.loading import load_config
+from configs.schema import Config
+from duplexmamba.models.speech_lm import Ear, SpeechLM
 from evaluation.commands import scorecard
-from evaluation.commands.asked import parser
-from evaluation.commands.kept import keep, kept
+from evaluation.commands.arguments import parser
+from evaluation.commands.saved_scores import keep, kept
 from evaluation.scorecard.card import Card, Part, Row, best, shown
 from evaluation.scorecard.page import page
 from evaluation.speed import measure
 from lightning_modules.assembly import KINDS
-from lightning_modules.handover import FILE
+from lightning_modules.trainer.checkpoint import FILE
 from tests.conftest import SMALL_SIZES, TINY
 from tests.test_eval_duplex import untrained
 from tests.test_report import Reader, browse, in_browser

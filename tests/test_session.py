@@ -13,15 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duplexmamba import state as states
-from duplexmamba.config import load_config, override
-from duplexmamba.conversation import UNFINISHED, Said, replies
-from duplexmamba.decoding import advance, greedy
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
-from duplexmamba.session import DuplexSession, Reply
-from duplexmamba.together import alone
-from duplexmamba.tokens import ANSWER, TURN_STATES, Tokens
+from configs.loading import load_config, override
+from duplexmamba.duplex.batching import alone
+from duplexmamba.duplex.fork import DuplexSession, Reply
+from duplexmamba.duplex.session import UNFINISHED, Said, replies
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming import state as states
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.decoding import advance, greedy
+from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokens
 from tests.conftest import SMALL_SIZES, TINY
 
 SLICE = 3200
@@ -75,7 +75,7 @@ def saying(session, script):
     def read(probabilities, config):
         return LETTERS[script[session.snapshot().slices : session.snapshot().slices + 1] or "i"]
 
-    with mock.patch("duplexmamba.session.read", read):
+    with mock.patch("duplexmamba.duplex.fork.read", read):
         yield
 
 
@@ -243,7 +243,7 @@ def test_branches_in_one_batch_do_what_they_do_alone():
         return [advance(lm, [branch])[0] for branch in branches]
 
     expected = hear(make(), [sound(24)], SCRIPT)
-    with mock.patch("duplexmamba.together.advance", one_by_one):
+    with mock.patch("duplexmamba.duplex.batching.advance", one_by_one):
         found = hear(make(), [sound(24)], SCRIPT)
     for event, other in zip(found, expected, strict=True):
         assert (event.action, event.tokens, event.text) == (other.action, other.tokens, other.text)

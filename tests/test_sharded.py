@@ -13,20 +13,20 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils.data import DataLoader
 
-from datamodules.batches import SpeechBatch, collate
+from configs.loading import load_config, override
+from datamodules.batching import SpeechBatch, collate
 from datamodules.corpus import Utterance
-from datamodules.dialogue_data import DialogueBatch, collate_dialogues
-from duplexmamba import lora
-from duplexmamba.config import load_config, override
-from duplexmamba.model import SpeechLM
-from duplexmamba.tokens import Tokens
+from datamodules.dialogue.data import DialogueBatch, collate_dialogues
+from duplexmamba.models import lora
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.text.tokenizer import Tokens
 from lightning_modules.assembly import KINDS, unsharded
-from lightning_modules.callbacks import LAST, Resume
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
-from lightning_modules.handover import Average
-from lightning_modules.recompute import recompute_blocks
-from lightning_modules.sharded import largest, shard, tied, whole
 from lightning_modules.stage import StageModule
+from lightning_modules.trainer.activation_checkpointing import recompute_blocks
+from lightning_modules.trainer.callbacks import LAST, Resume
+from lightning_modules.trainer.checkpoint import Average
+from lightning_modules.trainer.fsdp import largest, shard, tied, whole
 from tests.conftest import SMALL_SIZES, TINY
 from tests.test_rehearsal import SCRIPTS, dialogue_of
 from train import build_trainer, fit

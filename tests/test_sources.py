@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from configs.loading import load_config
+from configs.schema import Config
 from datamodules.data import Corpora
-from duplexmamba.config import load_config
-from duplexmamba.schema import Config
 from tests.conftest import SMALL_SIZES, TINY
 from tests.corpora import sound, write
 from tests.small_runs import SHORT, run

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from duplexmamba import ssd as module
-from duplexmamba.mamba2 import Mamba2Mixer
-from duplexmamba.padded import Padded
-from duplexmamba.ssd import ssd
+from duplexmamba.models.mamba2 import Mamba2Mixer
+from duplexmamba.ops import ssd as module
+from duplexmamba.ops.ssd import ssd
+from duplexmamba.streaming.padded import Padded
 from tests.test_scan import assert_close, double
 
 NAMES = ("x", "dt", "A", "B", "C", "D", "h0")

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from duplexmamba import mamba
-from duplexmamba import state as states
-from duplexmamba.lm import MambaLM
-from duplexmamba.mamba import MambaMixer, MambaState
-from duplexmamba.padded import Padded
-from duplexmamba.schema import Config
-from duplexmamba.step_cpp import matrix_vectors
+from configs.schema import Config
+from duplexmamba.models import mamba
+from duplexmamba.models.lm import MambaLM
+from duplexmamba.models.mamba import MambaMixer, MambaState
+from duplexmamba.ops.step_cpp import matrix_vectors
+from duplexmamba.streaming import state as states
+from duplexmamba.streaming.padded import Padded
 
 pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
 

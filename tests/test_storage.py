@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from datamodules import storage
 from datamodules.corpus import UnusableAudio
-from datamodules.manifest import ManifestCorpus, open_source
-from datamodules.places import Member, Remote
-from datamodules.storage import read_bytes
+from datamodules.sources import storage
+from datamodules.sources.audio_sources import Member, Remote
+from datamodules.sources.corpus_manifest import ManifestCorpus, open_source
+from datamodules.sources.storage import read_bytes
 from tests import corpora
 from tests.corpora import DATA, RATE_HZ, encoded, read_corpus, source, write
 

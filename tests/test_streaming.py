@@ -9,15 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duplexmamba import state as states
-from duplexmamba.attention import SelfAttention
-from duplexmamba.config import load_config, override
-from duplexmamba.connector import CONNECTORS
-from duplexmamba.mamba import MambaMixer
-from duplexmamba.mamba2 import Mamba2Mixer
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded, Places, carry, join
-from duplexmamba.schema import Config
+from configs.loading import load_config, override
+from configs.schema import Config
+from duplexmamba.models.attention import SelfAttention
+from duplexmamba.models.connector import CONNECTORS
+from duplexmamba.models.mamba import MambaMixer
+from duplexmamba.models.mamba2 import Mamba2Mixer
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming import state as states
+from duplexmamba.streaming.padded import Padded, Places, carry, join
 from tests.conftest import SMALL_SIZES, TINY
 
 Room = Callable[..., tuple[Padded, object]]

@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
+from configs.loading import ON_DIALOGUES, STAGES, fingerprint, load_config
+from configs.schema import Config
 from datamodules.data import Corpora
-from datamodules.dialogue_data import DialogueData
-from duplexmamba.config import ON_DIALOGUES, STAGES, fingerprint, load_config
-from duplexmamba.schema import Config
-from duplexmamba.tokens import TURN_STATES
+from datamodules.dialogue.data import DialogueData
+from duplexmamba.text.tokenizer import TURN_STATES
 from lightning_modules.assembly import KINDS
 from sweeps.hub.__main__ import leave_client_alone, point_client_here, points_here, wandb_login
 from sweeps.hub.search import check, grid

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from datamodules import grammar, synthetic
-from datamodules.espeak import SAMPLE_RATE_HZ, _helper, speak
+from configs.loading import load_config
 from datamodules.mixture import Mixture
-from datamodules.retold import MAX_WORDS, Retold
-from datamodules.synthetic import SyntheticSpeech
-from duplexmamba.config import load_config
+from datamodules.synthetic import grammar
+from datamodules.synthetic import speech as synthetic
+from datamodules.synthetic.espeak import SAMPLE_RATE_HZ, _helper, speak
+from datamodules.synthetic.in_domain_text import MAX_WORDS, Retold
+from datamodules.synthetic.speech import SyntheticSpeech
 from tests.conftest import TINY
 
 espeakng_loader = pytest.importorskip("espeakng_loader")
@@ -166,16 +167,14 @@ def test_failures_name_voice_and_text():
 
 
 def test_missing_espeak_names_the_remedy():
-    program = (
-        "import sys; sys.modules['espeakng_loader'] = None; from datamodules.espeak import speak; speak('a', 'gmw/en')"
-    )
+    program = "import sys; sys.modules['espeakng_loader'] = None; from datamodules.synthetic.espeak import speak; speak('a', 'gmw/en')"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert "pip install -e '.[tts]'" in ended.stderr.splitlines()[-1]
 
 
 def test_the_helper_ends_quietly_with_a_killed_process():
     program = (
-        "import os, threading, time; from datamodules.espeak import speak; speak('a', 'gmw/en');"
+        "import os, threading, time; from datamodules.synthetic.espeak import speak; speak('a', 'gmw/en');"
         "speaking = threading.Thread(target=lambda: [speak('a', 'gmw/en') for _ in iter(int, 1)]);"
         "speaking.start(); time.sleep(0.3); os.kill(os.getpid(), 9)"
     )

@@ -3,10 +3,10 @@
 import itertools
 from collections import Counter
 
+from configs.loading import override
+from configs.schema import Config
 from datamodules.data import Corpora, Exchanges, TextData
-from duplexmamba.config import override
-from duplexmamba.schema import Config
-from duplexmamba.tokens import SILENCE, Tokens
+from duplexmamba.text.tokenizer import SILENCE, Tokens
 from lightning_modules.lm import speech_like
 
 TEXT = "what is the capital of france"

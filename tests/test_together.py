@@ -7,10 +7,10 @@ from unittest import mock
 import pytest
 import torch
 
-from duplexmamba import state as states
-from duplexmamba.conversation import hear_together, push_together
-from duplexmamba.decoding import advance
-from duplexmamba.together import in_groups
+from duplexmamba.duplex.batching import in_groups
+from duplexmamba.duplex.session import hear_together, push_together
+from duplexmamba.streaming import state as states
+from duplexmamba.text.decoding import advance
 from tests import test_multiplex, test_session
 from tests.test_session import sound, tensors
 
@@ -70,7 +70,7 @@ def test_branches_of_all_sessions_share_a_batch():
         sizes.append(len(branches))
         return advance(lm, branches)
 
-    with mock.patch("duplexmamba.together.advance", counted):
+    with mock.patch("duplexmamba.duplex.batching.advance", counted):
         side_by_side(session, [sound(8, seed).split(3200) for seed in range(4)], begins=[0] * 4)
     assert max(sizes) > 4 and sum(sizes) / len(sizes) > 2
 

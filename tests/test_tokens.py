@@ -2,8 +2,8 @@
 
 import pytest
 
-from duplexmamba.metrics import error_rates
-from duplexmamba.tokens import TURN_STATES, Tokens, normalise
+from duplexmamba.text.metrics import error_rates
+from duplexmamba.text.tokenizer import TURN_STATES, Tokens, normalise
 
 
 @pytest.fixture(scope="module")

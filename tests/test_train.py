@@ -12,11 +12,11 @@ import peft
 import pytest
 import torch
 
-from duplexmamba.config import STAGES, load_config
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
-from lightning_modules.handover import HandOver
+from configs.loading import STAGES, load_config
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming.padded import Padded
 from lightning_modules.speech import InstructStage
+from lightning_modules.trainer.checkpoint import HandOver
 from tests.conftest import SMALL_SIZES, TINY
 from tests.small_runs import SHORT, losses, refused, run, train, train_in_two, write_corpus
 from train import main, sources

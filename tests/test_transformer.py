@@ -16,13 +16,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from duplexmamba import state as states
-from duplexmamba.config import KINDS, fingerprint, load_config, override
-from duplexmamba.decoding import advance, greedy
-from duplexmamba.lm import LM, build_lm, load_pretrained
-from duplexmamba.padded import Padded, take
-from duplexmamba.schema import Config
-from duplexmamba.transformer import TransformerLM
+from configs.loading import KINDS, fingerprint, load_config, override
+from configs.schema import Config
+from duplexmamba.models.lm import LM, build_lm, load_pretrained
+from duplexmamba.models.transformer import TransformerLM
+from duplexmamba.streaming import state as states
+from duplexmamba.streaming.padded import Padded, take
+from duplexmamba.text.decoding import advance, greedy
 from tests.conftest import TINY
 
 SHAPE = {

@@ -17,7 +17,7 @@ import evaluate
 from evaluation.commands import voicebench
 from evaluation.voicebench import judge, report, score, subsets
 from evaluation.voicebench.responses import Log, Response, find
-from lightning_modules.handover import FILE
+from lightning_modules.trainer.checkpoint import FILE
 from tests.test_eval_duplex import untrained
 
 RATE_HZ = 16000

@@ -8,7 +8,7 @@ import time
 import pytest
 from torch.utils.data import Dataset
 
-from datamodules.watch import WatchedLoader, reading
+from datamodules.watchdog import WatchedLoader, reading
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -5,16 +5,16 @@ import dataclasses
 
 import torch
 
+from configs.loading import load_config, override, stage_file
 from datamodules.corpus import UnusableAudio
 from datamodules.data import Corpora
-from datamodules.dialogue import Dialogue, Dialogues
-from datamodules.dialogue_data import DialogueData
-from duplexmamba.config import load_config, override, stage_file
-from evaluation.commands.opened import Run, open_run
+from datamodules.dialogue.data import DialogueData
+from datamodules.dialogue.dialogues import Dialogue, Dialogues
+from evaluation.commands.finished_run import Run, open_run
 from evaluation.duplex.dialogues import Heard, Turn
 from evaluation.duplex.listen import hear
 from evaluation.duplex.report import report, watched
-from lightning_modules.live import open_sessions
+from lightning_modules.sessions import open_sessions
 
 WARM_UP_S = 2
 """Heard before anything is timed: what is built or fetched at first use is."""

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from duplexmamba.config import NOT_PART_OF_THE_RESULT, ON_DIALOGUES, override, to_dict
-from duplexmamba.schema import Config
-from evaluation.commands.asked import BATCH, parser, score
-from evaluation.commands.kept import keep, kept, settings_of
-from evaluation.commands.opened import HEARING
+from configs.loading import NOT_PART_OF_THE_RESULT, ON_DIALOGUES, override, to_dict
+from configs.schema import Config
+from evaluation.commands.arguments import BATCH, parser, score
+from evaluation.commands.finished_run import HEARING
+from evaluation.commands.saved_scores import keep, kept, settings_of
 from evaluation.scorecard import voicebench
 from evaluation.scorecard.card import Card, Gap, Part, flat
 from evaluation.scorecard.page import page
-from lightning_modules.handover import FILE, HandOver
-from lightning_modules.logs import log_artifact
+from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.logging import log_artifact
 
 STAGES = {
     "wer": ("encoder", *HEARING), "voicebench": HEARING, "duplex": ON_DIALOGUES,

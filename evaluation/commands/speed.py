@@ -4,11 +4,11 @@ import argparse
 
 import torch
 
-from evaluation.commands.opened import open_run
+from evaluation.commands.finished_run import open_run
 from evaluation.duplex.report import report_bench
 from evaluation.speed import measure
 from lightning_modules.assembly import KINDS
-from lightning_modules.entry import set_up_torch
+from lightning_modules.trainer.hardware import set_up_torch
 
 
 def score(asked: argparse.Namespace) -> dict[str, float]:

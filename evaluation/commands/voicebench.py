@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import soxr
 
-from datamodules.espeak import speak
-from datamodules.places import Held
-from duplexmamba.config import ON_DIALOGUES, fingerprint
-from evaluation.commands.opened import HEARING, Run, identity, open_run, read_whole
+from configs.loading import ON_DIALOGUES, fingerprint
+from datamodules.sources.audio_sources import Held
+from datamodules.synthetic.espeak import speak
+from evaluation.commands.finished_run import HEARING, Run, identity, open_run, read_whole
 from evaluation.duplex.report import watched, write_lines
 from evaluation.voicebench import judge, qa, score, subsets
 from evaluation.voicebench.infer import Answerer, live, offline, respond
 from evaluation.voicebench.report import Subtotal, flat, show
 from evaluation.voicebench.responses import Log, Response, find
 from evaluation.voicebench.subsets import SUBSETS, Item
-from lightning_modules.live import open_model, open_sessions
+from lightning_modules.sessions import open_model, open_sessions
 
 VOICE = "gmw/en-US"
 Known = Mapping[str, Mapping[str, Any]]

@@ -6,11 +6,11 @@ import json
 import lightning as L
 
 from datamodules.data import Corpora
-from evaluation.commands.opened import open_run
+from evaluation.commands.finished_run import open_run
 from lightning_modules.assembly import KINDS
-from lightning_modules.entry import trainer_settings
 from lightning_modules.stage import StageModule
-from lightning_modules.summary import print_summary
+from lightning_modules.trainer.hardware import trainer_settings
+from lightning_modules.trainer.summary import print_summary
 
 
 def score(asked: argparse.Namespace) -> dict[str, float]:

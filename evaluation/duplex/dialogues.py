@@ -12,8 +12,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from duplexmamba.metrics import exact_match, f1, macro_f1
-from duplexmamba.tokens import TURN_STATES
+from duplexmamba.text.metrics import exact_match, f1, macro_f1
+from duplexmamba.text.tokenizer import TURN_STATES
 
 IGNORED = ("aside", "background", "noise", "backchannel")
 """Kinds of sounds that nothing should come of."""

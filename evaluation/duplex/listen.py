@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from duplexmamba.conversation import Moment, Session, replies
-from duplexmamba.state import num_bytes
+from duplexmamba.duplex.session import Moment, Session, replies
+from duplexmamba.streaming.state import num_bytes
 from evaluation.duplex.dialogues import IGNORED, Heard, Reply
 
 OpenSession = Callable[[], Session]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from duplexmamba.tokens import TURN_STATES
+from duplexmamba.text.tokenizer import TURN_STATES
 from evaluation.duplex.dialogues import Heard, Point, Score, confusion, curve, findings, scores
 
 T = TypeVar("T")

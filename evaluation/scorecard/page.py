@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evaluation.scorecard import voicebench
 from evaluation.scorecard.card import BENCHES, SECTIONS, Card, Row, best, differences, flat, shown, unlike
-from pages.render import render
+from reporting.render import render
 
 TEMPLATE = Path(__file__).with_name("page.html")
 HEADLINES = (

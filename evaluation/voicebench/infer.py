@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from duplexmamba.conversation import Session, replies
-from duplexmamba.model import SpeechLM
-from duplexmamba.padded import Padded
-from duplexmamba.tokens import ANSWER, Tokens
+from duplexmamba.duplex.session import Session, replies
+from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.tokenizer import ANSWER, Tokens
 from evaluation.voicebench.responses import Log
 from evaluation.voicebench.subsets import Item
 

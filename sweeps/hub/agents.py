@@ -10,10 +10,10 @@ import time
 from typing import Any
 
 from sweeps.hub.answer import Refused
-from sweeps.hub.board import ENDED, Board, parsed
 from sweeps.hub.runs import ACTIVE, Runs, key_of
 from sweeps.hub.search import suggest
 from sweeps.hub.store import Record, Store
+from sweeps.hub.sweep_store import ENDED, Board, parsed
 
 MAX_FAILURES = 3
 """Times that a run may vanish before it counts as crashed."""

@@ -9,11 +9,11 @@ from typing import Any
 from sweeps.hub.agents import Agents
 from sweeps.hub.answer import Refused, Roots, answer, connection
 from sweeps.hub.artifacts import Artifacts
-from sweeps.hub.board import Board
 from sweeps.hub.files import Files
 from sweeps.hub.filters import matches, ordered
 from sweeps.hub.runs import Runs, now, number_of
 from sweeps.hub.store import Record, Store
+from sweeps.hub.sweep_store import Board
 
 ENTITY = "local"
 OWNER = {"id": "owner", "name": ENTITY, "username": ENTITY, "entity": ENTITY, "email": "", "flags": "{}", "admin": True}

@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from pages.figure import INK, LINES, MARKERS, STYLE, WIDTH_IN, svg
+from reporting.figure import INK, LINES, MARKERS, STYLE, WIDTH_IN, svg
 from sweeps.report.answer import is_share, shown
 from sweeps.report.gather import Gathered, Point
 from sweeps.report.statistics import distinct, importance, is_number

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from duplexmamba.config import NOT_PART_OF_THE_RESULT
-from duplexmamba.jsonl import whole_lines
+from configs.loading import NOT_PART_OF_THE_RESULT
+from duplexmamba.text.jsonl import whole_lines
 from sweeps.report.sweep_file import SweepFile, read_sweep_file
 
 

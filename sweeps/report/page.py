@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pages.render import render
+from reporting.render import render
 from sweeps.report import figures
 from sweeps.report.answer import answer, shown
 from sweeps.report.gather import Gathered, Point, differences

@@ -1,0 +1,46 @@
+"""A finished run as a partner in conversation."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from configs.loading import ON_DIALOGUES
+from configs.schema import Config
+from duplexmamba.duplex.fork import DuplexSession
+from duplexmamba.duplex.multiplex import MultiplexSession
+from duplexmamba.duplex.session import Session
+from duplexmamba.models.speech_lm import SpeechLM
+from lightning_modules.trainer.checkpoint import HandOver
+from lightning_modules.trainer.hardware import set_up_torch
+
+SESSIONS: dict[str, type[Session]] = {"fork": DuplexSession, "multiplex": MultiplexSession}
+
+
+def open_sessions(given: HandOver, config: Config, run: Path) -> Callable[[], Session]:
+    """Opens new sessions over one model, on the GPU where there is one.
+
+    Raises:
+        ValueError: the run has not learnt when to answer, or learnt it for another kind of session.
+    """
+    if given.tokens is None or config.stage.name not in ON_DIALOGUES:
+        raise ValueError(
+            f"{run} is a run of stage {config.stage.name}, which does not learn when to answer; name a run of stage "
+            + " or ".join(ON_DIALOGUES)
+        )
+    if config.duplex.kind != given.config.duplex.kind:
+        raise ValueError(
+            f"duplex.kind={config.duplex.kind}: {run} was trained with {given.config.duplex.kind}; leave duplex.kind "
+            "out, or train a run of that kind"
+        )
+    return functools.partial(SESSIONS[config.duplex.kind], open_model(given, config), given.tokens, config)
+
+
+def open_model(given: HandOver, config: Config) -> SpeechLM:
+    """The whole model in eval mode, on the GPU where there is one."""
+    set_up_torch(config)
+    model = SpeechLM(config)
+    model.load_state_dict(given.weights)
+    on_gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+    return model.eval().to("cuda" if on_gpu else "cpu")
