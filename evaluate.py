@@ -21,7 +21,7 @@ import sys
 
 from evaluation.commands.arguments import parser, score
 from evaluation.commands.saved_scores import keep
-from lightning_modules.trainer.hardware import exit_cleanly, quieten
+from lightning_modules.trainer.hardware import exit_cleanly, quiet_libraries
 
 
 def main(args: list[str]) -> dict[str, float | None]:
@@ -36,6 +36,6 @@ def main(args: list[str]) -> dict[str, float | None]:
 
 
 if __name__ == "__main__":
-    quieten()
+    quiet_libraries()
     with exit_cleanly():
         main(sys.argv[1:])

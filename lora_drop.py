@@ -26,11 +26,11 @@ from datamodules.data import Corpora
 from duplexmamba.models.lora import FOLDER, PEFT_CONFIG, PEFT_PREFIX, PEFT_WEIGHTS, kind_of
 from duplexmamba.models.lora_drop import added, importance, keep
 from lightning_modules.assembly import build
-from lightning_modules.trainer.checkpoint import FILE, HandOver
-from lightning_modules.trainer.hardware import exit_cleanly, quieten
+from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
+from lightning_modules.trainer.hardware import exit_cleanly, quiet_libraries
 from lightning_modules.trainer.sweep_trial import sweep_point
 from train import main as train
-from train import sources, train_with_all_beneath
+from train import sources, train_with_prerequisites
 
 
 def main(args: list[str]) -> dict[str, float]:
@@ -42,7 +42,7 @@ def main(args: list[str]) -> dict[str, float]:
     probing = [*args, f"lora.sample={drop.sample}", f"trainer.max_steps={drop.steps}", "trainer.average_last=1"]
     probing += ["run.id=null", "run.sweep=null", "wandb.mode=disabled"]
     trained: dict[str, tuple[Path, dict[str, float]]] = {}
-    probe, _ = train_with_all_beneath(probing, load_config(probing), trained)
+    probe, _ = train_with_prerequisites(probing, load_config(probing), trained)
     config = load_config([*probing, f"lora.start={probe / FOLDER}"])
     given = {s: trained[s][0] if s in trained else Path(s) for s in sources(config)}
     shares = importance(measure(config, given, probe), drop)
@@ -53,8 +53,8 @@ def main(args: list[str]) -> dict[str, float]:
 
 def measure(config: Config, given: dict[str, Path], folder: Path) -> dict[str, float]:
     """What each of the probe's adapters adds over the sample, item for item as it was trained on."""
-    hand_overs = {source: HandOver.load(path / FILE) for source, path in given.items()}
-    module, data = build(config, Corpora(config), hand_overs, folder)
+    checkpoints = {source: StageCheckpoint.load(path / FILE) for source, path in given.items()}
+    module, data = build(config, Corpora(config), checkpoints, folder)
     module.eval().to("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
     seen = 0
     with added(module.model) as total, torch.no_grad():
@@ -73,7 +73,7 @@ def layout(shares: dict[str, float], kept: set[str], probe: Path, config: Config
         return [f"lora.rank={plain_rank(shares, kept, probe, config)}"]
     rest, drop = sorted(shares.keys() - kept), config.lora_drop
     names, word = (sorted(kept), "lora.targets") if drop.rest == "dropped" else (rest, "lora.shared")
-    words = [f"{word}=[{','.join(names)}]", f"lora.shared_learn={str(drop.rest != 'frozen').lower()}"]
+    words = [f"{word}=[{','.join(names)}]", f"lora.shared_trainable={str(drop.rest != 'frozen').lower()}"]
     return words if drop.start == "new" else [*words, f"lora.start={write_start(shares, kept, probe, drop.rest)}"]
 
 
@@ -148,6 +148,6 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 if __name__ == "__main__":
-    quieten()
+    quiet_libraries()
     with exit_cleanly(), sweep_point(sys.argv[1:]) as words:
         main(words)

@@ -19,8 +19,8 @@ from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio import read_audio
 from duplexmamba.duplex.session import Event, Session
 from lightning_modules.sessions import open_sessions
-from lightning_modules.trainer.checkpoint import FILE, HandOver
-from lightning_modules.trainer.hardware import exit_cleanly, quieten
+from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
+from lightning_modules.trainer.hardware import exit_cleanly, quiet_libraries
 from serving.capacity import capacity
 from serving.converse import Teller, converse, summary
 from serving.trace import Header, record
@@ -41,7 +41,7 @@ def main(args: list[str]) -> list[Event]:
     parser.add_argument("--trace", type=Path, help="file for what happened")
     asked = parser.parse_args(args)
     run = asked.run.resolve()
-    given = HandOver.load(run / FILE)
+    given = StageCheckpoint.load(run / FILE)
     session = open_sessions(given, given.config, run)()
     return hear(session, run, asked) if asked.wav else show(session, run, asked)
 
@@ -79,6 +79,6 @@ def hear(session: Session, run: Path, asked: argparse.Namespace) -> list[Event]:
 
 
 if __name__ == "__main__":
-    quieten()
+    quiet_libraries()
     with exit_cleanly():
         main(sys.argv[1:])

@@ -23,42 +23,42 @@ from duplexmamba.models import lora
 from duplexmamba.text.jsonl import whole_lines
 from lightning_modules.assembly import build, check_adapters, unsharded
 from lightning_modules.stage import StageModule
-from lightning_modules.trainer.callbacks import LAST, Bar, Resume
-from lightning_modules.trainer.checkpoint import FILE, AtomicCheckpoints, Average, HandOver
+from lightning_modules.trainer.callbacks import LAST, ProgressBar, ResumeCheckpoint
+from lightning_modules.trainer.checkpoint import FILE, AtomicCheckpoints, WeightAveraging, StageCheckpoint
 from lightning_modules.trainer.hardware import (
-    alone,
-    cores,
+    exclusive,
+    num_cores,
     exit_cleanly,
-    on_cpu,
-    processes,
-    quieten,
+    trains_on_cpu,
+    num_processes,
+    quiet_libraries,
     started_from_outside,
     trainer_settings,
 )
 from lightning_modules.trainer.logging import JsonlLogger, draw_curves, finish_wandb, wandb_logger
-from lightning_modules.trainer.parallel import beside, wait_for
+from lightning_modules.trainer.parallel import run_parallel, run_to_end
 from lightning_modules.trainer.starts import log_start
 from lightning_modules.trainer.summary import SUMMARY, print_summary, write_summary
 from lightning_modules.trainer.sweep_trial import scheduler, sweep_point
 
 
-def main(args: list[str], beneath: str | None = None) -> dict[str, float]:
-    """Train what is missing; returns the summary of the asked stage, or of one beneath it."""
-    config = load_config(args, beneath)
+def main(args: list[str], upstream: str | None = None) -> dict[str, float]:
+    """Train what is missing; returns the summary of the asked stage, or of one upstream it."""
+    config = load_config(args, upstream)
     if config.stage.name in ON_DIALOGUES:  # what speaks against the dialogues is to be known before hours of training
         DialogueData(config, Corpora(config)).dialogues("train", 0)
-    return train_with_all_beneath(args, config, {})[1]
+    return train_with_prerequisites(args, config, {})[1]
 
 
-def train_with_all_beneath(
-    args: list[str], config: Config, trained: dict[str, tuple[Path, dict[str, float]]], beneath: bool = False
+def train_with_prerequisites(
+    args: list[str], config: Config, trained: dict[str, tuple[Path, dict[str, float]]], upstream: bool = False
 ) -> tuple[Path, dict[str, float]]:
     """Folder and summary of a stage, after those it stands on.
 
     Args:
         trained: the stages this command has been at.
-        beneath: another stands on it. Lightning starts further processes by repeating this one's command, so that a
-            stage beneath that has several needs a command of its own.
+        upstream: another stands on it. Lightning starts further processes by repeating this one's command, so that a
+            stage upstream that has several needs a command of its own.
     """
     check_adapters(config)
     seconds: dict[str, float] = {}
@@ -67,13 +67,13 @@ def train_with_all_beneath(
         folders[source] = Path(source)
         if source in STAGES:
             if source not in trained:
-                trained[source] = train_with_all_beneath(args, load_config(args, source), trained, beneath=True)
+                trained[source] = train_with_prerequisites(args, load_config(args, source), trained, upstream=True)
             folders[source], summary = trained[source]
             seconds |= times(summary)
     folder = run_folder(config, [f.name for f in folders.values()])
-    several = processes(config.trainer) > 1 and not started_from_outside()
-    if beneath and several and not (folder / SUMMARY).exists():
-        wait_for(command(args, config.stage.name))
+    several = num_processes(config.trainer) > 1 and not started_from_outside()
+    if upstream and several and not (folder / SUMMARY).exists():
+        run_to_end(command(args, config.stage.name))
     given = {source: f / FILE for source, f in folders.items()}
     return folder, train_stage(config, folder, given, seconds)
 
@@ -84,33 +84,33 @@ def sources(config: Config) -> list[str]:
     return sorted(named, key=lambda s: (STAGES.index(s) if s in STAGES else len(STAGES), s))
 
 
-def at_the_bottom(args: list[str], config: Config) -> dict[str, Config]:
-    """Stages beneath that stand on nothing and are not trained yet, in the order of their training."""
+def untrained_roots(args: list[str], config: Config) -> dict[str, Config]:
+    """Stages upstream that stand on nothing and are not trained yet, in the order of their training."""
     found: dict[str, Config] = {}
     for stage in (source for source in sources(config) if source in STAGES):
         below = load_config(args, stage)
-        found |= at_the_bottom(args, below) if sources(below) else {stage: below}
+        found |= untrained_roots(args, below) if sources(below) else {stage: below}
     return {stage: c for stage, c in found.items() if not (run_folder(c) / SUMMARY).exists()}
 
 
-def commands_beside(args: list[str]) -> list[list[str]]:
+def parallel_commands(args: list[str]) -> list[list[str]]:
     """What trains all but the first of those at the same time as it, if each finds cores of its own."""
     config = load_config(args)
-    bottom, c = at_the_bottom(args, config), config.trainer
-    needed = [(below.trainer.threads or cores()) * processes(below.trainer) for below in bottom.values()]
-    if not on_cpu(c) or c.devices > 1 or sum(needed) > cores():
+    bottom, c = untrained_roots(args, config), config.trainer
+    needed = [(below.trainer.threads or num_cores()) * num_processes(below.trainer) for below in bottom.values()]
+    if not trains_on_cpu(c) or c.devices > 1 or sum(needed) > num_cores():
         return []
     return [command(args, stage) for stage in list(bottom)[1:]]
 
 
-def command(args: list[str], beneath: str) -> list[str]:
-    """What trains a stage beneath, and no further."""
-    return [sys.executable, __file__, *args, f"--beneath={beneath}"]
+def command(args: list[str], upstream: str) -> list[str]:
+    """What trains a stage upstream, and no further."""
+    return [sys.executable, __file__, *args, f"--upstream={upstream}"]
 
 
-def run_folder(config: Config, beneath: Sequence[str] = ()) -> Path:
-    """Where a run lies: the same experiment on the same runs beneath, the same folder."""
-    name = f"{config.stage.name}-{config.preset}-{fingerprint(config, beneath)}"
+def run_folder(config: Config, upstream: Sequence[str] = ()) -> Path:
+    """Where a run lies: the same experiment on the same runs upstream, the same folder."""
+    name = f"{config.stage.name}-{config.preset}-{fingerprint(config, upstream)}"
     return Path(config.run.dir) / (config.run.id or name)
 
 
@@ -129,7 +129,7 @@ def train_stage(config: Config, folder: Path, given: dict[str, Path], seconds: d
         seconds: what those stages took.
     """
     done = folder / SUMMARY
-    with alone(folder):
+    with exclusive(folder):
         if not done.exists():
             return train_now(config, folder, given, seconds)
     print(f"{config.stage.name}: trained before, {folder}", flush=True)
@@ -144,10 +144,10 @@ def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dic
     corpora = Corpora(config)
     for name, survey in corpora.surveys.items():
         print(f"{name}:\n{survey}" if len(corpora.surveys) > 1 else survey, flush=True)
-    hand_overs = {source: HandOver.load(file) for source, file in given.items()}
-    module, data = build(config, corpora, hand_overs, folder)
-    resume = Resume(folder / LAST, config.trainer.checkpoint_every_s)
-    trainer = build_trainer(config, folder, [resume, Average(config), Bar(stage, config.trainer.max_steps)])
+    checkpoints = {source: StageCheckpoint.load(file) for source, file in given.items()}
+    module, data = build(config, corpora, checkpoints, folder)
+    resume = ResumeCheckpoint(folder / LAST, config.trainer.checkpoint_every_s)
+    trainer = build_trainer(config, folder, [resume, WeightAveraging(config), ProgressBar(stage, config.trainer.max_steps)])
     data.check_ranks(trainer.world_size)
     fit(trainer, module, data, folder)
     module = unsharded(module)
@@ -157,7 +157,7 @@ def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dic
             lora.export(module.model, folder / lora.FOLDER)
         lora.merge(module.model)
     if trainer.is_global_zero:
-        HandOver(config, module.tokens, module.model.state_dict()).save(folder / FILE)
+        StageCheckpoint(config, module.tokens, module.model.state_dict()).save(folder / FILE)
     elapsed = resume.elapsed_s
     trainer.test(module, data, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
@@ -178,7 +178,7 @@ def build_trainer(config: Config, folder: Path, callbacks: list[L.Callback]) -> 
     c = config.trainer
     loggers = [JsonlLogger(folder / "metrics.jsonl"), wandb_logger(config, folder)]
     return L.Trainer(
-        **{**trainer_settings(config), "devices": processes(c)},
+        **{**trainer_settings(config), "devices": num_processes(c)},
         max_steps=c.max_steps, max_epochs=-1, accumulate_grad_batches=c.accumulate,
         gradient_clip_val=config.optim.clip, val_check_interval=c.valid_every_steps * c.accumulate,
         check_val_every_n_epoch=None, num_sanity_val_steps=0, logger=[logger for logger in loggers if logger],
@@ -217,8 +217,8 @@ def next_command(stage: str, folder: Path) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="YAML files and key=value words of the configuration")
-    parser.add_argument("--beneath", choices=STAGES, help="train this one of the stages beneath, and no further")
+    parser.add_argument("--upstream", choices=STAGES, help="train this one of the stages upstream, and no further")
     asked = parser.parse_intermixed_args()
-    quieten()
-    with exit_cleanly(), sweep_point(asked.words) as words, beside([] if asked.beneath else commands_beside(words)):
-        main(words, asked.beneath)
+    quiet_libraries()
+    with exit_cleanly(), sweep_point(asked.words) as words, run_parallel([] if asked.upstream else parallel_commands(words)):
+        main(words, asked.upstream)

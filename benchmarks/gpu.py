@@ -24,7 +24,7 @@ from configs.loading import CONFIGS, load_config
 from configs.schema import Config
 from duplexmamba.models.lm import MambaLM
 from duplexmamba.models.speech_lm import SpeechLM, part_of
-from duplexmamba.models.timing import Clock
+from duplexmamba.models.timing import FrameTiming
 from duplexmamba.ops.scan import selective_scan
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.decoding import eager_steps, graph_steps
@@ -95,14 +95,14 @@ def train_step(config: Config, device: str) -> tuple[Callable[[], None], int]:
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
-            heard, _ = model.listen(speech, final=True)
-            hidden, _ = model.read(Padded(before), heard, Padded(after))
+            heard, _ = model.embed_speech(speech, final=True)
+            hidden, _ = model(Padded(before), heard, Padded(after))
             loss = token_loss(model.lm.logits(hidden.values), labels, config.optim.label_smoothing)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    return step, rows * (PROMPT + samples // Clock.of(config).samples_per_token + RESPONSE)
+    return step, rows * (PROMPT + samples // FrameTiming.of(config).samples_per_token + RESPONSE)
 
 
 def bench_train(smoke: bool, device: str, rounds: int) -> dict[str, float]:

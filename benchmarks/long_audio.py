@@ -31,7 +31,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-class Listener:
+class ListeningBranch:
     """The model with one scan path, going through audio slice by slice."""
 
     def __init__(self, model: SpeechLM, path: str):
@@ -41,7 +41,7 @@ class Listener:
     def hear(self, samples: torch.Tensor) -> torch.Tensor:
         """(1, n) -> hidden states (1, 1, E)."""
         os.environ["DUPLEXMAMBA_SCAN"] = self.path
-        speech, self.ear = self.model.listen(Padded(samples), self.ear)
+        speech, self.ear = self.model.embed_speech(Padded(samples), self.ear)
         hidden, self.memory = self.model.lm(speech, self.memory)
         return hidden.values
 
@@ -64,7 +64,7 @@ def main() -> None:
     torch.manual_seed(0)
     config = load_config(["configs/preset/tiny.yaml", "configs/stage/asr.yaml"])
     model = SpeechLM(config).eval()
-    fast, twin = Listener(model, "cpp"), Listener(model, "reference")
+    fast, twin = ListeningBranch(model, "cpp"), ListeningBranch(model, "reference")
     samples = config.features.sample_rate_hz * SLICE_MS // 1000
     spent, worst, curve = 0.0, 0.0, []
     for index in track(range(int(asked.minutes * EVERY)), "listening", transient=True, console=Console(stderr=True)):

@@ -19,13 +19,13 @@ import torch
 from measure import arguments, interleave, machine, median, save, show
 
 from configs.loading import KINDS, load_config
-from duplexmamba.duplex.fork import DuplexSession, Listener, Reply, Snapshot
+from duplexmamba.duplex.fork import ForkSession, ListeningBranch, Reply, ForkState
 from duplexmamba.models.speech_lm import SpeechLM
-from duplexmamba.models.timing import Clock
+from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
-from duplexmamba.text.tokenizer import Tokens
-from evaluation.duplex.listen import all_bytes
+from duplexmamba.text.tokenizer import Tokenizer
+from evaluation.duplex.embed_speech import all_bytes
 from lightning_modules.trainer.hardware import keep_freed_memory
 
 ROOM = 24 * 2**30  # bytes
@@ -43,12 +43,12 @@ class Conversation:
     def __init__(self, kind: str, preset: str):
         words = [f"lm.kind={kind}", "lm.pretrained=null", "duplex.min_slices=1000000000"]  # it goes on listening
         config = load_config([f"configs/preset/{preset}.yaml", "configs/stage/streaming.yaml", *words])
-        tokens = Tokens.train([" what is seven plus five", " twelve"] * 9)
+        tokens = Tokenizer.train([" what is seven plus five", " twelve"] * 9)
         tokens.end = -1  # it goes on answering
         torch.manual_seed(0)
-        self.session = DuplexSession(SpeechLM(config).eval(), tokens, config)
+        self.session = ForkSession(SpeechLM(config).eval(), tokens, config)
         self.lm, self.vocab_size = self.session.model.lm, config.lm.vocab_size
-        self.per_minute = round(60 * (1000 / Clock.of(config).token_ms + config.duplex.tokens_per_s / 2))
+        self.per_minute = round(60 * (1000 / FrameTiming.of(config).token_ms + config.duplex.tokens_per_s / 2))
         self.slice = 0.1 * torch.randn(self.session.slice_samples)
         self.session.push(self.slice)
         self.memory, self.age = None, 0
@@ -61,13 +61,13 @@ class Conversation:
             _, self.memory = self.lm(Padded(self.lm.embed(ids)), self.memory)
             self.age += ids.shape[1]
 
-    def moment(self) -> Snapshot:
+    def moment(self) -> ForkState:
         """The session now, in the midst of an answer, one token of which is due."""
         assert self.memory is not None
         now, reply = self.session.snapshot(), Reply(self.memory, following=7, begun=0)
-        return dataclasses.replace(now, slices=0, rest=self.memory, listener=Listener(self.memory), reply=reply)
+        return dataclasses.replace(now, slices=0, rest=self.memory, listening=ListeningBranch(self.memory), reply=reply)
 
-    def hear(self, moment: Snapshot) -> None:
+    def hear(self, moment: ForkState) -> None:
         """One slice."""
         self.session.restore(moment)
         self.session.push(self.slice)

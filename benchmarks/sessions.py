@@ -19,13 +19,13 @@ from measure import arguments, machine, save, show
 from torch import Tensor
 
 from configs.loading import load_config
-from duplexmamba.duplex.fork import DuplexSession
-from duplexmamba.duplex.session import Session, push_together
+from duplexmamba.duplex.fork import ForkSession
+from duplexmamba.duplex.session import Session, push_batched
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.state import num_bytes
-from duplexmamba.text.tokenizer import Tokens
+from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.sessions import open_sessions
-from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from lightning_modules.trainer.hardware import set_up_torch
 from serving.capacity import busy, noise
 
@@ -38,7 +38,7 @@ def tiny() -> Session:
     config = load_config(["configs/preset/tiny.yaml", "configs/stage/streaming.yaml"])
     set_up_torch(config)
     torch.manual_seed(0)
-    return DuplexSession(SpeechLM(config).eval(), Tokens.train(["answer the question"]), config)
+    return ForkSession(SpeechLM(config).eval(), Tokenizer.train(["answer the question"]), config)
 
 
 def hearing_s(group: list[Session], heard: Iterator[Tensor]) -> float:
@@ -48,7 +48,7 @@ def hearing_s(group: list[Session], heard: Iterator[Tensor]) -> float:
     if len(group) == 1:
         group[0].push(slices[0])
     else:
-        push_together(group, slices)
+        push_batched(group, slices)
     return time.process_time() - began_s
 
 
@@ -105,7 +105,7 @@ def main() -> None:
     if asked.run is None:
         session, name = tiny(), "tiny"
     else:
-        given = HandOver.load(asked.run / FILE)
+        given = StageCheckpoint.load(asked.run / FILE)
         session, name = open_sessions(given, given.config, asked.run)(), asked.run.resolve().name
     torch.set_num_threads(asked.threads)
     slices = round(asked.seconds / session.slice_s)

@@ -24,7 +24,7 @@ from datamodules.data import Corpora
 from duplexmamba.ops import gates
 from lightning_modules import dialogue
 from lightning_modules.assembly import build
-from lightning_modules.dialogue import Placed
+from lightning_modules.dialogue import ScheduledSegment
 from lightning_modules.trainer.hardware import set_up_torch
 
 STAGES = ("asr", "instruct", "streaming")
@@ -42,7 +42,7 @@ def training_of(stage: str) -> tuple[Update, Iterable[Any]]:
     module.train()
     optimizer = torch.optim.AdamW((p for p in module.model.parameters() if p.requires_grad), fused=True)
 
-    def update(batches: Iterable[Any], share: Callable[[list[Placed]], list[Placed]] = dialogue.share) -> None:
+    def update(batches: Iterable[Any], share: Callable[[list[ScheduledSegment]], list[ScheduledSegment]] = dialogue.share) -> None:
         torch.manual_seed(0)  # which slices are probed
         with patch.object(dialogue, "share", share):
             for batch in batches:

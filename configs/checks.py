@@ -16,7 +16,7 @@ from configs.schema import (
     LoraDropConfig,
     TrainerConfig,
 )  # fmt: skip
-from duplexmamba.models.timing import Clock
+from duplexmamba.models.timing import FrameTiming
 
 STAGES = ("encoder", "lm", "asr", "instruct", "state", "streaming")
 SPLITS = ("train", "valid", "test")
@@ -38,8 +38,8 @@ def check(config: Config) -> None:
     """Raises ValueError: mistakes that only two fields together show, and ranges that a type does not hold."""
     _check_front_end(config)
     _check_encoder(config.encoder)
-    if not -1 <= config.connector.merge_above <= 1:
-        raise ValueError(f"connector.merge_above={config.connector.merge_above}: a cosine; need -1 <= merge_above <= 1")
+    if not -1 <= config.connector.merge_threshold <= 1:
+        raise ValueError(f"connector.merge_threshold={config.connector.merge_threshold}: a cosine; need -1 <= merge_threshold <= 1")
     _check_lm(config.lm)
     _check_data(config.data)
     _check_sources(config.data)
@@ -93,7 +93,7 @@ def _check_lm(lm: LMConfig) -> None:
         )
 
 
-SHARES = ("synthetic_share", "synthetic_retold", "max_bad_share")
+SHARES = ("synthetic_share", "in_domain_text_share", "max_bad_share")
 
 
 def _check_data(data: DataConfig) -> None:
@@ -105,7 +105,7 @@ def _check_data(data: DataConfig) -> None:
             "batch; raise batch_s or lower max_s"
         )
     shares = {f"data.{name}": getattr(data, name) for name in SHARES}
-    for name, share in {**shares, "data.augment.room_share": data.augment.room_share}.items():
+    for name, share in {**shares, "data.augment.rir_share": data.augment.rir_share}.items():
         if not 0 <= share <= 1:
             raise ValueError(f"{name}={share}: a share lies between 0 and 1")
     for name in ("level_db", "snr_db", "pad_s"):
@@ -142,8 +142,8 @@ def _divide(*sizes: int) -> bool:
 def _check_sources(data: DataConfig) -> None:
     if data.temperature <= 0:
         raise ValueError(f"data.temperature={data.temperature}: must be more than 0; 1 keeps the weights as they are")
-    if data.stuck_after_s < 0:
-        raise ValueError(f"data.stuck_after_s={data.stuck_after_s}: cannot be negative; 0 waits for ever")
+    if data.worker_timeout_s < 0:
+        raise ValueError(f"data.worker_timeout_s={data.worker_timeout_s}: cannot be negative; 0 waits for ever")
     for name, source in data.sources.items():
         where = f"data.sources.{name}"
         if not source.path:
@@ -163,9 +163,9 @@ def check_slices(config: Config) -> None:
     if encoder.context == "full":
         raise ValueError(
             "encoder.context=full hears whole utterances only; set encoder.context=slice (the same weights fit), "
-            "carried or carried_lookback"
+            "carried or causal_lookahead"
         )
-    Clock.of(config).encoder_frames("duplex.slice_ms", duplex.slice_ms)
+    FrameTiming.of(config).encoder_frames("duplex.slice_ms", duplex.slice_ms)
     if encoder.context != "carried" and duplex.slice_ms % encoder.slice_ms:
         raise ValueError(
             f"duplex.slice_ms={duplex.slice_ms:g} is no multiple of encoder.slice_ms={encoder.slice_ms:g}: "
@@ -175,7 +175,7 @@ def check_slices(config: Config) -> None:
 
 def _check_training_slices(config: Config) -> None:
     encoder = config.encoder
-    if encoder.context == "carried_lookback" and set(encoder.train_slice_ms) != {encoder.slice_ms}:
+    if encoder.context == "causal_lookahead" and set(encoder.train_slice_ms) != {encoder.slice_ms}:
         raise ValueError(
             f"encoder.train_slice_ms={encoder.train_slice_ms} and encoder.slice_ms={encoder.slice_ms:g}: in dialogues "
             f"longer slices would tell what comes; set stages.{config.stage.name}.encoder.train_slice_ms="
@@ -189,9 +189,9 @@ def _check_lora(lora: LoraConfig) -> None:
             raise ValueError(f"lora.{name}={getattr(lora, name)}: must be at least 1")
     if not 0 <= lora.dropout < 1:
         raise ValueError(f"lora.dropout={lora.dropout}: need 0 <= dropout < 1")
-    if not lora.shared_learn and not lora.start:
+    if not lora.shared_trainable and not lora.start:
         raise ValueError(
-            "lora.shared_learn=false: new adapters that do not learn add nothing; name some to go on with in lora.start"
+            "lora.shared_trainable=false: new adapters that do not learn add nothing; name some to go on with in lora.start"
         )
     if not lora.targets:
         raise ValueError("lora.targets=[]: name the linears that get an adapter, such as lora.targets=[in_proj]")
@@ -215,8 +215,8 @@ def _check_duplex(duplex: DuplexConfig) -> None:
     for name in ("tokens_per_s", "max_tokens", "ignored_slices", "min_slices", "max_wait_s"):
         if getattr(duplex, name) <= 0:
             raise ValueError(f"duplex.{name}={getattr(duplex, name)}: must be more than 0")
-    if not 0 < duplex.response_above < 1:
-        raise ValueError(f"duplex.response_above={duplex.response_above}: need a probability between 0 and 1")
+    if not 0 < duplex.response_threshold < 1:
+        raise ValueError(f"duplex.response_threshold={duplex.response_threshold}: need a probability between 0 and 1")
     if duplex.silence_db >= 0:
         raise ValueError(f"duplex.silence_db={duplex.silence_db}: silence is quieter than speech; must be below 0")
 
@@ -232,9 +232,9 @@ def _check_dialogue(dialogue: DialogueConfig, duplex: DuplexConfig) -> None:
     shares = dataclasses.asdict(dialogue.shares)
     if min(shares.values()) < 0 or sum(shares.values()) <= 0:
         raise ValueError(f"dialogue.shares={shares}: none may be negative, and one must be more than 0")
-    if not 0 <= dialogue.over_answer_share <= 1:
-        raise ValueError(f"dialogue.over_answer_share={dialogue.over_answer_share}: a share lies between 0 and 1")
-    for name in ("interrupted_s", "words_per_s", "settle_ms"):
+    if not 0 <= dialogue.overlap_share <= 1:
+        raise ValueError(f"dialogue.overlap_share={dialogue.overlap_share}: a share lies between 0 and 1")
+    for name in ("min_interrupted_answer_s", "words_per_s", "endpoint_silence_ms"):
         if getattr(dialogue, name) <= 0:
             raise ValueError(f"dialogue.{name}={getattr(dialogue, name)}: must be more than 0")
     if not 0 < dialogue.min_speech_ms <= duplex.slice_ms:
@@ -242,13 +242,13 @@ def _check_dialogue(dialogue: DialogueConfig, duplex: DuplexConfig) -> None:
             f"dialogue.min_speech_ms={dialogue.min_speech_ms} and duplex.slice_ms={duplex.slice_ms}: "
             "a slice must be able to hold that much speech; need 0 < min_speech_ms <= slice_ms"
         )
-    if 1000 * dialogue.pause_s[0] <= dialogue.settle_ms:
+    if 1000 * dialogue.pause_s[0] <= dialogue.endpoint_silence_ms:
         raise ValueError(
-            f"dialogue.pause_s={dialogue.pause_s} and dialogue.settle_ms={dialogue.settle_ms}: a pause must be longer "
-            "than the silence that completes a question; raise pause_s or lower settle_ms"
+            f"dialogue.pause_s={dialogue.pause_s} and dialogue.endpoint_silence_ms={dialogue.endpoint_silence_ms}: a pause must be longer "
+            "than the silence that completes a question; raise pause_s or lower endpoint_silence_ms"
         )
-    if dialogue.level_db[1] - dialogue.level_db[0] >= -dialogue.background_db[1]:
+    if dialogue.level_db[1] - dialogue.level_db[0] >= -dialogue.background_speech_db[1]:
         raise ValueError(
-            f"dialogue.level_db={dialogue.level_db} and dialogue.background_db={dialogue.background_db}: a loud "
-            "background would be as loud as a quiet user; narrow level_db or lower background_db"
+            f"dialogue.level_db={dialogue.level_db} and dialogue.background_speech_db={dialogue.background_speech_db}: a loud "
+            "background would be as loud as a quiet user; narrow level_db or lower background_speech_db"
         )

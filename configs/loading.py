@@ -29,11 +29,11 @@ KINDS = ("mamba", "mamba2", "transformer")
 """Of language models."""
 OF_TRANSFORMERS = ("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied")
 """Fields of the section `lm` that no other kind reads."""
-OWN_TO_A_STAGE = ("stage", "lora", "lora_drop", "optim", "trainer", "run", "wandb")
-"""Sections that `key=value` sets for the asked stage only; every other section holds for the stages beneath it too."""
-NOT_PART_OF_THE_RESULT = (
-    "run", "wandb", "lora_drop", "data.num_workers", "data.stuck_after_s", "trainer.checkpoint_every_s",
-    "trainer.threads", "trainer.cpu_processes", "trainer.keep_freed_memory", "trainer.gradient_checkpointing",
+STAGE_SECTIONS = ("stage", "lora", "lora_drop", "optim", "trainer", "run", "wandb")
+"""Sections that `key=value` sets for the asked stage only; every other section holds for the stages upstream it too."""
+EXECUTION_ONLY = (
+    "run", "wandb", "lora_drop", "data.num_workers", "data.worker_timeout_s", "trainer.checkpoint_every_s",
+    "trainer.threads", "trainer.cpu_processes", "trainer.keep_freed_memory", "trainer.activation_checkpointing",
     "trainer.strategy",
 )  # fmt: skip
 """What may differ between two runs that are the same experiment."""
@@ -53,7 +53,7 @@ def load_config(args: list[str], stage: str | None = None) -> Config:
     files, words = [a for a in args if "=" not in a], [a for a in args if "=" in a]
     if stage is not None:
         files = [f for f in files if Path(f).parent.name != "stage"] + [str(stage_file(stage))]
-        words = [w for w in words if w.split(".")[0] not in OWN_TO_A_STAGE or w.startswith("run.dir=")]
+        words = [w for w in words if w.split(".")[0] not in STAGE_SECTIONS or w.startswith("run.dir=")]
     layers = [_load_file(f) for f in [str(CONFIGS / "base.yaml"), *files]]
     overrides = OmegaConf.from_dotlist(words)
     per_stage = OmegaConf.merge(*[layer.pop("stages", {}) for layer in layers], overrides.pop("stages", {}))
@@ -105,14 +105,14 @@ def save_config(config: Config, path: Path) -> None:
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
 
 
-def fingerprint(config: Config, beneath: Sequence[str] = ()) -> str:
+def fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
     """Eight hex digits that are equal for the same experiment, wherever and however fast it runs.
 
     Args:
-        beneath: names of the runs it starts from: trained otherwise, they make it another experiment.
+        upstream: names of the runs it starts from: trained otherwise, they make it another experiment.
     """
     values = to_dict(config)
-    for name in NOT_PART_OF_THE_RESULT:
+    for name in EXECUTION_ONLY:
         section, _, key = name.rpartition(".")
         (values[section] if section else values).pop(key)
     if config.stage.name not in ON_DIALOGUES:
@@ -121,7 +121,7 @@ def fingerprint(config: Config, beneath: Sequence[str] = ()) -> str:
         del values["lora"]
     if config.lm.kind != "transformer":
         values["lm"] = {name: value for name, value in values["lm"].items() if name not in OF_TRANSFORMERS}
-    return hashlib.sha256(json.dumps([values, *beneath], sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps([values, *upstream], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _typed(merged: Any) -> Config:

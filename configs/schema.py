@@ -40,17 +40,17 @@ class EncoderConfig:
     expand: int
     num_heads: int
     """Of attention."""
-    context: Literal["full", "slice", "carried", "carried_lookback"]
+    context: Literal["full", "slice", "carried", "causal_lookahead"]
     """What a frame sees. full: the whole utterance, both ways (as published). slice: its slice, both ways, each slice
-    from nothing (as published for streaming). carried: all before it, by a state. carried_lookback: all before it, by a
+    from nothing (as published for streaming). carried: all before it, by a state. causal_lookahead: all before it, by a
     state, and the rest of its slice, by a scan that runs back from the slice's end. Of all before it, attention sees
     left_context_ms."""
     left_context_ms: float
-    """Milliseconds that attention sees, in each block, before a frame (carried) or its slice (carried_lookback)."""
+    """Milliseconds that attention sees, in each block, before a frame (carried) or its slice (causal_lookahead)."""
     slice_ms: float
     """Milliseconds of a slice, where context has slices: a multiple of one speech embedding."""
     train_slice_ms: list[float]
-    """carried_lookback in training: each batch draws the length of its slices from this range [low, high]."""
+    """causal_lookahead in training: each batch draws the length of its slices from this range [low, high]."""
     dropout: float
 
 
@@ -66,7 +66,7 @@ class ConnectorConfig:
     """Encoder frames of one window."""
     d_hidden: int
     """Width of the hidden layer of kind stack; the others have one that makes their weights as many."""
-    merge_above: float
+    merge_threshold: float
     """merge: cosine of two adjacent frames above which they become one."""
 
 
@@ -127,9 +127,9 @@ class AugmentConfig:
     """Speech-to-noise ratio where noise is added."""
     noise_path: str | None
     """Folder of sound files that the noise is cut from; null: made, of many colours."""
-    room_path: str | None
+    rir_path: str | None
     """Folder of room impulse responses; null: none."""
-    room_share: float
+    rir_share: float
     """Share of utterances that are heard in one of those rooms."""
     pad_s: list[float]
     """Seconds of near-silence put before and after each utterance."""
@@ -191,7 +191,7 @@ class DataConfig:
     synthetic_ramp: int
     """Utterances over which that share falls from 1 at the start of a stage, where it is not 0: hearing begins with the
     easier speech."""
-    synthetic_retold: float
+    in_domain_text_share: float
     """With recorded speech: share of the synthetic utterances that say what the recorded ones say, or, of those without
     an answer, sentences in their manner, instead of the default corpus's."""
     min_s: float
@@ -213,7 +213,7 @@ class DataConfig:
     """Dialogues scored so, in the stages that train on them."""
     num_workers: int
     """Processes that make or read audio."""
-    stuck_after_s: float
+    worker_timeout_s: float
     """Seconds without a batch after which the run stops and names what its workers were reading; 0: never."""
     augment: AugmentConfig
 
@@ -233,7 +233,7 @@ class DuplexConfig:
     """Pace of the answers."""
     max_tokens: int
     """Of an answer; a longer one is cut off."""
-    response_above: float
+    response_threshold: float
     """Probability of `response` from which it is answered; below it the likelier of the other two states holds."""
     ignored_slices: int
     """Slices in a row that are to be ignored, until what was heard is dropped."""
@@ -252,7 +252,7 @@ class SharesConfig:
 
     question: float
     """A question or order after any earlier answer is over."""
-    cut_question: float
+    paused_question: float
     """The same, broken off in mid-phrase, and continued after a pause."""
     interruption: float
     """A question that begins during an answer and takes its place."""
@@ -275,26 +275,26 @@ class DialogueConfig:
     events: list[int]
     """How many events a dialogue has."""
     shares: SharesConfig
-    over_answer_share: float
+    overlap_share: float
     """Share of the asides, background voices and noises next after a question that fall into its answer."""
-    interrupted_s: float
+    min_interrupted_answer_s: float
     """Seconds that an answer lasts at least where something falls into it."""
     words_per_s: float
     """Pace of the model's answers, as far as it decides on what falls into them."""
     gap_s: list[float]
     """Seconds from the slice that decides on an event, or from the end of the answer, to the next event."""
     pause_s: list[float]
-    """Seconds of silence within a cut question; more than settle_ms, or it would seem complete."""
+    """Seconds of silence within a cut question; more than endpoint_silence_ms, or it would seem complete."""
     silence_s: list[float]
     noise_s: list[float]
     """Seconds of the events silence and noise."""
     min_speech_ms: float
     """Speech that a slice holds at least when it is the first labelled incomplete."""
-    settle_ms: float
+    endpoint_silence_ms: float
     """Silence after the last sound of a question, before it counts as complete."""
     level_db: list[float]
     """Loudness (root mean square) of the user's speech in dB relative to full scale, one for a dialogue."""
-    background_db: list[float]
+    background_speech_db: list[float]
     """Loudness of background voices relative to the user's; level_db spans less than they are apart, or a quiet user
     and a loud background would be alike."""
     noise_snr_db: list[float]
@@ -345,7 +345,7 @@ class LoraConfig:
     shared: list[str]
     """Ends of names again: of these linears, all of one kind (that differ in their layer alone) have one adapter in
     common. LoRA-drop chooses them; []: each has its own."""
-    shared_learn: bool
+    shared_trainable: bool
     """Whether those in common learn; false needs `start`, or they would add nothing for ever."""
     start: str | None
     """Folder of adapters (<run>/adapter) to go on with, upon the base they were trained upon; null: new ones."""
@@ -414,7 +414,7 @@ class TrainerConfig:
     """Machines; started by torchrun or Slurm, see docs/scale.md."""
     strategy: Literal["ddp", "fsdp"]
     """Of several processes. ddp: each holds the whole model; fsdp: its share, see docs/scale.md."""
-    gradient_checkpointing: bool
+    activation_checkpointing: bool
     """Compute the blocks of encoder and language model again for their gradients: less memory, a third more time."""
     precision: Literal["auto", "32-true", "bf16-mixed"]
     """auto: bf16 where the GPU has it, else float32."""

@@ -76,10 +76,10 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
         corpus, index = self._locate(position)
         return corpus.duration_s(index)
 
-    def exchange(self, position: int) -> tuple[str, str]:
+    def qa_pair(self, position: int) -> tuple[str, str]:
         """Text and answer, without sound."""
         corpus, index = self._locate(position)
-        return corpus.exchange(index)
+        return corpus.qa_pair(index)
 
     def _locate(self, position: int) -> tuple[Corpus, int]:
         synthetic_before = self._synthetic_before(position)

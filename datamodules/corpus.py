@@ -33,7 +33,7 @@ class Corpus(Protocol):
         """Length in seconds, exact or estimated, without reading audio."""
         ...
 
-    def exchange(self, index: int) -> tuple[str, str]:
+    def qa_pair(self, index: int) -> tuple[str, str]:
         """Text and answer, without reading audio."""
         ...
 

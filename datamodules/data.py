@@ -26,13 +26,13 @@ from datamodules.batching import (
 from datamodules.corpus import Corpus, Utterance
 from datamodules.mixture import Mixture, tempered
 from datamodules.sources.corpus_manifest import Survey, join, open_sources, sources_of
-from datamodules.synthetic.in_domain_text import Retold
+from datamodules.synthetic.in_domain_text import InDomainText
 from datamodules.synthetic.speech import SyntheticSpeech
 from datamodules.watchdog import WatchedLoader
-from duplexmamba.models.timing import Clock
+from duplexmamba.models.timing import FrameTiming
 
 TOKENIZER_TEXTS = 20_000
-"""Exchanges the byte-level BPE is made from, besides the recorded training transcripts."""
+"""QAPairs the byte-level BPE is made from, besides the recorded training transcripts."""
 
 
 class Corpora:
@@ -57,7 +57,7 @@ class Corpora:
                 "give more speech, or a manifest whose rows name their split"
             )
         recorded, train = self.recorded, mix(held["train"], data, config.seed)
-        retold = (Retold(train), data.synthetic_retold) if train is not None and data.synthetic_retold else None
+        retold = (InDomainText(train), data.in_domain_text_share) if train is not None and data.in_domain_text_share else None
         synthetic = functools.partial(SyntheticSpeech, seed=config.seed, rate_hz=rate_hz, augment=data.augment)
         self.stream = TrainingStream(
             synthetic("train", size=TOKENIZER_TEXTS, retold=retold), train, data.synthetic_share,
@@ -70,7 +70,7 @@ class Corpora:
         """Texts and answers for a tokenizer: what the training stream says behind its ramp."""
         recorded = len(self.stream.recorded) if self.stream.recorded else 0
         for position in range(self.stream.ramp, self.stream.ramp + max(TOKENIZER_TEXTS, 2 * recorded)):
-            text, answer = self.stream.exchange(position)
+            text, answer = self.stream.qa_pair(position)
             yield f" {text}"
             if answer:
                 yield f" {answer}"
@@ -90,7 +90,7 @@ class FirstOf:
 
     def __init__(self, corpus: Corpus, size: int):
         self.corpus, self.size = corpus, size
-        self.duration_s, self.exchange = corpus.duration_s, corpus.exchange
+        self.duration_s, self.qa_pair = corpus.duration_s, corpus.qa_pair
 
     def __len__(self) -> int:
         return self.size
@@ -103,20 +103,20 @@ def _first(corpus: Corpus, size: int) -> Corpus:
     return corpus if len(corpus) <= size else FirstOf(corpus, size)
 
 
-class Exchanges(Dataset[tuple[str, str]]):
+class QAPairs(Dataset[tuple[str, str]]):
     """Text of each utterance and the answer wanted: none, "", where the text is to be transcribed."""
 
     def __init__(self, corpus: Corpus | TrainingStream, answer_share: float, seed: int):
         self.corpus, self.answer_share, self.seed = corpus, answer_share, seed
 
     def __getitem__(self, index: int) -> tuple[str, str]:
-        text, answer = self.corpus.exchange(index)
+        text, answer = self.corpus.qa_pair(index)
         return text, answer if np.random.default_rng([self.seed, index]).random() < self.answer_share else ""
 
     def length(self, index: int) -> int:
         """Characters of text and answer, wanted or not: by those of the response, questions and texts to transcribe
         would come in batches of their own, from which much less is learnt."""
-        return sum(map(len, self.corpus.exchange(index)))
+        return sum(map(len, self.corpus.qa_pair(index)))
 
 
 Ahead = Callable[[Any], Any]
@@ -149,7 +149,7 @@ class StageData(L.LightningDataModule):
         data = self.config.data
         return WatchedLoader(
             dataset, batch_sampler=batches, collate_fn=Collate(collate_fn, ahead) if ahead else collate_fn,
-            num_workers=data.num_workers, stuck_after_s=data.stuck_after_s,
+            num_workers=data.num_workers, worker_timeout_s=data.worker_timeout_s,
         )  # fmt: skip
 
     def check_ranks(self, ranks: int) -> None:
@@ -167,7 +167,7 @@ class StageData(L.LightningDataModule):
 
     def strata(self, positions: range) -> list[Hashable]:
         """The sort of each position of the training stream: with an answer or without."""
-        return [bool(self.corpora.stream.exchange(position)[1]) for position in positions]
+        return [bool(self.corpora.stream.qa_pair(position)[1]) for position in positions]
 
     def sample(self) -> list[int] | None:
         """Positions that `lora.sample` picks from ten times as many."""
@@ -208,12 +208,12 @@ class SpeechData(StageData):
         return self._speech(ScoredSet(corpus), FiniteBatches(corpus, self.config.data.batch_s, *self._rank()))
 
     def _speech(self, dataset: Dataset, batches: Sampler[list[int]], ahead: Ahead | None = None) -> DataLoader:
-        unit = Clock.of(self.config).samples_per_token
+        unit = FrameTiming.of(self.config).samples_per_token
         return self._loader(dataset, batches, functools.partial(collate, unit_samples=unit), ahead)
 
 
 class TextData(StageData):
-    """Batches of (text, answer), as in `Exchanges`."""
+    """Batches of (text, answer), as in `QAPairs`."""
 
     def train_dataloader(self) -> DataLoader:
         exchanges, size = self._exchanges(self.corpora.stream), self.config.data.batch_texts
@@ -234,5 +234,5 @@ class TextData(StageData):
         batches = [list(range(i, min(i + size, len(corpus)))) for i in range(0, len(corpus), size)]
         return self._loader(self._exchanges(corpus), at_least(world, batches)[rank::world], list)
 
-    def _exchanges(self, corpus: Corpus | TrainingStream) -> Exchanges:
-        return Exchanges(corpus, self.config.stage.answer_share, self.config.seed)
+    def _exchanges(self, corpus: Corpus | TrainingStream) -> QAPairs:
+        return QAPairs(corpus, self.config.stage.answer_share, self.config.seed)

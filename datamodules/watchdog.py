@@ -33,17 +33,17 @@ class WatchedLoader(DataLoader):
     """A DataLoader that raises ValueError, and names what is being read, when no batch comes or a worker dies.
 
     Args:
-        stuck_after_s: seconds without a batch; 0: no limit.
+        worker_timeout_s: seconds without a batch; 0: no limit.
     """
 
     def __init__(
-        self, dataset: Dataset, batch_sampler: Iterable[list[int]], num_workers: int, stuck_after_s: float,
+        self, dataset: Dataset, batch_sampler: Iterable[list[int]], num_workers: int, worker_timeout_s: float,
         collate_fn: Callable | None = None,
     ):  # fmt: skip
         self.slots = [multiprocessing.RawArray(ctypes.c_char, NAME_BYTES) for _ in range(num_workers)]
         super().__init__(
             dataset, batch_sampler=batch_sampler, collate_fn=collate_fn, num_workers=num_workers,
-            timeout=stuck_after_s if num_workers else 0, prefetch_factor=8 if num_workers else None,
+            timeout=worker_timeout_s if num_workers else 0, prefetch_factor=8 if num_workers else None,
             worker_init_fn=functools.partial(_begin, self.slots),
         )  # fmt: skip
 
@@ -57,9 +57,9 @@ class WatchedLoader(DataLoader):
             if not str(error).startswith("DataLoader"):
                 raise
             _end(workers)
-            what = f"no batch within data.stuck_after_s={self.timeout:g} s"
+            what = f"no batch within data.worker_timeout_s={self.timeout:g} s"
             what = what if "timed out" in str(error) else f"a data worker died: {' '.join(str(error).split())}"
-            raise ValueError(f"{what}; {self._report()}; mend or remove it, or raise data.stuck_after_s") from None
+            raise ValueError(f"{what}; {self._report()}; mend or remove it, or raise data.worker_timeout_s") from None
 
     def _report(self) -> str:
         names = [(worker, slot.value.decode(errors="replace")) for worker, slot in enumerate(self.slots)]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from configs.checks import check_slices
 from configs.schema import Config
 from duplexmamba.models.lm import LM, LMState
-from duplexmamba.models.speech_lm import Ear, SpeechLM, count_parameters
+from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, count_parameters
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.streaming.state import num_bytes
 from duplexmamba.text.decoding import greedy
@@ -43,7 +43,7 @@ def measure(model: nn.Module, config: Config) -> dict[str, Score]:
     found = {
         f"size/{part}_parameters": Score(count, 1) for part, count in {**sizes, "all": sum(sizes.values())}.items()
     }
-    if isinstance(model, Ear):
+    if isinstance(model, SpeechEncoder):
         found |= at_once(model, config) | (in_slices(model, config) if hears_slices(config) else {})
     if (lm := getattr(model, "lm", None)) is not None:
         found |= speaking(lm)
@@ -59,16 +59,16 @@ def hears_slices(config: Config) -> bool:
     return True
 
 
-def hear(model: Ear, samples: Tensor, memory: Memory = (None, None), final: bool = False) -> Memory:
+def hear(model: SpeechEncoder, samples: Tensor, memory: Memory = (None, None), final: bool = False) -> Memory:
     """What is remembered behind (1, n) more samples."""
     ear, lm = memory
     if not isinstance(model, SpeechLM):
-        return model.hear(Padded(samples), ear, final)[1], None
-    speech, ear = model.listen(Padded(samples), ear, final)
+        return model.encode(Padded(samples), ear, final)[1], None
+    speech, ear = model.embed_speech(Padded(samples), ear, final)
     return ear, model.lm(speech, lm)[1]
 
 
-def in_slices(model: Ear, config: Config) -> dict[str, Score]:
+def in_slices(model: SpeechEncoder, config: Config) -> dict[str, Score]:
     """Time of a slice, and the memory behind all of them."""
     slice_s = config.duplex.slice_ms / 1000
     pieces = noise(model, config, HEARD_S).split(round(slice_s * config.features.sample_rate_hz), dim=1)
@@ -90,7 +90,7 @@ def in_slices(model: Ear, config: Config) -> dict[str, Score]:
     }
 
 
-def at_once(model: Ear, config: Config) -> dict[str, Score]:
+def at_once(model: SpeechEncoder, config: Config) -> dict[str, Score]:
     """Time of a recording that is heard as a whole."""
     samples = noise(model, config, AT_ONCE_S)
     spent_ms = rounds_ms(lambda: hear(model, samples, final=True), samples)
@@ -106,7 +106,7 @@ def speaking(lm: LM) -> dict[str, Score]:
     return {"token/median_ms": Score(spent_ms / TOKENS, ROUNDS)}
 
 
-def noise(model: Ear, config: Config, seconds: int) -> Tensor:
+def noise(model: SpeechEncoder, config: Config, seconds: int) -> Tensor:
     """(1, n)"""
     samples = 0.1 * torch.randn(1, seconds * config.features.sample_rate_hz, generator=torch.Generator().manual_seed(0))
     return samples.to(next(model.parameters()).device)

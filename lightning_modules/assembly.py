@@ -15,28 +15,28 @@ from datamodules.data import Corpora, SpeechData, StageData, TextData
 from datamodules.dialogue.data import DialogueData
 from duplexmamba.models import lora
 from duplexmamba.models.lm import load_pretrained
-from duplexmamba.models.speech_lm import Ear, SpeechLM, part_of
-from duplexmamba.text.tokenizer import Tokens
+from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
+from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.dialogue import DialogueStage
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.lm import LMStage, TextModel
 from lightning_modules.multiplex import MultiplexStage
 from lightning_modules.speech import InstructStage, SpeechStage
 from lightning_modules.stage import StageModule
-from lightning_modules.trainer.activation_checkpointing import recompute_blocks
-from lightning_modules.trainer.checkpoint import HandOver, take_ctc_head, take_parts
+from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
+from lightning_modules.trainer.checkpoint import StageCheckpoint, load_ctc_head, load_parts
 from lightning_modules.trainer.fsdp import whole
-from lightning_modules.trainer.precompute import HearAhead, hears_ahead
+from lightning_modules.trainer.precompute import PrecomputeFrames, can_precompute
 
 DIALOGUE_STAGES: dict[str, type[DialogueStage]] = {"fork": DialogueStage, "multiplex": MultiplexStage}
 
 
-def dialogue_stage(config: Config, model: SpeechLM, tokens: Tokens | None) -> DialogueStage:
+def dialogue_stage(config: Config, model: SpeechLM, tokens: Tokenizer | None) -> DialogueStage:
     """The stage on dialogues of the kind that `duplex` asks for."""
     return DIALOGUE_STAGES[config.duplex.kind](config, model, tokens)
 
 
-Kind = tuple[Callable[[Config], nn.Module], Callable[[Config, Any, Tokens | None], StageModule], type[StageData]]
+Kind = tuple[Callable[[Config], nn.Module], Callable[[Config, Any, Tokenizer | None], StageModule], type[StageData]]
 KINDS: dict[str, Kind] = {
     "encoder": (CTCRecogniser, EncoderStage, SpeechData),
     "lm": (TextModel, LMStage, TextData),
@@ -49,28 +49,28 @@ FITTED_ON = 64
 """Training utterances from which the normalisation of the features is taken."""
 
 
-def build(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: Path) -> tuple[StageModule, StageData]:
+def build(config: Config, corpora: Corpora, given: dict[str, StageCheckpoint], folder: Path) -> tuple[StageModule, StageData]:
     """The stage's module, with the weights it starts from, and its data."""
     model_kind, module_kind, data_kind = KINDS[config.stage.name]
-    tokens = find_tokens(config, corpora, given, folder)
+    tokens = find_tokenizer(config, corpora, given, folder)
     torch.manual_seed(config.seed)
     model = model_kind(config)
-    for source, hand_over in given.items():
-        take_parts(model, hand_over, [part for part, s in config.stage.init.items() if s == source], source)
+    for source, checkpoint in given.items():
+        load_parts(model, checkpoint, [part for part, s in config.stage.init.items() if s == source], source)
     if config.connector.kind == "ctc" and {"encoder", "connector"} & config.stage.init.keys() == {"encoder"}:
         source = config.stage.init["encoder"]
-        take_ctc_head(model, given[source], source)
+        load_ctc_head(model, given[source], source)
     if config.lm.pretrained and isinstance(model, SpeechLM | TextModel) and config.stage.init.get("lm", "lm") == "lm":
         load_pretrained(model.lm, config.lm.pretrained)
-    if isinstance(model, Ear) and "features" not in config.stage.init:
-        fit_features(model, corpora)
+    if isinstance(model, SpeechEncoder) and "features" not in config.stage.init:
+        fit_feature_norm(model, corpora)
     if config.lora.enabled:
         lora.adapt(model, config.lora, config.stage.trained)
-    if config.trainer.gradient_checkpointing:
-        recompute_blocks(model)
+    if config.trainer.activation_checkpointing:
+        checkpoint_activations(model)
     module, data = module_kind(config, model, tokens), data_kind(config, corpora)
-    if isinstance(model, Ear) and hears_ahead(config, model):
-        data.ahead = HearAhead(model)
+    if isinstance(model, SpeechEncoder) and can_precompute(config, model):
+        data.ahead = PrecomputeFrames(model)
     return module, data
 
 
@@ -104,7 +104,7 @@ def check_adapters(config: Config) -> None:
         )
 
 
-def fit_features(model: Ear, corpora: Corpora) -> None:
+def fit_feature_norm(model: SpeechEncoder, corpora: Corpora) -> None:
     """Take the normalisation of the features from training utterances that can be read, in the shares of the stream."""
     begin = corpora.stream.ramp
     heard = [corpora.stream[i] for i in range(begin, begin + FITTED_ON)]
@@ -114,7 +114,7 @@ def fit_features(model: Ear, corpora: Corpora) -> None:
     model.features.fit(usable)
 
 
-def find_tokens(config: Config, corpora: Corpora, given: dict[str, HandOver], folder: Path) -> Tokens | None:
+def find_tokenizer(config: Config, corpora: Corpora, given: dict[str, StageCheckpoint], folder: Path) -> Tokenizer | None:
     """Those of the language model; the encoder needs none."""
     if config.stage.name == "encoder":
         return None
@@ -122,9 +122,9 @@ def find_tokens(config: Config, corpora: Corpora, given: dict[str, HandOver], fo
         return given[config.stage.init["lm"]].tokens
     made = folder / "tokenizer.json"
     if config.tokenizer.source != "bpe":
-        tokens = Tokens.load(config.tokenizer.source)
+        tokens = Tokenizer.load(config.tokenizer.source)
     else:
-        tokens = Tokens.from_json(made.read_text()) if made.exists() else Tokens.train(corpora.training_texts())
+        tokens = Tokenizer.from_json(made.read_text()) if made.exists() else Tokenizer.train(corpora.training_texts())
     made.write_text(tokens.to_json())
     if tokens.size > config.lm.vocab_size:
         raise ValueError(

@@ -11,7 +11,7 @@ from configs.schema import DuplexConfig
 from datamodules.dialogue.dialogues import Dialogue
 from duplexmamba.duplex.policy import Branch, branches, tokens_due
 from duplexmamba.text.losses import IGNORED
-from duplexmamba.text.tokenizer import Tokens, TurnState
+from duplexmamba.text.tokenizer import Tokenizer, TurnState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Answer:
     row_at_end: int | None = None
 
 
-class Rehearsal:
+class BranchTargets:
     """Makes the rows.
 
     Args:
@@ -50,7 +50,7 @@ class Rehearsal:
             a sound ends or breaks off; and of each dialogue, branches judged with other sounds, and with none.
     """
 
-    def __init__(self, tokens: Tokens, duplex: DuplexConfig, probes: int):
+    def __init__(self, tokens: Tokenizer, duplex: DuplexConfig, probes: int):
         self.tokens, self.duplex, self.probes = tokens, duplex, probes
         self.asked = tokens.end_of_speech()
 

@@ -11,17 +11,17 @@ from torch import Tensor
 from datamodules.batching import pack
 from datamodules.dialogue.data import DialogueBatch
 from datamodules.dialogue.dialogues import Dialogue
-from duplexmamba.duplex.fork import DuplexSession
-from duplexmamba.duplex.session import Event, Session, hear_together, replies
+from duplexmamba.duplex.fork import ForkSession
+from duplexmamba.duplex.session import Event, Session, run_sessions, emitted_responses
 from duplexmamba.models.connector import Compressed
 from duplexmamba.models.lm import LMState
-from duplexmamba.models.timing import Clock
+from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming import state as states
-from duplexmamba.streaming.padded import Padded, Places, take
+from duplexmamba.streaming.padded import Padded, Positions, take
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import exact_match, macro_f1
 from duplexmamba.text.tokenizer import ANSWER, TURN_STATES
-from lightning_modules.branch_targets import Rehearsal, Row
+from lightning_modules.branch_targets import BranchTargets, Row
 from lightning_modules.speech import InstructStage
 from lightning_modules.stage import pad_ids
 from lightning_modules.trainer.fsdp import largest
@@ -33,7 +33,7 @@ Fork = tuple[int, int | None]
 """A row's place among those of a batch, and how many of its slices have been heard there; None: all is read."""
 
 
-class Placed(NamedTuple):
+class ScheduledSegment(NamedTuple):
     """A row among those of a batch."""
 
     row: Row
@@ -55,9 +55,9 @@ class Placed(NamedTuple):
 
 
 class DialogueStage(InstructStage):
-    """Dialogues as `Rehearsal` has them, and single utterances as in stage instruct; scored in live sessions."""
+    """Dialogues as `BranchTargets` has them, and single utterances as in stage instruct; scored in live sessions."""
 
-    session: type[Session] = DuplexSession
+    session: type[Session] = ForkSession
 
     def model_step(self, batch: DialogueBatch) -> Tensor:  # type: ignore[override]  # dialogues beside utterances
         loss = self.dialogue_loss(batch)
@@ -67,13 +67,13 @@ class DialogueStage(InstructStage):
     def dialogue_loss(self, batch: DialogueBatch) -> Tensor:
         """That of the dialogues alone."""
         rng = random.Random(int(torch.randint(2**62, ())))
-        rehearsal = Rehearsal(self.tokens, self.config.duplex, self.config.stage.probes)
+        rehearsal = BranchTargets(self.tokens, self.config.duplex, self.config.stage.probes)
         rows = share(place([rehearsal.rows(dialogue, rng) for dialogue in batch.dialogues]))
         speech, _ = self.model.connector(self.frames(batch))
         hidden, labels = self.read(rows, speech)
         return token_loss(self.model.lm.logits(hidden), labels, self.config.optim.label_smoothing)
 
-    def read(self, rows: list[Placed], speech: Padded) -> tuple[Tensor, Tensor]:
+    def read(self, rows: list[ScheduledSegment], speech: Padded) -> tuple[Tensor, Tensor]:
         """Run all rows, each from the state where it was forked.
 
         Args:
@@ -85,7 +85,7 @@ class DialogueStage(InstructStage):
         forks = [*dict.fromkeys(placed.fork for placed in rows if placed.fork)]
         memories = _Memories(self.device)
         found = []
-        groups = generations(rows, len(self.tokens.before_speech(ANSWER[0])))
+        groups = fork_schedule(rows, len(self.tokens.before_speech(ANSWER[0])))
         idle = largest(len(groups), self) - len(groups)
         for group in groups:
             memory = memories.of([rows[i].fork for i in group])
@@ -98,16 +98,16 @@ class DialogueStage(InstructStage):
         hidden, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         return hidden, labels
 
-    def _nothing(self) -> Placed:
+    def _nothing(self) -> ScheduledSegment:
         """A row without labels, which a rank reads while another has a further generation."""
-        return Placed(Row(None, range(1), [self.tokens.end], [IGNORED]), 0, None)
+        return ScheduledSegment(Row(None, range(1), [self.tokens.end], [IGNORED]), 0, None)
 
     def _read(
-        self, rows: list[Placed], speech: Padded, memory: LMState | None, forks: list[Fork]
+        self, rows: list[ScheduledSegment], speech: Padded, memory: LMState | None, forks: list[Fork]
     ) -> tuple[Tensor, Tensor, LMState]:
         """Hidden states and labels as in `read`, and the states at these forks among `rows`."""
         prompt = self.tokens.before_speech(ANSWER[0])
-        per_slice = round(self.config.duplex.slice_ms / Clock.of(self.config).token_ms)
+        per_slice = round(self.config.duplex.slice_ms / FrameTiming.of(self.config).token_ms)
         device, begins = self.device, window_begins(speech)
         before = pad_ids([prompt if placed.heard else [] for placed in rows], device)
         dialogues = torch.tensor([placed.dialogue for placed in rows], device=device)
@@ -116,15 +116,15 @@ class DialogueStage(InstructStage):
         heard = Padded(take(speech.values[dialogues], starts, int((ends - starts).max())), ends - starts)
         ids = pad_ids([placed.row.ids for placed in rows], device)
         labels = pad_ids([placed.row.labels for placed in rows], device, IGNORED).values
-        behind = None
+        return_states_at = None
         if forks:
             parents = torch.tensor([parent for parent, _ in forks], device=device)
             stops = [rows[parent].heard.start + (slices or 0) for parent, slices in forks]
             until = begins[dialogues[parents], torch.tensor(stops, device=device) * per_slice] - starts[parents]
             whole = before.row_lengths() + heard.row_lengths() + ids.row_lengths()
             at_end = torch.tensor([slices is None for _, slices in forks], device=device)
-            behind = Places(parents, torch.where(at_end, whole[parents], len(prompt) + until))
-        hidden, after = self.model.read(before, heard, ids, memory, behind)
+            return_states_at = Positions(parents, torch.where(at_end, whole[parents], len(prompt) + until))
+        hidden, after = self.model(before, heard, ids, memory, return_states_at)
         counted = labels != IGNORED
         return hidden.values[counted], labels[counted], after
 
@@ -132,7 +132,7 @@ class DialogueStage(InstructStage):
         """The state of every slice, as markers, and every answer, in live sessions."""
         signals = [row[:length] for row, length in zip(batch.samples.values, batch.samples.row_lengths(), strict=True)]
         sessions = [self.session(self.model, self.tokens, self.config) for _ in signals]
-        heard = zip(hear_together(sessions, signals), batch.dialogues, strict=True)
+        heard = zip(run_sessions(sessions, signals), batch.dialogues, strict=True)
         return [pair for events, dialogue in heard for pair in live_pairs(events, dialogue, sessions[0].slice_s)]
 
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
@@ -185,10 +185,10 @@ def live_pairs(events: Sequence[Event], dialogue: Dialogue, slice_s: float) -> l
     of, empty where none was given."""
     named = [TURN_STATES[event.state] for event in events]
     pairs = list(zip([TURN_STATES[label] for label in dialogue.labels], named, strict=True))
-    given = replies(events)
+    given = emitted_responses(events)
     for answer, window in zip(dialogue.answers, dialogue.reply_windows(slice_s), strict=True):
         if answer.end is None:
-            texts = [reply.text for reply in given if reply.begun in window]
+            texts = [reply.text for reply in given if reply.start_slice in window]
             pairs.append((dialogue.turns[answer.turn].answer, texts[-1] if texts else ""))
     return pairs
 
@@ -201,16 +201,16 @@ def window_begins(speech: Padded) -> Tensor:
     return torch.arange(steps + 1, device=speech.values.device).expand(rows, -1)
 
 
-def place(dialogues: list[list[Row]]) -> list[Placed]:
+def place(dialogues: list[list[Row]]) -> list[ScheduledSegment]:
     """The rows of all dialogues in one list."""
-    placed: list[Placed] = []
+    placed: list[ScheduledSegment] = []
     for number, rows in enumerate(dialogues):
         first = len(placed)
-        placed += [Placed(row, number, None if row.parent is None else (first + row.parent, None)) for row in rows]
+        placed += [ScheduledSegment(row, number, None if row.parent is None else (first + row.parent, None)) for row in rows]
     return placed
 
 
-def share(rows: list[Placed]) -> list[Placed]:
+def share(rows: list[ScheduledSegment]) -> list[ScheduledSegment]:
     """The same rows; of those that begin to hear at the same moment, the one that hears longest does so for all."""
 
     def begin(i: int) -> Hashable:
@@ -225,7 +225,7 @@ def share(rows: list[Placed]) -> list[Placed]:
     return shared
 
 
-def generations(rows: list[Placed], prompt: int) -> list[list[int]]:
+def fork_schedule(rows: list[ScheduledSegment], prompt: int) -> list[list[int]]:
     """Which rows are read at once: parents by their depth, then the others, those of like length together, where a
     prompt of so many steps comes before what is heard."""
     parents = {placed.parent for placed in rows if placed.parent is not None}

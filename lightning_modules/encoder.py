@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from configs.schema import Config
 from datamodules.batching import SpeechBatch
 from duplexmamba.models.connector import BYTE_LABELS
-from duplexmamba.models.speech_lm import Ear
+from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.ctc import ctc_greedy, ctc_loss
 from duplexmamba.text.metrics import error_rates
 from lightning_modules.stage import StageModule, pad_ids
 
 
-class CTCRecogniser(Ear):
+class CTCRecogniser(SpeechEncoder):
     """The ear and a linear layer that reads bytes from its frames; label 0 is the blank, byte b is b + 1."""
 
     def __init__(self, config: Config):
@@ -24,7 +24,7 @@ class CTCRecogniser(Ear):
 
     def forward(self, samples: Padded) -> Padded:
         """(B, n) -> logits (B, T, 257)."""
-        frames, _ = self.hear(samples, final=True)
+        frames, _ = self.encode(samples, final=True)
         return frames.with_values(self.ctc(frames.values))
 
 

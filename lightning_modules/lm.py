@@ -10,7 +10,7 @@ from duplexmamba.streaming.padded import Padded, take
 from duplexmamba.text.decoding import greedy
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import exact_match
-from duplexmamba.text.tokenizer import ANSWER, SILENCE, TRANSCRIBE, Tokens
+from duplexmamba.text.tokenizer import ANSWER, SILENCE, TRANSCRIBE, Tokenizer
 from lightning_modules.stage import StageModule, pad_ids
 
 BETWEEN = torch.tensor([0.5, 0.85])
@@ -36,7 +36,7 @@ class LMStage(StageModule):
     """Prompt and response as text; the loss is on the response."""
 
     model: TextModel
-    tokens: Tokens
+    tokens: Tokenizer
 
     def model_step(self, batch: list[tuple[str, str]]) -> Tensor:
         prompts, responses = self._read(batch)
@@ -69,7 +69,7 @@ class LMStage(StageModule):
         return prompts, responses
 
 
-def speech_like(text: str, tokens: Tokens, share: float) -> list[int]:
+def speech_like(text: str, tokens: Tokenizer, share: float) -> list[int]:
     """Ids of the words, and for a `share` of texts silence between them as it comes between embeddings of speech."""
     if torch.rand(()) >= share:
         return tokens.words(text)

@@ -12,11 +12,11 @@ from datamodules.dialogue.data import DialogueBatch
 from datamodules.dialogue.dialogues import Dialogue
 from duplexmamba.duplex.multiplex import IDLE, MultiplexSession
 from duplexmamba.duplex.policy import tokens_due
-from duplexmamba.models.timing import Clock
+from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import f1
-from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokens
+from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokenizer
 from lightning_modules.dialogue import DialogueStage, window_begins
 from lightning_modules.stage import pad_ids
 
@@ -41,7 +41,7 @@ class Written:
         return [self.due] + [True] * (sum(label != IGNORED for label in self.labels) - 1)
 
 
-def script(dialogue: Dialogue, tokens: Tokens, duplex: DuplexConfig) -> list[Written]:
+def script(dialogue: Dialogue, tokens: Tokenizer, duplex: DuplexConfig) -> list[Written]:
     """What a model writes that is right about every slice. An answer goes on until the next one begins."""
     asked_for = {a.begin: tokens.response(dialogue.turns[a.turn].answer) for a in dialogue.answers}
     asked, head = tokens.end_of_speech(), tokens.after_speech("response")
@@ -108,7 +108,7 @@ class MultiplexStage(DialogueStage):
             Hidden states (N, D) where something is written, what, (N,) int64, and whether it is chosen from the whole
             vocabulary, (N,) bool.
         """
-        per_slice = round(self.config.duplex.slice_ms / Clock.of(self.config).token_ms)
+        per_slice = round(self.config.duplex.slice_ms / FrameTiming.of(self.config).token_ms)
         heard = window_begins(speech)[:, ::per_slice].diff().tolist()
         prompt = self.tokens.before_speech(ANSWER[0])
         ids = [[*prompt, *_mixed([HEARD], heard[r], [w.ids for w in row])] for r, row in enumerate(rows)]

@@ -8,17 +8,17 @@ import torch
 
 from configs.loading import ON_DIALOGUES
 from configs.schema import Config
-from duplexmamba.duplex.fork import DuplexSession
+from duplexmamba.duplex.fork import ForkSession
 from duplexmamba.duplex.multiplex import MultiplexSession
 from duplexmamba.duplex.session import Session
 from duplexmamba.models.speech_lm import SpeechLM
-from lightning_modules.trainer.checkpoint import HandOver
+from lightning_modules.trainer.checkpoint import StageCheckpoint
 from lightning_modules.trainer.hardware import set_up_torch
 
-SESSIONS: dict[str, type[Session]] = {"fork": DuplexSession, "multiplex": MultiplexSession}
+SESSIONS: dict[str, type[Session]] = {"fork": ForkSession, "multiplex": MultiplexSession}
 
 
-def open_sessions(given: HandOver, config: Config, run: Path) -> Callable[[], Session]:
+def open_sessions(given: StageCheckpoint, config: Config, run: Path) -> Callable[[], Session]:
     """Opens new sessions over one model, on the GPU where there is one.
 
     Raises:
@@ -37,7 +37,7 @@ def open_sessions(given: HandOver, config: Config, run: Path) -> Callable[[], Se
     return functools.partial(SESSIONS[config.duplex.kind], open_model(given, config), given.tokens, config)
 
 
-def open_model(given: HandOver, config: Config) -> SpeechLM:
+def open_model(given: StageCheckpoint, config: Config) -> SpeechLM:
     """The whole model in eval mode, on the GPU where there is one."""
     set_up_torch(config)
     model = SpeechLM(config)

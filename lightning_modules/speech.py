@@ -15,7 +15,7 @@ from duplexmamba.text.ctc import ctc_beam, ctc_log_likelihood, ctc_loss
 from duplexmamba.text.decoding import greedy, log_likelihood
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import error_rates, exact_match
-from duplexmamba.text.tokenizer import ANSWER, SILENCE, TRANSCRIBE, Tokens
+from duplexmamba.text.tokenizer import ANSWER, SILENCE, TRANSCRIBE, Tokenizer
 from lightning_modules.encoder import byte_labels
 from lightning_modules.lm import choose
 from lightning_modules.stage import StageModule, pad_ids
@@ -37,7 +37,7 @@ class SpeechStage(StageModule):
     """Instruction, speech, response: the transcript or the answer; scored on transcripts."""
 
     model: SpeechLM
-    tokens: Tokens
+    tokens: Tokenizer
 
     def model_step(self, batch: SpeechBatch) -> Tensor:
         instructions, texts = zip(*self.tasks(batch), strict=True)
@@ -48,7 +48,7 @@ class SpeechStage(StageModule):
         labels = pad_ids([[IGNORED] * (len(after) - 1) + r for r in responses], self.device, IGNORED)
         frames = self.frames(batch)
         speech, _ = self.model.connector(frames)
-        hidden, _ = self.model.read(before, speech, rows)
+        hidden, _ = self.model(before, speech, rows)
         loss = token_loss(self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing)
         if isinstance(self.model.connector, CTC):
             logits = frames.with_values(self.model.connector.head(frames.values))
@@ -58,7 +58,7 @@ class SpeechStage(StageModule):
 
     def frames(self, batch: SpeechBatch | DialogueBatch) -> Padded:
         """(B, T, D) encoder frames, made here unless a data worker has made them."""
-        return self.model.hear(batch.samples, final=True)[0] if batch.frames is None else batch.frames
+        return self.model.encode(batch.samples, final=True)[0] if batch.frames is None else batch.frames
 
     def tasks(self, batch: SpeechBatch) -> list[tuple[str, str]]:
         """Instruction and response of each item: the answer for a share of those that have one, else the transcript."""
@@ -93,7 +93,7 @@ class SpeechStage(StageModule):
     def respond(self, instructions: list[str], samples: Padded) -> list[str]:
         """Greedy responses to (B, n) samples."""
         before, after = self._around(instructions)
-        rows = self.model.respond(before, samples, after, self.tokens.end, self._max_tokens(samples))
+        rows = self.model.generate(before, samples, after, self.tokens.end, self._max_tokens(samples))
         return [self.tokens.decode(row) for row in rows]
 
     def transcribe(self, samples: Padded) -> list[list[int]]:
@@ -103,9 +103,9 @@ class SpeechStage(StageModule):
         The language model alone prefers what it has read often to what it hears, the CTC knows no language.
         Source: joint decoding by rescoring, Watanabe et al. 2017.
         """
-        speech, _ = self.model.listen(samples, final=True)
+        speech, _ = self.model.embed_speech(samples, final=True)
         before, after = self._around([TRANSCRIBE[0]] * len(samples.values))
-        logits, state = self.model.begin_response(before, speech, after)
+        logits, state = self.model.prefill(before, speech, after)
         said = greedy(self.model.lm, logits, state, self.tokens.end, self._max_tokens(samples))
         heard, silence = self.word_logits(speech), self._silence()
         candidates = [

@@ -15,7 +15,7 @@ from configs.schema import Config, OptimConfig
 from duplexmamba.models.lora import in_common
 from duplexmamba.models.speech_lm import is_adapter, part_of
 from duplexmamba.streaming.padded import Padded
-from duplexmamba.text.tokenizer import Tokens
+from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.trainer.fsdp import largest, local, shard
 
 MIN_SEEN = 50
@@ -26,9 +26,9 @@ class StageModule(L.LightningModule, abc.ABC):
     """Model in, `model_step` per stage, log out."""
 
     model: nn.Module
-    tokens: Tokens | None
+    tokens: Tokenizer | None
 
-    def __init__(self, config: Config, model: nn.Module, tokens: Tokens | None):
+    def __init__(self, config: Config, model: nn.Module, tokens: Tokenizer | None):
         super().__init__()
         self.config, self.model, self.tokens = config, model, tokens
         self.seen = 0
@@ -132,7 +132,7 @@ class StageModule(L.LightningModule, abc.ABC):
         for name, parameter in self.model.named_parameters():
             whole = part_of(name) not in adapted
             parameter.requires_grad_(part_of(name) in self._trained() and (whole or is_adapter(name)))
-        if not self.config.lora.shared_learn:
+        if not self.config.lora.shared_trainable:
             for parameter in in_common(self.model, self.config.lora):
                 parameter.requires_grad_(False)
 

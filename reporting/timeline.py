@@ -18,7 +18,7 @@ LETTERS_PER_INCH = 13.5
 COLOURS = {"ignore": "#e9e9e9", "incomplete": "#ffd166", "response": "#2ca02c", "answer": "#a9dba5"}
 
 
-class Staves:
+class TimelineRows:
     """A figure whose staves all have the same rows.
 
     Args:
@@ -68,7 +68,7 @@ def draw_cells(axes: Axes, length_s: float, colours: Sequence[str]) -> None:
 
 
 def draw_answer(axes: Axes, from_s: int, span_s: tuple[float, float], text: str, cut: bool) -> None:
-    """A bar, hatched where the answer is cut off, its words beneath."""
+    """A bar, hatched where the answer is cut off, its words upstream."""
     hatch = "////" if cut else None
     axes.barh(0.85, span_s[1] - span_s[0], 0.25, span_s[0], color=COLOURS["answer"], hatch=hatch, edgecolor="white")
     print_words(axes, from_s, span_s, 0.66, text, va="top")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from duplexmamba.duplex.session import Session, push_together
+from duplexmamba.duplex.session import Session, push_batched
 
 SHARE = 0.5
 """Of a slice's time that a step of all conversations may take: the rest is for what else the machine does."""
@@ -23,7 +23,7 @@ def busy(session: Session) -> Session:
     """A copy that answers whatever it hears, every two seconds anew: it listens and speaks all the time."""
     other = copy.copy(session)
     patience = math.ceil(2 / session.slice_s)
-    other.duplex = dataclasses.replace(session.duplex, response_above=0.0, min_slices=patience)
+    other.duplex = dataclasses.replace(session.duplex, response_threshold=0.0, min_slices=patience)
     return other
 
 
@@ -38,7 +38,7 @@ def step_s(sessions: Sequence[Session], heard: Iterator[Tensor]) -> float:
     """Seconds that a slice of all of them takes."""
     slices = [next(heard) for _ in sessions]
     began_s = time.perf_counter()
-    push_together(sessions, slices)
+    push_batched(sessions, slices)
     return time.perf_counter() - began_s
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from duplexmamba.duplex.session import Event, Session, push_together
+from duplexmamba.duplex.session import Event, Session, push_batched
 from serving.limits import Limits, Pace
 from serving.messages import Ended, happened
 from serving.recording import BYTES, Recording
@@ -144,7 +144,7 @@ class Conversations:
 def step(ready: Sequence[tuple[Session, torch.Tensor]]) -> list[Event | Exception]:
     """A slice of each, in one batch; where that fails each by itself, so that who fails does so alone."""
     try:
-        return [*push_together(*zip(*ready, strict=True))]
+        return [*push_batched(*zip(*ready, strict=True))]
     except Exception as error:
         return [error] if len(ready) == 1 else [step([one])[0] for one in ready]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from duplexmamba.duplex.session import Event, Session, replies
+from duplexmamba.duplex.session import Event, Session, emitted_responses
 
 
 def converse(session: Session, samples: np.ndarray, in_real_time: bool) -> Iterator[Event]:
@@ -73,7 +73,7 @@ class Teller:
 
 def summary(events: Sequence[Event], slice_s: float) -> str:
     """Numbers of a whole conversation."""
-    given = replies(events)
+    given = emitted_responses(events)
     taken_ms = [event.compute_ms for event in events] or [0.0]
     whole = sum(reply.complete for reply in given)
     heard_s = len(events) * slice_s

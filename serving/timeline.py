@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio import read_audio
 from duplexmamba.duplex.policy import Action
-from duplexmamba.duplex.session import Event, replies
+from duplexmamba.duplex.session import Event, emitted_responses
 from duplexmamba.text.tokenizer import TURN_STATES, TurnState
-from reporting.timeline import COLOURS, Staves, draw_answer, draw_wave
+from reporting.timeline import COLOURS, TimelineRows, draw_answer, draw_wave
 from serving.converse import printable
 from serving.trace import Trace, load
 
@@ -46,14 +46,14 @@ def picture(trace: Trace) -> Figure:
     slice_s, wave = trace.header.slice_s, heard(trace)
     rows = {name: height for name, height in ROWS.items() if name != "user" or wave is not None}
     title = f"{Path(trace.header.wav or '').name}   heard by {Path(trace.header.run).name}"
-    staves = Staves(title, len(trace.events) * slice_s, rows)
+    staves = TimelineRows(title, len(trace.events) * slice_s, rows)
     for from_s, (*sound, states, branches, answers, taken) in staves:
         if wave is not None:
             draw_wave(sound[0], from_s, wave, PICTURE_HZ)
         draw_states(states, trace.events, slice_s)
         draw_branches(branches, trace.events, slice_s)
-        for reply in replies(trace.events):
-            span_s = (reply.begun + 1) * slice_s, (reply.stopped + 1 + reply.complete) * slice_s
+        for reply in emitted_responses(trace.events):
+            span_s = (reply.start_slice + 1) * slice_s, (reply.stop_slice + 1 + reply.complete) * slice_s
             draw_answer(answers, from_s, span_s, printable(reply.text.strip()), cut=not reply.complete)
         draw_taken(taken, trace.events, slice_s)
     return staves.figure

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.stage import StageModule
-from lightning_modules.trainer.hardware import exit_cleanly, quieten
+from lightning_modules.trainer.hardware import exit_cleanly, quiet_libraries
 from train import main
 
 
@@ -26,6 +26,6 @@ def record(log: Path) -> None:
 
 if __name__ == "__main__":
     record(Path(sys.argv[1]))
-    quieten()
+    quiet_libraries()
     with exit_cleanly():
         main(sys.argv[2:])

@@ -40,7 +40,7 @@ def test_workers_hear_what_training_would(tmp_path: Path, stage: str, workers: i
     if stage == "state":
         here = dataclasses.replace(here, utterances=dataclasses.replace(batch.utterances, frames=None))
     for part in [batch, *([batch.utterances] if stage == "state" else [])]:
-        assert torch.equal(part.frames.values, module.model.hear(part.samples, final=True)[0].values)
+        assert torch.equal(part.frames.values, module.model.encode(part.samples, final=True)[0].values)
 
     def loss(batch) -> torch.Tensor:
         torch.manual_seed(0)

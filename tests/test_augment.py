@@ -14,8 +14,8 @@ from datamodules.synthetic.augment import FLOOR_DB, augment, condition, resample
 
 RATE_HZ = 16_000
 CLEAN = AugmentConfig(
-    speeds=[1.0], level_db=[-20, -20], noise_share=0.0, snr_db=[10, 10], noise_path=None, room_path=None,
-    room_share=0.0, pad_s=[0.1, 0.3],
+    speeds=[1.0], level_db=[-20, -20], noise_share=0.0, snr_db=[10, 10], noise_path=None, rir_path=None,
+    rir_share=0.0, pad_s=[0.1, 0.3],
 )  # fmt: skip
 NOISY = dataclasses.replace(CLEAN, noise_share=1.0)
 
@@ -111,7 +111,7 @@ def test_a_room_echoes_and_keeps_the_time(tmp_path: Path) -> None:
     response = np.zeros(RATE_HZ, np.float32)
     response[[400, 4400]] = 0.8, 0.4  # the direct sound and one echo, 0.25 s later
     sf.write(tmp_path / "room.wav", response, RATE_HZ)
-    config = dataclasses.replace(CLEAN, room_path=str(tmp_path), room_share=1.0, pad_s=[0, 0])
+    config = dataclasses.replace(CLEAN, rir_path=str(tmp_path), rir_share=1.0, pad_s=[0, 0])
     click = np.zeros(RATE_HZ, np.float32)
     click[100] = 0.5
     heard = condition(click, np.random.default_rng(1), config, RATE_HZ)

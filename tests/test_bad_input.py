@@ -61,6 +61,6 @@ def test_most_files_broken_stops_before_training(tmp_path: Path) -> None:
 
 
 def test_dialogues_that_cannot_be_made_are_known_before_anything_is_trained(tmp_path: Path) -> None:
-    done = train(tmp_path / "runs", "dialogue.interrupted_s=30", stage="streaming")
-    assert done.returncode == 2 and "dialogue.interrupted_s=30" in done.err, done.err
+    done = train(tmp_path / "runs", "dialogue.min_interrupted_answer_s=30", stage="streaming")
+    assert done.returncode == 2 and "dialogue.min_interrupted_answer_s=30" in done.err, done.err
     assert not (tmp_path / "runs").exists()

@@ -28,7 +28,7 @@ class Tones:
     def duration_s(self, index: int) -> float:
         return 0.5 + (index * 37 % 10) / 10
 
-    def exchange(self, index: int) -> tuple[str, str]:
+    def qa_pair(self, index: int) -> tuple[str, str]:
         return f"{self.name} {index}", ""
 
     def __getitem__(self, index: int) -> Utterance:
@@ -98,7 +98,7 @@ def test_texts_of_like_length_come_together() -> None:
 
 
 def test_mixture_keeps_its_share_and_goes_round_the_recordings(stream: TrainingStream) -> None:
-    texts = [stream.exchange(p)[0] for p in range(1000)]
+    texts = [stream.qa_pair(p)[0] for p in range(1000)]
     assert sum(t.startswith("made") for t in texts) == 400
     recorded = [t for t in texts if t.startswith("tone")]
     rounds = [recorded[i : i + 10] for i in range(0, 600, 10)]
@@ -109,22 +109,22 @@ def test_a_ramp_begins_with_synthetic_speech_alone(config: Config) -> None:
     stream = TrainingStream(
         Tones(10**9, "made"), Mixture([Tones(10)], [1], 1), 0.4, 1000, 1, config.data.augment, 16000
     )
-    made = [stream.exchange(p)[0].startswith("made") for p in range(3000)]
+    made = [stream.qa_pair(p)[0].startswith("made") for p in range(3000)]
     shares = [sum(made[i : i + 250]) / 250 for i in range(0, 3000, 250)]
     assert shares[:4] == sorted(shares[:4], reverse=True) and shares[0] > 0.9
     assert shares[4:] == pytest.approx([0.4] * 8, abs=0.01)
-    assert [stream.exchange(p)[0] for p, m in enumerate(made) if m][:3] == ["made 0", "made 1", "made 2"]
+    assert [stream.qa_pair(p)[0] for p, m in enumerate(made) if m][:3] == ["made 0", "made 1", "made 2"]
 
 
 def test_an_item_is_the_same_whenever_it_is_asked_for_but_not_the_next_time_round(stream: TrainingStream) -> None:
-    tones = [p for p in range(60) if stream.exchange(p)[0] == "tone 3"]
+    tones = [p for p in range(60) if stream.qa_pair(p)[0] == "tone 3"]
     once, again, later = (stream[p] for p in (tones[0], tones[0], tones[1]))
     assert np.array_equal(once.samples, again.samples)
     assert once.samples.shape != later.samples.shape or not np.array_equal(once.samples, later.samples)
 
 
 def test_a_broken_item_is_named_and_the_rest_is_kept(stream: TrainingStream) -> None:
-    broken = next(p for p in range(60) if stream.exchange(p)[0] == "tone 7")
+    broken = next(p for p in range(60) if stream.qa_pair(p)[0] == "tone 7")
     batch = collate([stream[broken], stream[broken + 1]], unit_samples=3200)
     assert batch.skipped == ["7.wav is broken"] and len(batch.texts) == 1
 

@@ -13,7 +13,7 @@ import torch
 
 import train
 from configs.loading import load_config
-from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from lightning_modules.trainer.hardware import alone, cores, processes
 from lightning_modules.trainer.parallel import beside
 from tests.conftest import TINY
@@ -35,7 +35,7 @@ def words(runs: Path, stage: str = "asr", *more: str) -> list[str]:
 @pytest.mark.parametrize("stage", ["asr", "streaming"])
 def test_what_stands_on_nothing_is_trained_at_the_same_time(stage: str, tmp_path: Path, two_cores: None) -> None:
     asked = words(tmp_path, stage)
-    assert train.commands_beside(asked) == [[sys.executable, train.__file__, *asked, "--beneath=lm"]]
+    assert train.parallel_commands(asked) == [[sys.executable, train.__file__, *asked, "--upstream=lm"]]
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,16 @@ def test_what_stands_on_nothing_is_trained_at_the_same_time(stage: str, tmp_path
              ["trainer.accelerator=gpu"], ["lm.pretrained=somewhere"]]
 )  # fmt: skip
 def test_where_it_would_be_in_the_way_nothing_is(more: list[str], tmp_path: Path, two_cores: None) -> None:
-    assert train.commands_beside(words(tmp_path, "asr", *more)) == []
+    assert train.parallel_commands(words(tmp_path, "asr", *more)) == []
 
 
 @pytest.mark.parametrize("stage", ["encoder", "lm"])
 def test_nor_where_there_is_one_stage_to_train(stage: str, tmp_path: Path, two_cores: None) -> None:
-    assert train.commands_beside(words(tmp_path, stage)) == []
+    assert train.parallel_commands(words(tmp_path, stage)) == []
     folder = train.run_folder(load_config(words(tmp_path), stage))
     folder.mkdir()
     (folder / "summary.json").write_text("{}")
-    assert train.commands_beside(words(tmp_path)) == []
+    assert train.parallel_commands(words(tmp_path)) == []
 
 
 @pytest.mark.parametrize(
@@ -117,15 +117,15 @@ def test_lines_come_through_and_what_still_runs_is_stopped(capsys: pytest.Captur
 
 def test_weights_are_those_of_one_stage_after_the_other(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    for folder, options in (("beside", [[]]), ("after", [["--beneath=encoder"], ["--beneath=lm"], []])):
+    for folder, options in (("beside", [[]]), ("after", [["--upstream=encoder"], ["--upstream=lm"], []])):
         for option in options:
             done = run("train.py", *words(tmp_path / folder), *option)
             assert done.returncode == 0, done.out + done.err
     for name in ("beside", "after"):
-        assert len(list((tmp_path / name).glob("*-tiny-*/handover.pt"))) == 3
-    for file in (tmp_path / "after").glob("*-tiny-*/handover.pt"):
-        other = HandOver.load(tmp_path / "beside" / file.parent.name / FILE)
-        for key, value in HandOver.load(file).weights.items():
+        assert len(list((tmp_path / name).glob("*-tiny-*/checkpoint.pt"))) == 3
+    for file in (tmp_path / "after").glob("*-tiny-*/checkpoint.pt"):
+        other = StageCheckpoint.load(tmp_path / "beside" / file.parent.name / FILE)
+        for key, value in StageCheckpoint.load(file).weights.items():
             torch.testing.assert_close(other.weights[key], value, atol=0, rtol=0)
 
 

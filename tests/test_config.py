@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from configs.loading import STAGES, fingerprint, from_dict, load_config, override, stage_file, to_dict
-from duplexmamba.models.speech_lm import Ear
-from duplexmamba.models.timing import Clock
+from duplexmamba.models.speech_lm import SpeechEncoder
+from duplexmamba.models.timing import FrameTiming
 from tests.conftest import TINY
 
 PRESETS = sorted(Path("configs/preset").glob("*.yaml"))
@@ -46,7 +46,7 @@ def test_files_say_what_they_are_for_in_few_lines() -> None:
         (["encoder.mixer=atention"], "expected one of"),
         (["encoder.num_heads=0"], "encoder.num_heads=0: must be at least 1"),
         (["encoder.left_context_ms=-1"], "encoder.left_context_ms=-1: cannot be negative"),
-        (["connector.merge_above=2"], "connector.merge_above=2.0: a cosine"),
+        (["connector.merge_threshold=2"], "connector.merge_threshold=2.0: a cosine"),
         (["features.window_samples=100"], "shorter than"),
         (["features.num_mels=42"], "multiple of 4"),
         (["stage.trained=[encodr]"], "Did you mean 'encoder'"),
@@ -54,7 +54,7 @@ def test_files_say_what_they_are_for_in_few_lines() -> None:
         (["configs/stage/state.yaml", "encoder.context=slice"], "duplex.slice_ms=200 is no multiple .*=1000"),
         (["configs/stage/state.yaml", "duplex.slice_ms=300"], "duplex.slice_ms=300 ms.*multiple of 200"),
         (
-            ["configs/stage/state.yaml", "encoder.context=carried_lookback", "encoder.slice_ms=200"],
+            ["configs/stage/state.yaml", "encoder.context=causal_lookahead", "encoder.slice_ms=200"],
             r"train_slice_ms=\[200.0, 2000.0\].*stages.state.encoder.train_slice_ms=\[200,200\]",
         ),
         (["encoder.train_slice_ms=[900,300]"], "encoder.train_slice_ms=.*give \\[low, high\\]"),
@@ -68,7 +68,7 @@ def test_a_mistake_names_the_field_and_the_remedy(args: list[str], answer: str) 
 @pytest.mark.parametrize("ms", [0, 100, 250])
 def test_a_slice_holds_whole_embeddings(ms: int) -> None:
     with pytest.raises(ValueError, match=f"encoder.slice_ms={ms} ms.*multiple of 200"):
-        Ear(load_config([*TINY, f"encoder.slice_ms={ms}"]))
+        SpeechEncoder(load_config([*TINY, f"encoder.slice_ms={ms}"]))
 
 
 def test_a_missing_value_names_its_key() -> None:
@@ -85,9 +85,9 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
 
 def test_overrides_reach_the_stages_beneath_where_they_hold_for_all() -> None:
     words = ["encoder.d_model=64", "optim.lr=7", "stages.lm.optim.lr=3"]
-    asked, beneath = load_config([*TINY, *words]), load_config([*TINY, *words], "lm")
-    assert (asked.encoder.d_model, beneath.encoder.d_model) == (64, 64)
-    assert (asked.optim.lr, beneath.optim.lr) == (7, 3)
+    asked, upstream = load_config([*TINY, *words]), load_config([*TINY, *words], "lm")
+    assert (asked.encoder.d_model, upstream.encoder.d_model) == (64, 64)
+    assert (asked.optim.lr, upstream.optim.lr) == (7, 3)
 
 
 def test_fingerprint_is_of_the_experiment_not_of_the_machine() -> None:
@@ -104,6 +104,6 @@ def test_plain_dicts_and_back() -> None:
 
 
 def test_clock_divides_time_exactly() -> None:
-    clock = Clock.of(load_config(["configs/preset/paper.yaml", "configs/stage/asr.yaml"]))
+    clock = FrameTiming.of(load_config(["configs/preset/paper.yaml", "configs/stage/asr.yaml"]))
     assert (clock.samples_per_mel_frame, clock.samples_per_encoder_frame, clock.samples_per_token) == (160, 640, 3200)
     assert clock.token_ms == 200

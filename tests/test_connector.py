@@ -14,7 +14,7 @@ DOUBLE = {"atol": 1e-10, "rtol": 0.0}
 
 def build(config: Config, kind: str):
     """A connector over frames of width 8, with windows of 5."""
-    config = override(config, [f"connector.kind={kind}", "connector.merge_above=0"])
+    config = override(config, [f"connector.kind={kind}", "connector.merge_threshold=0"])
     return build_connector(config.connector, 8, 12).double().eval()
 
 
@@ -32,7 +32,7 @@ def groups_of(connector, window: torch.Tensor) -> list[list[tuple[int, float]]]:
             begins = bool(p[i].argmax() != p[i - 1].argmax() and p[i].argmax() != 0)
             blank = float(p[i, 0])
         else:
-            begins = i > 0 and float(F.cosine_similarity(frame, window[i - 1], 0)) <= connector.merge_above
+            begins = i > 0 and float(F.cosine_similarity(frame, window[i - 1], 0)) <= connector.merge_threshold
         if i == 0 or begins:
             found.append([])
         found[-1].append((i, 1 - (1 - BLANK_SHARE) * blank))

@@ -16,14 +16,14 @@ from configs.loading import load_config
 from datamodules.sources.audio import read_audio
 from duplexmamba.duplex.session import Event
 from duplexmamba.models.speech_lm import SpeechLM
-from duplexmamba.text.tokenizer import Tokens
+from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.sessions import open_sessions
-from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from lightning_modules.trainer.hardware import exit_cleanly
 from serving import converse, timeline, trace
 from tests.conftest import SMALL_SIZES
 
-TOKENS = Tokens.train([" what is seven plus five", " twelve"] * 9)
+TOKENS = Tokenizer.train([" what is seven plus five", " twelve"] * 9)
 SCRIPT = ["ignore", "incomplete", "response", "ignore", "incomplete", "response"]
 
 
@@ -36,7 +36,7 @@ def small(stage):
 def run(tmp_path):
     """A folder as training leaves it, of random weights."""
     config = small("streaming")
-    HandOver(config, TOKENS, SpeechLM(config).state_dict()).save(tmp_path / FILE)
+    StageCheckpoint(config, TOKENS, SpeechLM(config).state_dict()).save(tmp_path / FILE)
     return tmp_path
 
 
@@ -81,7 +81,7 @@ def test_a_session_by_hand_gives_the_same(run, wav, monkeypatch):
         return without_times(function())
 
     def by_hand():
-        given = HandOver.load(run / FILE)
+        given = StageCheckpoint.load(run / FILE)
         session = open_sessions(given, given.config, run)()
         samples = torch.from_numpy(read_audio(wav, 16_000, min_s=0, max_s=9))
         return [*session.push(samples), *session.close()]
@@ -178,7 +178,7 @@ def test_a_conversation_that_breaks_off_is_written_up_to_there(tmp_path):
 def test_a_mistake_is_answered_with_what_to_do(run, wav, args, message, capsys, monkeypatch):
     (run / "junk.wav").write_bytes(b"junk" * 99)
     (run / "asr").mkdir()
-    HandOver(dataclasses.replace(small("streaming"), stage=small("asr").stage), TOKENS, {}).save(run / "asr" / FILE)
+    StageCheckpoint(dataclasses.replace(small("streaming"), stage=small("asr").stage), TOKENS, {}).save(run / "asr" / FILE)
     monkeypatch.chdir(run)
     with pytest.raises(SystemExit, match="2"), exit_cleanly():
         serve.main(args)

@@ -13,7 +13,7 @@ from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.ctc import ctc_beam, ctc_greedy, ctc_log_likelihood
 from duplexmamba.text.losses import IGNORED, token_loss
-from duplexmamba.text.tokenizer import SILENCE, TRANSCRIBE, Tokens
+from duplexmamba.text.tokenizer import SILENCE, TRANSCRIBE, Tokenizer
 from lightning_modules import speech
 from lightning_modules.speech import SpeechStage
 from lightning_modules.stage import pad_ids
@@ -61,23 +61,23 @@ def test_transcripts_are_the_likeliest_to_both(
     kind: str, trust: float, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against one candidate at a time, each read from the beginning."""
-    tokens = Tokens.train(["turn on the light", "what is the time", "a b c d e f"])
+    tokens = Tokenizer.train(["turn on the light", "what is the time", "a b c d e f"])
     words = ["lm.vocab_size=1024", f"lm.kind={kind}", "lm.head_dim=16", "stage.ctc_weight=0.5"]
     stage = SpeechStage(override(config, words), SpeechLM(override(config, words)), tokens).eval()
     monkeypatch.setattr(speech, "SHARPNESS", trust)
     samples = Padded(torch.randn(3, 16000) * 0.1, torch.tensor([16000, 9600, 3200]))
     [silence], after = tokens.encode(SILENCE), tokens.after_speech("response")
     before, then = pad_ids([tokens.before_speech(TRANSCRIBE[0])] * 3, CPU), pad_ids([after] * 3, CPU)
-    greedy = stage.model.respond(before, samples, then, tokens.end, 13)
+    greedy = stage.model.generate(before, samples, then, tokens.end, 13)
     with torch.no_grad():
         found = stage.transcribe(samples)
         for i, n in enumerate(samples.row_lengths().tolist()):
-            heard, _ = stage.model.listen(Padded(samples.values[i : i + 1, :n]), final=True)
+            heard, _ = stage.model.embed_speech(Padded(samples.values[i : i + 1, :n]), final=True)
             by_ear = stage.word_logits(heard)
             likely = {}
             for ids in [greedy[i], *ctc_beam(by_ear.values[0], speech.BEAM, silence)]:
                 labels = torch.tensor([IGNORED] * (len(after) - 1) + [*ids, tokens.end])
-                hidden, _ = stage.model.read(Padded(before.values[:1]), heard, pad_ids([after + ids], CPU))
+                hidden, _ = stage.model(Padded(before.values[:1]), heard, pad_ids([after + ids], CPU))
                 nats = token_loss(stage.model.lm.logits(hidden.values), labels) * (len(ids) + 1)
                 likely[tuple(ids)] = float(ctc_log_likelihood(by_ear, pad_ids([ids], CPU), silence) - nats)
             assert likely[tuple(found[i])] == pytest.approx(max(likely.values()), abs=1e-3)

@@ -30,7 +30,7 @@ pytest.importorskip("espeakng_loader")
 CONFIG = load_config(TINY)
 RATE_HZ = CONFIG.features.sample_rate_hz
 SPLITS = ("train", "valid", "test")
-SAID = {"question", "cut_question", "interruption", "aside", "background"}
+SAID = {"question", "paused_question", "interruption", "aside", "background"}
 """Kinds whose sentences are held out."""
 
 
@@ -78,10 +78,10 @@ def test_another_seed_and_another_split_are_other_dialogues():
 
 def read_literally(dialogue, config, length):
     """The label of each slice of so many samples, from the turns alone, by counting samples."""
-    settle, least = (int(ms * RATE_HZ / 1000) for ms in (config.settle_ms, config.min_speech_ms))
+    settle, least = (int(ms * RATE_HZ / 1000) for ms in (config.endpoint_silence_ms, config.min_speech_ms))
     labels = ["ignore"] * (len(dialogue.samples) // length)
     for turn in dialogue.turns:
-        if turn.kind not in ("question", "cut_question", "interruption", "aside"):
+        if turn.kind not in ("question", "paused_question", "interruption", "aside"):
             continue
         start, end = samples_of(turn)
         begun = False
@@ -154,7 +154,7 @@ def test_events_come_in_an_order_that_can_be():
     assert {
         (None, "aside", False), (None, "background", False), (None, "silence", False),
         ("question", "question", False), ("interruption", "interruption", True), ("question", "aside", True),
-        ("question", "aside", False), ("aside", "question", False), ("cut_question", "backchannel", True),
+        ("question", "aside", False), ("aside", "question", False), ("paused_question", "backchannel", True),
     } <= seen  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def test_interruptions_fall_inside_answers_and_take_their_place(made):
             if turn.start_s < heard_until_s:
                 low, high = (begin_s + part * (heard_until_s - begin_s) for part in WITHIN_ANSWER)
                 assert low - 1e-4 <= turn.start_s <= high + 1e-4 and RULES[turn.kind].over_answer != "never"
-                assert heard_until_s - begin_s >= CONFIG.dialogue.interrupted_s - 1e-6
+                assert heard_until_s - begin_s >= CONFIG.dialogue.min_interrupted_answer_s - 1e-6
                 overs[turn.kind] += 1
             else:
                 assert RULES[turn.kind].over_answer != "always"
@@ -188,7 +188,7 @@ def test_interruptions_fall_inside_answers_and_take_their_place(made):
 
 
 def test_cut_questions_pause_in_mid_phrase_and_resume(made):
-    cut = [(d, t) for d in made for t in d.turns if t.kind == "cut_question"]
+    cut = [(d, t) for d in made for t in d.turns if t.kind == "paused_question"]
     assert len(cut) > 20
     for dialogue, turn in cut:
         pause_s = turn.pause_s[1] - turn.pause_s[0]
@@ -197,7 +197,7 @@ def test_cut_questions_pause_in_mid_phrase_and_resume(made):
         assert turn.start_s + 0.05 < turn.pause_s[0] < turn.pause_s[1] < turn.end_s - 0.05
         through = dialogue.labels[int(turn.pause_s[0] / 0.2) : int(turn.pause_s[1] / 0.2) + 1]
         assert set(through[:-1]) <= {"incomplete"} and "response" not in through
-    assert all(turn.pause_s is None for d in made for turn in d.turns if turn.kind != "cut_question")
+    assert all(turn.pause_s is None for d in made for turn in d.turns if turn.kind != "paused_question")
 
 
 def test_a_question_is_cut_only_where_nothing_is_asked_yet():
@@ -244,7 +244,7 @@ def test_sound_is_where_the_turns_say_and_as_loud_as_the_configuration():
                 assert (edges.max(axis=1) > 1e-4).all(), "sound begins and ends with its turn"
             relative_db[turn.kind].append(level_db(spoken))
         assert np.abs(dialogue.samples[quiet]).max() < 1e-4
-    for kind in ("question", "cut_question", "aside"):
+    for kind in ("question", "paused_question", "aside"):
         assert relative_db[kind] == pytest.approx([-30] * len(relative_db[kind]), abs=0.5)
     assert relative_db["noise"] == pytest.approx([-36] * len(relative_db["noise"]), abs=0.5)
     assert all(-55.5 < level < -44.5 for level in relative_db["background"])
@@ -305,8 +305,8 @@ def test_asides_are_many_plain_and_for_somebody_else():
 @pytest.mark.parametrize("split", SPLITS)
 def test_asides_stay_in_their_split_and_repeat(split):
     drawn, again = ([asides.draw(rng, split) for _ in range(500)] for rng in (random.Random(3), random.Random(3)))
-    assert drawn == again and {grammar.split_of_text(exchange.text) for exchange in drawn} == {split}
-    assert {exchange.answer for exchange in drawn} == {""}
+    assert drawn == again and {grammar.split_of_text(qa_pair.text) for qa_pair in drawn} == {split}
+    assert {qa_pair.answer for qa_pair in drawn} == {""}
 
 
 # ---- recordings
@@ -334,7 +334,7 @@ def test_dialogues_of_recordings(recordings):
     assert {turn.kind for turn in turns} == set(RULES)
     assert all(turn.text.startswith("noise") and set(turn.answer.split()) == {"yes"} for turn in asked)
     assert {turn.speaker for turn in asked} <= {entry.speaker for entry in corpora["train"].entries}
-    assert all(turn.pause_s for turn in asked if turn.kind == "cut_question")
+    assert all(turn.pause_s for turn in asked if turn.kind == "paused_question")
     assert digest(corpus[3]) == digest(open_dialogues(CONFIG, "train", 12, corpora["train"])[3])
     assert corpus[5].labels == read_literally(corpus[5], CONFIG.dialogue, RATE_HZ // 5)
 
@@ -354,7 +354,7 @@ class Mute:
     def __len__(self):
         return 3
 
-    def exchange(self, index):
+    def qa_pair(self, index):
         return "hello", ""
 
 
@@ -371,18 +371,18 @@ def test_recordings_without_answers_are_named():
     [
         ("shares.questoin=1", "Did you mean 'question'"),
         ("shares.question=-1", "none may be negative"),
-        ("shares={question: 0, cut_question: 0, interruption: 0, aside: 0, background: 0, noise: 0, backchannel: 0, "
+        ("shares={question: 0, paused_question: 0, interruption: 0, aside: 0, background: 0, noise: 0, backchannel: 0, "
          "silence: 0}", "one must be more than 0"),
         ("gap_s=[2,1]", "dialogue.gap_s=.*give \\[low, high\\]"),
         ("events=[0,2]", "dialogue.events=.*at least one"),
         ("gap_s=[-1,1]", "dialogue.gap_s=.*cannot be negative"),
-        ("over_answer_share=2", "between 0 and 1"),
+        ("overlap_share=2", "between 0 and 1"),
         ("words_per_s=0", "dialogue.words_per_s=0.0: must be more than 0"),
         ("min_speech_ms=300", "min_speech_ms=300.0 and duplex.slice_ms=200.0"),
-        ("pause_s=[0.1,1]", "dialogue.pause_s=.*dialogue.settle_ms=120.0.*raise pause_s"),
+        ("pause_s=[0.1,1]", "dialogue.pause_s=.*dialogue.endpoint_silence_ms=120.0.*raise pause_s"),
         ("level_db=[-40,-10]", "dialogue.level_db=.*narrow level_db"),
         ("slice_ms=250", "duplex.slice_ms=250 ms.*multiple of 200"),
-        ("interrupted_s=13", "answer of 26 words, and the longest has 12.*lower interrupted_s"),
+        ("min_interrupted_answer_s=13", "answer of 26 words, and the longest has 12.*lower min_interrupted_answer_s"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_the_field_and_the_remedy(word, answer):
@@ -391,8 +391,8 @@ def test_a_mistake_names_the_field_and_the_remedy(word, answer):
 
 
 def test_long_answers_matter_only_where_something_falls_into_them():
-    never = ["over_answer_share=0", "shares.interruption=0", "shares.backchannel=0"]
-    assert dialogues(words=["interrupted_s=13", *never])[0].turns
+    never = ["overlap_share=0", "shares.interruption=0", "shares.backchannel=0"]
+    assert dialogues(words=["min_interrupted_answer_s=13", *never])[0].turns
 
 
 # ---- written

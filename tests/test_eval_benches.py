@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Path:
     """Answers every slice."""
     folder = tmp_path / "run"
     folder.mkdir()
-    untrained("streaming", "duplex.response_above=1e-9", "duplex.max_tokens=4").save(folder / FILE)
+    untrained("streaming", "duplex.response_threshold=1e-9", "duplex.max_tokens=4").save(folder / FILE)
     return folder
 
 

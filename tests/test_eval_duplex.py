@@ -12,11 +12,11 @@ import evaluate
 from configs.loading import load_config, override
 from configs.schema import Config
 from datamodules.synthetic import grammar
-from duplexmamba.duplex.fork import DuplexSession
+from duplexmamba.duplex.fork import ForkSession
 from duplexmamba.models.speech_lm import SpeechLM
-from duplexmamba.text.tokenizer import Tokens
+from duplexmamba.text.tokenizer import Tokenizer
 from evaluation.duplex.dialogues import Heard, Reply, Score, Turn, confusion, curve, findings, scores
-from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from tests.conftest import SMALL_SIZES, TINY
 
 STREAMING = [TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, "trainer.accelerator=cpu"]
@@ -81,7 +81,7 @@ def test_a_reply_outside_the_window_takes_nothing_over():
 @pytest.mark.parametrize(("begun", "false"), [(4, 0), (5, 1), (14, 1), (15, 0)])
 def test_a_pause_lasts_until_the_sound_after_it(begun, false):
     """Speech from 1 s, silent from 2 s to 3 s: what is decided at 3 s is, at 3.2 s is not, and at 1 s not yet."""
-    turn = Turn("cut_question", 1.0, 4.0, (2.0, 3.0), "four", range(5, 30))
+    turn = Turn("paused_question", 1.0, 4.0, (2.0, 3.0), "four", range(5, 30))
     assert value(heard([turn], [Reply(begun, begun, "x")]), "pause/false_takeover_rate") == [false]
 
 
@@ -134,7 +134,7 @@ def test_the_last_reply_to_a_question_counts():
 
 
 def test_questions_with_a_pause_are_scored_apart_too():
-    paused = Turn("cut_question", 1.0, 4.0, (2.0, 3.0), "four", range(5, 30))
+    paused = Turn("paused_question", 1.0, 4.0, (2.0, 3.0), "four", range(5, 30))
     found = heard([paused, question(6.0, 7.0, range(30, 50))], [Reply(20, 21, "five"), Reply(35, 36, "four")])
     assert value(found, "answer/exact_match_after_pause") == [0]
     assert value(found, "answer/exact_match") == [0, 1]
@@ -166,28 +166,28 @@ def test_compute():
 # ---- live
 
 
-def untrained(stage: str = "streaming", *words: str) -> HandOver:
+def untrained(stage: str = "streaming", *words: str) -> StageCheckpoint:
     config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *STREAMING[2:], *words])
     torch.manual_seed(0)
     rng = random.Random(0)
-    tokens = Tokens.train(f" {grammar.draw(rng, 'train').text}" for _ in range(300))
-    return HandOver(config, tokens, SpeechLM(config).state_dict())
+    tokens = Tokenizer.train(f" {grammar.draw(rng, 'train').text}" for _ in range(300))
+    return StageCheckpoint(config, tokens, SpeechLM(config).state_dict())
 
 
-def session_of(config: Config, given: HandOver) -> DuplexSession:
+def session_of(config: Config, given: StageCheckpoint) -> ForkSession:
     model = SpeechLM(config)
     model.load_state_dict(given.weights)
     assert given.tokens is not None
-    return DuplexSession(model.eval(), given.tokens, config)
+    return ForkSession(model.eval(), given.tokens, config)
 
 
 def test_an_answer_finished_at_once_is_the_one_that_would_have_come():
-    given = untrained("streaming", "duplex.response_above=1e-9", "duplex.max_tokens=6")
+    given = untrained("streaming", "duplex.response_threshold=1e-9", "duplex.max_tokens=6")
     session = session_of(given.config, given)
     session.push(torch.randn(2 * session.slice_samples) * 0.1)
     moment = session.snapshot()
     assert moment.reply is not None
-    deaf = session_of(override(given.config, ["duplex.response_above=0.999999"]), given)
+    deaf = session_of(override(given.config, ["duplex.response_threshold=0.999999"]), given)
     deaf.restore(moment)
     events = deaf.push(torch.zeros(40 * session.slice_samples))
     begun = session.tokens.decode(list(moment.reply.said))
@@ -201,7 +201,7 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
     run, file = tmp_path / "run", tmp_path / "mine.json"
     run.mkdir()
     untrained(stage, "duplex.max_tokens=4").save(run / FILE)
-    words = ["data.test_dialogues=2", "duplex.response_above=0.2", "seed=188"]  # all kinds
+    words = ["data.test_dialogues=2", "duplex.response_threshold=0.2", "seed=188"]  # all kinds
     found = evaluate.main(["duplex", str(run), *words, "--json", str(file)])
     assert json.loads(file.read_text()) == found
     lines = [json.loads(line) for line in (run / "scores" / "duplex.jsonl").read_text().splitlines()]
@@ -228,6 +228,6 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
 def test_a_run_that_cannot_answer_says_so(tmp_path: Path):
     given = untrained()
     stage = dataclasses.replace(given.config.stage, name="encoder")
-    HandOver(dataclasses.replace(given.config, stage=stage), given.tokens, given.weights).save(tmp_path / FILE)
+    StageCheckpoint(dataclasses.replace(given.config, stage=stage), given.tokens, given.weights).save(tmp_path / FILE)
     with pytest.raises(ValueError, match="stage encoder.*name a run of stage state or streaming"):
         evaluate.main(["duplex", str(tmp_path)])

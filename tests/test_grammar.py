@@ -113,6 +113,6 @@ def test_draws_stay_in_their_split_and_repeat(split):
     rng, again = random.Random(3), random.Random(3)
     drawn = [grammar.draw(rng, split) for _ in range(2_000)]
     assert drawn == [grammar.draw(again, split) for _ in range(2_000)]
-    assert {grammar.split_of_text(exchange.text) for exchange in drawn} == {split}
-    assert {exchange.kind for exchange in drawn} == set(grammar.KINDS)
+    assert {grammar.split_of_text(qa_pair.text) for qa_pair in drawn} == {split}
+    assert {qa_pair.kind for qa_pair in drawn} == set(grammar.KINDS)
     assert set(drawn) <= set(SENTENCES)

@@ -9,16 +9,16 @@ import torch
 
 from configs.loading import override
 from configs.schema import Config
-from duplexmamba.models.speech_lm import Ear, SpeechLM
+from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
-from lightning_modules.trainer.checkpoint import Average, HandOver, take_ctc_head, take_parts, write_atomically
+from lightning_modules.trainer.checkpoint import Average, StageCheckpoint, load_ctc_head, load_parts, write_atomically
 from lightning_modules.trainer.hardware import exit_cleanly
 
 
 def test_weights_configuration_and_nothing_else_come_back(config: Config, tmp_path: Path) -> None:
-    weights = Ear(config).state_dict()
-    HandOver(config, None, weights).save(tmp_path / "handover.pt")
-    loaded = HandOver.load(tmp_path / "handover.pt")
+    weights = SpeechEncoder(config).state_dict()
+    StageCheckpoint(config, None, weights).save(tmp_path / "checkpoint.pt")
+    loaded = StageCheckpoint.load(tmp_path / "checkpoint.pt")
     assert loaded.config == config and loaded.tokens is None
     assert all(torch.equal(loaded.weights[name], weight) for name, weight in weights.items())
 
@@ -26,33 +26,33 @@ def test_weights_configuration_and_nothing_else_come_back(config: Config, tmp_pa
 @pytest.mark.parametrize(("content", "answer"), [(None, "no checkpoint at"), (b"junk", "not a readable checkpoint")])
 def test_a_missing_or_broken_file_says_what_to_do(tmp_path: Path, content: bytes | None, answer: str) -> None:
     if content:
-        (tmp_path / "handover.pt").write_bytes(content)
+        (tmp_path / "checkpoint.pt").write_bytes(content)
     with pytest.raises(ValueError, match=answer):
-        HandOver.load(tmp_path / "handover.pt")
+        StageCheckpoint.load(tmp_path / "checkpoint.pt")
 
 
 @pytest.mark.parametrize("words", [["encoder.d_model=48"], ["encoder.num_layers=3"], ["encoder.num_layers=1"]])
 def test_weights_of_another_shape_are_refused(config: Config, words: list[str]) -> None:
-    given = HandOver(config, None, Ear(config).state_dict())
+    given = StageCheckpoint(config, None, SpeechEncoder(config).state_dict())
     with pytest.raises(ValueError, match="checkpoint of encoder does not fit"):
-        take_parts(Ear(override(config, words)), given, ["frontend", "encoder"], "encoder")
+        load_parts(SpeechEncoder(override(config, words)), given, ["frontend", "encoder"], "encoder")
 
 
 def test_only_the_named_parts_are_taken(config: Config) -> None:
-    given, model = HandOver(config, None, Ear(config).state_dict()), Ear(config)
+    given, model = StageCheckpoint(config, None, SpeechEncoder(config).state_dict()), SpeechEncoder(config)
     before = model.frontend.linear.weight.clone()
-    take_parts(model, given, ["encoder"], "encoder")
+    load_parts(model, given, ["encoder"], "encoder")
     assert torch.equal(model.frontend.linear.weight, before)
     assert torch.equal(model.encoder.blocks[0].ffn1[1].weight, given.weights["encoder.blocks.0.ffn1.1.weight"])
 
 
 def test_a_connectors_ctc_begins_as_the_encoders(config: Config) -> None:
     model, trained = SpeechLM(override(config, ["connector.kind=ctc"])), CTCRecogniser(config)
-    take_ctc_head(model, HandOver(config, None, trained.state_dict()), "encoder")
+    load_ctc_head(model, StageCheckpoint(config, None, trained.state_dict()), "encoder")
     assert torch.equal(model.connector.head.weight, trained.ctc.weight)
     assert torch.equal(model.connector.head.bias, trained.ctc.bias)
     with pytest.raises(ValueError, match="checkpoint of asr has no CTC head.*stage.init.encoder"):
-        take_ctc_head(model, HandOver(config, None, model.state_dict()), "asr")
+        load_ctc_head(model, StageCheckpoint(config, None, model.state_dict()), "asr")
 
 
 def test_average_is_the_mean_of_the_last_snapshots_also_after_a_resume(config: Config) -> None:

@@ -155,5 +155,5 @@ def test_the_wandb_report_is_saved_and_read_back(place: Place, client_here: None
     assert {runset.name for runset in grid.runsets} == {f"encoder.context={value}" for value in WER}
     assert sum(f"'{point.run}'" in runset.filters for runset in grid.runsets for point in gathered.finished) == 22
     texts = [block.text for block in read.blocks if isinstance(block, wr.MarkdownBlock)]
-    assert "| 400 | carried_lookback | 3.09 % |" in texts[0] and "| missing |" in texts[1] and texts[2] == "None."
+    assert "| 400 | causal_lookahead | 3.09 % |" in texts[0] and "| missing |" in texts[1] and texts[2] == "None."
     assert texts[3].count("python train.py") == 24

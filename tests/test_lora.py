@@ -20,7 +20,7 @@ from lightning_modules.speech import InstructStage
 from tests.conftest import SMALL_SIZES, TINY
 
 PARTS = ["frontend", "encoder", "connector", "lm"]
-BOTH_WAYS = ["encoder.context=carried_lookback", "encoder.slice_ms=200", "encoder.train_slice_ms=[200,200]"]
+BOTH_WAYS = ["encoder.context=causal_lookahead", "encoder.slice_ms=200", "encoder.train_slice_ms=[200,200]"]
 needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
 on_every_path = pytest.mark.parametrize("path", ["reference", "torch", pytest.param("cpp", marks=needs_compiler)])
 
@@ -44,8 +44,8 @@ def heard_and_read(model: SpeechLM) -> Tensor:
     """The hidden states behind one second of sound and some words."""
     torch.manual_seed(1)
     words = Padded(torch.arange(6)[None])
-    speech, _ = model.listen(Padded(torch.randn(1, 16000)), final=True)
-    return model.read(words, speech, words)[0].values
+    speech, _ = model.embed_speech(Padded(torch.randn(1, 16000)), final=True)
+    return model(words, speech, words)[0].values
 
 
 def decoded(model: SpeechLM) -> Tensor:
@@ -104,9 +104,9 @@ def test_new_adapters_change_nothing_and_streaming_stays_exact() -> None:
     adapt(model, config.lora, PARTS)
     assert torch.equal(heard_and_read(model.eval()), heard_and_read(base))
     model, audio = adapted(config, base), torch.randn(1, 16000)
-    whole, _ = model.listen(Padded(audio))
-    first, state = model.listen(Padded(audio[:, :7000]))
-    second, _ = model.listen(Padded(audio[:, 7000:]), state)
+    whole, _ = model.embed_speech(Padded(audio))
+    first, state = model.embed_speech(Padded(audio[:, :7000]))
+    second, _ = model.embed_speech(Padded(audio[:, 7000:]), state)
     pieces = [chunk.values[:, : int(chunk.row_lengths()[0])] for chunk in (first, second)]
     torch.testing.assert_close(torch.cat(pieces, 1), whole.values[:, : int(whole.row_lengths()[0])])
 

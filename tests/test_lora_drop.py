@@ -141,13 +141,13 @@ def test_shared_adapters_are_one_through_training_saving_and_merging(tmp_path: P
 def test_a_shared_adapter_can_stay_as_the_probe_left_it(tmp_path: Path) -> None:
     base = SpeechLM(configured(SHARED))
     export(adapted(configured(SHARED), copy.deepcopy(base)), tmp_path)
-    config = configured(SHARED, f"lora.start={tmp_path}", "lora.shared_learn=false", "stage.trained=[lm]")
+    config = configured(SHARED, f"lora.start={tmp_path}", "lora.shared_trainable=false", "stage.trained=[lm]")
     adapt(base, config.lora, PARTS)
     shared = factors(InstructStage(config, base, None).model, "0.mixer.in_proj", "1.mixer.out_proj")
     assert not any(factor.requires_grad for factor in shared)
     assert factors(base, "1.mixer.ssm.x_proj")[0].requires_grad
     with pytest.raises(ValueError, match="name some to go on with in lora.start"):
-        configured(SHARED, "lora.shared_learn=false")
+        configured(SHARED, "lora.shared_trainable=false")
 
 
 def test_adapters_that_are_not_shared_there_are_not_shared_here(tmp_path: Path) -> None:

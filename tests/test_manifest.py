@@ -338,7 +338,7 @@ def test_open_corpora(tmp_path):
     utterance = corpora["valid"][0]
     assert utterance.samples.shape == (8000,) and utterance.samples.dtype == np.float32
     assert utterance.text == "hello" and utterance.speaker[0] == "s" and utterance.answer == ""
-    assert corpora["valid"].duration_s(0) == 0.5 and corpora["valid"].exchange(0) == ("hello", "")
+    assert corpora["valid"].duration_s(0) == 0.5 and corpora["valid"].qa_pair(0) == ("hello", "")
     assert skips(survey.skipped) == {
         "over data.max_s=2": ["long.wav: 3.00 s"],
         "under data.min_s=0.1": ["short.wav: 0.05 s"],

@@ -24,7 +24,7 @@ class Numbers:
     def duration_s(self, index: int) -> float:
         return 1.0
 
-    def exchange(self, index: int) -> tuple[str, str]:
+    def qa_pair(self, index: int) -> tuple[str, str]:
         return str(index), ""
 
     def __getitem__(self, index: int) -> int:

@@ -20,12 +20,12 @@ def test_reading_a_batch_equals_reading_each_row(config: Config) -> None:
     before, after = torch.randint(0, 99, (2, 4)), torch.randint(0, 99, (2, 5))
     samples, lengths = torch.randn(2, 12800, dtype=torch.float64) * 0.1, torch.tensor([12800, 6400])
     after_lengths = torch.tensor([3, 5])
-    speech, _ = model.listen(Padded(samples, lengths))
-    batch, _ = model.read(Padded(before), speech, Padded(after, after_lengths))
+    speech, _ = model.embed_speech(Padded(samples, lengths))
+    batch, _ = model(Padded(before), speech, Padded(after, after_lengths))
     for row in range(2):
         words = Padded(after[row : row + 1, : after_lengths[row]])
-        speech, _ = model.listen(Padded(samples[row : row + 1, : lengths[row]]))
-        alone, _ = model.read(Padded(before[row : row + 1]), speech, words)
+        speech, _ = model.embed_speech(Padded(samples[row : row + 1, : lengths[row]]))
+        alone, _ = model(Padded(before[row : row + 1]), speech, words)
         got = batch.values[row, : after_lengths[row]]
         torch.testing.assert_close(got, alone.values[0], atol=1e-10, rtol=0)
 
@@ -33,8 +33,8 @@ def test_reading_a_batch_equals_reading_each_row(config: Config) -> None:
 def test_the_whole_model_trains_under_autocast(config: Config) -> None:
     model, ids = SpeechLM(config), Padded(torch.randint(0, 99, (2, 4)))
     with torch.autocast("cpu", torch.bfloat16):
-        speech, _ = model.listen(Padded(torch.randn(2, 9600) * 0.1, torch.tensor([9600, 6400])))
-        hidden, _ = model.read(ids, speech, ids)
+        speech, _ = model.embed_speech(Padded(torch.randn(2, 9600) * 0.1, torch.tensor([9600, 6400])))
+        hidden, _ = model(ids, speech, ids)
         loss = model.lm.logits(hidden.values).float().square().sum()
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -43,7 +43,7 @@ def test_the_whole_model_trains_under_autocast(config: Config) -> None:
 def test_every_part_gets_a_gradient(config: Config) -> None:
     model = SpeechLM(config)
     ids = Padded(torch.randint(0, 99, (1, 4)))
-    speech, _ = model.listen(Padded(torch.randn(1, 9600) * 0.1))
-    hidden, _ = model.read(ids, speech, ids)
+    speech, _ = model.embed_speech(Padded(torch.randn(1, 9600) * 0.1))
+    hidden, _ = model(ids, speech, ids)
     model.lm.logits(hidden.values).square().sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []

@@ -20,17 +20,17 @@ from datamodules.dialogue.data import collate_dialogues
 from datamodules.dialogue.dialogues import Dialogue
 from datamodules.dialogue.turns import Answer, Turn
 from duplexmamba.duplex.multiplex import MultiplexSession, begins, choices
-from duplexmamba.duplex.session import Said, replies
+from duplexmamba.duplex.session import EmittedResponse, emitted_responses
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import IGNORED
-from duplexmamba.text.tokenizer import Tokens
+from duplexmamba.text.tokenizer import Tokenizer
 from evaluation.duplex.dialogues import Heard, confusion, scores
 from evaluation.duplex.report import columns, draw
 from lightning_modules.assembly import dialogue_stage
 from lightning_modules.multiplex import MultiplexStage, script
 from lightning_modules.sessions import open_sessions
-from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from serving import timeline
 from tests import test_session
 from tests.conftest import SMALL_SIZES, TINY
@@ -38,23 +38,23 @@ from tests.small_runs import SHORT
 from tests.test_rehearsal import SCRIPTS, Answers, dialogue_of
 from tests.test_session import KINDS, facts, sound
 
-TOKENS = Tokens.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
+TOKENS = Tokenizer.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
 SMALL = load_config(
     [TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}", "duplex.kind=multiplex"]
 )
 SLICE = 3200
 PACES = {
     "slower than slices": [], "faster": ["duplex.tokens_per_s=11"],
-    "long slices": ["duplex.slice_ms=600", "dialogue.settle_ms=120"],
-    "merged frames": ["connector.kind=merge", "connector.merge_above=0.99", "duplex.slice_ms=400"],
+    "long slices": ["duplex.slice_ms=600", "dialogue.endpoint_silence_ms=120"],
+    "merged frames": ["connector.kind=merge", "connector.merge_threshold=0.99", "duplex.slice_ms=400"],
 }  # fmt: skip
 LENGTH = 5
 
 
 def make(*words) -> MultiplexSession:
     """A session over a model that says something else after every token and after every other sound."""
-    beneath = test_session.make(*words)
-    return MultiplexSession(beneath.model, beneath.tokens, override(SMALL, [*words]))
+    upstream = test_session.make(*words)
+    return MultiplexSession(upstream.model, upstream.tokens, override(SMALL, [*words]))
 
 
 def scripted(session, decided):
@@ -86,7 +86,7 @@ def test_a_row_sees_what_a_session_sees_wherever_something_is_written(letters, p
     stage = MultiplexStage(override(SMALL, PACES[pace]), session.model, Answers(session.tokens, said)).eval()
     rows = [script(dialogue, stage.tokens, session.duplex)]
     with torch.no_grad():
-        speech, _ = session.model.listen(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
+        speech, _ = session.model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
         hidden, labels, free = stage.read_whole(rows, speech)
         seen = session.model.lm.logits(hidden)
     torch.testing.assert_close(seen, torch.stack(logits), atol=1e-8, rtol=1e-8)
@@ -135,13 +135,13 @@ def test_a_batch_equals_each_dialogue_alone() -> None:
     stage.model.double().eval()
     rows = [script(dialogue, stage.tokens, SMALL.duplex) for dialogue in batch.dialogues]
     with torch.no_grad():
-        speech, _ = stage.model.listen(batch.samples, final=True)
-        together = stage.read_whole(rows, speech)
-        alone = []
+        speech, _ = stage.model.embed_speech(batch.samples, final=True)
+        run_batched = stage.read_whole(rows, speech)
+        run_single = []
         for i, row in enumerate(rows):
             one = Padded(speech.values[i : i + 1, : int(speech.row_lengths()[i])])
-            alone.append(stage.read_whole([row], one))
-    for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
+            run_single.append(stage.read_whole([row], one))
+    for whole, parts in zip(run_batched, zip(*run_single, strict=True), strict=True):
         torch.testing.assert_close(whole, torch.cat(parts))
 
 
@@ -152,7 +152,7 @@ def test_the_loss_is_that_of_the_choices_that_a_session_has(letters, smoothing) 
     rows = [script(dialogue, stage.tokens, SMALL.duplex) for dialogue in batch.dialogues]
     response, idle = stage.tokens.turn_states["response"], stage.tokens.turn_states["ignore"]
     with torch.no_grad():
-        hidden, labels, free = stage.read_whole(rows, stage.model.listen(batch.samples, final=True)[0])
+        hidden, labels, free = stage.read_whole(rows, stage.model.embed_speech(batch.samples, final=True)[0])
         logits, losses = stage.model.lm.logits(hidden), {True: [], False: []}
         for row, label, among in zip(logits, labels.tolist(), free.tolist(), strict=True):
             ids = list(range(len(row))) if among else [response, idle]
@@ -189,7 +189,7 @@ def test_what_can_come_is_a_token_where_one_is_due_and_else_a_marker() -> None:
     assert begins(0.5, SMALL.duplex) and not begins(0.49, SMALL.duplex)
 
 
-@pytest.mark.parametrize("kind", ["carried", "carried_lookback", "slice", "mamba2"])
+@pytest.mark.parametrize("kind", ["carried", "causal_lookahead", "slice", "mamba2"])
 def test_any_cut_of_the_samples_gives_the_same(kind) -> None:
     whole = make(*KINDS[kind], "encoder.train_slice_ms=[400,400]")
     samples = sound(8, size=whole.slice_samples)
@@ -199,7 +199,7 @@ def test_any_cut_of_the_samples_gives_the_same(kind) -> None:
         parts = make(*KINDS[kind], "encoder.train_slice_ms=[400,400]")
         with scripted(parts, {2, 5}):
             assert facts([event for part in samples.split(size) for event in parts.push(part)]) == expected
-    assert len(replies(expected)) == 2 and any(event.text for event in expected)
+    assert len(emitted_responses(expected)) == 2 and any(event.text for event in expected)
 
 
 @pytest.mark.parametrize("at", [0, 4, 9])
@@ -218,9 +218,9 @@ def test_an_answer_keeps_its_pace_and_its_length_and_makes_way_for_the_next() ->
     with scripted(session, {1, 5}):
         events = session.push(sound(20))
     counts = [len(event.tokens) for event in events]
-    cut, whole = replies(events)
-    assert (cut.begun, cut.stopped, cut.complete) == (1, 5, False)
-    assert (whole.begun, whole.stopped, whole.complete) == (5, 12, True)
+    cut, whole = emitted_responses(events)
+    assert (cut.start_slice, cut.stop_slice, cut.complete) == (1, 5, False)
+    assert (whole.start_slice, whole.stop_slice, whole.complete) == (5, 12, True)
     assert counts == [0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 1, 0, 1] + [0] * 7 and not session.answering
     assert {event.action for event in events if event.slice not in (1, 5)} == {"listen"}
 
@@ -235,7 +235,7 @@ def test_an_answer_may_fall_silent_and_go_on() -> None:
     with scripted(session, {1}), mock.patch("duplexmamba.duplex.multiplex.choices", idle_there):
         events = session.push(sound(14))
     assert [len(event.tokens) for event in events] == [0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 2, 1, 0, 1]
-    assert all(event.answering for event in events[1:]) and len(replies(events)) == 1
+    assert all(event.answering for event in events[1:]) and len(emitted_responses(events)) == 1
 
 
 def test_close_waits_for_an_answer_and_to_its_end() -> None:
@@ -244,7 +244,7 @@ def test_close_waits_for_an_answer_and_to_its_end() -> None:
     with scripted(session, {6}):
         events = [*session.push(sound(4)[:-100]), *session.close()]
         assert session.close() == []
-    assert replies(events) == [Said(6, 11, replies(events)[0].text, True)] and len(events) == 12
+    assert emitted_responses(events) == [EmittedResponse(6, 11, emitted_responses(events)[0].text, True)] and len(events) == 12
     silent = make("duplex.max_wait_s=1")
     with scripted(silent, set()):
         assert len(silent.push(sound(4))) == 4 and len(silent.close()) == 5 and silent.close() == []
@@ -279,17 +279,17 @@ def test_the_kind_of_a_configuration_chooses_stage_and_session(tmp_path) -> None
     for kind, config in given_.items():
         model = SpeechLM(config)
         stage = dialogue_stage(config, model, TOKENS)
-        session = open_sessions(HandOver(config, TOKENS, model.state_dict()), config, tmp_path)()
+        session = open_sessions(StageCheckpoint(config, TOKENS, model.state_dict()), config, tmp_path)()
         assert isinstance(session, MultiplexSession) == isinstance(stage, MultiplexStage) == (kind == "multiplex")
         assert isinstance(session, stage.session)
     for stage in ("state", "streaming"):
-        beneath = load_config([TINY[0], "configs/stage/streaming.yaml", "duplex.kind=multiplex"], stage)
-        assert beneath.duplex.kind == "multiplex"
+        upstream = load_config([TINY[0], "configs/stage/streaming.yaml", "duplex.kind=multiplex"], stage)
+        assert upstream.duplex.kind == "multiplex"
 
 
 def test_another_kind_than_the_trained_one_is_refused(tmp_path) -> None:
     model = SpeechLM(SMALL)
-    given_ = HandOver(SMALL, TOKENS, model.state_dict())
+    given_ = StageCheckpoint(SMALL, TOKENS, model.state_dict())
     with pytest.raises(ValueError, match="duplex.kind=fork.*trained with multiplex; leave duplex.kind out"):
         open_sessions(given_, override(SMALL, ["duplex.kind=fork"]), tmp_path)
     with pytest.raises(ValueError, match="duplex.kind.*'both'.*fork.*multiplex"):
@@ -324,7 +324,7 @@ def test_train_score_and_converse(tmp_path: Path, capsys) -> None:
     state, folder = tmp_path / "state", tmp_path / "runs"
     state.mkdir()
     config = load_config([TINY[0], "configs/stage/streaming.yaml", *SHORT])
-    HandOver(config, TOKENS, SpeechLM(config).state_dict()).save(state / FILE)
+    StageCheckpoint(config, TOKENS, SpeechLM(config).state_dict()).save(state / FILE)
     parts = ",".join(f"{part}: {state}" for part in ("features", "frontend", "encoder", "connector", "lm"))
     summary = train.main([
         TINY[0], "configs/stage/streaming.yaml", *SHORT, f"run.dir={folder}", "duplex.kind=multiplex",
@@ -332,7 +332,7 @@ def test_train_score_and_converse(tmp_path: Path, capsys) -> None:
     ])  # fmt: skip
     latest = (folder / "latest").resolve()
     assert "test/exact_match" in summary and not any(name.startswith("test/state") for name in summary)
-    words = ["data.test_dialogues=2", "duplex.response_above=0.2", "seed=188"]
+    words = ["data.test_dialogues=2", "duplex.response_threshold=0.2", "seed=188"]
     found = evaluate.main(["duplex", str(latest), *words])
     assert {"state/f1_response", "answer/exact_match", "turn/takeover_rate", "silence/false_takeover_per_hour"} <= set(
         found

@@ -43,10 +43,10 @@ def test_without_an_agent_words_are_only_made_plain() -> None:
 def test_a_point_has_its_own_folder_and_leaves_the_stages_beneath_out_of_its_wandb_run(agent: Path) -> None:
     with sweep_point([*WORDS, f"run.dir={agent.parent}"]) as words:
         assert noted(agent) == {"sweep": "hub-1", "name": "grid", "parameters": {"optim.lr": 0.5}, "state": "running"}
-        config, beneath = load_config(words), load_config(words, "encoder")
+        config, upstream = load_config(words), load_config(words, "encoder")
         (agent / "summary.json").write_text('{"test/wer": 0.5}')
     assert (config.run.id, config.run.sweep, config.wandb.mode) == ("grid-abc", "grid", "auto")
-    assert (beneath.run.id, beneath.run.sweep, beneath.wandb.mode) == (None, None, "disabled")
+    assert (upstream.run.id, upstream.run.sweep, upstream.wandb.mode) == (None, None, "disabled")
     assert noted(agent)["state"] == "finished" and os.environ["WANDB_SWEEP_ID"] == "hub-1"
 
 

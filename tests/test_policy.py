@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.loading import load_config
-from duplexmamba.duplex.policy import Attention, branches, decide, read, tokens_due
+from duplexmamba.duplex.policy import BranchCounters, branches, decide, classify_state, tokens_due
 from duplexmamba.text.tokenizer import TURN_STATES
 from tests.conftest import TINY
 
@@ -25,27 +25,27 @@ def duplex(**values):
 
 def run(slices, config):
     """Actions after slices, given as states or (state, quiet), and what is known in the end."""
-    known, actions = Attention(), []
+    known, actions = BranchCounters(), []
     for item in slices:
         state, quiet = (item, False) if isinstance(item, str) else item
         action, known = decide(state, quiet, known, config)
         actions.append(action)
-        known = known if action == "listen" else Attention()
+        known = known if action == "listen" else BranchCounters()
     return actions, known
 
 
 def test_response_is_answered_from_its_threshold_on_else_the_likelier_other_holds():
-    config = duplex(response_above=0.6)
+    config = duplex(response_threshold=0.6)
     for response, incomplete, state in ((0.6, 0.3, "response"), (0.59, 0.3, "incomplete"), (0.59, 0.2, "ignore")):
         found = {"response": response, "incomplete": incomplete, "ignore": 1 - response - incomplete}
-        assert read(found, config) == state
-    assert read({"response": 0.2, "incomplete": 0.4, "ignore": 0.4}, config) == "incomplete"
+        assert classify_state(found, config) == state
+    assert classify_state({"response": 0.2, "incomplete": 0.4, "ignore": 0.4}, config) == "incomplete"
 
 
 @given(st.tuples(*[st.floats(0.01, 1)] * 3), st.floats(0.05, 0.95))
 def test_a_state_holds_as_its_threshold_says(weights, threshold):
     found = dict(zip(TURN_STATES, (weight / sum(weights) for weight in weights), strict=True))
-    state = read(found, duplex(response_above=threshold))
+    state = classify_state(found, duplex(response_threshold=threshold))
     assert (state == "response") == (found["response"] >= threshold)
     assert state == "response" or found[state] == max(found["incomplete"], found["ignore"])
 
@@ -76,7 +76,7 @@ def test_what_is_known_of_a_branch_counts_its_last_slices(slices, config):
     heard = slices[ends[-1] if ends else 0 :]
     last_other = [i + 1 for i, (state, _) in enumerate(heard) if state != "ignore"]
     last_sound = [i + 1 for i, (_, quiet) in enumerate(heard) if not quiet]
-    expected = Attention(len(heard), len(heard) - max(last_other, default=0), len(heard) - max(last_sound, default=0))
+    expected = BranchCounters(len(heard), len(heard) - max(last_other, default=0), len(heard) - max(last_sound, default=0))
     assert known == expected
     assert known.ignored < config.ignored_slices
 

@@ -18,10 +18,10 @@ from duplexmamba.duplex import fork as sessions
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import IGNORED, token_loss
-from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokens
+from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokenizer
 from lightning_modules import dialogue as dialogue_stage
-from lightning_modules.branch_targets import Rehearsal, Row
-from lightning_modules.dialogue import DialogueStage, Placed, generations, place, share
+from lightning_modules.branch_targets import BranchTargets, Row
+from lightning_modules.dialogue import DialogueStage, ScheduledSegment, fork_schedule, place, share
 
 NAMES = {".": "ignore", "?": "incomplete", "!": "response"}
 SCRIPTS = [
@@ -64,7 +64,7 @@ def answered(labels) -> list[int]:
 class Answers:
     """A tokenizer whose answers are those that a session gave."""
 
-    def __init__(self, tokens: Tokens, said: list[list[int]]):
+    def __init__(self, tokens: Tokenizer, said: list[list[int]]):
         self.tokens, self.said = tokens, said
 
     def __getattr__(self, name: str):
@@ -88,12 +88,12 @@ def small(config: Config, kind: str) -> Config:
 
 
 @pytest.fixture
-def tokens() -> Tokens:
-    return Tokens.train(["some words to be said"] * 3)
+def tokens() -> Tokenizer:
+    return Tokenizer.train(["some words to be said"] * 3)
 
 
 @pytest.fixture
-def model(small: Config, tokens: Tokens) -> SpeechLM:
+def model(small: Config, tokens: Tokenizer) -> SpeechLM:
     model = SpeechLM(small).eval()
     model.lm.embeddings.weight.data *= 20  # or every state would be as likely as the others
     return model
@@ -103,15 +103,15 @@ def live(dialogue: Dialogue, model, tokens, config, monkeypatch) -> list[session
     """A session whose model is right about every slice."""
     labels = iter(dialogue.labels)
     monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(labels))
-    return sessions.DuplexSession(model, tokens, config).push(torch.from_numpy(dialogue.samples))
+    return sessions.ForkSession(model, tokens, config).push(torch.from_numpy(dialogue.samples))
 
 
 @pytest.mark.parametrize("connector", ["ctc", "merge"])
 def test_a_slice_may_hold_any_number_of_embeddings(connector, tokens, small, monkeypatch) -> None:
-    config = override(small, [f"connector.kind={connector}", "connector.merge_above=0.99"])
+    config = override(small, [f"connector.kind={connector}", "connector.merge_threshold=0.99"])
     model = SpeechLM(config).eval()
     model.lm.embeddings.weight.data *= 20
-    counts = model.listen(Padded(torch.from_numpy(dialogue_of(SCRIPTS[2], 3200).samples)[None]))[0].counts
+    counts = model.embed_speech(Padded(torch.from_numpy(dialogue_of(SCRIPTS[2], 3200).samples)[None]))[0].counts
     assert len(set(counts.flatten().tolist())) > 1
     test_every_probe_sees_what_a_session_sees(SCRIPTS[2], model, tokens, config, monkeypatch)
 
@@ -126,15 +126,15 @@ def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monk
     assert begun == [answer.begin for answer in dialogue.answers]
     said = [[t for e in events[i:j] for t in e.tokens] for i, j in itertools.pairwise([*begun, len(events)])]
     stage = DialogueStage(small, model, Answers(tokens, said)).eval()
-    rows = share(place([Rehearsal(stage.tokens, small.duplex, 100).rows(dialogue, random.Random(0))]))
+    rows = share(place([BranchTargets(stage.tokens, small.duplex, 100).rows(dialogue, random.Random(0))]))
     assert any(row.shared for row in rows)
     with torch.no_grad():
-        speech, _ = model.listen(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
+        speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
         hidden, labels = stage.read(rows, speech)
         logits = model.lm.logits(hidden)
     states = [tokens.turn_states[state] for state in TURN_STATES]
     seen, at = set(), 0
-    for group in generations(rows, len(tokens.before_speech(ANSWER[0]))):
+    for group in fork_schedule(rows, len(tokens.before_speech(ANSWER[0]))):
         for row in (rows[i].row for i in group):
             wanted = [label for label in row.labels if label != IGNORED]
             assert labels[at : at + len(wanted)].tolist() == wanted
@@ -153,7 +153,7 @@ def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monk
 def test_an_answers_rows_hold_it_whole_and_fork_where_something_comes_up(script, tokens, small) -> None:
     dialogue = dialogue_of(script, 3200)
     said = [[100 + 10 * i + j for j in range(LENGTH)] for i in range(len(dialogue.answers))]
-    rows = Rehearsal(Answers(tokens, said), small.duplex, 3).rows(dialogue, random.Random(0))
+    rows = BranchTargets(Answers(tokens, said), small.duplex, 3).rows(dialogue, random.Random(0))
     assert all(row.parent is None or row.parent < i for i, row in enumerate(rows))
     head = len(tokens.after_speech("response"))
     for answer, ids in zip(dialogue.answers, said, strict=True):
@@ -169,11 +169,11 @@ def test_an_answers_rows_hold_it_whole_and_fork_where_something_comes_up(script,
 def test_the_branches_of_a_batch_are_those_of_each_dialogue(model, tokens, small) -> None:
     dialogues = [dialogue_of(script, 3200) for script in SCRIPTS[:3]]
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9)).eval()
-    each = [Rehearsal(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1)) for dialogue in dialogues]
+    each = [BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1)) for dialogue in dialogues]
 
     def logits_of(rows: list[list[Row]], batch: DialogueBatch) -> list[tuple[int, list[float]]]:
         with torch.no_grad():
-            speech, _ = model.listen(batch.samples, final=True)
+            speech, _ = model.embed_speech(batch.samples, final=True)
             hidden, labels = stage.read(place(rows), speech)
         return sorted((int(n), h.tolist()) for n, h in zip(labels, hidden, strict=True))
 
@@ -190,12 +190,12 @@ def test_what_branches_share_is_read_as_if_each_heard_it_alone(model, tokens, sm
     dialogues = [dialogue_of(script, 3200) for script in SCRIPTS]
     stage = DialogueStage(small, model.double(), Answers(tokens, [[9] * LENGTH] * 9))
     model.lm.requires_grad_()
-    rows = place([Rehearsal(stage.tokens, small.duplex, 2).rows(d, random.Random(1)) for d in dialogues])
+    rows = place([BranchTargets(stage.tokens, small.duplex, 2).rows(d, random.Random(1)) for d in dialogues])
     assert sum(row.shared for row in share(rows)) > len(rows) / 4
     lengths = torch.tensor([len(d.labels) for d in dialogues])
     heard = torch.randn(len(dialogues), int(lengths.max()), small.lm.d_model, dtype=torch.float64)
 
-    def read(rows: list[Placed]) -> list[torch.Tensor]:
+    def read(rows: list[ScheduledSegment]) -> list[torch.Tensor]:
         speech = heard.clone().requires_grad_()
         hidden, labels = stage.read(rows, Padded(speech, lengths))
         loss = token_loss(model.lm.logits(hidden), labels, 0.0)
@@ -209,7 +209,7 @@ def test_what_branches_share_is_read_as_if_each_heard_it_alone(model, tokens, sm
 def test_gradients_reach_what_was_heard_before_a_fork(model, tokens, small) -> None:
     dialogue = dialogue_of(SCRIPTS[2], 3200)
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9))
-    rows = Rehearsal(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1))
+    rows = BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1))
     [newest] = [row for row in rows if row.slices and row.slices[-1] == dialogue.answers[-1].begin]
     chain = [newest]
     while chain[0].parent is not None:
@@ -240,14 +240,14 @@ def test_a_sound_to_be_ignored_is_also_judged_by_a_branch_that_did_not_ignore_it
     mistaken = ["ignore"] * 4 + ["incomplete"] * 5 + ["ignore"] * 7
     states = iter(mistaken)
     monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
-    events = sessions.DuplexSession(model, tokens, small).push(torch.from_numpy(dialogue.samples))
+    events = sessions.ForkSession(model, tokens, small).push(torch.from_numpy(dialogue.samples))
     stage = DialogueStage(small, model, tokens).eval()
-    rows = Rehearsal(tokens, small.duplex, 99).rows(dialogue, random.Random(3))
+    rows = BranchTargets(tokens, small.duplex, 99).rows(dialogue, random.Random(3))
     kept = [row for row in rows if row.slices[0] == 4]
     judged = [row.slices[-1] for row in kept]
     assert {8, 9, 10} <= {*judged}  # around the end of the sound
     with torch.no_grad():
-        speech, _ = model.listen(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
+        speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
         hidden, labels = stage.read(place([kept]), speech)
     assert labels.tolist() == [tokens.turn_states["ignore"]] * len(kept)
     states = [tokens.turn_states[state] for state in TURN_STATES]
@@ -261,14 +261,14 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(model, t
     mistaken = ["ignore"] * 3 + ["incomplete"] * 4 + ["ignore"] * 6
     states = iter(mistaken)
     monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
-    events = sessions.DuplexSession(model, tokens, small).push(torch.from_numpy(dialogue.samples))
+    events = sessions.ForkSession(model, tokens, small).push(torch.from_numpy(dialogue.samples))
     assert [e.slice for e in events if e.action == "drop"][1] == 8, "behind the slice of the response, 6, come two more"
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH])).eval()
-    rows = Rehearsal(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(0))
+    rows = BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(0))
     late = [row for row in rows if 6 in row.slices[:-1]]
     assert [row.slices for row in late] == [range(2, 8), range(2, 9)]
     with torch.no_grad():
-        speech, _ = model.listen(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
+        speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
         hidden, labels = stage.read(place([late]), speech)
     assert labels.tolist() == [tokens.turn_states["response"]] * 2
     states = [tokens.turn_states[state] for state in TURN_STATES]
@@ -280,7 +280,7 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(model, t
 def test_what_comes_behind_a_question_is_not_its_missed_end(script, late, tokens, small) -> None:
     dialogue = dialogue_of(script, 3200)
     said = Answers(tokens, [[9] * LENGTH] * 2)
-    rows = Rehearsal(said, small.duplex, 2).rows(dialogue, random.Random(0))
+    rows = BranchTargets(said, small.duplex, 2).rows(dialogue, random.Random(0))
     begun = [answer.begin for answer in dialogue.answers]
     found = [row.slices[-1] for row in rows for first in begun if first in row.slices[:-1]]
     assert found == [slice_ for group in late for slice_ in group]
@@ -288,7 +288,7 @@ def test_what_comes_behind_a_question_is_not_its_missed_end(script, late, tokens
 
 def test_where_a_question_breaks_off_its_slices_are_judged(tokens, small) -> None:
     whole = dialogue_of("...????????!.....", 3200)
-    broken = dataclasses.replace(whole.turns[0], kind="cut_question", pause_s=(5 / 5, 8 / 5))
-    rows = Rehearsal(tokens, small.duplex, 0).rows(dataclasses.replace(whole, turns=(broken,)), random.Random(0))
+    broken = dataclasses.replace(whole.turns[0], kind="paused_question", pause_s=(5 / 5, 8 / 5))
+    rows = BranchTargets(tokens, small.duplex, 0).rows(dataclasses.replace(whole, turns=(broken,)), random.Random(0))
     judged = {row.slices[-1] for row in rows if row.slices and row.slices[0] <= 4 < row.slices[-1]}
     assert {5, 6} <= judged

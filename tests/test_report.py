@@ -178,7 +178,7 @@ def test_importance_names_what_chance_would_give(gathered: Gathered) -> None:
 
 def test_the_answer_says_what_seeds_explain(gathered: Gathered) -> None:
     first, *rest = answer(gathered)
-    assert first.startswith("encoder.slice_ms=400, encoder.context=carried_lookback has the lowest test/wer of 8")
+    assert first.startswith("encoder.slice_ms=400, encoder.context=causal_lookahead has the lowest test/wer of 8")
     assert "3.09 % (mean of 3 seeds" in first and "cannot be told apart from seed noise" in first
     assert any(line.startswith("With encoder.context=slice, best is encoder.slice_ms=2000") for line in rest)
     assert rest[-1] == "2 of 24 points have no score (1 failed, 1 missing)."
@@ -187,11 +187,11 @@ def test_the_answer_says_what_seeds_explain(gathered: Gathered) -> None:
 def test_a_clear_difference_is_called_one(runs: Path) -> None:
     for folder in runs.glob("asr-*"):
         parameters = json.loads((folder / "sweep.json").read_text())["parameters"]
-        score = {"slice": 0.5, "carried_lookback": 0.1}[parameters["encoder.context"]] + parameters["seed"] / 1000
+        score = {"slice": 0.5, "causal_lookahead": 0.1}[parameters["encoder.context"]] + parameters["seed"] / 1000
         (folder / "summary.json").write_text(json.dumps({"test/wer": score}))
     found = gather("slice_size", runs)
     notes = {row["parameters"]["encoder.context"]: row["note"] for row in setting_rows(found)[1:]}
-    assert notes == {"carried_lookback": "within seed noise", "slice": ""}
+    assert notes == {"causal_lookahead": "within seed noise", "slice": ""}
     (runs / "sweeps/slice_size/sweep.yaml").write_text((HEAD + FILE).replace("minimize", "maximize"))
     assert "encoder.context=slice has the highest test/wer" in answer(gather("slice_size", runs))[0]
 
@@ -209,7 +209,7 @@ def test_where_seeds_alone_were_swept_the_answer_is_what_chance_does(runs: Path)
         if not folder.name.startswith("asr-tiny-400-slice-"):
             shutil.rmtree(folder)
     text = (HEAD + FILE).replace("encoder.slice_ms, one line per encoder.context", "seed")
-    text = text.replace("[200, 400, 1000, 2000]", "[400]").replace("[slice, carried_lookback]", "[slice]")
+    text = text.replace("[200, 400, 1000, 2000]", "[400]").replace("[slice, causal_lookahead]", "[slice]")
     (runs / "sweeps/slice_size/sweep.yaml").write_text(text)
     found = gather("slice_size", runs)
     [setting] = settings(found)

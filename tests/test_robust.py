@@ -11,7 +11,7 @@ from duplexmamba.ops.scan import selective_scan
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 
-CONTEXTS = ("carried", "carried_lookback", "slice")
+CONTEXTS = ("carried", "causal_lookahead", "slice")
 
 
 def floats(state: object) -> list[torch.Tensor]:
@@ -39,10 +39,10 @@ def test_chunks_under_autocast_equal_the_whole_under_autocast(config: Config) ->
     model = SpeechLM(config).eval()
     samples = torch.randn(1, 16000) * 0.1
     with torch.autocast("cpu", torch.bfloat16):
-        whole, _ = model.listen(Padded(samples))
+        whole, _ = model.embed_speech(Padded(samples))
         state, got = None, []
         for part in samples.split(1117, 1):
-            speech, state = model.listen(Padded(part), state)
+            speech, state = model.embed_speech(Padded(part), state)
             got.append(speech.values[:, : int(speech.row_lengths()[0])])
     assert all(block.mixer.ssm.dtype == torch.float32 for block in state.ear.encoder.blocks)
     torch.testing.assert_close(torch.cat(got, 1).float(), whole.values.float(), atol=2e-2, rtol=2e-2)
@@ -85,7 +85,7 @@ def test_a_past_of_a_hundred_thousand_tokens(config: Config) -> None:
 @pytest.mark.parametrize("level", [0.0, 1.0, 1e4])
 def test_silence_clipping_and_absurd_levels_stay_finite(level: float, context: str, config: Config) -> None:
     model = SpeechLM(override(config, [f"encoder.context={context}", "encoder.slice_ms=200"]))
-    speech, state = model.listen(Padded(torch.randn(1, 32000).sign() * level))
+    speech, state = model.embed_speech(Padded(torch.randn(1, 32000).sign() * level))
     speech.values.square().sum().backward()
     assert speech.values.isfinite().all() and all(t.isfinite().all() for t in floats(state))
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -12,8 +12,8 @@ from configs.loading import load_config
 from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
-from lightning_modules.trainer.activation_checkpointing import recompute_blocks
-from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
+from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from tests.conftest import SMALL_SIZES, TINY
 from tests.small_runs import SHORT, losses, run, train, train_in_two, write_corpus
 
@@ -21,7 +21,7 @@ SAME_UPDATES = {
     "one": ["trainer.accumulate=2"],
     "two_ranks": ["trainer.devices=2"],
     "sharded": ["trainer.devices=2", "trainer.strategy=fsdp"],
-    "recomputed": ["trainer.accumulate=2", "trainer.gradient_checkpointing=true"],
+    "recomputed": ["trainer.accumulate=2", "trainer.activation_checkpointing=true"],
 }
 
 
@@ -35,7 +35,7 @@ def test_two_ranks_shared_weights_and_recomputed_blocks_give_the_weights_of_one_
         done = run("train.py", *args)
         assert done.returncode == 0, done.err
         latest = tmp_path / name / "latest"
-        found[name] = HandOver.load(latest / FILE).weights, json.loads((latest / "summary.json").read_text())
+        found[name] = StageCheckpoint.load(latest / FILE).weights, json.loads((latest / "summary.json").read_text())
     weights, summary = found.pop("one")
     for others, scores in found.values():
         for key, value in weights.items():
@@ -60,7 +60,7 @@ def step(config: Config, again: bool) -> tuple[dict[str, torch.Tensor], int]:
     torch.manual_seed(0)
     model = SpeechLM(config).train()
     if again:
-        recompute_blocks(model)
+        checkpoint_activations(model)
     audio, words = Padded(torch.randn(2, 32000), torch.tensor([32000, 19200])), Padded(torch.randint(0, 1024, (2, 5)))
     kept: dict[int, int] = {}
 
@@ -71,7 +71,7 @@ def step(config: Config, again: bool) -> tuple[dict[str, torch.Tensor], int]:
 
     torch.manual_seed(1)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden, state = model.read(words, model.listen(audio, final=True)[0], words)
+        hidden, state = model(words, model.embed_speech(audio, final=True)[0], words)
         later, _ = model.lm(Padded(model.lm.embed(words.values)), state)
         loss = hidden.values.square().mean() + later.values.square().mean()
     loss.backward()

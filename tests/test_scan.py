@@ -18,7 +18,7 @@ from torch import Tensor
 from duplexmamba.ops import build as native
 from duplexmamba.ops import scan, scan_torch
 from duplexmamba.ops.scan import selective_scan
-from duplexmamba.streaming.padded import Places
+from duplexmamba.streaming.padded import Positions
 
 NAMES = ("u", "dt", "A", "B", "C", "D", "h0")
 needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
@@ -53,10 +53,10 @@ def example(shape=(2, 50, 37, 5), hard=False, dtype=torch.float32, seed=0) -> di
     return {name: x.to(dtype) for name, x in zip(NAMES, drawn, strict=True)}
 
 
-def run(operands: dict[str, Tensor], path: str, through=("y", "h"), behind: Places | None = None) -> dict[str, Tensor]:
+def run(operands: dict[str, Tensor], path: str, through=("y", "h"), behind: Positions | None = None) -> dict[str, Tensor]:
     """y, h and every gradient of a fixed random function of what `through` names."""
     leaves = {name: x.clone().requires_grad_() for name, x in operands.items()}
-    out = dict(zip(("y", "h"), selective_scan(**leaves, path=path, behind=behind), strict=True))
+    out = dict(zip(("y", "h"), selective_scan(**leaves, path=path, return_states_at=behind), strict=True))
     g = torch.Generator().manual_seed(1)
     weights = {name: torch.randn(x.shape, generator=g, dtype=torch.float64).to(x) for name, x in out.items()}
     sum((out[name] * weights[name]).sum() for name in through).backward()
@@ -99,7 +99,7 @@ def test_states_behind_places_equal_the_twins(path, through, shape):
     """In any order, at both ends, twice at one place, none in some row."""
     operands, (batch, length, *_) = example(shape), shape
     rows, steps = [0, batch - 1, 0, 0, 0], [length, length // 2, 0, length // 3, length // 3]
-    behind = Places(torch.tensor(rows), torch.tensor(steps))
+    behind = Positions(torch.tensor(rows), torch.tensor(steps))
     got = run(operands, path, through, behind)
     assert_close(got, run(double(operands), "reference", through, behind), 1e-5)
     for h, row, step in zip(got["h"], rows, steps, strict=True):

@@ -11,7 +11,7 @@ import pytest
 import evaluate
 from configs.loading import load_config
 from configs.schema import Config
-from duplexmamba.models.speech_lm import Ear, SpeechLM
+from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM
 from evaluation.commands import scorecard
 from evaluation.commands.arguments import parser
 from evaluation.commands.saved_scores import keep, kept
@@ -183,7 +183,7 @@ def test_real_commands_make_what_is_missing(tmp_path: Path):
     small = [
         "data.test_size=2",
         "data.test_dialogues=1",
-        "duplex.response_above=0.2",
+        "duplex.response_threshold=0.2",
         "duplex.max_tokens=4",
         "seed=188",
     ]
@@ -200,7 +200,7 @@ def test_speed_of_what_a_model_has(stage: str):
     config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *SMALL_SIZES])
     model = KINDS[stage][0](config).eval()
     found = {name: score.value for name, score in measure(model, config).items()}
-    hears, speaks = isinstance(model, Ear), stage != "encoder"
+    hears, speaks = isinstance(model, SpeechEncoder), stage != "encoder"
     assert {"slice/median_ms", "whole/real_time_factor", "state/all_bytes"} <= found.keys() if hears else True
     assert ("slice/median_ms" in found) is hears and ("token/median_ms" in found) is speaks
     assert found["size/all_parameters"] == sum(p.numel() for p in model.parameters())

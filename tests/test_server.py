@@ -18,7 +18,7 @@ import torch
 from websockets.exceptions import ConnectionClosed
 
 from serving import capacity, timeline, trace
-from serving.conversations import Conversation, Conversations, push_together
+from serving.conversations import Conversation, Conversations, push_batched
 from serving.limits import Limits, Pace
 from serving.messages import Ended
 from tests import test_session
@@ -111,7 +111,7 @@ def test_slices_that_are_ready_are_one_batch_and_who_fails_fails_alone(tmp_path)
         found, sizes = [], []
         conversations = Conversations(Talker(), FAST, tmp_path, "run")
         with (
-            mock.patch("serving.conversations.push_together", wraps=push_together) as pushed,
+            mock.patch("serving.conversations.push_batched", wraps=push_batched) as pushed,
             conversations.open() as good,
         ):
             conversations.session = Broken()

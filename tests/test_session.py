@@ -14,25 +14,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.loading import load_config, override
-from duplexmamba.duplex.batching import alone
-from duplexmamba.duplex.fork import DuplexSession, Reply
-from duplexmamba.duplex.session import UNFINISHED, Said, replies
+from duplexmamba.duplex.batching import run_single
+from duplexmamba.duplex.fork import ForkSession, Reply
+from duplexmamba.duplex.session import UNFINISHED, EmittedResponse, emitted_responses
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.decoding import advance, greedy
-from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokens
+from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokenizer
 from tests.conftest import SMALL_SIZES, TINY
 
 SLICE = 3200
 SCRIPT = "oorioorioooorioorooooor"
 """Questions, most of them during an answer to the one before."""
 LETTERS = {"r": "response", "o": "incomplete", "i": "ignore"}
-TOKENS = Tokens.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
+TOKENS = Tokenizer.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
 SMALL = load_config([*TINY, *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}"])
 SLICED = ["encoder.slice_ms=400", "duplex.slice_ms=400"]
 KINDS = {
-    "carried": [], "carried_lookback": ["encoder.context=carried_lookback", *SLICED],
+    "carried": [], "causal_lookahead": ["encoder.context=causal_lookahead", *SLICED],
     "slice": ["encoder.context=slice", *SLICED], "mamba2": ["lm.kind=mamba2", "lm.head_dim=16"],
     "transformer": ["lm.kind=transformer"],
     "long slices": ["duplex.slice_ms=600", "duplex.tokens_per_s=1.5"],
@@ -56,9 +56,9 @@ def make(*words, end=None):
             ssm.D.zero_()
             if config.lm.kind == "mamba":
                 ssm.x_proj.weight[ssm.sizes[0] :].mul_(10)
-    tokens = Tokens.from_json(TOKENS.to_json())
+    tokens = Tokenizer.from_json(TOKENS.to_json())
     tokens.end = tokens.end if end is None else end
-    return DuplexSession(model, tokens, config)
+    return ForkSession(model, tokens, config)
 
 
 def sound(slices, seed=0, size=SLICE):
@@ -97,7 +97,7 @@ def literally(session, samples, script):
     """(probabilities, action, tokens) after each slice of a session that keeps nothing but what was heard and said:
     everything is read from the beginning for every word."""
     lm, tokens, duplex, size = session.model.lm, session.tokens, session.duplex, session.slice_samples
-    speech = session.model.listen(Padded(samples[None]))[0].values[0]
+    speech = session.model.embed_speech(Padded(samples[None]))[0].values[0]
     prompt, ask, accept = (
         lm.embed(torch.tensor(ids))
         for ids in (tokens.before_speech(ANSWER[0]), tokens.end_of_speech(), tokens.after_speech("response"))
@@ -148,22 +148,22 @@ def test_a_session_does_what_it_should_do_read_literally(kind):
         assert [(e.action, e.tokens, e.answering) for e in events] == [row[1:] for row in expected]
         for event, (probabilities, *_) in zip(events, expected, strict=True):
             assert event.probabilities == pytest.approx(probabilities, abs=1e-6)
-        given_ += replies(events)
+        given_ += emitted_responses(events)
     assert len({reply.text for reply in given_}) > 4 and {reply.complete for reply in given_} == {True, False}
 
 
 def test_an_answer_is_word_for_word_the_greedy_one_while_everything_is_ignored():
     session, samples = make("duplex.tokens_per_s=3"), sound(40)
-    [reply] = replies(hear(session, [samples], "ooor"))
+    [reply] = emitted_responses(hear(session, [samples], "ooor"))
     model, tokens = session.model, session.tokens
     before, after = (
         Padded(torch.tensor([ids])) for ids in (tokens.before_speech(ANSWER[0]), tokens.after_speech("response"))
     )
     with torch.no_grad():
-        speech, _ = model.listen(Padded(samples[None, : 4 * SLICE]))
-        hidden, memory = model.read(before, speech, after)
+        speech, _ = model.embed_speech(Padded(samples[None, : 4 * SLICE]))
+        hidden, memory = model(before, speech, after)
         [expected] = greedy(model.lm, model.lm.logits(hidden.values[:, -1]), memory, tokens.end, 23)
-    assert len(set(expected)) > 6 and reply.begun == 3
+    assert len(set(expected)) > 6 and reply.start_slice == 3
     assert reply.text == tokens.decode(expected[:23]) and not reply.complete
 
 
@@ -184,7 +184,7 @@ def test_any_cut_of_the_samples_gives_the_same(sizes):
 
 
 @pytest.mark.parametrize("size", [1, 997])
-@pytest.mark.parametrize("kind", ["carried", "carried_lookback", "slice"])
+@pytest.mark.parametrize("kind", ["carried", "causal_lookahead", "slice"])
 def test_small_parts_give_the_same_in_every_context(size, kind):
     session, whole = make(*KINDS[kind], "duplex.min_slices=1"), make(*KINDS[kind], "duplex.min_slices=1")
     samples = sound(3, size=session.slice_samples)
@@ -229,7 +229,7 @@ def clone(snapshot):
 def tensors(snapshot):
     """All of a snapshot's."""
     found = []
-    memories = [branch.memory for branch in (snapshot.listener, snapshot.reply) if branch is not None]
+    memories = [branch.memory for branch in (snapshot.listening, snapshot.reply) if branch is not None]
     for part in (snapshot.waiting, snapshot.rest, snapshot.ear, *memories):
         states.map_state(lambda t: found.append(t) or t, part)
     return found
@@ -255,9 +255,9 @@ def test_asking_leaves_no_trace():
     session, samples, events = make(), sound(24), []
     for part in samples.split(SLICE):
         events += hear(session, [part], SCRIPT)
-        if (listener := session.snapshot().listener) is not None:
+        if (listening := session.snapshot().listening) is not None:
             for _ in range(3):
-                alone(session.model, session._beside(session._ask, listener.memory, session.snapshot().reply))
+                run_single(session.model, session._beside(session._ask, listening.memory, session.snapshot().reply))
     assert facts(events) == facts(hear(make(), [samples], SCRIPT))
 
 
@@ -267,8 +267,8 @@ def test_asking_leaves_no_trace():
 def test_an_interruption_of_an_interruption():
     events = hear(make(), [sound(14)], "oorooroor" + "i" * 5)
     assert [event.slice for event in events if event.action == "respond"] == [2, 5, 8]
-    first, second, third = replies(events)
-    assert (first.begun, first.stopped, second.stopped, third.stopped) == (2, 5, 8, 13)
+    first, second, third = emitted_responses(events)
+    assert (first.start_slice, first.stop_slice, second.stop_slice, third.stop_slice) == (2, 5, 8, 13)
     assert not (first.complete or second.complete or third.complete)
     assert len({first.text, second.text, third.text}) == 3
 
@@ -281,9 +281,9 @@ def test_what_is_ignored_stops_no_answer_and_what_is_open_neither():
 
 
 def test_many_turns_with_a_question_after_each_finished_answer():
-    given_ = replies(hear(make("duplex.max_tokens=2"), [sound(80)], "oorii" * 16))
+    given_ = emitted_responses(hear(make("duplex.max_tokens=2"), [sound(80)], "oorii" * 16))
     assert given_ == [
-        Said(begun, begun + 2, reply.text, True) for begun, reply in zip(range(2, 80, 5), given_, strict=True)
+        EmittedResponse(begun, begun + 2, reply.text, True) for begun, reply in zip(range(2, 80, 5), given_, strict=True)
     ]
     assert len({reply.text for reply in given_}) > 4
 
@@ -295,10 +295,10 @@ def test_to_be_ignored_from_the_very_first_slice_on():
 
 def test_replies_are_what_was_heard():
     events = hear(make("duplex.max_tokens=3"), [sound(12)], "ooroor")
-    cut, whole = replies(events)
-    assert cut == Said(2, 5, "".join(event.text for event in events[2:5]), False)
-    assert whole == Said(5, 10, "".join(event.text for event in events[5:11]), True)
-    assert replies([]) == []
+    cut, whole = emitted_responses(events)
+    assert cut == EmittedResponse(2, 5, "".join(event.text for event in events[2:5]), False)
+    assert whole == EmittedResponse(5, 10, "".join(event.text for event in events[5:11]), True)
+    assert emitted_responses([]) == []
 
 
 def test_a_character_of_several_tokens_is_heard_whole():
@@ -318,8 +318,8 @@ def test_close_waits_for_the_answer_and_for_the_question():
     with saying(session, "oooor"):
         events = [*session.push(sound(4)), *session.close()]
         assert session.close() == []
-    [reply] = replies(events)
-    assert reply.complete and reply.begun == 4 and len(events) == reply.stopped + 1 and not session.answering
+    [reply] = emitted_responses(events)
+    assert reply.complete and reply.start_slice == 4 and len(events) == reply.stop_slice + 1 and not session.answering
 
 
 @pytest.mark.parametrize("script", ["o" * 999, "r" * 999, "or" * 500])
@@ -327,14 +327,14 @@ def test_close_ends_also_with_a_model_that_never_does(script):
     session = make("duplex.max_wait_s=1", "duplex.max_tokens=4")
     with saying(session, script):
         heard, after = session.push(sound(3)), session.close()
-    assert len(after) <= 15 and replies(heard + after)
+    assert len(after) <= 15 and emitted_responses(heard + after)
 
 
 def test_close_gives_an_answer_that_patience_begins_its_time():
     session = make("duplex.max_wait_s=1", "duplex.max_tokens=4")
     with saying(session, "o" * 8):
-        [reply] = replies([*session.push(sound(3)), *session.close()])
-    assert reply.begun == 7 and reply.complete
+        [reply] = emitted_responses([*session.push(sound(3)), *session.close()])
+    assert reply.start_slice == 7 and reply.complete
 
 
 def test_close_of_what_was_never_begun_or_only_ignored():
@@ -346,13 +346,13 @@ def test_close_of_what_was_never_begun_or_only_ignored():
 
 
 def test_an_hour_of_silence_leaves_the_memory_as_it_was():
-    session = DuplexSession(SpeechLM(SMALL).eval(), TOKENS, override(SMALL, ["duplex.slice_ms=60000"]))
+    session = ForkSession(SpeechLM(SMALL).eval(), TOKENS, override(SMALL, ["duplex.slice_ms=60000"]))
     minute, sizes = torch.zeros(session.slice_samples), set()
     for i in range(60):
         session.push(minute)
         now = session.snapshot()
         if i:
-            sizes.add(sum(t.untyped_storage().nbytes() for t in tensors(dataclasses.replace(now, listener=None))))
+            sizes.add(sum(t.untyped_storage().nbytes() for t in tensors(dataclasses.replace(now, listening=None))))
         assert now.reply is None and all(t.isfinite().all() for t in tensors(now))
     assert len(sizes) == 1 and now.slices == 60
 
@@ -376,4 +376,4 @@ def test_what_cannot_be_heard_slice_by_slice_is_refused(words, message):
 def test_a_model_in_training_is_refused():
     session = make()
     with pytest.raises(ValueError, match=r"call eval\(\)"):
-        DuplexSession(session.model.train(), session.tokens, SMALL)
+        ForkSession(session.model.train(), session.tokens, SMALL)

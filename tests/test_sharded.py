@@ -19,11 +19,11 @@ from datamodules.corpus import Utterance
 from datamodules.dialogue.data import DialogueBatch, collate_dialogues
 from duplexmamba.models import lora
 from duplexmamba.models.speech_lm import SpeechLM
-from duplexmamba.text.tokenizer import Tokens
+from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.assembly import KINDS, unsharded
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.stage import StageModule
-from lightning_modules.trainer.activation_checkpointing import recompute_blocks
+from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
 from lightning_modules.trainer.callbacks import LAST, Resume
 from lightning_modules.trainer.checkpoint import Average
 from lightning_modules.trainer.fsdp import largest, shard, tied, whole
@@ -37,7 +37,7 @@ UNIT = 3200
 LEARNING_LM = ["stage.trained=[connector,lm]"]
 CASES = {
     "asr": [],
-    "asr, recomputed": ["trainer.gradient_checkpointing=true", "connector.kind=ctc", "encoder.dropout=0.2"],
+    "asr, recomputed": ["trainer.activation_checkpointing=true", "connector.kind=ctc", "encoder.dropout=0.2"],
     "instruct, adapters in common": ["lora.enabled=true", "lora.rank=2", "lora.shared=[in_proj]", *LEARNING_LM],
     "streaming": LEARNING_LM,
     "streaming, transformer": [*LEARNING_LM, "lm.kind=transformer", "lm.num_heads=2"],
@@ -68,13 +68,13 @@ def stage_of(case: str) -> StageModule:
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(weight, std=0.1)
-    if config.trainer.gradient_checkpointing:
-        recompute_blocks(model)
-    return KINDS[stage][1](config, model, Tokens.train(["word and more", "an answer"])).train()
+    if config.trainer.activation_checkpointing:
+        checkpoint_activations(model)
+    return KINDS[stage][1](config, model, Tokenizer.train(["word and more", "an answer"])).train()
 
 
 def batches_of(case: str) -> list:
-    """One for each rank; the dialogue of the first has fewer generations of rows."""
+    """One for each rank; the dialogue of the first has fewer fork_schedule of rows."""
     if not case.startswith("streaming"):
         return [speech(1, 2), speech(2, 3)]
     return [dialogues([SCRIPTS[3]], speech(1, 1)), dialogues([SCRIPTS[2]], speech(2, 2))]

@@ -38,7 +38,7 @@ def configured(*words: str) -> Config:
 
 def shares(config: Config, count: int = 2000) -> float:
     stream = Corpora(config).stream
-    return sum(stream.exchange(position)[0].startswith("one") for position in range(count)) / count
+    return sum(stream.qa_pair(position)[0].startswith("one") for position in range(count)) / count
 
 
 def test_sources_are_mixed_by_size_by_weight_and_by_temperature(words: list[str]) -> None:
@@ -50,10 +50,10 @@ def test_sources_are_mixed_by_size_by_weight_and_by_temperature(words: list[str]
 
 def test_valid_and_test_hold_all_sources_that_have_some(words: list[str]) -> None:
     corpora = Corpora(configured(*words, "data.sources.b.split.train=train"))
-    assert {corpora.test.exchange(i)[0] for i in range(len(corpora.test))} == {"one 29"}
+    assert {corpora.test.qa_pair(i)[0] for i in range(len(corpora.test))} == {"one 29"}
     assert len(corpora.recorded["train"]) == 38 and list(corpora.surveys) == ["a", "b"]
     both = Corpora(configured(*words))
-    assert {both.test.exchange(i)[0] for i in range(2)} == {"one 29", "two 11"}
+    assert {both.test.qa_pair(i)[0] for i in range(2)} == {"one 29", "two 11"}
 
 
 def test_one_path_for_all_sources(tmp_path: Path) -> None:

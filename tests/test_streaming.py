@@ -17,11 +17,11 @@ from duplexmamba.models.mamba import MambaMixer
 from duplexmamba.models.mamba2 import Mamba2Mixer
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
-from duplexmamba.streaming.padded import Padded, Places, carry, join
+from duplexmamba.streaming.padded import Padded, Positions, stream_windows, join
 from tests.conftest import SMALL_SIZES, TINY
 
 Room = Callable[..., tuple[Padded, object]]
-CONTEXTS = ("carried", "carried_lookback", "slice", "full")
+CONTEXTS = ("carried", "causal_lookahead", "slice", "full")
 STREAMING = CONTEXTS[:3]
 ROOMS = {
     **{room: "carried" for room in ("features", "frontend", "mixer", "mixer2", "attention", "lm")},
@@ -54,7 +54,7 @@ def made(name: str, dtype: torch.dtype) -> tuple[Room, tuple[int, ...], int]:
     if room == "encoder" and rest[-1] in ("attention", "transformer"):  # a past of less than the test input
         config = override(config, [f"encoder.mixer={rest[-1]}", "encoder.left_context_ms=280"])
     if room == "connector":
-        config = override(config, [f"connector.kind={rest[0]}", "connector.merge_above=0"])
+        config = override(config, [f"connector.kind={rest[0]}", "connector.merge_threshold=0"])
     if room == "lm" and rest:
         config = override(config, LMS[rest[0]])
     torch.manual_seed(0)
@@ -78,7 +78,7 @@ def whole_model(model: SpeechLM) -> Room:
 
     def forward(samples: Padded, state: tuple | None = None) -> tuple[Padded, tuple]:
         ear, memory = state or (None, None)
-        speech, ear = model.listen(samples, ear)
+        speech, ear = model.embed_speech(samples, ear)
         hidden, memory = model.lm(speech, memory)
         return hidden.with_values(model.lm.logits(hidden.values)), (ear, memory)
 
@@ -124,7 +124,7 @@ def test_equal_chunks_give_the_whole_in_float32(name: str, size: int) -> None:
     torch.testing.assert_close(got, alone(room, x[0]), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["features", "listen carried", "listen carried_lookback", "listen slice"])
+@pytest.mark.parametrize("name", ["features", "listen carried", "listen causal_lookahead", "listen slice"])
 def test_single_samples_give_the_whole(name: str) -> None:
     room, shape, _ = build(name)
     x = draw(1800, shape)
@@ -184,8 +184,8 @@ def test_states_behind_places_are_those_of_rows_that_end_there(name: str) -> Non
     x, following = draw(steps, shape, 3), draw(4, shape)
     _, old = room(Padded(x[:, :6], torch.tensor([6, 0, 3])))
     rows, heard = [2, 0, 0, 2, 0], [5, steps - 6, 0, 1, 5]
-    behind = Places(torch.tensor(rows), torch.tensor(heard))
-    y, state = room(Padded(x[:, 6:], torch.tensor([steps - 6, 4, 5])), old, behind=behind)
+    behind = Positions(torch.tensor(rows), torch.tensor(heard))
+    y, state = room(Padded(x[:, 6:], torch.tensor([steps - 6, 4, 5])), old, return_states_at=behind)
     expected, _ = room(Padded(x[:, 6:], torch.tensor([steps - 6, 4, 5])), old)
     torch.testing.assert_close(y.values, expected.values, **DOUBLE)
     found, _ = room(Padded(following.expand(len(rows), *following.shape[1:])), state)
@@ -214,7 +214,7 @@ def test_a_state_has_one_size_after_any_past_but_a_transformers(name: str) -> No
     assert len(sizes) == (3 if name == "lm transformer" else 1)
 
 
-@pytest.mark.parametrize("context", ["carried_lookback", "slice"])
+@pytest.mark.parametrize("context", ["causal_lookahead", "slice"])
 @settings(max_examples=10, deadline=None)
 @given(cuts=st.lists(st.integers(0, 23), max_size=4))
 def test_the_end_lets_out_frames_that_wait_for_their_slice(context: str, cuts: list[int]) -> None:
@@ -252,7 +252,7 @@ def test_lookback_is_a_forward_scan_and_one_backward_scan_per_slice(config: Conf
 
 
 def test_training_draws_slices_and_a_stream_keeps_them(config: Config) -> None:
-    config = override(config, ["encoder.context=carried_lookback", "encoder.train_slice_ms=[200,1000]"])
+    config = override(config, ["encoder.context=causal_lookahead", "encoder.train_slice_ms=[200,1000]"])
     encoder = SpeechLM(config).encoder.train()
     x = Padded(torch.randn(1, 3, config.encoder.d_model))
     begun = [encoder(x)[1] for _ in range(60)]
@@ -269,9 +269,9 @@ def test_full_context_refuses_a_state(config: Config) -> None:
 
 def test_carry_cuts_whole_hops() -> None:
     x = torch.arange(1.0, 12.0)[None]
-    window, state = carry(Padded(x[:, :7]), None, history=2, hop=3)
+    window, state = stream_windows(Padded(x[:, :7]), None, history=2, hop=3)
     assert window.values.tolist() == [[0, 0, 1, 2, 3, 4, 5, 6]] and window.lengths.tolist() == [2]
-    window, state = carry(Padded(x[:, 7:]), state, history=2, hop=3)
+    window, state = stream_windows(Padded(x[:, 7:]), state, history=2, hop=3)
     assert window.values.tolist() == [[5, 6, 7, 8, 9]] and state.pending.tolist() == [2]
 
 

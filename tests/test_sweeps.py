@@ -70,8 +70,8 @@ def test_every_parameter_is_one_of_the_configuration(path: Path) -> None:
     if config.stage.name in ON_DIALOGUES:
         for other in {str(c.duplex): c for c in configs}.values():
             DialogueData(other, Corpora(other)).dialogues("train", 0)
-    for beneath in STAGES[: STAGES.index(config.stage.name)]:
-        assert load_config(points[0], beneath).stage.name == beneath
+    for upstream in STAGES[: STAGES.index(config.stage.name)]:
+        assert load_config(points[0], upstream).stage.name == upstream
 
 
 @each_file
@@ -85,7 +85,7 @@ def test_every_metric_is_one_that_a_run_leaves(path: Path) -> None:
 def test_points_of_the_slice_sweep_are_trained_on_the_slices_they_are_tested_on() -> None:
     heard = [load_config(point).encoder for point in words(Path("sweeps/slice_size.yaml"))]
     assert {(c.context, c.slice_ms) for c in heard} == {
-        (context, ms) for context in ("slice", "carried_lookback") for ms in (200, 400, 1000, 2000)
+        (context, ms) for context in ("slice", "causal_lookahead") for ms in (200, 400, 1000, 2000)
     }
     assert all(c.train_slice_ms == [c.slice_ms, c.slice_ms] for c in heard)
 
@@ -93,7 +93,7 @@ def test_points_of_the_slice_sweep_are_trained_on_the_slices_they_are_tested_on(
 def test_points_of_the_duplex_sweep_hear_in_whole_slices() -> None:
     heard = [load_config(point) for point in words(Path("sweeps/duplex_slice.yaml"))]
     assert {(c.encoder.context, c.duplex.slice_ms) for c in heard} == {
-        (context, ms) for context in ("carried", "carried_lookback") for ms in (200, 400, 600, 1000)
+        (context, ms) for context in ("carried", "causal_lookahead") for ms in (200, 400, 600, 1000)
     }
     assert all(c.encoder.slice_ms == c.duplex.slice_ms == c.encoder.train_slice_ms[0] for c in heard)
 

@@ -19,7 +19,7 @@ from datamodules.mixture import Mixture
 from datamodules.synthetic import grammar
 from datamodules.synthetic import speech as synthetic
 from datamodules.synthetic.espeak import SAMPLE_RATE_HZ, _helper, speak
-from datamodules.synthetic.in_domain_text import MAX_WORDS, Retold
+from datamodules.synthetic.in_domain_text import MAX_WORDS, InDomainText
 from datamodules.synthetic.speech import SyntheticSpeech
 from tests.conftest import TINY
 
@@ -64,7 +64,7 @@ def test_workers_give_what_the_parent_gives():
 
 
 def test_another_seed_is_another_corpus():
-    texts = [[corpus("train", seed=seed).exchange(i) for i in range(20)] for seed in (1, 2)]
+    texts = [[corpus("train", seed=seed).qa_pair(i) for i in range(20)] for seed in (1, 2)]
     assert texts[0] != texts[1]
 
 
@@ -75,7 +75,7 @@ def test_voices_and_sentences_held_out_never_train(held_out):
     recipes = {split: [corpus(split)._recipe(i) for i in range(4_000)] for split in ("train", held_out)}
     texts, voices = (
         {split: {key(r) for r in drawn} for split, drawn in recipes.items()}
-        for key in (lambda r: r.exchange.text, lambda r: r.voice.partition("+")[2])
+        for key in (lambda r: r.qa_pair.text, lambda r: r.voice.partition("+")[2])
     )
     assert not texts[held_out] & texts["train"]
     assert voices == {split: variants[split] for split in ("train", held_out)}
@@ -118,7 +118,7 @@ def test_rate_and_pitch_are_obeyed():
 def test_utterances_are_what_they_say():
     for split in ("train", "valid", "test"):
         utterance = corpus(split)[5]
-        assert (utterance.text, utterance.answer) == corpus(split).exchange(5)
+        assert (utterance.text, utterance.answer) == corpus(split).qa_pair(5)
         assert utterance.samples.dtype == np.float32 and utterance.samples.ndim == 1
         assert np.abs(utterance.samples).max() <= 1
     assert len(corpus("train")) == 100
@@ -201,30 +201,30 @@ class Orders:
     def __len__(self):
         return len(self.exchanges)
 
-    def exchange(self, index):
+    def qa_pair(self, index):
         return self.exchanges[index]
 
 
 def retelling(exchanges, share):
-    return corpus("train", retold=(Retold(Mixture([Orders(exchanges)], [1], seed=1)), share))
+    return corpus("train", retold=(InDomainText(Mixture([Orders(exchanges)], [1], seed=1)), share))
 
 
 def test_a_share_says_what_recorded_speech_with_answers_says():
     orders = [(f"brew {grammar.number(n)} cups", "of tea") for n in range(5)]
     retold = retelling(orders, 0.4)
-    said = [retold.exchange(i) for i in range(1000)]
-    assert 350 < sum(exchange in orders for exchange in said) < 450
+    said = [retold.qa_pair(i) for i in range(1000)]
+    assert 350 < sum(qa_pair in orders for qa_pair in said) < 450
     assert {*orders} <= {*said}
-    index = next(i for i, exchange in enumerate(said) if exchange in orders)
-    assert (retold[index].text, retold[index].answer) == said[index] != corpus("train").exchange(index)
+    index = next(i for i, qa_pair in enumerate(said) if qa_pair in orders)
+    assert (retold[index].text, retold[index].answer) == said[index] != corpus("train").qa_pair(index)
     again = retelling(orders, 0.4)
-    assert [again.exchange(i) for i in range(1000)] == said
+    assert [again.qa_pair(i) for i in range(1000)] == said
 
 
 def test_without_answers_new_sentences_go_on_as_recorded_ones_do():
     texts = ["i want a small tea with milk", "brew a large tea with milk and sugar", "i want a large coffee"]
     retold = retelling([(text, "") for text in texts], 1.0)
-    said = {retold.exchange(i)[0] for i in range(300)}
+    said = {retold.qa_pair(i)[0] for i in range(300)}
     assert {*texts, "i want a large tea with milk", "brew a large coffee"} <= said
     threes = {tuple(words[i : i + 3]) for words in map(str.split, texts) for i in range(len(words) - 2)}
     assert all(tuple(words[i : i + 3]) in threes for words in map(str.split, said) for i in range(len(words) - 2))
@@ -232,4 +232,4 @@ def test_without_answers_new_sentences_go_on_as_recorded_ones_do():
 
 def test_a_sentence_that_goes_round_in_circles_ends():
     retold = retelling([("tea tea tea tea tea", "")], 1.0)
-    assert max(len(retold.exchange(i)[0].split()) for i in range(200)) <= MAX_WORDS
+    assert max(len(retold.qa_pair(i)[0].split()) for i in range(200)) <= MAX_WORDS

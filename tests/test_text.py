@@ -5,8 +5,8 @@ from collections import Counter
 
 from configs.loading import override
 from configs.schema import Config
-from datamodules.data import Corpora, Exchanges, TextData
-from duplexmamba.text.tokenizer import SILENCE, Tokens
+from datamodules.data import Corpora, QAPairs, TextData
+from duplexmamba.text.tokenizer import SILENCE, Tokenizer
 from lightning_modules.lm import speech_like
 
 TEXT = "what is the capital of france"
@@ -15,17 +15,17 @@ TEXT = "what is the capital of france"
 class Answered:
     """A corpus whose every item has an answer."""
 
-    def exchange(self, index: int) -> tuple[str, str]:
+    def qa_pair(self, index: int) -> tuple[str, str]:
         return TEXT, f"answer {index}"
 
 
 def test_a_share_of_the_answers_is_wanted_and_always_the_same() -> None:
-    exchanges = Exchanges(Answered(), 0.75, seed=1)
+    exchanges = QAPairs(Answered(), 0.75, seed=1)
     items = [exchanges[i] for i in range(2000)]
-    assert items == [exchanges[i] for i in range(2000)] != [Exchanges(Answered(), 0.75, seed=2)[i] for i in range(2000)]
+    assert items == [exchanges[i] for i in range(2000)] != [QAPairs(Answered(), 0.75, seed=2)[i] for i in range(2000)]
     assert {answer for _, answer in items} <= {"", *(f"answer {i}" for i in range(2000))}
     assert abs(sum(bool(answer) for _, answer in items) / 2000 - 0.75) < 0.03
-    assert all(Exchanges(Answered(), share, 1)[7] == (TEXT, wanted) for share, wanted in [(1, "answer 7"), (0, "")])
+    assert all(QAPairs(Answered(), share, 1)[7] == (TEXT, wanted) for share, wanted in [(1, "answer 7"), (0, "")])
     assert {exchanges.length(i) for i in range(100, 200)} == {len(TEXT) + len("answer 100")}  # wanted or not
 
 
@@ -35,7 +35,7 @@ def test_texts_of_a_batch_are_of_like_length_and_to_be_answered_or_transcribed(c
     loader = TextData(config, corpora).train_dataloader()
     spreads, wanted = [], []
     for positions in itertools.islice(loader.batch_sampler, 20):
-        lengths = [sum(map(len, corpora.stream.exchange(i))) for i in positions]
+        lengths = [sum(map(len, corpora.stream.qa_pair(i))) for i in positions]
         spreads.append(max(lengths) - min(lengths))
         wanted.append(sum(bool(loader.dataset[i][1]) for i in positions))
     assert sorted(spreads)[10] <= 4
@@ -43,7 +43,7 @@ def test_texts_of_a_batch_are_of_like_length_and_to_be_answered_or_transcribed(c
 
 
 def test_some_texts_hesitate() -> None:
-    tokens = Tokens.train([TEXT])
+    tokens = Tokenizer.train([TEXT])
     [silence] = tokens.encode(SILENCE)
     longest = []
     for _ in range(600):
@@ -55,7 +55,7 @@ def test_some_texts_hesitate() -> None:
 
 
 def test_words_at_the_pace_of_speech() -> None:
-    tokens = Tokens.train([TEXT])
+    tokens = Tokenizer.train([TEXT])
     [silence] = tokens.encode(SILENCE)
     counts: Counter[int] = Counter()
     for _ in range(600):

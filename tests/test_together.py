@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from duplexmamba.duplex.batching import in_groups
-from duplexmamba.duplex.session import hear_together, push_together
+from duplexmamba.duplex.session import run_sessions, push_batched
 from duplexmamba.streaming import state as states
 from duplexmamba.text.decoding import advance
 from tests import test_multiplex, test_session
 from tests.test_session import sound, tensors
 
 TALKATIVE = ["duplex.max_tokens=5", "duplex.max_wait_s=1"]
-FORK, MULTIPLEX = ["duplex.response_above=0.3", *TALKATIVE], ["duplex.response_above=0.5", *TALKATIVE]
+FORK, MULTIPLEX = ["duplex.response_threshold=0.3", *TALKATIVE], ["duplex.response_threshold=0.5", *TALKATIVE]
 KINDS = {
     **{name: (test_session.make, [*FORK, *words]) for name, words in test_session.KINDS.items()},
     "several embeddings a slice": (test_session.make, [*FORK, "connector.kind=merge"]),
@@ -29,7 +29,7 @@ def side_by_side(session, sounds, begins):
     group, events = [copy.copy(session) for _ in sounds], [[] for _ in sounds]
     for now in range(max(begins) + len(sounds[0])):
         ready = [i for i, begin in enumerate(begins) if 0 <= now - begin < len(sounds[i])]
-        heard = push_together([group[i] for i in ready], [sounds[i][now - begins[i]] for i in ready])
+        heard = push_batched([group[i] for i in ready], [sounds[i][now - begins[i]] for i in ready])
         for i, event in zip(ready, heard, strict=True):
             events[i].append(event)
     return events
@@ -57,7 +57,7 @@ def test_sessions_in_common_batches_do_what_they_do_alone(kind):
 def test_signals_of_any_length_heard_together_are_heard_as_alone():
     session, lengths = test_session.make(*FORK), [16000, 0, 41600, 25000]
     signals = [sound(14, seed)[:length] for seed, length in enumerate(lengths)]
-    found = hear_together([copy.copy(session) for _ in signals], signals)
+    found = run_sessions([copy.copy(session) for _ in signals], signals)
     assert [len(events) for events in found] == [length // session.slice_samples for length in lengths]
     for events, signal in zip(found, signals, strict=True):
         assert without_floats(events) == without_floats(copy.copy(session).push(signal))
@@ -79,7 +79,7 @@ def test_a_session_that_fails_leaves_all_where_they_were():
     group = [test_session.make(), test_session.make()]
     before = [session.snapshot() for session in group]
     with pytest.raises(RuntimeError):
-        push_together(group, [torch.zeros(3200), torch.zeros(3200).double().to_sparse()])
+        push_batched(group, [torch.zeros(3200), torch.zeros(3200).double().to_sparse()])
     assert all(session.snapshot() is moment for session, moment in zip(group, before, strict=True))
 
 
@@ -87,14 +87,14 @@ def test_what_one_session_keeps_holds_nothing_of_the_others():
     session = test_session.make(*FORK)
     group = [copy.copy(session) for _ in range(8)]
     for part in sound(6).split(3200):
-        push_together(group, [part] * 8)
+        push_batched(group, [part] * 8)
     session.push(sound(6))
-    alone, beside = ([t.untyped_storage().nbytes() for t in tensors(one.snapshot())] for one in (session, group[0]))
-    assert sum(beside) <= sum(alone)
+    run_single, beside = ([t.untyped_storage().nbytes() for t in tensors(one.snapshot())] for one in (session, group[0]))
+    assert sum(beside) <= sum(run_single)
 
 
 def test_nobody_is_ready():
-    assert push_together([], []) == []
+    assert push_batched([], []) == []
 
 
 def test_items_of_one_key_run_at_once_and_come_back_in_order():

@@ -3,38 +3,38 @@
 import pytest
 
 from duplexmamba.text.metrics import error_rates
-from duplexmamba.text.tokenizer import TURN_STATES, Tokens, normalise
+from duplexmamba.text.tokenizer import TURN_STATES, Tokenizer, normalise
 
 
 @pytest.fixture(scope="module")
-def tokens() -> Tokens:
-    return Tokens.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
+def tokens() -> Tokenizer:
+    return Tokenizer.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
 
 
 @pytest.mark.parametrize("text", ["what is seven", "naïve Füße 你好", "emoji 🎧 and\ttabs", ""])
-def test_any_text_survives(tokens: Tokens, text: str) -> None:
+def test_any_text_survives(tokens: Tokenizer, text: str) -> None:
     assert tokens.decode(tokens.encode(text)) == text.strip()
 
 
-def test_a_known_word_is_one_id_wherever_it_stands(tokens: Tokens) -> None:
+def test_a_known_word_is_one_id_wherever_it_stands(tokens: Tokenizer) -> None:
     assert tokens.words("seven") == tokens.words("plus seven")[-1:]
 
 
-def test_markers_are_single_ids_and_never_shown(tokens: Tokens) -> None:
+def test_markers_are_single_ids_and_never_shown(tokens: Tokenizer) -> None:
     assert len({*tokens.turn_states.values(), tokens.end}) == 4
     ids = tokens.after_speech("response")
     assert tokens.turn_states["response"] == ids[-2] and tokens.decode(ids) == ""
     assert set(TURN_STATES) == {"response", "incomplete", "ignore"}
 
 
-def test_json_keeps_everything(tokens: Tokens) -> None:
-    again = Tokens.from_json(tokens.to_json())
+def test_json_keeps_everything(tokens: Tokenizer) -> None:
+    again = Tokenizer.from_json(tokens.to_json())
     assert again.encode("what is <|speech|>") == tokens.encode("what is <|speech|>") and again.size == tokens.size
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path) -> None:
     with pytest.raises(ValueError, match="tokenizer.source"):
-        Tokens.load(str(tmp_path))
+        Tokenizer.load(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from configs.loading import STAGES, load_config
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.speech import InstructStage
-from lightning_modules.trainer.checkpoint import HandOver
+from lightning_modules.trainer.checkpoint import StageCheckpoint
 from tests.conftest import SMALL_SIZES, TINY
 from tests.small_runs import SHORT, losses, refused, run, train, train_in_two, write_corpus
 from train import main, sources
@@ -43,7 +43,7 @@ def test_asr_trains_what_it_stands_on_and_leaves_its_numbers(runs: Path) -> None
     assert names <= summary.keys() and all(value >= 0 for value in summary.values())
     stages = [summary[f"time/{stage}_s"] for stage in ("encoder", "lm", "asr")]
     assert summary["time/total_s"] == pytest.approx(sum(stages), abs=0.2)
-    for name in ("config.yaml", "metrics.jsonl", "curves.png", "handover.pt", "starts.jsonl"):
+    for name in ("config.yaml", "metrics.jsonl", "curves.png", "checkpoint.pt", "starts.jsonl"):
         assert (latest / name).stat().st_size > 0, name
     assert any("valid/wer" in json.loads(line) for line in (latest / "metrics.jsonl").read_text().splitlines())
     assert list((latest / "wandb").glob("offline-run-*/*.wandb"))
@@ -65,7 +65,7 @@ def test_what_a_stage_starts_from_comes_in_one_order(tmp_path: Path) -> None:
 
 
 def test_frozen_parts_stay_and_trained_parts_move(runs: Path) -> None:
-    weights = {p.name.split("-")[0]: torch.load(p / "handover.pt")["weights"] for p in runs.glob("*-tiny-*")}
+    weights = {p.name.split("-")[0]: torch.load(p / "checkpoint.pt")["weights"] for p in runs.glob("*-tiny-*")}
     asr = weights["asr"]
     assert all(torch.equal(asr[n], w) for n, w in weights["lm"].items())
     moved = [n for n, w in weights["encoder"].items() if n in asr and not torch.equal(asr[n], w)]
@@ -90,7 +90,7 @@ def test_frozen_parts_are_in_eval_mode_from_the_first_update(monkeypatch: pytest
     assert seen == [{"features": False, "frontend": False, "encoder": False, "connector": True, "lm": True}]
 
 
-@pytest.mark.parametrize("context", ["full", "slice", "carried_lookback"])
+@pytest.mark.parametrize("context", ["full", "slice", "causal_lookahead"])
 def test_every_context_trains(context: str, tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
     summary = main([TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={tmp_path}", f"encoder.context={context}"])
@@ -106,7 +106,7 @@ def test_the_stages_go_on_to_streaming(runs: Path, tmp_path: Path) -> None:
     assert {"test/exact_match", "test/state_accuracy", "test/state_macro_f1"} <= summary.keys()
     assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys()
     chain = [next(folder.glob(f"{stage}-tiny-*")) for stage in STAGES[2:]]
-    weights = [torch.load(f / "handover.pt")["weights"] for f in chain]
+    weights = [torch.load(f / "checkpoint.pt")["weights"] for f in chain]
     moved = [
         {name.split(".")[0] for name, weight in after.items() if not torch.equal(before[name], weight)}
         for before, after in itertools.pairwise(weights)
@@ -119,13 +119,13 @@ def test_the_stages_go_on_to_streaming(runs: Path, tmp_path: Path) -> None:
 def test_every_stage_trains_a_transformer(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
     once = ["trainer.max_steps=1", "trainer.valid_every_steps=1", "trainer.average_last=1", "wandb.mode=disabled"]
-    beneath = [f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in once]
+    upstream = [f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in once]
     few = ["data.valid_dialogues=1", "data.test_dialogues=1", "data.valid_size=2", "data.test_size=2"]
-    words = [*SHORT, f"run.dir={tmp_path}", "lm.kind=transformer", *once, *beneath, *few]
+    words = [*SHORT, f"run.dir={tmp_path}", "lm.kind=transformer", *once, *upstream, *few]
     summary = main([TINY[0], "configs/stage/streaming.yaml", *words])
     assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys() and summary["test/state_macro_f1"] >= 0
     before, after = (
-        torch.load(next(tmp_path.glob(f"{stage}-*")) / "handover.pt")["weights"] for stage in ("asr", "streaming")
+        torch.load(next(tmp_path.glob(f"{stage}-*")) / "checkpoint.pt")["weights"] for stage in ("asr", "streaming")
     )
     lm = [name for name in after if name.startswith("lm.backbone.layers.")]
     assert lm and not any(torch.equal(before[name], after[name]) for name in lm)
@@ -166,7 +166,7 @@ def test_adapters_go_on_after_a_kill_to_the_same_losses(runs: Path, tmp_path: Pa
     assert done.returncode == 0, done.err
     train_in_two(cut, *args, stage="instruct", kill=signal.SIGKILL)
     assert losses(cut, "instruct") == losses(whole, "instruct")
-    there, here = (torch.load(next(f.glob("instruct-*/handover.pt")))["weights"] for f in (whole, cut))
+    there, here = (torch.load(next(f.glob("instruct-*/checkpoint.pt")))["weights"] for f in (whole, cut))
     assert all(torch.equal(weight, here[name]) for name, weight in there.items())
 
 
@@ -175,7 +175,7 @@ def test_adapters_pass_from_stage_to_stage_merged_and_beside(runs: Path, tmp_pat
     done = train(folder, *ADAPTED, *(f"stages.instruct.{a}" for a in ADAPTED), "trainer.devices=2", stage="state")
     assert done.returncode == 0, done.out + done.err
     chain = [next(folder.glob(f"{stage}-tiny-*")) for stage in ("asr", "instruct", "state")]
-    weights = [torch.load(f / "handover.pt")["weights"] for f in chain]
+    weights = [torch.load(f / "checkpoint.pt")["weights"] for f in chain]
     linears = ("in_proj.weight", "x_proj.weight", "dt_proj.weight", "out_proj.weight")
     expected = {n for n in weights[0] if n.startswith("connector.") or n.startswith("lm.") and n.endswith(linears)}
     for before, after in itertools.pairwise(weights):
@@ -183,12 +183,12 @@ def test_adapters_pass_from_stage_to_stage_merged_and_beside(runs: Path, tmp_pat
     counts = [json.loads((f / "summary.json").read_text())["params/trained"] for f in chain]
     assert counts[0] > counts[1] == counts[2]
 
-    merged, base = (SpeechLM(HandOver.load(chain[2] / "handover.pt").config).eval() for _ in range(2))
+    merged, base = (SpeechLM(StageCheckpoint.load(chain[2] / "checkpoint.pt").config).eval() for _ in range(2))
     merged.load_state_dict(weights[2])
     base.load_state_dict({**weights[2], **{n: w for n, w in weights[1].items() if n.startswith("lm.")}})
     theirs = peft.PeftModel.from_pretrained(base, chain[2] / "adapter").eval().base_model.model
     audio, words = Padded(torch.randn(1, 16000)), Padded(torch.arange(5)[None])
-    ours, again = (m.read(words, m.listen(audio, final=True)[0], words)[0].values for m in (merged, theirs))
+    ours, again = (m(words, m.embed_speech(audio, final=True)[0], words)[0].values for m in (merged, theirs))
     torch.testing.assert_close(again, ours, atol=1e-5, rtol=1e-4)
 
 
@@ -204,7 +204,7 @@ def test_lora_drop_probes_chooses_and_trains(runs: Path, tmp_path: Path) -> None
     assert sum(linear["importance"] for linear in found.values()) == pytest.approx(4)  # kinds
     assert (probe / "importance.png").stat().st_size > 0
     latest = (folder / "latest").resolve()
-    shared = HandOver.load(latest / "handover.pt").config.lora.shared
+    shared = StageCheckpoint.load(latest / "checkpoint.pt").config.lora.shared
     assert sorted(shared) == sorted(name for name, linear in found.items() if not linear["kept"])
     again = run("lora_drop.py", *command)
     assert again.returncode == 0 and again.out.count("instruct: trained before") == 2, again.out + again.err

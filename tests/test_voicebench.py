@@ -210,7 +210,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "run"
     folder.mkdir()
-    untrained("streaming", "duplex.response_above=1e-9", "duplex.max_tokens=4").save(folder / FILE)
+    untrained("streaming", "duplex.response_threshold=1e-9", "duplex.max_tokens=4").save(folder / FILE)
     return folder
 
 

@@ -32,7 +32,7 @@ class Sounds(Dataset[int]):
 
 def loader(trouble: str, workers: int = 1) -> WatchedLoader:
     batches = [[0, 1], [2, 3], [4]]
-    return WatchedLoader(Sounds(trouble), batch_sampler=batches, num_workers=workers, stuck_after_s=10)
+    return WatchedLoader(Sounds(trouble), batch_sampler=batches, num_workers=workers, worker_timeout_s=10)
 
 
 def test_a_sound_loader_is_as_any() -> None:
@@ -42,7 +42,7 @@ def test_a_sound_loader_is_as_any() -> None:
 
 @pytest.mark.parametrize(
     ("trouble", "answer"),
-    [("stuck", "no batch within data.stuck_after_s=10 s; worker 0 was reading 3.flac"),
+    [("stuck", "no batch within data.worker_timeout_s=10 s; worker 0 was reading 3.flac"),
      ("dead", "a data worker died: .*; worker 0 was reading 3.flac")],
 )  # fmt: skip
 def test_what_a_lost_worker_was_reading_is_named(trouble: str, answer: str) -> None:

@@ -13,7 +13,7 @@ from datamodules.corpus import UnusableAudio, Utterance
 from datamodules.data import Ahead, StageData
 from datamodules.dialogue.dialogues import Dialogue, Dialogues, open_dialogues
 from datamodules.synthetic.grammar import Split
-from duplexmamba.models.timing import Clock
+from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded
 
 SCORED_TOGETHER = 20
@@ -73,7 +73,7 @@ class DialogueData(StageData):
     def dialogues(self, split: Split, size: int) -> Dialogues:
         """Those of a split."""
         recorded = self.corpora.recorded.get(split)
-        answered = recorded is not None and any(recorded.exchange(i)[1] for i in range(len(recorded)))
+        answered = recorded is not None and any(recorded.qa_pair(i)[1] for i in range(len(recorded)))
         return open_dialogues(self.config, split, size, recorded if answered else None)
 
     def _scored(self, split: Split, count: int) -> DataLoader:
@@ -83,7 +83,7 @@ class DialogueData(StageData):
         return self._batches(none_beside, at_least(world, batches)[rank::world])
 
     def _batches(self, dataset: Dataset, batches: Iterable[list[int]], ahead: Ahead | None = None) -> DataLoader:
-        unit = Clock.of(self.config).samples_per_token
+        unit = FrameTiming.of(self.config).samples_per_token
         return self._loader(dataset, batches, functools.partial(collate_dialogues, unit_samples=unit), ahead)
 
 

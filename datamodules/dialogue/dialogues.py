@@ -28,7 +28,7 @@ from datamodules.dialogue.turns import RULES, Answer, Event, Kind, Slices, Turn,
 from datamodules.synthetic import grammar
 from datamodules.synthetic import side_speech as asides
 from datamodules.synthetic.grammar import Split
-from duplexmamba.models.timing import Clock
+from duplexmamba.models.timing import FrameTiming
 from duplexmamba.text.tokenizer import TurnState
 
 BABBLING = 5
@@ -81,13 +81,13 @@ class Dialogues:
         self.questions, self.asides, self.backchannels = questions, asides, backchannels
         self.config, self.split, self.seed, self.size = config, split, seed, size
         self.slices, self.rate_hz = slices, slices.rate_hz
-        self._long_words = math.ceil(config.interrupted_s * config.words_per_s)
-        disturbing = config.shares.interruption + config.shares.backchannel + config.over_answer_share
+        self._long_words = math.ceil(config.min_interrupted_answer_s * config.words_per_s)
+        disturbing = config.shares.interruption + config.shares.backchannel + config.overlap_share
         if disturbing and questions.longest_answer < self._long_words:
             raise ValueError(
-                f"dialogue.interrupted_s={config.interrupted_s:g} at dialogue.words_per_s={config.words_per_s:g} asks "
+                f"dialogue.min_interrupted_answer_s={config.min_interrupted_answer_s:g} at dialogue.words_per_s={config.words_per_s:g} asks "
                 f"for an answer of {self._long_words} words, and the longest has {questions.longest_answer}: lower "
-                "interrupted_s, or set over_answer_share, shares.interruption and shares.backchannel to 0"
+                "min_interrupted_answer_s, or set overlap_share, shares.interruption and shares.backchannel to 0"
             )
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class Dialogues:
             return self._overheard(rng)
         source = {"aside": self.asides, "backchannel": self.backchannels}.get(event.kind, self.questions)
         phrase = source.phrase(rng, user, self._long_words if event.disturbed else 0)
-        if event.kind == "cut_question":
+        if event.kind == "paused_question":
             return broken_off(phrase, rng, self._span(self.config.pause_s, rng), self.rate_hz)
         return phrase
 
@@ -188,7 +188,7 @@ class Dialogues:
     def _relative_db(self, kind: Kind, rng: random.Random) -> float:
         """Level of an event relative to the user's voice."""
         if kind == "background":
-            return rng.uniform(*self.config.background_db)
+            return rng.uniform(*self.config.background_speech_db)
         return -rng.uniform(*self.config.noise_snr_db) if kind == "noise" else 0.0
 
     def _span(self, range_s: list[float], rng: random.Random) -> int:
@@ -205,7 +205,7 @@ def open_dialogues(config: Config, split: Split, size: int, recorded: Corpus | N
     Raises:
         ValueError: slices are no whole speech embeddings, or the answers do not fit; says what to do.
     """
-    Clock.of(config).encoder_frames("duplex.slice_ms", config.duplex.slice_ms)
+    FrameTiming.of(config).encoder_frames("duplex.slice_ms", config.duplex.slice_ms)
     rate_hz = config.features.sample_rate_hz
     longest = max(len(core.answer.split()) for cores in grammar.KINDS.values() for core in cores)
     return Dialogues(

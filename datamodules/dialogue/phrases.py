@@ -11,7 +11,7 @@ import numpy as np
 from datamodules.corpus import Corpus
 from datamodules.synthetic.augment import LOWEST_HZ, resample
 from datamodules.synthetic.espeak import speak
-from datamodules.synthetic.grammar import KINDS, Exchange, Split
+from datamodules.synthetic.grammar import KINDS, QAPair, Split
 from datamodules.synthetic.speech import draw_voice
 
 ROOMS = ("white", "pink", "hum")
@@ -65,21 +65,21 @@ class Spoken:
     """
 
     def __init__(
-        self, draw: Callable[[random.Random, Split], Exchange], split: Split, rate_hz: int, longest_answer: int = 0
+        self, draw: Callable[[random.Random, Split], QAPair], split: Split, rate_hz: int, longest_answer: int = 0
     ) -> None:
         self.draw, self.split, self.rate_hz, self.longest_answer = draw, split, rate_hz, longest_answer
 
     def phrase(self, rng: random.Random, person: int, min_words: int = 0) -> Phrase:
-        exchange = self.draw(rng, self.split)
-        while len(exchange.answer.split()) < min_words:
-            exchange = self.draw(rng, self.split)
-        text, voice = exchange.text, draw_voice(random.Random(person), self.split)
+        qa_pair = self.draw(rng, self.split)
+        while len(qa_pair.answer.split()) < min_words:
+            qa_pair = self.draw(rng, self.split)
+        text, voice = qa_pair.text, draw_voice(random.Random(person), self.split)
         speech = speak(text, *voice)
         start, stop = heard(speech.samples, speech.sample_rate_hz)
         samples = resample(speech.samples[start:stop], speech.sample_rate_hz, self.rate_hz)
         borders_s = [word.start_s for word in speech.words[1:] if unfinished(text[: word.position])]
         cuts = tuple(round((border_s - start / speech.sample_rate_hz) * self.rate_hz) for border_s in borders_s)
-        return Phrase(text, exchange.answer, voice.name, faded(scaled(samples), self.rate_hz), cuts)
+        return Phrase(text, qa_pair.answer, voice.name, faded(scaled(samples), self.rate_hz), cuts)
 
 
 class Recorded:
@@ -92,7 +92,7 @@ class Recorded:
 
     def __init__(self, corpus: Corpus, rate_hz: int) -> None:
         self.corpus, self.rate_hz = corpus, rate_hz
-        words = [len(corpus.exchange(i)[1].split()) for i in range(len(corpus))]
+        words = [len(corpus.qa_pair(i)[1].split()) for i in range(len(corpus))]
         self._shortest_first, self._words = sorted(range(len(words)), key=words.__getitem__), sorted(words)
         self.longest_answer = max(words, default=0)
         if not self.longest_answer:

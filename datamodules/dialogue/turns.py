@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from configs.schema import Config, DialogueConfig
 from duplexmamba.text.tokenizer import TurnState
 
-Kind = Literal["question", "cut_question", "interruption", "aside", "background", "noise", "backchannel", "silence"]
+Kind = Literal["question", "paused_question", "interruption", "aside", "background", "noise", "backchannel", "silence"]
 
 
 class Rule(NamedTuple):
@@ -28,7 +28,7 @@ class Rule(NamedTuple):
 
 RULES: dict[Kind, Rule] = {
     "question": Rule(foreground=True, answered=True, over_answer="never"),
-    "cut_question": Rule(foreground=True, answered=True, over_answer="never"),
+    "paused_question": Rule(foreground=True, answered=True, over_answer="never"),
     "interruption": Rule(foreground=True, answered=True, over_answer="always"),
     "aside": Rule(foreground=True, answered=False, over_answer="perhaps"),
     "background": Rule(foreground=False, answered=False, over_answer="perhaps"),
@@ -107,7 +107,7 @@ def _intrude(order: list[Kind], kind: Kind, rng: random.Random) -> None:
 def _over_answer(before: Kind | None, kind: Kind, rng: random.Random, config: DialogueConfig) -> bool:
     if before is None or not RULES[before].answered or RULES[kind].over_answer == "never":
         return False
-    return RULES[kind].over_answer == "always" or rng.random() < config.over_answer_share
+    return RULES[kind].over_answer == "always" or rng.random() < config.overlap_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Slices:
     @classmethod
     def of(cls, config: Config) -> "Slices":
         rate_hz = config.features.sample_rate_hz
-        spans_ms = config.duplex.slice_ms, config.dialogue.min_speech_ms, config.dialogue.settle_ms
+        spans_ms = config.duplex.slice_ms, config.dialogue.min_speech_ms, config.dialogue.endpoint_silence_ms
         return cls(rate_hz, *(round(span_ms * rate_hz / 1000) for span_ms in spans_ms))
 
     @property

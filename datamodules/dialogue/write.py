@@ -26,7 +26,7 @@ from datamodules.synthetic.augment import resample
 from datamodules.synthetic.espeak import speak
 from datamodules.synthetic.grammar import Split
 from duplexmamba.text.tokenizer import TURN_STATES
-from reporting.timeline import COLOURS, Staves, draw_answer, draw_cells, draw_wave, print_words
+from reporting.timeline import COLOURS, TimelineRows, draw_answer, draw_cells, draw_wave, print_words
 
 MODEL_VOICE = "gmw/en-US"
 MODEL_LEVEL = 0.5
@@ -35,7 +35,7 @@ WPM = (80, 450)
 ROWS = {"user": 0.84, "turns": 0.92, "labels": 0.25, "answers": 0.59}
 """Of the picture, with their heights in inches."""
 KIND_COLOURS = {
-    "question": "#7fb8e6", "cut_question": "#7fd6de", "interruption": "#f09a94", "aside": "#fbbf7c",
+    "question": "#7fb8e6", "paused_question": "#7fd6de", "interruption": "#f09a94", "aside": "#fbbf7c",
     "background": "#dbdc8d", "noise": "#c0c0c0", "backchannel": "#c9b3e0", "silence": "#eeeeee",
 }  # fmt: skip
 
@@ -104,7 +104,7 @@ def _table(title: str, counts: collections.Counter, names: Iterable[str]) -> str
 
 def picture(dialogue: Dialogue, dialogues: Dialogues) -> Figure:
     """Sound, turns, labels and answers over time."""
-    staves = Staves(dialogue.id, len(dialogue.samples) / dialogues.rate_hz, ROWS)
+    staves = TimelineRows(dialogue.id, len(dialogue.samples) / dialogues.rate_hz, ROWS)
     for from_s, (sound, turns, labels, answers) in staves:
         draw_wave(sound, from_s, dialogue.samples, dialogues.rate_hz)
         draw_turns(turns, from_s, dialogue)
@@ -116,7 +116,7 @@ def picture(dialogue: Dialogue, dialogues: Dialogues) -> Figure:
 
 
 def draw_turns(axes: Axes, from_s: int, dialogue: Dialogue) -> None:
-    """A bar for each turn, a gap in it for a pause, its words beneath."""
+    """A bar for each turn, a gap in it for a pause, its words upstream."""
     for turn in dialogue.turns:
         pause_s = turn.pause_s or (turn.end_s, turn.end_s)
         for start_s, end_s in ((turn.start_s, pause_s[0]), (pause_s[1], turn.end_s)):

@@ -77,7 +77,7 @@ class ManifestCorpus:
         """Length in seconds by manifest or header."""
         return self.entries[index].length_s
 
-    def exchange(self, index: int) -> tuple[str, str]:
+    def qa_pair(self, index: int) -> tuple[str, str]:
         """Text and answer, without reading audio."""
         return self.entries[index].text, self.entries[index].answer
 

@@ -27,7 +27,7 @@ from datamodules.sources.corpus_manifest import check_bad_share, fitted_in, surv
 from datamodules.sources.manifest_entry import UNUSABLE, Entry, Found, Skip
 from datamodules.sources.readers import read_source
 from datamodules.sources.report import Report, print_report, write_html
-from duplexmamba.text.tokenizer import Tokens
+from duplexmamba.text.tokenizer import Tokenizer
 
 FORMATS: dict[str, Any] = {"voiceassistant": "huggingface", "commonvoice": "commonvoice", "instructs2s": "instructs2s"}
 FORMATS |= {name: name for name in ("librispeech", "mls", "tedlium", "gigaspeech", "duplexmamba")}
@@ -102,7 +102,7 @@ def _hear(entry: Entry) -> tuple[Found, int | None]:
 def unknown_characters(characters: set[str], config: Config) -> list[str]:
     """Those that do not come back from the tokenizer as they were."""
     bpe = config.tokenizer.source == "bpe"
-    tokens = Tokens.train(sorted(characters)) if bpe else Tokens.load(config.tokenizer.source)
+    tokens = Tokenizer.train(sorted(characters)) if bpe else Tokenizer.load(config.tokenizer.source)
     return sorted(c for c in characters if not c.isspace() and tokens.decode(tokens.encode(c)) != c)
 
 

@@ -45,8 +45,8 @@ def condition(samples: np.ndarray, rng: np.random.Generator, config: AugmentConf
     Returns:
         (m,) float32 in [-1, 1], longer by the two pads.
     """
-    if config.room_path and rng.random() < config.room_share:
-        samples = reverberate(samples, config.room_path, rng, rate_hz)
+    if config.rir_path and rng.random() < config.rir_share:
+        samples = reverberate(samples, config.rir_path, rng, rate_hz)
     level_db = _between(config.level_db, rng)
     before, after = (int(_between(config.pad_s, rng) * rate_hz) for _ in range(2))
     noisy = rng.random() < config.noise_share

@@ -14,7 +14,7 @@ Split = Literal["train", "valid", "test"]
 MAX_WORDS = 12
 
 
-class Exchange(NamedTuple):
+class QAPair(NamedTuple):
     """A sentence to be spoken and the reply to it: lower-case words of a to z and apostrophe."""
 
     text: str
@@ -214,24 +214,24 @@ def split_of_text(text: str) -> Split:
     return "valid" if place < 5 else "test" if place < 10 else "train"
 
 
-def draw(rng: random.Random, split: Split) -> Exchange:
+def draw(rng: random.Random, split: Split) -> QAPair:
     """A sentence of this split. Every word of every split occurs in train."""
     while True:
         [kind] = rng.choices(_NAMES, cum_weights=_WEIGHTS)
         core = rng.choice(KINDS[kind])
         text = _framed(core, rng.choice(FRAMES[core.form]))
         if text.count(" ") < MAX_WORDS and split_of_text(text) == split:
-            return Exchange(text, core.answer, kind)
+            return QAPair(text, core.answer, kind)
 
 
-def sentences() -> Iterator[Exchange]:
+def sentences() -> Iterator[QAPair]:
     """Every sentence that can be drawn, of all splits."""
     for kind, cores in KINDS.items():
         for core in cores:
             for frame in FRAMES[core.form]:
                 text = _framed(core, frame)
                 if text.count(" ") < MAX_WORDS:
-                    yield Exchange(text, core.answer, kind)
+                    yield QAPair(text, core.answer, kind)
 
 
 def vocabulary() -> list[str]:

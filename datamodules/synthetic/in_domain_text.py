@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterable
 
 from datamodules.mixture import Mixture
-from datamodules.synthetic.grammar import Exchange
+from datamodules.synthetic.grammar import QAPair
 
 TEXTS = 20_000
 """Draws of the mixture from which the chain is made."""
@@ -21,8 +21,8 @@ MAX_WORDS = 40
 _Words = tuple[str, ...]
 
 
-class Retold:
-    """Exchanges without end.
+class InDomainText:
+    """QAPairs without end.
 
     Args:
         recorded: what is retold, in its shares.
@@ -33,14 +33,14 @@ class Retold:
         exchanges = map(self._recorded, range(min(TEXTS, 2 * len(recorded))))
         self._next = _chain(text for text, answer in exchanges if not answer)
 
-    def exchange(self, rng: random.Random, draw: int) -> Exchange:
+    def qa_pair(self, rng: random.Random, draw: int) -> QAPair:
         """Draw `draw` of the mixture where it has an answer, else a new sentence."""
         text, answer = self._recorded(draw)
-        return Exchange(text if answer or not self._next else self._sentence(rng), answer, "retold")
+        return QAPair(text if answer or not self._next else self._sentence(rng), answer, "retold")
 
     def _recorded(self, draw: int) -> tuple[str, str]:
         corpus, place = self.recorded.locate(draw)
-        return corpus.exchange(place)
+        return corpus.qa_pair(place)
 
     def _sentence(self, rng: random.Random) -> str:
         words: list[str] = []

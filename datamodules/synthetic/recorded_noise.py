@@ -12,7 +12,7 @@ from datamodules.sources.folders import SOUND_SUFFIXES
 LONGEST_S = 600.0
 """Of a noise file; a longer one is used up to here."""
 ROOM_S = 2.0
-"""Of an impulse response; what comes later is not heard beneath speech."""
+"""Of an impulse response; what comes later is not heard upstream speech."""
 
 
 def draw_noise(folder: str, size: int, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
@@ -24,7 +24,7 @@ def draw_noise(folder: str, size: int, rng: np.random.Generator, rate_hz: int) -
 
 def reverberate(samples: np.ndarray, folder: str, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
     """The samples as they are heard in one of the folder's rooms: as long, and no later."""
-    response = _read(_draw(folder, "data.augment.room_path", rng), rate_hz, ROOM_S)
+    response = _read(_draw(folder, "data.augment.rir_path", rng), rate_hz, ROOM_S)
     response = response[np.abs(response).argmax() :]  # the direct sound comes first
     size = 1 << (len(samples) + len(response) - 1).bit_length()
     heard = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size))

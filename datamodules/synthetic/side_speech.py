@@ -9,7 +9,7 @@ import random
 import string
 from collections.abc import Iterator
 
-from datamodules.synthetic.grammar import DAYS, ITEMS, MUSIC, ROOMS, Exchange, Split, split_of_text
+from datamodules.synthetic.grammar import DAYS, ITEMS, MUSIC, ROOMS, QAPair, Split, split_of_text
 
 
 def _either(words: str) -> list[str]:
@@ -73,18 +73,18 @@ SPOKEN_BY_LISTENERS = _either("mhm|mm hmm|uh huh|okay|right|yeah|i see|sure|aha"
 """Back-channels: too few to hold any out."""
 
 
-def draw(rng: random.Random, split: Split) -> Exchange:
+def draw(rng: random.Random, split: Split) -> QAPair:
     """A sentence of this split, without an answer. Every word of every split occurs in train."""
     while True:
         pattern = rng.choice(PATTERNS)
         text = pattern.format(**{slot: rng.choice(SLOTS[slot]) for slot in _slots(pattern)})
         if split_of_text(text) == split:
-            return Exchange(text, "", "aside")
+            return QAPair(text, "", "aside")
 
 
-def draw_backchannel(rng: random.Random, split: Split) -> Exchange:
+def draw_backchannel(rng: random.Random, split: Split) -> QAPair:
     """A listener's word, the same in every split."""
-    return Exchange(rng.choice(SPOKEN_BY_LISTENERS), "", "backchannel")
+    return QAPair(rng.choice(SPOKEN_BY_LISTENERS), "", "backchannel")
 
 
 def sentences() -> Iterator[str]:

@@ -13,8 +13,8 @@ from configs.schema import AugmentConfig
 from datamodules.corpus import Utterance
 from datamodules.synthetic.augment import condition, draw_speed, resample
 from datamodules.synthetic.espeak import Speech, speak
-from datamodules.synthetic.grammar import Exchange, Split, draw
-from datamodules.synthetic.in_domain_text import Retold
+from datamodules.synthetic.grammar import QAPair, Split, draw
+from datamodules.synthetic.in_domain_text import InDomainText
 
 ACCENTS = [
     "gmw/en", "gmw/en-029", "gmw/en-GB-scotland", "gmw/en-GB-x-gbclan", "gmw/en-GB-x-gbcwmd", "gmw/en-GB-x-rp",
@@ -53,7 +53,7 @@ class Voice(NamedTuple):
 
 
 class _Recipe(NamedTuple):
-    exchange: Exchange
+    qa_pair: QAPair
     voice: str
     rate_wpm: int
     pitch: int
@@ -79,7 +79,7 @@ class SyntheticSpeech:
 
     def __init__(
         self, split: Split, seed: int, size: int, rate_hz: int, augment: AugmentConfig,
-        retold: tuple[Retold, float] | None = None,
+        retold: tuple[InDomainText, float] | None = None,
     ) -> None:  # fmt: skip
         self.split, self.seed, self.size, self.rate_hz, self.augment = split, seed, size, rate_hz, augment
         self.retold = retold
@@ -87,35 +87,35 @@ class SyntheticSpeech:
     def __len__(self) -> int:
         return self.size
 
-    def exchange(self, index: int) -> tuple[str, str]:
+    def qa_pair(self, index: int) -> tuple[str, str]:
         """Text and answer, without speaking."""
-        exchange = self._recipe(index).exchange
-        return exchange.text, exchange.answer
+        qa_pair = self._recipe(index).qa_pair
+        return qa_pair.text, qa_pair.answer
 
     def duration_s(self, index: int) -> float:
         """Seconds, estimated from letters and pace: nearly always within a quarter."""
         recipe = self._recipe(index)
-        return sum(self.augment.pad_s) + recipe.pause_s + LETTER_S * 175 / recipe.rate_wpm * len(recipe.exchange.text)
+        return sum(self.augment.pad_s) + recipe.pause_s + LETTER_S * 175 / recipe.rate_wpm * len(recipe.qa_pair.text)
 
     def __getitem__(self, index: int) -> Utterance:
         recipe = self._recipe(index)
-        speech = speak(recipe.exchange.text, recipe.voice, recipe.rate_wpm, recipe.pitch, recipe.pitch_range)
+        speech = speak(recipe.qa_pair.text, recipe.voice, recipe.rate_wpm, recipe.pitch, recipe.pitch_range)
         rng = np.random.default_rng(recipe.sound_seed)
         speed = draw_speed(rng, self.augment) if self.split == "train" else 1.0
         samples = resample(_hesitating(speech, recipe), speech.sample_rate_hz * speed, self.rate_hz)
         samples = condition(samples, rng, self.augment, self.rate_hz)
         name = f"synthetic-{self.split}-{self.seed}-{index}"
-        return Utterance(name, samples, recipe.exchange.text, recipe.exchange.answer, recipe.voice)
+        return Utterance(name, samples, recipe.qa_pair.text, recipe.qa_pair.answer, recipe.voice)
 
     def _recipe(self, index: int) -> _Recipe:
         rng = random.Random(f"{self.seed} {self.split} {index}")
-        exchange, voice, sound_seed = self._exchange(rng, index), draw_voice(rng, self.split), rng.getrandbits(64)
+        qa_pair, voice, sound_seed = self._exchange(rng, index), draw_voice(rng, self.split), rng.getrandbits(64)
         hesitant = self.split == "train" and rng.random() < HESITANT_SHARE
-        return _Recipe(exchange, *voice, sound_seed, rng.uniform(*PAUSE_S) if hesitant else 0.0)
+        return _Recipe(qa_pair, *voice, sound_seed, rng.uniform(*PAUSE_S) if hesitant else 0.0)
 
-    def _exchange(self, rng: random.Random, index: int) -> Exchange:
+    def _exchange(self, rng: random.Random, index: int) -> QAPair:
         if self.retold is not None and rng.random() < self.retold[1]:
-            return self.retold[0].exchange(rng, index)
+            return self.retold[0].qa_pair(rng, index)
         return draw(rng, self.split)
 
 

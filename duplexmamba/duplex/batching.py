@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from duplexmamba.models.lm import LMState
-from duplexmamba.models.speech_lm import ListenState, SpeechLM
+from duplexmamba.models.speech_lm import SpeechState, SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.streaming.state import join, rows
 from duplexmamba.text.decoding import advance
@@ -23,55 +23,55 @@ Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
-class Hearing:
+class EncodeRequest:
     """Samples to be heard."""
 
     samples: Tensor
     """(n,)"""
-    ear: ListenState | None
+    speech_state: SpeechState | None
     """Before them; None at the beginning of a conversation."""
 
 
 Branch = tuple[Tensor, LMState | None]
 """(L, D) steps to be read, and the memory before them."""
-Wish = Hearing | list[Branch]
+Request = EncodeRequest | list[Branch]
 """Gives (S, E) embeddings and the ear behind them; or of each branch the logits (V,) and the memory behind it."""
-Work = Generator[Wish, Any, Result]
+Computation = Generator[Request, Any, Result]
 
 
-def alone(model: SpeechLM, work: Work[Result]) -> Result:
+def run_single(model: SpeechLM, work: Computation[Result]) -> Result:
     """What comes of it, wish by wish."""
     given = None
     while True:
         try:
-            wish = work.send(given)
+            request = work.send(given)
         except StopIteration as done:
             return done.value
-        given = _hear(model, [wish])[0] if isinstance(wish, Hearing) else advance(model.lm, wish)
+        given = _encode(model, [request])[0] if isinstance(request, EncodeRequest) else advance(model.lm, request)
 
 
-def together(model: SpeechLM, works: Sequence[Work[Result]]) -> list[Result]:
+def run_batched(model: SpeechLM, computations: Sequence[Computation[Result]]) -> list[Result]:
     """What comes of each: in every round all of them have a wish granted."""
     results: dict[int, Result] = {}
-    given: dict[int, Any] = dict.fromkeys(range(len(works)))
+    given: dict[int, Any] = dict.fromkeys(range(len(computations)))
     while given:
-        wishes: dict[int, Wish] = {}
-        for i, gift in given.items():
+        requests: dict[int, Request] = {}
+        for i, result in given.items():
             try:
-                wishes[i] = works[i].send(gift)
+                requests[i] = computations[i].send(result)
             except StopIteration as done:
                 results[i] = done.value
-        given = dict(zip(wishes, _grant(model, list(wishes.values())), strict=True))
-    return [results[i] for i in range(len(works))]
+        given = dict(zip(requests, _answer_requests(model, list(requests.values())), strict=True))
+    return [results[i] for i in range(len(computations))]
 
 
-def _grant(model: SpeechLM, wishes: list[Wish]) -> list[Any]:
+def _answer_requests(model: SpeechLM, requests: list[Request]) -> list[Any]:
     """What each wish gives, those of one shape in one batch: padding would cost what a batch saves."""
-    hearings = [wish for wish in wishes if isinstance(wish, Hearing)]
-    branches = [branch for wish in wishes if not isinstance(wish, Hearing) for branch in wish]
-    heard = iter(in_groups(hearings, lambda h: (len(h.samples), h.ear is None), lambda group: _hear(model, group)))
+    hearings = [request for request in requests if isinstance(request, EncodeRequest)]
+    branches = [branch for request in requests if not isinstance(request, EncodeRequest) for branch in request]
+    heard = iter(in_groups(hearings, lambda h: (len(h.samples), h.speech_state is None), lambda group: _encode(model, group)))
     read = iter(in_groups(branches, lambda b: (len(b[0]), b[1] is None), lambda group: advance(model.lm, group)))
-    return [next(heard) if isinstance(wish, Hearing) else [next(read) for _ in wish] for wish in wishes]
+    return [next(heard) if isinstance(request, EncodeRequest) else [next(read) for _ in request] for request in requests]
 
 
 def in_groups(
@@ -87,10 +87,10 @@ def in_groups(
     return [found[place] for place in range(len(items))]
 
 
-def _hear(model: SpeechLM, hearings: list[Hearing]) -> list[tuple[Tensor, ListenState]]:
+def _encode(model: SpeechLM, hearings: list[EncodeRequest]) -> list[tuple[Tensor, SpeechState]]:
     """Equally many samples each, all at their beginning or none."""
     samples = torch.stack([hearing.samples for hearing in hearings])
-    before = None if hearings[0].ear is None else join([hearing.ear for hearing in hearings])
-    speech, after = model.listen(Padded(samples), before)
+    before = None if hearings[0].speech_state is None else join([hearing.speech_state for hearing in hearings])
+    speech, after = model.embed_speech(Padded(samples), before)
     heard = [row[:length] for row, length in zip(speech.values, speech.row_lengths().tolist(), strict=True)]
     return list(zip(heard, rows(after), strict=True))

@@ -16,71 +16,71 @@ import torch
 from torch import Tensor
 
 from configs.schema import Config, DuplexConfig
-from duplexmamba.duplex.batching import Hearing, Work, alone
+from duplexmamba.duplex.batching import EncodeRequest, Computation, run_single
 from duplexmamba.duplex.policy import tokens_due
-from duplexmamba.duplex.session import Event, Moment, Session
+from duplexmamba.duplex.session import Event, SessionState, Session
 from duplexmamba.models.lm import LMState
 from duplexmamba.models.speech_lm import SpeechLM
-from duplexmamba.text.tokenizer import ANSWER, Tokens, TurnState
+from duplexmamba.text.tokenizer import ANSWER, Tokenizer, TurnState
 
 IDLE: TurnState = "ignore"
-"""The state whose marker is the idle token. Nothing is to come of this slice: the stages beneath have taught the marker
+"""The state whose marker is the idle token. Nothing is to come of this slice: the stages upstream have taught the marker
 so, and every tokenizer has it."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Reply:
+class Response:
     """An answer under way."""
 
-    begun: int
+    start_slice: int
     """Slice of the decision."""
-    said: tuple[int, ...] = ()
-    over: bool = False
+    emitted: tuple[int, ...] = ()
+    finished: bool = False
 
     def due(self, slice_: int, config: DuplexConfig) -> bool:
         """Whether a token is, in this slice."""
-        return not self.over and len(self.said) < tokens_due(slice_ - self.begun + 1, config)
+        return not self.finished and len(self.emitted) < tokens_due(slice_ - self.start_slice + 1, config)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Snapshot(Moment):
+class MultiplexState(SessionState):
     """A whole conversation at one moment, as a value: keep it, copy it, go back to it."""
 
-    memory: LMState
-    unread: tuple[int, ...] = ()
+    lm_state: LMState
+    unread_ids: tuple[int, ...] = ()
     """What was written last and is read together with the next slice."""
-    reply: Reply | None = None
-    patience: int = 0
+    response: Response | None = None
+    slices_to_wait: int = 0
     """Slices of silence for which what was heard may still be answered."""
 
     @property
-    def memories(self) -> tuple[LMState, ...]:
-        return (self.memory,)
+    def lm_states(self) -> tuple[LMState, ...]:
+        return (self.lm_state,)
 
 
-class MultiplexSession(Session[Snapshot]):
+class MultiplexSession(Session[MultiplexState]):
     """Hears and speaks by turns. Arguments and errors are those of `Session`."""
 
-    def __init__(self, model: SpeechLM, tokens: Tokens, config: Config, instruction: str = ANSWER[0]):
+    def __init__(self, model: SpeechLM, tokens: Tokenizer, config: Config, instruction: str = ANSWER[0]):
         super().__init__(model, tokens, config, instruction)
-        self._begin = self._embed(tokens.after_speech("response")[len(tokens.end_of_speech()) :])
+        self._begin_response = self._embed(tokens.after_speech("response")[len(tokens.end_of_speech()) :])
         self._response, self._idle = tokens.turn_states["response"], tokens.turn_states[IDLE]
         self._markers = torch.tensor([self._response, self._idle], device=self.device)
-        waiting = torch.zeros(0, device=self.device)
-        self._now = Snapshot(waiting=waiting, memory=alone(model, self._after(self._open, None))[1])
+        pending_samples = torch.zeros(0, device=self.device)
+        self._state = MultiplexState(pending_samples=pending_samples, lm_state=run_single(model, self._after(self._prompt, None))[1])
 
     @property
     def answering(self) -> bool:
-        return self._now.reply is not None
+        return self._state.response is not None
 
     @property
-    def expecting(self) -> bool:
-        return self._now.patience > 0
+    def awaiting_response(self) -> bool:
+        return self._state.slices_to_wait > 0
 
     def finish(self) -> str:
         """Hear silence until the answer under way is over, or another begins; returns the whole of it, or nothing where
         there is none. An answer that falls silent for as long as the longest takes is over."""
-        text, longest_s = self._text(self._now.reply), self.duplex.max_tokens / self.duplex.tokens_per_s
+        text, longest_s = self._text(self._state.response), self.duplex.max_tokens / self.duplex.tokens_per_s
         for _ in range(math.ceil(longest_s / self.slice_s) if self.answering else 0):
             [event] = self.push(torch.zeros(self.slice_samples))
             if event.action == "respond":
@@ -88,71 +88,71 @@ class MultiplexSession(Session[Snapshot]):
             text += event.text
             if not event.answering:
                 break
-        self._now = dataclasses.replace(self._now, reply=None)
+        self._state = dataclasses.replace(self._state, response=None)
         return text
 
-    def hear(self, samples: Tensor) -> Work[tuple[Event, Snapshot]]:
+    def process_slice(self, samples: Tensor) -> Computation[tuple[Event, MultiplexState]]:
         """One slice: hear it, and write what there is to say."""
-        began_s, before = time.perf_counter(), self._now
-        speech, ear = yield Hearing(samples, before.ear)
-        steps = torch.cat([self._embed(before.unread), speech, self._ask])
-        logits, memory = yield from self._after(steps, before.memory)
-        due = before.reply is not None and before.reply.due(before.slices, self.duplex)
+        began_s, before = time.perf_counter(), self._state
+        speech, speech_state = yield EncodeRequest(samples, before.speech_state)
+        steps = torch.cat([self._embed(before.unread_ids), speech, self._end_of_speech])
+        logits, lm_state = yield from self._after(steps, before.lm_state)
+        due = before.response is not None and before.response.due(before.slices, self.duplex)
         chances = choices(logits, self._markers, due)
         probability = float(chances[self._response])
         responds = begins(probability, self.duplex)
-        reply, memory, unread = yield from self._write(responds, chances, memory)
-        under_way = None if reply is None or reply.over else reply
-        now = Snapshot(
-            waiting=before.waiting, slices=before.slices + 1, ear=ear, memory=memory, unread=unread, reply=under_way,
-            patience=self._patience(samples),
+        response, lm_state, unread_ids = yield from self._write(responds, chances, lm_state)
+        under_way = None if response is None or response.finished else response
+        now = MultiplexState(
+            pending_samples=before.pending_samples, slices=before.slices + 1, speech_state=speech_state, lm_state=lm_state, unread_ids=unread_ids, response=under_way,
+            slices_to_wait=self._patience(samples),
         )  # fmt: skip
-        heard_of = None if responds else before.reply
+        heard_of = None if responds else before.response
         event = Event(
             slice=before.slices,
             time_s=now.slices * self.slice_samples / self.rate_hz,
             probabilities={"response": probability, IDLE: 1 - probability},
             state="response" if responds else IDLE,
             action="respond" if responds else "listen",
-            tokens=list(reply.said[len(heard_of.said if heard_of else ()) :]) if reply else [],
-            text=self._text(reply)[len(self._text(heard_of)) :],
-            answering=now.reply is not None,
+            tokens=list(response.emitted[len(heard_of.emitted if heard_of else ()) :]) if response else [],
+            text=self._text(response)[len(self._text(heard_of)) :],
+            answering=now.response is not None,
             compute_ms=1000 * (time.perf_counter() - began_s),
         )
         return event, now
 
     def _write(
-        self, responds: bool, chances: Tensor, memory: LMState
-    ) -> Work[tuple[Reply | None, LMState, tuple[int, ...]]]:
+        self, responds: bool, chances: Tensor, lm_state: LMState
+    ) -> Computation[tuple[Response | None, LMState, tuple[int, ...]]]:
         """Behind the end-of-speech marker: the answer, the memory, and what is still to be read."""
         if responds:
-            return (yield from self._say(Reply(self._now.slices), *(yield from self._after(self._begin, memory))))
+            return (yield from self._emit_due(Response(self._state.slices), *(yield from self._after(self._begin_response, lm_state))))
         chances[self._response] = 0
-        reply = self._now.reply
-        if reply is None or int(chances.argmax()) == self._idle:
-            return reply, memory, (self._idle,)
-        return (yield from self._say(reply, chances, memory))
+        response = self._state.response
+        if response is None or int(chances.argmax()) == self._idle:
+            return response, lm_state, (self._idle,)
+        return (yield from self._emit_due(response, chances, lm_state))
 
-    def _say(self, reply: Reply, logits: Tensor, memory: LMState) -> Work[tuple[Reply, LMState, tuple[int, ...]]]:
+    def _emit_due(self, response: Response, logits: Tensor, lm_state: LMState) -> Computation[tuple[Response, LMState, tuple[int, ...]]]:
         """The same, after all that is due."""
         while True:
-            full = len(reply.said) >= self.duplex.max_tokens
-            following = self.tokens.end if full else int(logits.argmax())
-            if following == self.tokens.end:
-                return dataclasses.replace(reply, over=True), memory, (following,)
-            if not reply.due(self._now.slices, self.duplex):
-                return reply, memory, ()
-            logits, memory = yield from self._after(self._embed([following]), memory)
-            reply = dataclasses.replace(reply, said=(*reply.said, following))
+            full = len(response.emitted) >= self.duplex.max_tokens
+            next_token = self.tokens.end if full else int(logits.argmax())
+            if next_token == self.tokens.end:
+                return dataclasses.replace(response, finished=True), lm_state, (next_token,)
+            if not response.due(self._state.slices, self.duplex):
+                return response, lm_state, ()
+            logits, lm_state = yield from self._after(self._embed([next_token]), lm_state)
+            response = dataclasses.replace(response, emitted=(*response.emitted, next_token))
 
     def _patience(self, samples: Tensor) -> int:
         """Slices of silence for which an answer is waited for from now on."""
         longest = math.ceil(self.duplex.max_wait_s / self.slice_s)
-        return longest if bool(samples.any()) else max(0, self._now.patience - 1)
+        return longest if bool(samples.any()) else max(0, self._state.slices_to_wait - 1)
 
-    def _text(self, reply: Reply | None) -> str:
+    def _text(self, response: Response | None) -> str:
         """What can be read of an answer."""
-        return "" if reply is None else self._readable(reply.said, reply.over)
+        return "" if response is None else self._readable(response.emitted, response.finished)
 
 
 def choices(logits: Tensor, markers: Tensor, due: bool) -> Tensor:
@@ -170,4 +170,4 @@ def choices(logits: Tensor, markers: Tensor, due: bool) -> Tensor:
 
 def begins(probability: float, config: DuplexConfig) -> bool:
     """Whether an answer does, by the probability of the response marker."""
-    return probability >= config.response_above
+    return probability >= config.response_threshold

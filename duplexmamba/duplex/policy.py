@@ -18,7 +18,7 @@ forgotten."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Attention:
+class BranchCounters:
     """What the policy knows of a listening branch: slices, counted from its fork."""
 
     heard: int = 0
@@ -28,22 +28,22 @@ class Attention:
     """The last ones in a row that were silent."""
 
 
-def read(probabilities: Mapping[TurnState, float], config: DuplexConfig) -> TurnState:
+def classify_state(probabilities: Mapping[TurnState, float], config: DuplexConfig) -> TurnState:
     """The state that holds."""
-    if probabilities["response"] >= config.response_above:
+    if probabilities["response"] >= config.response_threshold:
         return "response"
     return "incomplete" if probabilities["incomplete"] >= probabilities["ignore"] else "ignore"
 
 
-def decide(state: TurnState, quiet: bool, before: Attention, config: DuplexConfig) -> tuple[Action, Attention]:
+def decide(state: TurnState, quiet: bool, before: BranchCounters, config: DuplexConfig) -> tuple[Action, BranchCounters]:
     """What to do after a slice.
 
     Args:
         state: what the listening branch says of it.
         quiet: nothing was said in it.
-        before: what was known before it; `Attention()` for the first slice of a branch.
+        before: what was known before it; `BranchCounters()` for the first slice of a branch.
     """
-    now = Attention(
+    now = BranchCounters(
         heard=before.heard + 1,
         ignored=before.ignored + 1 if state == "ignore" else 0,
         quiet=before.quiet + 1 if quiet else 0,
@@ -73,10 +73,10 @@ class Branch:
 
 def branches(labels: Sequence[TurnState], config: DuplexConfig) -> list[Branch]:
     """The listening branches of a session whose model is right about every slice; together they cover all slices."""
-    found, first, known = [], 0, Attention()
+    found, first, known = [], 0, BranchCounters()
     for i, label in enumerate(labels):
         action, known = decide(label, False, known, config)
         if action != "listen" or i == len(labels) - 1:
             found.append(Branch(first, i, action == "respond"))
-            first, known = i + 1, Attention()
+            first, known = i + 1, BranchCounters()
     return found

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from configs.checks import check_slices
 from configs.schema import Config
-from duplexmamba.duplex.batching import Work, alone, together
+from duplexmamba.duplex.batching import Computation, run_single, run_batched
 from duplexmamba.duplex.policy import Action
 from duplexmamba.models.lm import LMState
-from duplexmamba.models.speech_lm import ListenState, SpeechLM
-from duplexmamba.text.tokenizer import ANSWER, Tokens, TurnState
+from duplexmamba.models.speech_lm import SpeechState, SpeechLM
+from duplexmamba.text.tokenizer import ANSWER, Tokenizer, TurnState
 
 UNFINISHED = "\ufffd"
 """What a character decodes to of which some bytes are still to come."""
@@ -45,48 +45,48 @@ class Event:
 
 
 @dataclasses.dataclass(frozen=True)
-class Said:
+class EmittedResponse:
     """An answer as it was heard."""
 
-    begun: int
+    start_slice: int
     """Slice of the decision."""
-    stopped: int
+    stop_slice: int
     """Slice of its last token, or of the decision that cut it off."""
     text: str
     complete: bool
     """It was neither cut off nor is it still going on."""
 
 
-def replies(events: Sequence[Event]) -> list[Said]:
+def emitted_responses(events: Sequence[Event]) -> list[EmittedResponse]:
     """The answers of a session, by time."""
-    found: list[Said] = []
+    found: list[EmittedResponse] = []
     for event in events:
         if event.action == "respond":
             if found and not found[-1].complete:
-                found[-1] = dataclasses.replace(found[-1], stopped=event.slice)
-            found.append(Said(event.slice, event.slice, event.text, not event.answering))
+                found[-1] = dataclasses.replace(found[-1], stop_slice=event.slice)
+            found.append(EmittedResponse(event.slice, event.slice, event.text, not event.answering))
         elif found and not found[-1].complete:
             text = found[-1].text + event.text
-            found[-1] = Said(found[-1].begun, event.slice, text, not event.answering)
+            found[-1] = EmittedResponse(found[-1].start_slice, event.slice, text, not event.answering)
     return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Moment(abc.ABC):
+class SessionState(abc.ABC):
     """A whole conversation at one moment, as a value."""
 
-    waiting: Tensor
+    pending_samples: Tensor
     """(n,) samples of a slice that is not full yet."""
     slices: int = 0
-    ear: ListenState | None = None
+    speech_state: SpeechState | None = None
 
     @property
     @abc.abstractmethod
-    def memories(self) -> tuple[LMState, ...]:
+    def lm_states(self) -> tuple[LMState, ...]:
         """The language model's, one of each branch."""
 
 
-Now = TypeVar("Now", bound=Moment)
+Now = TypeVar("Now", bound=SessionState)
 
 
 class Session(abc.ABC, Generic[Now]):
@@ -101,9 +101,9 @@ class Session(abc.ABC, Generic[Now]):
         ValueError: the encoder cannot give whole embeddings slice by slice, or the model is in training mode.
     """
 
-    _now: Now
+    _state: Now
 
-    def __init__(self, model: SpeechLM, tokens: Tokens, config: Config, instruction: str = ANSWER[0]):
+    def __init__(self, model: SpeechLM, tokens: Tokenizer, config: Config, instruction: str = ANSWER[0]):
         check_slices(config)
         if model.training:
             raise ValueError("the model is in training mode: call eval() before a session")
@@ -112,16 +112,16 @@ class Session(abc.ABC, Generic[Now]):
         self.rate_hz = config.features.sample_rate_hz
         self.slice_s = self.duplex.slice_ms / 1000
         self.slice_samples = round(self.duplex.slice_ms * self.rate_hz / 1000)
-        self._open = self._embed(tokens.before_speech(instruction))
-        self._ask = self._embed(tokens.end_of_speech())
+        self._prompt = self._embed(tokens.before_speech(instruction))
+        self._end_of_speech = self._embed(tokens.end_of_speech())
 
     def snapshot(self) -> Now:
         """Everything, at the cost of a reference."""
-        return self._now
+        return self._state
 
     def restore(self, snapshot: Now) -> None:
         """Go on from there."""
-        self._now = snapshot
+        self._state = snapshot
 
     @property
     @abc.abstractmethod
@@ -130,27 +130,27 @@ class Session(abc.ABC, Generic[Now]):
 
     @property
     @abc.abstractmethod
-    def expecting(self) -> bool:
+    def awaiting_response(self) -> bool:
         """Whether what was heard may still be answered."""
 
     @torch.inference_mode()
     def push(self, samples: Tensor) -> list[Event]:
         """Hear (n,) samples in [-1, 1], any number of them; one event for every slice that they fill."""
-        waiting = torch.cat([self._now.waiting, samples.to(self.device, torch.float32)])
-        size, full = self.slice_samples, len(waiting) - len(waiting) % self.slice_samples
+        pending_samples = torch.cat([self._state.pending_samples, samples.to(self.device, torch.float32)])
+        size, full = self.slice_samples, len(pending_samples) - len(pending_samples) % self.slice_samples
         events = []
         for begin in range(0, full, size):
-            event, self._now = alone(self.model, self.hear(waiting[begin : begin + size]))
+            event, self._state = run_single(self.model, self.process_slice(pending_samples[begin : begin + size]))
             events.append(event)
-        self._now = dataclasses.replace(self._now, waiting=waiting[full:].clone())  # a view would keep all of it
+        self._state = dataclasses.replace(self._state, pending_samples=pending_samples[full:].clone())  # a view would keep all of it
         return events
 
     def close(self) -> list[Event]:
         """Hear silence until what is being said and what waits for an answer is over."""
         spare_s = self.duplex.max_wait_s + self.duplex.max_tokens / self.duplex.tokens_per_s
-        events = self.push(torch.zeros(-len(self._now.waiting) % self.slice_samples))
+        events = self.push(torch.zeros(-len(self._state.pending_samples) % self.slice_samples))
         for _ in range(math.ceil(spare_s * self.rate_hz / self.slice_samples)):
-            if not self.answering and not self.expecting:
+            if not self.answering and not self.awaiting_response:
                 break
             events += self.push(torch.zeros(self.slice_samples))
         return events
@@ -160,17 +160,17 @@ class Session(abc.ABC, Generic[Now]):
         """Say the answer under way to its end, at once; returns the whole of it, or nothing where there is none."""
 
     @abc.abstractmethod
-    def hear(self, samples: Tensor) -> Work[tuple[Event, Now]]:
+    def process_slice(self, samples: Tensor) -> Computation[tuple[Event, Now]]:
         """One slice: what happens, and the conversation behind it. The session stays where it is."""
 
-    def _readable(self, said: Sequence[int], over: bool) -> str:
+    def _readable(self, emitted: Sequence[int], finished: bool) -> str:
         """What can be read of an answer."""
-        text = self.tokens.decode(list(said))
-        return text if over else text.rstrip(UNFINISHED + " ")
+        text = self.tokens.decode(list(emitted))
+        return text if finished else text.rstrip(UNFINISHED + " ")
 
-    def _after(self, steps: Tensor, memory: LMState | None) -> Work[tuple[Tensor, LMState]]:
+    def _after(self, steps: Tensor, lm_state: LMState | None) -> Computation[tuple[Tensor, LMState]]:
         """Logits and state behind (L, D) steps of one branch."""
-        [behind] = yield [(steps, memory)]
+        [behind] = yield [(steps, lm_state)]
         return behind
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
@@ -179,7 +179,7 @@ class Session(abc.ABC, Generic[Now]):
 
 
 @torch.inference_mode()
-def push_together(sessions: Sequence[Session], slices: Sequence[Tensor]) -> list[Event]:
+def push_batched(sessions: Sequence[Session], slices: Sequence[Tensor]) -> list[Event]:
     """Let sessions of one model hear a slice each, in common batches: the same as `push` of each with its own.
 
     Args:
@@ -189,21 +189,21 @@ def push_together(sessions: Sequence[Session], slices: Sequence[Tensor]) -> list
     """
     heard = [samples.to(session.device, torch.float32) for session, samples in zip(sessions, slices, strict=True)]
     assert all(len(samples) == session.slice_samples for session, samples in zip(sessions, heard, strict=True))
-    works = [session.hear(samples) for session, samples in zip(sessions, heard, strict=True)]
-    happened = together(sessions[0].model, works) if sessions else []
+    computations = [session.process_slice(samples) for session, samples in zip(sessions, heard, strict=True)]
+    happened = run_batched(sessions[0].model, computations) if sessions else []
     for session, (_, after) in zip(sessions, happened, strict=True):
         session.restore(after)
     return [event for event, _ in happened]
 
 
-def hear_together(sessions: Sequence[Session], signals: Sequence[Tensor]) -> list[list[Event]]:
+def run_sessions(sessions: Sequence[Session], signals: Sequence[Tensor]) -> list[list[Event]]:
     """Let new sessions of one model hear a (n,) signal each, in common batches: the same as `push` of each, but that
     what fills no slice is dropped."""
     events: list[list[Event]] = [[] for _ in sessions]
     size = sessions[0].slice_samples
     for end in range(size, max(map(len, signals)) + 1, size):
         hearing = [i for i, signal in enumerate(signals) if len(signal) >= end]
-        happened = push_together([sessions[i] for i in hearing], [signals[i][end - size : end] for i in hearing])
+        happened = push_batched([sessions[i] for i in hearing], [signals[i][end - size : end] for i in hearing])
         for i, event in zip(hearing, happened, strict=True):
             events[i].append(event)
     return events

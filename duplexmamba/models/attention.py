@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duplexmamba.streaming.padded import Carry, Padded, carry, fold, unfold
+from duplexmamba.streaming.padded import StreamBuffer, Padded, stream_windows, slices_to_rows, rows_to_slices
 
 SLOWEST = 1e4
 """Steps in which the slowest pair of channels turns by one radian."""
@@ -23,7 +23,7 @@ SLOWEST = 1e4
 class AttentionState:
     """Keys and values of the past."""
 
-    past: Carry
+    past: StreamBuffer
     """(B, P, 2 E), newest last, not rotated yet."""
     seen: Tensor
     """(B,) int64: how many of them there have been: the others are not looked at."""
@@ -51,12 +51,12 @@ class SelfAttention(nn.Module):
         Args:
             slice_steps: of a slice, counted from the start of `x`; None: each step is one.
         """
-        x = x.not_empty()
+        x = x.at_least_one_step()
         steps, past_steps = x.values.shape[1], self.past_steps or 0
         slice_steps = steps if self.past_steps is None else slice_steps or 1
         d_inner = self.out_proj.in_features
         queries, new = self.in_proj(x.values).split([d_inner, 2 * d_inner], -1)
-        window, past = carry(x.with_values(new), None if state is None else state.past, past_steps)
+        window, past = stream_windows(x.with_values(new), None if state is None else state.past, past_steps)
         lengths = x.row_lengths()
         seen = torch.zeros_like(lengths) if state is None else state.seen
         places = torch.arange(past_steps + steps, device=lengths.device)
@@ -69,13 +69,13 @@ class SelfAttention(nn.Module):
         past: time and memory grow with T, not with its square."""
         past_steps = window.shape[1] - queries.values.shape[1]
         block = min(queries.values.shape[1], slice_steps * -(-max(past_steps, 1) // slice_steps))
-        folded = fold(queries, block).values
+        folded = slices_to_rows(queries, block).values
         keys, values = blocks(window, block, past_steps).chunk(2, -1)
         mask = visible(block, past_steps, slice_steps, real.device) & blocks(real[..., None], block, past_steps).mT
         mask = mask | own(block, past_steps, real.device)  # padding sees itself: no row of scores is empty
         q, k = rotate(self._heads(folded), past_steps), rotate(self._heads(keys))
         y = F.scaled_dot_product_attention(q, k, self._heads(values), mask[:, None])
-        return unfold(y.transpose(1, 2).flatten(2), queries)
+        return rows_to_slices(y.transpose(1, 2).flatten(2), queries)
 
     def _heads(self, x: Tensor) -> Tensor:
         """(N, T, E) -> (N, H, T, E / H)."""

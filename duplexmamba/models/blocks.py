@@ -21,7 +21,7 @@ from duplexmamba.models.attention import AttentionState, SelfAttention
 from duplexmamba.models.mamba import MambaMixer, MambaState
 from duplexmamba.ops.conv import depthwise_conv
 from duplexmamba.ops.gates import SiLU
-from duplexmamba.streaming.padded import Carry, Padded, carry
+from duplexmamba.streaming.padded import StreamBuffer, Padded, stream_windows
 
 ALIGNED = 8
 """Derived widths are multiples of this, as matrix units like them."""
@@ -47,14 +47,14 @@ class ConvModule(nn.Module):
         self.conv = nn.Conv1d(d, d, config.conv_kernel, groups=d)
         self.after = nn.Sequential(nn.LayerNorm(d), SiLU(), nn.Linear(d, d), nn.Dropout(config.dropout))
 
-    def forward(self, x: Padded, state: Carry | None) -> tuple[Tensor, Carry | None]:
+    def forward(self, x: Padded, state: StreamBuffer | None) -> tuple[Tensor, StreamBuffer | None]:
         x = x.with_values(F.glu(self.gated(self.norm(x.values)), -1))
         history = self.conv.kernel_size[0] - 1
         if self.symmetric:
             inside = x.values * x.mask()[..., None]
             window = F.pad(inside, (0, 0, history // 2, history // 2))
         else:
-            carried, state = carry(x, state, history)
+            carried, state = stream_windows(x, state, history)
             window = carried.values
         assert self.conv.bias is not None
         return self.after(depthwise_conv(window, self.conv.weight, self.conv.bias)), state
@@ -65,7 +65,7 @@ class BlockState:
     """What one block remembers."""
 
     mixer: MambaState | AttentionState
-    conv: Carry | None
+    conv: StreamBuffer | None
     """None where there is no convolution, or one that looks both ways."""
 
 
@@ -131,7 +131,7 @@ def mamba_mixer(c: EncoderConfig) -> MambaMixer:
 def self_attention(c: EncoderConfig, past_frames: int) -> SelfAttention:
     """As many weights as the Mamba mixer in whose place it is."""
     d_inner = nearest(count(lambda: mamba_mixer(c)) / (4 * c.d_model), ALIGNED * c.num_heads)
-    carries = c.context in ("carried", "carried_lookback")
+    carries = c.context in ("carried", "causal_lookahead")
     return SelfAttention(c.d_model, d_inner, c.num_heads, past_frames if carries else None)
 
 

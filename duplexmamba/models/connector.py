@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.schema import ConnectorConfig
-from duplexmamba.streaming.padded import Carry, Padded, carry
+from duplexmamba.streaming.padded import StreamBuffer, Padded, stream_windows
 
 BYTE_LABELS = 257
 """Of the encoder's CTC: the blank and the bytes; byte b is label b + 1."""
@@ -41,9 +41,9 @@ class Connector(nn.Module, abc.ABC):
         super().__init__()
         self.stack = config.stack
 
-    def forward(self, x: Padded, state: Carry | None = None) -> tuple[Padded, Carry]:
+    def forward(self, x: Padded, state: StreamBuffer | None = None) -> tuple[Padded, StreamBuffer]:
         """Frames left over from a window wait in the state."""
-        frames, state = carry(x, state, self.history, self.stack)
+        frames, state = stream_windows(x, state, self.history, self.stack)
         return self.connect(frames), state
 
     @abc.abstractmethod
@@ -86,7 +86,7 @@ class Merge(Connector):
     def __init__(self, config: ConnectorConfig, d_encoder: int, d_lm: int, beside: int = 0):
         """beside: weights that a subclass has besides."""
         super().__init__(config)
-        self.merge_above = config.merge_above
+        self.merge_threshold = config.merge_threshold
         d_hidden = matched(config, d_encoder, d_lm, d_encoder, beside)
         self.layers = nn.Sequential(nn.Linear(d_encoder, d_hidden), nn.ReLU(), nn.Linear(d_hidden, d_lm))
 
@@ -104,7 +104,7 @@ class Merge(Connector):
         """(B, U, k, D) -> where a frame is no more like the one before it (B, U, k - 1) bool, and what each frame
         weighs (B, U, k)."""
         likeness = F.cosine_similarity(windows[:, :, 1:], windows[:, :, :-1], dim=-1)
-        return likeness <= self.merge_above, torch.ones_like(windows[..., 0])
+        return likeness <= self.merge_threshold, torch.ones_like(windows[..., 0])
 
 
 class CTC(Merge):

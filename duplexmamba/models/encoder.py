@@ -12,8 +12,8 @@ from torch import nn
 
 from configs.schema import EncoderConfig, FrontendConfig
 from duplexmamba.models.blocks import BlockState, build_block
-from duplexmamba.models.timing import Clock
-from duplexmamba.streaming.padded import Carry, Padded, carry, fold, join, unfold, waiting
+from duplexmamba.models.timing import FrameTiming
+from duplexmamba.streaming.padded import StreamBuffer, Padded, stream_windows, slices_to_rows, join, rows_to_slices, pending_steps
 
 
 class Frontend(nn.Module):
@@ -26,15 +26,15 @@ class Frontend(nn.Module):
         self.conv2 = nn.Conv2d(first, second, 3, stride=2, padding=(0, 1))
         self.linear = nn.Linear(second * num_mels // 4, d_model)
 
-    def forward(self, x: Padded, state: tuple[Carry, Carry] | None = None) -> tuple[Padded, tuple[Carry, Carry]]:
+    def forward(self, x: Padded, state: tuple[StreamBuffer, StreamBuffer] | None = None) -> tuple[Padded, tuple[StreamBuffer, StreamBuffer]]:
         """Frames left over from a group of four wait in the state."""
         past1, past2 = state or (None, None)
         x, past1 = self._halve(x.with_values(x.values[..., None]), self.conv1, past1)
         x, past2 = self._halve(x, self.conv2, past2)
         return x.with_values(self.linear(x.values.flatten(2))), (past1, past2)
 
-    def _halve(self, x: Padded, conv: nn.Conv2d, past: Carry | None) -> tuple[Padded, Carry]:
-        window, past = carry(x, past, history=1, hop=2)  # (B, 1 + 2 U, M, C): channels last, as the CPU likes it
+    def _halve(self, x: Padded, conv: nn.Conv2d, past: StreamBuffer | None) -> tuple[Padded, StreamBuffer]:
+        window, past = stream_windows(x, past, history=1, hop=2)  # (B, 1 + 2 U, M, C): channels last, as the CPU likes it
         return window.with_values(F.silu(conv(window.values.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)), past
 
 
@@ -42,7 +42,7 @@ class Frontend(nn.Module):
 class EncoderState:
     """What the encoder remembers: frames of a slice that is not full yet, and its blocks' states."""
 
-    waiting: Carry | None
+    pending: StreamBuffer | None
     """None where context has no slices."""
     blocks: tuple[BlockState, ...] | None
     """None where slices know nothing of each other."""
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
     With slices a frame comes out when its slice is full. `full` takes whole utterances only.
     """
 
-    def __init__(self, config: EncoderConfig, clock: Clock):
+    def __init__(self, config: EncoderConfig, clock: FrameTiming):
         super().__init__()
         self.context = config.context
         self.slice_frames = clock.encoder_frames("encoder.slice_ms", config.slice_ms)
@@ -83,35 +83,35 @@ class Encoder(nn.Module):
             x, blocks = self._blocks(x, None if state is None else state.blocks)
             return x, EncoderState(None, blocks)
         size = self._slice_frames(state)
-        x, waiting = whole_slices(x, None if state is None else state.waiting, size, final)
-        if self.context == "carried_lookback":
+        x, pending = whole_slices(x, None if state is None else state.pending, size, final)
+        if self.context == "causal_lookahead":
             x, blocks = self._blocks(x, None if state is None else state.blocks, size)
-            return x, EncoderState(waiting, blocks)
-        sliced, _ = self._blocks(fold(x.not_empty(), size))
-        return x.with_values(unfold(sliced.values, x)), EncoderState(waiting, None)
+            return x, EncoderState(pending, blocks)
+        sliced, _ = self._blocks(slices_to_rows(x.at_least_one_step(), size))
+        return x.with_values(rows_to_slices(sliced.values, x)), EncoderState(pending, None)
 
     def _blocks(
         self, x: Padded, states: tuple[BlockState, ...] | None = None, slice_frames: int | None = None
     ) -> tuple[Padded, tuple[BlockState, ...]]:
-        x, after = x.not_empty(), []
+        x, after = x.at_least_one_step(), []
         for i, block in enumerate(self.blocks):
             x, new = block(x, None if states is None else states[i], slice_frames)
             after.append(new)
         return x.with_values(self.norm(x.values)), tuple(after)
 
     def _slice_frames(self, state: EncoderState | None) -> int:
-        if state is not None and state.waiting is not None:
-            return state.waiting.tail.shape[1] + 1  # a stream keeps the slices it began with
+        if state is not None and state.pending is not None:
+            return state.pending.tail.shape[1] + 1  # a stream keeps the slices it began with
         if not self.training or self.context == "slice":
             return self.slice_frames
         low, high = (frames // self.slice_unit for frames in self.train_slice_frames)
         return int(torch.randint(low, high + 1, ())) * self.slice_unit
 
 
-def whole_slices(x: Padded, past: Carry | None, size: int, final: bool) -> tuple[Padded, Carry]:
+def whole_slices(x: Padded, past: StreamBuffer | None, size: int, final: bool) -> tuple[Padded, StreamBuffer]:
     """(B, T, D) -> the frames of all slices that are full, and those that wait; `final`: all frames, none waits."""
     if final:
-        x = x if past is None else join([waiting(past), x])
-        return x, Carry(x.values.new_zeros(x.values.shape[0], size - 1, x.values.shape[2]), x.row_lengths() * 0)
-    window, past = carry(x, past, history=0, hop=size)
+        x = x if past is None else join([pending_steps(past), x])
+        return x, StreamBuffer(x.values.new_zeros(x.values.shape[0], size - 1, x.values.shape[2]), x.row_lengths() * 0)
+    window, past = stream_windows(x, past, history=0, hop=size)
     return Padded(window.values, window.row_lengths() * size), past

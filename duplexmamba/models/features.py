@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import FeaturesConfig
-from duplexmamba.streaming.padded import Carry, Padded, carry
+from duplexmamba.streaming.padded import StreamBuffer, Padded, stream_windows
 
 FLOOR = 1e-8
 """Added to the mel power before the logarithm: about the power of 16-bit rounding noise."""
@@ -31,14 +31,14 @@ class LogMel(nn.Module):
         self.register_buffer("mean", torch.zeros(config.num_mels))
         self.register_buffer("std", torch.ones(config.num_mels))
 
-    def forward(self, samples: Padded, state: Carry | None = None) -> tuple[Padded, Carry]:
+    def forward(self, samples: Padded, state: StreamBuffer | None = None) -> tuple[Padded, StreamBuffer]:
         """(B, n) samples in [-1, 1] -> (B, T, M); frame t ends with sample (t + 1) * hop."""
         frames, state = self.log_mel(samples, state)
         return frames.with_values((frames.values - self.mean) / self.std), state
 
-    def log_mel(self, samples: Padded, state: Carry | None = None) -> tuple[Padded, Carry]:
+    def log_mel(self, samples: Padded, state: StreamBuffer | None = None) -> tuple[Padded, StreamBuffer]:
         """As `forward`, before normalisation."""
-        window, state = carry(samples, state, self.window_samples - self.hop_samples, self.hop_samples)
+        window, state = stream_windows(samples, state, self.window_samples - self.hop_samples, self.hop_samples)
         windows = window.values.unfold(1, self.window_samples, self.hop_samples) * self.window
         spectrum = torch.fft.rfft(windows)
         power = spectrum.real.square() + spectrum.imag.square()

@@ -15,7 +15,7 @@ from duplexmamba.models.mamba import MambaMixer, MambaState
 from duplexmamba.models.mamba2 import Mamba2Mixer, Mamba2State
 from duplexmamba.models.transformer import KVState, TransformerLM
 from duplexmamba.ops.step_cpp import is_step, matrix_vectors
-from duplexmamba.streaming.padded import Padded, Places
+from duplexmamba.streaming.padded import Padded, Positions
 
 LMState = tuple[MambaState | Mamba2State, ...] | KVState
 
@@ -29,9 +29,9 @@ class MambaBlock(nn.Module):
         self.mixer = build_mixer(config)
 
     def forward(
-        self, x: Padded, state: MambaState | Mamba2State | None = None, behind: Places | None = None
+        self, x: Padded, state: MambaState | Mamba2State | None = None, return_states_at: Positions | None = None
     ) -> tuple[Padded, MambaState | Mamba2State]:
-        mixed, state = self.mixer(x.with_values(self.norm(x.values)), state, behind=behind)
+        mixed, state = self.mixer(x.with_values(self.norm(x.values)), state, return_states_at=return_states_at)
         return x.with_values(x.values + mixed.values), state
 
 
@@ -57,13 +57,13 @@ class MambaLM(nn.Module):
         return self.embeddings(ids)
 
     def forward(
-        self, x: Padded, state: tuple[MambaState | Mamba2State, ...] | None = None, behind: Places | None = None
+        self, x: Padded, state: tuple[MambaState | Mamba2State, ...] | None = None, return_states_at: Positions | None = None
     ) -> tuple[Padded, tuple[MambaState | Mamba2State, ...]]:
         """(B, L, D) embeddings -> (B, L, D) hidden states, and the state after each row's last step, or, a row for
         each, those behind the given places."""
-        x, states = x.not_empty(), []
+        x, states = x.at_least_one_step(), []
         for i, layer in enumerate(self.layers):
-            x, new = layer(x, None if state is None else state[i], behind)
+            x, new = layer(x, None if state is None else state[i], return_states_at)
             states.append(new)
         return x.with_values(self.norm_f(x.values)), tuple(states)
 

@@ -38,15 +38,15 @@ def targets(model: nn.Module, config: LoraConfig, trained: Collection[str]) -> l
     Raises:
         ValueError: a target that is none of them; a rank larger than one of them.
     """
-    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and part_of(n) in trained}
+    linear_layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and part_of(n) in trained}
     found: set[str] = set()
     for target in config.targets:
-        names = ending_in(target, linears)
+        names = ending_in(target, linear_layers)
         if not names:
-            raise ValueError(_unknown("lora.targets", target, linears))
+            raise ValueError(_unknown("lora.targets", target, linear_layers))
         found.update(names)
     for name in sorted(found):
-        wide, narrow = linears[name].in_features, linears[name].out_features
+        wide, narrow = linear_layers[name].in_features, linear_layers[name].out_features
         if config.rank > min(wide, narrow):
             raise ValueError(
                 f"lora.rank={config.rank} is larger than {name} ({wide} -> {narrow}); set lora.rank={min(wide, narrow)}"
@@ -68,12 +68,12 @@ def kind_of(name: str) -> str:
     return re.sub(r"^((?:[a-z]\w*\.)+)\d+\.", r"\1*.", name)
 
 
-def _unknown(field: str, target: str, linears: Collection[str]) -> str:
-    words = [name.split(".") for name in linears]
+def _unknown(field: str, target: str, linear_layers: Collection[str]) -> str:
+    words = [name.split(".") for name in linear_layers]
     endings = {".".join(name[i:]) for name in words for i in range(len(name))}
     near = difflib.get_close_matches(target, sorted(endings), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    kinds = ", ".join(sorted({kind_of(name) for name in linears}))
+    kinds = ", ".join(sorted({kind_of(name) for name in linear_layers}))
     return f"{field}: none of the linears that can have an adapter is called {target!r}.{hint} Known: {kinds}."
 
 

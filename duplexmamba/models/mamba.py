@@ -15,14 +15,14 @@ from duplexmamba.ops.conv import short_conv
 from duplexmamba.ops.gates import gated, softplus
 from duplexmamba.ops.scan import selective_scan
 from duplexmamba.ops.step_cpp import is_step, step_cpp
-from duplexmamba.streaming.padded import Carry, Padded, Places, carry, carry_behind, fold, unfold
+from duplexmamba.streaming.padded import StreamBuffer, Padded, Positions, stream_windows, buffer_at, slices_to_rows, rows_to_slices
 
 
 @dataclasses.dataclass(frozen=True)
 class MambaState:
     """All that one mixer remembers, whatever the length of its past."""
 
-    conv: Carry
+    conv: StreamBuffer
     """The last K - 1 steps, (B, K - 1, E)."""
     ssm: Tensor
     """(B, N, E)"""
@@ -49,13 +49,13 @@ class SelectiveSSM(nn.Module):
         self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
 
     def forward(
-        self, x: Padded, state: MambaState | None = None, behind: Places | None = None
+        self, x: Padded, state: MambaState | None = None, return_states_at: Positions | None = None
     ) -> tuple[Tensor, MambaState]:
         """(B, L, E) -> (B, L, E); padding leaves the state as it is. behind: as in `lm.MambaLM`."""
         history = self.conv1d.kernel_size[0] - 1
-        window, conv = carry(x, None if state is None else state.conv, history)
-        if behind is not None:
-            conv = carry_behind(window, history, behind)
+        window, conv = stream_windows(x, None if state is None else state.conv, history)
+        if return_states_at is not None:
+            conv = buffer_at(window, history, return_states_at)
         assert self.conv1d.bias is not None
         u = short_conv(window.values, self.conv1d.weight, self.conv1d.bias)
         dt, B, C = self.x_proj(u).split(self.sizes, -1)
@@ -63,7 +63,7 @@ class SelectiveSSM(nn.Module):
         if x.lengths is not None:
             dt = dt * x.mask()[..., None]  # dt = 0: the scan neither forgets nor takes in
         h0 = None if state is None else state.ssm
-        y, ssm = selective_scan(u, dt, -torch.exp(wide(self.A_log)), B, C, self.D, h0, behind=behind)
+        y, ssm = selective_scan(u, dt, -torch.exp(wide(self.A_log)), B, C, self.D, h0, return_states_at=return_states_at)
         return y, MambaState(conv, ssm)
 
 
@@ -79,7 +79,7 @@ class MambaMixer(nn.Module):
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
     def forward(
-        self, x: Padded, state: MambaState | None = None, slice_steps: int | None = None, behind: Places | None = None
+        self, x: Padded, state: MambaState | None = None, slice_steps: int | None = None, return_states_at: Positions | None = None
     ) -> tuple[Padded, MambaState]:
         """(B, L, D) -> (B, L, D); an empty chunk comes back as one step of padding.
 
@@ -89,15 +89,15 @@ class MambaMixer(nn.Module):
                 start of `x`; None: to the end of the row.
             behind: as in `lm.MambaLM`.
         """
-        if state is not None and behind is None and self._takes_one_call(x):
+        if state is not None and return_states_at is None and self._takes_one_call(x):
             return self._step(x, state)
-        x = x.not_empty()
+        x = x.at_least_one_step()
         inner, gate = self.in_proj(x.values).chunk(2, -1)
-        y, state = self.ssm(x.with_values(inner), state, behind)
+        y, state = self.ssm(x.with_values(inner), state, return_states_at)
         if self.ssm_reverse is not None:
-            backward = fold(x.with_values(inner), slice_steps) if slice_steps else x.with_values(inner)
+            backward = slices_to_rows(x.with_values(inner), slice_steps) if slice_steps else x.with_values(inner)
             backward = reverse(backward.with_values(self.ssm_reverse(reverse(backward))[0]))
-            y = (y + (unfold(backward.values, x) if slice_steps else backward.values)) / 2
+            y = (y + (rows_to_slices(backward.values, x) if slice_steps else backward.values)) / 2
         return x.with_values(self.out_proj(gated(y, gate))), state
 
     def _takes_one_call(self, x: Padded) -> bool:
@@ -117,7 +117,7 @@ class MambaMixer(nn.Module):
             ssm.dt_proj.bias, ssm.A_log, ssm.D, self.out_proj.weight,
         )  # fmt: skip
         y, tail, h = step_cpp(x.values[:, 0], weights, state.conv.tail, state.ssm)
-        return Padded(y[:, None]), MambaState(Carry(tail, state.conv.pending), h)
+        return Padded(y[:, None]), MambaState(StreamBuffer(tail, state.conv.pending), h)
 
 
 def wide(x: Tensor) -> Tensor:

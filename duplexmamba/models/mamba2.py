@@ -16,14 +16,14 @@ from duplexmamba.models.mamba import wide
 from duplexmamba.ops.conv import short_conv
 from duplexmamba.ops.gates import gated, softplus
 from duplexmamba.ops.ssd import ssd
-from duplexmamba.streaming.padded import Carry, Padded, Places, carry, carry_behind
+from duplexmamba.streaming.padded import StreamBuffer, Padded, Positions, stream_windows, buffer_at
 
 
 @dataclasses.dataclass(frozen=True)
 class Mamba2State:
     """All that one mixer remembers, whatever the length of its past."""
 
-    conv: Carry
+    conv: StreamBuffer
     """The last K - 1 steps, (B, K - 1, E + 2 G N)."""
     ssm: Tensor
     """(B, H, P, N)"""
@@ -63,16 +63,16 @@ class Mamba2Mixer(nn.Module):
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
     def forward(
-        self, x: Padded, state: Mamba2State | None = None, behind: Places | None = None
+        self, x: Padded, state: Mamba2State | None = None, return_states_at: Positions | None = None
     ) -> tuple[Padded, Mamba2State]:
         """(B, L, D) -> (B, L, D); an empty chunk comes back as one step of padding, which leaves the state as it is.
         behind: as in `lm.MambaLM`."""
-        x = x.not_empty()
+        x = x.at_least_one_step()
         gate, inner, dt = self.in_proj(x.values).split(self.sizes, -1)
         past, history = None if state is None else state.conv, self.conv1d.kernel_size[0] - 1
-        window, conv = carry(x.with_values(inner), past, history)
-        if behind is not None:
-            conv = carry_behind(window, history, behind)
+        window, conv = stream_windows(x.with_values(inner), past, history)
+        if return_states_at is not None:
+            conv = buffer_at(window, history, return_states_at)
         assert self.conv1d.bias is not None
         inner = short_conv(window.values, self.conv1d.weight, self.conv1d.bias).to(inner.dtype)
         u, B, C = inner.split(self.conv_sizes, -1)
@@ -82,5 +82,5 @@ class Mamba2Mixer(nn.Module):
             dt = dt * x.mask()[..., None]  # dt = 0: the scan neither forgets nor takes in
         A = -torch.exp(wide(self.A_log))
         h0 = None if state is None else state.ssm
-        y, ssm = ssd(u.unflatten(-1, (-1, self.head_dim)), dt, A, B, C, self.D, h0, behind=behind)
+        y, ssm = ssd(u.unflatten(-1, (-1, self.head_dim)), dt, A, B, C, self.D, h0, return_states_at=return_states_at)
         return x.with_values(self.out_proj(self.norm(y.flatten(2), gate))), Mamba2State(conv, ssm)

@@ -13,48 +13,48 @@ from duplexmamba.models.connector import build_connector
 from duplexmamba.models.encoder import Encoder, EncoderState, Frontend
 from duplexmamba.models.features import LogMel
 from duplexmamba.models.lm import LMState, build_lm
-from duplexmamba.models.timing import Clock
-from duplexmamba.streaming.padded import Carry, Padded, Places, join, take
+from duplexmamba.models.timing import FrameTiming
+from duplexmamba.streaming.padded import StreamBuffer, Padded, Positions, join, take
 from duplexmamba.text.decoding import greedy
 
 PARTS = ("features", "frontend", "encoder", "connector", "lm")
 
 
 @dataclasses.dataclass(frozen=True)
-class EarState:
+class SpeechEncoderState:
     """What the way from samples to encoder frames remembers."""
 
-    features: Carry
-    frontend: tuple[Carry, Carry]
+    features: StreamBuffer
+    frontend: tuple[StreamBuffer, StreamBuffer]
     encoder: EncoderState | None
 
 
 @dataclasses.dataclass(frozen=True)
-class ListenState:
+class SpeechState:
     """What the way from samples to speech embeddings remembers."""
 
-    ear: EarState
-    connector: Carry
+    encoder: SpeechEncoderState
+    connector: StreamBuffer
 
 
-class Ear(nn.Module):
+class SpeechEncoder(nn.Module):
     """Samples to encoder frames."""
 
     def __init__(self, config: Config):
         super().__init__()
         self.features = LogMel(config.features)
         self.frontend = Frontend(config.frontend, config.features.num_mels, config.encoder.d_model)
-        self.encoder = Encoder(config.encoder, Clock.of(config))
+        self.encoder = Encoder(config.encoder, FrameTiming.of(config))
 
-    def hear(self, samples: Padded, state: EarState | None = None, final: bool = False) -> tuple[Padded, EarState]:
+    def encode(self, samples: Padded, state: SpeechEncoderState | None = None, final: bool = False) -> tuple[Padded, SpeechEncoderState]:
         """(B, n) -> (B, T, D). final: the audio ends here, and the encoder waits for no slice to fill."""
         x, features = self.features(samples, None if state is None else state.features)
         x, frontend = self.frontend(x, None if state is None else state.frontend)
         x, encoder = self.encoder(x, None if state is None else state.encoder, final)
-        return x, EarState(features, frontend, encoder)
+        return x, SpeechEncoderState(features, frontend, encoder)
 
 
-class SpeechLM(Ear):
+class SpeechLM(SpeechEncoder):
     """A language model that hears."""
 
     def __init__(self, config: Config):
@@ -62,16 +62,16 @@ class SpeechLM(Ear):
         self.connector = build_connector(config.connector, config.encoder.d_model, config.lm.d_model)
         self.lm = build_lm(config.lm)
 
-    def listen(
-        self, samples: Padded, state: ListenState | None = None, final: bool = False
-    ) -> tuple[Padded, ListenState]:
+    def embed_speech(
+        self, samples: Padded, state: SpeechState | None = None, final: bool = False
+    ) -> tuple[Padded, SpeechState]:
         """(B, n) -> (B, S, E) speech embeddings; `final` as in `hear`."""
-        x, ear = self.hear(samples, None if state is None else state.ear, final)
+        x, encoder = self.encode(samples, None if state is None else state.encoder, final)
         x, connector = self.connector(x, None if state is None else state.connector)
-        return x, ListenState(ear, connector)
+        return x, SpeechState(encoder, connector)
 
-    def read(
-        self, before: Padded, speech: Padded, after: Padded, state: LMState | None = None, behind: Places | None = None
+    def forward(
+        self, before: Padded, speech: Padded, after: Padded, state: LMState | None = None, return_states_at: Positions | None = None
     ) -> tuple[Padded, LMState]:
         """Run the language model over text, speech, text.
 
@@ -90,20 +90,20 @@ class SpeechLM(Ear):
             speech,
             after.with_values(self.lm.embed(after.values)),
         ]
-        hidden, state = self.lm(join(parts), state, behind)
+        hidden, state = self.lm(join(parts), state, return_states_at)
         start = hidden.row_lengths() - after.row_lengths()
         return after.with_values(take(hidden.values, start, after.values.shape[1])), state
 
     @torch.no_grad()
-    def respond(self, before: Padded, samples: Padded, after: Padded, end: int, max_tokens: int) -> list[list[int]]:
+    def generate(self, before: Padded, samples: Padded, after: Padded, end: int, max_tokens: int) -> list[list[int]]:
         """Greedy answer ids of each row to what it has read and heard."""
-        speech, _ = self.listen(samples, final=True)
-        logits, state = self.begin_response(before, speech, after)
+        speech, _ = self.embed_speech(samples, final=True)
+        logits, state = self.prefill(before, speech, after)
         return greedy(self.lm, logits, state, end, max_tokens)
 
-    def begin_response(self, before: Padded, speech: Padded, after: Padded) -> tuple[Tensor, LMState]:
+    def prefill(self, before: Padded, speech: Padded, after: Padded) -> tuple[Tensor, LMState]:
         """(B, V) logits of each row's first response token, and the state they are of; arguments as in `read`."""
-        hidden, state = self.read(before, speech, after)
+        hidden, state = self(before, speech, after)
         return self.lm.logits(take(hidden.values, after.row_lengths() - 1, 1)[:, 0]), state
 
 

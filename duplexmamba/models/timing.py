@@ -9,7 +9,7 @@ SUBSAMPLING = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Clock:
+class FrameTiming:
     """The rates of one model."""
 
     sample_rate_hz: int
@@ -18,7 +18,7 @@ class Clock:
     samples_per_token: int
 
     @classmethod
-    def of(cls, config: Config) -> "Clock":
+    def of(cls, config: Config) -> "FrameTiming":
         frame = config.features.hop_samples * SUBSAMPLING
         return cls(config.features.sample_rate_hz, config.features.hop_samples, frame, frame * config.connector.stack)
 

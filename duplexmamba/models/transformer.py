@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from configs.schema import LMConfig
-from duplexmamba.streaming.padded import Padded, Places
+from duplexmamba.streaming.padded import Padded, Positions
 
 FIELDS = {
     "hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads",
@@ -66,10 +66,10 @@ class TransformerLM(nn.Module):
         """(B, L) int64 -> (B, L, D)."""
         return self.embeddings(ids)
 
-    def forward(self, x: Padded, state: KVState | None = None, behind: Places | None = None) -> tuple[Padded, KVState]:
+    def forward(self, x: Padded, state: KVState | None = None, return_states_at: Positions | None = None) -> tuple[Padded, KVState]:
         """(B, L, D) embeddings -> (B, L, D) hidden states, and the state after each row's last step, or, a row for
         each, those behind the given places."""
-        x = x.not_empty()
+        x = x.at_least_one_step()
         before = torch.zeros_like(x.row_lengths()) if state is None else state.lengths
         cached, steps = int(before.max()), x.values.shape[1]
         positions = before[:, None] + torch.arange(steps, device=before.device)
@@ -83,10 +83,10 @@ class TransformerLM(nn.Module):
             past_key_values=Cache(layers=[*layers]),
             use_cache=True,
         ).last_hidden_state
-        lengths = before + x.row_lengths() if behind is None else before[behind.rows] + behind.steps
+        lengths = before + x.row_lengths() if return_states_at is None else before[return_states_at.rows] + return_states_at.steps
         pairs = [layer.state(int(lengths.max())) for layer in layers]
-        if behind is not None:
-            pairs = [(keys[behind.rows], values[behind.rows]) for keys, values in pairs]
+        if return_states_at is not None:
+            pairs = [(keys[return_states_at.rows], values[return_states_at.rows]) for keys, values in pairs]
         return x.with_values(hidden), KVState(tuple(pairs), lengths)
 
     def logits(self, hidden: Tensor) -> Tensor:

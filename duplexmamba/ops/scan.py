@@ -17,12 +17,12 @@ from duplexmamba.ops.build import kernels_work
 from duplexmamba.ops.scan_cpp import scan_cpp
 from duplexmamba.ops.scan_mamba_ssm import scan_mamba_ssm
 from duplexmamba.ops.scan_torch import scan_torch
-from duplexmamba.streaming.padded import Places
+from duplexmamba.streaming.padded import Positions
 
 
 def selective_scan(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None = None,
-    path: str | None = None, behind: Places | None = None,
+    path: str | None = None, return_states_at: Positions | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Runs h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t and y_t = C_t . h_t + D u_t over the L steps.
 
@@ -51,21 +51,21 @@ def selective_scan(
         h0 = u.new_zeros(u.shape[0], A.shape[1], u.shape[2], dtype=dtype)
     operands = [x if x is None else x.to(dtype) for x in (u, dt, A, B, C, D, h0)]
     run = _PATHS[path]
-    if behind is not None and path == "cpp":  # whose kernel hands out what it comes by
-        y, h = run(*operands, behind)
+    if return_states_at is not None and path == "cpp":  # whose kernel hands out what it comes by
+        y, h = run(*operands, return_states_at)
     else:
         y, h = run(*operands)
-        h = h if behind is None else states_behind(behind, run, *operands)
+        h = h if return_states_at is None else states_at(return_states_at, run, *operands)
     return y.to(u.dtype), h
 
 
-def states_behind(behind: Places, scan: Callable[..., tuple[Tensor, Tensor]], *operands: Any) -> Tensor:
+def states_at(return_states_at: Positions, scan: Callable[..., tuple[Tensor, Tensor]], *operands: Any) -> Tensor:
     """The states at places by a scan, of either Mamba, in which each is the end of a row of its own."""
     u, dt, A, B, C, D, h0 = operands
-    length = int(behind.steps.max())
-    within = torch.arange(length, device=u.device) < behind.steps[:, None]
-    u, dt, B, C = (x[behind.rows, :length] for x in (u, dt, B, C))
-    return scan(u, dt * within[..., None], A, B, C, D, None if h0 is None else h0[behind.rows])[1]
+    length = int(return_states_at.steps.max())
+    within = torch.arange(length, device=u.device) < return_states_at.steps[:, None]
+    u, dt, B, C = (x[return_states_at.rows, :length] for x in (u, dt, B, C))
+    return scan(u, dt * within[..., None], A, B, C, D, None if h0 is None else h0[return_states_at.rows])[1]
 
 
 def scan_path(u: Tensor) -> str:

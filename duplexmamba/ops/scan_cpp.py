@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from duplexmamba.ops import build as native
-from duplexmamba.streaming.padded import Places
+from duplexmamba.streaming.padded import Positions
 
 SMALL = 2**16  # states x steps below which waking other threads costs more than it saves
 
@@ -70,26 +70,26 @@ def _sizes(u: Tensor, A: Tensor, ends: Tensor) -> tuple[int, ...]:
     return ends.shape[1], batch, length, e, n, groups, threads
 
 
-def _chunks(batch: int, length: int, behind: Places | None) -> tuple[Tensor, Tensor | None]:
+def _chunks(batch: int, length: int, return_states_at: Positions | None) -> tuple[Tensor, Tensor | None]:
     """Ends (B, K) of each row's chunks, none longer than the kernel takes, and (P,) the chunk that begins at each
     place. Where a row has fewer chunks than others, empty ones follow."""
     size = native.library().scan_chunk()
-    if behind is None:
+    if return_states_at is None:
         ends = torch.arange(size, length + size, size).clamp_(max=length)
         return ends.expand(batch, -1).contiguous(), None
     begins = torch.zeros(batch, length + 1, dtype=torch.bool)
     begins[:, ::size] = True
     begins[:, length] = True
-    begins[behind.rows, behind.steps] = True
+    begins[return_states_at.rows, return_states_at.steps] = True
     numbers = begins.cumsum(1) - 1
     ends = torch.full((batch, int(numbers.max()) + 1), length)
     rows, steps = begins[:, 1:].nonzero(as_tuple=True)
     ends[rows, numbers[rows, steps + 1] - 1] = steps + 1
-    return ends, numbers[behind.rows, behind.steps]
+    return ends, numbers[return_states_at.rows, return_states_at.steps]
 
 
 def scan_cpp(
-    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor, behind: Places | None = None
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor, return_states_at: Positions | None = None
 ) -> tuple[Tensor, Tensor]:
     """As `scan.selective_scan`, in float32 on the CPU."""
     # The kernel is handed bare addresses: another device's would crash the process.
@@ -98,12 +98,12 @@ def scan_cpp(
     A, e = A.T, u.shape[2]
     if padding := -e % native.vector_width():
         u, dt, A, D, h0 = (F.pad(x, (0, padding)) for x in (u, dt, A, D, h0))
-    ends, chunk_at = _chunks(len(u), u.shape[1], behind)
+    ends, chunk_at = _chunks(len(u), u.shape[1], return_states_at)
     operands = [x.contiguous() for x in (u, dt, A, B, C, D, h0, ends)]
     if torch.is_grad_enabled() and any(x.requires_grad for x in operands):
         y, h, starts = _CppScan.apply(*operands)
     else:
-        y, h, starts = _cpp_forward(behind is not None, *operands)
-    if behind is not None:
-        h = starts[behind.rows, chunk_at]
+        y, h, starts = _cpp_forward(return_states_at is not None, *operands)
+    if return_states_at is not None:
+        h = starts[return_states_at.rows, chunk_at]
     return (y[..., :e], h[..., :e]) if padding else (y, h)

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from duplexmamba.ops.scan import states_behind
-from duplexmamba.streaming.padded import Places
+from duplexmamba.ops.scan import states_at
+from duplexmamba.streaming.padded import Positions
 
 CHUNK = 64  # steps: longer ones cost more products inside chunks, shorter ones more between them
 KERNEL_CHUNK = 256  # as mamba-ssm's own modules have it
@@ -23,7 +23,7 @@ KERNEL_CHUNK = 256  # as mamba-ssm's own modules have it
 
 def ssd(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None = None,
-    path: str | None = None, behind: Places | None = None,
+    path: str | None = None, return_states_at: Positions | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Runs h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T and y_t = h_t C_t + D x_t over the L steps.
 
@@ -46,11 +46,11 @@ def ssd(
     if h0 is None:
         h0 = x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3], dtype=dtype)
     if not x.shape[1]:
-        return x, h0.to(dtype) if behind is None else h0.to(dtype)[behind.rows]
+        return x, h0.to(dtype) if return_states_at is None else h0.to(dtype)[return_states_at.rows]
     operands = x, dt.to(dtype), A.to(dtype), B, C, D.to(dtype), h0.to(dtype)
     y, h = _PATHS[path](*operands)
-    if behind is not None:
-        h = states_behind(behind, functools.partial(ssd, path=path), *operands)
+    if return_states_at is not None:
+        h = states_at(return_states_at, functools.partial(ssd, path=path), *operands)
     return y.to(x.dtype), h
 
 

@@ -28,7 +28,7 @@ class Padded:
         """The same on another device."""
         return Padded(self.values.to(device), None if self.lengths is None else self.lengths.to(device))
 
-    def not_empty(self) -> "Padded":
+    def at_least_one_step(self) -> "Padded":
         """With one step of padding if there is no step at all: no convolution takes an empty input."""
         if self.values.shape[1]:
             return self
@@ -48,7 +48,7 @@ class Padded:
 
 
 @dataclasses.dataclass(frozen=True)
-class Places:
+class Positions:
     """Moments within the rows of a batch, in any order and number."""
 
     rows: Tensor
@@ -58,7 +58,7 @@ class Places:
 
 
 @dataclasses.dataclass(frozen=True)
-class Carry:
+class StreamBuffer:
     """What a window of H + hop steps, moving by hop, still needs of the past. All zero at the start of a stream."""
 
     tail: Tensor
@@ -67,7 +67,7 @@ class Carry:
     """(B,) int64: how many of them no window has begun at yet; below hop."""
 
 
-def carry(x: Padded, past: Carry | None, history: int, hop: int = 1) -> tuple[Padded, Carry]:
+def stream_windows(x: Padded, past: StreamBuffer | None, history: int, hop: int = 1) -> tuple[Padded, StreamBuffer]:
     """Cut a stream into whole hops, each row at its own pace.
 
     Args:
@@ -80,36 +80,36 @@ def carry(x: Padded, past: Carry | None, history: int, hop: int = 1) -> tuple[Pa
         Window (B, H + U * hop, ...) whose `lengths` count units, U the most units of any row but at least 1, so that no
         convolution meets an input shorter than its kernel; and what the next call needs.
     """
-    x = x.not_empty()
+    x = x.at_least_one_step()
     batch, steps = x.values.shape[:2]
     kept = history + hop - 1
     first = past is None
     if past is None:
         tail = x.values.new_zeros(batch, kept, *x.values.shape[2:])
-        past = Carry(tail, torch.zeros(batch, dtype=torch.int64, device=x.values.device))
+        past = StreamBuffer(tail, torch.zeros(batch, dtype=torch.int64, device=x.values.device))
     joined = torch.cat([past.tail, x.values], 1)
     newest = _take(joined, steps if x.lengths is None else x.lengths, kept)
     if hop == 1:
-        return Padded(joined, x.lengths), Carry(newest, past.pending)
+        return Padded(joined, x.lengths), StreamBuffer(newest, past.pending)
     total = past.pending + x.row_lengths()
     units = total // hop
     window = _take(joined, hop - 1 if first else hop - 1 - past.pending, history + max(int(units.max()), 1) * hop)
-    return Padded(window, units), Carry(newest, total % hop)
+    return Padded(window, units), StreamBuffer(newest, total % hop)
 
 
-def carry_behind(window: Padded, history: int, behind: Places) -> Carry:
+def buffer_at(window: Padded, history: int, return_states_at: Positions) -> StreamBuffer:
     """What `carry` with a hop of 1 would have kept at these places, from the window that it has returned."""
-    steps = behind.steps[:, None] + torch.arange(history, device=behind.steps.device)
-    return Carry(window.values[behind.rows[:, None], steps], torch.zeros_like(behind.steps))
+    steps = return_states_at.steps[:, None] + torch.arange(history, device=return_states_at.steps.device)
+    return StreamBuffer(window.values[return_states_at.rows[:, None], steps], torch.zeros_like(return_states_at.steps))
 
 
-def waiting(past: Carry) -> Padded:
+def pending_steps(past: StreamBuffer) -> Padded:
     """The steps at which no window has begun yet, where H is 0."""
     start = past.tail.shape[1] - past.pending
     return Padded(take(past.tail, start, int(past.pending.max())), past.pending)
 
 
-def fold(x: Padded, steps: int) -> Padded:
+def slices_to_rows(x: Padded, steps: int) -> Padded:
     """Consecutive slices as rows of their own: (B, T, ...) -> (B * ceil(T / steps), steps, ...)."""
     batch, total, *rest = x.values.shape
     slices = -(-total // steps)
@@ -119,7 +119,7 @@ def fold(x: Padded, steps: int) -> Padded:
     return Padded(values.reshape(batch * slices, steps, *rest), lengths)
 
 
-def unfold(values: Tensor, like: Padded) -> Tensor:
+def rows_to_slices(values: Tensor, like: Padded) -> Tensor:
     """The inverse of `fold`: slices (B * U, S, D) side by side again, as many steps as `like` has."""
     batch, total = like.values.shape[:2]
     return values.reshape(batch, -1, values.shape[-1])[:, :total]

@@ -10,7 +10,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as BackendTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 TurnState = Literal["response", "incomplete", "ignore"]
@@ -38,10 +39,10 @@ def normalise(text: str) -> str:
     return " ".join(re.sub(r"(?<!\w)'|'(?!\w)", " ", text).split())
 
 
-class Tokens:
+class Tokenizer:
     """A tokenizer that knows the markers."""
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: BackendTokenizer):
         known = tokenizer.get_vocab()
         tokenizer.add_special_tokens([m for m in TURN_STATES.values() if m not in known])
         self._tokenizer = tokenizer
@@ -51,9 +52,9 @@ class Tokens:
         self.turn_states = {state: ids[marker] for state, marker in TURN_STATES.items()}
 
     @classmethod
-    def train(cls, texts: Iterable[str]) -> "Tokens":
+    def train(cls, texts: Iterable[str]) -> "Tokenizer":
         """Byte-level BPE of `BPE_SIZE` pieces: lossless for any text."""
-        tokenizer = Tokenizer(models.BPE())
+        tokenizer = BackendTokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
@@ -66,7 +67,7 @@ class Tokens:
         return cls(tokenizer)
 
     @classmethod
-    def load(cls, source: str) -> "Tokens":
+    def load(cls, source: str) -> "Tokenizer":
         """From a folder or the hub. Raises ValueError if there is none, or it lacks the end-of-text marker."""
         try:
             tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
@@ -77,9 +78,9 @@ class Tokens:
         return cls(tokenizer)
 
     @classmethod
-    def from_json(cls, text: str) -> "Tokens":
+    def from_json(cls, text: str) -> "Tokenizer":
         """The inverse of `to_json`."""
-        return cls(Tokenizer.from_str(text))
+        return cls(BackendTokenizer.from_str(text))
 
     def to_json(self) -> str:
         """Everything, as a string for a checkpoint."""

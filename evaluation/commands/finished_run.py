@@ -12,7 +12,7 @@ from configs.schema import Config
 from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio import read_audio
 from datamodules.sources.audio_sources import Place
-from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 
 HEARING = ("asr", "instruct", *ON_DIALOGUES)
 """Stages whose runs can answer what they hear."""
@@ -21,7 +21,7 @@ HEARING = ("asr", "instruct", *ON_DIALOGUES)
 class Run(NamedTuple):
     """A finished run."""
 
-    given: HandOver
+    given: StageCheckpoint
     config: Config
     """Its own, with what was asked for."""
     folder: Path
@@ -32,7 +32,7 @@ class Run(NamedTuple):
 
 def open_run(folder: Path, overrides: Sequence[str]) -> Run:
     """Raises ValueError: there is no finished run, or a word fits no key of its configuration."""
-    given, whole = HandOver.load(folder / FILE), folder.resolve()
+    given, whole = StageCheckpoint.load(folder / FILE), folder.resolve()
     (whole / "scores").mkdir(exist_ok=True)
     return Run(given, override(given.config, list(overrides)), whole)
 

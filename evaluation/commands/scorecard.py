@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from configs.loading import NOT_PART_OF_THE_RESULT, ON_DIALOGUES, override, to_dict
+from configs.loading import EXECUTION_ONLY, ON_DIALOGUES, override, to_dict
 from configs.schema import Config
 from evaluation.commands.arguments import BATCH, parser, score
 from evaluation.commands.finished_run import HEARING
@@ -17,7 +17,7 @@ from evaluation.commands.saved_scores import keep, kept, settings_of
 from evaluation.scorecard import voicebench
 from evaluation.scorecard.card import Card, Gap, Part, flat
 from evaluation.scorecard.page import page
-from lightning_modules.trainer.checkpoint import FILE, HandOver
+from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from lightning_modules.trainer.logging import log_artifact
 
 STAGES = {
@@ -36,7 +36,7 @@ def make(asked: argparse.Namespace) -> dict[str, float | None]:
         ValueError: a run that is not there, or is named twice.
     """
     runs = [Path(word) for word in asked.runs.split(",") if word]
-    configs = {run.resolve(): override(HandOver.load(run / FILE).config, asked.overrides) for run in runs}
+    configs = {run.resolve(): override(StageCheckpoint.load(run / FILE).config, asked.overrides) for run in runs}
     if not runs or len({folder.name for folder in configs}) < len(runs):
         raise ValueError(f"CKPT={asked.runs}: name one run, or several that have different names")
     cards = [card(run, configs[run.resolve()], asked) for run in runs]
@@ -123,7 +123,7 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested maps -> dotted names, without what makes no other experiment."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if prefix + name not in NOT_PART_OF_THE_RESULT:
+        if prefix + name not in EXECUTION_ONLY:
             nested = isinstance(value, Mapping)
             found |= flattened(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return found

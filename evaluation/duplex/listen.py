@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from duplexmamba.duplex.session import Moment, Session, replies
+from duplexmamba.duplex.session import SessionState, Session, emitted_responses
 from duplexmamba.streaming.state import num_bytes
 from evaluation.duplex.dialogues import IGNORED, Heard, Reply
 
@@ -33,7 +33,7 @@ def hear(open_session: OpenSession, samples: np.ndarray, script: Heard) -> Heard
             unheard[begins[first]] = _said_alone(open_session, session.snapshot())
         events += session.push(audio[first * session.slice_samples : stop * session.slice_samples])
         moments.append(session.snapshot())
-    given = [Reply(said.begun, said.stopped, said.text) for said in replies(events)]
+    given = [Reply(said.start_slice, said.stop_slice, said.text) for said in emitted_responses(events)]
     if session.answering:
         given[-1] = given[-1]._replace(text=session.finish())
     return dataclasses.replace(
@@ -44,19 +44,19 @@ def hear(open_session: OpenSession, samples: np.ndarray, script: Heard) -> Heard
     )  # fmt: skip
 
 
-def _said_alone(open_session: OpenSession, moment: Moment) -> str:
+def _said_alone(open_session: OpenSession, moment: SessionState) -> str:
     """The answer under way, as it ends if nothing more is heard."""
     alone = open_session()
     alone.restore(moment)
     return alone.finish()
 
 
-def lm_bytes(moment: Moment) -> int:
+def lm_bytes(moment: SessionState) -> int:
     """The language model's memory of one branch."""
-    return num_bytes(moment.memories[0])
+    return num_bytes(moment.lm_states[0])
 
 
-def all_bytes(moment: Moment) -> int:
+def all_bytes(moment: SessionState) -> int:
     """Everything that a session remembers; what two branches share is counted once."""
-    kept = {id(memory): memory for memory in moment.memories}
-    return num_bytes((moment.waiting, moment.ear, *kept.values()))
+    kept = {id(memory): memory for memory in moment.lm_states}
+    return num_bytes((moment.pending_samples, moment.speech_state, *kept.values()))

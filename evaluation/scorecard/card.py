@@ -89,7 +89,7 @@ SECTIONS = {
         Row("training", "test/exact_match", "answers word for word right, one question at a time", 1),
         Row("training", "test/state_macro_f1", "state of each slice: macro F1, in its own dialogues", 1),
         Row("training", "params/trained", "parameters trained"),
-        Row("training", "time/total_s", "time, the stages beneath included", -1),
+        Row("training", "time/total_s", "time, the stages upstream included", -1),
         Row("training", "memory/peak_gib", "largest memory", -1),
     ),
 }  # fmt: skip

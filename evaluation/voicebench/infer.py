@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from duplexmamba.duplex.session import Session, replies
+from duplexmamba.duplex.session import Session, emitted_responses
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
-from duplexmamba.text.tokenizer import ANSWER, Tokens
+from duplexmamba.text.tokenizer import ANSWER, Tokenizer
 from evaluation.voicebench.responses import Log
 from evaluation.voicebench.subsets import Item
 
@@ -44,15 +44,15 @@ def live(open_session: Callable[[], Session]) -> Answerer:
             if session.answering or events[-1].action == "respond":
                 break
             events += session.push(torch.zeros(session.slice_samples))
-        said = replies(events)
+        said = emitted_responses(events)
         text = session.finish() if session.answering else said[-1].text if said else ""
-        delay_s = (said[-1].begun + 1) * session.slice_s - len(samples) / session.rate_hz if said else None
+        delay_s = (said[-1].start_slice + 1) * session.slice_s - len(samples) / session.rate_hz if said else None
         return Answer(text, delay_s, time.perf_counter() - began_s)
 
     return lambda questions: [answer(samples) for samples in questions]
 
 
-def offline(model: SpeechLM, tokens: Tokens, max_tokens: int) -> Answerer:
+def offline(model: SpeechLM, tokens: Tokenizer, max_tokens: int) -> Answerer:
     """All questions as one batch, each heard to its end first."""
     device = model.lm.embeddings.weight.device
 
@@ -68,7 +68,7 @@ def offline(model: SpeechLM, tokens: Tokens, max_tokens: int) -> Answerer:
             torch.tensor([len(one) for one in heard], device=device),
         )
         before, after = rows_of(tokens.before_speech(ANSWER[0]), count), rows_of(tokens.after_speech("response"), count)
-        texts = [tokens.decode(row) for row in model.respond(before, samples, after, tokens.end, max_tokens)]
+        texts = [tokens.decode(row) for row in model.generate(before, samples, after, tokens.end, max_tokens)]
         return [Answer(text, None, (time.perf_counter() - began_s) / count) for text in texts]
 
     return answer

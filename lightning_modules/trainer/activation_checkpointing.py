@@ -15,7 +15,7 @@ from duplexmamba.models.transformer import BLOCK
 BLOCKS = (ConvBlock, TransformerBlock, MambaBlock, BLOCK)
 
 
-def recompute_blocks(model: nn.Module) -> None:
+def checkpoint_activations(model: nn.Module) -> None:
     """From now on, of every block of encoder and language model, only the input is kept for the gradient."""
     for block in model.modules():
         if isinstance(block, BLOCKS):

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 LAST = "last.ckpt"
 
 
-class Resume(L.Callback):
+class ResumeCheckpoint(L.Callback):
     """Writes the checkpoint from which the same command goes on: every so many seconds, and on SIGTERM.
 
     Ranks stop behind the same update, whichever of them SIGTERM reaches. Lightning's own handler of it waits for other
@@ -81,7 +81,7 @@ class Resume(L.Callback):
             raise SIGTERMException
 
 
-class Bar(L.Callback):
+class ProgressBar(L.Callback):
     """One progress bar per stage; where output is no terminal, a line at each validation."""
 
     def __init__(self, stage: str, max_steps: int):

@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from configs.loading import from_dict, to_dict
 from configs.schema import Config
 from duplexmamba.models.speech_lm import part_of
-from duplexmamba.text.tokenizer import Tokens
+from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.stage import StageModule
 from lightning_modules.trainer.fsdp import share, whole
 
-FILE = "handover.pt"
+FILE = "checkpoint.pt"
 
 
 @dataclasses.dataclass(frozen=True)
-class HandOver:
+class StageCheckpoint:
     """A trained stage, whole."""
 
     config: Config
-    tokens: Tokens | None
+    tokens: Tokenizer | None
     """None where the stage needs no text ids."""
     weights: dict[str, Tensor]
 
@@ -35,11 +35,11 @@ class HandOver:
         write_atomically({"config": to_dict(self.config), "tokenizer": json, "weights": self.weights}, path)
 
     @classmethod
-    def load(cls, path: Path) -> "HandOver":
+    def load(cls, path: Path) -> "StageCheckpoint":
         """Raises ValueError if the file is missing or not a hand-over."""
         try:
             stored = torch.load(path, map_location="cpu", weights_only=True)
-            tokens = None if stored["tokenizer"] is None else Tokens.from_json(stored["tokenizer"])
+            tokens = None if stored["tokenizer"] is None else Tokenizer.from_json(stored["tokenizer"])
             return cls(from_dict(stored["config"]), tokens, stored["weights"])
         except FileNotFoundError:
             message = f"no checkpoint at {path}; train one with `make train`, or name a run that has finished"
@@ -69,7 +69,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
         write_atomically(checkpoint, Path(path))
 
 
-def take_parts(model: nn.Module, given: HandOver, parts: list[str], source: str) -> None:
+def load_parts(model: nn.Module, given: StageCheckpoint, parts: list[str], source: str) -> None:
     """Copy whole parts of a hand-over into a model.
 
     Raises:
@@ -92,7 +92,7 @@ def take_parts(model: nn.Module, given: HandOver, parts: list[str], source: str)
     model.load_state_dict(theirs, strict=False)
 
 
-def take_ctc_head(model: nn.Module, given: HandOver, source: str) -> None:
+def load_ctc_head(model: nn.Module, given: StageCheckpoint, source: str) -> None:
     """Let a connector's CTC head begin as that of the encoder's stage. Raises ValueError: the hand-over has none."""
     head = {f"connector.head.{n.removeprefix('ctc.')}": t for n, t in given.weights.items() if part_of(n) == "ctc"}
     if not head:
@@ -103,7 +103,7 @@ def take_ctc_head(model: nn.Module, given: HandOver, source: str) -> None:
     model.load_state_dict(head, strict=False)
 
 
-class Average(L.Callback):
+class WeightAveraging(L.Callback):
     """Mean of the trained weights over the last `average_last` snapshots, put in place when training ends."""
 
     def __init__(self, config: Config):

@@ -39,21 +39,21 @@ def trainer_settings(config: Config) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def on_cpu(config: TrainerConfig) -> bool:
+def trains_on_cpu(config: TrainerConfig) -> bool:
     """Whether this configuration trains on the CPU here."""
     return config.accelerator == "cpu" or (config.accelerator == "auto" and not torch.accelerator.is_available())
 
 
-def cores() -> int:
+def num_cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def processes(config: TrainerConfig) -> int:
+def num_processes(config: TrainerConfig) -> int:
     """Of a training on this machine: one for each device, or those that share out the batches of one on a CPU."""
-    if not on_cpu(config) or config.devices > 1 or started_from_outside():
+    if not trains_on_cpu(config) or config.devices > 1 or started_from_outside():
         return config.devices
-    return max(1, min(config.cpu_processes, cores() // (config.threads or cores())))
+    return max(1, min(config.cpu_processes, num_cores() // (config.threads or num_cores())))
 
 
 def started_from_outside() -> bool:
@@ -91,7 +91,7 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def quieten() -> None:
+def quiet_libraries() -> None:
     """Keep the libraries' advertisements and known, harmless warnings off the screen."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
@@ -99,8 +99,8 @@ def quieten() -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """While it is open no other process trains in a folder, which is made: agents of a sweep share the stages beneath.
+def exclusive(folder: Path) -> Iterator[None]:
+    """While it is open no other process trains in a folder, which is made: agents of a sweep share the stages upstream.
 
     The system opens the lock of a process that was killed. Further ranks of a training go in with the first.
     """
@@ -142,7 +142,7 @@ def exit_cleanly() -> Iterator[None]:
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """Whether that is what an error, or one beneath it, comes from: torch wraps what it meets while it writes."""
+    """Whether that is what an error, or one upstream it, comes from: torch wraps what it meets while it writes."""
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return True

@@ -14,7 +14,7 @@ OF_THIS_PROCESS = (*OF_AGENT, "WANDB_SERVICE")
 
 
 @contextlib.contextmanager
-def beside(commands: Sequence[list[str]]) -> Iterator[None]:
+def run_parallel(commands: Sequence[list[str]]) -> Iterator[None]:
     """Run them while it is open, their lines on this process's screen. What still runs when it closes gets SIGTERM, and
     time to write its checkpoint."""
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_env()) for command in commands]
@@ -31,7 +31,7 @@ def beside(commands: Sequence[list[str]]) -> Iterator[None]:
             relay.join()
 
 
-def wait_for(command: list[str]) -> None:
+def run_to_end(command: list[str]) -> None:
     """Run it to its end. SIGTERM reaches it too; where it fails this process exits as it did."""
     with stoppable():
         process = subprocess.Popen(command, env=_env())

@@ -16,12 +16,12 @@ from torch import nn
 
 from configs.loading import load_config, override
 from configs.schema import Config
-from duplexmamba.models.speech_lm import Ear, SpeechLM, part_of
-from duplexmamba.models.timing import Clock
+from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
+from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import token_loss
 from lightning_modules.assembly import KINDS
-from lightning_modules.trainer.activation_checkpointing import BLOCKS, recompute_blocks
+from lightning_modules.trainer.activation_checkpointing import BLOCKS, checkpoint_activations
 from lightning_modules.trainer.fsdp import layers
 
 GB = 1e9
@@ -46,7 +46,7 @@ class Plan:
     optimizer: int
     activations: int
     activations_recomputed: int
-    """With trainer.gradient_checkpointing."""
+    """With trainer.activation_checkpointing."""
     speech_tokens: int
     text_tokens: int
     """Per rank and update."""
@@ -86,7 +86,7 @@ def plan(config: Config, gpus: int) -> Plan:
         optimizer=optimizer,
         activations=int(scale * plain),
         activations_recomputed=int(scale * (again + block)),  # one block at a time is whole
-        speech_tokens=int(updates * batch_s * 1000 / Clock.of(config).token_ms),
+        speech_tokens=int(updates * batch_s * 1000 / FrameTiming.of(config).token_ms),
         text_tokens=int(updates * batch_s * TEXT_PER_S),
     )
 
@@ -130,7 +130,7 @@ def kept(config: Config, recomputed: bool) -> int:
         return tensor
 
     if recomputed:
-        recompute_blocks(model)
+        checkpoint_activations(model)
         for block in model.modules():
             if isinstance(block, BLOCKS):  # what comes in is kept all the same
                 block.register_forward_pre_hook(
@@ -149,12 +149,12 @@ def _model(config: Config) -> nn.Module:
 
 
 def _loss(model: nn.Module, config: Config) -> torch.Tensor:
-    assert isinstance(model, Ear)
+    assert isinstance(model, SpeechEncoder)
     audio = Padded(torch.randn(1, PROBE_S * config.features.sample_rate_hz))
     if not isinstance(model, SpeechLM):
-        return model.hear(audio, final=True)[0].values.square().mean()
+        return model.encode(audio, final=True)[0].values.square().mean()
     words = Padded(torch.zeros(1, PROBE_S * TEXT_PER_S, dtype=torch.int64))
-    hidden, _ = model.read(Padded(words.values[:, :1]), model.listen(audio, final=True)[0], words)
+    hidden, _ = model(Padded(words.values[:, :1]), model.embed_speech(audio, final=True)[0], words)
     return token_loss(model.lm.logits(hidden.values), words.values, config.optim.label_smoothing)
 
 
@@ -168,7 +168,7 @@ def show(found: Plan, config: Config, gpus: int) -> None:
         f"an update of {gpus} ranks: {tokens[0]:,} tokens of speech and about {tokens[1]:,} of text on each, "
         f"{gpus * tokens[0]:,} and {gpus * tokens[1]:,} in all", highlight=False,
     )  # fmt: skip
-    table = Table("GB on each rank, float32", "plain", "gradient_checkpointing", box=None)
+    table = Table("GB on each rank, float32", "plain", "activation_checkpointing", box=None)
     for name in ("weights", "gradients", "optimizer"):
         table.add_row(name, *[f"{getattr(found, name) / GB:.2f}"] * 2)
     table.add_row("activations", f"{found.activations / GB:.2f}", f"{found.activations_recomputed / GB:.2f}")

@@ -7,17 +7,17 @@ import torch
 
 from configs.schema import Config
 from datamodules.dialogue.data import DialogueBatch
-from duplexmamba.models.speech_lm import Ear, part_of
+from duplexmamba.models.speech_lm import SpeechEncoder, part_of
 from duplexmamba.streaming.padded import Padded
-from lightning_modules.trainer.hardware import on_cpu
+from lightning_modules.trainer.hardware import trains_on_cpu
 
 EAR = {"features", "frontend", "encoder"}
 
 
-class HearAhead:
+class PrecomputeFrames:
     """Adds the encoder's frames to a batch of speech or of dialogues."""
 
-    def __init__(self, model: Ear):
+    def __init__(self, model: SpeechEncoder):
         self.model = model
 
     def __call__(self, batch: Any) -> Any:
@@ -31,14 +31,14 @@ class HearAhead:
         modes = [part.training for part in parts]
         for part in parts:  # here and now: the first batch is made before training sets any mode
             part.eval()
-        frames, _ = self.model.hear(samples, final=True)
+        frames, _ = self.model.encode(samples, final=True)
         for part, mode in zip(parts, modes, strict=True):
             part.train(mode)
         return frames
 
 
-def hears_ahead(config: Config, model: Ear) -> bool:
+def can_precompute(config: Config, model: SpeechEncoder) -> bool:
     """Whether nothing of the ear learns, and workers can run it as training would: on the CPU, in float32."""
     learns = any(weight.requires_grad for name, weight in model.named_parameters() if part_of(name) in EAR)
-    plain = on_cpu(config.trainer) and config.trainer.precision in ("auto", "32-true")
+    plain = trains_on_cpu(config.trainer) and config.trainer.precision in ("auto", "32-true")
     return plain and not learns

@@ -58,8 +58,8 @@ class Point:
         return self.runs / f"{self.name}-{self.run_id}"
 
     def words(self, stage: str) -> list[str]:
-        """The run's folder goes by the id, and the stages beneath leave the agent's run alone."""
-        others = [f"stages.{beneath}.wandb.mode=disabled" for beneath in STAGES if beneath != stage]
+        """The run's folder goes by the id, and the stages upstream leave the agent's run alone."""
+        others = [f"stages.{upstream}.wandb.mode=disabled" for upstream in STAGES if upstream != stage]
         return [f"run.id={self.folder.name}", f"run.sweep={self.name}", *others]
 
     def note(self, state: str, error: str | None = None) -> None:

@@ -6,7 +6,7 @@ const PIXELS_PER_S = 64;
 const NARROW = 500; // pixels, below which a second is shorter
 const COLOURS = ["ink", "quiet", "line", "response", "incomplete", "ignore", "answer", "taken"];
 const KEPT_S = 60;
-const LINE = 14; // pixels between words, three of which are beneath each other
+const LINE = 14; // pixels between words, three of which are upstream each other
 const BECAME = { respond: "response", listen: "incomplete", drop: "ignore" };
 const STATES = ["response", "incomplete", "ignore"];
 

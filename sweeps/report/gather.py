@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from configs.loading import NOT_PART_OF_THE_RESULT
+from configs.loading import EXECUTION_ONLY
 from duplexmamba.text.jsonl import whole_lines
 from sweeps.report.sweep_file import SweepFile, read_sweep_file
 
@@ -113,7 +113,7 @@ def differences(points: Iterable[Point], file: SweepFile) -> dict[str, dict[str,
     names = sorted({name for config in configs.values() for name in config} - file.parameters.keys())
     found: dict[str, dict[str, list[str]]] = {}
     for name in names:
-        if name in NOT_PART_OF_THE_RESULT or name.split(".")[0] in NOT_PART_OF_THE_RESULT:
+        if name in EXECUTION_ONLY or name.split(".")[0] in EXECUTION_ONLY:
             continue
         values: dict[str, list[str]] = {}
         for run, config in configs.items():
