@@ -39,7 +39,12 @@ def main(args: list[str]) -> dict[str, float]:
     drop = load_config(args).lora_drop
     if drop.choice == "full":
         return train([*args, "lora.enabled=false"])
-    probing = [*args, f"lora.sample={drop.sample}", f"trainer.max_steps={drop.steps}", "trainer.average_last=1"]
+    probing = [
+        *args,
+        f"lora.sample={drop.sample}",
+        f"trainer.max_steps={drop.steps}",
+        "trainer.average_last=1",
+    ]
     probing += ["run.id=null", "run.sweep=null", "wandb.mode=disabled"]
     trained: dict[str, tuple[Path, dict[str, float]]] = {}
     probe, _ = train_with_prerequisites(probing, load_config(probing), trained)
@@ -55,7 +60,9 @@ def measure(config: Config, given: dict[str, Path], folder: Path) -> dict[str, f
     """What each of the probe's adapters adds over the sample, item for item as it was trained on."""
     checkpoints = {source: StageCheckpoint.load(path / FILE) for source, path in given.items()}
     module, data = build(config, Corpora(config), checkpoints, folder)
-    module.eval().to("cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu")
+    module.eval().to(
+        "cuda" if torch.cuda.is_available() and config.trainer.accelerator != "cpu" else "cpu"
+    )
     seen = 0
     with added(module.model) as total, torch.no_grad():
         for batch in data.train_dataloader():
@@ -72,9 +79,18 @@ def layout(shares: dict[str, float], kept: set[str], probe: Path, config: Config
     if config.lora_drop.choice == "equal":
         return [f"lora.rank={plain_rank(shares, kept, probe, config)}"]
     rest, drop = sorted(shares.keys() - kept), config.lora_drop
-    names, word = (sorted(kept), "lora.targets") if drop.rest == "dropped" else (rest, "lora.shared")
-    words = [f"{word}=[{','.join(names)}]", f"lora.shared_trainable={str(drop.rest != 'frozen').lower()}"]
-    return words if drop.start == "new" else [*words, f"lora.start={write_start(shares, kept, probe, drop.rest)}"]
+    names, word = (
+        (sorted(kept), "lora.targets") if drop.rest == "dropped" else (rest, "lora.shared")
+    )
+    words = [
+        f"{word}=[{','.join(names)}]",
+        f"lora.shared_trainable={str(drop.rest != 'frozen').lower()}",
+    ]
+    return (
+        words
+        if drop.start == "new"
+        else [*words, f"lora.start={write_start(shares, kept, probe, drop.rest)}"]
+    )
 
 
 def write_start(shares: dict[str, float], kept: set[str], probe: Path, rest: str) -> Path:
@@ -84,7 +100,9 @@ def write_start(shares: dict[str, float], kept: set[str], probe: Path, rest: str
     folder, left = probe / f"start-{layout}", load_file(probe / FOLDER / PEFT_WEIGHTS)
     weights: dict[str, Tensor] = {}
     first: dict[tuple[str, str], Tensor] = {}
-    for linear, name in sorted(((linear_of(name), name) for name in left), key=lambda named: -shares[named[0]]):
+    for linear, name in sorted(
+        ((linear_of(name), name) for name in left), key=lambda named: -shares[named[0]]
+    ):
         kind = kind_of(linear), name.removeprefix(PEFT_PREFIX + linear)
         if linear in kept:
             weights[name] = left[name]
@@ -105,17 +123,26 @@ def linear_of(name: str) -> str:
 def report(shares: dict[str, float], kept: set[str], probe: Path, config: Config) -> None:
     """The importances as a table, importance.json and importance.png."""
     kinds = sorted({kind_of(name) for name in shares})
-    rows = {kind: [name for name in sorted(shares, key=natural) if kind_of(name) == kind] for kind in kinds}
+    rows = {
+        kind: [name for name in sorted(shares, key=natural) if kind_of(name) == kind]
+        for kind in kinds
+    }
     table = Table("layer", *kinds, box=None, title="importance; * keeps an adapter of its own")
     for layer in range(max(map(len, rows.values()))):
         cells = [row[layer] if layer < len(row) else None for row in rows.values()]
-        shown = [f"{shares[name]:.1%}{' *' if name in kept else '  '}" if name else "" for name in cells]
+        shown = [
+            f"{shares[name]:.1%}{' *' if name in kept else '  '}" if name else "" for name in cells
+        ]
         table.add_row(str(layer), *shown)
     Console(width=max(120, Console().width)).print(table)
     rank = plain_rank(shares, kept, probe, config)
-    print(f"{len(kept)} of {len(shares)} are kept; plain LoRA has as many parameters with lora.rank={rank}: {probe}")
+    print(
+        f"{len(kept)} of {len(shares)} are kept; plain LoRA has as many parameters with lora.rank={rank}: {probe}"
+    )
     found = {name: {"importance": share, "kept": name in kept} for name, share in shares.items()}
-    (probe / "importance.json").write_text(json.dumps({"linears": found, "plain_rank": rank}, indent=1) + "\n")
+    (probe / "importance.json").write_text(
+        json.dumps({"linears": found, "plain_rank": rank}, indent=1) + "\n"
+    )
     draw(rows, shares, kept, probe / "importance.png")
 
 

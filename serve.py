@@ -28,16 +28,32 @@ from serving.trace import Header, record
 
 def main(args: list[str]) -> list[Event]:
     """Returns what happened."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a finished run of stage state or streaming")
-    parser.add_argument("--host", default="127.0.0.1", help="address of the page; one that others reach needs a token")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "run", type=Path, help="folder of a finished run of stage state or streaming"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address of the page; one that others reach needs a token",
+    )
     parser.add_argument("--port", type=int, default=8765, help="of the page (default 8765)")
     parser.add_argument("--token", help="what others must bring; made up, if not given")
-    parser.add_argument("--origin", action="append", default=[], help="of a page elsewhere that may connect too")
-    parser.add_argument("--conversations", type=int, help="at most so many at once; measured, if not given")
+    parser.add_argument(
+        "--origin", action="append", default=[], help="of a page elsewhere that may connect too"
+    )
+    parser.add_argument(
+        "--conversations", type=int, help="at most so many at once; measured, if not given"
+    )
     parser.add_argument("--wav", type=Path, help="what is heard: wav, flac, ogg or mp3")
-    parser.add_argument("--channel", type=int, help="the one of the file to hear, from 0; all, if not given")
-    parser.add_argument("--pace", choices=["real", "fast"], default="real", help="real: a second takes a second")
+    parser.add_argument(
+        "--channel", type=int, help="the one of the file to hear, from 0; all, if not given"
+    )
+    parser.add_argument(
+        "--pace", choices=["real", "fast"], default="real", help="real: a second takes a second"
+    )
     parser.add_argument("--trace", type=Path, help="file for what happened")
     asked = parser.parse_args(args)
     run = asked.run.resolve()
@@ -54,7 +70,9 @@ def show(session: Session, run: Path, asked: argparse.Namespace) -> list[Event]:
     most = asked.conversations
     if most is None:
         most, taken_s = capacity(session)
-        print(f"{run.name}: {most} conversations at once; a slice of all takes {1000 * taken_s:.0f} ms")
+        print(
+            f"{run.name}: {most} conversations at once; a slice of all takes {1000 * taken_s:.0f} ms"
+        )
     serve(session, run.name, Limits(most), asked.host, asked.port, asked.token, asked.origin)
     return []
 
@@ -62,7 +80,9 @@ def show(session: Session, run: Path, asked: argparse.Namespace) -> list[Event]:
 def hear(session: Session, run: Path, asked: argparse.Namespace) -> list[Event]:
     """A recording. Returns what happened."""
     try:
-        samples = read_audio(asked.wav, session.rate_hz, channel=asked.channel, min_s=0, max_s=math.inf)
+        samples = read_audio(
+            asked.wav, session.rate_hz, channel=asked.channel, min_s=0, max_s=math.inf
+        )
     except UnusableAudio as error:
         raise ValueError(str(error)) from None
     path: Path = asked.trace or run / "traces" / f"{asked.wav.stem}.jsonl"
@@ -74,7 +94,11 @@ def hear(session: Session, run: Path, asked: argparse.Namespace) -> list[Event]:
             teller.tell(event)
             events.append(event)
     teller.end()
-    print(summary(events, session.slice_s), f"{path}: see it with make timeline TRACE={path}", sep="\n")
+    print(
+        summary(events, session.slice_s),
+        f"{path}: see it with make timeline TRACE={path}",
+        sep="\n",
+    )
     return events
 
 

@@ -24,16 +24,21 @@ from duplexmamba.text.jsonl import whole_lines
 from lightning_modules.assembly import build, check_adapters, unsharded
 from lightning_modules.stage import StageModule
 from lightning_modules.trainer.callbacks import LAST, ProgressBar, ResumeCheckpoint
-from lightning_modules.trainer.checkpoint import FILE, AtomicCheckpoints, WeightAveraging, StageCheckpoint
+from lightning_modules.trainer.checkpoint import (
+    FILE,
+    AtomicCheckpoints,
+    StageCheckpoint,
+    WeightAveraging,
+)
 from lightning_modules.trainer.hardware import (
     exclusive,
-    num_cores,
     exit_cleanly,
-    trains_on_cpu,
+    num_cores,
     num_processes,
     quiet_libraries,
     started_from_outside,
     trainer_settings,
+    trains_on_cpu,
 )
 from lightning_modules.trainer.logging import JsonlLogger, draw_curves, finish_wandb, wandb_logger
 from lightning_modules.trainer.parallel import run_parallel, run_to_end
@@ -45,13 +50,18 @@ from lightning_modules.trainer.sweep_trial import scheduler, sweep_point
 def main(args: list[str], upstream: str | None = None) -> dict[str, float]:
     """Train what is missing; returns the summary of the asked stage, or of one upstream it."""
     config = load_config(args, upstream)
-    if config.stage.name in ON_DIALOGUES:  # what speaks against the dialogues is to be known before hours of training
+    if (
+        config.stage.name in ON_DIALOGUES
+    ):  # what speaks against the dialogues is to be known before hours of training
         DialogueData(config, Corpora(config)).dialogues("train", 0)
     return train_with_prerequisites(args, config, {})[1]
 
 
 def train_with_prerequisites(
-    args: list[str], config: Config, trained: dict[str, tuple[Path, dict[str, float]]], upstream: bool = False
+    args: list[str],
+    config: Config,
+    trained: dict[str, tuple[Path, dict[str, float]]],
+    upstream: bool = False,
 ) -> tuple[Path, dict[str, float]]:
     """Folder and summary of a stage, after those it stands on.
 
@@ -67,7 +77,9 @@ def train_with_prerequisites(
         folders[source] = Path(source)
         if source in STAGES:
             if source not in trained:
-                trained[source] = train_with_prerequisites(args, load_config(args, source), trained, upstream=True)
+                trained[source] = train_with_prerequisites(
+                    args, load_config(args, source), trained, upstream=True
+                )
             folders[source], summary = trained[source]
             seconds |= times(summary)
     folder = run_folder(config, [f.name for f in folders.values()])
@@ -97,7 +109,10 @@ def parallel_commands(args: list[str]) -> list[list[str]]:
     """What trains all but the first of those at the same time as it, if each finds cores of its own."""
     config = load_config(args)
     bottom, c = untrained_roots(args, config), config.trainer
-    needed = [(below.trainer.threads or num_cores()) * num_processes(below.trainer) for below in bottom.values()]
+    needed = [
+        (below.trainer.threads or num_cores()) * num_processes(below.trainer)
+        for below in bottom.values()
+    ]
     if not trains_on_cpu(c) or c.devices > 1 or sum(needed) > num_cores():
         return []
     return [command(args, stage) for stage in list(bottom)[1:]]
@@ -116,11 +131,17 @@ def run_folder(config: Config, upstream: Sequence[str] = ()) -> Path:
 
 def times(summary: dict[str, float]) -> dict[str, float]:
     """Stage -> seconds."""
-    found = {name: s for name, s in summary.items() if name.startswith("time/") and name != "time/total_s"}
+    found = {
+        name: s
+        for name, s in summary.items()
+        if name.startswith("time/") and name != "time/total_s"
+    }
     return {name.removeprefix("time/").removesuffix("_s"): s for name, s in found.items()}
 
 
-def train_stage(config: Config, folder: Path, given: dict[str, Path], seconds: dict[str, float]) -> dict[str, float]:
+def train_stage(
+    config: Config, folder: Path, given: dict[str, Path], seconds: dict[str, float]
+) -> dict[str, float]:
     """Train, score and hand over one stage, or find that this was done.
 
     Args:
@@ -136,7 +157,9 @@ def train_stage(config: Config, folder: Path, given: dict[str, Path], seconds: d
     return json.loads(done.read_text())
 
 
-def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dict[str, float]) -> dict[str, float]:
+def train_now(
+    config: Config, folder: Path, given: dict[str, Path], seconds: dict[str, float]
+) -> dict[str, float]:
     """The same for what was not done."""
     stage = config.stage.name
     save_config(config, folder / "config.yaml")
@@ -147,7 +170,11 @@ def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dic
     checkpoints = {source: StageCheckpoint.load(file) for source, file in given.items()}
     module, data = build(config, corpora, checkpoints, folder)
     resume = ResumeCheckpoint(folder / LAST, config.trainer.checkpoint_every_s)
-    trainer = build_trainer(config, folder, [resume, WeightAveraging(config), ProgressBar(stage, config.trainer.max_steps)])
+    trainer = build_trainer(
+        config,
+        folder,
+        [resume, WeightAveraging(config), ProgressBar(stage, config.trainer.max_steps)],
+    )
     data.check_ranks(trainer.world_size)
     fit(trainer, module, data, folder)
     module = unsharded(module)
@@ -160,7 +187,11 @@ def train_now(config: Config, folder: Path, given: dict[str, Path], seconds: dic
         StageCheckpoint(config, module.tokens, module.model.state_dict()).save(folder / FILE)
     elapsed = resume.elapsed_s
     trainer.test(module, data, verbose=False)
-    scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    scores = {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("test/")
+    }
     summary = scores
     if trainer.is_global_zero:
         summary = write_summary(folder, {**scores, **counts}, {**seconds, stage: elapsed})
@@ -215,10 +246,20 @@ def next_command(stage: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", help="YAML files and key=value words of the configuration")
-    parser.add_argument("--upstream", choices=STAGES, help="train this one of the stages upstream, and no further")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "words", nargs="*", help="YAML files and key=value words of the configuration"
+    )
+    parser.add_argument(
+        "--upstream", choices=STAGES, help="train this one of the stages upstream, and no further"
+    )
     asked = parser.parse_intermixed_args()
     quiet_libraries()
-    with exit_cleanly(), sweep_point(asked.words) as words, run_parallel([] if asked.upstream else parallel_commands(words)):
+    with (
+        exit_cleanly(),
+        sweep_point(asked.words) as words,
+        run_parallel([] if asked.upstream else parallel_commands(words)),
+    ):
         main(words, asked.upstream)

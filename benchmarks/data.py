@@ -46,26 +46,36 @@ def make(folder: Path, count: int) -> None:
         file = folder / "files" / f"{n}.flac"
         sf.write(file, 0.1 * rng.standard_normal(int(SECONDS * RATE_HZ)), RATE_HZ)
         cut = lhotse.Recording.from_file(file, recording_id=str(n)).to_cut()
-        cut.supervisions = [lhotse.SupervisionSegment(str(n), str(n), 0, SECONDS, text="some words")]
+        cut.supervisions = [
+            lhotse.SupervisionSegment(str(n), str(n), 0, SECONDS, text="some words")
+        ]
         cuts.append(cut)
         rows.append({"audio": file.name, "text": "some words", "duration": SECONDS})
         sounds.append({"bytes": file.read_bytes(), "path": None})
-    (folder / "files" / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "files" / "manifest.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    )
     lhotse.CutSet.from_cuts(cuts).to_file(folder / "cuts.jsonl")
     with SharWriter(str(folder / "shar"), fields={"recording": "flac"}, shard_size=GROUP) as shar:
         for cut in cuts:
             shar.write(cut)
-    with webdataset.ShardWriter(str(folder / "webdataset" / "%06d.tar"), maxcount=GROUP, verbose=0) as tar:
+    with webdataset.ShardWriter(
+        str(folder / "webdataset" / "%06d.tar"), maxcount=GROUP, verbose=0
+    ) as tar:
         for n, sound in enumerate(sounds):
             tar.write({"__key__": f"{n:06d}", "flac": sound["bytes"], "txt": "some words"})
-    table = pa.table({"audio": sounds, "text": ["some words"] * count, "duration": [SECONDS] * count})
+    table = pa.table(
+        {"audio": sounds, "text": ["some words"] * count, "duration": [SECONDS] * count}
+    )
     pq.write_table(table, folder / "parquet" / "train.parquet", row_group_size=GROUP)
 
 
 def ours(path: Path) -> Callable[[], int]:
     """All utterances of a source, once."""
     data = load_config(PRESET).data
-    splits, _ = open_source(dataclasses.replace(data.source, path=str(path), split={"train": "train"}), data, RATE_HZ)
+    splits, _ = open_source(
+        dataclasses.replace(data.source, path=str(path), split={"train": "train"}), data, RATE_HZ
+    )
     corpus = splits["train"]
     order = random.Random(0).sample(range(len(corpus)), len(corpus))
     return lambda: sum(len(corpus[i].samples) for i in order)
@@ -139,8 +149,14 @@ def main() -> None:
             rows.append([kind, peer.__name__, f"{rates['ours']:,.0f}", f"{rates['peer']:,.0f}"])
     numbers["train/data_wait_share"] = waiting_share(asked.steps)
     print(machine())
-    show(f"utterances of {SECONDS:g} s a second, one core", ["source", "peer", "ours", "peer's"], rows)
-    print(f"share of a training step of preset tiny that waits for data: {numbers['train/data_wait_share']:.1%}")
+    show(
+        f"utterances of {SECONDS:g} s a second, one core",
+        ["source", "peer", "ours", "peer's"],
+        rows,
+    )
+    print(
+        f"share of a training step of preset tiny that waits for data: {numbers['train/data_wait_share']:.1%}"
+    )
     save(numbers, asked.json)
 
 

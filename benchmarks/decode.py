@@ -13,7 +13,13 @@ from collections.abc import Callable
 import torch
 from measure import arguments, interleave, machine, median, quieten_transformers, ratio, save, show
 from torch import Tensor, nn
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, MambaConfig, MambaForCausalLM, StaticCache
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    StaticCache,
+)
 
 from configs.loading import load_config, override
 from duplexmamba.models.lm import LMState, MambaLM
@@ -30,7 +36,9 @@ class Ours:
     """Our language model, and its state behind a context."""
 
     def __init__(self, size: str):
-        config = override(load_config(["configs/preset/tiny.yaml", "configs/stage/lm.yaml"]), SIZES[size])
+        config = override(
+            load_config(["configs/preset/tiny.yaml", "configs/stage/lm.yaml"]), SIZES[size]
+        )
         self.config, self.lm = config.lm, MambaLM(config.lm).eval()
         self.state: LMState | None = None
         self.context = 0
@@ -97,7 +105,10 @@ def count(model: nn.Module) -> float:
 def bench(size: str, contexts: list[int], rounds: int) -> dict[str, float]:
     """Shows the table of one size; returns its numbers."""
     ours, numbers, rows = Ours(size), {}, []
-    one, some = torch.randint(ours.config.vocab_size, (1, 1)), torch.randint(ours.config.vocab_size, (1, SLICE))
+    one, some = (
+        torch.randint(ours.config.vocab_size, (1, 1)),
+        torch.randint(ours.config.vocab_size, (1, SLICE)),
+    )
     mamba = transformers_mamba(ours)
     for context in sorted(contexts):
         ours.read(context)
@@ -113,13 +124,23 @@ def bench(size: str, contexts: list[int], rounds: int) -> dict[str, float]:
         numbers[f"decode/{size}_transformer/ctx_{context}_state_bytes"] = cache_bytes
         speeds = [f"{median(times, name):.2f}" for name in variants]
         rows.append([str(context), *speeds, f"{speedup:.1f}", f"{cache_bytes / 1e6:.1f}"])
-    slices = {"slice": functools.partial(ours.step, some), "steps": functools.partial(ours.steps, some)}
+    slices = {
+        "slice": functools.partial(ours.step, some),
+        "steps": functools.partial(ours.steps, some),
+    }
     times = interleave(slices, rounds, f"{size}, a slice")
     assert ours.state is not None
     numbers[f"decode/{size}/state_bytes"] = num_bytes(ours.state)
     numbers[f"decode/{size}/slice_{SLICE}_ms"] = median(times, "slice")
     numbers[f"decode/{size}/slice_{SLICE}_over_steps"] = ratio(times, "slice", "steps")
-    columns = ["context", "ours, ms", "HF Mamba, ms", "Transformer, ms", "HF Mamba / ours", "KV cache, MB"]
+    columns = [
+        "context",
+        "ours, ms",
+        "HF Mamba, ms",
+        "Transformer, ms",
+        "HF Mamba / ours",
+        "KV cache, MB",
+    ]
     show(f"{size}, {count(ours.lm):.1f} M parameters: one token", columns, rows)
     print(
         f"state {num_bytes(ours.state) / 1e6:.2f} MB after any context; {SLICE} tokens in one call "

@@ -59,7 +59,9 @@ def scan_operands(batch: int, length: int, e: int, n: int, device: str) -> list[
 
 def bench_scan(smoke: bool, device: str, rounds: int) -> dict[str, float]:
     """Shows the table; returns its numbers."""
-    paths = ["torch"] + [p for p in ("triton", "mamba_ssm") if importlib.util.find_spec(p) and not smoke]
+    paths = ["torch"] + [
+        p for p in ("triton", "mamba_ssm") if importlib.util.find_spec(p) and not smoke
+    ]
     numbers, rows = {}, []
     for length in LENGTHS:
         sizes = (2, length // 64, 64, 16) if smoke else (8, length, 1536, 16)
@@ -72,22 +74,30 @@ def bench_scan(smoke: bool, device: str, rounds: int) -> dict[str, float]:
         def both(path: str, operands: list[Tensor] = operands, dy: Tensor = dy) -> None:
             torch.autograd.grad(selective_scan(*operands, path=path)[0], operands, dy)
 
-        one = interleave({p: synchronized(forward, p) for p in paths}, rounds, f"forward, L {length}")
-        two = interleave({p: synchronized(both, p) for p in paths}, rounds, f"forward and backward, L {length}")
+        one = interleave(
+            {p: synchronized(forward, p) for p in paths}, rounds, f"forward, L {length}"
+        )
+        two = interleave(
+            {p: synchronized(both, p) for p in paths}, rounds, f"forward and backward, L {length}"
+        )
         for path in paths:
             numbers[f"gpu/scan/{path}/l{length}_ms"] = median(two, path)
             numbers[f"gpu/scan/{path}/l{length}_forward_ms"] = median(one, path)
-            rows.append([f"{path}, L {length}", f"{median(one, path):.2f}", f"{median(two, path):.2f}"])
+            rows.append(
+                [f"{path}, L {length}", f"{median(one, path):.2f}", f"{median(two, path):.2f}"]
+            )
     show("scan", ["path", "forward, ms", "forward and backward, ms"], rows)
     return numbers
 
 
 def train_step(config: Config, device: str) -> tuple[Callable[[], None], int]:
     """One update of stage asr on random data, and how many tokens the language model reads in it."""
-    model = SpeechLM(config).to(device).train()
+    model = SpeechLM(config.model).to(device).train()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(part_of(name) in config.stage.trained)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], config.optim.lr, fused=True)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], config.optim.lr, fused=True
+    )
     rows, samples = int(config.data.batch_s) // SECONDS, SECONDS * config.features.sample_rate_hz
     speech = Padded(0.1 * torch.randn(rows, samples, device=device))
     ids = torch.randint(config.lm.vocab_size, (rows, PROMPT + RESPONSE + 1), device=device)
@@ -102,7 +112,9 @@ def train_step(config: Config, device: str) -> tuple[Callable[[], None], int]:
         optimizer.step()
         optimizer.zero_grad()
 
-    return step, rows * (PROMPT + samples // FrameTiming.of(config).samples_per_token + RESPONSE)
+    return step, rows * (
+        PROMPT + samples // FrameTiming.of(config.model).samples_per_token + RESPONSE
+    )
 
 
 def bench_train(smoke: bool, device: str, rounds: int) -> dict[str, float]:
@@ -113,14 +125,22 @@ def bench_train(smoke: bool, device: str, rounds: int) -> dict[str, float]:
     ms = median(interleave({"step": synchronized(step)}, rounds, "train"), "step")
     speed, speech = 1000 * tokens / ms, 1000 * int(config.data.batch_s) / ms
     columns = ["tokens per step", "ms per step", "tokens per s", "seconds of speech per s"]
-    show("training, preset small, stage asr", columns, [[str(tokens), f"{ms:.0f}", f"{speed:.0f}", f"{speech:.0f}"]])
+    show(
+        "training, preset small, stage asr",
+        columns,
+        [[str(tokens), f"{ms:.0f}", f"{speed:.0f}", f"{speech:.0f}"]],
+    )
     return {"gpu/train/small_tokens_per_s": speed}
 
 
 def copy_bandwidth(num_bytes: int, device: str, rounds: int) -> float:
     """Bytes read and written per millisecond."""
     x, y = torch.empty(2, num_bytes, dtype=torch.uint8, device=device)
-    return 2 * num_bytes / median(interleave({"copy": synchronized(y.copy_, x)}, rounds, "copy"), "copy")
+    return (
+        2
+        * num_bytes
+        / median(interleave({"copy": synchronized(y.copy_, x)}, rounds, "copy"), "copy")
+    )
 
 
 @torch.no_grad()
@@ -136,27 +156,48 @@ def bench_decode(smoke: bool, device: str, rounds: int) -> dict[str, float]:
     for batch in BATCHES:
         token = torch.randint(config.vocab_size, (batch,), device=device)
         _, state = lm(Padded(lm.embed(token[:, None])))
-        steps = {"eager": eager_steps(lm, state), "graph": (eager_steps if smoke else graph_steps)(lm, state)}
-        times = interleave({name: synchronized(step, token) for name, step in steps.items()}, rounds, f"batch {batch}")
+        steps = {
+            "eager": eager_steps(lm, state),
+            "graph": (eager_steps if smoke else graph_steps)(lm, state),
+        }
+        times = interleave(
+            {name: synchronized(step, token) for name, step in steps.items()},
+            rounds,
+            f"batch {batch}",
+        )
         eager, graph = median(times, "eager"), median(times, "graph")
-        numbers |= {f"gpu/decode/2.8b_b{batch}_ms": graph, f"gpu/decode/2.8b_b{batch}_eager_ms": eager}
-        rows.append([str(batch), f"{eager:.2f}", f"{graph:.2f}", f"{bound:.2f}", f"{graph / bound:.1f}"])
+        numbers |= {
+            f"gpu/decode/2.8b_b{batch}_ms": graph,
+            f"gpu/decode/2.8b_b{batch}_eager_ms": eager,
+        }
+        rows.append(
+            [str(batch), f"{eager:.2f}", f"{graph:.2f}", f"{bound:.2f}", f"{graph / bound:.1f}"]
+        )
     columns = ["batch", "eager, ms", "CUDA graph, ms", "bound, ms", "graph / bound"]
-    show(f"a token of the 2.8 B model, bfloat16; copies at {bandwidth / 1e6:.0f} GB/s", columns, rows)
+    show(
+        f"a token of the 2.8 B model, bfloat16; copies at {bandwidth / 1e6:.0f} GB/s", columns, rows
+    )
     return numbers
 
 
 def main() -> int:
     parser = arguments(__doc__)
-    parser.add_argument("--smoke", action="store_true", help="small sizes on the CPU, to see that it runs")
+    parser.add_argument(
+        "--smoke", action="store_true", help="small sizes on the CPU, to see that it runs"
+    )
     asked = parser.parse_args()
     if not (asked.smoke or torch.cuda.is_available()):
-        print("benchmarks/gpu.py measures a GPU and finds none; --smoke runs it small on the CPU.", file=sys.stderr)
+        print(
+            "benchmarks/gpu.py measures a GPU and finds none; --smoke runs it small on the CPU.",
+            file=sys.stderr,
+        )
         return 2
     torch.manual_seed(0)
     torch.set_num_threads(asked.threads)
     device, rounds = ("cpu", 1) if asked.smoke else ("cuda", asked.rounds)
-    print(f"{machine()}, {'no GPU: no measurement' if asked.smoke else torch.cuda.get_device_name()}")
+    print(
+        f"{machine()}, {'no GPU: no measurement' if asked.smoke else torch.cuda.get_device_name()}"
+    )
     numbers: dict[str, float] = {}
     for bench in (bench_scan, bench_train, bench_decode):
         numbers |= bench(asked.smoke, device, rounds)

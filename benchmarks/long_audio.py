@@ -50,7 +50,9 @@ def audio(index: int, samples: int) -> torch.Tensor:
     """Noise whose level rises and falls, every fifth second silent, every seventh clipped."""
     noise = torch.randn(1, samples, generator=torch.Generator().manual_seed(index))
     second = index * SLICE_MS // 1000
-    return noise * 0 if second % 5 == 0 else (noise * (100 if second % 7 == 0 else 0.1)).clamp(-1, 1)
+    return (
+        noise * 0 if second % 5 == 0 else (noise * (100 if second % 7 == 0 else 0.1)).clamp(-1, 1)
+    )
 
 
 @torch.inference_mode()
@@ -63,11 +65,13 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     torch.manual_seed(0)
     config = load_config(["configs/preset/tiny.yaml", "configs/stage/asr.yaml"])
-    model = SpeechLM(config).eval()
+    model = SpeechLM(config.model).eval()
     fast, twin = ListeningBranch(model, "cpp"), ListeningBranch(model, "reference")
     samples = config.features.sample_rate_hz * SLICE_MS // 1000
     spent, worst, curve = 0.0, 0.0, []
-    for index in track(range(int(asked.minutes * EVERY)), "listening", transient=True, console=Console(stderr=True)):
+    for index in track(
+        range(int(asked.minutes * EVERY)), "listening", transient=True, console=Console(stderr=True)
+    ):
         begun = time.perf_counter()
         heard = fast.hear(audio(index, samples))
         spent += time.perf_counter() - begun
@@ -77,8 +81,15 @@ def main() -> None:
             spent = 0.0
     print(f"{machine()}, {asked.threads} thread")
     marks = sorted({min(m, len(curve)) for m in (1, 5, 15, 30, 60)})
-    rows = [[f"{m}", *(f"{curve[m - 1][i]:{form}}" for i, form in enumerate((".1f", ".2f", ".1e")))] for m in marks]
-    show("an hour of audio in slices of 200 ms", ["minute", "memory, MB", "ms per slice", "error so far"], rows)
+    rows = [
+        [f"{m}", *(f"{curve[m - 1][i]:{form}}" for i, form in enumerate((".1f", ".2f", ".1e")))]
+        for m in marks
+    ]
+    show(
+        "an hour of audio in slices of 200 ms",
+        ["minute", "memory, MB", "ms per slice", "error so far"],
+        rows,
+    )
     print(f"state {(num_bytes(fast.ear) + num_bytes(fast.memory)) / 1e3:.0f} kB")
     if asked.plot:
         draw(curve, asked.plot)
@@ -90,7 +101,9 @@ def main() -> None:
 def draw(curve: list[tuple[float, float, float]], file: Path) -> None:
     """Memory and time per slice against minutes."""
     figure, axes = plt.subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
-    for axis, i, label in zip(axes, (0, 1), ("memory of the process, MB", "ms per slice of 200 ms"), strict=True):
+    for axis, i, label in zip(
+        axes, (0, 1), ("memory of the process, MB", "ms per slice of 200 ms"), strict=True
+    ):
         axis.plot(range(1, len(curve) + 1), [point[i] for point in curve])
         axis.set_ylabel(label)
         axis.set_ylim(0, 1.2 * max(point[i] for point in curve))

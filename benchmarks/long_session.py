@@ -16,16 +16,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from evaluation.duplex.embed_speech import all_bytes
 from measure import arguments, interleave, machine, median, save, show
 
 from configs.loading import KINDS, load_config
-from duplexmamba.duplex.fork import ForkSession, ListeningBranch, Reply, ForkState
+from duplexmamba.duplex.fork import ForkSession, ForkState, ListeningBranch, Response
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.tokenizer import Tokenizer
-from evaluation.duplex.embed_speech import all_bytes
 from lightning_modules.trainer.hardware import keep_freed_memory
 
 ROOM = 24 * 2**30  # bytes
@@ -41,14 +41,22 @@ class Conversation:
     """A session of one kind of language model, and the memory it would have after any time."""
 
     def __init__(self, kind: str, preset: str):
-        words = [f"lm.kind={kind}", "lm.pretrained=null", "duplex.min_slices=1000000000"]  # it goes on listening
-        config = load_config([f"configs/preset/{preset}.yaml", "configs/stage/streaming.yaml", *words])
+        words = [
+            f"lm.kind={kind}",
+            "lm.pretrained=null",
+            "duplex.min_slices=1000000000",
+        ]  # it goes on listening
+        config = load_config(
+            [f"configs/preset/{preset}.yaml", "configs/stage/streaming.yaml", *words]
+        )
         tokens = Tokenizer.train([" what is seven plus five", " twelve"] * 9)
         tokens.end = -1  # it goes on answering
         torch.manual_seed(0)
-        self.session = ForkSession(SpeechLM(config).eval(), tokens, config)
+        self.session = ForkSession(SpeechLM(config.model).eval(), tokens, config.duplex)
         self.lm, self.vocab_size = self.session.model.lm, config.lm.vocab_size
-        self.per_minute = round(60 * (1000 / FrameTiming.of(config).token_ms + config.duplex.tokens_per_s / 2))
+        self.per_minute = round(
+            60 * (1000 / FrameTiming.of(config.model).token_ms + config.duplex.tokens_per_s / 2)
+        )
         self.slice = 0.1 * torch.randn(self.session.slice_samples)
         self.session.push(self.slice)
         self.memory, self.age = None, 0
@@ -57,15 +65,23 @@ class Conversation:
     def go_on(self, minutes: int) -> None:
         """Fill the memory until it is so old."""
         while self.age < minutes * self.per_minute:
-            ids = torch.randint(self.vocab_size, (1, min(CHUNK, minutes * self.per_minute - self.age)))
+            ids = torch.randint(
+                self.vocab_size, (1, min(CHUNK, minutes * self.per_minute - self.age))
+            )
             _, self.memory = self.lm(Padded(self.lm.embed(ids)), self.memory)
             self.age += ids.shape[1]
 
     def moment(self) -> ForkState:
         """The session now, in the midst of an answer, one token of which is due."""
         assert self.memory is not None
-        now, reply = self.session.snapshot(), Reply(self.memory, following=7, begun=0)
-        return dataclasses.replace(now, slices=0, rest=self.memory, listening=ListeningBranch(self.memory), reply=reply)
+        now, reply = self.session.snapshot(), Response(self.memory, next_token=7, start_slice=0)
+        return dataclasses.replace(
+            now,
+            slices=0,
+            idle_state=self.memory,
+            listening=ListeningBranch(self.memory),
+            reply=reply,
+        )
 
     def hear(self, moment: ForkState) -> None:
         """One slice."""
@@ -74,7 +90,9 @@ class Conversation:
 
 
 @torch.inference_mode()
-def bench(conversations: dict[str, Conversation], minutes: int, rounds: int) -> dict[str, dict[str, float]]:
+def bench(
+    conversations: dict[str, Conversation], minutes: int, rounds: int
+) -> dict[str, dict[str, float]]:
     """Of each kind what a slice at this age costs."""
     slices, forks = {}, {}
     for kind, conversation in conversations.items():
@@ -107,8 +125,15 @@ def draw(found: dict[int, dict[str, dict[str, float]]], file: Path) -> None:
     for axis, name in zip(panels, ("slice_ms", "state_bytes", "sessions_in_24_gib"), strict=True):
         for kind, title in TITLES.items():
             scale = 1e-6 if name == "state_bytes" else 1
-            axis.plot(list(found), [scale * at[kind][name] for at in found.values()], marker="o", label=title)
-        axis.set(title=COLUMNS[name], xlabel="minutes of conversation", xscale="log", xticks=list(found))
+            axis.plot(
+                list(found),
+                [scale * at[kind][name] for at in found.values()],
+                marker="o",
+                label=title,
+            )
+        axis.set(
+            title=COLUMNS[name], xlabel="minutes of conversation", xscale="log", xticks=list(found)
+        )
         axis.set_xticks(list(found), [str(minutes) for minutes in found])
         axis.minorticks_off()
         if name == "slice_ms":
@@ -130,11 +155,19 @@ def main() -> None:
     keep_freed_memory()  # as live sessions do
     print(f"{machine()}, {asked.threads} threads")
     conversations = {kind: Conversation(kind, asked.preset) for kind in KINDS}
-    found = {minutes: bench(conversations, minutes, asked.rounds) for minutes in sorted(asked.minutes)}
+    found = {
+        minutes: bench(conversations, minutes, asked.rounds) for minutes in sorted(asked.minutes)
+    }
     for kind, title in TITLES.items():
         lm = sum(p.numel() for p in conversations[kind].lm.parameters()) / 1e6
-        rows = [[str(m), *(cell(name, at[kind][name]) for name in COLUMNS)] for m, at in found.items()]
-        show(f"{title}, {lm:.2f} M parameters, preset {asked.preset}", ["minutes", *COLUMNS.values()], rows)
+        rows = [
+            [str(m), *(cell(name, at[kind][name]) for name in COLUMNS)] for m, at in found.items()
+        ]
+        show(
+            f"{title}, {lm:.2f} M parameters, preset {asked.preset}",
+            ["minutes", *COLUMNS.values()],
+            rows,
+        )
     if asked.plot:
         draw(found, asked.plot)
     save({f"{kind}/minutes_{m}/{name}": value for m, at in found.items() for kind, numbers in at.items()

@@ -25,7 +25,9 @@ def interleave(
 ) -> Times:  # fmt: skip
     """Milliseconds of each variant in each round, `repeats` calls on end; one round before them does not count."""
     times: Times = {name: [] for name in variants}
-    for counted in track([False] + [True] * rounds, label, transient=True, console=Console(stderr=True)):
+    for counted in track(
+        [False] + [True] * rounds, label, transient=True, console=Console(stderr=True)
+    ):
         for name, run in variants.items():
             begun = clock()
             for _ in range(repeats):
@@ -47,10 +49,19 @@ def ratio(times: Times, slower: str, faster: str) -> float:
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """What every benchmark takes."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="file for the numbers")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch threads (default: torch's)")
-    parser.add_argument("--rounds", type=int, default=7, help="counted rounds; medians are shown (default 7)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="torch threads (default: torch's)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="counted rounds; medians are shown (default 7)"
+    )
     return parser
 
 
@@ -73,7 +84,10 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
 def save(numbers: dict[str, float], file: Path | None) -> None:
     """Flat JSON, where a file was asked for."""
     if file:
-        file.write_text(json.dumps({name: float(f"{value:.6g}") for name, value in numbers.items()}, indent=1) + "\n")
+        file.write_text(
+            json.dumps({name: float(f"{value:.6g}") for name, value in numbers.items()}, indent=1)
+            + "\n"
+        )
 
 
 def machine() -> str:

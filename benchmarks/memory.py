@@ -41,7 +41,11 @@ def main() -> None:
         ours, theirs = kilobytes
         rows.append([str(length), f"{ours:.0f}", f"{theirs:.0f}", f"{theirs / ours:.1f}"])
     print(machine())
-    show("peak memory of a training step, KiB per token", ["L", "ours", "transformers", "ratio"], rows)
+    show(
+        "peak memory of a training step, KiB per token",
+        ["L", "ours", "transformers", "ratio"],
+        rows,
+    )
     save(numbers, asked.json)
 
 

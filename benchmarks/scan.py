@@ -90,14 +90,25 @@ def transformer(layers: int) -> Theirs:
 
 def transformers_mamba() -> Theirs:
     """Its plain path, which is what it has on a CPU."""
-    return Theirs(MambaModel(MambaConfig(hidden_size=D_MODEL, num_hidden_layers=LAYERS, vocab_size=8)))
+    return Theirs(
+        MambaModel(MambaConfig(hidden_size=D_MODEL, num_hidden_layers=LAYERS, vocab_size=8))
+    )
 
 
 @contextmanager
 def without_scan() -> Iterator[None]:
     """The floor: the model with u * dt in the scan's place."""
 
-    def cheap(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None, behind: None):
+    def cheap(
+        u: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor,
+        h0: Tensor | None,
+        behind: None,
+    ):
         return u * dt, h0
 
     mamba.selective_scan, kept = cheap, mamba.selective_scan
@@ -140,14 +151,23 @@ def scan_steps(length: int) -> dict[str, Callable[[], object]]:
         "torch": lambda: selective_scan(*operands, path="torch")[0],
         "mambapy": lambda: theirs.selective_scan(*operands),
     }
-    return {name: lambda scan=scan: torch.autograd.grad(scan(), operands, dy) for name, scan in scans.items()}
+    return {
+        name: lambda scan=scan: torch.autograd.grad(scan(), operands, dy)
+        for name, scan in scans.items()
+    }
 
 
 def bench_scan(length: int, rounds: int, kept: bool) -> dict[str, float]:
     """Shows the table of one length, with freed memory kept or not; returns its numbers."""
     times = interleave(scan_steps(length), rounds, f"scan, L {length}")
-    rows = [[name, f"{median(times, name):.1f}", f"{ratio(times, name, 'cpp'):.1f}"] for name in times]
-    show(f"scan alone, L {length}, forward + backward, {ALLOCATOR[kept]}", ["", "ms", "times cpp's"], rows)
+    rows = [
+        [name, f"{median(times, name):.1f}", f"{ratio(times, name, 'cpp'):.1f}"] for name in times
+    ]
+    show(
+        f"scan alone, L {length}, forward + backward, {ALLOCATOR[kept]}",
+        ["", "ms", "times cpp's"],
+        rows,
+    )
     prefix = f"cpu/l{length}/" + ("memory_kept/" if kept else "")
     return {
         f"{prefix}scan_speedup_vs_mambapy": ratio(times, "mambapy", "cpp"),
@@ -155,7 +175,9 @@ def bench_scan(length: int, rounds: int, kept: bool) -> dict[str, float]:
     }
 
 
-def bench_models(length: int, rounds: int, precision: str, kept: bool, peers: list[str]) -> dict[str, float]:
+def bench_models(
+    length: int, rounds: int, precision: str, kept: bool, peers: list[str]
+) -> dict[str, float]:
     """Shows the table of one length and precision; returns its numbers."""
     torch.set_float32_matmul_precision("medium" if precision == "medium" else "highest")
     bf16, x = precision == "bf16", torch.randn(BATCH, length, D_MODEL)
@@ -165,20 +187,39 @@ def bench_models(length: int, rounds: int, precision: str, kept: bool, peers: li
         "mambapy": MambapyStack, "transformer": functools.partial(transformer, LAYERS),
         "equal": functools.partial(transformer, equal),
     }  # fmt: skip
-    variants = {name: functools.partial(train_step, build[name](), x, bf16) for name in build if name in peers}
-    pair = {"ours": functools.partial(train_step, ours, x, bf16), "floor": functools.partial(floor_step, ours, x, bf16)}
+    variants = {
+        name: functools.partial(train_step, build[name](), x, bf16)
+        for name in build
+        if name in peers
+    }
+    pair = {
+        "ours": functools.partial(train_step, ours, x, bf16),
+        "floor": functools.partial(floor_step, ours, x, bf16),
+    }
     times = interleave(variants | pair, rounds, f"models, L {length}, {precision}")
     close = interleave(pair, 2 * rounds, f"with and without the scan, L {length}, {precision}")
-    prefix = f"cpu/l{length}/" + ("memory_kept/" if kept else "") + ("" if precision == "float32" else f"{precision}/")
-    floor = {(False, "float32"): f"cpu/l{length}/system_allocator/", (True, "float32"): f"cpu/l{length}/"}
+    prefix = (
+        f"cpu/l{length}/"
+        + ("memory_kept/" if kept else "")
+        + ("" if precision == "float32" else f"{precision}/")
+    )
+    floor = {
+        (False, "float32"): f"cpu/l{length}/system_allocator/",
+        (True, "float32"): f"cpu/l{length}/",
+    }
     numbers = {
         f"{floor.get((kept, precision), prefix)}train_over_floor": ratio(close, "ours", "floor"),
-        **{f"{prefix}train_speedup_vs_{PEERS[name]}": ratio(times, name, "ours") for name in variants},
+        **{
+            f"{prefix}train_speedup_vs_{PEERS[name]}": ratio(times, name, "ours")
+            for name in variants
+        },
     }
     if "transformers" in peers and length <= 128 and precision == "float32":
         model = transformers_mamba()
         step = functools.partial(train_step, model, x, bf16)
-        slow = interleave({"transformers": step, "ours": pair["ours"]}, SLOW_ROUNDS, "transformers' Mamba")
+        slow = interleave(
+            {"transformers": step, "ours": pair["ours"]}, SLOW_ROUNDS, "transformers' Mamba"
+        )
         times["transformers"] = slow["transformers"]
         numbers[f"{prefix}train_speedup_vs_transformers"] = ratio(slow, "transformers", "ours")
     labels = {
@@ -189,7 +230,11 @@ def bench_models(length: int, rounds: int, precision: str, kept: bool, peers: li
     rows = [[labels[name], f"{median(times, name):.0f}", f"{median(times, name) / median(times, 'ours'):.2f}"]
             for name in sorted(times, key=lambda name: median(times, name))]  # fmt: skip
     title = f"{LAYERS} layers, L {length}, {precision}, training step, {ALLOCATOR[kept]}"
-    show(f"{title}; {ratio(close, 'ours', 'floor'):.2f} times the floor", ["", "ms", "times ours"], rows)
+    show(
+        f"{title}; {ratio(close, 'ours', 'floor'):.2f} times the floor",
+        ["", "ms", "times ours"],
+        rows,
+    )
     return numbers
 
 
@@ -197,7 +242,9 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--lengths", type=int, nargs="+", default=[128, 512])
     parser.add_argument("--precisions", nargs="+", default=["float32", "medium", "bf16"])
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="mambapy needs 4 GB at L 512")
+    parser.add_argument(
+        "--peers", nargs="+", choices=PEERS, default=list(PEERS), help="mambapy needs 4 GB at L 512"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     torch.manual_seed(0)
@@ -209,7 +256,9 @@ def main() -> None:
             keep_freed_memory()
         for length in asked.lengths if "mambapy" in asked.peers else []:
             numbers |= bench_scan(length, asked.rounds, kept)
-        for length, precision in itertools.product(asked.lengths, asked.precisions if kept else ["float32"]):
+        for length, precision in itertools.product(
+            asked.lengths, asked.precisions if kept else ["float32"]
+        ):
             numbers |= bench_models(length, asked.rounds, precision, kept, asked.peers)
     save(numbers, asked.json)
 

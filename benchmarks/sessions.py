@@ -38,7 +38,9 @@ def tiny() -> Session:
     config = load_config(["configs/preset/tiny.yaml", "configs/stage/streaming.yaml"])
     set_up_torch(config)
     torch.manual_seed(0)
-    return ForkSession(SpeechLM(config).eval(), Tokenizer.train(["answer the question"]), config)
+    return ForkSession(
+        SpeechLM(config.model).eval(), Tokenizer.train(["answer the question"]), config.duplex
+    )
 
 
 def hearing_s(group: list[Session], heard: Iterator[Tensor]) -> float:
@@ -90,8 +92,8 @@ def state_bytes(session: Session) -> int:
     for _ in range(12):
         one.push(next(heard))
     moment = one.snapshot()
-    kept = {id(memory): memory for memory in moment.memories}
-    return num_bytes((moment.waiting, moment.ear, *kept.values()))
+    kept = {id(memory): memory for memory in moment.lm_states}
+    return num_bytes((moment.pending_samples, moment.speech_state, *kept.values()))
 
 
 @torch.inference_mode()
@@ -99,8 +101,12 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.set_defaults(threads=1)
     parser.add_argument("--seconds", type=float, default=4, help="of each conversation (default 4)")
-    parser.add_argument("--most", type=int, default=256, help="conversations that are tried (default 256)")
-    parser.add_argument("--run", type=Path, help="folder of a finished run; the tiny preset, if not given")
+    parser.add_argument(
+        "--most", type=int, default=256, help="conversations that are tried (default 256)"
+    )
+    parser.add_argument(
+        "--run", type=Path, help="folder of a finished run; the tiny preset, if not given"
+    )
     asked = parser.parse_args()
     if asked.run is None:
         session, name = tiny(), "tiny"

@@ -31,7 +31,9 @@ def bench_precision(rounds: int) -> dict[str, float]:
 
     names = ("highest", "high", "medium")
     times = interleave({name: functools.partial(product, name) for name in names}, rounds, "matmul")
-    errors = {name: float((product(name) - exact).abs().max() / exact.abs().max()) for name in names}
+    errors = {
+        name: float((product(name) - exact).abs().max() / exact.abs().max()) for name in names
+    }
     rows = [[name, f"{median(times, name):.2f}", f"{errors[name]:.1e}"] for name in names]
     show(f"float32 product of {SIZE} x {SIZE}", ["precision", "ms", "error / largest value"], rows)
     return {
@@ -56,13 +58,21 @@ def steps_ms(keep: bool, threads: int, length: int, rounds: int) -> float:
 
 def bench_processes(length: int, rounds: int, threads: int) -> dict[str, float]:
     """One process after the other, twice in turn."""
-    variants = {"default": (False, threads), "keep freed memory": (True, threads), "one thread": (True, 1)}
+    variants = {
+        "default": (False, threads),
+        "keep freed memory": (True, threads),
+        "one thread": (True, 1),
+    }
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(2):
         for name, (keep, number) in variants.items():
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 times[name].append(pool.apply(steps_ms, (keep, number, length, rounds)))
-    show(f"training step, 4 layers, L {length}", ["", "ms"], [[n, f"{median(times, n):.0f}"] for n in variants])
+    show(
+        f"training step, 4 layers, L {length}",
+        ["", "ms"],
+        [[n, f"{median(times, n):.0f}"] for n in variants],
+    )
     return {
         "settings/keep_freed_memory_speedup": ratio(times, "default", "keep freed memory"),
         "settings/one_thread_over_all": ratio(times, "one thread", "keep freed memory"),
@@ -75,7 +85,9 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     print(f"{machine()}, {asked.threads} threads")
-    numbers = bench_precision(asked.rounds) | bench_processes(asked.length, asked.rounds, asked.threads)
+    numbers = bench_precision(asked.rounds) | bench_processes(
+        asked.length, asked.rounds, asked.threads
+    )
     save(numbers, asked.json)
 
 

@@ -35,14 +35,21 @@ Update = Callable[..., None]
 
 def training_of(stage: str) -> tuple[Update, Iterable[Any]]:
     """What makes updates, and batches without end."""
-    config = load_config(["configs/preset/tiny.yaml", f"configs/stage/{stage}.yaml", "data.synthetic_ramp=0"])
+    config = load_config(
+        ["configs/preset/tiny.yaml", f"configs/stage/{stage}.yaml", "data.synthetic_ramp=0"]
+    )
     set_up_torch(config)
     with tempfile.TemporaryDirectory() as folder:
         module, data = build(config, Corpora(config), {}, Path(folder))
     module.train()
-    optimizer = torch.optim.AdamW((p for p in module.model.parameters() if p.requires_grad), fused=True)
+    optimizer = torch.optim.AdamW(
+        (p for p in module.model.parameters() if p.requires_grad), fused=True
+    )
 
-    def update(batches: Iterable[Any], share: Callable[[list[ScheduledSegment]], list[ScheduledSegment]] = dialogue.share) -> None:
+    def update(
+        batches: Iterable[Any],
+        share: Callable[[list[ScheduledSegment]], list[ScheduledSegment]] = dialogue.share,
+    ) -> None:
         torch.manual_seed(0)  # which slices are probed
         with patch.object(dialogue, "share", share):
             for batch in batches:
@@ -71,23 +78,34 @@ def without_gates(update: Update, batches: Iterable[Any]) -> Callable[[], None]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--updates", type=int, default=4, help="of each variant in each round (default 4)")
+    parser.add_argument(
+        "--updates", type=int, default=4, help="of each variant in each round (default 4)"
+    )
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     asked = parser.parse_args()
     numbers, rows = {}, []
     for stage in asked.stages:
         update, batches = training_of(stage)
         next_on = functools.partial(on_threads, update, batches, asked.updates)
-        threads = {"1 thread": functools.partial(next_on, 1), "2 threads": functools.partial(next_on, 2)}
+        threads = {
+            "1 thread": functools.partial(next_on, 1),
+            "2 threads": functools.partial(next_on, 2),
+        }
         times = interleave(threads, asked.rounds, stage)
         numbers[f"{stage}/two_threads_speedup"] = ratio(times, "1 thread", "2 threads")
         torch.set_num_threads(1)
         held = list(islice(batches, asked.updates))
-        made = {"torch gates": without_gates(update, held), "kernel gates": functools.partial(update, held)}
+        made = {
+            "torch gates": without_gates(update, held),
+            "kernel gates": functools.partial(update, held),
+        }
         times |= interleave(made, asked.rounds, "gates")
         numbers[f"{stage}/gates_speedup"] = ratio(times, "torch gates", "kernel gates")
         if stage == "streaming":
-            ways = {"each row alone": functools.partial(update, held, list), "shared": functools.partial(update, held)}
+            ways = {
+                "each row alone": functools.partial(update, held, list),
+                "shared": functools.partial(update, held),
+            }
             times |= interleave(ways, asked.rounds, "branches")
             numbers["streaming/sharing_speedup"] = ratio(times, "each row alone", "shared")
         seconds = {name: median(times, name) / 1000 / asked.updates for name in times}

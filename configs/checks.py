@@ -5,18 +5,9 @@ import difflib
 import itertools
 from pathlib import Path
 
-from configs.schema import (
-    Config,
-    DataConfig,
-    DialogueConfig,
-    DuplexConfig,
-    EncoderConfig,
-    LMConfig,
-    LoraConfig,
-    LoraDropConfig,
-    TrainerConfig,
-)  # fmt: skip
-from duplexmamba.models.timing import FrameTiming
+from configs.schema import Config, DataConfig, DialogueConfig, TrainerConfig
+from duplexmamba.config import DuplexConfig, EncoderConfig, LMConfig, LoraConfig, LoraDropConfig  # fmt: skip
+from duplexmamba.models.timing import check_slices
 
 STAGES = ("encoder", "lm", "asr", "instruct", "state", "streaming")
 SPLITS = ("train", "valid", "test")
@@ -39,7 +30,9 @@ def check(config: Config) -> None:
     _check_front_end(config)
     _check_encoder(config.encoder)
     if not -1 <= config.connector.merge_threshold <= 1:
-        raise ValueError(f"connector.merge_threshold={config.connector.merge_threshold}: a cosine; need -1 <= merge_threshold <= 1")
+        raise ValueError(
+            f"connector.merge_threshold={config.connector.merge_threshold}: a cosine; need -1 <= merge_threshold <= 1"
+        )
     _check_lm(config.lm)
     _check_data(config.data)
     _check_sources(config.data)
@@ -67,7 +60,9 @@ def _check_front_end(config: Config) -> None:
 
 def _check_encoder(encoder: EncoderConfig) -> None:
     if encoder.conv_kernel % 2 == 0:
-        raise ValueError(f"encoder.conv_kernel={encoder.conv_kernel}: must be odd to have a centre frame")
+        raise ValueError(
+            f"encoder.conv_kernel={encoder.conv_kernel}: must be odd to have a centre frame"
+        )
     if encoder.num_heads < 1:
         raise ValueError(f"encoder.num_heads={encoder.num_heads}: must be at least 1")
     if encoder.left_context_ms < 0:
@@ -86,7 +81,9 @@ def _check_lm(lm: LMConfig) -> None:
             f"lm.expand={lm.expand} * lm.d_model={lm.d_model} channels do not make heads of lm.head_dim={lm.head_dim} "
             f"in lm.num_groups={lm.num_groups} equal groups: make them a multiple of {lm.head_dim * lm.num_groups}"
         )
-    if lm.kind == "transformer" and not _divide(lm.d_model, 8 * lm.num_heads, 8 * (lm.num_kv_heads or lm.num_heads)):
+    if lm.kind == "transformer" and not _divide(
+        lm.d_model, 8 * lm.num_heads, 8 * (lm.num_kv_heads or lm.num_heads)
+    ):
         raise ValueError(
             f"lm.d_model={lm.d_model}, lm.num_heads={lm.num_heads}, lm.num_kv_heads={lm.num_kv_heads}: d_model must be "
             "a multiple of 8 * num_heads, and num_heads one of num_kv_heads"
@@ -98,7 +95,9 @@ SHARES = ("synthetic_share", "in_domain_text_share", "max_bad_share")
 
 def _check_data(data: DataConfig) -> None:
     if not 0 <= data.min_s < data.max_s:
-        raise ValueError(f"data.min_s={data.min_s} and data.max_s={data.max_s}: need 0 <= min_s < max_s")
+        raise ValueError(
+            f"data.min_s={data.min_s} and data.max_s={data.max_s}: need 0 <= min_s < max_s"
+        )
     if data.batch_s < data.max_s:
         raise ValueError(
             f"data.batch_s={data.batch_s} is less than data.max_s={data.max_s}: the longest utterance would fit no "
@@ -113,7 +112,14 @@ def _check_data(data: DataConfig) -> None:
 
 
 def _check_trainer(trainer: TrainerConfig) -> None:
-    counts = ("max_steps", "accumulate", "devices", "cpu_processes", "num_nodes", "valid_every_steps")
+    counts = (
+        "max_steps",
+        "accumulate",
+        "devices",
+        "cpu_processes",
+        "num_nodes",
+        "valid_every_steps",
+    )
     for name in (*counts, "average_last", "average_every_steps"):
         if getattr(trainer, name) < 1:
             raise ValueError(f"trainer.{name}={getattr(trainer, name)}: must be at least 1")
@@ -127,11 +133,18 @@ def _check_stage(config: Config) -> None:
             "silence, which only tokenizer.source=bpe has; set stage.ctc_weight=0"
         )
     if stage.name in ON_DIALOGUES:
-        check_slices(config)
+        check_slices(config.model, config.duplex)
         _check_training_slices(config)
     check_names(stage.trained, ("frontend", "encoder", "connector", "lm"), "part", "stage.trained")
-    check_names(stage.init, ("features", "frontend", "encoder", "connector", "lm"), "part", "stage.init")
-    check_names([s for s in stage.init.values() if not Path(s).is_dir()], STAGES, "stage or run", "stage.init")
+    check_names(
+        stage.init, ("features", "frontend", "encoder", "connector", "lm"), "part", "stage.init"
+    )
+    check_names(
+        [s for s in stage.init.values() if not Path(s).is_dir()],
+        STAGES,
+        "stage or run",
+        "stage.init",
+    )
 
 
 def _divide(*sizes: int) -> bool:
@@ -141,35 +154,29 @@ def _divide(*sizes: int) -> bool:
 
 def _check_sources(data: DataConfig) -> None:
     if data.temperature <= 0:
-        raise ValueError(f"data.temperature={data.temperature}: must be more than 0; 1 keeps the weights as they are")
+        raise ValueError(
+            f"data.temperature={data.temperature}: must be more than 0; 1 keeps the weights as they are"
+        )
     if data.worker_timeout_s < 0:
-        raise ValueError(f"data.worker_timeout_s={data.worker_timeout_s}: cannot be negative; 0 waits for ever")
+        raise ValueError(
+            f"data.worker_timeout_s={data.worker_timeout_s}: cannot be negative; 0 waits for ever"
+        )
     for name, source in data.sources.items():
         where = f"data.sources.{name}"
         if not source.path:
-            raise ValueError(f"{where}.path: no value given; name a folder, a file, or a data set of the hub")
+            raise ValueError(
+                f"{where}.path: no value given; name a folder, a file, or a data set of the hub"
+            )
         if source.weight is not None and source.weight <= 0:
-            raise ValueError(f"{where}.weight={source.weight}: must be more than 0; leave out what is not to be used")
+            raise ValueError(
+                f"{where}.weight={source.weight}: must be more than 0; leave out what is not to be used"
+            )
         check_names(source.split, SPLITS, "split", f"{where}.split")
         check_names(source.columns, COLUMNS, "column", f"{where}.columns")
     weighted = [name for name, source in data.sources.items() if source.weight is not None]
     if weighted and len(weighted) < len(data.sources) + bool(data.path):
-        raise ValueError(f"data.sources: only {', '.join(weighted)} has a weight; give one to every source, or to none")
-
-
-def check_slices(config: Config) -> None:
-    """Raises ValueError: the encoder cannot give whole embeddings slice by slice."""
-    encoder, duplex = config.encoder, config.duplex
-    if encoder.context == "full":
         raise ValueError(
-            "encoder.context=full hears whole utterances only; set encoder.context=slice (the same weights fit), "
-            "carried or causal_lookahead"
-        )
-    FrameTiming.of(config).encoder_frames("duplex.slice_ms", duplex.slice_ms)
-    if encoder.context != "carried" and duplex.slice_ms % encoder.slice_ms:
-        raise ValueError(
-            f"duplex.slice_ms={duplex.slice_ms:g} is no multiple of encoder.slice_ms={encoder.slice_ms:g}: "
-            f"set duplex.slice_ms={encoder.slice_ms:g}"
+            f"data.sources: only {', '.join(weighted)} has a weight; give one to every source, or to none"
         )
 
 
@@ -194,14 +201,20 @@ def _check_lora(lora: LoraConfig) -> None:
             "lora.shared_trainable=false: new adapters that do not learn add nothing; name some to go on with in lora.start"
         )
     if not lora.targets:
-        raise ValueError("lora.targets=[]: name the linears that get an adapter, such as lora.targets=[in_proj]")
+        raise ValueError(
+            "lora.targets=[]: name the linears that get an adapter, such as lora.targets=[in_proj]"
+        )
 
 
 def _check_lora_drop(drop: LoraDropConfig) -> None:
     if not 0 < drop.threshold <= 1:
-        raise ValueError(f"lora_drop.threshold={drop.threshold}: a share of all importance; need 0 < threshold <= 1")
+        raise ValueError(
+            f"lora_drop.threshold={drop.threshold}: a share of all importance; need 0 < threshold <= 1"
+        )
     if drop.keep is not None and drop.keep < 0:
-        raise ValueError(f"lora_drop.keep={drop.keep}: cannot be negative; null goes by lora_drop.threshold")
+        raise ValueError(
+            f"lora_drop.keep={drop.keep}: cannot be negative; null goes by lora_drop.threshold"
+        )
     for name in ("steps", "sample"):
         if getattr(drop, name) < 1:
             raise ValueError(f"lora_drop.{name}={getattr(drop, name)}: must be at least 1")
@@ -216,13 +229,21 @@ def _check_duplex(duplex: DuplexConfig) -> None:
         if getattr(duplex, name) <= 0:
             raise ValueError(f"duplex.{name}={getattr(duplex, name)}: must be more than 0")
     if not 0 < duplex.response_threshold < 1:
-        raise ValueError(f"duplex.response_threshold={duplex.response_threshold}: need a probability between 0 and 1")
+        raise ValueError(
+            f"duplex.response_threshold={duplex.response_threshold}: need a probability between 0 and 1"
+        )
     if duplex.silence_db >= 0:
-        raise ValueError(f"duplex.silence_db={duplex.silence_db}: silence is quieter than speech; must be below 0")
+        raise ValueError(
+            f"duplex.silence_db={duplex.silence_db}: silence is quieter than speech; must be below 0"
+        )
 
 
 def _check_dialogue(dialogue: DialogueConfig, duplex: DuplexConfig) -> None:
-    ranges = {f.name: getattr(dialogue, f.name) for f in dataclasses.fields(dialogue) if "list" in str(f.type)}
+    ranges = {
+        f.name: getattr(dialogue, f.name)
+        for f in dataclasses.fields(dialogue)
+        if "list" in str(f.type)
+    }
     for name, pair in ranges.items():
         _check_range(f"dialogue.{name}", pair)
         if pair[0] < 0 and not name.endswith("_db"):
@@ -231,9 +252,13 @@ def _check_dialogue(dialogue: DialogueConfig, duplex: DuplexConfig) -> None:
         raise ValueError(f"dialogue.events={dialogue.events}: a dialogue has at least one")
     shares = dataclasses.asdict(dialogue.shares)
     if min(shares.values()) < 0 or sum(shares.values()) <= 0:
-        raise ValueError(f"dialogue.shares={shares}: none may be negative, and one must be more than 0")
+        raise ValueError(
+            f"dialogue.shares={shares}: none may be negative, and one must be more than 0"
+        )
     if not 0 <= dialogue.overlap_share <= 1:
-        raise ValueError(f"dialogue.overlap_share={dialogue.overlap_share}: a share lies between 0 and 1")
+        raise ValueError(
+            f"dialogue.overlap_share={dialogue.overlap_share}: a share lies between 0 and 1"
+        )
     for name in ("min_interrupted_answer_s", "words_per_s", "endpoint_silence_ms"):
         if getattr(dialogue, name) <= 0:
             raise ValueError(f"dialogue.{name}={getattr(dialogue, name)}: must be more than 0")

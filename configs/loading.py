@@ -53,15 +53,23 @@ def load_config(args: list[str], stage: str | None = None) -> Config:
     files, words = [a for a in args if "=" not in a], [a for a in args if "=" in a]
     if stage is not None:
         files = [f for f in files if Path(f).parent.name != "stage"] + [str(stage_file(stage))]
-        words = [w for w in words if w.split(".")[0] not in STAGE_SECTIONS or w.startswith("run.dir=")]
+        words = [
+            w for w in words if w.split(".")[0] not in STAGE_SECTIONS or w.startswith("run.dir=")
+        ]
     layers = [_load_file(f) for f in [str(CONFIGS / "base.yaml"), *files]]
     overrides = OmegaConf.from_dotlist(words)
-    per_stage = OmegaConf.merge(*[layer.pop("stages", {}) for layer in layers], overrides.pop("stages", {}))
-    per_kind = OmegaConf.merge(*[layer.pop("kinds", {}) for layer in layers], overrides.pop("kinds", {}))
+    per_stage = OmegaConf.merge(
+        *[layer.pop("stages", {}) for layer in layers], overrides.pop("stages", {})
+    )
+    per_kind = OmegaConf.merge(
+        *[layer.pop("kinds", {}) for layer in layers], overrides.pop("kinds", {})
+    )
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), *layers)
         check_names(per_kind, KINDS, "lm.kind", "kinds")
-        merged = OmegaConf.merge(merged, per_kind.get(OmegaConf.merge(merged, overrides).lm.kind, {}))
+        merged = OmegaConf.merge(
+            merged, per_kind.get(OmegaConf.merge(merged, overrides).lm.kind, {})
+        )
         check_names(per_stage, STAGES, "stage", "stages")
         merged = OmegaConf.merge(merged, per_stage.get(merged.stage.name, {}), overrides)
         config = _typed(merged)
@@ -92,7 +100,9 @@ def from_dict(values: dict[str, Any]) -> Config:
 def override(config: Config, words: list[str]) -> Config:
     """The configuration with `key=value` words applied. Raises ValueError as `load_config` does."""
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), to_dict(config), OmegaConf.from_dotlist(words))
+        merged = OmegaConf.merge(
+            OmegaConf.structured(Config), to_dict(config), OmegaConf.from_dotlist(words)
+        )
         changed = _typed(merged)
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error)) from None
@@ -120,13 +130,18 @@ def fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
     if not config.lora.enabled:
         del values["lora"]
     if config.lm.kind != "transformer":
-        values["lm"] = {name: value for name, value in values["lm"].items() if name not in OF_TRANSFORMERS}
+        values["lm"] = {
+            name: value for name, value in values["lm"].items() if name not in OF_TRANSFORMERS
+        }
     return hashlib.sha256(json.dumps([values, *upstream], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _typed(merged: Any) -> Config:
     """The configuration, each source's line upon what holds for all sources."""
-    lines = {name: OmegaConf.merge(merged.data.source, line) for name, line in merged.data.sources.items()}
+    lines = {
+        name: OmegaConf.merge(merged.data.source, line)
+        for name, line in merged.data.sources.items()
+    }
     config = OmegaConf.to_object(OmegaConf.merge(merged, {"data": {"sources": lines}}))
     assert isinstance(config, Config)
     return config
@@ -135,13 +150,17 @@ def _typed(merged: Any) -> Config:
 def _load_file(path: str) -> DictConfig:
     if not Path(path).is_file():
         near = difflib.get_close_matches(path, map(str, Path(path).parent.glob("*.yaml")), n=1)
-        raise ValueError(f"no configuration file {path!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        raise ValueError(
+            f"no configuration file {path!r}." + (f" Did you mean {near[0]!r}?" if near else "")
+        )
     try:
         loaded = OmegaConf.load(path)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, DictConfig):
-        raise ValueError(f"{path}: a configuration file holds `key: value` pairs, this one holds a list")
+        raise ValueError(
+            f"{path}: a configuration file holds `key: value` pairs, this one holds a list"
+        )
     return loaded
 
 

@@ -91,7 +91,9 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
 
     def _synthetic_before(self, position: int) -> int:
         on_the_ramp = min(position, self.ramp)
-        recorded = (1 - self.share) * on_the_ramp * (on_the_ramp / (2 * self.ramp) if self.ramp else 0)
+        recorded = (
+            (1 - self.share) * on_the_ramp * (on_the_ramp / (2 * self.ramp) if self.ramp else 0)
+        )
         recorded += (1 - self.share) * (position - on_the_ramp)
         return position - int(recorded)
 
@@ -125,7 +127,13 @@ class EndlessBatches(Sampler[list[int]]):
         self, group: Callable[[Sequence[int]], list[list[int]]], seed: int, start: int = 0, rank: int = 0,
         world: int = 1, positions: Sequence[int] | None = None, lanes: int = 1, shared: bool = False,
     ):  # fmt: skip
-        self.group, self.seed, self.positions, self.lanes, self.shared = group, seed, positions, lanes, shared
+        self.group, self.seed, self.positions, self.lanes, self.shared = (
+            group,
+            seed,
+            positions,
+            lanes,
+            shared,
+        )
         self.start, self.rank, self.world = start, rank, world
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -133,7 +141,9 @@ class EndlessBatches(Sampler[list[int]]):
             for batch in itertools.islice(self._all(), self.start, None):
                 yield batch[self.rank :: self.world] or batch[-1:]
         else:
-            yield from itertools.islice(self._all(), self.start * self.world + self.rank, None, self.world)
+            yield from itertools.islice(
+                self._all(), self.start * self.world + self.rank, None, self.world
+            )
 
     def _all(self) -> Iterator[list[int]]:
         lanes = [self._lane(first) for first in range(self.lanes)]
@@ -167,7 +177,9 @@ def pack(positions: Sequence[int], durations_s: Sequence[float], batch_s: float)
     """Group positions by length so that longest times count stays within `batch_s`; none is left out."""
     batches: list[list[int]] = [[]]
     for i in np.argsort(durations_s, kind="stable"):
-        if batches[-1] and durations_s[i] * (len(batches[-1]) + 1) > batch_s:  # ascending: i is the longest so far
+        if (
+            batches[-1] and durations_s[i] * (len(batches[-1]) + 1) > batch_s
+        ):  # ascending: i is the longest so far
             batches.append([])
         batches[-1].append(positions[int(i)])
     return [b for b in batches if b]
@@ -186,9 +198,15 @@ def stratified(strata: Sequence[Hashable], size: int) -> list[int]:
         places.setdefault(stratum, []).append(place)
     quotas = [min(size, len(strata)) * len(group) / len(strata) for group in places.values()]
     counts = [int(quota) for quota in quotas]
-    for i in sorted(range(len(counts)), key=lambda i: counts[i] - quotas[i])[: min(size, len(strata)) - sum(counts)]:
+    for i in sorted(range(len(counts)), key=lambda i: counts[i] - quotas[i])[
+        : min(size, len(strata)) - sum(counts)
+    ]:
         counts[i] += 1
-    return sorted(place for group, count in zip(places.values(), counts, strict=True) for place in group[:count])
+    return sorted(
+        place
+        for group, count in zip(places.values(), counts, strict=True)
+        for place in group[:count]
+    )
 
 
 def at_least(count: int, batches: list[list[int]]) -> list[list[int]]:
@@ -210,5 +228,9 @@ def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> Speech
 def pad_signals(signals: list[np.ndarray], unit_samples: int) -> Padded:
     """(n,) signals, each with silence behind it up to a multiple of `unit_samples`."""
     rows = [F.pad(torch.from_numpy(s), (0, -len(s) % unit_samples)) for s in signals]
-    values = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else torch.zeros(0, unit_samples)
+    values = (
+        torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        if rows
+        else torch.zeros(0, unit_samples)
+    )
     return Padded(values, torch.tensor([len(row) for row in rows], dtype=torch.int64))

@@ -50,26 +50,40 @@ class Corpora:
         opened = open_sources(data, rate_hz)
         self.surveys: dict[str, Survey] = {name: survey for name, (_, survey) in opened.items()}
         held = {s: {name: c[s] for name, (c, _) in opened.items() if len(c[s])} for s in SPLITS}
-        self.recorded: dict[str, Corpus] = {split: join([*c.values()]) for split, c in held.items() if c}
+        self.recorded: dict[str, Corpus] = {
+            split: join([*c.values()]) for split, c in held.items() if c
+        }
         if opened and (missing := set(splits) - self.recorded.keys()):
             raise ValueError(
                 f"data.path and data.sources: no utterance is left for {' and '.join(sorted(missing))}; "
                 "give more speech, or a manifest whose rows name their split"
             )
         recorded, train = self.recorded, mix(held["train"], data, config.seed)
-        retold = (InDomainText(train), data.in_domain_text_share) if train is not None and data.in_domain_text_share else None
-        synthetic = functools.partial(SyntheticSpeech, seed=config.seed, rate_hz=rate_hz, augment=data.augment)
+        retold = (
+            (InDomainText(train), data.in_domain_text_share)
+            if train is not None and data.in_domain_text_share
+            else None
+        )
+        synthetic = functools.partial(
+            SyntheticSpeech, seed=config.seed, rate_hz=rate_hz, augment=data.augment
+        )
         self.stream = TrainingStream(
             synthetic("train", size=TOKENIZER_TEXTS, retold=retold), train, data.synthetic_share,
             data.synthetic_ramp, config.seed, data.augment, rate_hz,
         )  # fmt: skip
-        self.valid = _first(recorded.get("valid") or synthetic("valid", size=data.valid_size), data.valid_size)
-        self.test = _first(recorded.get("test") or synthetic("test", size=data.test_size), data.test_size)
+        self.valid = _first(
+            recorded.get("valid") or synthetic("valid", size=data.valid_size), data.valid_size
+        )
+        self.test = _first(
+            recorded.get("test") or synthetic("test", size=data.test_size), data.test_size
+        )
 
     def training_texts(self) -> Iterator[str]:
         """Texts and answers for a tokenizer: what the training stream says behind its ramp."""
         recorded = len(self.stream.recorded) if self.stream.recorded else 0
-        for position in range(self.stream.ramp, self.stream.ramp + max(TOKENIZER_TEXTS, 2 * recorded)):
+        for position in range(
+            self.stream.ramp, self.stream.ramp + max(TOKENIZER_TEXTS, 2 * recorded)
+        ):
             text, answer = self.stream.qa_pair(position)
             yield f" {text}"
             if answer:
@@ -111,7 +125,9 @@ class QAPairs(Dataset[tuple[str, str]]):
 
     def __getitem__(self, index: int) -> tuple[str, str]:
         text, answer = self.corpus.qa_pair(index)
-        return text, answer if np.random.default_rng([self.seed, index]).random() < self.answer_share else ""
+        return text, answer if np.random.default_rng(
+            [self.seed, index]
+        ).random() < self.answer_share else ""
 
     def length(self, index: int) -> int:
         """Characters of text and answer, wanted or not: by those of the response, questions and texts to transcribe
@@ -144,7 +160,11 @@ class StageData(L.LightningDataModule):
         self.config, self.corpora, self.start_batch = config, corpora, 0
 
     def _loader(
-        self, dataset: Dataset, batches: Iterable[list[int]], collate_fn: Callable, ahead: Ahead | None = None
+        self,
+        dataset: Dataset,
+        batches: Iterable[list[int]],
+        collate_fn: Callable,
+        ahead: Ahead | None = None,
     ) -> DataLoader:
         data = self.config.data
         return WatchedLoader(
@@ -174,14 +194,19 @@ class StageData(L.LightningDataModule):
         lora, first = self.config.lora, self.corpora.stream.ramp
         if not lora.enabled or not lora.sample:
             return None
-        return [first + i for i in stratified(self.strata(range(first, first + 10 * lora.sample)), lora.sample)]
+        return [
+            first + i
+            for i in stratified(self.strata(range(first, first + 10 * lora.sample)), lora.sample)
+        ]
 
     def _endless(self, group: Callable[[Sequence[int]], list[list[int]]]) -> EndlessBatches:
         recorded = self.corpora.stream.recorded
         lanes = LANES if recorded and recorded.is_grouped else 1
         trainer, (rank, world) = self.config.trainer, self._rank()
         shared = world > trainer.devices * trainer.num_nodes
-        return EndlessBatches(group, self.config.seed, self.start_batch, rank, world, self.sample(), lanes, shared)
+        return EndlessBatches(
+            group, self.config.seed, self.start_batch, rank, world, self.sample(), lanes, shared
+        )
 
     def _rank(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -205,10 +230,14 @@ class SpeechData(StageData):
         return self._scored(self.corpora.test)
 
     def _scored(self, corpus: Corpus) -> DataLoader:
-        return self._speech(ScoredSet(corpus), FiniteBatches(corpus, self.config.data.batch_s, *self._rank()))
+        return self._speech(
+            ScoredSet(corpus), FiniteBatches(corpus, self.config.data.batch_s, *self._rank())
+        )
 
-    def _speech(self, dataset: Dataset, batches: Sampler[list[int]], ahead: Ahead | None = None) -> DataLoader:
-        unit = FrameTiming.of(self.config).samples_per_token
+    def _speech(
+        self, dataset: Dataset, batches: Sampler[list[int]], ahead: Ahead | None = None
+    ) -> DataLoader:
+        unit = FrameTiming.of(self.config.model).samples_per_token
         return self._loader(dataset, batches, functools.partial(collate, unit_samples=unit), ahead)
 
 

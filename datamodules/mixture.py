@@ -67,7 +67,9 @@ def quotas(weights: Sequence[float], total: int) -> tuple[int, ...]:
     """Whole numbers in the ratio of the weights, none 0, that make up `total` (largest remainders)."""
     exact = [weight / sum(weights) * (total - len(weights)) for weight in weights]
     counts = [1 + int(value) for value in exact]
-    for i in sorted(range(len(exact)), key=lambda i: int(exact[i]) - exact[i])[: total - sum(counts)]:
+    for i in sorted(range(len(exact)), key=lambda i: int(exact[i]) - exact[i])[
+        : total - sum(counts)
+    ]:
         counts[i] += 1
     return tuple(counts)
 
@@ -75,7 +77,9 @@ def quotas(weights: Sequence[float], total: int) -> tuple[int, ...]:
 @lru_cache(maxsize=4)
 def _block(seed: int, block: int, counts: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Of each draw of a block: its corpus, and how many draws of the block that corpus has had before."""
-    which = np.random.default_rng([seed, block, 1]).permutation(np.repeat(np.arange(len(counts)), counts))
+    which = np.random.default_rng([seed, block, 1]).permutation(
+        np.repeat(np.arange(len(counts)), counts)
+    )
     nth = np.zeros_like(which)
     for source, count in enumerate(counts):
         nth[which == source] = np.arange(count)
@@ -94,4 +98,6 @@ def shuffled(size: int, groups: np.ndarray | None, rng: np.random.Generator) -> 
     if groups is None:
         return rng.permutation(size)
     order = np.argsort(rng.permutation(int(groups.max()) + 1)[groups], kind="stable")
-    return np.concatenate([rng.permutation(order[i : i + STIRRED]) for i in range(0, size, STIRRED)])
+    return np.concatenate(
+        [rng.permutation(order[i : i + STIRRED]) for i in range(0, size, STIRRED)]
+    )

@@ -40,7 +40,9 @@ class WatchedLoader(DataLoader):
         self, dataset: Dataset, batch_sampler: Iterable[list[int]], num_workers: int, worker_timeout_s: float,
         collate_fn: Callable | None = None,
     ):  # fmt: skip
-        self.slots = [multiprocessing.RawArray(ctypes.c_char, NAME_BYTES) for _ in range(num_workers)]
+        self.slots = [
+            multiprocessing.RawArray(ctypes.c_char, NAME_BYTES) for _ in range(num_workers)
+        ]
         super().__init__(
             dataset, batch_sampler=batch_sampler, collate_fn=collate_fn, num_workers=num_workers,
             timeout=worker_timeout_s if num_workers else 0, prefetch_factor=8 if num_workers else None,
@@ -50,7 +52,9 @@ class WatchedLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches: Any = super().__iter__()
         workers = list(getattr(batches, "_workers", []))
-        weakref.finalize(batches, _end, workers)  # also at exit, where multiprocessing would wait for them for ever
+        weakref.finalize(
+            batches, _end, workers
+        )  # also at exit, where multiprocessing would wait for them for ever
         try:
             yield from batches
         except RuntimeError as error:
@@ -58,11 +62,19 @@ class WatchedLoader(DataLoader):
                 raise
             _end(workers)
             what = f"no batch within data.worker_timeout_s={self.timeout:g} s"
-            what = what if "timed out" in str(error) else f"a data worker died: {' '.join(str(error).split())}"
-            raise ValueError(f"{what}; {self._report()}; mend or remove it, or raise data.worker_timeout_s") from None
+            what = (
+                what
+                if "timed out" in str(error)
+                else f"a data worker died: {' '.join(str(error).split())}"
+            )
+            raise ValueError(
+                f"{what}; {self._report()}; mend or remove it, or raise data.worker_timeout_s"
+            ) from None
 
     def _report(self) -> str:
-        names = [(worker, slot.value.decode(errors="replace")) for worker, slot in enumerate(self.slots)]
+        names = [
+            (worker, slot.value.decode(errors="replace")) for worker, slot in enumerate(self.slots)
+        ]
         busy = [f"worker {worker} was reading {name}" for worker, name in names if name]
         return ", ".join(busy) or "no worker was reading a file"
 

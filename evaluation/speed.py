@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from configs.checks import check_slices
 from configs.schema import Config
 from duplexmamba.models.lm import LM, LMState
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, count_parameters
+from duplexmamba.models.timing import check_slices
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.streaming.state import num_bytes
 from duplexmamba.text.decoding import greedy
@@ -41,7 +41,8 @@ def measure(model: nn.Module, config: Config) -> dict[str, Score]:
     """
     sizes = count_parameters(model)
     found = {
-        f"size/{part}_parameters": Score(count, 1) for part, count in {**sizes, "all": sum(sizes.values())}.items()
+        f"size/{part}_parameters": Score(count, 1)
+        for part, count in {**sizes, "all": sum(sizes.values())}.items()
     }
     if isinstance(model, SpeechEncoder):
         found |= at_once(model, config) | (in_slices(model, config) if hears_slices(config) else {})
@@ -53,13 +54,15 @@ def measure(model: nn.Module, config: Config) -> dict[str, Score]:
 def hears_slices(config: Config) -> bool:
     """Whether the encoder's context lets it hear slice by slice."""
     try:
-        check_slices(config)
+        check_slices(config.model, config.duplex)
     except ValueError:
         return False
     return True
 
 
-def hear(model: SpeechEncoder, samples: Tensor, memory: Memory = (None, None), final: bool = False) -> Memory:
+def hear(
+    model: SpeechEncoder, samples: Tensor, memory: Memory = (None, None), final: bool = False
+) -> Memory:
     """What is remembered behind (1, n) more samples."""
     ear, lm = memory
     if not isinstance(model, SpeechLM):
@@ -71,7 +74,9 @@ def hear(model: SpeechEncoder, samples: Tensor, memory: Memory = (None, None), f
 def in_slices(model: SpeechEncoder, config: Config) -> dict[str, Score]:
     """Time of a slice, and the memory behind all of them."""
     slice_s = config.duplex.slice_ms / 1000
-    pieces = noise(model, config, HEARD_S).split(round(slice_s * config.features.sample_rate_hz), dim=1)
+    pieces = noise(model, config, HEARD_S).split(
+        round(slice_s * config.features.sample_rate_hz), dim=1
+    )
     memory = hear(model, pieces[0])  # what is built or fetched at first use is
     memory = hear(model, pieces[0], memory)
     memory, spent_ms, sizes = (None, None), [], []
@@ -86,7 +91,9 @@ def in_slices(model: SpeechEncoder, config: Config) -> dict[str, Score]:
         "slice/real_time_factor": Score(sum(spent_ms) / 1000 / HEARD_S, count),
         "state/lm_bytes": Score(num_bytes(memory[1]), 1),
         "state/all_bytes": Score(sizes[-1], 1),
-        "state/growth_bytes_per_s": Score((sizes[-1] - sizes[half - 1]) / ((count - half) * slice_s), count - half),
+        "state/growth_bytes_per_s": Score(
+            (sizes[-1] - sizes[half - 1]) / ((count - half) * slice_s), count - half
+        ),
     }
 
 
@@ -108,7 +115,9 @@ def speaking(lm: LM) -> dict[str, Score]:
 
 def noise(model: SpeechEncoder, config: Config, seconds: int) -> Tensor:
     """(1, n)"""
-    samples = 0.1 * torch.randn(1, seconds * config.features.sample_rate_hz, generator=torch.Generator().manual_seed(0))
+    samples = 0.1 * torch.randn(
+        1, seconds * config.features.sample_rate_hz, generator=torch.Generator().manual_seed(0)
+    )
     return samples.to(next(model.parameters()).device)
 
 

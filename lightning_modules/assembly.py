@@ -13,6 +13,7 @@ from configs.schema import Config
 from datamodules.corpus import Utterance
 from datamodules.data import Corpora, SpeechData, StageData, TextData
 from datamodules.dialogue.data import DialogueData
+from duplexmamba.config import ModelConfig
 from duplexmamba.models import lora
 from duplexmamba.models.lm import load_pretrained
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
@@ -28,7 +29,10 @@ from lightning_modules.trainer.checkpoint import StageCheckpoint, load_ctc_head,
 from lightning_modules.trainer.fsdp import whole
 from lightning_modules.trainer.precompute import PrecomputeFrames, can_precompute
 
-DIALOGUE_STAGES: dict[str, type[DialogueStage]] = {"fork": DialogueStage, "multiplex": MultiplexStage}
+DIALOGUE_STAGES: dict[str, type[DialogueStage]] = {
+    "fork": DialogueStage,
+    "multiplex": MultiplexStage,
+}
 
 
 def dialogue_stage(config: Config, model: SpeechLM, tokens: Tokenizer | None) -> DialogueStage:
@@ -36,7 +40,11 @@ def dialogue_stage(config: Config, model: SpeechLM, tokens: Tokenizer | None) ->
     return DIALOGUE_STAGES[config.duplex.kind](config, model, tokens)
 
 
-Kind = tuple[Callable[[Config], nn.Module], Callable[[Config, Any, Tokenizer | None], StageModule], type[StageData]]
+Kind = tuple[
+    Callable[[ModelConfig], nn.Module],
+    Callable[[Config, Any, Tokenizer | None], StageModule],
+    type[StageData],
+]
 KINDS: dict[str, Kind] = {
     "encoder": (CTCRecogniser, EncoderStage, SpeechData),
     "lm": (TextModel, LMStage, TextData),
@@ -49,18 +57,31 @@ FITTED_ON = 64
 """Training utterances from which the normalisation of the features is taken."""
 
 
-def build(config: Config, corpora: Corpora, given: dict[str, StageCheckpoint], folder: Path) -> tuple[StageModule, StageData]:
+def build(
+    config: Config, corpora: Corpora, given: dict[str, StageCheckpoint], folder: Path
+) -> tuple[StageModule, StageData]:
     """The stage's module, with the weights it starts from, and its data."""
     model_kind, module_kind, data_kind = KINDS[config.stage.name]
     tokens = find_tokenizer(config, corpora, given, folder)
     torch.manual_seed(config.seed)
-    model = model_kind(config)
+    model = model_kind(config.model)
     for source, checkpoint in given.items():
-        load_parts(model, checkpoint, [part for part, s in config.stage.init.items() if s == source], source)
-    if config.connector.kind == "ctc" and {"encoder", "connector"} & config.stage.init.keys() == {"encoder"}:
+        load_parts(
+            model,
+            checkpoint,
+            [part for part, s in config.stage.init.items() if s == source],
+            source,
+        )
+    if config.connector.kind == "ctc" and {"encoder", "connector"} & config.stage.init.keys() == {
+        "encoder"
+    }:
         source = config.stage.init["encoder"]
         load_ctc_head(model, given[source], source)
-    if config.lm.pretrained and isinstance(model, SpeechLM | TextModel) and config.stage.init.get("lm", "lm") == "lm":
+    if (
+        config.lm.pretrained
+        and isinstance(model, SpeechLM | TextModel)
+        and config.stage.init.get("lm", "lm") == "lm"
+    ):
         load_pretrained(model.lm, config.lm.pretrained)
     if isinstance(model, SpeechEncoder) and "features" not in config.stage.init:
         fit_feature_norm(model, corpora)
@@ -80,10 +101,12 @@ def unsharded(module: StageModule) -> StageModule:
         return module
     config = module.config
     model_kind, module_kind, _ = KINDS[config.stage.name]
-    model = model_kind(config)
+    model = model_kind(config.model)
     if config.lora.enabled:
         lora.adapt(model, dataclasses.replace(config.lora, start=None), config.stage.trained)
-    model.load_state_dict({name: whole(weight).cpu() for name, weight in module.model.state_dict().items()})
+    model.load_state_dict(
+        {name: whole(weight).cpu() for name, weight in module.model.state_dict().items()}
+    )
     plain = module_kind(config, model, module.tokens)
     plain.seen, plain.skipped = module.seen, module.skipped
     return plain
@@ -94,7 +117,7 @@ def check_adapters(config: Config) -> None:
     if not config.lora.enabled:
         return
     with torch.device("meta"):
-        model = KINDS[config.stage.name][0](config)
+        model = KINDS[config.stage.name][0](config.model)
     parts = {part_of(name) for name in lora.targets(model, config.lora, config.stage.trained)}
     given = {*config.stage.init, *(["lm"] if config.lm.pretrained else [])}
     if parts - given:
@@ -110,11 +133,15 @@ def fit_feature_norm(model: SpeechEncoder, corpora: Corpora) -> None:
     heard = [corpora.stream[i] for i in range(begin, begin + FITTED_ON)]
     usable = [torch.from_numpy(u.samples) for u in heard if isinstance(u, Utterance)]
     if not usable:
-        raise ValueError(f"none of the first {FITTED_ON} training utterances can be used: {heard[0]}; mend the corpus")
+        raise ValueError(
+            f"none of the first {FITTED_ON} training utterances can be used: {heard[0]}; mend the corpus"
+        )
     model.features.fit(usable)
 
 
-def find_tokenizer(config: Config, corpora: Corpora, given: dict[str, StageCheckpoint], folder: Path) -> Tokenizer | None:
+def find_tokenizer(
+    config: Config, corpora: Corpora, given: dict[str, StageCheckpoint], folder: Path
+) -> Tokenizer | None:
     """Those of the language model; the encoder needs none."""
     if config.stage.name == "encoder":
         return None
@@ -124,7 +151,11 @@ def find_tokenizer(config: Config, corpora: Corpora, given: dict[str, StageCheck
     if config.tokenizer.source != "bpe":
         tokens = Tokenizer.load(config.tokenizer.source)
     else:
-        tokens = Tokenizer.from_json(made.read_text()) if made.exists() else Tokenizer.train(corpora.training_texts())
+        tokens = (
+            Tokenizer.from_json(made.read_text())
+            if made.exists()
+            else Tokenizer.train(corpora.training_texts())
+        )
     made.write_text(tokens.to_json())
     if tokens.size > config.lm.vocab_size:
         raise ValueError(

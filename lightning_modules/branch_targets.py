@@ -7,8 +7,8 @@ and leaves no trace; an answer is one row up to where something comes up during 
 import dataclasses
 import random
 
-from configs.schema import DuplexConfig
 from datamodules.dialogue.dialogues import Dialogue
+from duplexmamba.config import DuplexConfig
 from duplexmamba.duplex.policy import Branch, branches, tokens_due
 from duplexmamba.text.losses import IGNORED
 from duplexmamba.text.tokenizer import Tokenizer, TurnState
@@ -57,7 +57,10 @@ class BranchTargets:
     def rows(self, dialogue: Dialogue, rng: random.Random) -> list[Row]:
         """Every parent stands before its children."""
         rows: list[Row] = []
-        answer, asked_for = _Answer(), {a.begin: dialogue.turns[a.turn].answer for a in dialogue.answers}
+        answer, asked_for = (
+            _Answer(),
+            {a.begin: dialogue.turns[a.turn].answer for a in dialogue.answers},
+        )
         sounding: list[tuple[int | None, Branch]] = []
         silent: list[tuple[int | None, Branch]] = []
         found = branches(dialogue.labels, self.duplex)
@@ -68,13 +71,20 @@ class BranchTargets:
             parent = answer.row_at_cut if said < answer.length else answer.row_at_end
             if not self._addressed(branch, dialogue):
                 sounds = self._sounds(branch, dialogue)
-                (sounding if sounds else silent).append((parent, self._kept(branch, dialogue) if sounds else branch))
+                (sounding if sounds else silent).append(
+                    (parent, self._kept(branch, dialogue) if sounds else branch)
+                )
                 continue
             rows += self._probes(parent, branch, self.probes, dialogue, rng)
             if branch.answered:
-                rows += [self._probe(parent, branch, i, "response") for i in self._missed(branch, dialogue)]
+                rows += [
+                    self._probe(parent, branch, i, "response")
+                    for i in self._missed(branch, dialogue)
+                ]
                 spoken = self.tokens.response(asked_for[branch.last])
-                answer = self._answer(rows, parent, branch, spoken, found[number + 1 :], dialogue, rng)
+                answer = self._answer(
+                    rows, parent, branch, spoken, found[number + 1 :], dialogue, rng
+                )
         for group in (sounding, silent):
             for parent, branch in rng.sample(group, min(self.probes, len(group))):
                 rows += self._probes(parent, branch, 1, dialogue, rng)
@@ -90,13 +100,19 @@ class BranchTargets:
     def _sounds(self, branch: Branch, dialogue: Dialogue) -> bool:
         length_s = self.duplex.slice_ms / 1000
         begin_s, end_s = branch.first * length_s, (branch.last + 1) * length_s
-        return any(t.kind != "silence" and t.start_s < end_s and begin_s < t.end_s for t in dialogue.turns)
+        return any(
+            t.kind != "silence" and t.start_s < end_s and begin_s < t.end_s for t in dialogue.turns
+        )
 
     def _kept(self, branch: Branch, dialogue: Dialogue) -> Branch:
         """A branch that hears a sound to be ignored as a model would that does not ignore it: to its end and beyond.
         Otherwise a first mistake would lead to states in which nothing was ever learnt."""
         length_s, last = self.duplex.slice_ms / 1000, branch.last
-        heard = [t for t in dialogue.turns if t.kind != "silence" and t.start_s < (branch.last + 1) * length_s]
+        heard = [
+            t
+            for t in dialogue.turns
+            if t.kind != "silence" and t.start_s < (branch.last + 1) * length_s
+        ]
         end = min(len(dialogue.labels), int(heard[-1].end_s / length_s) + 2)
         while last + 1 < end and dialogue.labels[last + 1] == "ignore":
             last += 1
@@ -111,7 +127,12 @@ class BranchTargets:
         return range(first, min(first + self.duplex.ignored_slices, silent_until))
 
     def _probes(
-        self, parent: int | None, branch: Branch, others: int, dialogue: Dialogue, rng: random.Random
+        self,
+        parent: int | None,
+        branch: Branch,
+        others: int,
+        dialogue: Dialogue,
+        rng: random.Random,
     ) -> list[Row]:
         """Rows that judge the slices of a branch in which a listener has to decide, and some others. The slice of its
         answer is not among them, since the answer's row holds it."""
@@ -123,7 +144,10 @@ class BranchTargets:
 
     def _stops(self, dialogue: Dialogue) -> set[int]:
         """Slices around every moment in which a sound ends or breaks off."""
-        turns, length_s = [t for t in dialogue.turns if t.kind != "silence"], self.duplex.slice_ms / 1000
+        turns, length_s = (
+            [t for t in dialogue.turns if t.kind != "silence"],
+            self.duplex.slice_ms / 1000,
+        )
         moments = [t.end_s for t in turns] + [t.pause_s[0] for t in turns if t.pause_s]
         return {int(moment / length_s) + near for moment in moments for near in (-1, 0, 1)}
 
@@ -140,7 +164,11 @@ class BranchTargets:
         cut = self._cut(answer, later, dialogue, rng)
         head, state = self.tokens.after_speech("response"), self.tokens.turn_states["response"]
         first = spoken[:cut] if cut < answer.length else spoken
-        labels = [IGNORED] * (len(self.asked) - 1) + [state] + [IGNORED] * (len(head) - len(self.asked) - 1)
+        labels = (
+            [IGNORED] * (len(self.asked) - 1)
+            + [state]
+            + [IGNORED] * (len(head) - len(self.asked) - 1)
+        )
         labels += [*spoken, IGNORED][: len(first) + 1]
         rows.append(Row(parent, range(branch.first, branch.last + 1), head + first, labels))
         at_cut = at_end = len(rows) - 1
@@ -149,7 +177,9 @@ class BranchTargets:
             at_end = len(rows) - 1
         return dataclasses.replace(answer, cut=cut, row_at_cut=at_cut, row_at_end=at_end)
 
-    def _cut(self, answer: _Answer, later: list[Branch], dialogue: Dialogue, rng: random.Random) -> int:
+    def _cut(
+        self, answer: _Answer, later: list[Branch], dialogue: Dialogue, rng: random.Random
+    ) -> int:
         """How much is said when the branch that matters most is forked: the one that takes the answer's place, or else
         one in which there is something to be heard, or any."""
         during = []

@@ -12,7 +12,7 @@ from datamodules.batching import pack
 from datamodules.dialogue.data import DialogueBatch
 from datamodules.dialogue.dialogues import Dialogue
 from duplexmamba.duplex.fork import ForkSession
-from duplexmamba.duplex.session import Event, Session, run_sessions, emitted_responses
+from duplexmamba.duplex.session import Event, Session, emitted_responses, run_sessions
 from duplexmamba.models.connector import Compressed
 from duplexmamba.models.lm import LMState
 from duplexmamba.models.timing import FrameTiming
@@ -103,37 +103,55 @@ class DialogueStage(InstructStage):
         return ScheduledSegment(Row(None, range(1), [self.tokens.end], [IGNORED]), 0, None)
 
     def _read(
-        self, rows: list[ScheduledSegment], speech: Padded, memory: LMState | None, forks: list[Fork]
+        self,
+        rows: list[ScheduledSegment],
+        speech: Padded,
+        memory: LMState | None,
+        forks: list[Fork],
     ) -> tuple[Tensor, Tensor, LMState]:
         """Hidden states and labels as in `read`, and the states at these forks among `rows`."""
         prompt = self.tokens.before_speech(ANSWER[0])
-        per_slice = round(self.config.duplex.slice_ms / FrameTiming.of(self.config).token_ms)
+        per_slice = round(self.config.duplex.slice_ms / FrameTiming.of(self.config.model).token_ms)
         device, begins = self.device, window_begins(speech)
         before = pad_ids([prompt if placed.heard else [] for placed in rows], device)
         dialogues = torch.tensor([placed.dialogue for placed in rows], device=device)
         windows = torch.tensor([[p.heard.start, p.heard.stop] for p in rows], device=device)
         starts, ends = begins[dialogues[:, None], windows * per_slice].unbind(1)
-        heard = Padded(take(speech.values[dialogues], starts, int((ends - starts).max())), ends - starts)
+        heard = Padded(
+            take(speech.values[dialogues], starts, int((ends - starts).max())), ends - starts
+        )
         ids = pad_ids([placed.row.ids for placed in rows], device)
         labels = pad_ids([placed.row.labels for placed in rows], device, IGNORED).values
         return_states_at = None
         if forks:
             parents = torch.tensor([parent for parent, _ in forks], device=device)
             stops = [rows[parent].heard.start + (slices or 0) for parent, slices in forks]
-            until = begins[dialogues[parents], torch.tensor(stops, device=device) * per_slice] - starts[parents]
+            until = (
+                begins[dialogues[parents], torch.tensor(stops, device=device) * per_slice]
+                - starts[parents]
+            )
             whole = before.row_lengths() + heard.row_lengths() + ids.row_lengths()
             at_end = torch.tensor([slices is None for _, slices in forks], device=device)
-            return_states_at = Positions(parents, torch.where(at_end, whole[parents], len(prompt) + until))
+            return_states_at = Positions(
+                parents, torch.where(at_end, whole[parents], len(prompt) + until)
+            )
         hidden, after = self.model(before, heard, ids, memory, return_states_at)
         counted = labels != IGNORED
         return hidden.values[counted], labels[counted], after
 
     def hypotheses(self, batch: DialogueBatch) -> list[tuple[str, str]]:  # type: ignore[override]
         """The state of every slice, as markers, and every answer, in live sessions."""
-        signals = [row[:length] for row, length in zip(batch.samples.values, batch.samples.row_lengths(), strict=True)]
-        sessions = [self.session(self.model, self.tokens, self.config) for _ in signals]
+        signals = [
+            row[:length]
+            for row, length in zip(batch.samples.values, batch.samples.row_lengths(), strict=True)
+        ]
+        sessions = [self.session(self.model, self.tokens, self.config.duplex) for _ in signals]
         heard = zip(run_sessions(sessions, signals), batch.dialogues, strict=True)
-        return [pair for events, dialogue in heard for pair in live_pairs(events, dialogue, sessions[0].slice_s)]
+        return [
+            pair
+            for events, dialogue in heard
+            for pair in live_pairs(events, dialogue, sessions[0].slice_s)
+        ]
 
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
         markers = set(TURN_STATES.values())
@@ -167,12 +185,18 @@ class _Memories:
         parts: list[LMState] = []
         order: list[int] = []
         for number, state in enumerate(self._kept):
-            mine = {i: self._at[fork][1] for i, fork in enumerate(forks) if fork and self._at[fork][0] == number}
+            mine = {
+                i: self._at[fork][1]
+                for i, fork in enumerate(forks)
+                if fork and self._at[fork][0] == number
+            }
             if mine:
                 parts.append(self._rows(state, [*mine.values()]))
                 order += mine
         if fresh := [i for i, fork in enumerate(forks) if not fork]:
-            parts.append(states.map_state(torch.zeros_like, self._rows(self._kept[0], [0] * len(fresh))))
+            parts.append(
+                states.map_state(torch.zeros_like, self._rows(self._kept[0], [0] * len(fresh)))
+            )
             order += fresh
         return self._rows(states.join(parts), [order.index(i) for i in range(len(forks))])
 
@@ -180,7 +204,9 @@ class _Memories:
         return states.select(state, torch.tensor(rows, device=self._device))
 
 
-def live_pairs(events: Sequence[Event], dialogue: Dialogue, slice_s: float) -> list[tuple[str, str]]:
+def live_pairs(
+    events: Sequence[Event], dialogue: Dialogue, slice_s: float
+) -> list[tuple[str, str]]:
     """Wanted and found in a session: the marker of each slice's state, then each answer that nothing takes the place
     of, empty where none was given."""
     named = [TURN_STATES[event.state] for event in events]
@@ -206,7 +232,12 @@ def place(dialogues: list[list[Row]]) -> list[ScheduledSegment]:
     placed: list[ScheduledSegment] = []
     for number, rows in enumerate(dialogues):
         first = len(placed)
-        placed += [ScheduledSegment(row, number, None if row.parent is None else (first + row.parent, None)) for row in rows]
+        placed += [
+            ScheduledSegment(
+                row, number, None if row.parent is None else (first + row.parent, None)
+            )
+            for row in rows
+        ]
     return placed
 
 
@@ -234,7 +265,12 @@ def fork_schedule(rows: list[ScheduledSegment], prompt: int) -> list[list[int]]:
         parent = rows[i].parent
         return 0 if parent is None else depth(parent) + 1
 
-    inner = [list(level) for _, level in itertools.groupby(sorted(parents, key=lambda i: (depth(i), i)), depth)]
+    inner = [
+        list(level)
+        for _, level in itertools.groupby(sorted(parents, key=lambda i: (depth(i), i)), depth)
+    ]
     leaves = [i for i in range(len(rows)) if i not in parents]
-    lengths = [prompt * bool(rows[i].heard) + len(rows[i].heard) + len(rows[i].row.ids) for i in leaves]
+    lengths = [
+        prompt * bool(rows[i].heard) + len(rows[i].heard) + len(rows[i].row.ids) for i in leaves
+    ]
     return [*inner, *pack(leaves, lengths, LEAF_STEPS)]

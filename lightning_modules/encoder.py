@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from configs.schema import Config
 from datamodules.batching import SpeechBatch
+from duplexmamba.config import ModelConfig
 from duplexmamba.models.connector import BYTE_LABELS
 from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.streaming.padded import Padded
@@ -18,7 +18,7 @@ from lightning_modules.stage import StageModule, pad_ids
 class CTCRecogniser(SpeechEncoder):
     """The ear and a linear layer that reads bytes from its frames; label 0 is the blank, byte b is b + 1."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: ModelConfig):
         super().__init__(config)
         self.ctc = nn.Linear(config.encoder.d_model, BYTE_LABELS)
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from configs.schema import Config
 from datamodules.synthetic.speech import HESITANT_SHARE
+from duplexmamba.config import ModelConfig
 from duplexmamba.models.lm import build_lm
 from duplexmamba.streaming.padded import Padded, take
 from duplexmamba.text.decoding import greedy
@@ -22,7 +22,7 @@ PAUSE = (2, 10)
 class TextModel(nn.Module):
     """The language model alone, under the name it has in SpeechLM."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: ModelConfig):
         super().__init__()
         self.lm = build_lm(config.lm)
 
@@ -44,8 +44,14 @@ class LMStage(StageModule):
         labels = [[IGNORED] * (len(p) - 1) + r for p, r in zip(prompts, responses, strict=True)]
         hidden = self.model(pad_ids([row[:-1] for row in rows], self.device))
         target = pad_ids(labels, self.device, IGNORED).values
-        counted = target != IGNORED  # logits of the prompt would cost more than all else in a large vocabulary
-        return token_loss(self.model.lm.logits(hidden[counted]), target[counted], self.config.optim.label_smoothing)
+        counted = (
+            target != IGNORED
+        )  # logits of the prompt would cost more than all else in a large vocabulary
+        return token_loss(
+            self.model.lm.logits(hidden[counted]),
+            target[counted],
+            self.config.optim.label_smoothing,
+        )
 
     def hypotheses(self, batch: list[tuple[str, str]]) -> list[tuple[str, str]]:
         prompts, responses = self._read(batch)
@@ -53,7 +59,10 @@ class LMStage(StageModule):
         hidden, state = lm(ids.with_values(lm.embed(ids.values)))
         last = take(hidden.values, ids.row_lengths() - 1, 1)[:, 0]
         said = greedy(lm, lm.logits(last), state, self.tokens.end, max(map(len, responses)))
-        return [(self.tokens.decode(r), self.tokens.decode(s)) for r, s in zip(responses, said, strict=True)]
+        return [
+            (self.tokens.decode(r), self.tokens.decode(s))
+            for r, s in zip(responses, said, strict=True)
+        ]
 
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
         return {"exact_match": exact_match(pairs)}
@@ -64,7 +73,13 @@ class LMStage(StageModule):
         for text, answer in batch:
             instruction = choose(ANSWER if answer else TRANSCRIBE)
             words = speech_like(text, self.tokens, self.config.stage.speech_like_text)
-            prompts.append([*self.tokens.before_speech(instruction), *words, *self.tokens.after_speech("response")])
+            prompts.append(
+                [
+                    *self.tokens.before_speech(instruction),
+                    *words,
+                    *self.tokens.after_speech("response"),
+                ]
+            )
             responses.append(self.tokens.response(answer or text))
         return prompts, responses
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from configs.schema import DuplexConfig
 from datamodules.dialogue.data import DialogueBatch
 from datamodules.dialogue.dialogues import Dialogue
+from duplexmamba.config import DuplexConfig
 from duplexmamba.duplex.multiplex import IDLE, MultiplexSession
 from duplexmamba.duplex.policy import tokens_due
 from duplexmamba.models.timing import FrameTiming
@@ -95,9 +95,15 @@ class MultiplexStage(DialogueStage):
         smoothing = self.config.optim.label_smoothing
         decided = hidden[~free] @ self.model.lm.embed(markers).T
         loss = token_loss(decided, (labels[~free] == states[IDLE]).long(), smoothing)
-        return loss + token_loss(self.model.lm.logits(hidden[free]), labels[free], smoothing) if free.any() else loss
+        return (
+            loss + token_loss(self.model.lm.logits(hidden[free]), labels[free], smoothing)
+            if free.any()
+            else loss
+        )
 
-    def read_whole(self, rows: list[list[Written]], speech: Padded) -> tuple[Tensor, Tensor, Tensor]:
+    def read_whole(
+        self, rows: list[list[Written]], speech: Padded
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Run whole dialogues.
 
         Args:
@@ -108,12 +114,18 @@ class MultiplexStage(DialogueStage):
             Hidden states (N, D) where something is written, what, (N,) int64, and whether it is chosen from the whole
             vocabulary, (N,) bool.
         """
-        per_slice = round(self.config.duplex.slice_ms / FrameTiming.of(self.config).token_ms)
+        per_slice = round(self.config.duplex.slice_ms / FrameTiming.of(self.config.model).token_ms)
         heard = window_begins(speech)[:, ::per_slice].diff().tolist()
         prompt = self.tokens.before_speech(ANSWER[0])
-        ids = [[*prompt, *_mixed([HEARD], heard[r], [w.ids for w in row])] for r, row in enumerate(rows)]
+        ids = [
+            [*prompt, *_mixed([HEARD], heard[r], [w.ids for w in row])]
+            for r, row in enumerate(rows)
+        ]
         blank = [IGNORED] * len(prompt)
-        wanted = [[*blank, *_mixed([IGNORED], heard[r], [w.labels for w in row])] for r, row in enumerate(rows)]
+        wanted = [
+            [*blank, *_mixed([IGNORED], heard[r], [w.labels for w in row])]
+            for r, row in enumerate(rows)
+        ]
         read, labels = pad_ids(ids, self.device), pad_ids(wanted, self.device, IGNORED).values
         hidden, _ = self.model.lm(read.with_values(self._embedded(read.values, speech)))
         counted = labels != IGNORED
@@ -130,4 +142,8 @@ class MultiplexStage(DialogueStage):
     def state_scores(self, slices: list[tuple[str, str]]) -> dict[str, float]:
         """Only `response`: incomplete and ignore are not told apart."""
         marker = TURN_STATES["response"]
-        return {"response_f1": f1(slices, marker)} if any(wanted == marker for wanted, _ in slices) else {}
+        return (
+            {"response_f1": f1(slices, marker)}
+            if any(wanted == marker for wanted, _ in slices)
+            else {}
+        )

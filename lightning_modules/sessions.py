@@ -34,13 +34,15 @@ def open_sessions(given: StageCheckpoint, config: Config, run: Path) -> Callable
             f"duplex.kind={config.duplex.kind}: {run} was trained with {given.config.duplex.kind}; leave duplex.kind "
             "out, or train a run of that kind"
         )
-    return functools.partial(SESSIONS[config.duplex.kind], open_model(given, config), given.tokens, config)
+    return functools.partial(
+        SESSIONS[config.duplex.kind], open_model(given, config), given.tokens, config.duplex
+    )
 
 
 def open_model(given: StageCheckpoint, config: Config) -> SpeechLM:
     """The whole model in eval mode, on the GPU where there is one."""
     set_up_torch(config)
-    model = SpeechLM(config)
+    model = SpeechLM(config.model)
     model.load_state_dict(given.weights)
     on_gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
     return model.eval().to("cuda" if on_gpu else "cpu")

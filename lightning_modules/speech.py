@@ -43,13 +43,19 @@ class SpeechStage(StageModule):
         instructions, texts = zip(*self.tasks(batch), strict=True)
         after = self.tokens.after_speech("response")
         responses = [self.tokens.response(text) for text in texts]
-        before = pad_ids([self.tokens.before_speech(instruction) for instruction in instructions], self.device)
+        before = pad_ids(
+            [self.tokens.before_speech(instruction) for instruction in instructions], self.device
+        )
         rows = pad_ids([after + r[:-1] for r in responses], self.device)
-        labels = pad_ids([[IGNORED] * (len(after) - 1) + r for r in responses], self.device, IGNORED)
+        labels = pad_ids(
+            [[IGNORED] * (len(after) - 1) + r for r in responses], self.device, IGNORED
+        )
         frames = self.frames(batch)
         speech, _ = self.model.connector(frames)
         hidden, _ = self.model(before, speech, rows)
-        loss = token_loss(self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing)
+        loss = token_loss(
+            self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing
+        )
         if isinstance(self.model.connector, CTC):
             logits = frames.with_values(self.model.connector.head(frames.values))
             loss = loss + HEAD_WEIGHT * ctc_loss(logits, byte_labels(batch.texts, self.device))
@@ -58,7 +64,11 @@ class SpeechStage(StageModule):
 
     def frames(self, batch: SpeechBatch | DialogueBatch) -> Padded:
         """(B, T, D) encoder frames, made here unless a data worker has made them."""
-        return self.model.encode(batch.samples, final=True)[0] if batch.frames is None else batch.frames
+        return (
+            self.model.encode(batch.samples, final=True)[0]
+            if batch.frames is None
+            else batch.frames
+        )
 
     def tasks(self, batch: SpeechBatch) -> list[tuple[str, str]]:
         """Instruction and response of each item: the answer for a share of those that have one, else the transcript."""
@@ -77,7 +87,9 @@ class SpeechStage(StageModule):
     def word_logits(self, speech: Padded) -> Padded:
         """(B, S, E) speech embeddings -> (B, S, V), by how near they lie to those of words."""
         table = self.model.lm.embeddings.weight.detach()
-        return speech.with_values(speech.values @ table.T * (SHARPNESS / table.square().sum(-1).mean()))
+        return speech.with_values(
+            speech.values @ table.T * (SHARPNESS / table.square().sum(-1).mean())
+        )
 
     def _silence(self) -> int:
         [silence] = self.tokens.encode(SILENCE)
@@ -93,7 +105,9 @@ class SpeechStage(StageModule):
     def respond(self, instructions: list[str], samples: Padded) -> list[str]:
         """Greedy responses to (B, n) samples."""
         before, after = self._around(instructions)
-        rows = self.model.generate(before, samples, after, self.tokens.end, self._max_tokens(samples))
+        rows = self.model.generate(
+            before, samples, after, self.tokens.end, self._max_tokens(samples)
+        )
         return [self.tokens.decode(row) for row in rows]
 
     def transcribe(self, samples: Padded) -> list[list[int]]:
@@ -110,10 +124,14 @@ class SpeechStage(StageModule):
         heard, silence = self.word_logits(speech), self._silence()
         candidates = [
             [ids, *(words for words in ctc_beam(row[:length], BEAM, silence) if words != ids)]
-            for ids, row, length in zip(said, heard.values, heard.row_lengths().tolist(), strict=True)
+            for ids, row, length in zip(
+                said, heard.values, heard.row_lengths().tolist(), strict=True
+            )
         ]
         rows = list(chain.from_iterable(candidates))
-        whose = torch.tensor([i for i, found in enumerate(candidates) for _ in found], device=self.device)
+        whose = torch.tensor(
+            [i for i, found in enumerate(candidates) for _ in found], device=self.device
+        )
         each = Padded(heard.values[whose], heard.row_lengths()[whose])
         by_ear = ctc_log_likelihood(each, pad_ids(rows, self.device), silence)
         ended = pad_ids([[*row, self.tokens.end] for row in rows], self.device)
@@ -123,11 +141,18 @@ class SpeechStage(StageModule):
 
     def _around(self, instructions: list[str]) -> tuple[Padded, Padded]:
         """Ids before and after speech, up to the response."""
-        before = pad_ids([self.tokens.before_speech(instruction) for instruction in instructions], self.device)
-        return before, pad_ids([self.tokens.after_speech("response")] * len(instructions), self.device)
+        before = pad_ids(
+            [self.tokens.before_speech(instruction) for instruction in instructions], self.device
+        )
+        return before, pad_ids(
+            [self.tokens.after_speech("response")] * len(instructions), self.device
+        )
 
     def _max_tokens(self, samples: Padded) -> int:
-        return int(samples.values.shape[1] / self.config.features.sample_rate_hz * MAX_TOKENS_PER_S) + 1
+        return (
+            int(samples.values.shape[1] / self.config.features.sample_rate_hz * MAX_TOKENS_PER_S)
+            + 1
+        )
 
     def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
         return error_rates(*zip(*pairs, strict=True))

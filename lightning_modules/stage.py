@@ -100,20 +100,30 @@ class StageModule(L.LightningModule, abc.ABC):
             shard(self, "model_step", self.device_mesh["data_parallel"])
 
     def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Lightning's own refuses a fused optimiser in mixed precision, for the scale of float16, which bfloat16 has
         not."""
         if gradient_clip_val:
-            nn.utils.clip_grad_norm_([w for g in optimizer.param_groups for w in g["params"]], gradient_clip_val)
+            nn.utils.clip_grad_norm_(
+                [w for g in optimizer.param_groups for w in g["params"]], gradient_clip_val
+            )
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         c = self.config.optim
         groups = decay_groups(self.model.named_parameters(), c.weight_decay)
-        optimizer = torch.optim.AdamW(groups, lr=c.lr, betas=(c.betas[0], c.betas[1]), eps=c.eps, fused=True)
+        optimizer = torch.optim.AdamW(
+            groups, lr=c.lr, betas=(c.betas[0], c.betas[1]), eps=c.eps, fused=True
+        )
         factor = schedule(c, self.config.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def num_trained(self) -> int:
         """Parameters that learn."""
@@ -131,7 +141,9 @@ class StageModule(L.LightningModule, abc.ABC):
         adapted = {part_of(name) for name, _ in self.model.named_parameters() if is_adapter(name)}
         for name, parameter in self.model.named_parameters():
             whole = part_of(name) not in adapted
-            parameter.requires_grad_(part_of(name) in self._trained() and (whole or is_adapter(name)))
+            parameter.requires_grad_(
+                part_of(name) in self._trained() and (whole or is_adapter(name))
+            )
         if not self.config.lora.shared_trainable:
             for parameter in in_common(self.model, self.config.lora):
                 parameter.requires_grad_(False)
@@ -162,12 +174,17 @@ class StageModule(L.LightningModule, abc.ABC):
             )
 
 
-def decay_groups(parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float
+) -> list[dict[str, Any]]:
     """Matrices decay; vectors, biases and the scan's A do not."""
     learning = [(n, p) for n, p in parameters if p.requires_grad]
     decayed = [p for n, p in learning if p.dim() > 1 and not n.endswith("A_log")]
     rest = [p for n, p in learning if p.dim() <= 1 or n.endswith("A_log")]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
 
 
 def schedule(config: OptimConfig, max_steps: int) -> Callable[[int], float]:

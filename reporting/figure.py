@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 
 INK, GRID = "#010101", "#020202"
 LINES = [f"#0300{number:02x}" for number in range(6)]
-IN_PAGE = {INK: "currentColor", GRID: "var(--rule)"} | {c: f"var(--line-{n})" for n, c in enumerate(LINES)}
+IN_PAGE = {INK: "currentColor", GRID: "var(--rule)"} | {
+    c: f"var(--line-{n})" for n, c in enumerate(LINES)
+}
 """What stands for a colour in the page, where it can be another one by night."""
 MARKERS = "osD^vPX"
 """Not as many as colours, so that with more lines than either no two look the same."""

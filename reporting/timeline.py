@@ -38,14 +38,23 @@ class TimelineRows:
     def __iter__(self) -> Iterator[tuple[int, list[Axes]]]:
         """The first second of each stave, and its rows to draw in: empty, from 0 to 1."""
         for number, stave in enumerate(self._staves):
-            axes = list(stave.subplots(len(self.rows), 1, sharex=True, height_ratios=list(self.rows.values())))
+            axes = list(
+                stave.subplots(
+                    len(self.rows), 1, sharex=True, height_ratios=list(self.rows.values())
+                )
+            )
             for row, name in zip(axes, self.rows, strict=True):
                 _prepare(row, name, number * STAVE_S, last=row is axes[-1])
             yield number * STAVE_S, axes
 
 
 def _prepare(axes: Axes, name: str, from_s: int, last: bool) -> None:
-    axes.set(xlim=(from_s, from_s + STAVE_S), ylim=(0, 1), yticks=[], xticks=range(from_s, from_s + STAVE_S + 1))
+    axes.set(
+        xlim=(from_s, from_s + STAVE_S),
+        ylim=(0, 1),
+        yticks=[],
+        xticks=range(from_s, from_s + STAVE_S + 1),
+    )
     axes.set_ylabel(name, rotation=0, ha="right", va="center")
     axes.spines[:].set_visible(False)
     axes.tick_params(bottom=last, labelbottom=last)
@@ -70,13 +79,31 @@ def draw_cells(axes: Axes, length_s: float, colours: Sequence[str]) -> None:
 def draw_answer(axes: Axes, from_s: int, span_s: tuple[float, float], text: str, cut: bool) -> None:
     """A bar, hatched where the answer is cut off, its words upstream."""
     hatch = "////" if cut else None
-    axes.barh(0.85, span_s[1] - span_s[0], 0.25, span_s[0], color=COLOURS["answer"], hatch=hatch, edgecolor="white")
+    axes.barh(
+        0.85,
+        span_s[1] - span_s[0],
+        0.25,
+        span_s[0],
+        color=COLOURS["answer"],
+        hatch=hatch,
+        edgecolor="white",
+    )
     print_words(axes, from_s, span_s, 0.66, text, va="top")
 
 
-def print_words(axes: Axes, from_s: int, span_s: tuple[float, float], height: float, text: str, **style: Any) -> None:
+def print_words(
+    axes: Axes, from_s: int, span_s: tuple[float, float], height: float, text: str, **style: Any
+) -> None:
     """Text from the left end of a span, no wider than it, in every stave that it reaches."""
     left_s, right_s = max(span_s[0], from_s), min(span_s[1], from_s + STAVE_S)
     if left_s < right_s:
         letters = max(14, int((right_s - left_s) * INCHES_PER_S * LETTERS_PER_INCH))
-        axes.text(left_s, height, textwrap.fill(text, letters), fontsize=7, in_layout=False, parse_math=False, **style)
+        axes.text(
+            left_s,
+            height,
+            textwrap.fill(text, letters),
+            fontsize=7,
+            in_layout=False,
+            parse_math=False,
+            **style,
+        )

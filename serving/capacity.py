@@ -52,7 +52,11 @@ def capacity(session: Session, most: int = MOST) -> tuple[int, float]:
         group = [busy(session) for _ in range(count)]
         taken_s = statistics.median([step_s(group, heard) for _ in range(2 + TRIED)][2:])
         if taken_s > allowed_s:
-            return (_between(found, (count, taken_s), allowed_s), allowed_s) if found[1] else (1, taken_s)
+            return (
+                (_between(found, (count, taken_s), allowed_s), allowed_s)
+                if found[1]
+                else (1, taken_s)
+            )
         found, count = (count, taken_s), 2 * count
     return found
 

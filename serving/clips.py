@@ -33,7 +33,9 @@ class Part(NamedTuple):
     @property
     def told(self) -> str:
         """Its text; "…" is a pause."""
-        return self.text.replace(f" {self.broken}", f" … {self.broken}") if self.broken else self.text
+        return (
+            self.text.replace(f" {self.broken}", f" … {self.broken}") if self.broken else self.text
+        )
 
 
 class Clip(NamedTuple):
@@ -51,15 +53,29 @@ class Clip(NamedTuple):
 
 CLIPS = [
     Clip("question", "A question", (Part("what is the capital of france"),)),
-    Clip("unfinished", "An unfinished one", (Part("tell me the opposite of hot", within_s=1.2, broken="hot"),)),
-    Clip("interruption", "An interruption", (Part("count from one to twelve"), Part("what is seven plus five", 3.5))),
-    Clip("aside", "An aside", (Part("name the days from monday"), Part("peter did you see the red box", 2.5, OTHER))),
+    Clip(
+        "unfinished",
+        "An unfinished one",
+        (Part("tell me the opposite of hot", within_s=1.2, broken="hot"),),
+    ),
+    Clip(
+        "interruption",
+        "An interruption",
+        (Part("count from one to twelve"), Part("what is seven plus five", 3.5)),
+    ),
+    Clip(
+        "talking_to_other",
+        "An aside",
+        (Part("name the days from monday"), Part("peter did you see the red box", 2.5, OTHER)),
+    ),
 ]
 
 
 def clip_audio(clip: Clip, rate_hz: int) -> bytes:
     """A WAV file. Raises ImportError: espeakng-loader is missing."""
-    return wav(np.concatenate([said for part in clip.parts for said in _sounds(part, rate_hz)]), rate_hz)
+    return wav(
+        np.concatenate([said for part in clip.parts for said in _sounds(part, rate_hz)]), rate_hz
+    )
 
 
 def sentence_audio(text: str, rate_hz: int) -> bytes:
@@ -84,9 +100,16 @@ def _sounds(part: Part, rate_hz: int) -> Sequence[np.ndarray]:
     silence = functools.partial(_silence, rate_hz=rate_hz)
     if not part.broken:
         return silence(part.after_s), faded(samples, rate_hz)
-    at_s = next(word.start_s for word in speech.words if part.text[word.position :].startswith(part.broken))
+    at_s = next(
+        word.start_s for word in speech.words if part.text[word.position :].startswith(part.broken)
+    )
     at = round((at_s - start / speech.sample_rate_hz) * rate_hz)
-    return silence(part.after_s), faded(samples[:at], rate_hz), silence(part.within_s), faded(samples[at:], rate_hz)
+    return (
+        silence(part.after_s),
+        faded(samples[:at], rate_hz),
+        silence(part.within_s),
+        faded(samples[at:], rate_hz),
+    )
 
 
 def _silence(seconds: float, rate_hz: int) -> np.ndarray:

@@ -25,8 +25,15 @@ FULL_SCALE = 2 ** (8 * BYTES - 1)
 class Conversation:
     """One of many: bytes in, messages out."""
 
-    def __init__(self, session: Session, recording: Recording, limits: Limits, on_slice: Callable[[], None]):
-        self.session, self.recording, self.limits, self.on_slice = session, recording, limits, on_slice
+    def __init__(
+        self, session: Session, recording: Recording, limits: Limits, on_slice: Callable[[], None]
+    ):
+        self.session, self.recording, self.limits, self.on_slice = (
+            session,
+            recording,
+            limits,
+            on_slice,
+        )
         self.slices: deque[tuple[bytes, float]] = deque()
         """That wait to be heard, each with the time at which its last sample came."""
         self.messages: asyncio.Queue[str] = asyncio.Queue(limits.unsent)
@@ -36,13 +43,20 @@ class Conversation:
     def hear(self, pcm: bytes) -> None:
         """Samples, 16 bits each, little-endian. Raises Ended: no samples, too fast, or more than can be heard."""
         if not pcm or len(pcm) % BYTES:
-            raise Ended("audio", f"{len(pcm)} bytes are no samples: send 16-bit little-endian PCM, at least one sample")
+            raise Ended(
+                "audio",
+                f"{len(pcm)} bytes are no samples: send 16-bit little-endian PCM, at least one sample",
+            )
         if not self._pace.admits(len(pcm) / BYTES / self.session.rate_hz):
-            raise Ended("flood", "samples come faster than they are spoken: send a second of sound a second")
+            raise Ended(
+                "flood", "samples come faster than they are spoken: send a second of sound a second"
+            )
         self.recording.hear(pcm)
         sound, size = self._waiting + pcm, BYTES * self.session.slice_samples
         full = len(sound) - len(sound) % size
-        self.slices += [(sound[begin : begin + size], time.monotonic()) for begin in range(0, full, size)]
+        self.slices += [
+            (sound[begin : begin + size], time.monotonic()) for begin in range(0, full, size)
+        ]
         self._waiting = sound[full:]
         if len(self.slices) * self.session.slice_s > self.limits.behind_s:
             raise Ended("overloaded", "the server cannot follow; try again later")
@@ -91,7 +105,10 @@ class Conversations:
     def open(self) -> Iterator[Conversation]:
         """A new conversation, as long as there is room. Raises Ended: there is none."""
         if len(self._open) >= self.limits.conversations:
-            raise Ended("busy", f"busy: {len(self._open)} conversations are going on here; try again in a while")
+            raise Ended(
+                "busy",
+                f"busy: {len(self._open)} conversations are going on here; try again in a while",
+            )
         session = copy.copy(self.session)
         recording = Recording(self.folder, self.run, session.slice_s, session.rate_hz)
         conversation = Conversation(session, recording, self.limits, self._ready.set)
@@ -120,7 +137,11 @@ class Conversations:
 
     async def _hear_ready(self) -> None:
         """A slice of each conversation that has one."""
-        ready = [(conversation, *conversation.slices.popleft()) for conversation in self._open if conversation.slices]
+        ready = [
+            (conversation, *conversation.slices.popleft())
+            for conversation in self._open
+            if conversation.slices
+        ]
         if not ready:
             return
         self._ready.set()  # some may have more

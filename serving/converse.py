@@ -46,7 +46,9 @@ class Teller:
     def tell(self, event: Event) -> None:
         """What has changed with this slice."""
         if event.state != self.state and not (self.answering and event.state == "ignore"):
-            self._line(event, f"hears   {event.state} {100 * event.probabilities[event.state]:.0f} %")
+            self._line(
+                event, f"hears   {event.state} {100 * event.probabilities[event.state]:.0f} %"
+            )
             self.state = event.state
         if event.action == "respond" and self.answering:
             self._line(event, "stops   and begins a new answer")

@@ -61,7 +61,9 @@ class Pace:
     def admits(self, seconds: float) -> bool:
         """Whether a message with so much sound is within the pace. Time in which nothing came cannot be made up for."""
         now_s = self.clock() - self.began_s
-        self.heard_s = max(self.heard_s, now_s - self.limits.ahead_s) + max(seconds, self.limits.message_s)
+        self.heard_s = max(self.heard_s, now_s - self.limits.ahead_s) + max(
+            seconds, self.limits.message_s
+        )
         return self.heard_s <= now_s + self.limits.ahead_s
 
 
@@ -100,14 +102,22 @@ class Guard:
             redirect = RedirectResponse("/" + scope["path"].lstrip("/\\"), 303)
             redirect.set_cookie(COOKIE, given, httponly=True, samesite="strict")
             return await redirect(scope, receive, send)
-        await _refuse(401, "open the address with ?token=, or send Authorization: Bearer", scope, receive, send)
+        await _refuse(
+            401,
+            "open the address with ?token=, or send Authorization: Bearer",
+            scope,
+            receive,
+            send,
+        )
 
     def _trouble(self, headers: Headers) -> str | None:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.token is None and _name(host) not in LOOPBACK_NAMES:
             return f"Host: {host!r:.80} is no name of this machine; use localhost"
         if origin is not None and origin not in self.origins and origin.partition("://")[2] != host:
-            return f"Origin: {origin!r:.80} is another page's; start with --origin to let it connect"
+            return (
+                f"Origin: {origin!r:.80} is another page's; start with --origin to let it connect"
+            )
         return None
 
     def _is_token(self, given: str) -> bool:

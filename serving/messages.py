@@ -44,14 +44,25 @@ def check_hello(text: str | None, rate_hz: int) -> None:
         wanted = f'{{"version": {VERSION}, "rate_hz": {rate_hz}}}'
         raise Ended("hello", f"the first message must be a text: {wanted}") from None
     if type(version) is not int or version != VERSION:
-        raise Ended("hello", f"version={version!r:.40} is not spoken here; this server speaks version {VERSION}")
+        raise Ended(
+            "hello",
+            f"version={version!r:.40} is not spoken here; this server speaks version {VERSION}",
+        )
     if isinstance(rate, bool) or rate != rate_hz:
-        raise Ended("rate", f"rate_hz={rate!r:.40}: samples must come at {rate_hz} Hz; resample them before")
+        raise Ended(
+            "rate", f"rate_hz={rate!r:.40}: samples must come at {rate_hz} Hz; resample them before"
+        )
 
 
 def ready(name: str, run: str, slice_s: float, rate_hz: int) -> str:
     """The first message of a conversation."""
-    facts = {"version": VERSION, "conversation": name, "run": run, "slice_s": slice_s, "rate_hz": rate_hz}
+    facts = {
+        "version": VERSION,
+        "conversation": name,
+        "run": run,
+        "slice_s": slice_s,
+        "rate_hz": rate_hz,
+    }
     return _message("ready", facts)
 
 

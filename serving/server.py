@@ -66,8 +66,12 @@ class Server:
             async for part in request.stream():
                 body += part
                 if len(body) > 4 * self.limits.text_letters:
-                    raise HTTPException(413, f"at most {self.limits.text_letters} letters at a time")
-        text = " ".join("".join(c if c.isprintable() else " " for c in body.decode(errors="replace")).split())
+                    raise HTTPException(
+                        413, f"at most {self.limits.text_letters} letters at a time"
+                    )
+        text = " ".join(
+            "".join(c if c.isprintable() else " " for c in body.decode(errors="replace")).split()
+        )
         if not text or len(text) > self.limits.text_letters:
             raise HTTPException(422, f"give a text of 1 to {self.limits.text_letters} letters")
         return Response(await self._spoken(sentence_audio, text), media_type="audio/wav")
@@ -93,15 +97,24 @@ class Server:
             await _farewell(socket, end)
         except Exception as error:
             log.exception("a conversation ends: %r", error)
-            await _farewell(socket, Ended("failed", "something went wrong in the server; its log says what"))
+            await _farewell(
+                socket, Ended("failed", "something went wrong in the server; its log says what")
+            )
 
     async def _converse(self, socket: WebSocket) -> None:
         """Raises Ended or WebSocketDisconnect, sooner or later."""
         await self._greet(socket)
         with self.conversations.open() as conversation:
-            facts = conversation.recording.name, self.run, self.session.slice_s, self.session.rate_hz
+            facts = (
+                conversation.recording.name,
+                self.run,
+                self.session.slice_s,
+                self.session.rate_hz,
+            )
             conversation.messages.put_nowait(messages.ready(*facts))
-            await _first(self._hear(socket, conversation), _tell(socket, conversation), conversation.ended)
+            await _first(
+                self._hear(socket, conversation), _tell(socket, conversation), conversation.ended
+            )
 
     async def _greet(self, socket: WebSocket) -> None:
         """Raises Ended: no hello comes, or not a right one."""
@@ -109,7 +122,9 @@ class Server:
             raise Ended("busy", "busy: too many connections say nothing; try again in a while")
         self._greeting += 1
         try:
-            async with _within(self.limits.hello_s, Ended("hello", f"no hello within {self.limits.hello_s:g} s")):
+            async with _within(
+                self.limits.hello_s, Ended("hello", f"no hello within {self.limits.hello_s:g} s")
+            ):
                 hello = await _receive(socket)
         finally:
             self._greeting -= 1
@@ -118,7 +133,10 @@ class Server:
     async def _hear(self, socket: WebSocket, conversation: Conversation) -> None:
         limits = self.limits
         idle = Ended("idle", f"nothing was heard for {limits.idle_s:g} s")
-        long = Ended("time", f"a conversation lasts up to {limits.conversation_s / 60:g} minutes; begin another")
+        long = Ended(
+            "time",
+            f"a conversation lasts up to {limits.conversation_s / 60:g} minutes; begin another",
+        )
         async with _within(limits.conversation_s, long):
             while True:
                 async with _within(limits.idle_s, idle):
@@ -130,7 +148,9 @@ class Server:
     async def _spoken(self, speak: Callable[[T, int], bytes], what: T) -> bytes:
         """A WAV file, one at a time. Raises HTTPException: the synthesiser is missing, busy, or does not know how."""
         if self._texts >= self.limits.waiting_texts:
-            raise HTTPException(503, "busy: others are waiting for the synthesiser; try again in a moment")
+            raise HTTPException(
+                503, "busy: others are waiting for the synthesiser; try again in a moment"
+            )
         self._texts += 1
         try:
             async with self._speaking:
@@ -188,7 +208,12 @@ async def _within(seconds: float, end: Ended) -> AsyncIterator[None]:
 
 
 def app(
-    session: Session, run: str, limits: Limits, folder: Path, token: str | None = None, origins: Collection[str] = ()
+    session: Session,
+    run: str,
+    limits: Limits,
+    folder: Path,
+    token: str | None = None,
+    origins: Collection[str] = (),
 ) -> Starlette:
     """Everything that is served.
 
@@ -211,4 +236,8 @@ def app(
         Route("/conversations/{name}.{kind}", server.recording),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]  # fmt: skip
-    return Starlette(routes=routes, middleware=[Middleware(Guard, token=token, origins=origins)], lifespan=lifespan)
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, token=token, origins=origins)],
+        lifespan=lifespan,
+    )

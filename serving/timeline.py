@@ -53,8 +53,13 @@ def picture(trace: Trace) -> Figure:
         draw_states(states, trace.events, slice_s)
         draw_branches(branches, trace.events, slice_s)
         for reply in emitted_responses(trace.events):
-            span_s = (reply.start_slice + 1) * slice_s, (reply.stop_slice + 1 + reply.complete) * slice_s
-            draw_answer(answers, from_s, span_s, printable(reply.text.strip()), cut=not reply.complete)
+            span_s = (
+                (reply.start_slice + 1) * slice_s,
+                (reply.stop_slice + 1 + reply.complete) * slice_s,
+            )
+            draw_answer(
+                answers, from_s, span_s, printable(reply.text.strip()), cut=not reply.complete
+            )
         draw_taken(taken, trace.events, slice_s)
     return staves.figure
 
@@ -75,7 +80,16 @@ def draw_states(axes: Axes, events: list[Event], slice_s: float) -> None:
     begins_s, below = np.arange(len(events)) * slice_s, np.zeros(len(events))
     for state in TURN_STATES:
         shares = np.array([event.probabilities.get(state, 0.0) for event in events])
-        axes.bar(begins_s, shares, slice_s, below, align="edge", color=COLOURS[state], edgecolor="white", linewidth=0.3)
+        axes.bar(
+            begins_s,
+            shares,
+            slice_s,
+            below,
+            align="edge",
+            color=COLOURS[state],
+            edgecolor="white",
+            linewidth=0.3,
+        )
         below += shares
 
 
@@ -85,14 +99,23 @@ def draw_branches(axes: Axes, events: list[Event], slice_s: float) -> None:
     for i, event in enumerate(events):
         if event.action != "listen" or i == len(events) - 1:
             colour, width_s = COLOURS[BECAME[event.action]], (i + 1 - first) * slice_s
-            axes.barh(0.5, width_s, 0.7, first * slice_s, color=colour, edgecolor="white", linewidth=1)
+            axes.barh(
+                0.5, width_s, 0.7, first * slice_s, color=colour, edgecolor="white", linewidth=1
+            )
             first = i + 1
 
 
 def draw_taken(axes: Axes, events: list[Event], slice_s: float) -> None:
     """What each slice took to compute."""
     taken_ms = np.array([event.compute_ms for event in events])
-    axes.bar(np.arange(len(events)) * slice_s, taken_ms, slice_s, align="edge", color="#8aa4bf", edgecolor="white")
+    axes.bar(
+        np.arange(len(events)) * slice_s,
+        taken_ms,
+        slice_s,
+        align="edge",
+        color="#8aa4bf",
+        edgecolor="white",
+    )
     axes.set_ylim(0, taken_ms.max(initial=1))
     axes.set_yticks([0, round(taken_ms.max(initial=1))])
     axes.tick_params(axis="y", labelsize=6, length=0)

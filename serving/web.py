@@ -39,13 +39,22 @@ class Prompt(H11Protocol):
 def listen(host: str, port: int) -> socket.socket:
     """The address taken. Raises ValueError: it cannot be."""
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
     except (OSError, OverflowError) as error:
-        raise ValueError(f"HOST={host} PORT={port}: {error}; choose another, as in PORT=8766") from None
+        raise ValueError(
+            f"HOST={host} PORT={port}: {error}; choose another, as in PORT=8766"
+        ) from None
 
 
 def server(
-    session: Session, run: str, limits: Limits, folder: Path, token: str | None = None, origins: Collection[str] = ()
+    session: Session,
+    run: str,
+    limits: Limits,
+    folder: Path,
+    token: str | None = None,
+    origins: Collection[str] = (),
 ) -> uvicorn.Server:
     """Arguments as in `app`."""
     config = uvicorn.Config(
@@ -57,7 +66,13 @@ def server(
 
 
 def serve(
-    session: Session, run: str, limits: Limits, host: str, port: int, token: str | None, origins: Collection[str]
+    session: Session,
+    run: str,
+    limits: Limits,
+    host: str,
+    port: int,
+    token: str | None,
+    origins: Collection[str],
 ) -> None:
     """Serve the page until Ctrl-C. An address that others reach gets a token, if none is given.
 
@@ -66,7 +81,10 @@ def serve(
     """
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(16)
-    with listen(host, port) as bound, tempfile.TemporaryDirectory(prefix="conversations-") as folder:
+    with (
+        listen(host, port) as bound,
+        tempfile.TemporaryDirectory(prefix="conversations-") as folder,
+    ):
         name = "localhost" if is_loopback(host) else f"[{host}]" if ":" in host else host
         query = "" if token is None else f"?token={token}"
         print(f"http://{name}:{bound.getsockname()[1]}/{query}", flush=True)

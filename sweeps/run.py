@@ -37,7 +37,10 @@ def main(args: list[str]) -> int:
     backend = given.backend
     if backend == "auto":
         backend = "cloud" if wandb_login() else "local"
-    with stoppable(), (on_cloud if backend == "cloud" else on_hub)(file, given.runs) as (where, sweep, variables):
+    with (
+        stoppable(),
+        (on_cloud if backend == "cloud" else on_hub)(file, given.runs) as (where, sweep, variables),
+    ):
         print(f"{name}: {where}", flush=True)
         work(sweep, given.agents, {**os.environ, **PATIENT, SWEEP_FILE: str(file), **variables})
     return report(name, given.runs)
@@ -100,7 +103,11 @@ def on_hub(file: Path, runs: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
         if not url:
             raise ValueError("the hub did not start")
         variables = {"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY, "WANDB_ENTITY": ENTITY}
-        yield f"a hub of this machine, {url}, without a W&B account", f"sweeps/{file.name}", variables
+        yield (
+            f"a hub of this machine, {url}, without a W&B account",
+            f"sweeps/{file.name}",
+            variables,
+        )
     finally:
         hub.terminate()
         hub.wait()
@@ -108,9 +115,13 @@ def on_hub(file: Path, runs: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
 
 def work(sweep: str, agents: int, variables: dict[str, str]) -> None:
     """Until the agents have nothing left to do. They are sessions of their own: Ctrl-C reaches them as SIGTERM."""
-    variables["PATH"] = f"{Path(sys.executable).parent}:{variables.get('PATH', '')}"  # W&B calls `python`
+    variables["PATH"] = (
+        f"{Path(sys.executable).parent}:{variables.get('PATH', '')}"  # W&B calls `python`
+    )
     command = ["wandb", "agent", "--forward-signals", "--term-timeout", str(GRACE_S), sweep]
-    working = [subprocess.Popen(command, env=variables, start_new_session=True) for _ in range(agents)]
+    working = [
+        subprocess.Popen(command, env=variables, start_new_session=True) for _ in range(agents)
+    ]
     try:
         for agent in working:
             agent.wait()
@@ -139,14 +150,21 @@ def stoppable() -> Iterator[None]:
 
 def report(name: str, runs: Path) -> int:
     """How the points ended; an agent's own exit code is 0 even where all have failed."""
-    paths = [path for path in sorted(runs.glob("*/sweep.json")) if not path.parent.is_symlink()]  # runs/latest
+    paths = [
+        path for path in sorted(runs.glob("*/sweep.json")) if not path.parent.is_symlink()
+    ]  # runs/latest
     noted = [json.loads(path.read_text()) | {"folder": path.parent} for path in paths]
     points = [point for point in noted if point["name"] == name]
     counts = collections.Counter(point["state"] for point in points)
-    print(f"{name}: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "no point"))
+    print(
+        f"{name}: "
+        + (", ".join(f"{count} {state}" for state, count in counts.items()) or "no point")
+    )
     unfinished = [point for point in points if point["state"] != "finished"]
     for point in unfinished:
-        print(f"  {point['state']}: {point['folder']}  {point['parameters']}  {point.get('error', '')}")
+        print(
+            f"  {point['state']}: {point['folder']}  {point['parameters']}  {point.get('error', '')}"
+        )
     return int(bool(unfinished) or not points)
 
 

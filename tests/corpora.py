@@ -57,7 +57,13 @@ def write(path: Path, content: str | bytes) -> Path:
 def sound(path: Path, seconds: float) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = {".sph": "NIST", ".opus": "OGG"}.get(path.suffix)
-    sf.write(path, tone(seconds), RATE_HZ, format=kind, subtype="OPUS" if path.suffix == ".opus" else None)
+    sf.write(
+        path,
+        tone(seconds),
+        RATE_HZ,
+        format=kind,
+        subtype="OPUS" if path.suffix == ".opus" else None,
+    )
     return path
 
 
@@ -76,7 +82,10 @@ def mls(root: Path) -> None:
     for split in ("train", "dev", "test"):
         sound(root / split / "audio/10/20/10_20_000001.flac", 1.0)
         sound(root / split / "audio/10/20/10_20_000002.opus", 1.5)
-        write(root / split / "transcripts.txt", "10_20_000001\thello there\n10_20_000002\tit's me\n10_20_3\tlost\n")
+        write(
+            root / split / "transcripts.txt",
+            "10_20_000001\thello there\n10_20_000002\tit's me\n10_20_3\tlost\n",
+        )
         write(root / split / "segments.txt", "10_20_000001\thttp://x\t3.5\t4.5\n")
 
 
@@ -108,7 +117,14 @@ def gigaspeech(root: Path) -> None:
 
     def segment(n: int, text: str, *subsets: str) -> dict[str, Any]:
         name = f"POD0_S{n}"
-        return {"sid": name, "begin_time": n, "end_time": n + 1, "text_tn": text, "speaker": "N/A", "subsets": subsets}
+        return {
+            "sid": name,
+            "begin_time": n,
+            "end_time": n + 1,
+            "text_tn": text,
+            "speaker": "N/A",
+            "subsets": subsets,
+        }
 
     said = [
         segment(0, "HELLO <COMMA> THERE <PERIOD>", "{XL}", "{M}"), segment(1, "BIG ONE", "{XL}"),
@@ -133,7 +149,13 @@ def duplexmamba(root: Path) -> None:
     folder = root / "train/19/198"
     for id in ("asr-19-198-0", "19-198-1", "19-198-2-cut", "19-198-3-ignore"):
         sound(folder / f"{id}.flac", 1.0)
-    lines = ["asr-19-198-0 hello there", "19-198-1 A reply.", "19-198-2-cut -", "19-198-3-ignore -", "asr-1-2-9 lost"]
+    lines = [
+        "asr-19-198-0 hello there",
+        "19-198-1 A reply.",
+        "19-198-2-cut -",
+        "19-198-3-ignore -",
+        "asr-1-2-9 lost",
+    ]
     write(folder / "19-198.response.txt", "\n".join(lines) + "\n")
 
 
@@ -164,9 +186,22 @@ def shar(root: Path) -> None:
     for split in ("train", "dev", "test"):
         files, cuts = {}, []
         for n in range(2):
-            heard = {"id": f"s{n}", "recording_id": "r", "start": 0.25, "duration": 0.5, "channel": 0, "text": "Hello"}
+            heard = {
+                "id": f"s{n}",
+                "recording_id": "r",
+                "start": 0.25,
+                "duration": 0.5,
+                "channel": 0,
+                "text": "Hello",
+            }
             source = {"type": "shar", "channels": [0], "source": ""}
-            recording = {"id": "r", "sources": [source], "sampling_rate": RATE_HZ, "num_samples": 8000, "duration": 1.0}
+            recording = {
+                "id": "r",
+                "sources": [source],
+                "sampling_rate": RATE_HZ,
+                "num_samples": 8000,
+                "duration": 1.0,
+            }
             cuts.append({"id": f"c.{n}", "start": 0, "duration": 1.0, "channel": 0, "supervisions": [heard],
                          "recording": recording, "type": "MonoCut"})  # fmt: skip
             files |= {f"c.{n}.flac": encoded(1.0), f"c.{n}.json": json.dumps(recording).encode()}

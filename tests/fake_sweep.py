@@ -47,7 +47,12 @@ def write_run(runs: Path, name: str, parameters: dict, wer: float | None) -> Pat
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1340, "train/loss": 0.3}) + "\n")
     if wer is not None:
-        scores = {"test/wer": wer, "test/cer": 0.8 * wer, "time/total_s": 421.5, "memory/peak_gib": 2.1}
+        scores = {
+            "test/wer": wer,
+            "test/cer": 0.8 * wer,
+            "time/total_s": 421.5,
+            "memory/peak_gib": 2.1,
+        }
         (folder / "summary.json").write_text(json.dumps(scores))
     return folder
 
@@ -64,5 +69,7 @@ def write_sweep(runs: Path, head: str = HEAD, file: str = FILE) -> Path:
             continue
         parameters = {"encoder.slice_ms": slice_ms, "encoder.context": context, "seed": seed}
         failed = (slice_ms, context, seed) == FAILED
-        write_run(runs, f"asr-tiny-{slice_ms}-{context}-{seed}", parameters, None if failed else wer)
+        write_run(
+            runs, f"asr-tiny-{slice_ms}-{context}-{seed}", parameters, None if failed else wer
+        )
     return runs

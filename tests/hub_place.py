@@ -31,25 +31,46 @@ class Place:
         (folder / "sweep_point.py").write_text(Path("tests/sweep_point.py").read_text())
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         others = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-        own = {"PYTHONPATH": str(Path.cwd()), "PATH": path, "HOME": str(folder), "WANDB_ERROR_REPORTING": "false"}
+        own = {
+            "PYTHONPATH": str(Path.cwd()),
+            "PATH": path,
+            "HOME": str(folder),
+            "WANDB_ERROR_REPORTING": "false",
+        }
         self.env = {**others, **own}
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "sweeps.hub", "--port", self.port, "--root", "hub", "--lease-s", "20"]
+        command = [
+            sys.executable,
+            "-m",
+            "sweeps.hub",
+            "--port",
+            self.port,
+            "--root",
+            "hub",
+            "--lease-s",
+            "20",
+        ]
         command += ["--settings"]
-        self.hub = subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, text=True)
+        self.hub = subprocess.Popen(
+            command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, text=True
+        )
         self.url = self.hub.stdout.readline().removeprefix("hub: ").strip()
         self.port = self.url.rpartition(":")[2]
 
     def call(self, *command: str, **env: str) -> subprocess.Popen:
         with open(self.folder / "client.log", "a") as log:
-            return subprocess.Popen(command, cwd=self.folder, env={**self.env, **env}, stdout=log, stderr=log)
+            return subprocess.Popen(
+                command, cwd=self.folder, env={**self.env, **env}, stdout=log, stderr=log
+            )
 
     def python(self, *lines: str) -> str:
         """The last line that they print, with wandb imported."""
         command = [sys.executable, "-c", "\n".join(["import wandb", *lines])]
-        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.env, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()[-1]
 

@@ -40,10 +40,20 @@ def run(script: str, *args: str, wait: bool = True, **env: str) -> subprocess.Po
 
 
 def train(folder: Path, *args: str, stage: str = "asr", **env: str) -> subprocess.Popen:
-    return run("train.py", TINY[0], f"configs/stage/{stage}.yaml", *SHORT, f"run.dir={folder}", *args, **env)
+    return run(
+        "train.py",
+        TINY[0],
+        f"configs/stage/{stage}.yaml",
+        *SHORT,
+        f"run.dir={folder}",
+        *args,
+        **env,
+    )
 
 
-def write_wav(path: Path, seconds: float, rate: int = 16000, channels: int = 1, level: float = 0.1) -> None:
+def write_wav(
+    path: Path, seconds: float, rate: int = 16000, channels: int = 1, level: float = 0.1
+) -> None:
     rng = np.random.default_rng(len(path.name))
     soundfile.write(path, level * rng.standard_normal((int(seconds * rate), channels)), rate)
 
@@ -55,22 +65,44 @@ def write_corpus(folder: Path, count: int = 20) -> Path:
     for i in range(count):
         write_wav(folder / f"{i}.wav", 1 + i / 20)
         split = "test" if i < 3 else "valid" if i < 6 else "train"
-        rows.append({"audio": f"{i}.wav", "text": f"word {i % 7} and more", "speaker": f"s{i % 5}", "split": split})
+        rows.append(
+            {
+                "audio": f"{i}.wav",
+                "text": f"word {i % 7} and more",
+                "speaker": f"s{i % 5}",
+                "split": split,
+            }
+        )
     manifest = folder / "manifest.jsonl"
     manifest.write_text("\n".join(map(json.dumps, rows)))
     return manifest
 
 
 def losses(folder: Path, stage: str = "encoder") -> dict[int, float]:
-    lines = [json.loads(line) for line in next(folder.glob(f"{stage}-*/metrics.jsonl")).read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in next(folder.glob(f"{stage}-*/metrics.jsonl")).read_text().splitlines()
+    ]
     return {line["step"]: line["valid/loss"] for line in lines if "valid/loss" in line}
 
 
 def train_in_two(
-    folder: Path, *args: str, stage: str, kill: signal.Signals, send: Callable[[int, int], None] = os.killpg
+    folder: Path,
+    *args: str,
+    stage: str,
+    kill: signal.Signals,
+    send: Callable[[int, int], None] = os.killpg,
 ) -> None:
     """Kill a stage once it has written a checkpoint, and let the same command go on. Schedulers kill whole groups."""
-    cut = run("train.py", TINY[0], f"configs/stage/{stage}.yaml", *SHORT, f"run.dir={folder}", *args, wait=False)
+    cut = run(
+        "train.py",
+        TINY[0],
+        f"configs/stage/{stage}.yaml",
+        *SHORT,
+        f"run.dir={folder}",
+        *args,
+        wait=False,
+    )
     while not list(folder.glob("*/last.ckpt")):
         assert cut.poll() is None, cut.stderr.read()
         time.sleep(0.02)
@@ -78,7 +110,9 @@ def train_in_two(
     cut.communicate(timeout=60)
     assert cut.returncode == (143 if kill == signal.SIGTERM else -signal.SIGKILL)
     resumed = train(folder, *args, stage=stage)
-    assert resumed.returncode == 0 and "going on from update" in resumed.out, resumed.out + resumed.err
+    assert resumed.returncode == 0 and "going on from update" in resumed.out, (
+        resumed.out + resumed.err
+    )
 
 
 def refused(folder: Path, *args: str, stage: str = "asr") -> str:

@@ -57,7 +57,9 @@ class Talker:
         state = self._state(samples)
         now = dataclasses.replace(self.now, slices=self.now.slices + 1)
         if state == "incomplete":
-            now = dataclasses.replace(now, asked_s=now.asked_s + SLICE_S if now.quiet < 9 else SLICE_S, quiet=0)
+            now = dataclasses.replace(
+                now, asked_s=now.asked_s + SLICE_S if now.quiet < 9 else SLICE_S, quiet=0
+            )
         else:
             now = dataclasses.replace(now, quiet=now.quiet + 1)
         action, left = "drop" if state == "ignore" and not now.asked_s else "listen", now.left
@@ -68,7 +70,9 @@ class Talker:
         now = dataclasses.replace(now, left=left[1:] if text else left)
         shares = {"response": 0.04, "incomplete": 0.04, "ignore": 0.04, state: 0.92}
         going = bool(now.left)
-        return Event(now.slices - 1, now.slices * SLICE_S, shares, state, action, [], text, going, 1.0), now
+        return Event(
+            now.slices - 1, now.slices * SLICE_S, shares, state, action, [], text, going, 1.0
+        ), now
         yield
 
     def _state(self, samples: torch.Tensor) -> str:

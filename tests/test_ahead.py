@@ -11,11 +11,19 @@ from datamodules.data import Corpora
 from lightning_modules.assembly import build
 from tests.conftest import SMALL_SIZES, TINY
 
-WORDS = [*SMALL_SIZES, "data.batch_s=25", "data.max_s=12", "data.batch_dialogues=2", "data.synthetic_ramp=0"]
+WORDS = [
+    *SMALL_SIZES,
+    "data.batch_s=25",
+    "data.max_s=12",
+    "data.batch_dialogues=2",
+    "data.synthetic_ramp=0",
+]
 
 
 def built(folder: Path, stage: str, *words: str):
-    config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *WORDS, "trainer.accelerator=cpu", *words])
+    config = load_config(
+        [TINY[0], f"configs/stage/{stage}.yaml", *WORDS, "trainer.accelerator=cpu", *words]
+    )
     return build(config, Corpora(config), {}, folder)
 
 
@@ -24,7 +32,9 @@ def built(folder: Path, stage: str, *words: str):
     ("asr", [], False), ("encoder", [], False), ("lm", [], False), ("streaming", [], False),
     ("instruct", ["trainer.precision=bf16-mixed"], False),
 ])  # fmt: skip
-def test_where_the_ear_does_not_learn(tmp_path: Path, stage: str, words: list[str], ahead: bool) -> None:
+def test_where_the_ear_does_not_learn(
+    tmp_path: Path, stage: str, words: list[str], ahead: bool
+) -> None:
     _, data = built(tmp_path, stage, *words)
     assert (data.ahead is not None) == ahead
 
@@ -38,9 +48,13 @@ def test_workers_hear_what_training_would(tmp_path: Path, stage: str, workers: i
     module.train()
     here = dataclasses.replace(batch, frames=None)
     if stage == "state":
-        here = dataclasses.replace(here, utterances=dataclasses.replace(batch.utterances, frames=None))
+        here = dataclasses.replace(
+            here, utterances=dataclasses.replace(batch.utterances, frames=None)
+        )
     for part in [batch, *([batch.utterances] if stage == "state" else [])]:
-        assert torch.equal(part.frames.values, module.model.encode(part.samples, final=True)[0].values)
+        assert torch.equal(
+            part.frames.values, module.model.encode(part.samples, final=True)[0].values
+        )
 
     def loss(batch) -> torch.Tensor:
         torch.manual_seed(0)

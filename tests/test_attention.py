@@ -42,7 +42,10 @@ def literally(room: SelfAttention, x: torch.Tensor, slice_steps: int) -> torch.T
 @pytest.mark.parametrize("slice_steps", [1, 4, 11])
 @pytest.mark.parametrize("past_steps", [None, 0, 3, 8, 50])
 def test_attention_is_its_definition(past_steps: int | None, slice_steps: int) -> None:
-    room, x = SelfAttention(6, 8, 2, past_steps).double(), torch.randn(1, 23, 6, dtype=torch.float64)
+    room, x = (
+        SelfAttention(6, 8, 2, past_steps).double(),
+        torch.randn(1, 23, 6, dtype=torch.float64),
+    )
     got, _ = room(Padded(x), slice_steps=slice_steps)
     torch.testing.assert_close(got.values[0], literally(room, x[0], slice_steps), **DOUBLE)
 
@@ -66,9 +69,14 @@ def test_gradients_pass_the_border_of_two_chunks_and_padding_gives_none() -> Non
 def test_the_conformer_is_torchaudios(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Theirs has no positions, biases in attention, and another norm in the convolution module; the rest is equal."""
     theirs = pytest.importorskip("torchaudio.models.conformer", exc_type=(ImportError, OSError))
-    config = override(config, ["encoder.mixer=attention", "encoder.context=full", "encoder.dropout=0"])
+    config = override(
+        config, ["encoder.mixer=attention", "encoder.context=full", "encoder.dropout=0"]
+    )
     c = config.encoder
-    ours, layer = ConvBlock(c, 0), theirs.ConformerLayer(c.d_model, c.d_ffn, c.num_heads, c.conv_kernel)
+    ours, layer = (
+        ConvBlock(c, 0),
+        theirs.ConformerLayer(c.d_model, c.d_ffn, c.num_heads, c.conv_kernel),
+    )
     ours.mixer = SelfAttention(c.d_model, c.d_model, c.num_heads, None)
     ours.conv.after[0] = layer.conv_module.sequential[3] = nn.Identity()
     monkeypatch.setattr(attention, "rotate", lambda x, first=0: x)
@@ -77,12 +85,23 @@ def test_the_conformer_is_torchaudios(config: Config, monkeypatch: pytest.Monkey
     ours.norm_mixer.load_state_dict(layer.self_attn_layer_norm.state_dict())
     ours.norm.load_state_dict(layer.final_layer_norm.state_dict())
     ours.mixer.load_state_dict(
-        {"in_proj.weight": layer.self_attn.in_proj_weight, "out_proj.weight": layer.self_attn.out_proj.weight}
+        {
+            "in_proj.weight": layer.self_attn.in_proj_weight,
+            "out_proj.weight": layer.self_attn.out_proj.weight,
+        }
     )
     ours.conv.norm.load_state_dict(layer.conv_module.layer_norm.state_dict())
     first, _, depthwise, _, _, last, _ = layer.conv_module.sequential
-    for mine, other in ((ours.conv.gated, first), (ours.conv.conv, depthwise), (ours.conv.after[2], last)):
-        mine.load_state_dict({n: w.view_as(mine.get_parameter(n)) for n, w in other.state_dict().items()})
+    for mine, other in (
+        (ours.conv.gated, first),
+        (ours.conv.conv, depthwise),
+        (ours.conv.after[2], last),
+    ):
+        mine.load_state_dict(
+            {n: w.view_as(mine.get_parameter(n)) for n, w in other.state_dict().items()}
+        )
     x, lengths = torch.randn(2, 19, c.d_model), torch.tensor([19, 19])
     expected = layer.eval()(x.transpose(0, 1), None).transpose(0, 1)
-    torch.testing.assert_close(ours.eval()(Padded(x, lengths))[0].values, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        ours.eval()(Padded(x, lengths))[0].values, expected, atol=1e-5, rtol=1e-5
+    )

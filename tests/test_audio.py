@@ -10,8 +10,12 @@ from datamodules.sources.audio import audio_duration_s, length_trouble, read_aud
 RATE_HZ = 16000
 
 
-def tone(seconds: float, rate_hz: int = RATE_HZ, hz: float = 440.0, peak: float = 0.5) -> np.ndarray:
-    return (peak * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz)).astype(np.float32)
+def tone(
+    seconds: float, rate_hz: int = RATE_HZ, hz: float = 440.0, peak: float = 0.5
+) -> np.ndarray:
+    return (peak * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz)).astype(
+        np.float32
+    )
 
 
 def noise(seconds: float, rate_hz: int = RATE_HZ) -> np.ndarray:
@@ -57,10 +61,16 @@ def test_channels_are_averaged_or_chosen(tmp_path):
 def test_segment(tmp_path):
     sf.write(tmp_path / "a.flac", noise(3.0), RATE_HZ)
     whole = read(tmp_path / "a.flac")
-    assert np.array_equal(read(tmp_path / "a.flac", start_s=1.0, duration_s=0.5), whole[RATE_HZ : RATE_HZ * 3 // 2])
+    assert np.array_equal(
+        read(tmp_path / "a.flac", start_s=1.0, duration_s=0.5), whole[RATE_HZ : RATE_HZ * 3 // 2]
+    )
     assert np.array_equal(read(tmp_path / "a.flac", start_s=2.0), whole[RATE_HZ * 2 :])
-    assert np.array_equal(read(tmp_path / "a.flac", duration_s=3.4), whole), "a rounded duration is no trouble"
-    assert "ends at 3.00 s, 1.00 s before its segment does" in trouble(tmp_path / "a.flac", start_s=2.0, duration_s=2.0)
+    assert np.array_equal(read(tmp_path / "a.flac", duration_s=3.4), whole), (
+        "a rounded duration is no trouble"
+    )
+    assert "ends at 3.00 s, 1.00 s before its segment does" in trouble(
+        tmp_path / "a.flac", start_s=2.0, duration_s=2.0
+    )
     assert "before its segment does" in trouble(tmp_path / "a.flac", start_s=3.0)
 
 

@@ -25,7 +25,10 @@ def rms_db(samples):
 
 
 def tone(seconds, hz=440.0):
-    return np.sin(2 * np.pi * hz * np.arange(int(seconds * RATE_HZ)) / RATE_HZ).astype(np.float32) * 0.3
+    return (
+        np.sin(2 * np.pi * hz * np.arange(int(seconds * RATE_HZ)) / RATE_HZ).astype(np.float32)
+        * 0.3
+    )
 
 
 def test_level_and_pads_without_noise():
@@ -40,7 +43,9 @@ def test_level_and_pads_without_noise():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_noise_lies_as_far_below_speech_as_asked(seed):
-    quiet = condition(np.zeros(2 * RATE_HZ, np.float32), np.random.default_rng(seed), NOISY, RATE_HZ)
+    quiet = condition(
+        np.zeros(2 * RATE_HZ, np.float32), np.random.default_rng(seed), NOISY, RATE_HZ
+    )
     loud = condition(tone(2), np.random.default_rng(seed), NOISY, RATE_HZ)
     assert rms_db(quiet) == pytest.approx(-30, abs=0.1)
     speech = np.trim_zeros(np.where(np.abs(loud - quiet) > 1e-6, loud - quiet, 0))
@@ -63,7 +68,12 @@ def test_share_of_noisy_utterances():
 )
 def test_never_beyond_full_scale_and_always_float32(size, level, snr, seed):
     config = dataclasses.replace(
-        CLEAN, speeds=[0.9, 1.1], level_db=[level, level], noise_share=0.5, snr_db=[snr, snr], pad_s=[0, 0.1]
+        CLEAN,
+        speeds=[0.9, 1.1],
+        level_db=[level, level],
+        noise_share=0.5,
+        snr_db=[snr, snr],
+        pad_s=[0, 0.1],
     )
     rng = np.random.default_rng(seed)
     heard = augment(rng.uniform(-1, 1, size).astype(np.float32), rng, config, RATE_HZ)
@@ -92,7 +102,9 @@ def test_resampling_to_the_same_rate_is_free():
 
 
 def test_the_generator_decides_everything():
-    first, second, other = (augment(tone(1), np.random.default_rng(seed), NOISY, RATE_HZ) for seed in (5, 5, 6))
+    first, second, other = (
+        augment(tone(1), np.random.default_rng(seed), NOISY, RATE_HZ) for seed in (5, 5, 6)
+    )
     assert first.tobytes() == second.tobytes()
     assert first.tobytes() != other.tobytes()
 
@@ -116,7 +128,9 @@ def test_a_room_echoes_and_keeps_the_time(tmp_path: Path) -> None:
     click[100] = 0.5
     heard = condition(click, np.random.default_rng(1), config, RATE_HZ)
     first, second = np.sort(np.argsort(np.abs(heard))[-2:])
-    assert (first, second) == (100, 4100) and heard[4100] / heard[100] == pytest.approx(0.5, abs=0.01)
+    assert (first, second) == (100, 4100) and heard[4100] / heard[100] == pytest.approx(
+        0.5, abs=0.01
+    )
 
 
 def test_a_folder_without_noise_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ def test_own_speech_with_bad_files_below_the_share_is_trained_on(tmp_path: Path)
     (tmp_path / "corpus" / "9.wav").write_bytes(b"not audio")
     write_wav(tmp_path / "corpus" / "10.wav", 1.0, channels=2)
     write_wav(tmp_path / "corpus" / "11.wav", 1.0, rate=8000)
-    done = train(tmp_path / "runs", f"data.path={manifest}", "data.max_bad_share=0.05", stage="encoder")
+    done = train(
+        tmp_path / "runs", f"data.path={manifest}", "data.max_bad_share=0.05", stage="encoder"
+    )
     assert done.returncode == 0 and "9.wav" in done.out, done.out + done.err
 
 
@@ -25,7 +27,9 @@ def test_silent_files_are_named_when_they_are_read(tmp_path: Path) -> None:
         write_wav(tmp_path / "corpus" / f"{i}.wav", 1.0, level=0.0)
     args = [f"data.path={manifest}", "data.synthetic_share=0", "trainer.max_steps=50"]
     done = train(tmp_path / "runs", *args, stage="encoder")
-    assert done.returncode == 2 and "silent" in done.err and "data.max_bad_share" in done.err, done.err
+    assert done.returncode == 2 and "silent" in done.err and "data.max_bad_share" in done.err, (
+        done.err
+    )
 
 
 def test_less_to_score_than_ranks_is_said_before_training(tmp_path: Path) -> None:
@@ -36,7 +40,9 @@ def test_less_to_score_than_ranks_is_said_before_training(tmp_path: Path) -> Non
 
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     done = train(tmp_path, "optim.learning_rate=1")
-    assert done.returncode == 2 and done.err.startswith("error: unknown key 'optim.learning_rate'"), done.err
+    assert done.returncode == 2 and done.err.startswith(
+        "error: unknown key 'optim.learning_rate'"
+    ), done.err
     assert done.err.count("\n") == 1
 
 

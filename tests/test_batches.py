@@ -10,7 +10,15 @@ import torch
 
 from configs.loading import override
 from configs.schema import Config
-from datamodules.batching import EndlessBatches, FiniteBatches, TrainingStream, alike, at_least, collate, pack
+from datamodules.batching import (
+    EndlessBatches,
+    FiniteBatches,
+    TrainingStream,
+    alike,
+    at_least,
+    collate,
+    pack,
+)
 from datamodules.corpus import UnusableAudio, Utterance
 from datamodules.data import Corpora, SpeechData
 from datamodules.mixture import Mixture
@@ -40,7 +48,9 @@ class Tones:
 
 @pytest.fixture
 def stream(config: Config) -> TrainingStream:
-    return TrainingStream(Tones(10**9, "made"), Mixture([Tones(10)], [1], 1), 0.4, 0, 1, config.data.augment, 16000)
+    return TrainingStream(
+        Tones(10**9, "made"), Mixture([Tones(10)], [1], 1), 0.4, 0, 1, config.data.augment, 16000
+    )
 
 
 def of_20_s(stream: TrainingStream) -> Callable[[range], list[list[int]]]:
@@ -61,14 +71,22 @@ def test_batches_are_shared_out(stream: TrainingStream) -> None:
     """Nobody is left without: what does not go round is had twice."""
     for group in (of_20_s(stream), lambda positions: [[p] for p in positions]):
         whole = first(EndlessBatches(group, seed=3), 20)
-        parts = [first(EndlessBatches(group, 3, start=4, rank=r, world=2, shared=True), 16) for r in (0, 1)]
+        parts = [
+            first(EndlessBatches(group, 3, start=4, rank=r, world=2, shared=True), 16)
+            for r in (0, 1)
+        ]
         for batch, *shares in zip(whole[4:], *parts, strict=True):
             assert {*shares[0], *shares[1]} == {*batch} and all(shares)
-            assert sum(map(len, shares)) == max(2, len(batch)) and abs(len(shares[0]) - len(shares[1])) <= 1
+            assert (
+                sum(map(len, shares)) == max(2, len(batch))
+                and abs(len(shares[0]) - len(shares[1])) <= 1
+            )
 
 
 @pytest.mark.parametrize(("devices", "whole"), [(1, True), (2, False)])
-def test_processes_beyond_the_devices_share_what_one_would_have(config: Config, devices: int, whole: bool) -> None:
+def test_processes_beyond_the_devices_share_what_one_would_have(
+    config: Config, devices: int, whole: bool
+) -> None:
     def positions(rank: int, world: int) -> list[list[int]]:
         data = SpeechData(override(config, [f"trainer.devices={devices}"]), corpora)
         data.trainer = SimpleNamespace(global_rank=rank, world_size=world)
@@ -82,7 +100,9 @@ def test_processes_beyond_the_devices_share_what_one_would_have(config: Config, 
 
 def test_ranks_share_the_batches(stream: TrainingStream) -> None:
     whole = first(EndlessBatches(of_20_s(stream), seed=3), 20)
-    ranks = [first(EndlessBatches(of_20_s(stream), seed=3, start=2, rank=r, world=2), 8) for r in (0, 1)]
+    ranks = [
+        first(EndlessBatches(of_20_s(stream), seed=3, start=2, rank=r, world=2), 8) for r in (0, 1)
+    ]
     assert [b for pair in zip(*ranks, strict=True) for b in pair] == whole[4:]
 
 
@@ -113,14 +133,22 @@ def test_a_ramp_begins_with_synthetic_speech_alone(config: Config) -> None:
     shares = [sum(made[i : i + 250]) / 250 for i in range(0, 3000, 250)]
     assert shares[:4] == sorted(shares[:4], reverse=True) and shares[0] > 0.9
     assert shares[4:] == pytest.approx([0.4] * 8, abs=0.01)
-    assert [stream.qa_pair(p)[0] for p, m in enumerate(made) if m][:3] == ["made 0", "made 1", "made 2"]
+    assert [stream.qa_pair(p)[0] for p, m in enumerate(made) if m][:3] == [
+        "made 0",
+        "made 1",
+        "made 2",
+    ]
 
 
-def test_an_item_is_the_same_whenever_it_is_asked_for_but_not_the_next_time_round(stream: TrainingStream) -> None:
+def test_an_item_is_the_same_whenever_it_is_asked_for_but_not_the_next_time_round(
+    stream: TrainingStream,
+) -> None:
     tones = [p for p in range(60) if stream.qa_pair(p)[0] == "tone 3"]
     once, again, later = (stream[p] for p in (tones[0], tones[0], tones[1]))
     assert np.array_equal(once.samples, again.samples)
-    assert once.samples.shape != later.samples.shape or not np.array_equal(once.samples, later.samples)
+    assert once.samples.shape != later.samples.shape or not np.array_equal(
+        once.samples, later.samples
+    )
 
 
 def test_a_broken_item_is_named_and_the_rest_is_kept(stream: TrainingStream) -> None:
@@ -133,11 +161,16 @@ def test_rows_end_in_silence_on_a_whole_token() -> None:
     items = [Utterance("a", np.ones(n, np.float32), "x", "", "") for n in (3200, 3201, 10)]
     batch = collate(items, unit_samples=3200)
     assert batch.samples.lengths.tolist() == [3200, 6400, 3200]
-    assert batch.samples.values[1, 3201:].abs().sum() == 0 and batch.samples.values.dtype == torch.float32
+    assert (
+        batch.samples.values[1, 3201:].abs().sum() == 0
+        and batch.samples.values.dtype == torch.float32
+    )
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_scored_sets_are_whole_and_no_rank_is_idle(world: int) -> None:
     shares = [list(FiniteBatches(Tones(7), 100, rank, world)) for rank in range(world)]
-    assert all(shares) and sorted(i for share in shares for batch in share for i in batch) == list(range(7))
+    assert all(shares) and sorted(i for share in shares for batch in share for i in batch) == list(
+        range(7)
+    )
     assert at_least(5, [[1], [2]]) == [[1], [2]]

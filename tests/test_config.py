@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from configs.loading import STAGES, fingerprint, from_dict, load_config, override, stage_file, to_dict
+from configs.loading import (
+    STAGES,
+    fingerprint,
+    from_dict,
+    load_config,
+    override,
+    stage_file,
+    to_dict,
+)
 from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.models.timing import FrameTiming
 from tests.conftest import TINY
@@ -20,7 +28,11 @@ def test_every_preset_loads_with_every_stage(preset: Path, stage: str) -> None:
 
 
 def test_files_say_what_they_are_for_in_few_lines() -> None:
-    for path in [*PRESETS, *Path("configs/stage").glob("*.yaml"), *Path("configs/data").glob("*.yaml")]:
+    for path in [
+        *PRESETS,
+        *Path("configs/stage").glob("*.yaml"),
+        *Path("configs/data").glob("*.yaml"),
+    ]:
         lines = path.read_text().splitlines()
         assert lines[0].startswith("# ") and len(lines) <= 25, path
         assert any("make train" in line for line in lines if line.startswith("#")), path
@@ -51,10 +63,20 @@ def test_files_say_what_they_are_for_in_few_lines() -> None:
         (["features.num_mels=42"], "multiple of 4"),
         (["stage.trained=[encodr]"], "Did you mean 'encoder'"),
         (["configs/stage/state.yaml", "encoder.context=full"], "encoder.context=full .*=slice"),
-        (["configs/stage/state.yaml", "encoder.context=slice"], "duplex.slice_ms=200 is no multiple .*=1000"),
-        (["configs/stage/state.yaml", "duplex.slice_ms=300"], "duplex.slice_ms=300 ms.*multiple of 200"),
         (
-            ["configs/stage/state.yaml", "encoder.context=causal_lookahead", "encoder.slice_ms=200"],
+            ["configs/stage/state.yaml", "encoder.context=slice"],
+            "duplex.slice_ms=200 is no multiple .*=1000",
+        ),
+        (
+            ["configs/stage/state.yaml", "duplex.slice_ms=300"],
+            "duplex.slice_ms=300 ms.*multiple of 200",
+        ),
+        (
+            [
+                "configs/stage/state.yaml",
+                "encoder.context=causal_lookahead",
+                "encoder.slice_ms=200",
+            ],
             r"train_slice_ms=\[200.0, 2000.0\].*stages.state.encoder.train_slice_ms=\[200,200\]",
         ),
         (["encoder.train_slice_ms=[900,300]"], "encoder.train_slice_ms=.*give \\[low, high\\]"),
@@ -68,7 +90,7 @@ def test_a_mistake_names_the_field_and_the_remedy(args: list[str], answer: str) 
 @pytest.mark.parametrize("ms", [0, 100, 250])
 def test_a_slice_holds_whole_embeddings(ms: int) -> None:
     with pytest.raises(ValueError, match=f"encoder.slice_ms={ms} ms.*multiple of 200"):
-        SpeechEncoder(load_config([*TINY, f"encoder.slice_ms={ms}"]))
+        SpeechEncoder(load_config([*TINY, f"encoder.slice_ms={ms}"]).model)
 
 
 def test_a_missing_value_names_its_key() -> None:
@@ -92,9 +114,20 @@ def test_overrides_reach_the_stages_beneath_where_they_hold_for_all() -> None:
 
 def test_fingerprint_is_of_the_experiment_not_of_the_machine() -> None:
     plain = fingerprint(load_config(TINY))
-    assert plain == fingerprint(load_config([*TINY, "data.num_workers=3", "run.dir=elsewhere", "wandb.mode=disabled"]))
+    assert plain == fingerprint(
+        load_config([*TINY, "data.num_workers=3", "run.dir=elsewhere", "wandb.mode=disabled"])
+    )
     assert plain != fingerprint(load_config([*TINY, "seed=2"]))
-    assert len({plain, fingerprint(load_config(TINY), ["lm-a"]), fingerprint(load_config(TINY), ["lm-b"])}) == 3
+    assert (
+        len(
+            {
+                plain,
+                fingerprint(load_config(TINY), ["lm-a"]),
+                fingerprint(load_config(TINY), ["lm-b"]),
+            }
+        )
+        == 3
+    )
 
 
 def test_plain_dicts_and_back() -> None:
@@ -104,6 +137,12 @@ def test_plain_dicts_and_back() -> None:
 
 
 def test_clock_divides_time_exactly() -> None:
-    clock = FrameTiming.of(load_config(["configs/preset/paper.yaml", "configs/stage/asr.yaml"]))
-    assert (clock.samples_per_mel_frame, clock.samples_per_encoder_frame, clock.samples_per_token) == (160, 640, 3200)
+    clock = FrameTiming.of(
+        load_config(["configs/preset/paper.yaml", "configs/stage/asr.yaml"]).model
+    )
+    assert (
+        clock.samples_per_mel_frame,
+        clock.samples_per_encoder_frame,
+        clock.samples_per_token,
+    ) == (160, 640, 3200)
     assert clock.token_ms == 200

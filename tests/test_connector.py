@@ -32,7 +32,10 @@ def groups_of(connector, window: torch.Tensor) -> list[list[tuple[int, float]]]:
             begins = bool(p[i].argmax() != p[i - 1].argmax() and p[i].argmax() != 0)
             blank = float(p[i, 0])
         else:
-            begins = i > 0 and float(F.cosine_similarity(frame, window[i - 1], 0)) <= connector.merge_threshold
+            begins = (
+                i > 0
+                and float(F.cosine_similarity(frame, window[i - 1], 0)) <= connector.merge_threshold
+            )
         if i == 0 or begins:
             found.append([])
         found[-1].append((i, 1 - (1 - BLANK_SHARE) * blank))
@@ -53,9 +56,15 @@ def test_an_embedding_is_the_weighted_mean_of_its_frames(config: Config, kind: s
             counts.append(len(groups))
             for group in groups:
                 total = sum(weight for _, weight in group)
-                expected.append(connector.layers(sum(weight / total * window[i] for i, weight in group)))
-        assert speech.counts[row].tolist() == counts and int(speech.row_lengths()[row]) == sum(counts)
-        torch.testing.assert_close(speech.values[row, : sum(counts)], torch.stack(expected), **DOUBLE)
+                expected.append(
+                    connector.layers(sum(weight / total * window[i] for i, weight in group))
+                )
+        assert speech.counts[row].tolist() == counts and int(speech.row_lengths()[row]) == sum(
+            counts
+        )
+        torch.testing.assert_close(
+            speech.values[row, : sum(counts)], torch.stack(expected), **DOUBLE
+        )
     assert 4 < int(speech.counts.sum()) < 40  # neither nothing nor everything became one
 
 
@@ -72,7 +81,9 @@ def test_silence_is_heard_too(config: Config) -> None:
     connector.head.bias.data[0] += 1000
     speech, _ = connector(Padded(x))
     assert speech.counts.tolist() == [[1, 1]]
-    torch.testing.assert_close(speech.values, connector.layers(x.unflatten(1, (2, 5)).mean(2)), **DOUBLE)
+    torch.testing.assert_close(
+        speech.values, connector.layers(x.unflatten(1, (2, 5)).mean(2)), **DOUBLE
+    )
 
 
 def test_a_convolution_sees_the_window_before_its_own(config: Config) -> None:

@@ -15,8 +15,17 @@ from duplexmamba.ops.conv_cpp import conv_cpp
 from duplexmamba.ops.step_cpp import is_step
 
 Convolution = Callable[..., torch.Tensor]
-needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
-SHAPES = [(2, 9, 32, 4), (1, 1, 16, 4), (3, 130, 48, 2), (2, 2, 16, 15), (2, 64, 64, 5), (0, 3, 16, 4)]  # B, L, E, K
+needs_compiler = pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler"
+)
+SHAPES = [
+    (2, 9, 32, 4),
+    (1, 1, 16, 4),
+    (3, 130, 48, 2),
+    (2, 2, 16, 15),
+    (2, 64, 64, 5),
+    (0, 3, 16, 4),
+]  # B, L, E, K
 
 
 def operands(shape: tuple[int, int, int, int], dtype: torch.dtype) -> list[torch.Tensor]:
@@ -47,7 +56,11 @@ def values_and_gradients(function, inputs: list[torch.Tensor]) -> list[torch.Ten
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 def test_kernel_equals_the_library(
-    shape: tuple[int, int, int, int], threads: int, ours: Convolution, theirs: Convolution, monkeypatch
+    shape: tuple[int, int, int, int],
+    threads: int,
+    ours: Convolution,
+    theirs: Convolution,
+    monkeypatch,
 ) -> None:
     monkeypatch.setattr("duplexmamba.ops.conv.conv_cpp", kernel := Mock(side_effect=conv_cpp))
     torch.set_num_threads(threads)
@@ -72,7 +85,9 @@ def test_shifted_multiplications_equal_the_library(shape: tuple[int, int, int, i
 def test_other_devices_never_reach_the_kernels(monkeypatch) -> None:
     monkeypatch.setenv("DUPLEXMAMBA_SCAN", "cpp")
     x = torch.empty(1, 4, 16, device="meta")
-    assert short_conv(x, torch.empty(16, 1, 4, device="meta"), torch.empty(16, device="meta")).shape == (1, 1, 16)
+    assert short_conv(
+        x, torch.empty(16, 1, 4, device="meta"), torch.empty(16, device="meta")
+    ).shape == (1, 1, 16)
     with torch.inference_mode():
         assert not is_step(x, 1)
 
@@ -83,4 +98,6 @@ def test_odd_widths_and_low_precision_take_the_general_path() -> None:
     for (ours, theirs), inputs in itertools.product(PAIRS, (odd, low)):
         got, expected = ours(*inputs), theirs(*inputs)
         assert got.dtype == expected.dtype
-        torch.testing.assert_close(got, expected, atol=5e-2 if got.dtype == torch.bfloat16 else 1e-5, rtol=1e-2)
+        torch.testing.assert_close(
+            got, expected, atol=5e-2 if got.dtype == torch.bfloat16 else 1e-5, rtol=1e-2
+        )

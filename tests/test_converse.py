@@ -29,14 +29,16 @@ SCRIPT = ["ignore", "incomplete", "response", "ignore", "incomplete", "response"
 
 def small(stage):
     files = ["configs/preset/tiny.yaml", f"configs/stage/{stage}.yaml"]
-    return load_config([*files, *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}", "duplex.max_tokens=3"])
+    return load_config(
+        [*files, *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}", "duplex.max_tokens=3"]
+    )
 
 
 @pytest.fixture
 def run(tmp_path):
     """A folder as training leaves it, of random weights."""
     config = small("streaming")
-    StageCheckpoint(config, TOKENS, SpeechLM(config).state_dict()).save(tmp_path / FILE)
+    StageCheckpoint(config, TOKENS, SpeechLM(config.model).state_dict()).save(tmp_path / FILE)
     return tmp_path
 
 
@@ -52,7 +54,7 @@ def wav(tmp_path):
 def scripted(monkeypatch):
     """The model says of the first slices what SCRIPT says, then "ignore"."""
     states = iter(SCRIPT)
-    monkeypatch.setattr("duplexmamba.duplex.fork.read", lambda *_: next(states, "ignore"))
+    monkeypatch.setattr("duplexmamba.duplex.fork.classify_state", lambda *_: next(states, "ignore"))
 
 
 def without_times(events):
@@ -71,13 +73,19 @@ def test_what_happens_is_told_and_written(run, wav, scripted, capsys, monkeypatc
     assert lines[1:] == [dataclasses.asdict(event) for event in events]
     assert [event.slice for event in events if event.action == "respond"] == [2, 5]
     assert f"make timeline TRACE={path}" in out and "answers: 2, to the end: 1" in out
-    assert "hears   incomplete" in out and "stops   and begins a new answer" in out and "ends    the answer" in out
+    assert (
+        "hears   incomplete" in out
+        and "stops   and begins a new answer" in out
+        and "ends    the answer" in out
+    )
 
 
 def test_a_session_by_hand_gives_the_same(run, wav, monkeypatch):
     def events_of(function):
         states = iter(SCRIPT)
-        monkeypatch.setattr("duplexmamba.duplex.fork.read", lambda *_: next(states, "ignore"))
+        monkeypatch.setattr(
+            "duplexmamba.duplex.fork.classify_state", lambda *_: next(states, "ignore")
+        )
         return without_times(function())
 
     def by_hand():
@@ -87,7 +95,9 @@ def test_a_session_by_hand_gives_the_same(run, wav, monkeypatch):
         return [*session.push(samples), *session.close()]
 
     told = events_of(
-        lambda: serve.main([str(run), "--wav", str(wav), "--pace", "fast", "--trace", str(run / "x.jsonl")])
+        lambda: serve.main(
+            [str(run), "--wav", str(wav), "--pace", "fast", "--trace", str(run / "x.jsonl")]
+        )
     )
     assert told == events_of(by_hand) and len(told) > 8
     assert without_times(trace.load(run / "x.jsonl").events) == told
@@ -110,7 +120,9 @@ def test_in_real_time_a_slice_is_heard_when_it_is_over(monkeypatch):
         def close(self):
             return ["closed"]
 
-    monkeypatch.setattr(converse, "time", SimpleNamespace(perf_counter=lambda: clock.now, sleep=sleep))
+    monkeypatch.setattr(
+        converse, "time", SimpleNamespace(perf_counter=lambda: clock.now, sleep=sleep)
+    )
     assert list(converse.converse(Session(), np.arange(7), in_real_time=True)) == ["closed"]
     assert heard == [(0.2, [0, 1]), (0.4, [2, 3]), (0.7, [4, 5]), (0.75, [6])]
 
@@ -178,7 +190,9 @@ def test_a_conversation_that_breaks_off_is_written_up_to_there(tmp_path):
 def test_a_mistake_is_answered_with_what_to_do(run, wav, args, message, capsys, monkeypatch):
     (run / "junk.wav").write_bytes(b"junk" * 99)
     (run / "asr").mkdir()
-    StageCheckpoint(dataclasses.replace(small("streaming"), stage=small("asr").stage), TOKENS, {}).save(run / "asr" / FILE)
+    StageCheckpoint(
+        dataclasses.replace(small("streaming"), stage=small("asr").stage), TOKENS, {}
+    ).save(run / "asr" / FILE)
     monkeypatch.chdir(run)
     with pytest.raises(SystemExit, match="2"), exit_cleanly():
         serve.main(args)
@@ -202,15 +216,23 @@ def test_a_conversation_is_drawn_next_to_its_trace(run, wav, scripted, capsys):
     assert imread(path)[..., :3].std() > 0.05
     [stave] = timeline.picture(trace.load(run / "traces" / "talk.jsonl")).subfigs
     wave, states, branches, answers, taken = stave.axes
-    assert len(wave.lines) == 1 and len(states.patches) == 3 * len(events) and len(taken.patches) == len(events)
+    assert (
+        len(wave.lines) == 1
+        and len(states.patches) == 3 * len(events)
+        and len(taken.patches) == len(events)
+    )
     assert sum(patch.get_height() for patch in states.patches) == pytest.approx(len(events))
-    assert len(branches.patches) == sum(e.action != "listen" for e in events) + (events[-1].action == "listen")
+    assert len(branches.patches) == sum(e.action != "listen" for e in events) + (
+        events[-1].action == "listen"
+    )
     assert len(answers.patches) == 2
 
 
 def test_words_stand_where_they_were_said_and_a_cut_answer_is_hatched():
     talk = [*TALK, *(event(i) for i in range(8, 100))]
-    first, second = timeline.picture(trace.Trace(trace.Header("run", 0.2, "gone.wav"), talk)).subfigs
+    first, second = timeline.picture(
+        trace.Trace(trace.Header("run", 0.2, "gone.wav"), talk)
+    ).subfigs
     assert texts(SimpleNamespace(subfigs=[first])) == ["the sun is", "no moon·"]
     assert texts(SimpleNamespace(subfigs=[second])) == [] and len(first.axes) == 4
     cut, whole = first.axes[2].patches

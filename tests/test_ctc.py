@@ -40,7 +40,9 @@ def test_beam_and_likelihood_equal_the_sum_over_every_alignment(seed: int, blank
     rows = [list(labels) for labels in ranked]
     batch = Padded(logits.expand(len(rows), -1, -1))
     found = ctc_log_likelihood(batch, pad_ids(rows, CPU), blank)
-    torch.testing.assert_close(found, torch.tensor([wanted[labels] for labels in ranked]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        found, torch.tensor([wanted[labels] for labels in ranked]), atol=1e-5, rtol=0
+    )
 
 
 def test_a_narrow_beam_finds_what_is_clear() -> None:
@@ -63,11 +65,16 @@ def test_transcripts_are_the_likeliest_to_both(
     """Against one candidate at a time, each read from the beginning."""
     tokens = Tokenizer.train(["turn on the light", "what is the time", "a b c d e f"])
     words = ["lm.vocab_size=1024", f"lm.kind={kind}", "lm.head_dim=16", "stage.ctc_weight=0.5"]
-    stage = SpeechStage(override(config, words), SpeechLM(override(config, words)), tokens).eval()
+    stage = SpeechStage(
+        override(config, words), SpeechLM(override(config, words).model), tokens
+    ).eval()
     monkeypatch.setattr(speech, "SHARPNESS", trust)
     samples = Padded(torch.randn(3, 16000) * 0.1, torch.tensor([16000, 9600, 3200]))
     [silence], after = tokens.encode(SILENCE), tokens.after_speech("response")
-    before, then = pad_ids([tokens.before_speech(TRANSCRIBE[0])] * 3, CPU), pad_ids([after] * 3, CPU)
+    before, then = (
+        pad_ids([tokens.before_speech(TRANSCRIBE[0])] * 3, CPU),
+        pad_ids([after] * 3, CPU),
+    )
     greedy = stage.model.generate(before, samples, then, tokens.end, 13)
     with torch.no_grad():
         found = stage.transcribe(samples)
@@ -77,7 +84,11 @@ def test_transcripts_are_the_likeliest_to_both(
             likely = {}
             for ids in [greedy[i], *ctc_beam(by_ear.values[0], speech.BEAM, silence)]:
                 labels = torch.tensor([IGNORED] * (len(after) - 1) + [*ids, tokens.end])
-                hidden, _ = stage.model(Padded(before.values[:1]), heard, pad_ids([after + ids], CPU))
+                hidden, _ = stage.model(
+                    Padded(before.values[:1]), heard, pad_ids([after + ids], CPU)
+                )
                 nats = token_loss(stage.model.lm.logits(hidden.values), labels) * (len(ids) + 1)
-                likely[tuple(ids)] = float(ctc_log_likelihood(by_ear, pad_ids([ids], CPU), silence) - nats)
+                likely[tuple(ids)] = float(
+                    ctc_log_likelihood(by_ear, pad_ids([ids], CPU), silence) - nats
+                )
             assert likely[tuple(found[i])] == pytest.approx(max(likely.values()), abs=1e-3)

@@ -59,18 +59,25 @@ def test_steps_equal_the_whole(config: Config, kind: str) -> None:
     with torch.no_grad():
         whole = lm.logits(lm(Padded(lm.embed(ids)))[0].values)
         _, state = lm(Padded(lm.embed(ids[:, :3])))
-    torch.testing.assert_close(take_steps(eager_steps(lm, state), ids[:, 3:]), whole[:, 3:], atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        take_steps(eager_steps(lm, state), ids[:, 3:]), whole[:, 3:], atol=1e-10, rtol=0
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_graph_takes_the_same_steps_and_leaves_the_state_alone(config: Config, kind: str, without_cuda: None) -> None:
+def test_a_graph_takes_the_same_steps_and_leaves_the_state_alone(
+    config: Config, kind: str, without_cuda: None
+) -> None:
     lm, tokens = build(config, kind), torch.randint(61, (2, 5))
     for seed in range(2):  # captured, then used again
         _, state = prefill(lm, 2, seed)
         before = clone(state)
         expected = take_steps(eager_steps(lm, state), tokens)
         assert torch.equal(take_steps(graph_steps(lm, state), tokens), expected)
-        assert all(torch.equal(a, b) for a, b in zip(decoding._leaves(state), decoding._leaves(before), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(decoding._leaves(state), decoding._leaves(before), strict=True)
+        )
     assert len(decoding._graphs[lm][1]) == 1
 
 
@@ -81,7 +88,9 @@ def test_a_graph_of_inference_mode_serves_outside_of_it(config: Config, without_
     assert torch.equal(take_steps(graph_steps(lm, prefill(lm, 2)[1]), tokens), inside)
 
 
-def test_a_graph_per_batch_size_and_precision_and_no_more_than_kept(config: Config, without_cuda: None) -> None:
+def test_a_graph_per_batch_size_and_precision_and_no_more_than_kept(
+    config: Config, without_cuda: None
+) -> None:
     lm = build(config)
     for rows in (1, 2, 2, 3):
         graph_steps(lm, prefill(lm, rows)[1])
@@ -94,14 +103,18 @@ def test_a_graph_per_batch_size_and_precision_and_no_more_than_kept(config: Conf
     assert list(decoding._graphs[lm][1])[:-1] == newest
 
 
-def test_moved_weights_make_a_new_graph_and_changed_ones_do_not(config: Config, without_cuda: None) -> None:
+def test_moved_weights_make_a_new_graph_and_changed_ones_do_not(
+    config: Config, without_cuda: None
+) -> None:
     lm, tokens = build(config), torch.randint(61, (2, 5))
     _, state = prefill(lm, 2)
     graph_steps(lm, state)
     [graph] = decoding._graphs[lm][1].values()
     with torch.no_grad():
         lm.norm_f.weight.mul_(2)
-    assert torch.equal(take_steps(graph_steps(lm, state), tokens), take_steps(eager_steps(lm, state), tokens))
+    assert torch.equal(
+        take_steps(graph_steps(lm, state), tokens), take_steps(eager_steps(lm, state), tokens)
+    )
     assert list(decoding._graphs[lm][1].values()) == [graph]
     lm.norm_f.weight.data = lm.norm_f.weight.data.clone()
     graph_steps(lm, state)
@@ -135,7 +148,9 @@ def test_greedy_stops_each_row_at_its_end(config: Config, kind: str) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "autocast"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_graph_equals_eager_on_a_gpu(config: Config, kind: str, precision: str, rows: int) -> None:
+def test_a_graph_equals_eager_on_a_gpu(
+    config: Config, kind: str, precision: str, rows: int
+) -> None:
     lm, tokens = build(config, kind, "cuda"), torch.randint(61, (rows, 8), device="cuda")
     lm = lm.bfloat16() if precision == "bfloat16" else lm
     with torch.autocast("cuda", torch.bfloat16, enabled=precision == "autocast"):
@@ -159,7 +174,9 @@ def test_decoding_on_a_gpu_is_that_on_the_cpu(config: Config, kind: str) -> None
 
 
 def bench(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "benchmarks/gpu.py", *args], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "benchmarks/gpu.py", *args], capture_output=True, text=True
+    )
 
 
 @pytest.mark.timeout(60)

@@ -16,7 +16,14 @@ from configs.loading import load_config, override
 from datamodules.dialogue import phrases as sounds
 from datamodules.dialogue import write as write_dialogues
 from datamodules.dialogue.dialogues import WITHIN_ANSWER, open_dialogues
-from datamodules.dialogue.phrases import Recorded, Spoken, heard, noise, quietest_near_middle, unfinished
+from datamodules.dialogue.phrases import (
+    Recorded,
+    Spoken,
+    heard,
+    noise,
+    quietest_near_middle,
+    unfinished,
+)
 from datamodules.dialogue.turns import RULES, draw_events
 from datamodules.synthetic import grammar
 from datamodules.synthetic import side_speech as asides
@@ -30,7 +37,7 @@ pytest.importorskip("espeakng_loader")
 CONFIG = load_config(TINY)
 RATE_HZ = CONFIG.features.sample_rate_hz
 SPLITS = ("train", "valid", "test")
-SAID = {"question", "paused_question", "interruption", "aside", "background"}
+SAID = {"question", "paused_question", "interruption", "talking_to_other", "background_speech"}
 """Kinds whose sentences are held out."""
 
 
@@ -78,21 +85,27 @@ def test_another_seed_and_another_split_are_other_dialogues():
 
 def read_literally(dialogue, config, length):
     """The label of each slice of so many samples, from the turns alone, by counting samples."""
-    settle, least = (int(ms * RATE_HZ / 1000) for ms in (config.endpoint_silence_ms, config.min_speech_ms))
+    settle, least = (
+        int(ms * RATE_HZ / 1000) for ms in (config.endpoint_silence_ms, config.min_speech_ms)
+    )
     labels = ["ignore"] * (len(dialogue.samples) // length)
     for turn in dialogue.turns:
-        if turn.kind not in ("question", "paused_question", "interruption", "aside"):
+        if turn.kind not in ("question", "paused_question", "interruption", "talking_to_other"):
             continue
         start, end = samples_of(turn)
         begun = False
         for i in range(len(labels)):
-            spoken = [t for t in range(i * length, (i + 1) * length) if start <= t < end] if not begun else ()
+            spoken = (
+                [t for t in range(i * length, (i + 1) * length) if start <= t < end]
+                if not begun
+                else ()
+            )
             begun = begun or len(spoken) >= least
             settled = end + settle <= (i + 1) * length
             if begun and not settled:
                 labels[i] = "incomplete"
             elif settled:
-                labels[i] = "ignore" if turn.kind == "aside" else "response"
+                labels[i] = "ignore" if turn.kind == "talking_to_other" else "response"
                 break
     return tuple(labels)
 
@@ -101,14 +114,20 @@ def test_labels_are_those_of_a_literal_reading(made):
     for dialogue in made:
         assert dialogue.labels == read_literally(dialogue, CONFIG.dialogue, RATE_HZ // 5)
         assert len(dialogue.samples) == len(dialogue.labels) * RATE_HZ // 5
-    assert {label for dialogue in made for label in dialogue.labels} == {"response", "incomplete", "ignore"}
+    assert {label for dialogue in made for label in dialogue.labels} == {
+        "response",
+        "incomplete",
+        "ignore",
+    }
 
 
 @pytest.mark.parametrize("ms", [400, 1000])
 def test_labels_of_longer_slices(ms):
     corpus = dialogues(words=[f"slice_ms={ms}"])
     for index in range(8):
-        assert corpus[index].labels == read_literally(corpus[index], corpus.config, corpus.slices.length)
+        assert corpus[index].labels == read_literally(
+            corpus[index], corpus.config, corpus.slices.length
+        )
 
 
 def test_turns_never_overlap_and_each_has_slices_of_its_own(made):
@@ -121,7 +140,9 @@ def test_turns_never_overlap_and_each_has_slices_of_its_own(made):
 
 def test_every_answer_begins_with_its_response(made):
     for dialogue in made:
-        assert [a.begin for a in dialogue.answers] == [i for i, x in enumerate(dialogue.labels) if x == "response"]
+        assert [a.begin for a in dialogue.answers] == [
+            i for i, x in enumerate(dialogue.labels) if x == "response"
+        ]
         asked = [i for i, turn in enumerate(dialogue.turns) if RULES[turn.kind].answered]
         assert [answer.turn for answer in dialogue.answers] == asked
         assert all(bool(turn.answer) == RULES[turn.kind].answered for turn in dialogue.turns)
@@ -134,7 +155,9 @@ def test_every_answer_begins_with_its_response(made):
 def test_every_kind_occurs_in_its_share(words):
     config = dialogues(words=words).config
     shares, rng = dataclasses.asdict(config.shares), random.Random(5)
-    counts = collections.Counter(event.kind for _ in range(4_000) for event in draw_events(rng, config))
+    counts = collections.Counter(
+        event.kind for _ in range(4_000) for event in draw_events(rng, config)
+    )
     for kind, share in shares.items():
         expected = share / sum(shares.values())
         assert counts[kind] / counts.total() == pytest.approx(expected, abs=0.025), kind
@@ -149,12 +172,14 @@ def test_events_come_in_an_order_that_can_be():
         for before, event in itertools.pairwise([None, *events]):
             needs = RULES[event.kind].over_answer
             assert event.over_answer or needs != "always"
-            assert not event.over_answer or (needs != "never" and before.disturbed and RULES[before.kind].answered)
+            assert not event.over_answer or (
+                needs != "never" and before.disturbed and RULES[before.kind].answered
+            )
             seen.add((before and before.kind, event.kind, event.over_answer))
     assert {
-        (None, "aside", False), (None, "background", False), (None, "silence", False),
-        ("question", "question", False), ("interruption", "interruption", True), ("question", "aside", True),
-        ("question", "aside", False), ("aside", "question", False), ("paused_question", "backchannel", True),
+        (None, "talking_to_other", False), (None, "background_speech", False), (None, "silence", False),
+        ("question", "question", False), ("interruption", "interruption", True), ("question", "talking_to_other", True),
+        ("question", "talking_to_other", False), ("talking_to_other", "question", False), ("paused_question", "backchannel", True),
     } <= seen  # fmt: skip
 
 
@@ -170,7 +195,10 @@ def test_interruptions_fall_inside_answers_and_take_their_place(made):
         for number, turn in enumerate(dialogue.turns):
             if turn.start_s < heard_until_s:
                 low, high = (begin_s + part * (heard_until_s - begin_s) for part in WITHIN_ANSWER)
-                assert low - 1e-4 <= turn.start_s <= high + 1e-4 and RULES[turn.kind].over_answer != "never"
+                assert (
+                    low - 1e-4 <= turn.start_s <= high + 1e-4
+                    and RULES[turn.kind].over_answer != "never"
+                )
                 assert heard_until_s - begin_s >= CONFIG.dialogue.min_interrupted_answer_s - 1e-6
                 overs[turn.kind] += 1
             else:
@@ -184,7 +212,7 @@ def test_interruptions_fall_inside_answers_and_take_their_place(made):
                 begin_s = (answer.begin + 1) * 0.2
                 heard_until_s = begin_s + len(turn.answer.split()) / CONFIG.dialogue.words_per_s
         assert not dialogue.answers or dialogue.answers[-1].end is None
-    assert {"interruption", "backchannel", "aside"} <= set(overs)
+    assert {"interruption", "backchannel", "talking_to_other"} <= set(overs)
 
 
 def test_cut_questions_pause_in_mid_phrase_and_resume(made):
@@ -197,7 +225,9 @@ def test_cut_questions_pause_in_mid_phrase_and_resume(made):
         assert turn.start_s + 0.05 < turn.pause_s[0] < turn.pause_s[1] < turn.end_s - 0.05
         through = dialogue.labels[int(turn.pause_s[0] / 0.2) : int(turn.pause_s[1] / 0.2) + 1]
         assert set(through[:-1]) <= {"incomplete"} and "response" not in through
-    assert all(turn.pause_s is None for d in made for turn in d.turns if turn.kind != "paused_question")
+    assert all(
+        turn.pause_s is None for d in made for turn in d.turns if turn.kind != "paused_question"
+    )
 
 
 def test_a_question_is_cut_only_where_nothing_is_asked_yet():
@@ -238,16 +268,20 @@ def test_sound_is_where_the_turns_say_and_as_loud_as_the_configuration():
             if turn.pause_s:
                 pause = slice(*(round(t * RATE_HZ) for t in turn.pause_s))
                 quiet[pause] = True
-                spoken = np.concatenate([dialogue.samples[start : pause.start], dialogue.samples[pause.stop : end]])
+                spoken = np.concatenate(
+                    [dialogue.samples[start : pause.start], dialogue.samples[pause.stop : end]]
+                )
             if turn.kind != "silence":
-                edges = np.abs(dialogue.samples[[*range(start, start + 400), *range(end - 400, end)]]).reshape(2, -1)
+                edges = np.abs(
+                    dialogue.samples[[*range(start, start + 400), *range(end - 400, end)]]
+                ).reshape(2, -1)
                 assert (edges.max(axis=1) > 1e-4).all(), "sound begins and ends with its turn"
             relative_db[turn.kind].append(level_db(spoken))
         assert np.abs(dialogue.samples[quiet]).max() < 1e-4
-    for kind in ("question", "paused_question", "aside"):
+    for kind in ("question", "paused_question", "talking_to_other"):
         assert relative_db[kind] == pytest.approx([-30] * len(relative_db[kind]), abs=0.5)
     assert relative_db["noise"] == pytest.approx([-36] * len(relative_db["noise"]), abs=0.5)
-    assert all(-55.5 < level < -44.5 for level in relative_db["background"])
+    assert all(-55.5 < level < -44.5 for level in relative_db["background_speech"])
 
 
 def test_a_cut_lies_where_a_word_begins_and_takes_nothing_away():
@@ -257,9 +291,13 @@ def test_a_cut_lies_where_a_word_begins_and_takes_nothing_away():
     speech = speak(phrase.text, *voice)
     first, _ = heard(speech.samples, speech.sample_rate_hz)
     borders = [word.start_s - first / speech.sample_rate_hz for word in speech.words[1:]]
-    assert phrase.cuts and np.allclose(np.array(phrase.cuts) / RATE_HZ, borders[: len(phrase.cuts)], atol=1e-3)
+    assert phrase.cuts and np.allclose(
+        np.array(phrase.cuts) / RATE_HZ, borders[: len(phrase.cuts)], atol=1e-3
+    )
     assert (
-        Spoken(asides.draw, "train", RATE_HZ).phrase(random.Random(5), person).speaker == phrase.speaker == voice.name
+        Spoken(asides.draw, "train", RATE_HZ).phrase(random.Random(5), person).speaker
+        == phrase.speaker
+        == voice.name
     )
     paused = sounds.broken_off(phrase, random.Random(6), 1600, RATE_HZ)
     both = np.delete(paused.samples, np.arange(paused.pause.start, paused.pause.stop))
@@ -277,14 +315,21 @@ def test_colours_of_noise(colour):
     power = np.abs(np.fft.rfft(samples)) ** 2
     low, high = power[300:1500].mean(), power[15_000:24_000].mean()  # 100 to 500 Hz, 5 to 8 kHz
     assert level_db(samples) == pytest.approx(0, abs=1e-3)
-    assert {"white": 0.8 < low / high < 1.25, "pink": 10 < low / high < 40, "hum": low / high > 100}[colour]
+    assert {
+        "white": 0.8 < low / high < 1.25,
+        "pink": 10 < low / high < 40,
+        "hum": low / high > 100,
+    }[colour]
 
 
 # ---- held out
 
 
 def test_no_voice_and_no_sentence_of_one_split_occurs_in_another():
-    voices = {split: {v for group in groups for v in group} for split, groups in synthetic.VARIANTS.items()}
+    voices = {
+        split: {v for group in groups for v in group}
+        for split, groups in synthetic.VARIANTS.items()
+    }
     for split in SPLITS:
         turns = [turn for i in range(12) for turn in dialogues(split)[i].turns]
         assert {grammar.split_of_text(turn.text) for turn in turns if turn.kind in SAID} == {split}
@@ -304,7 +349,10 @@ def test_asides_are_many_plain_and_for_somebody_else():
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_asides_stay_in_their_split_and_repeat(split):
-    drawn, again = ([asides.draw(rng, split) for _ in range(500)] for rng in (random.Random(3), random.Random(3)))
+    drawn, again = (
+        [asides.draw(rng, split) for _ in range(500)]
+        for rng in (random.Random(3), random.Random(3))
+    )
     assert drawn == again and {grammar.split_of_text(qa_pair.text) for qa_pair in drawn} == {split}
     assert {qa_pair.answer for qa_pair in drawn} == {""}
 
@@ -320,7 +368,14 @@ def recordings(tmp_path_factory):
     for number in range(61):
         sf.write(folder / f"{number}.wav", rng.normal(0, 0.1, rng.integers(6_000, 16_000)), 8_000)
         answer, speaker = " ".join(["yes"] * (number % 7 + 1)), f"s{number % 10}"
-        rows.append({"audio": f"{number}.wav", "text": f"noise {number}", "answer": answer, "speaker": speaker})
+        rows.append(
+            {
+                "audio": f"{number}.wav",
+                "text": f"noise {number}",
+                "answer": answer,
+                "speaker": speaker,
+            }
+        )
     rows[-1] |= {"text": "no question", "answer": ""}
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -332,7 +387,9 @@ def test_dialogues_of_recordings(recordings):
     turns = [turn for i in range(12) for turn in corpus[i].turns]
     asked = [turn for turn in turns if RULES[turn.kind].answered]
     assert {turn.kind for turn in turns} == set(RULES)
-    assert all(turn.text.startswith("noise") and set(turn.answer.split()) == {"yes"} for turn in asked)
+    assert all(
+        turn.text.startswith("noise") and set(turn.answer.split()) == {"yes"} for turn in asked
+    )
     assert {turn.speaker for turn in asked} <= {entry.speaker for entry in corpora["train"].entries}
     assert all(turn.pause_s for turn in asked if turn.kind == "paused_question")
     assert digest(corpus[3]) == digest(open_dialogues(CONFIG, "train", 12, corpora["train"])[3])
@@ -371,7 +428,7 @@ def test_recordings_without_answers_are_named():
     [
         ("shares.questoin=1", "Did you mean 'question'"),
         ("shares.question=-1", "none may be negative"),
-        ("shares={question: 0, paused_question: 0, interruption: 0, aside: 0, background: 0, noise: 0, backchannel: 0, "
+        ("shares={question: 0, paused_question: 0, interruption: 0, talking_to_other: 0, background_speech: 0, noise: 0, backchannel: 0, "
          "silence: 0}", "one must be more than 0"),
         ("gap_s=[2,1]", "dialogue.gap_s=.*give \\[low, high\\]"),
         ("events=[0,2]", "dialogue.events=.*at least one"),
@@ -405,7 +462,9 @@ def test_written_dialogues_can_be_heard_and_read(tmp_path, capsys):
     for index in range(2):
         dialogue = corpus[index]
         facts = json.loads((folder / f"{dialogue.id}.json").read_text())
-        assert facts["labels"] == list(dialogue.labels) and len(facts["turns"]) == len(dialogue.turns)
+        assert facts["labels"] == list(dialogue.labels) and len(facts["turns"]) == len(
+            dialogue.turns
+        )
         stereo, rate_hz = sf.read(folder / f"{dialogue.id}.wav")
         assert rate_hz == RATE_HZ and np.allclose(stereo[:, 0], dialogue.samples, atol=1e-4)
         assert bool(dialogue.answers) == stereo[:, 1].any()

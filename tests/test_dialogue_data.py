@@ -23,7 +23,12 @@ pytest.importorskip("espeakng_loader")
 
 @pytest.fixture
 def config() -> Config:
-    words = ["data.num_workers=0", "data.batch_dialogues=3", "stage.utterances=2", "dialogue.events=[1,3]"]
+    words = [
+        "data.num_workers=0",
+        "data.batch_dialogues=3",
+        "stage.utterances=2",
+        "dialogue.events=[1,3]",
+    ]
     return load_config([TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, *words])
 
 
@@ -41,7 +46,9 @@ def test_a_run_goes_on_with_the_batches_it_would_have_had(config: Config) -> Non
         assert one.utterances.texts == other.utterances.texts
 
 
-def test_a_batch_holds_dialogues_of_as_many_events_and_utterances_beside_each(config: Config) -> None:
+def test_a_batch_holds_dialogues_of_as_many_events_and_utterances_beside_each(
+    config: Config,
+) -> None:
     for batch in batches(config, 3):
         assert len(batch) == 3 and len(batch.utterances) == 6
         events = [len(dialogue.turns) for dialogue in batch.dialogues]
@@ -54,7 +61,9 @@ def test_scored_dialogues_have_nothing_beside_them(config: Config) -> None:
     config = override(config, ["data.valid_dialogues=4"])
     with mock.patch("datamodules.dialogue.data.SCORED_TOGETHER", 3):
         found = list(DialogueData(config, Corpora(config)).val_dataloader())
-    assert [len(batch) for batch in found] == [3, 1] and not any(len(batch.utterances) for batch in found)
+    assert [len(batch) for batch in found] == [3, 1] and not any(
+        len(batch.utterances) for batch in found
+    )
     assert len({dialogue.id for batch in found for dialogue in batch.dialogues}) == 4
 
 
@@ -87,12 +96,22 @@ def test_a_dialogue_of_a_broken_file_is_left_out_and_named(config: Config) -> No
 
 
 @pytest.mark.parametrize("answer", ["yes " * 7, ""])
-def test_questions_are_recorded_ones_where_they_have_answers(config: Config, tmp_path: Path, answer: str) -> None:
+def test_questions_are_recorded_ones_where_they_have_answers(
+    config: Config, tmp_path: Path, answer: str
+) -> None:
     rng, rows = np.random.default_rng(0), []
     for i in range(12):
         sf.write(tmp_path / f"{i}.wav", 0.1 * rng.standard_normal(16000), 16000)
         split = ("train", "valid", "test")[i % 3]
-        rows.append({"audio": f"{i}.wav", "text": "noise", "answer": answer, "speaker": f"s{i}", "split": split})
+        rows.append(
+            {
+                "audio": f"{i}.wav",
+                "text": "noise",
+                "answer": answer,
+                "speaker": f"s{i}",
+                "split": split,
+            }
+        )
     (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = override(config, [f"data.path={tmp_path}"])
     dialogues = DialogueData(config, Corpora(config)).dialogues("train", 0)

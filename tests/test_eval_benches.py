@@ -38,7 +38,9 @@ def run(tmp_path: Path) -> Path:
     """Answers every slice."""
     folder = tmp_path / "run"
     folder.mkdir()
-    untrained("streaming", "duplex.response_threshold=1e-9", "duplex.max_tokens=4").save(folder / FILE)
+    untrained("streaming", "duplex.response_threshold=1e-9", "duplex.max_tokens=4").save(
+        folder / FILE
+    )
     return folder
 
 
@@ -66,9 +68,18 @@ def test_turn_taking_counts_from_the_annotated_end():
 
 def test_an_interruption_is_answered_by_what_begins_after_it():
     interrupting = item("user_interruption", [{"timestamp": [2.0, 3.0]}])
-    assert fdb.score_item(interrupting, words(1.0, 2.0, 2.9)) == {"takeover_rate": [False], "latency_s": []}
-    assert fdb.score_item(interrupting, words(1.0, 2.9, 3.0, 4.0)) == {"takeover_rate": [True], "latency_s": [0.0]}
-    assert fdb.score_item(interrupting, words(1.0, 3.75, 4.75)) == {"takeover_rate": [True], "latency_s": [0.75]}
+    assert fdb.score_item(interrupting, words(1.0, 2.0, 2.9)) == {
+        "takeover_rate": [False],
+        "latency_s": [],
+    }
+    assert fdb.score_item(interrupting, words(1.0, 2.9, 3.0, 4.0)) == {
+        "takeover_rate": [True],
+        "latency_s": [0.0],
+    }
+    assert fdb.score_item(interrupting, words(1.0, 3.75, 4.75)) == {
+        "takeover_rate": [True],
+        "latency_s": [0.75],
+    }
 
 
 @pytest.mark.parametrize(("gap_s", "joined"), [(0.59, True), (0.6, False)])
@@ -87,7 +98,9 @@ def test_timing_of_overlaps():
 
 def test_timing_takes_the_users_words_from_the_event_on(tmp_path: Path):
     spoken = [(0.0, 1.0), (3.0, 3.4), (3.8, 4.0)]
-    (tmp_path / "transcription.json").write_text(json.dumps({"chunks": [{"timestamp": span} for span in spoken]}))
+    (tmp_path / "transcription.json").write_text(
+        json.dumps({"chunks": [{"timestamp": span} for span in spoken]})
+    )
     overlap = item("v1.5_timing", {"timestamps": [3.0, 4.0]}, tmp_path)
     found = fdb.score_item(overlap, [Word("a", 1.5, 3.25), Word("b", 4.5, 5.0)])
     assert found == {"stop_latency_s": [0.25], "response_latency_s": [0.5]}
@@ -128,10 +141,15 @@ def test_a_tree_of_items(run: Path, tmp_path: Path):
         "text_emission/user_interruption/synthetic_user_interruption/takeover_rate",
         "text_emission/backchannel_not_official/icc_backchannel/takeover_rate",
     }
-    assert found["text_emission/v1.5_timing/v1.5/user_backchannel/stop_latency_s"] == pytest.approx(0.5)
+    assert found["text_emission/v1.5_timing/v1.5/user_backchannel/stop_latency_s"] == pytest.approx(
+        0.5
+    )
     out = json.loads((root / "icc_backchannel/1/output.json").read_text())
     assert out["text"].split() == [chunk["text"] for chunk in out["chunks"]]
-    assert all(0 <= begin_s < end_s <= 2.5 for begin_s, end_s in (chunk["timestamp"] for chunk in out["chunks"]))
+    assert all(
+        0 <= begin_s < end_s <= 2.5
+        for begin_s, end_s in (chunk["timestamp"] for chunk in out["chunks"])
+    )
     assert json.loads((run / "scores" / "full-duplex-bench.json").read_text()) == found
 
 
@@ -151,10 +169,14 @@ def test_other_trees_are_refused(tmp_path: Path):
 # ---- TurnBench
 
 
-@pytest.mark.parametrize(("predicted", "latency_s"), [(9.75, -0.25), (9.74, None), (13.0, 3.0), (13.01, None)])
+@pytest.mark.parametrize(
+    ("predicted", "latency_s"), [(9.75, -0.25), (9.74, None), (13.0, 3.0), (13.01, None)]
+)
 def test_a_match_lies_within_its_window(predicted, latency_s):
     found = turnbench.tally([10.0], [], [predicted])
-    assert (found.latencies_s, found.missed) == (([latency_s], 0) if latency_s is not None else ([], 1))
+    assert (found.latencies_s, found.missed) == (
+        ([latency_s], 0) if latency_s is not None else ([], 1)
+    )
 
 
 def test_borders_hold_in_floating_point():
@@ -185,7 +207,10 @@ def test_scores_of_a_conversation():
         "eot_negative": [[30, 31], [40, 41]],
         "interruption_negative": [[1, 2]],
     }
-    predicted = {"speaker_1": {"eot": [1.0, 6.0, 12.0, 30.5], "interruption": []}, "speaker_2": nothing}
+    predicted = {
+        "speaker_1": {"eot": [1.0, 6.0, 12.0, 30.5], "interruption": []},
+        "speaker_2": nothing,
+    }
     found = turnbench.scores({"a": predicted}, {"a": {"speaker_1": one, "speaker_2": nothing}})
     assert found == {
         "eot/recall": Score(0.75, 4), "eot/fp_rate": Score(0.5, 2), "eot/ranked": Score(False, 2),
@@ -206,23 +231,38 @@ def test_who_speaks_is_judged_by_the_past_alone():
         True,
         False,
     ]
-    assert turnbench.predictions([1, 3], [False, False, False, True], 0.2) == {"eot": [0.4], "interruption": [0.8]}
+    assert turnbench.predictions([1, 3], [False, False, False, True], 0.2) == {
+        "eot": [0.4],
+        "interruption": [0.8],
+    }
 
 
 def test_turnbench_submission(run: Path, tmp_path: Path):
     folder = tmp_path / "talks"
     tone(folder / "20.wav", channels=2)
     tone(folder / "21.wav", channels=2)
-    gold = {"eot": [], "interruption": [0.3], "eot_negative": [[0.5, 1.0]], "interruption_negative": []}
+    gold = {
+        "eot": [],
+        "interruption": [0.3],
+        "eot_negative": [[0.5, 1.0]],
+        "interruption_negative": [],
+    }
     (folder / "20.json").write_text(json.dumps({"speaker_1": gold, "speaker_2": gold}))
     found = evaluate.main(["turnbench", str(run), str(folder)])
-    assert found["interruption/recall"] == 1 and found["eot/fp_rate"] == 0  # both speak all the time
+    assert (
+        found["interruption/recall"] == 1 and found["eot/fp_rate"] == 0
+    )  # both speak all the time
     handed_in = json.loads((run / "scores" / "turnbench_submission.json").read_text())
     assert handed_in["schema_version"] == 1
     assert [entry["conversation_id"] for entry in handed_in["predictions"]] == ["20", "21"]
     for entry in handed_in["predictions"]:
         times = entry["speaker_2"]["interruption"]
-        assert times == sorted(set(times)) and times[0] > 0 and times[-1] <= 2 and entry["speaker_2"]["eot"] == []
+        assert (
+            times == sorted(set(times))
+            and times[0] > 0
+            and times[-1] <= 2
+            and entry["speaker_2"]["eot"] == []
+        )
 
 
 def test_other_conversations_are_refused(run: Path, tmp_path: Path):
@@ -241,7 +281,10 @@ def test_other_conversations_are_refused(run: Path, tmp_path: Path):
 def test_gold_times_are_checked(tmp_path: Path):
     file, nothing = tmp_path / "1.json", {"eot": [], "interruption": [], "eot_negative": []}
     whole = {**nothing, "interruption_negative": []}
-    for one, told in ((nothing, "no gold times"), ({**whole, "eot": [2, 1]}, "eot do not increase")):
+    for one, told in (
+        (nothing, "no gold times"),
+        ({**whole, "eot": [2, 1]}, "eot do not increase"),
+    ):
         file.write_text(json.dumps({"speaker_1": whole, "speaker_2": one}))
         with pytest.raises(ValueError, match=told):
             turnbench.read_gold(file)

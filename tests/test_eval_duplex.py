@@ -15,7 +15,16 @@ from datamodules.synthetic import grammar
 from duplexmamba.duplex.fork import ForkSession
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import Tokenizer
-from evaluation.duplex.dialogues import Heard, Reply, Score, Turn, confusion, curve, findings, scores
+from evaluation.duplex.dialogues import (
+    Heard,
+    Reply,
+    Score,
+    Turn,
+    confusion,
+    curve,
+    findings,
+    scores,
+)
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from tests.conftest import SMALL_SIZES, TINY
 
@@ -24,7 +33,12 @@ STREAMING = [TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, "trainer.acc
 
 def heard(turns=(), given=(), count=30, **fields) -> Heard:
     """Slices of 200 ms, all ignored and so named."""
-    facts = {"labels": ["ignore"] * count, "named": ["ignore"] * count, "response": [0.0] * count, **fields}
+    facts = {
+        "labels": ["ignore"] * count,
+        "named": ["ignore"] * count,
+        "response": [0.0] * count,
+        **fields,
+    }
     return Heard("one", 0.2, turns, **facts, replies=given, compute_ms=[10.0] * count)
 
 
@@ -48,12 +62,18 @@ def test_states_are_counted_slice_by_slice():
     assert found["state/f1_incomplete"] == Score(1.0, 1)
     assert found["state/macro_f1"].value == pytest.approx((2 / 3 + 1 + 2 / 3) / 3)
     matrix = confusion([heard(labels=labels, named=named)])
-    assert matrix["response", "ignore"] == 1 and matrix["ignore", "response"] == 0 and sum(matrix.values()) == 4
+    assert (
+        matrix["response", "ignore"] == 1
+        and matrix["ignore", "response"] == 0
+        and sum(matrix.values()) == 4
+    )
 
 
 def test_a_threshold_is_reached_by_what_equals_it():
     labels = ["response", "response", "ignore", "incomplete", "ignore"]
-    points = {p.threshold: p for p in curve([heard(labels=labels, response=[0.9, 0.5, 0.5, 0.3, 0.0])])}
+    points = {
+        p.threshold: p for p in curve([heard(labels=labels, response=[0.9, 0.5, 0.5, 0.3, 0.0])])
+    }
     assert points[0.0][1:] == (1.0, 1.0)
     assert points[0.5][1:] == (1.0, pytest.approx(1 / 3))
     assert points[0.51][1:] == (0.5, 0.0)
@@ -65,7 +85,9 @@ def test_a_threshold_is_reached_by_what_equals_it():
 # ---- taking over
 
 
-@pytest.mark.parametrize(("begun", "latency_s", "premature"), [(9, 0.0, 0), (10, 0.2, 0), (14, 1.0, 0), (7, 0.0, 1)])
+@pytest.mark.parametrize(
+    ("begun", "latency_s", "premature"), [(9, 0.0, 0), (10, 0.2, 0), (14, 1.0, 0), (7, 0.0, 1)]
+)
 def test_latency_is_from_the_end_of_speech_to_the_end_of_the_slice(begun, latency_s, premature):
     found = heard([question()], [Reply(begun, begun, "four")])
     assert value(found, "turn/takeover_rate") == [1]
@@ -86,7 +108,7 @@ def test_a_pause_lasts_until_the_sound_after_it(begun, false):
 
 
 @pytest.mark.parametrize(("begun", "false"), [(4, 0), (5, 1), (14, 1), (15, 0)])
-@pytest.mark.parametrize("kind", ["aside", "background", "noise", "backchannel"])
+@pytest.mark.parametrize("kind", ["talking_to_other", "background_speech", "noise", "backchannel"])
 def test_an_ignored_sound_answers_for_the_second_after_it(kind, begun, false):
     found = heard([Turn(kind, 1.0, 2.0)], [Reply(begun, begun, "x")])
     assert value(found, f"ignore/false_takeover_rate/{kind}") == [false]
@@ -122,41 +144,63 @@ def test_an_interruption_stops_what_is_under_way():
     found = heard(turns, [Reply(10, 20, "a long"), Reply(20, 22, "six")])
     assert value(found, "interruption/stop_s") == [pytest.approx(1.2)]
     assert value(found, "interruption/latency_s") == [pytest.approx(0.2)]
-    assert value(found, "answer/exact_match") == value(found, "answer/exact_match_after_interruption") == [1]
+    assert (
+        value(found, "answer/exact_match")
+        == value(found, "answer/exact_match_after_interruption")
+        == [1]
+    )
     over = heard(turns, [Reply(10, 14, "a long"), Reply(20, 22, "six")])
     assert value(over, "interruption/stop_s") is None
 
 
 def test_the_last_reply_to_a_question_counts():
-    assert value(heard([question()], [Reply(8, 9, "two"), Reply(11, 12, "four")]), "answer/exact_match") == [1]
-    assert value(heard([question()], [Reply(8, 9, "four"), Reply(11, 12, "two")]), "answer/exact_match") == [0]
+    assert value(
+        heard([question()], [Reply(8, 9, "two"), Reply(11, 12, "four")]), "answer/exact_match"
+    ) == [1]
+    assert value(
+        heard([question()], [Reply(8, 9, "four"), Reply(11, 12, "two")]), "answer/exact_match"
+    ) == [0]
     assert value(heard([question()]), "answer/exact_match") == [0]
 
 
 def test_questions_with_a_pause_are_scored_apart_too():
     paused = Turn("paused_question", 1.0, 4.0, (2.0, 3.0), "four", range(5, 30))
-    found = heard([paused, question(6.0, 7.0, range(30, 50))], [Reply(20, 21, "five"), Reply(35, 36, "four")])
+    found = heard(
+        [paused, question(6.0, 7.0, range(30, 50))], [Reply(20, 21, "five"), Reply(35, 36, "four")]
+    )
     assert value(found, "answer/exact_match_after_pause") == [0]
     assert value(found, "answer/exact_match") == [0, 1]
 
 
 @pytest.mark.parametrize(("reply", "right"), [(Reply(10, 20, "four"), 1), (Reply(10, 15, "fo"), 0)])
 def test_an_answer_goes_on_as_if_an_ignored_sound_were_none(reply, right):
-    turns = [question(disturbed_by="aside"), Turn("aside", 2.6, 3.0)]
+    turns = [question(disturbed_by="talking_to_other"), Turn("talking_to_other", 2.6, 3.0)]
     found = dataclasses.replace(heard(turns, [reply]), unheard={1: "four"})
-    assert value(found, "answer/resumed_after_ignore") == value(found, "answer/exact_match_after_ignore") == [right]
+    assert (
+        value(found, "answer/resumed_after_ignore")
+        == value(found, "answer/exact_match_after_ignore")
+        == [right]
+    )
     assert value(found, "answer/exact_match") is None
 
 
 def test_a_later_question_may_cut_an_answer_that_was_resumed():
-    turns = [question(window=range(5, 20)), Turn("noise", 2.6, 3.0), question(4.0, 5.0, range(20, 30))]
+    turns = [
+        question(window=range(5, 20)),
+        Turn("noise", 2.6, 3.0),
+        question(4.0, 5.0, range(20, 30)),
+    ]
     for text, right in (("fo", 1), ("tw", 0)):
-        found = dataclasses.replace(heard(turns, [Reply(10, 25, text), Reply(25, 26, "x")]), unheard={1: "four"})
+        found = dataclasses.replace(
+            heard(turns, [Reply(10, 25, text), Reply(25, 26, "x")]), unheard={1: "four"}
+        )
         assert value(found, "answer/resumed_after_ignore") == [right]
 
 
 def test_compute():
-    one = dataclasses.replace(heard(), compute_ms=[10.0] * 98 + [50.0, 90.0], lm_bytes=3, all_bytes=7)
+    one = dataclasses.replace(
+        heard(), compute_ms=[10.0] * 98 + [50.0, 90.0], lm_bytes=3, all_bytes=7
+    )
     found = scores([one])
     assert found["slice/median_ms"].value == 10 and found["slice/p99_ms"].value == 50
     assert found["slice/real_time_factor"].value == pytest.approx(1.12 / 20)
@@ -171,14 +215,14 @@ def untrained(stage: str = "streaming", *words: str) -> StageCheckpoint:
     torch.manual_seed(0)
     rng = random.Random(0)
     tokens = Tokenizer.train(f" {grammar.draw(rng, 'train').text}" for _ in range(300))
-    return StageCheckpoint(config, tokens, SpeechLM(config).state_dict())
+    return StageCheckpoint(config, tokens, SpeechLM(config.model).state_dict())
 
 
 def session_of(config: Config, given: StageCheckpoint) -> ForkSession:
-    model = SpeechLM(config)
+    model = SpeechLM(config.model)
     model.load_state_dict(given.weights)
     assert given.tokens is not None
-    return ForkSession(model.eval(), given.tokens, config)
+    return ForkSession(model.eval(), given.tokens, config.duplex)
 
 
 def test_an_answer_finished_at_once_is_the_one_that_would_have_come():
@@ -186,11 +230,11 @@ def test_an_answer_finished_at_once_is_the_one_that_would_have_come():
     session = session_of(given.config, given)
     session.push(torch.randn(2 * session.slice_samples) * 0.1)
     moment = session.snapshot()
-    assert moment.reply is not None
+    assert moment.response is not None
     deaf = session_of(override(given.config, ["duplex.response_threshold=0.999999"]), given)
     deaf.restore(moment)
     events = deaf.push(torch.zeros(40 * session.slice_samples))
-    begun = session.tokens.decode(list(moment.reply.said))
+    begun = session.tokens.decode(list(moment.response.emitted))
     assert begun + "".join(event.text for event in events) == session.finish() != begun
     assert not session.answering and session.finish() == ""
 
@@ -204,14 +248,16 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
     words = ["data.test_dialogues=2", "duplex.response_threshold=0.2", "seed=188"]  # all kinds
     found = evaluate.main(["duplex", str(run), *words, "--json", str(file)])
     assert json.loads(file.read_text()) == found
-    lines = [json.loads(line) for line in (run / "scores" / "duplex.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (run / "scores" / "duplex.jsonl").read_text().splitlines()
+    ]
     assert len(lines) == found["count/dialogues"] == 2
     assert max(len(line["turns"]) for line in lines) > 1
     names = {
         "state/accuracy", "state/macro_f1", "state/f1_response", "state/confusion/response/ignore",
         "answer/exact_match", "answer/exact_match_after_interruption", "answer/exact_match_after_ignore",
         "answer/resumed_after_ignore", "interruption/takeover_rate", "interruption/latency_s", "interruption/stop_s",
-        "pause/false_takeover_rate", "turn/takeover_rate", "turn/latency_s", "ignore/false_takeover_rate/aside",
+        "pause/false_takeover_rate", "turn/takeover_rate", "turn/latency_s", "ignore/false_takeover_rate/talking_to_other",
         "ignore/false_takeover_rate/backchannel", "silence/false_takeover_per_hour", "slice/median_ms",
         "slice/p99_ms", "slice/real_time_factor", "memory/lm_bytes", "memory/all_bytes",
     }  # fmt: skip
@@ -228,6 +274,8 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
 def test_a_run_that_cannot_answer_says_so(tmp_path: Path):
     given = untrained()
     stage = dataclasses.replace(given.config.stage, name="encoder")
-    StageCheckpoint(dataclasses.replace(given.config, stage=stage), given.tokens, given.weights).save(tmp_path / FILE)
+    StageCheckpoint(
+        dataclasses.replace(given.config, stage=stage), given.tokens, given.weights
+    ).save(tmp_path / FILE)
     with pytest.raises(ValueError, match="stage encoder.*name a run of stage state or streaming"):
         evaluate.main(["duplex", str(tmp_path)])

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 
 from duplexmamba.ops.gates import gated, silu, softplus
 
-needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler"
+)
 SHAPES = [(2, 3, 32), (1, 1, 16), (3, 1, 16), (5, 7, 48), (1, 3, 5), (0, 4, 16), (4, 200, 192)]
 PLAIN = [(silu, F.silu), (softplus, F.softplus)]
 
@@ -55,8 +57,12 @@ def test_a_gate_that_is_part_of_wider_rows(shape: tuple[int, ...]) -> None:
         return y * F.silu(z)
 
     batch, steps, e = shape
-    assert_like_twin(halves(gated), halves(twin), torch.randn(shape), 3 * torch.randn(batch, steps, 2 * e))
-    assert_like_twin(gated, twin, torch.randn(batch, e, steps).mT, torch.randn(steps, batch, e).transpose(0, 1))
+    assert_like_twin(
+        halves(gated), halves(twin), torch.randn(shape), 3 * torch.randn(batch, steps, 2 * e)
+    )
+    assert_like_twin(
+        gated, twin, torch.randn(batch, e, steps).mT, torch.randn(steps, batch, e).transpose(0, 1)
+    )
 
 
 @needs_compiler
@@ -67,7 +73,9 @@ def test_threads_change_nothing() -> None:
         torch.set_num_threads(threads)
         z = both.clone().requires_grad_()
         found = [gradients(function, [z]) for function in (silu, softplus)]
-        with_gate = gradients(lambda y, z: gated(y, z.chunk(2, -1)[0]), [y.clone().requires_grad_(), z])
+        with_gate = gradients(
+            lambda y, z: gated(y, z.chunk(2, -1)[0]), [y.clone().requires_grad_(), z]
+        )
         return [*itertools.chain(*found), *with_gate]
 
     assert all(map(torch.equal, run(1), run(3)))

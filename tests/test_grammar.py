@@ -23,7 +23,11 @@ def value(words: str) -> int:
     """Number words to a number, by other means than the grammar's."""
     total = 0
     for word in words.split():
-        total = total * {"hundred": 100, "thousand": 1000}[word] if word not in VALUES else total + VALUES[word]
+        total = (
+            total * {"hundred": 100, "thousand": 1000}[word]
+            if word not in VALUES
+            else total + VALUES[word]
+        )
     return total
 
 
@@ -49,7 +53,9 @@ CALCULATED = {
 @pytest.mark.parametrize("kind", CALCULATED)
 def test_calculated_answers_are_right(kind):
     for text, answer, _ in BY_KIND[kind]:
-        [(found, calculate)] = [(m, f) for pattern, f in CALCULATED[kind] if (m := re.search(pattern, text))]
+        [(found, calculate)] = [
+            (m, f) for pattern, f in CALCULATED[kind] if (m := re.search(pattern, text))
+        ]
         assert value(answer) == calculate(*map(value, found.groups())), text
 
 
@@ -57,7 +63,9 @@ def test_counting_goes_step_by_step_from_first_to_last():
     for text, answer, _ in BY_KIND["counting"]:
         first, last = map(value, re.search(rf"from {NUMBER} ?to {NUMBER}", text).groups())
         step = -1 if "down" in text else 1
-        assert [value(word) for word in answer.split()] == list(range(first, last + step, step)), text
+        assert [value(word) for word in answer.split()] == list(range(first, last + step, step)), (
+            text
+        )
 
 
 def test_parity():
@@ -104,7 +112,9 @@ def test_held_out_sentences_hold_no_unseen_word():
 
 
 def test_the_split_of_a_sentence_never_changes():
-    places = {f"spell {word}": grammar.split_of_text(f"spell {word}") for word in ("cat", "moon", "ball")}
+    places = {
+        f"spell {word}": grammar.split_of_text(f"spell {word}") for word in ("cat", "moon", "ball")
+    }
     assert places == {"spell cat": "train", "spell moon": "valid", "spell ball": "test"}
 
 

@@ -11,43 +11,65 @@ from configs.loading import override
 from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
-from lightning_modules.trainer.checkpoint import Average, StageCheckpoint, load_ctc_head, load_parts, write_atomically
+from lightning_modules.trainer.checkpoint import (
+    WeightAveraging,
+    StageCheckpoint,
+    load_ctc_head,
+    load_parts,
+    write_atomically,
+)
 from lightning_modules.trainer.hardware import exit_cleanly
 
 
 def test_weights_configuration_and_nothing_else_come_back(config: Config, tmp_path: Path) -> None:
-    weights = SpeechEncoder(config).state_dict()
+    weights = SpeechEncoder(config.model).state_dict()
     StageCheckpoint(config, None, weights).save(tmp_path / "checkpoint.pt")
     loaded = StageCheckpoint.load(tmp_path / "checkpoint.pt")
     assert loaded.config == config and loaded.tokens is None
     assert all(torch.equal(loaded.weights[name], weight) for name, weight in weights.items())
 
 
-@pytest.mark.parametrize(("content", "answer"), [(None, "no checkpoint at"), (b"junk", "not a readable checkpoint")])
-def test_a_missing_or_broken_file_says_what_to_do(tmp_path: Path, content: bytes | None, answer: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "answer"), [(None, "no checkpoint at"), (b"junk", "not a readable checkpoint")]
+)
+def test_a_missing_or_broken_file_says_what_to_do(
+    tmp_path: Path, content: bytes | None, answer: str
+) -> None:
     if content:
         (tmp_path / "checkpoint.pt").write_bytes(content)
     with pytest.raises(ValueError, match=answer):
         StageCheckpoint.load(tmp_path / "checkpoint.pt")
 
 
-@pytest.mark.parametrize("words", [["encoder.d_model=48"], ["encoder.num_layers=3"], ["encoder.num_layers=1"]])
+@pytest.mark.parametrize(
+    "words", [["encoder.d_model=48"], ["encoder.num_layers=3"], ["encoder.num_layers=1"]]
+)
 def test_weights_of_another_shape_are_refused(config: Config, words: list[str]) -> None:
-    given = StageCheckpoint(config, None, SpeechEncoder(config).state_dict())
+    given = StageCheckpoint(config, None, SpeechEncoder(config.model).state_dict())
     with pytest.raises(ValueError, match="checkpoint of encoder does not fit"):
-        load_parts(SpeechEncoder(override(config, words)), given, ["frontend", "encoder"], "encoder")
+        load_parts(
+            SpeechEncoder(override(config, words).model), given, ["frontend", "encoder"], "encoder"
+        )
 
 
 def test_only_the_named_parts_are_taken(config: Config) -> None:
-    given, model = StageCheckpoint(config, None, SpeechEncoder(config).state_dict()), SpeechEncoder(config)
+    given, model = (
+        StageCheckpoint(config, None, SpeechEncoder(config.model).state_dict()),
+        SpeechEncoder(config.model),
+    )
     before = model.frontend.linear.weight.clone()
     load_parts(model, given, ["encoder"], "encoder")
     assert torch.equal(model.frontend.linear.weight, before)
-    assert torch.equal(model.encoder.blocks[0].ffn1[1].weight, given.weights["encoder.blocks.0.ffn1.1.weight"])
+    assert torch.equal(
+        model.encoder.blocks[0].ffn1[1].weight, given.weights["encoder.blocks.0.ffn1.1.weight"]
+    )
 
 
 def test_a_connectors_ctc_begins_as_the_encoders(config: Config) -> None:
-    model, trained = SpeechLM(override(config, ["connector.kind=ctc"])), CTCRecogniser(config)
+    model, trained = (
+        SpeechLM(override(config, ["connector.kind=ctc"]).model),
+        CTCRecogniser(config.model),
+    )
     load_ctc_head(model, StageCheckpoint(config, None, trained.state_dict()), "encoder")
     assert torch.equal(model.connector.head.weight, trained.ctc.weight)
     assert torch.equal(model.connector.head.bias, trained.ctc.bias)
@@ -56,17 +78,19 @@ def test_a_connectors_ctc_begins_as_the_encoders(config: Config) -> None:
 
 
 def test_average_is_the_mean_of_the_last_snapshots_also_after_a_resume(config: Config) -> None:
-    config = override(config, ["trainer.max_steps=10", "trainer.average_every_steps=3", "trainer.average_last=2"])
-    module = EncoderStage(config, CTCRecogniser(config), None)
+    config = override(
+        config, ["trainer.max_steps=10", "trainer.average_every_steps=3", "trainer.average_last=2"]
+    )
+    module = EncoderStage(config, CTCRecogniser(config.model), None)
     weight = module.model.ctc.bias
-    average = Average(config)
+    average = WeightAveraging(config)
     for step in range(1, 11):
         with torch.no_grad():
             weight.fill_(float(step))
         for _ in range(2):  # two batches to an update: it counts once
             average.on_train_batch_end(SimpleNamespace(global_step=step), module)
         if step == 8:  # killed and resumed between the snapshots of updates 7 and 10
-            state, average = average.state_dict(), Average(config)
+            state, average = average.state_dict(), WeightAveraging(config)
             average.load_state_dict(state)
     average.on_train_end(SimpleNamespace(), module)
     assert weight[0] == (7 + 10) / 2

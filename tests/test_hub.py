@@ -34,7 +34,9 @@ class Hub:
         self.auth = {"authorization": "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()}
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        answer = self.client.post("/graphql", json={"query": query, "variables": variables}, headers=self.auth)
+        answer = self.client.post(
+            "/graphql", json={"query": query, "variables": variables}, headers=self.auth
+        )
         return answer.json()["data"] or {"status": answer.status_code, **answer.json()["errors"][0]}
 
     def agent(self) -> str:
@@ -48,7 +50,9 @@ class Hub:
         self.ask(BEGIN, name=name)
 
     def stream(self, name: str, **body: Any) -> None:
-        done = self.client.post(f"/files/local/tests/{name}/file_stream", json=body, headers=self.auth)
+        done = self.client.post(
+            f"/files/local/tests/{name}/file_stream", json=body, headers=self.auth
+        )
         assert done.status_code == 200
 
     def states(self) -> dict[str, str]:
@@ -75,7 +79,9 @@ def test_a_grid_is_handed_out_once_and_ends(hub: Hub) -> None:
     assert set(hub.states().values()) == {"finished"} and len(hub.states()) == 4
 
 
-def test_a_run_whose_process_is_gone_comes_back_with_its_id_and_at_last_counts_as_crashed(hub: Hub) -> None:
+def test_a_run_whose_process_is_gone_comes_back_with_its_id_and_at_last_counts_as_crashed(
+    hub: Hub,
+) -> None:
     agent, names, kinds = hub.agent(), set(), []
     for _ in range(3):
         [command] = hub.beat(agent)
@@ -88,7 +94,9 @@ def test_a_run_whose_process_is_gone_comes_back_with_its_id_and_at_last_counts_a
     assert hub.states()[names.pop()] == "crashed"
 
 
-def test_a_program_that_ends_before_it_reaches_the_hub_has_failed_and_is_tried_again_with_the_sweep(hub: Hub) -> None:
+def test_a_program_that_ends_before_it_reaches_the_hub_has_failed_and_is_tried_again_with_the_sweep(
+    hub: Hub,
+) -> None:
     agent = hub.agent()
     names = []
     for _ in range(4):
@@ -175,7 +183,10 @@ def test_while_the_database_is_locked_the_client_is_to_ask_again(hub: Hub) -> No
 
 def test_another_key_is_refused(hub: Hub) -> None:
     for auth in ({}, {"authorization": "Basic x"}, {"authorization": "Basic YXBpOm5v"}):
-        assert hub.client.post("/graphql", json={"query": "{viewer {id}}"}, headers=auth).status_code == 401
+        assert (
+            hub.client.post("/graphql", json={"query": "{viewer {id}}"}, headers=auth).status_code
+            == 401
+        )
 
 
 @pytest.mark.parametrize("args", [["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--key", "short"]])
@@ -202,7 +213,10 @@ def test_a_request_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
         ({"parameters": {"a": {"parameters": {}}}}, "dotted names"),
         ({"parameters": {"a": {"min": 0, "max": 1}}}, "a grid needs values"),
         ({"method": "random", "parameters": {"a": {"min": 1, "max": 0}}}, "min <= max"),
-        ({"method": "random", "parameters": {"a": {"min": 0, "max": 1, "distribution": "beta"}}}, "'beta'"),
+        (
+            {"method": "random", "parameters": {"a": {"min": 0, "max": 1, "distribution": "beta"}}},
+            "'beta'",
+        ),
         ({"method": "bayes", "metric": None}, "metric.name"),
         ({"run_cap": 0}, "run_cap=0"),
     ],
@@ -216,12 +230,26 @@ def test_a_sweep_that_cannot_be_searched_is_refused(change: dict[str, Any], answ
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_points_are_drawn_from_their_ranges_and_the_same_after_a_restart(method: str) -> None:
-    ranges = {"lr": {"min": 1e-4, "max": 1e-1, "distribution": "log_uniform_values"}, "n": {"min": 1, "max": 3}}
+    ranges = {
+        "lr": {"min": 1e-4, "max": 1e-1, "distribution": "log_uniform_values"},
+        "n": {"min": 1, "max": 3},
+    }
     parameters = {**ranges, "c": {"values": [[1], "a", None]}}
-    sweep = {"method": method, "run_cap": 12, "metric": {"name": "m", "goal": "minimize"}, "parameters": parameters}
+    sweep = {
+        "method": method,
+        "run_cap": 12,
+        "metric": {"name": "m", "goal": "minimize"},
+        "parameters": parameters,
+    }
     trials: list[Trial] = []
     while (point := suggest(sweep, trials)) is not None:
         assert point == suggest(sweep, trials)
-        trials.append(Trial(point, None if len(trials) == 3 else point["lr"], running=len(trials) == 5))
-    assert len(trials) == 12 and all(1e-4 <= t.point["lr"] <= 0.1 and t.point["n"] in (1, 2, 3) for t in trials)
-    assert {str(t.point["c"]) for t in trials} <= {"[1]", "a", "None"} and len({t.point["lr"] for t in trials}) > 10
+        trials.append(
+            Trial(point, None if len(trials) == 3 else point["lr"], running=len(trials) == 5)
+        )
+    assert len(trials) == 12 and all(
+        1e-4 <= t.point["lr"] <= 0.1 and t.point["n"] in (1, 2, 3) for t in trials
+    )
+    assert {str(t.point["c"]) for t in trials} <= {"[1]", "a", "None"} and len(
+        {t.point["lr"] for t in trials}
+    ) > 10

@@ -53,14 +53,19 @@ def test_the_literal_command_survives_the_death_of_anything(place: Place) -> Non
     assert [run["state"] for run in found.values()] == ["finished"] * 4
     assert sorted(run["summary"]["test/loss"] for run in found.values()) == [11, 12, 21, 22]
     for name, run in found.items():
-        updates = [json.loads(line)["update"] for line in store.lines(runs.key_of(run), runs.HISTORY)]
+        updates = [
+            json.loads(line)["update"] for line in store.lines(runs.key_of(run), runs.HISTORY)
+        ]
         if name == killed:  # what the client had not sent yet is lost, or is there twice
             updates = [*range(updates[0]), *sorted(set(updates))]
         assert updates == list(range(8))
     [sweep] = store.all("sweep")
     assert sweep["state"] == "FINISHED" and sweep["name"].startswith(board.ID)
     read = f"s = wandb.Api().sweep('local/tests/{sweep['name']}')"
-    assert place.python(read, "print(s.state, len(s.runs), s.best_run().summary['test/loss'])") == "FINISHED 4 11"
+    assert (
+        place.python(read, "print(s.state, len(s.runs), s.best_run().summary['test/loss'])")
+        == "FINISHED 4 11"
+    )
 
 
 def test_an_offline_run_is_synced_and_read_back(place: Place) -> None:
@@ -71,7 +76,9 @@ def test_an_offline_run_is_synced_and_read_back(place: Place) -> None:
     synced = place.call("wandb", "sync", "-e", "local", "-p", "tests", str(folder))
     assert synced.wait() == 0
     read = "[r] = list(wandb.Api().runs('local/tests', {'state': 'finished'}))"
-    shown = place.python(read, "print(r.id, r.state, r.summary['test/loss'], len(list(r.scan_history())))")
+    shown = place.python(
+        read, "print(r.id, r.state, r.summary['test/loss'], len(list(r.scan_history())))"
+    )
     assert shown == "apart finished 3 8"
     [artifact] = place.stored().all("artifact")
     assert artifact["state"] == "COMMITTED" and artifact["sequence"] == "tests/progress"
@@ -104,21 +111,40 @@ def test_a_sweep_that_is_stopped_goes_on_and_tells_what_became_of_its_points(pla
     text = SWEEP_OF_TRAINING.replace("train.py", str(root / "train.py"))
     place.write_sweep("points", text)
     files = [str(root / "configs" / name) for name in ("preset/tiny.yaml", "stage/encoder.yaml")]
-    words = [*files, *(word for word in SHORT if not word.startswith("wandb")), "trainer.valid_every_steps=300"]
+    words = [
+        *files,
+        *(word for word in SHORT if not word.startswith("wandb")),
+        "trainer.valid_every_steps=300",
+    ]
     command = [sys.executable, "-m", "sweeps.run", "points", "--agents", "2", *words]
     first = place.call(*command)
     folder = until(lambda: next(place.folder.glob("runs/points-*/metrics.jsonl"), None)).parent
     first.terminate()
-    assert first.wait() == 143 and json.loads((folder / "sweep.json").read_text())["state"] == "preempted"
-    second = subprocess.run(command, cwd=place.folder, env=place.env, capture_output=True, text=True)
-    assert second.returncode == 1 and second.stdout.startswith("points: a hub of this machine, http://127.0.0.1:")
-    assert "points: 1 failed, 1 finished" in second.stdout or "points: 1 finished, 1 failed" in second.stdout
+    assert (
+        first.wait() == 143
+        and json.loads((folder / "sweep.json").read_text())["state"] == "preempted"
+    )
+    second = subprocess.run(
+        command, cwd=place.folder, env=place.env, capture_output=True, text=True
+    )
+    assert second.returncode == 1 and second.stdout.startswith(
+        "points: a hub of this machine, http://127.0.0.1:"
+    )
+    assert (
+        "points: 1 failed, 1 finished" in second.stdout
+        or "points: 1 finished, 1 failed" in second.stdout
+    )
     store = Store(place.folder / "runs" / "hub" / "hub.db")
     states = {run["name"]: run for run in store.all("run")}
     run = states[folder.name.removeprefix("points-")]
-    assert sorted(each["state"] for each in states.values()) == ["failed", "finished"] and run["state"] == "finished"
+    assert (
+        sorted(each["state"] for each in states.values()) == ["failed", "finished"]
+        and run["state"] == "finished"
+    )
     assert run["groupName"] == "points"
-    assert run["summary"]["test/wer"] == json.loads((folder / "summary.json").read_text())["test/wer"]
+    assert (
+        run["summary"]["test/wer"] == json.loads((folder / "summary.json").read_text())["test/wer"]
+    )
     rows = [json.loads(line) for line in store.lines(runs.key_of(run), runs.HISTORY)]
     sent = [row["trainer/global_step"] for row in rows if "train/loss" in row]
     kept = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -143,7 +169,9 @@ def client_here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 def test_the_wandb_report_is_saved_and_read_back(place: Place, client_here: None) -> None:
     gathered = gather("slice_size", write_sweep(place.folder / "runs"))
     read = wr.Report.from_url(wandb_report.save(gathered))
-    assert (read.entity, read.project) == ("local", "duplexmamba") and read.title.startswith("slice_size: How long may")
+    assert (read.entity, read.project) == ("local", "duplexmamba") and read.title.startswith(
+        "slice_size: How long may"
+    )
     assert read.description == answer(gathered)[0]
     grid = next(block for block in read.blocks if isinstance(block, wr.PanelGrid))
     assert [type(panel).__name__ for panel in grid.panels] == [
@@ -153,7 +181,18 @@ def test_the_wandb_report_is_saved_and_read_back(place: Place, client_here: None
         *map(wr.Config, gathered.file.swept), wr.SummaryMetric("test/wer"),
     ]  # fmt: skip
     assert {runset.name for runset in grid.runsets} == {f"encoder.context={value}" for value in WER}
-    assert sum(f"'{point.run}'" in runset.filters for runset in grid.runsets for point in gathered.finished) == 22
+    assert (
+        sum(
+            f"'{point.run}'" in runset.filters
+            for runset in grid.runsets
+            for point in gathered.finished
+        )
+        == 22
+    )
     texts = [block.text for block in read.blocks if isinstance(block, wr.MarkdownBlock)]
-    assert "| 400 | causal_lookahead | 3.09 % |" in texts[0] and "| missing |" in texts[1] and texts[2] == "None."
+    assert (
+        "| 400 | causal_lookahead | 3.09 % |" in texts[0]
+        and "| missing |" in texts[1]
+        and texts[2] == "None."
+    )
     assert texts[3].count("python train.py") == 24

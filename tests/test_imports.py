@@ -6,14 +6,28 @@ from pathlib import Path
 import pytest
 
 ENTRIES = {"train", "evaluate", "serve", "lora_drop"}
-OURS = {"duplexmamba", "lightning_modules", "datamodules", "evaluation", "pages", "serving", "sweeps"} | ENTRIES
+OURS = {
+    "duplexmamba",
+    "lightning_modules",
+    "datamodules",
+    "evaluation",
+    "pages",
+    "serving",
+    "sweeps",
+} | ENTRIES
 MAY_IMPORT = {
     "duplexmamba": {"duplexmamba"},
     "datamodules": {"datamodules", "duplexmamba"},
     "lightning_modules": {"lightning_modules", "datamodules", "duplexmamba"},
     "pages": {"pages"},
     "evaluation": {"evaluation", "pages", "duplexmamba"},
-    "evaluation/commands": {"evaluation", "pages", "lightning_modules", "datamodules", "duplexmamba"},
+    "evaluation/commands": {
+        "evaluation",
+        "pages",
+        "lightning_modules",
+        "datamodules",
+        "duplexmamba",
+    },
     "serving": {"serving", "datamodules", "duplexmamba"},
     "sweeps": {"sweeps", "pages", "duplexmamba"},
 }
@@ -60,7 +74,9 @@ def test_rooms_import_only_what_they_may(path: Path) -> None:
     for name in imported(path):
         top, _, rest = name.partition(".")
         assert top not in OURS or top in MAY_IMPORT[room], f"{path} imports {name}"
-        assert not name.startswith("evaluation.commands") or room == "evaluation/commands", f"{path} imports {name}"
+        assert not name.startswith("evaluation.commands") or room == "evaluation/commands", (
+            f"{path} imports {name}"
+        )
         if room == "datamodules" and top == "duplexmamba" and rest:
             assert rest.split(".")[0] in DATA_SEES, f"{path} imports {name}"
         if room == "duplexmamba" and top in ONLY_IN:

@@ -66,16 +66,22 @@ def test_a_message_too_large_is_not_taken(address):
         assert closed.value.rcvd.code == 1009
 
 
-pieces = st.one_of(st.binary(max_size=40), st.text(max_size=40), st.just(json.dumps(HELLO)), st.just(bytes(6400)))
+pieces = st.one_of(
+    st.binary(max_size=40), st.text(max_size=40), st.just(json.dumps(HELLO)), st.just(bytes(6400))
+)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(pieces, max_size=6), st.binary(max_size=200))
 def test_whatever_comes_changes_nothing_for_another(address, messages, junk):
     with talking(address) as good:
         assert told(good)["type"] == "ready"
         host, port = address.split(":")
-        with sockets.create_connection((host, int(port))) as raw:  # rubbish, and then gone without a word
+        with sockets.create_connection(
+            (host, int(port))
+        ) as raw:  # rubbish, and then gone without a word
             raw.sendall(b"GET /talk HTTP/1.1\r\nHost: localhost\r\n" + junk + b"\r\n\r\n")
         try:
             with connect(f"ws://{address}/talk", compression=None, close_timeout=0.2) as bad:
@@ -101,7 +107,9 @@ def test_frames_that_break_the_protocol_end_one_connection_only(address):
         ):
             with connect(f"ws://{address}/talk", compression=None, close_timeout=0.2) as bad:
                 bad.socket.sendall(frame)
-                with contextlib.suppress(OSError):  # the server may have ended the connection already
+                with contextlib.suppress(
+                    OSError
+                ):  # the server may have ended the connection already
                     bad.socket.shutdown(sockets.SHUT_WR)
         good.send(QUESTION[:3200].tobytes())
         assert told(good)["slice"] == 0
@@ -110,7 +118,10 @@ def test_frames_that_break_the_protocol_end_one_connection_only(address):
 def test_many_that_say_nothing_leave_room_for_who_speaks(tmp_path):
     limits = Limits(1, hello_s=1.0, greeting=3)
     with serving(tmp_path, limits) as address, contextlib.ExitStack() as opened:
-        silent = [opened.enter_context(connect(f"ws://{address}/talk", close_timeout=0.2)) for _ in range(5)]
+        silent = [
+            opened.enter_context(connect(f"ws://{address}/talk", close_timeout=0.2))
+            for _ in range(5)
+        ]
         reasons = sorted(told(socket)["reason"] for socket in silent)
         assert reasons == ["busy", "busy", "hello", "hello", "hello"]
         assert converse(address, QUESTION[:3200])[0]["type"] == "ready"
@@ -133,7 +144,10 @@ def test_another_page_s_requests_are_refused(address, headers, status):
 
 
 def test_another_page_s_openedare_refused(address):
-    with pytest.raises(InvalidStatus, match="403"), connect(f"ws://{address}/talk", origin="http://evil.example"):
+    with (
+        pytest.raises(InvalidStatus, match="403"),
+        connect(f"ws://{address}/talk", origin="http://evil.example"),
+    ):
         pass
     with connect(f"ws://{address}/talk", origin=f"http://{address}", compression=None) as socket:
         socket.send(json.dumps(HELLO))
@@ -142,11 +156,19 @@ def test_another_page_s_openedare_refused(address):
 
 def test_with_a_token_nothing_comes_without_it(tmp_path):
     with serving(tmp_path, FAST, token="secret", origins=["https://talk.example"]) as address:
-        assert status_of(address, "/") == 401 and status_of(address, "/about", Authorization="Bearer wrong") == 401
+        assert (
+            status_of(address, "/") == 401
+            and status_of(address, "/about", Authorization="Bearer wrong") == 401
+        )
         assert status_of(address, "/about", Cookie="duplexmamba=wrong") == 401
         assert status_of(address, "/about", Cookie="\x01;=;") == 401
-        assert status_of(address, "/?token=wrong") == 401 and status_of(address, "/about?token=s%C3%A9cret") == 401
-        assert status_of(address, "/about", Authorization="Bearer secret", Host="any.example") == 200
+        assert (
+            status_of(address, "/?token=wrong") == 401
+            and status_of(address, "/about?token=s%C3%A9cret") == 401
+        )
+        assert (
+            status_of(address, "/about", Authorization="Bearer secret", Host="any.example") == 200
+        )
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
         with opener.open(f"http://{address}/?token=secret", timeout=20) as answer:
             assert answer.url == f"http://{address}/" and b"DuplexMamba" in answer.read()
@@ -169,5 +191,8 @@ def test_what_is_loopback():
 
 
 def test_an_address_that_is_taken_is_named():
-    with listen("127.0.0.1", 0) as bound, pytest.raises(ValueError, match="HOST=127.0.0.1 PORT=.*choose another"):
+    with (
+        listen("127.0.0.1", 0) as bound,
+        pytest.raises(ValueError, match="HOST=127.0.0.1 PORT=.*choose another"),
+    ):
         listen("127.0.0.1", bound.getsockname()[1])

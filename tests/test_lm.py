@@ -20,7 +20,13 @@ from duplexmamba.models.lm import MambaLM, load_pretrained
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.decoding import greedy
 
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "state_size": 8, "vocab_size": 61, "initializer_range": 0.3}
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "state_size": 8,
+    "vocab_size": 61,
+    "initializer_range": 0.3,
+}
 HEADS = {"num_heads": 4, "head_dim": 16, "chunk_size": 16}
 OVERRIDES = ["lm.d_model=32", "lm.num_layers=3", "lm.d_state=8", "lm.vocab_size=61"]
 MAMBA2 = [*OVERRIDES, "lm.kind=mamba2", "lm.head_dim=16"]
@@ -32,11 +38,15 @@ def build_theirs(kind: str, tie: bool = True) -> PreTrainedModel:
     if kind == "mamba":
         return MambaForCausalLM(MambaConfig(**SHAPE)).eval()
     groups = 2 if "groups" in kind else 1
-    return Mamba2ForCausalLM(Mamba2Config(**SHAPE, **HEADS, n_groups=groups, tie_word_embeddings=tie)).eval()
+    return Mamba2ForCausalLM(
+        Mamba2Config(**SHAPE, **HEADS, n_groups=groups, tie_word_embeddings=tie)
+    ).eval()
 
 
 @pytest.fixture(params=KINDS)
-def theirs(request: pytest.FixtureRequest, tmp_path: Path, config: Config) -> tuple[PreTrainedModel, Path, Config]:
+def theirs(
+    request: pytest.FixtureRequest, tmp_path: Path, config: Config
+) -> tuple[PreTrainedModel, Path, Config]:
     """One of their models, the folder that holds it, and the configuration that fits it."""
     model = build_theirs(request.param)
     with torch.no_grad():  # weights that differ from channel to channel, or a mix-up would not show
@@ -57,12 +67,16 @@ def test_same_weights_give_the_same_logits(theirs: tuple[PreTrainedModel, Path, 
     torch.testing.assert_close(lm.logits(hidden.values), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_greedy_is_what_transformers_generates(theirs: tuple[PreTrainedModel, Path, Config]) -> None:
+def test_greedy_is_what_transformers_generates(
+    theirs: tuple[PreTrainedModel, Path, Config],
+) -> None:
     model, folder, config = theirs
     lm = MambaLM(config.lm)
     load_pretrained(lm, str(folder))
     ids = torch.randint(1, 61, (2, 9))
-    expected = model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=0, pad_token_id=0)[:, 9:]
+    expected = model.generate(
+        ids, max_new_tokens=6, do_sample=False, eos_token_id=0, pad_token_id=0
+    )[:, 9:]
     with torch.no_grad():
         hidden, state = lm(Padded(lm.embed(ids)))
         got = greedy(lm, lm.logits(hidden.values[:, -1]), state, end=0, max_tokens=6)
@@ -110,6 +124,8 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path, config: Config) -> 
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path, config: Config) -> None:
-    GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=11)).save_pretrained(tmp_path)
+    GPT2LMHeadModel(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=11)).save_pretrained(
+        tmp_path
+    )
     with pytest.raises(ValueError, match="is a gpt2 model"):
         load_pretrained(MambaLM(config.lm), str(tmp_path))

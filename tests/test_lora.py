@@ -20,9 +20,17 @@ from lightning_modules.speech import InstructStage
 from tests.conftest import SMALL_SIZES, TINY
 
 PARTS = ["frontend", "encoder", "connector", "lm"]
-BOTH_WAYS = ["encoder.context=causal_lookahead", "encoder.slice_ms=200", "encoder.train_slice_ms=[200,200]"]
-needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
-on_every_path = pytest.mark.parametrize("path", ["reference", "torch", pytest.param("cpp", marks=needs_compiler)])
+BOTH_WAYS = [
+    "encoder.context=causal_lookahead",
+    "encoder.slice_ms=200",
+    "encoder.train_slice_ms=[200,200]",
+]
+needs_compiler = pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler"
+)
+on_every_path = pytest.mark.parametrize(
+    "path", ["reference", "torch", pytest.param("cpp", marks=needs_compiler)]
+)
 
 
 def configured(*words: str) -> Config:
@@ -32,7 +40,7 @@ def configured(*words: str) -> Config:
 
 def adapted(config: Config, base: SpeechLM | None = None) -> SpeechLM:
     """With adapters that change a lot."""
-    model = copy.deepcopy(base or SpeechLM(config)).eval()
+    model = copy.deepcopy(base or SpeechLM(config.model)).eval()
     adapt(model, config.lora, PARTS)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -66,17 +74,21 @@ def without(model: SpeechLM, name: str) -> SpeechLM:
 
 @on_every_path
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_linear_learns_is_heard_and_merges(kind: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_linear_learns_is_heard_and_merges(
+    kind: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DUPLEXMAMBA_SCAN", path)
     config = configured(*BOTH_WAYS, f"lm.kind={kind}")
-    base = SpeechLM(config).eval()
+    base = SpeechLM(config.model).eval()
     linears = {name for name, module in base.named_modules() if isinstance(module, nn.Linear)}
     model = adapted(config, base)
     assert adapters(model).keys() == linears
     heard_and_read(model)[..., 0].sum().backward()  # a norm makes the sum of all squares the same
     factors = {name: p for name, p in model.named_parameters() if is_adapter(name)}
     assert len(factors) == 2 * len(linears)
-    assert [name for name, p in factors.items() if p.grad is None or not p.grad.abs().max() > 0] == []
+    assert [
+        name for name, p in factors.items() if p.grad is None or not p.grad.abs().max() > 0
+    ] == []
     with torch.no_grad():
         whole = heard_and_read(model)
         assert [n for n in linears if torch.equal(heard_and_read(without(model, n)), whole)] == []
@@ -87,7 +99,9 @@ def test_every_linear_learns_is_heard_and_merges(kind: str, path: str, monkeypat
 
 @on_every_path
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_decoded_token_passes_every_adapter(kind: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoded_token_passes_every_adapter(
+    kind: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DUPLEXMAMBA_SCAN", path)
     model = adapted(configured(f"lm.kind={kind}"))
     whole = decoded(model)
@@ -99,7 +113,7 @@ def test_a_decoded_token_passes_every_adapter(kind: str, path: str, monkeypatch:
 
 def test_new_adapters_change_nothing_and_streaming_stays_exact() -> None:
     config = configured()
-    base = SpeechLM(config).eval()
+    base = SpeechLM(config.model).eval()
     model = copy.deepcopy(base)
     adapt(model, config.lora, PARTS)
     assert torch.equal(heard_and_read(model.eval()), heard_and_read(base))
@@ -111,7 +125,9 @@ def test_new_adapters_change_nothing_and_streaming_stays_exact() -> None:
     torch.testing.assert_close(torch.cat(pieces, 1), whole.values[:, : int(whole.row_lengths()[0])])
 
 
-@pytest.mark.parametrize("target", ["in_proj", "lm.layers.1.mixer.in_proj", "lm.*.in_proj", "connector.*"])
+@pytest.mark.parametrize(
+    "target", ["in_proj", "lm.layers.1.mixer.in_proj", "lm.*.in_proj", "connector.*"]
+)
 def test_targets_are_ends_of_names_within_trained_parts(target: str) -> None:
     config = configured(f"lora.targets=[{target}]")
     lm = [f"lm.layers.{i}.mixer.in_proj" for i in (0, 1)]
@@ -119,7 +135,7 @@ def test_targets_are_ends_of_names_within_trained_parts(target: str) -> None:
         "in_proj": lm, "lm.layers.1.mixer.in_proj": lm[1:], "lm.*.in_proj": lm,
         "connector.*": ["connector.layers.0", "connector.layers.2"],
     }  # fmt: skip
-    assert targets(SpeechLM(config), config.lora, ["connector", "lm"]) == expected[target]
+    assert targets(SpeechLM(config.model), config.lora, ["connector", "lm"]) == expected[target]
 
 
 def test_linears_that_differ_in_their_layer_are_of_one_kind() -> None:
@@ -134,19 +150,21 @@ def test_linears_that_differ_in_their_layer_are_of_one_kind() -> None:
 
 def test_a_stage_trains_the_adapters_and_the_parts_without() -> None:
     config = override(configured("lora.targets=[in_proj]"), ["stage.trained=[connector,lm]"])
-    model = SpeechLM(config)
+    model = SpeechLM(config.model)
     adapt(model, config.lora, config.stage.trained)
     module = InstructStage(config, model, None)
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
     factors = {f"lm.layers.{i}.mixer.in_proj.lora_{x}.default.weight" for i in (0, 1) for x in "AB"}
-    assert learning == factors | {f"connector.layers.{i}.{w}" for i in (0, 2) for w in ("weight", "bias")}
+    assert learning == factors | {
+        f"connector.layers.{i}.{w}" for i in (0, 2) for w in ("weight", "bias")
+    }
     connector = sum(p.numel() for p in model.connector.parameters())
     assert module.num_trained() == connector + 2 * 2 * (32 + 128)  # layers * rank * (in + out)
 
 
 def test_plain_peft_loads_what_was_exported(tmp_path: Path) -> None:
     config = configured(*BOTH_WAYS, "lora.dropout=0.3")
-    base = SpeechLM(config).eval()
+    base = SpeechLM(config.model).eval()
     model = adapted(config, base)
     export(model, tmp_path / "adapter")
     theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
@@ -155,7 +173,7 @@ def test_plain_peft_loads_what_was_exported(tmp_path: Path) -> None:
 
 def test_exported_adapters_go_on(tmp_path: Path) -> None:
     config = configured()
-    base = SpeechLM(config).eval()
+    base = SpeechLM(config.model).eval()
     model = adapted(config, base)
     export(model, tmp_path)
     again = copy.deepcopy(base)
@@ -168,15 +186,22 @@ def test_exported_adapters_go_on(tmp_path: Path) -> None:
     [
         ([], "is for another base .sha256:"),
         (["lora.rank=1"], r"lora_A.weight is \(2, 160\) there and \(1, 160\) here; set lora.rank"),
-        (["lora.targets=[in_proj]"], "connector.layers.0.lora_A.weight is .* and missing here; set .*lora.targets"),
+        (
+            ["lora.targets=[in_proj]"],
+            "connector.layers.0.lora_A.weight is .* and missing here; set .*lora.targets",
+        ),
         (["lora.alpha=1"], "was trained with lora.alpha=16, not 1"),
     ],
 )
-def test_adapters_that_do_not_fit_are_refused(tmp_path: Path, words: list[str], answer: str) -> None:
+def test_adapters_that_do_not_fit_are_refused(
+    tmp_path: Path, words: list[str], answer: str
+) -> None:
     config = configured()
     export(adapted(config), tmp_path)
     with pytest.raises(ValueError, match=answer):
-        adapt(SpeechLM(config), override(config, [f"lora.start={tmp_path}", *words]).lora, PARTS)
+        adapt(
+            SpeechLM(config.model), override(config, [f"lora.start={tmp_path}", *words]).lora, PARTS
+        )
 
 
 @pytest.mark.parametrize("content", [None, b"junk"])
@@ -186,7 +211,7 @@ def test_a_folder_that_holds_none_is_refused(tmp_path: Path, content: bytes | No
         export(adapted(configured()), tmp_path)
         (tmp_path / "adapter_model.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match="is no readable peft folder .*name <run>/adapter"):
-        adapt(SpeechLM(config), config.lora, PARTS)
+        adapt(SpeechLM(config.model), config.lora, PARTS)
 
 
 @pytest.mark.parametrize(
@@ -198,15 +223,30 @@ def test_a_folder_that_holds_none_is_refused(tmp_path: Path, content: bytes | No
             ["lora.targets=[encoder.*]"],
             r"'encoder.\*'.*Known: .*lm.layers.\*.mixer.in_proj",
         ),
-        ("state", ["lora.rank=3"], r"lora.rank=3 is larger than lm.*dt_proj \(2 -> 64\); set lora.rank=2 or less"),
+        (
+            "state",
+            ["lora.rank=3"],
+            r"lora.rank=3 is larger than lm.*dt_proj \(2 -> 64\); set lora.rank=2 or less",
+        ),
         ("lm", [], "stage lm trains lm from random weights"),
         ("instruct", ["lora.rank=0"], "lora.rank=0: must be at least 1"),
         ("instruct", ["lora.dropout=1"], "need 0 <= dropout < 1"),
         ("instruct", ["lora.targets=[]"], "name the linears"),
     ],
 )
-def test_bad_adapters_are_named_before_anything_is_trained(stage: str, words: list[str], answer: str) -> None:
+def test_bad_adapters_are_named_before_anything_is_trained(
+    stage: str, words: list[str], answer: str
+) -> None:
     with pytest.raises(ValueError, match=answer):
         check_adapters(
-            load_config([TINY[0], str(stage_file(stage)), *SMALL_SIZES, "lora.enabled=true", "lora.rank=2", *words])
+            load_config(
+                [
+                    TINY[0],
+                    str(stage_file(stage)),
+                    *SMALL_SIZES,
+                    "lora.enabled=true",
+                    "lora.rank=2",
+                    *words,
+                ]
+            )
         )

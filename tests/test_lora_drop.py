@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from configs.loading import load_config, override
-from configs.schema import LoraDropConfig
 from datamodules.batching import stratified
+from duplexmamba.config import LoraDropConfig
 from duplexmamba.models.lora import adapt, adapters, export, kind_of, merge
 from duplexmamba.models.lora_drop import added, importance, keep
 from duplexmamba.models.speech_lm import SpeechLM
@@ -42,7 +42,9 @@ def test_what_an_adapter_adds_is_summed_over_its_inputs() -> None:
     x = torch.randn(2, 7, 32)
     total = energies(model, Padded(x))
     layer = model.lm.layers[0].mixer.in_proj
-    delta = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    delta = (
+        layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    )
     expected = (model.lm.layers[0].norm(x) @ delta.T).square().sum().item()
     assert total["lm.layers.0.mixer.in_proj"] == pytest.approx(expected, rel=1e-4)
     assert total["connector.layers.0"] == 0
@@ -52,7 +54,9 @@ def test_padding_counts_for_nothing() -> None:
     model, x = adapted(configured()), torch.randn(2, 7, 32)
     together = energies(model, Padded(x, torch.tensor([7, 3])))
     alone = [energies(model, Padded(row)) for row in (x[:1], x[1:, :3])]
-    assert together == pytest.approx({name: alone[0][name] + alone[1][name] for name in together}, rel=1e-4)
+    assert together == pytest.approx(
+        {name: alone[0][name] + alone[1][name] for name in together}, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,11 +81,16 @@ def test_a_random_choice_is_as_large_and_depends_on_the_seed() -> None:
     config = drop("threshold=0.6", "choice=random")
     drawn = {frozenset(keep(importance(TOTAL, config), config, seed)) for seed in range(20)}
     assert len(drawn) > 1 and {len(names) for names in drawn} == {2}
-    assert all({kind_of(name).rsplit(".")[-1] for name in names} == {"in_proj", "out_proj"} for names in drawn)
+    assert all(
+        {kind_of(name).rsplit(".")[-1] for name in names} == {"in_proj", "out_proj"}
+        for names in drawn
+    )
 
 
 def test_a_probe_that_has_learnt_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="add nothing to lm.layers.0.mixer.in_proj; raise lora_drop.steps"):
+    with pytest.raises(
+        ValueError, match="add nothing to lm.layers.0.mixer.in_proj; raise lora_drop.steps"
+    ):
         importance(dict.fromkeys(TOTAL, 0.0), drop())
 
 
@@ -112,7 +121,7 @@ def factors(model: SpeechLM, *names: str) -> list[Tensor]:
 
 def test_shared_adapters_are_one_through_training_saving_and_merging(tmp_path: Path) -> None:
     config = configured(SHARED)
-    base = SpeechLM(config).eval()
+    base = SpeechLM(config.model).eval()
     model = adapted(config, base)
     for kind in ("in_proj", "out_proj"):
         one, other = factors(model, f"0.mixer.{kind}", f"1.mixer.{kind}")
@@ -139,9 +148,11 @@ def test_shared_adapters_are_one_through_training_saving_and_merging(tmp_path: P
 
 
 def test_a_shared_adapter_can_stay_as_the_probe_left_it(tmp_path: Path) -> None:
-    base = SpeechLM(configured(SHARED))
+    base = SpeechLM(configured(SHARED).model)
     export(adapted(configured(SHARED), copy.deepcopy(base)), tmp_path)
-    config = configured(SHARED, f"lora.start={tmp_path}", "lora.shared_trainable=false", "stage.trained=[lm]")
+    config = configured(
+        SHARED, f"lora.start={tmp_path}", "lora.shared_trainable=false", "stage.trained=[lm]"
+    )
     adapt(base, config.lora, PARTS)
     shared = factors(InstructStage(config, base, None).model, "0.mixer.in_proj", "1.mixer.out_proj")
     assert not any(factor.requires_grad for factor in shared)
@@ -152,13 +163,17 @@ def test_a_shared_adapter_can_stay_as_the_probe_left_it(tmp_path: Path) -> None:
 
 def test_adapters_that_are_not_shared_there_are_not_shared_here(tmp_path: Path) -> None:
     config = configured()
-    base = SpeechLM(config)
+    base = SpeechLM(config.model)
     export(adapted(config, base), tmp_path)
-    with pytest.raises(ValueError, match="in_proj.lora_A.weight is not shared there; leave it out of lora.shared"):
+    with pytest.raises(
+        ValueError, match="in_proj.lora_A.weight is not shared there; leave it out of lora.shared"
+    ):
         adapt(base, override(config, [f"lora.start={tmp_path}", SHARED]).lora, PARTS)
 
 
 def test_a_shared_linear_must_have_an_adapter() -> None:
-    config = load_config([*TINY, *SMALL_SIZES, "lora.rank=2", "lora.targets=[in_proj]", "lora.shared=[out_proj]"])
+    config = load_config(
+        [*TINY, *SMALL_SIZES, "lora.rank=2", "lora.targets=[in_proj]", "lora.shared=[out_proj]"]
+    )
     with pytest.raises(ValueError, match="lora.shared: .* is called 'out_proj'"):
-        adapt(nn.ModuleDict({"lm": SpeechLM(config).lm}), config.lora, PARTS)
+        adapt(nn.ModuleDict({"lm": SpeechLM(config.model).lm}), config.lora, PARTS)

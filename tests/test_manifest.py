@@ -38,14 +38,20 @@ def write_lines(path: Path, rows: list) -> Path:
 def librispeech(root: Path, speakers: list[str], utterances: int = 2, suffix: str = "flac") -> Path:
     for speaker in speakers:
         ids = [f"{speaker}-7-{n:04d}" for n in range(utterances)]
-        write_lines(root / speaker / "7" / f"{speaker}-7.trans.txt", [f"{id} HELLO, IT'S {id[-1]}" for id in ids])
+        write_lines(
+            root / speaker / "7" / f"{speaker}-7.trans.txt",
+            [f"{id} HELLO, IT'S {id[-1]}" for id in ids],
+        )
         for id in ids:
             speak(root / speaker / "7" / f"{id}.{suffix}")
     return root
 
 
 def skips(skipped) -> dict[str, list[str]]:
-    return {reason: [s.what for s in skipped if s.reason == reason] for reason in {s.reason for s in skipped}}
+    return {
+        reason: [s.what for s in skipped if s.reason == reason]
+        for reason in {s.reason for s in skipped}
+    }
 
 
 def complaint(path) -> str:
@@ -113,7 +119,9 @@ def test_plain_manifest(tmp_path):
         "answer": "So-so.",
         "split": "dev",
     }
-    manifest_path = write_lines(tmp_path / "m.jsonl", [row | {"id": "x"}, "", row | {"offset": 1.5, "split": None}])
+    manifest_path = write_lines(
+        tmp_path / "m.jsonl", [row | {"id": "x"}, "", row | {"offset": 1.5, "split": None}]
+    )
     first, second = read_corpus(manifest_path)[0]
     expected = Entry("x", tmp_path / "a/1.flac", 0.0, 0.5, "what's new", "So-so.", "0", "valid")
     assert first == expected
@@ -190,8 +198,16 @@ def test_split_names(name, split):
 
 
 def recording(id: str, sources: list[tuple[str, list[int]]], **more) -> dict:
-    files = [{"type": "file", "channels": channels, "source": source} for source, channels in sources]
-    return {"id": id, "sources": files, "sampling_rate": RATE_HZ, "num_samples": 16000, "duration": 2.0} | more
+    files = [
+        {"type": "file", "channels": channels, "source": source} for source, channels in sources
+    ]
+    return {
+        "id": id,
+        "sources": files,
+        "sampling_rate": RATE_HZ,
+        "num_samples": 16000,
+        "duration": 2.0,
+    } | more
 
 
 def supervision(id: str, start: float = 0.0, duration: float = 1.0, **more) -> dict:
@@ -200,14 +216,28 @@ def supervision(id: str, start: float = 0.0, duration: float = 1.0, **more) -> d
 
 
 def cut(id: str, supervisions: list[dict], of: dict, start: float = 0.0) -> dict:
-    return {"id": id, "start": start, "duration": 2.0, "channel": 0, "supervisions": supervisions, "recording": of}
+    return {
+        "id": id,
+        "start": start,
+        "duration": 2.0,
+        "channel": 0,
+        "supervisions": supervisions,
+        "recording": of,
+    }
 
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.jsonl.gz", "cuts.jsonl", "x_cuts_train-a.jsonl.gz"])
 def test_lhotse_cuts(tmp_path, name):
     rows = [
-        cut("one", [supervision("s1", custom={"answer": "Hi."})], recording("r", [("a.flac", [0])])),
-        cut("two", [supervision("s2", -0.5), supervision("s3", 0.5)], recording("r", [("b.flac", [0])]), start=1.0),
+        cut(
+            "one", [supervision("s1", custom={"answer": "Hi."})], recording("r", [("a.flac", [0])])
+        ),
+        cut(
+            "two",
+            [supervision("s2", -0.5), supervision("s3", 0.5)],
+            recording("r", [("b.flac", [0])]),
+            start=1.0,
+        ),
     ]
     path = write_lines(tmp_path / name, rows)
     entries, _ = read_corpus(tmp_path if "cuts" in name else path)
@@ -222,8 +252,15 @@ def test_lhotse_cuts(tmp_path, name):
 
 def test_lhotse_channels(tmp_path):
     speak(tmp_path / "stereo.wav", 2.0, channels=2)
-    stereo, split = recording("r", [("stereo.wav", [0, 1])]), recording("r", [("l.wav", [0]), ("r.wav", [1])])
-    three = [supervision("left", channel=0), supervision("right", channel=1), supervision("both", channel=[0, 1])]
+    stereo, split = (
+        recording("r", [("stereo.wav", [0, 1])]),
+        recording("r", [("l.wav", [0]), ("r.wav", [1])]),
+    )
+    three = [
+        supervision("left", channel=0),
+        supervision("right", channel=1),
+        supervision("both", channel=[0, 1]),
+    ]
     rows = [cut("a", three, stereo), cut("b", [supervision("own file", channel=1)], split)]
     entries, _ = read_corpus(write_lines(tmp_path / "c.jsonl", rows))
     assert [e.channel for e in entries] == [0, 1, None, None] and entries[3].path.name == "r.wav"
@@ -244,7 +281,10 @@ def test_what_only_lhotse_can_read_is_counted_where_it_is_missing(tmp_path, monk
     ]
     entries, skipped = read_corpus(write_lines(tmp_path / "c.jsonl", rows))
     assert [e.id for e in entries] == ["fine"]
-    assert skips(skipped) == {cuts.NEEDS_LHOTSE: ["slow", "memory", "mixed"], "without text": ["wordless"]}
+    assert skips(skipped) == {
+        cuts.NEEDS_LHOTSE: ["slow", "memory", "mixed"],
+        "without text": ["wordless"],
+    }
 
 
 def test_lhotse_reads_what_it_mixes_and_transforms(tmp_path):
@@ -260,16 +300,22 @@ def test_lhotse_reads_what_it_mixes_and_transforms(tmp_path):
     quick.id = "quick"
     lhotse.CutSet.from_cuts([mixed, quick]).to_file(tmp_path / "c.jsonl")
     corpora, _ = open_corpora(tmp_path / "c.jsonl", RATE_HZ, 0.1, 5.0)
-    found = {u.id: u for corpus in corpora.values() for u in (corpus[i] for i in range(len(corpus)))}
+    found = {
+        u.id: u for corpus in corpora.values() for u in (corpus[i] for i in range(len(corpus)))
+    }
     assert {id: (u.text, len(u.samples) / RATE_HZ) for id, u in found.items()} == {
         "mixed": ("hello", 2.5), "quick": ("hello", 0.5)
     }  # fmt: skip
     assert found["mixed"].samples[6000] == pytest.approx(0.2, abs=0.01)
 
 
-@pytest.mark.parametrize("name, split", [("recordings.jsonl", None), ("libri_recordings_dev-clean.jsonl.gz", "valid")])
+@pytest.mark.parametrize(
+    "name, split", [("recordings.jsonl", None), ("libri_recordings_dev-clean.jsonl.gz", "valid")]
+)
 def test_lhotse_recordings_and_supervisions(tmp_path, name, split):
-    write_lines(tmp_path / name, [recording("r", [("a.wav", [0])]), recording("mute", [("b.wav", [0])])])
+    write_lines(
+        tmp_path / name, [recording("r", [("a.wav", [0])]), recording("mute", [("b.wav", [0])])]
+    )
     rows = [supervision("s1"), supervision("s2", 1.0), supervision("lost", recording_id="gone")]
     write_lines(tmp_path / name.replace("recordings", "supervisions"), rows)
     entries, skipped = read_corpus(tmp_path)
@@ -303,22 +349,34 @@ def test_complaints_about_manifests(tmp_path):
     write_lines(path, [])
     assert "is empty" in complaint(path)
     write_lines(path, [{"clip": "a.wav", "text": "hello"}])
-    assert "no line has a key for audio; its keys are clip, text; give one of audio, audio_filepath" in complaint(path)
+    assert (
+        "no line has a key for audio; its keys are clip, text; give one of audio, audio_filepath"
+        in complaint(path)
+    )
     write_lines(path, [{"audio": "a.wav", "words": "hello"}])
-    assert "no line has a key for text; its keys are audio, words; give one of text, transcript" in complaint(path)
+    assert (
+        "no line has a key for text; its keys are audio, words; give one of text, transcript"
+        in complaint(path)
+    )
     write_lines(path, [{"audio": f"{n}.wav", "text": None} for n in range(4)])
-    assert "holds nothing usable; left out: 4 without text (0.wav, 1.wav, 2.wav, ...)" in complaint(path)
+    assert "holds nothing usable; left out: 4 without text (0.wav, 1.wav, 2.wav, ...)" in complaint(
+        path
+    )
 
 
 def test_broken_gzip(tmp_path):
-    path = write_lines(tmp_path / "m.jsonl.gz", [{"audio": f"{n}.wav", "text": "hello"} for n in range(999)])
+    path = write_lines(
+        tmp_path / "m.jsonl.gz", [{"audio": f"{n}.wav", "text": "hello"} for n in range(999)]
+    )
     path.write_bytes(path.read_bytes()[:-50])
     assert "cannot be unpacked" in complaint(path)
 
 
 def test_nothing_usable_after_looking_at_the_files(tmp_path):
     path = write_lines(tmp_path / "m.jsonl", [{"audio": "gone.wav", "text": "hello"}])
-    with pytest.raises(ValueError, match="nothing usable; left out: 1 unusable .*gone.wav is missing"):
+    with pytest.raises(
+        ValueError, match="nothing usable; left out: 1 unusable .*gone.wav is missing"
+    ):
         open_corpora(path, RATE_HZ, 0.1, 5.0)
 
 
@@ -326,7 +384,10 @@ def test_nothing_usable_after_looking_at_the_files(tmp_path):
 
 
 def test_open_corpora(tmp_path):
-    rows = [{"audio": speak(tmp_path / f"{n}.wav", 0.5), "text": "Hello", "speaker": f"s{n}"} for n in range(9)]
+    rows = [
+        {"audio": speak(tmp_path / f"{n}.wav", 0.5), "text": "Hello", "speaker": f"s{n}"}
+        for n in range(9)
+    ]
     rows += [
         {"audio": speak(tmp_path / "long.wav", 3.0), "text": "Hello"},
         {"audio": speak(tmp_path / "short.wav", 0.05), "text": "Hello"},
@@ -356,14 +417,19 @@ def test_open_corpora(tmp_path):
 
 def test_the_first_of_a_split_come_from_many_speakers(tmp_path):
     librispeech(tmp_path / "train", ["1", "2", "3"])
-    corpora, _ = open_corpora(librispeech(tmp_path / "test", list("abcdef"), 10).parent, RATE_HZ, 0.1, 2.0)
+    corpora, _ = open_corpora(
+        librispeech(tmp_path / "test", list("abcdef"), 10).parent, RATE_HZ, 0.1, 2.0
+    )
     assert len({corpora["test"][n].speaker for n in range(10)}) > 3
 
 
 def test_what_shows_only_when_read_is_raised_then(tmp_path):
     sf.write(tmp_path / "mute.wav", np.zeros(8000), RATE_HZ)
     corpora, survey = open_corpora(
-        write_lines(tmp_path / "m.jsonl", [{"audio": "mute.wav", "text": "hello"}]), RATE_HZ, 0.1, 2.0
+        write_lines(tmp_path / "m.jsonl", [{"audio": "mute.wav", "text": "hello"}]),
+        RATE_HZ,
+        0.1,
+        2.0,
     )
     assert not survey.unusable
     with pytest.raises(UnusableAudio, match=r"mute.wav is silent"):
@@ -372,7 +438,10 @@ def test_what_shows_only_when_read_is_raised_then(tmp_path):
 
 def test_durations_of_the_manifest_are_trusted_and_headers_fill_in(tmp_path, monkeypatch):
     speak(tmp_path / "a.wav", 2.0)
-    rows = [{"audio": "a.wav", "text": "hello", "duration": 1.25}, {"audio": "a.wav", "text": "hello", "offset": 0.5}]
+    rows = [
+        {"audio": "a.wav", "text": "hello", "duration": 1.25},
+        {"audio": "a.wav", "text": "hello", "offset": 0.5},
+    ]
     looked = []
     monkeypatch.setattr(manifest, "audio_duration_s", lambda path: looked.append(path) or 2.0)
     entries, _ = measure(read_corpus(write_lines(tmp_path / "m.jsonl", rows))[0], 0.1, 5.0)
@@ -397,7 +466,10 @@ def test_bad_share():
 
 
 def test_given_splits_are_kept_and_the_rest_joins_train():
-    entries = [entry(name, name, split) for name, split in zip("abcd", ["train", "valid", "test", None], strict=True)]
+    entries = [
+        entry(name, name, split)
+        for name, split in zip("abcd", ["train", "valid", "test", None], strict=True)
+    ]
     splits, notes = split_entries(entries)
     assert {name: [e.id for e in held] for name, held in splits.items()} == {
         "train": ["a", "d"],
@@ -435,7 +507,9 @@ def test_about_a_twentieth_is_held_out():
 
 def test_held_out_speakers_stay_when_files_and_speakers_are_added():
     def place(speakers: int, utterances: int) -> dict[str, str]:
-        splits, _ = split_entries([entry(f"{s}-{n}", f"s{s}") for s in range(speakers) for n in range(utterances)])
+        splits, _ = split_entries(
+            [entry(f"{s}-{n}", f"s{s}") for s in range(speakers) for n in range(utterances)]
+        )
         return {e.speaker: name for name, held in splits.items() for e in held}
 
     assert place(200, 1) == place(200, 3)
@@ -446,11 +520,15 @@ def test_held_out_speakers_stay_when_files_and_speakers_are_added():
 def test_few_speakers_are_held_out_by_utterance(speaker):
     splits, notes = split_entries([entry(str(n), speaker) for n in range(300)])
     assert all(5 < len(splits[name]) < 30 for name in ("valid", "test"))
-    assert notes[0].endswith("held out of train, single utterances, since it names fewer than 3 speakers")
+    assert notes[0].endswith(
+        "held out of train, single utterances, since it names fewer than 3 speakers"
+    )
 
 
 @pytest.mark.parametrize("key", ["duration", "offset"])
 def test_a_time_that_is_no_number_is_named_with_its_row(tmp_path: Path, key: str) -> None:
-    (tmp_path / "manifest.jsonl").write_text(json.dumps({"audio": "a.wav", "text": "hello", key: "long"}))
+    (tmp_path / "manifest.jsonl").write_text(
+        json.dumps({"audio": "a.wav", "text": "hello", key: "long"})
+    )
     with pytest.raises(ValueError, match=f"row 1: {key}='long' is not a number of seconds"):
         read_corpus(tmp_path)

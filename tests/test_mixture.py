@@ -43,7 +43,9 @@ def test_every_corpus_has_its_share_and_goes_round_whole() -> None:
     assert [shares[s] / 3000 for s in range(3)] == pytest.approx([0.5, 0.3, 0.2], abs=0.002)
     for source, corpus in enumerate(mixture.corpora):
         own = [index for s, index in draws if s == source]
-        rounds = [own[i : i + len(corpus)] for i in range(0, len(own) - len(corpus) + 1, len(corpus))]
+        rounds = [
+            own[i : i + len(corpus)] for i in range(0, len(own) - len(corpus) + 1, len(corpus))
+        ]
         assert all(sorted(r) == list(range(len(corpus))) for r in rounds) and rounds
         assert len(rounds) == 1 or rounds[0] != rounds[1]
 
@@ -81,7 +83,9 @@ def test_groups_come_one_after_another_in_another_order_each_round() -> None:
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_lanes_give_every_worker_windows_of_its_own(workers: int) -> None:
     """What rank and worker see which window, as a DataLoader deals batches out."""
-    whole = EndlessBatches(lambda positions: [[*positions][i : i + 8] for i in range(0, 512, 8)], 1, lanes=8)
+    whole = EndlessBatches(
+        lambda positions: [[*positions][i : i + 8] for i in range(0, 512, 8)], 1, lanes=8
+    )
     batches = [batch for _, batch in zip(range(1024), whole, strict=False)]
     assert len({p for batch in batches for p in batch}) == 8 * 1024
     seen = collections.defaultdict(set)

@@ -11,12 +11,17 @@ from duplexmamba.streaming.padded import Padded
 def test_paper_preset_is_the_published_model_to_the_number() -> None:
     config = load_config(["configs/preset/paper.yaml", "configs/stage/asr.yaml"])
     with torch.device("meta"):
-        counts = count_parameters(SpeechLM(config))
-    assert counts == {"frontend": 347_296, "encoder": 81_918_976, "connector": 5_246_464, "lm": 2_768_345_600}
+        counts = count_parameters(SpeechLM(config.model))
+    assert counts == {
+        "frontend": 347_296,
+        "encoder": 81_918_976,
+        "connector": 5_246_464,
+        "lm": 2_768_345_600,
+    }
 
 
 def test_reading_a_batch_equals_reading_each_row(config: Config) -> None:
-    model = SpeechLM(config).double().eval()
+    model = SpeechLM(config.model).double().eval()
     before, after = torch.randint(0, 99, (2, 4)), torch.randint(0, 99, (2, 5))
     samples, lengths = torch.randn(2, 12800, dtype=torch.float64) * 0.1, torch.tensor([12800, 6400])
     after_lengths = torch.tensor([3, 5])
@@ -31,9 +36,11 @@ def test_reading_a_batch_equals_reading_each_row(config: Config) -> None:
 
 
 def test_the_whole_model_trains_under_autocast(config: Config) -> None:
-    model, ids = SpeechLM(config), Padded(torch.randint(0, 99, (2, 4)))
+    model, ids = SpeechLM(config.model), Padded(torch.randint(0, 99, (2, 4)))
     with torch.autocast("cpu", torch.bfloat16):
-        speech, _ = model.embed_speech(Padded(torch.randn(2, 9600) * 0.1, torch.tensor([9600, 6400])))
+        speech, _ = model.embed_speech(
+            Padded(torch.randn(2, 9600) * 0.1, torch.tensor([9600, 6400]))
+        )
         hidden, _ = model(ids, speech, ids)
         loss = model.lm.logits(hidden.values).float().square().sum()
     loss.backward()
@@ -41,9 +48,11 @@ def test_the_whole_model_trains_under_autocast(config: Config) -> None:
 
 
 def test_every_part_gets_a_gradient(config: Config) -> None:
-    model = SpeechLM(config)
+    model = SpeechLM(config.model)
     ids = Padded(torch.randint(0, 99, (1, 4)))
     speech, _ = model.embed_speech(Padded(torch.randn(1, 9600) * 0.1))
     hidden, _ = model(ids, speech, ids)
     model.lm.logits(hidden.values).square().sum().backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert [
+        n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ] == []

@@ -40,7 +40,13 @@ from tests.test_session import KINDS, facts, sound
 
 TOKENS = Tokenizer.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
 SMALL = load_config(
-    [TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}", "duplex.kind=multiplex"]
+    [
+        TINY[0],
+        "configs/stage/streaming.yaml",
+        *SMALL_SIZES,
+        f"lm.vocab_size={TOKENS.size}",
+        "duplex.kind=multiplex",
+    ]
 )
 SLICE = 3200
 PACES = {
@@ -54,13 +60,14 @@ LENGTH = 5
 def make(*words) -> MultiplexSession:
     """A session over a model that says something else after every token and after every other sound."""
     upstream = test_session.make(*words)
-    return MultiplexSession(upstream.model, upstream.tokens, override(SMALL, [*words]))
+    return MultiplexSession(upstream.model, upstream.tokens, override(SMALL, [*words]).duplex)
 
 
 def scripted(session, decided):
     """The model begins an answer in these slices, and no other."""
     return mock.patch(
-        "duplexmamba.duplex.multiplex.begins", lambda probability, duplex: session.snapshot().slices in decided
+        "duplexmamba.duplex.multiplex.begins",
+        lambda probability, duplex: session.snapshot().slices in decided,
     )
 
 
@@ -82,20 +89,29 @@ def test_a_row_sees_what_a_session_sees_wherever_something_is_written(letters, p
     with scripted(session, decided), mock.patch.object(session, "_after", noted):
         events = session.push(torch.from_numpy(dialogue.samples))
     assert [event.slice for event in events if event.action == "respond"] == decided
-    said = [[t for e in events[i:j] for t in e.tokens] for i, j in itertools.pairwise([*decided, len(events)])]
-    stage = MultiplexStage(override(SMALL, PACES[pace]), session.model, Answers(session.tokens, said)).eval()
+    emitted = [
+        [t for e in events[i:j] for t in e.tokens]
+        for i, j in itertools.pairwise([*decided, len(events)])
+    ]
+    stage = MultiplexStage(
+        override(SMALL, PACES[pace]), session.model, Answers(session.tokens, emitted)
+    ).eval()
     rows = [script(dialogue, stage.tokens, session.duplex)]
     with torch.no_grad():
-        speech, _ = session.model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
+        speech, _ = session.model.embed_speech(
+            Padded(torch.from_numpy(dialogue.samples)[None]), final=True
+        )
         hidden, labels, free = stage.read_whole(rows, speech)
         seen = session.model.lm.logits(hidden)
     torch.testing.assert_close(seen, torch.stack(logits), atol=1e-8, rtol=1e-8)
     firsts = list(itertools.accumulate([len(w.free) for w in rows[0][:-1]], initial=0))
     for at, event in zip(firsts, events, strict=True):
         chances = choices(seen[at], session._markers, bool(free[at]))
-        assert event.probabilities["response"] == pytest.approx(float(chances[session._response]), abs=1e-6)
+        assert event.probabilities["response"] == pytest.approx(
+            float(chances[session._response]), abs=1e-6
+        )
         assert (labels[at] == session._response) == (event.slice in decided)
-    assert len({t for tokens in said for t in tokens}) > 1 or not decided
+    assert len({t for tokens in emitted for t in tokens}) > 1 or not decided
 
 
 def markers(ids) -> str:
@@ -106,9 +122,14 @@ def markers(ids) -> str:
 def test_a_row_written_out() -> None:
     """Two questions, the second in the answer to the first; two tokens a second are one in two or three slices."""
     names = {".": "ignore", "?": "incomplete", "!": "response"}
-    turns = [Turn("question", "", answer, 0.0, 1.0, None, "") for answer in ("twelve the capital of", "of france")]
+    turns = [
+        Turn("question", "", answer, 0.0, 1.0, None, "")
+        for answer in ("twelve the capital of", "of france")
+    ]
     labels = tuple(names[c] for c in ".??!...??!......")
-    dialogue = Dialogue("x", torch.zeros(0).numpy(), tuple(turns), labels, (Answer(0, 3, 9), Answer(1, 9, None)))
+    dialogue = Dialogue(
+        "x", torch.zeros(0).numpy(), tuple(turns), labels, (Answer(0, 3, 9), Answer(1, 9, None))
+    )
     found = script(dialogue, TOKENS, SMALL.duplex)
     asked = "<|/speech|>"
     assert [markers(w.ids).removeprefix(asked) for w in found] == [
@@ -121,12 +142,17 @@ def test_a_row_written_out() -> None:
         "<|response|> of france", ".", " france<|endoftext|>", ".", ".", ".", ".",
     ]  # fmt: skip
     assert [i for i, w in enumerate(found) if w.due] == [5, 8, 11]
-    assert all(len(w.ids) == len(w.labels) and len(w.free) == len(ids) for w, ids in zip(found, wanted, strict=True))
+    assert all(
+        len(w.ids) == len(w.labels) and len(w.free) == len(ids)
+        for w, ids in zip(found, wanted, strict=True)
+    )
 
 
 def stage_and_batch(letters=SCRIPTS[:3], **changes) -> tuple[MultiplexStage, object]:
     session = make()
-    stage = MultiplexStage(dataclasses.replace(SMALL, **changes), session.model.float(), Answers(TOKENS, [[9] * 5] * 9))
+    stage = MultiplexStage(
+        dataclasses.replace(SMALL, **changes), session.model.float(), Answers(TOKENS, [[9] * 5] * 9)
+    )
     return stage, collate_dialogues([(dialogue_of(text, SLICE), []) for text in letters], SLICE)
 
 
@@ -148,11 +174,15 @@ def test_a_batch_equals_each_dialogue_alone() -> None:
 @pytest.mark.parametrize("letters", [SCRIPTS[:3], [SCRIPTS[3]]], ids=["answers", "none"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_is_that_of_the_choices_that_a_session_has(letters, smoothing) -> None:
-    stage, batch = stage_and_batch(letters, optim=dataclasses.replace(SMALL.optim, label_smoothing=smoothing))
+    stage, batch = stage_and_batch(
+        letters, optim=dataclasses.replace(SMALL.optim, label_smoothing=smoothing)
+    )
     rows = [script(dialogue, stage.tokens, SMALL.duplex) for dialogue in batch.dialogues]
     response, idle = stage.tokens.turn_states["response"], stage.tokens.turn_states["ignore"]
     with torch.no_grad():
-        hidden, labels, free = stage.read_whole(rows, stage.model.embed_speech(batch.samples, final=True)[0])
+        hidden, labels, free = stage.read_whole(
+            rows, stage.model.embed_speech(batch.samples, final=True)[0]
+        )
         logits, losses = stage.model.lm.logits(hidden), {True: [], False: []}
         for row, label, among in zip(logits, labels.tolist(), free.tolist(), strict=True):
             ids = list(range(len(row))) if among else [response, idle]
@@ -171,7 +201,10 @@ def test_it_learns_also_under_autocast() -> None:
             loss = stage.model_step(batch)
         optimizer.zero_grad()
         loss.backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in stage.model.connector.parameters())
+        assert all(
+            p.grad is not None and p.grad.isfinite().all()
+            for p in stage.model.connector.parameters()
+        )
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
@@ -189,7 +222,7 @@ def test_what_can_come_is_a_token_where_one_is_due_and_else_a_marker() -> None:
     assert begins(0.5, SMALL.duplex) and not begins(0.49, SMALL.duplex)
 
 
-@pytest.mark.parametrize("kind", ["carried", "causal_lookahead", "slice", "mamba2"])
+@pytest.mark.parametrize("kind", ["causal", "causal_lookahead", "slice", "mamba2"])
 def test_any_cut_of_the_samples_gives_the_same(kind) -> None:
     whole = make(*KINDS[kind], "encoder.train_slice_ms=[400,400]")
     samples = sound(8, size=whole.slice_samples)
@@ -198,7 +231,10 @@ def test_any_cut_of_the_samples_gives_the_same(kind) -> None:
     for size in (997, 4000):
         parts = make(*KINDS[kind], "encoder.train_slice_ms=[400,400]")
         with scripted(parts, {2, 5}):
-            assert facts([event for part in samples.split(size) for event in parts.push(part)]) == expected
+            assert (
+                facts([event for part in samples.split(size) for event in parts.push(part)])
+                == expected
+            )
     assert len(emitted_responses(expected)) == 2 and any(event.text for event in expected)
 
 
@@ -244,7 +280,11 @@ def test_close_waits_for_an_answer_and_to_its_end() -> None:
     with scripted(session, {6}):
         events = [*session.push(sound(4)[:-100]), *session.close()]
         assert session.close() == []
-    assert emitted_responses(events) == [EmittedResponse(6, 11, emitted_responses(events)[0].text, True)] and len(events) == 12
+    assert (
+        emitted_responses(events)
+        == [EmittedResponse(6, 11, emitted_responses(events)[0].text, True)]
+        and len(events) == 12
+    )
     silent = make("duplex.max_wait_s=1")
     with scripted(silent, set()):
         assert len(silent.push(sound(4))) == 4 and len(silent.close()) == 5 and silent.close() == []
@@ -253,7 +293,9 @@ def test_close_waits_for_an_answer_and_to_its_end() -> None:
 def test_close_ends_also_with_a_model_that_never_does() -> None:
     session = make("duplex.max_tokens=3", "duplex.max_wait_s=1")
     with scripted(session, range(999)):
-        assert len(session.push(sound(2))) == 2 and len(session.close()) == math.ceil((1 + 1.5) / 0.2)
+        assert len(session.push(sound(2))) == 2 and len(session.close()) == math.ceil(
+            (1 + 1.5) / 0.2
+        )
 
 
 def test_an_answer_finished_at_once_is_the_one_that_silence_brings() -> None:
@@ -268,7 +310,10 @@ def test_an_answer_finished_at_once_is_the_one_that_silence_brings() -> None:
         assert session.finish() == whole != "" and not session.answering
     session.restore(moment)
     with scripted(session, {5}):
-        assert session.finish() == "".join(event.text for event in [*begun, *rest[:2]]) and not session.answering
+        assert (
+            session.finish() == "".join(event.text for event in [*begun, *rest[:2]])
+            and not session.answering
+        )
 
 
 # ---- the whole way
@@ -277,20 +322,30 @@ def test_an_answer_finished_at_once_is_the_one_that_silence_brings() -> None:
 def test_the_kind_of_a_configuration_chooses_stage_and_session(tmp_path) -> None:
     given_ = {kind: override(SMALL, [f"duplex.kind={kind}"]) for kind in ("fork", "multiplex")}
     for kind, config in given_.items():
-        model = SpeechLM(config)
+        model = SpeechLM(config.model)
         stage = dialogue_stage(config, model, TOKENS)
-        session = open_sessions(StageCheckpoint(config, TOKENS, model.state_dict()), config, tmp_path)()
-        assert isinstance(session, MultiplexSession) == isinstance(stage, MultiplexStage) == (kind == "multiplex")
+        session = open_sessions(
+            StageCheckpoint(config, TOKENS, model.state_dict()), config, tmp_path
+        )()
+        assert (
+            isinstance(session, MultiplexSession)
+            == isinstance(stage, MultiplexStage)
+            == (kind == "multiplex")
+        )
         assert isinstance(session, stage.session)
     for stage in ("state", "streaming"):
-        upstream = load_config([TINY[0], "configs/stage/streaming.yaml", "duplex.kind=multiplex"], stage)
+        upstream = load_config(
+            [TINY[0], "configs/stage/streaming.yaml", "duplex.kind=multiplex"], stage
+        )
         assert upstream.duplex.kind == "multiplex"
 
 
 def test_another_kind_than_the_trained_one_is_refused(tmp_path) -> None:
-    model = SpeechLM(SMALL)
+    model = SpeechLM(SMALL.model)
     given_ = StageCheckpoint(SMALL, TOKENS, model.state_dict())
-    with pytest.raises(ValueError, match="duplex.kind=fork.*trained with multiplex; leave duplex.kind out"):
+    with pytest.raises(
+        ValueError, match="duplex.kind=fork.*trained with multiplex; leave duplex.kind out"
+    ):
         open_sessions(given_, override(SMALL, ["duplex.kind=fork"]), tmp_path)
     with pytest.raises(ValueError, match="duplex.kind.*'both'.*fork.*multiplex"):
         override(SMALL, ["duplex.kind=both"])
@@ -304,14 +359,23 @@ def test_a_run_from_before_there_were_kinds_is_a_fork() -> None:
 
 def test_states_that_are_not_told_apart_have_no_scores() -> None:
     one = Heard(
-        "x", 0.2, [], ["ignore", "incomplete", "response"], ("response", "ignore"), ["ignore"] * 2 + ["response"]
+        "x",
+        0.2,
+        [],
+        ["ignore", "incomplete", "response"],
+        ("response", "ignore"),
+        ["ignore"] * 2 + ["response"],
     )
     one = dataclasses.replace(one, response=[0.1, 0.2, 0.9], compute_ms=[1.0] * 3)
     found = scores([one])
     assert [name for name in found if name.startswith("state/")] == ["state/f1_response"]
     assert found["state/f1_response"].value == 1
     matrix = confusion([one])
-    assert columns(matrix) == ["response", "ignore"] and matrix["incomplete", "ignore"] == 1 and len(matrix) == 6
+    assert (
+        columns(matrix) == ["response", "ignore"]
+        and matrix["incomplete", "ignore"] == 1
+        and len(matrix) == 6
+    )
     labels = [text.get_text() for text in draw(matrix, [], "x").axes[0].get_xticklabels()]
     assert labels == ["response", "ignore"]
     pairs = [("<|ignore|>", "<|ignore|>"), ("<|response|>", "<|response|>"), ("twelve", "")]
@@ -324,24 +388,38 @@ def test_train_score_and_converse(tmp_path: Path, capsys) -> None:
     state, folder = tmp_path / "state", tmp_path / "runs"
     state.mkdir()
     config = load_config([TINY[0], "configs/stage/streaming.yaml", *SHORT])
-    StageCheckpoint(config, TOKENS, SpeechLM(config).state_dict()).save(state / FILE)
-    parts = ",".join(f"{part}: {state}" for part in ("features", "frontend", "encoder", "connector", "lm"))
+    StageCheckpoint(config, TOKENS, SpeechLM(config.model).state_dict()).save(state / FILE)
+    parts = ",".join(
+        f"{part}: {state}" for part in ("features", "frontend", "encoder", "connector", "lm")
+    )
     summary = train.main([
         TINY[0], "configs/stage/streaming.yaml", *SHORT, f"run.dir={folder}", "duplex.kind=multiplex",
         "duplex.max_tokens=4", f"stage.init={{{parts}}}",
     ])  # fmt: skip
     latest = (folder / "latest").resolve()
-    assert "test/exact_match" in summary and not any(name.startswith("test/state") for name in summary)
+    assert "test/exact_match" in summary and not any(
+        name.startswith("test/state") for name in summary
+    )
     words = ["data.test_dialogues=2", "duplex.response_threshold=0.2", "seed=188"]
     found = evaluate.main(["duplex", str(latest), *words])
-    assert {"state/f1_response", "answer/exact_match", "turn/takeover_rate", "silence/false_takeover_per_hour"} <= set(
-        found
-    )
-    assert not {"state/accuracy", "state/macro_f1", "state/f1_incomplete", "state/confusion/ignore/incomplete"} & set(
-        found
-    )
+    assert {
+        "state/f1_response",
+        "answer/exact_match",
+        "turn/takeover_rate",
+        "silence/false_takeover_per_hour",
+    } <= set(found)
+    assert not {
+        "state/accuracy",
+        "state/macro_f1",
+        "state/f1_incomplete",
+        "state/confusion/ignore/incomplete",
+    } & set(found)
     assert "do not tell incomplete from ignore" in capsys.readouterr().out
-    assert found["memory/lm_bytes"] < found["memory/all_bytes"] < 2 * found["memory/lm_bytes"] + 400_000
+    assert (
+        found["memory/lm_bytes"]
+        < found["memory/all_bytes"]
+        < 2 * found["memory/lm_bytes"] + 400_000
+    )
     wav = tmp_path / "talk.wav"
     soundfile.write(wav, np.random.default_rng(1).normal(0, 0.1, 24_000), 16_000)
     events = serve.main([str(latest), "--wav", str(wav), "--pace", "fast"])
@@ -353,7 +431,14 @@ def test_the_sweep_asks_for_what_there_is() -> None:
     sweep = yaml.safe_load(Path("sweeps/duplex.yaml").read_text())
     assert sweep["method"] == "grid" and Path(sweep["program"]).exists()
     files = [word for word in sweep["command"] if word.endswith(".yaml")]
-    names, values = zip(*((name, row["values"]) for name, row in sweep["parameters"].items()), strict=True)
-    points = [load_config([*files, *map("{}={}".format, names, point)]) for point in itertools.product(*values)]
-    assert {(c.duplex.kind, c.seed) for c in points} == {(k, n) for k in ("fork", "multiplex") for n in (1, 2, 3)}
+    names, values = zip(
+        *((name, row["values"]) for name, row in sweep["parameters"].items()), strict=True
+    )
+    points = [
+        load_config([*files, *map("{}={}".format, names, point)])
+        for point in itertools.product(*values)
+    ]
+    assert {(c.duplex.kind, c.seed) for c in points} == {
+        (k, n) for k in ("fork", "multiplex") for n in (1, 2, 3)
+    }
     assert len({fingerprint(dataclasses.replace(c, seed=1), []) for c in points}) == 2

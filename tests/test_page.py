@@ -17,9 +17,14 @@ from serving.web import listen
 from tests.serving_at import serving, talking, told
 from tests.talker import ANSWERS, HIGH_HZ, LOW_HZ, tones
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 playwright = pytest.importorskip("playwright.sync_api")
-pytestmark = [pytest.mark.skipif(BROWSER is None, reason="needs chromium"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="needs chromium"),
+    pytest.mark.timeout(300),
+]
 WAIT_MS = 120_000
 TALK = tones(
     (0, 1), (LOW_HZ, 1), (0, 2), (HIGH_HZ, 1), (0, 1.5),  # a question, an aside into its answer
@@ -36,7 +41,10 @@ def browsing(address: str, *switches: str, **context) -> Iterator[tuple]:
         page.set_default_timeout(WAIT_MS)
         wrong: list[str] = []
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: wrong.append(message.text) if message.type == "error" else None,
+        )
         page.on("request", lambda r: None if f"//{address}/" in r.url else wrong.append(r.url))
         page.goto(f"http://{address}/")
         page.wait_for_selector("#clips button")
@@ -69,21 +77,36 @@ def test_a_conversation_through_the_microphone(tmp_path: Path) -> None:
         "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-audio-capture={tmp_path / 'talk.wav'}%noloop",
     ]  # fmt: skip
-    with serving(tmp_path / "talks", Limits(2)) as address, browsing(address, *switches) as (page, wrong):
+    with (
+        serving(tmp_path / "talks", Limits(2)) as address,
+        browsing(address, *switches) as (page, wrong),
+    ):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.id") == "talk"
         page.keyboard.press("Enter")
         page.wait_for_selector("#turns .answer >> nth=2")
         page.wait_for_selector("#turns .answer:not(.going) >> nth=2")
         if len(answers(page)) > 3:
-            pytest.skip("the browser played parts of the recording twice: the machine is too busy for its microphone")
+            pytest.skip(
+                "the browser played parts of the recording twice: the machine is too busy for its microphone"
+            )
         first, second, third = answers(page)
-        assert first[1] and ANSWERS[0].startswith(first[0]) and len(first[0].split()) > 4  # on through the aside
-        assert second == (ANSWERS[1], False) and third == (ANSWERS[2], False)  # one answer to what had a pause
+        assert (
+            first[1] and ANSWERS[0].startswith(first[0]) and len(first[0].split()) > 4
+        )  # on through the aside
+        assert second == (ANSWERS[1], False) and third == (
+            ANSWERS[2],
+            False,
+        )  # one answer to what had a pause
         assert page.inner_text("#announced") == f"Answer: {ANSWERS[2]}"
         assert page.locator("#slices tr").count() == 50
         light = colours(page, "#timeline")
-        for colour in ((47, 138, 95), (226, 167, 46), (211, 217, 214), (216, 236, 223)):  # three states, an answer
+        for colour in (
+            (47, 138, 95),
+            (226, 167, 46),
+            (211, 217, 214),
+            (216, 236, 223),
+        ):  # three states, an answer
             assert share(light, colour) > 0.001, colour
         page.emulate_media(color_scheme="dark")
         page.wait_for_timeout(500)
@@ -104,7 +127,11 @@ def test_clips_sentences_and_a_second_clip_that_interrupts(tmp_path: Path) -> No
         page.fill("#text", "what is the capital of france")
         page.press("#text", "Enter")
         page.wait_for_selector("#turns .cut")
-        assert page.locator("#turns .you").all_inner_texts()[1].endswith("what is the capital of france")
+        assert (
+            page.locator("#turns .you")
+            .all_inner_texts()[1]
+            .endswith("what is the capital of france")
+        )
         assert page.inner_text("#microphone") == "Microphone is off" and not wrong
 
 
@@ -140,8 +167,14 @@ def test_it_can_be_read_aloud_and_fits_a_telephone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate_hz", [48_000, 44_100, 16_000, 8_000])
 def test_what_is_resampled_is_what_a_library_makes_of_it(tmp_path: Path, rate_hz: int) -> None:
     rng = np.random.default_rng(0)
-    noise = soxr.resample(rng.normal(0, 0.1, 6_000), 6_000, rate_hz)  # to 3 kHz, which passes everywhere
-    high = 0.5 * np.sin(2 * np.pi * 11_000 * np.arange(len(noise)) / rate_hz) if rate_hz > 22_000 else 0 * noise
+    noise = soxr.resample(
+        rng.normal(0, 0.1, 6_000), 6_000, rate_hz
+    )  # to 3 kHz, which passes everywhere
+    high = (
+        0.5 * np.sin(2 * np.pi * 11_000 * np.arange(len(noise)) / rate_hz)
+        if rate_hz > 22_000
+        else 0 * noise
+    )
     script = """async ([samples, rate, sizes]) => {
         const { Resampler } = await import("/resample.js");
         const resampler = new Resampler(rate, 16000), out = [];

@@ -16,7 +16,9 @@ from tests.conftest import SMALL_SIZES, TINY
 BATCH_S = 60
 
 
-@pytest.mark.parametrize("kind", [[], ["lm.kind=transformer", "lm.num_heads=2"]], ids=["mamba", "transformer"])
+@pytest.mark.parametrize(
+    "kind", [[], ["lm.kind=transformer", "lm.num_heads=2"]], ids=["mamba", "transformer"]
+)
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_layers_that_were_not_built_are_counted(recomputed: bool, kind: list[str]) -> None:
     config = load_config([*TINY, *SMALL_SIZES, *kind, "encoder.num_layers=4", "lm.num_layers=3"])
@@ -35,10 +37,15 @@ def test_frozen_parts_have_no_gradients_and_every_rank_all_weights(config: Confi
 
 
 def test_shared_weights_are_divided_among_the_ranks(config: Config) -> None:
-    config = override(config, ["encoder.num_layers=12", "lm.num_layers=12", "stage.trained=[encoder,lm]"])
+    config = override(
+        config, ["encoder.num_layers=12", "lm.num_layers=12", "stage.trained=[encoder,lm]"]
+    )
     whole, shared = plan(config, 6), plan(override(config, ["trainer.strategy=fsdp"]), 6)
-    model = SpeechLM(config)
-    sizes = [sum(w.numel() for w in layer.parameters()) for layer in [*model.encoder.blocks, *model.lm.layers]]
+    model = SpeechLM(config.model)
+    sizes = [
+        sum(w.numel() for w in layer.parameters())
+        for layer in [*model.encoder.blocks, *model.lm.layers]
+    ]
     every = sum(w.numel() for w in model.parameters())
     at_once = every - sum(sizes) + 2 * max(sizes)
     assert shared.weights == pytest.approx(4 * (every / 6 + at_once), abs=4)
@@ -63,7 +70,11 @@ def step_bytes(words: list[str]) -> tuple[Plan, int]:
 
 def peak_bytes() -> int:
     """Of this program; getrusage would begin with that of the process which started it."""
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    [line] = [
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
     return 1024 * int(line.split()[1])
 
 

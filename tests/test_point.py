@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from configs.loading import load_config
-from lightning_modules.trainer.hardware import alone
+from lightning_modules.trainer.hardware import exclusive
 from lightning_modules.trainer.sweep_trial import scheduler, sweep_point
 from tests.conftest import TINY
 
@@ -25,7 +25,12 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     wandb.teardown()  # a client that was used before in this process has settings of its own
     parameters = tmp_path / "config.yaml"
     parameters.write_text(yaml.safe_dump({"wandb_version": 1, "optim.lr": {"value": 0.5}}))
-    given = {"SWEEP_ID": "hub-1", "RUN_ID": "abc", "SWEEP_PARAM_PATH": str(parameters), "MODE": "disabled"}
+    given = {
+        "SWEEP_ID": "hub-1",
+        "RUN_ID": "abc",
+        "SWEEP_PARAM_PATH": str(parameters),
+        "MODE": "disabled",
+    }
     for name, value in given.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     return tmp_path / "grid-abc"
@@ -40,9 +45,16 @@ def test_without_an_agent_words_are_only_made_plain() -> None:
         assert words == [*WORDS[:-2], "lm.pretrained=null"]
 
 
-def test_a_point_has_its_own_folder_and_leaves_the_stages_beneath_out_of_its_wandb_run(agent: Path) -> None:
+def test_a_point_has_its_own_folder_and_leaves_the_stages_beneath_out_of_its_wandb_run(
+    agent: Path,
+) -> None:
     with sweep_point([*WORDS, f"run.dir={agent.parent}"]) as words:
-        assert noted(agent) == {"sweep": "hub-1", "name": "grid", "parameters": {"optim.lr": 0.5}, "state": "running"}
+        assert noted(agent) == {
+            "sweep": "hub-1",
+            "name": "grid",
+            "parameters": {"optim.lr": 0.5},
+            "state": "running",
+        }
         config, upstream = load_config(words), load_config(words, "encoder")
         (agent / "summary.json").write_text('{"test/wer": 0.5}')
     assert (config.run.id, config.run.sweep, config.wandb.mode) == ("grid-abc", "grid", "auto")
@@ -51,7 +63,10 @@ def test_a_point_has_its_own_folder_and_leaves_the_stages_beneath_out_of_its_wan
 
 
 def test_a_point_that_cannot_be_is_failed_and_says_why(agent: Path) -> None:
-    with pytest.raises(ValueError), sweep_point([*WORDS, f"run.dir={agent.parent}", "optim.lrr=1"]) as words:
+    with (
+        pytest.raises(ValueError),
+        sweep_point([*WORDS, f"run.dir={agent.parent}", "optim.lrr=1"]) as words,
+    ):
         load_config(words)
     assert noted(agent)["state"] == "failed" and "Did you mean 'lr'" in noted(agent)["error"]
 
@@ -77,7 +92,9 @@ def test_while_a_trainer_is_at_work_sigterm_is_left_to_it(agent: Path) -> None:
     assert heard == [signal.SIGTERM] and noted(agent)["state"] == "finished"
 
 
-def test_under_an_agent_lightning_leaves_the_requeue_to_it(agent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_under_an_agent_lightning_leaves_the_requeue_to_it(
+    agent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert scheduler() == []
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_JOB_NAME", "sweep")
@@ -86,14 +103,16 @@ def test_under_an_agent_lightning_leaves_the_requeue_to_it(agent: Path, monkeypa
     assert scheduler() == []
 
 
-def test_one_process_at_a_time_trains_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_process_at_a_time_trains_in_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     order = []
 
     def second() -> None:
-        with alone(tmp_path / "run"):
+        with exclusive(tmp_path / "run"):
             order.append("second")
 
-    with alone(tmp_path / "run"):
+    with exclusive(tmp_path / "run"):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join(0.7)

@@ -21,12 +21,18 @@ from tests.corpora import RATE_HZ, open_corpora, sound, write
 def speech(tmp_path: Path) -> Path:
     """30 good files and 5 others."""
     folder = tmp_path / "speech"
-    rows = [{"audio": sound(folder / f"{n}.wav", 0.5 + n / 10).name, "text": f"Café {n}"} for n in range(30)]
+    rows = [
+        {"audio": sound(folder / f"{n}.wav", 0.5 + n / 10).name, "text": f"Café {n}"}
+        for n in range(30)
+    ]
     write(folder / "broken.flac", b"fLaC and no more")
     write(folder / "empty.wav", b"")
     sf.write(folder / "silent.wav", np.zeros(RATE_HZ), RATE_HZ)
     sound(folder / "long.wav", 25.0)
-    rows += [{"audio": name, "text": "hello"} for name in ("broken.flac", "empty.wav", "silent.wav", "long.wav")]
+    rows += [
+        {"audio": name, "text": "hello"}
+        for name in ("broken.flac", "empty.wav", "silent.wav", "long.wav")
+    ]
     rows += [{"audio": "0.wav", "text": None}]
     write(folder / "manifest.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -36,17 +42,26 @@ def prepare(name: str, root: Path, runs: Path, *more: str) -> Path:
     return main([name, str(root), *TINY, f"run.dir={runs}", *more])
 
 
-def test_what_is_wrong_is_counted_and_named(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_wrong_is_counted_and_named(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = prepare("mine", speech, tmp_path / "runs", "data.max_bad_share=0.2")
     numbers = json.loads((folder / "report.json").read_text())
     assert sum(numbers[f"{split}/utterances"] for split in ("train", "valid", "test")) == 30
     assert sum(numbers[f"{split}/hours"] for split in ("train", "valid", "test")) == pytest.approx(
         58.5 / 3600, abs=2e-4
     )
-    assert numbers["unusable"] == 3 and numbers["left_out"] == 5 and numbers["unknown_characters"] == 0
+    assert (
+        numbers["unusable"] == 3 and numbers["left_out"] == 5 and numbers["unknown_characters"] == 0
+    )
     page, screen = (folder / "report.html").read_text(), capsys.readouterr().out
     for text in (page, screen):
-        assert "1 over data.max_s=20" in text and "1 without text" in text and "é (30)" in text and "8,000 Hz" in text
+        assert (
+            "1 over data.max_s=20" in text
+            and "1 without text" in text
+            and "é (30)" in text
+            and "8,000 Hz" in text
+        )
     for name in ("broken.flac is broken", "empty.wav", "silent.wav is silent"):
         assert name in page
     assert "src=" not in page and "href=" not in page and UNUSABLE.capitalize() in page
@@ -57,11 +72,16 @@ def test_what_is_left_is_trained_on_without_looking_again(speech: Path, tmp_path
     corpora_, survey = open_corpora(folder, RATE_HZ, 0.1, 20.0)
     assert not survey.skipped and not survey.notes
     for corpus in corpora_.values():
-        assert all(len(corpus[i].samples) == round(RATE_HZ * corpus.duration_s(i)) for i in range(len(corpus)))
+        assert all(
+            len(corpus[i].samples) == round(RATE_HZ * corpus.duration_s(i))
+            for i in range(len(corpus))
+        )
 
 
 def test_too_much_that_is_broken_fails_after_the_report(speech: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="3 of 33 files .* cannot be used, more than data.max_bad_share=0.05"):
+    with pytest.raises(
+        ValueError, match="3 of 33 files .* cannot be used, more than data.max_bad_share=0.05"
+    ):
         prepare("mine", speech, tmp_path / "runs")
     assert (tmp_path / "runs/data/mine/report.html").is_file()
 
@@ -77,7 +97,9 @@ def test_shards_stay_where_they_are(tmp_path: Path) -> None:
 def test_a_published_corpus_by_its_name(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     corpora.parquet(tmp_path / "parts")
-    folder = prepare("voiceassistant", tmp_path / "parts", tmp_path / "runs", "data.max_bad_share=1")
+    folder = prepare(
+        "voiceassistant", tmp_path / "parts", tmp_path / "runs", "data.max_bad_share=1"
+    )
     opened, _ = open_corpora(folder, RATE_HZ, 0.1, 20.0)
     assert {e.answer for e in opened["train"].entries} == {"A.", ""}
     assert all(isinstance(e.path, Cell) for e in opened["test"].entries)

@@ -16,12 +16,21 @@ from tests.corpora import RATE_HZ, encoded, read_corpus, shard, write
 
 SPLITS = ["train", "valid", "test"]
 BUILDERS = {
-    "mls": (corpora.mls, {f"10_20_00000{n}": text for n, text in ((1, "hello there"), (2, "it's me"))}, SPLITS),
+    "mls": (
+        corpora.mls,
+        {f"10_20_00000{n}": text for n, text in ((1, "hello there"), (2, "it's me"))},
+        SPLITS,
+    ),
     "tedlium": (corpora.tedlium, {"Ann_2010-0.5-1.5": "hello there it's me"}, SPLITS),
     "commonvoice": (corpora.commonvoice, None, SPLITS),
     "gigaspeech": (
         corpora.gigaspeech,
-        {"POD0_S0": "hello there", "POD0_S1": "big one", "POD0_S3": "developed", "POD0_S4": "tested"},
+        {
+            "POD0_S0": "hello there",
+            "POD0_S1": "big one",
+            "POD0_S3": "developed",
+            "POD0_S4": "tested",
+        },
         [None, "valid", "test"],
     ),
     "manifest": (corpora.table, {"data/a.wav": "hello there"}, ["train"]),
@@ -41,7 +50,9 @@ def made(build: Callable[[Path], None], folder: Path) -> Path:
 
 
 def reasons(skipped: list[Skip]) -> dict[str, int]:
-    return {reason: sum(s.reason == reason for s in skipped) for reason in {s.reason for s in skipped}}
+    return {
+        reason: sum(s.reason == reason for s in skipped) for reason in {s.reason for s in skipped}
+    }
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
@@ -81,7 +92,11 @@ def test_common_voice_takes_the_tables_that_are_asked_for(tmp_path: Path) -> Non
 def test_gigaspeech_takes_the_size_that_is_asked_for(tmp_path: Path) -> None:
     corpora.gigaspeech(tmp_path)
     entries, skipped = read_corpus(tmp_path, split={"train": "M", "test": "dev+test"})
-    assert [(e.id, e.split) for e in entries] == [("POD0_S0", "train"), ("POD0_S3", "test"), ("POD0_S4", "test")]
+    assert [(e.id, e.split) for e in entries] == [
+        ("POD0_S0", "train"),
+        ("POD0_S3", "test"),
+        ("POD0_S4", "test"),
+    ]
     assert (entries[0].start_s, entries[0].duration_s, entries[0].speaker) == (0.0, 1.0, "")
     assert reasons(skipped) == {
         "without text": 1, "in a transcript but without audio": 1,
@@ -112,10 +127,13 @@ def test_duplexmamba_counts_what_has_no_transcript(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "answers"), [("both", ["A.", "", "C."]), ("transcribe", [""] * 3), ("answer", ["A.", "C."])]
+    ("task", "answers"),
+    [("both", ["A.", "", "C."]), ("transcribe", [""] * 3), ("answer", ["A.", "C."])],
 )
 def test_parquet_by_task(task: str, answers: list[str], tmp_path: Path) -> None:
-    entries, skipped = read_corpus(made(corpora.parquet, tmp_path), task=task, split={"train": "train"})
+    entries, skipped = read_corpus(
+        made(corpora.parquet, tmp_path), task=task, split={"train": "train"}
+    )
     assert [e.answer for e in entries] == answers
     assert reasons(skipped).get("without an answer", 0) == (task == "answer")
 
@@ -129,7 +147,9 @@ def test_parquet_columns_are_named_by_the_user_and_broken_sounds_by_us(tmp_path:
         1.0,
         0.5,
     ] and "validation-00000-of-00001.parquet:1:0 is broken" in broken[0].what
-    with pytest.raises(ValueError, match=r"columns names wordz; its keys are answer, question, question_audio"):
+    with pytest.raises(
+        ValueError, match=r"columns names wordz; its keys are answer, question, question_audio"
+    ):
         read_corpus(tmp_path, columns={"speaker": "wordz"})
 
 
@@ -140,7 +160,9 @@ def test_a_data_set_with_a_card_is_opened_by_datasets(tmp_path: Path) -> None:
     write(tmp_path / "README.md", card)
     entries, _ = read_corpus(tmp_path, kind="huggingface", subset="small")
     assert {e.split for e in entries} == {"test"} and len(entries) == 3
-    with pytest.raises(ValueError, match="cannot be opened by datasets.*check the name, the subset"):
+    with pytest.raises(
+        ValueError, match="cannot be opened by datasets.*check the name, the subset"
+    ):
         read_corpus(tmp_path, kind="huggingface", subset="large")
 
 
@@ -154,7 +176,11 @@ def test_rows_are_chosen_by_their_columns(tmp_path: Path) -> None:
 
 
 def test_a_truncated_shard_gives_what_is_there(tmp_path: Path) -> None:
-    files = {f"{n}.{kind}": encoded(1.0) if kind == "flac" else b"word" for n in range(4) for kind in ("flac", "txt")}
+    files = {
+        f"{n}.{kind}": encoded(1.0) if kind == "flac" else b"word"
+        for n in range(4)
+        for kind in ("flac", "txt")
+    }
     path = shard(tmp_path / "train-0.tar", files)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.5)])
     entries, skipped = read_corpus(path)
@@ -177,18 +203,25 @@ def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "answer"), [({"kind": "gigaspeech"}, "holds no GigaSpeech.json"), ({}, "holds no speech")]
+    ("more", "answer"),
+    [({"kind": "gigaspeech"}, "holds no GigaSpeech.json"), ({}, "holds no speech")],
 )
-def test_a_folder_without_speech_is_refused(more: dict[str, Any], answer: str, tmp_path: Path) -> None:
+def test_a_folder_without_speech_is_refused(
+    more: dict[str, Any], answer: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=answer):
         read_corpus(tmp_path, **more)
 
 
-@pytest.mark.parametrize("name", ["train.parquet", "train/0000.parquet", "default/train-00000-of-00001.parquet"])
+@pytest.mark.parametrize(
+    "name", ["train.parquet", "train/0000.parquet", "default/train-00000-of-00001.parquet"]
+)
 def test_parquet_files_tell_their_split(name: str, tmp_path: Path) -> None:
     file = made(corpora.parquet, tmp_path / "made") / "train-00000-of-00001.parquet"
     write(tmp_path / "moved" / name, file.read_bytes())
-    assert {e.split for e in read_corpus(tmp_path / "moved", split={"train": "train"})[0]} == {"train"}
+    assert {e.split for e in read_corpus(tmp_path / "moved", split={"train": "train"})[0]} == {
+        "train"
+    }
 
 
 def test_shards_without_a_split_are_for_training(tmp_path: Path) -> None:
@@ -207,4 +240,6 @@ def test_what_has_no_columns_takes_no_names_of_some(tmp_path: Path) -> None:
 
 def test_many_shards_in_few_words() -> None:
     assert expand("s-{008..010}.tar") == ["s-008.tar", "s-009.tar", "s-010.tar"]
-    assert expand("{0..1}/{0..1}") == ["0/0", "0/1", "1/0", "1/1"] and expand("one.tar") == ["one.tar"]
+    assert expand("{0..1}/{0..1}") == ["0/0", "0/1", "1/0", "1/1"] and expand("one.tar") == [
+        "one.tar"
+    ]

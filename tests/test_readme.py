@@ -10,7 +10,12 @@ import pytest
 from configs.loading import load_config
 
 TEXT = Path("README.md").read_text()
-COMMANDS = sorted({line.split("#")[0].strip() for line in re.findall(r"^make .*$|(?<=`)make [^`]+(?=`)", TEXT, re.M)})
+COMMANDS = sorted(
+    {
+        line.split("#")[0].strip()
+        for line in re.findall(r"^make .*$|(?<=`)make [^`]+(?=`)", TEXT, re.M)
+    }
+)
 
 
 def dry_run(command: str) -> str:

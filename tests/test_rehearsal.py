@@ -40,11 +40,20 @@ def dialogue_of(script: str, slice_samples: int) -> Dialogue:
     labels = tuple(NAMES[c] for c in script)
     turns, answers = [], []
     for found in re.finditer(r"\?+!?|!", script):
-        kind = "question" if found[0].endswith("!") else "aside"
+        kind = "question" if found[0].endswith("!") else "talking_to_other"
         if kind == "question" and found.end() - 1 in answered(labels):
             answers.append(Answer(len(turns), found.end() - 1, None))
-        turns.append(Turn(kind, "", f"answer {len(answers) - 1}", found.start() / 5, found.end() / 5, None, ""))
-    samples = np.random.default_rng(len(script)).standard_normal(len(script) * slice_samples).astype(np.float32) / 10
+        turns.append(
+            Turn(
+                kind, "", f"answer {len(answers) - 1}", found.start() / 5, found.end() / 5, None, ""
+            )
+        )
+    samples = (
+        np.random.default_rng(len(script))
+        .standard_normal(len(script) * slice_samples)
+        .astype(np.float32)
+        / 10
+    )
     return Dialogue(script, samples, tuple(turns), labels, tuple(answers))
 
 
@@ -83,7 +92,12 @@ def kind() -> str:
 
 @pytest.fixture
 def small(config: Config, kind: str) -> Config:
-    words = [f"duplex.max_tokens={LENGTH}", "duplex.tokens_per_s=4", "duplex.min_slices=2", f"lm.kind={kind}"]
+    words = [
+        f"duplex.max_tokens={LENGTH}",
+        "duplex.tokens_per_s=4",
+        "duplex.min_slices=2",
+        f"lm.kind={kind}",
+    ]
     return override(config, words)
 
 
@@ -94,7 +108,7 @@ def tokens() -> Tokenizer:
 
 @pytest.fixture
 def model(small: Config, tokens: Tokenizer) -> SpeechLM:
-    model = SpeechLM(small).eval()
+    model = SpeechLM(small.model).eval()
     model.lm.embeddings.weight.data *= 20  # or every state would be as likely as the others
     return model
 
@@ -103,15 +117,19 @@ def live(dialogue: Dialogue, model, tokens, config, monkeypatch) -> list[session
     """A session whose model is right about every slice."""
     labels = iter(dialogue.labels)
     monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(labels))
-    return sessions.ForkSession(model, tokens, config).push(torch.from_numpy(dialogue.samples))
+    return sessions.ForkSession(model, tokens, config.duplex).push(
+        torch.from_numpy(dialogue.samples)
+    )
 
 
 @pytest.mark.parametrize("connector", ["ctc", "merge"])
 def test_a_slice_may_hold_any_number_of_embeddings(connector, tokens, small, monkeypatch) -> None:
     config = override(small, [f"connector.kind={connector}", "connector.merge_threshold=0.99"])
-    model = SpeechLM(config).eval()
+    model = SpeechLM(config.model).eval()
     model.lm.embeddings.weight.data *= 20
-    counts = model.embed_speech(Padded(torch.from_numpy(dialogue_of(SCRIPTS[2], 3200).samples)[None]))[0].counts
+    counts = model.embed_speech(
+        Padded(torch.from_numpy(dialogue_of(SCRIPTS[2], 3200).samples)[None])
+    )[0].counts
     assert len(set(counts.flatten().tolist())) > 1
     test_every_probe_sees_what_a_session_sees(SCRIPTS[2], model, tokens, config, monkeypatch)
 
@@ -124,9 +142,14 @@ def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monk
     events = live(dialogue, model, tokens, small, monkeypatch)
     begun = [e.slice for e in events if e.action == "respond"]
     assert begun == [answer.begin for answer in dialogue.answers]
-    said = [[t for e in events[i:j] for t in e.tokens] for i, j in itertools.pairwise([*begun, len(events)])]
+    said = [
+        [t for e in events[i:j] for t in e.tokens]
+        for i, j in itertools.pairwise([*begun, len(events)])
+    ]
     stage = DialogueStage(small, model, Answers(tokens, said)).eval()
-    rows = share(place([BranchTargets(stage.tokens, small.duplex, 100).rows(dialogue, random.Random(0))]))
+    rows = share(
+        place([BranchTargets(stage.tokens, small.duplex, 100).rows(dialogue, random.Random(0))])
+    )
     assert any(row.shared for row in rows)
     with torch.no_grad():
         speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
@@ -143,14 +166,20 @@ def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monk
                 seen.add(slice_)
                 assert wanted[0] == tokens.turn_states[dialogue.labels[slice_]]
                 expected = torch.tensor(list(events[slice_].probabilities.values()))
-                torch.testing.assert_close(logits[at, states].softmax(-1), expected, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(
+                    logits[at, states].softmax(-1), expected, atol=1e-5, rtol=1e-4
+                )
             at += len(wanted)
-    spoken = {i for i, c in enumerate(script) if c != "."} & {i for placed in rows for i in placed.row.slices}
+    spoken = {i for i, c in enumerate(script) if c != "."} & {
+        i for placed in rows for i in placed.row.slices
+    }
     assert at == len(labels) and spoken <= seen and set(begun) <= seen
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_an_answers_rows_hold_it_whole_and_fork_where_something_comes_up(script, tokens, small) -> None:
+def test_an_answers_rows_hold_it_whole_and_fork_where_something_comes_up(
+    script, tokens, small
+) -> None:
     dialogue = dialogue_of(script, 3200)
     said = [[100 + 10 * i + j for j in range(LENGTH)] for i in range(len(dialogue.answers))]
     rows = BranchTargets(Answers(tokens, said), small.duplex, 3).rows(dialogue, random.Random(0))
@@ -169,7 +198,10 @@ def test_an_answers_rows_hold_it_whole_and_fork_where_something_comes_up(script,
 def test_the_branches_of_a_batch_are_those_of_each_dialogue(model, tokens, small) -> None:
     dialogues = [dialogue_of(script, 3200) for script in SCRIPTS[:3]]
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9)).eval()
-    each = [BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1)) for dialogue in dialogues]
+    each = [
+        BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1))
+        for dialogue in dialogues
+    ]
 
     def logits_of(rows: list[list[Row]], batch: DialogueBatch) -> list[tuple[int, list[float]]]:
         with torch.no_grad():
@@ -178,10 +210,15 @@ def test_the_branches_of_a_batch_are_those_of_each_dialogue(model, tokens, small
         return sorted((int(n), h.tolist()) for n, h in zip(labels, hidden, strict=True))
 
     together = logits_of(each, collate_dialogues([(dialogue, []) for dialogue in dialogues], 3200))
-    alone = [logits_of([rows], collate_dialogues([(d, [])], 3200)) for rows, d in zip(each, dialogues, strict=True)]
+    alone = [
+        logits_of([rows], collate_dialogues([(d, [])], 3200))
+        for rows, d in zip(each, dialogues, strict=True)
+    ]
     assert len(together) == sum(map(len, alone))
     total = torch.tensor([h for _, h in together]).sum(0)
-    torch.testing.assert_close(total, torch.tensor([h for part in alone for _, h in part]).sum(0), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        total, torch.tensor([h for part in alone for _, h in part]).sum(0), atol=1e-3, rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("kind", ["mamba", "mamba2", "transformer"])
@@ -190,7 +227,9 @@ def test_what_branches_share_is_read_as_if_each_heard_it_alone(model, tokens, sm
     dialogues = [dialogue_of(script, 3200) for script in SCRIPTS]
     stage = DialogueStage(small, model.double(), Answers(tokens, [[9] * LENGTH] * 9))
     model.lm.requires_grad_()
-    rows = place([BranchTargets(stage.tokens, small.duplex, 2).rows(d, random.Random(1)) for d in dialogues])
+    rows = place(
+        [BranchTargets(stage.tokens, small.duplex, 2).rows(d, random.Random(1)) for d in dialogues]
+    )
     assert sum(row.shared for row in share(rows)) > len(rows) / 4
     lengths = torch.tensor([len(d.labels) for d in dialogues])
     heard = torch.randn(len(dialogues), int(lengths.max()), small.lm.d_model, dtype=torch.float64)
@@ -217,7 +256,9 @@ def test_gradients_reach_what_was_heard_before_a_fork(model, tokens, small) -> N
     assert len(chain) > 2
     chain = [dataclasses.replace(row, parent=i - 1 if i else None) for i, row in enumerate(chain)]
     speech = torch.randn(1, len(dialogue.labels), small.lm.d_model, requires_grad=True)
-    stage.read(place([chain]), Padded(speech))[0][-1, 0].backward()  # a norm makes the sum of all the same
+    stage.read(place([chain]), Padded(speech))[0][
+        -1, 0
+    ].backward()  # a norm makes the sum of all the same
     heard = torch.tensor([i for row in chain for i in row.slices])
     assert speech.grad is not None and bool((speech.grad[0, heard].abs().sum(-1) > 0).all())
     others = torch.ones(len(dialogue.labels), dtype=torch.bool).index_fill(0, heard, False)
@@ -231,16 +272,22 @@ def test_a_stage_learns_under_autocast(model, tokens, small) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         loss = stage.model_step(batch)
     loss.backward()
-    assert loss.isfinite() and all(p.grad is not None and p.grad.isfinite().all() for p in model.connector.parameters())
+    assert loss.isfinite() and all(
+        p.grad is not None and p.grad.isfinite().all() for p in model.connector.parameters()
+    )
 
 
-def test_a_sound_to_be_ignored_is_also_judged_by_a_branch_that_did_not_ignore_it(model, tokens, small, monkeypatch):
+def test_a_sound_to_be_ignored_is_also_judged_by_a_branch_that_did_not_ignore_it(
+    model, tokens, small, monkeypatch
+):
     noise = Turn("noise", "", "", 4 / 5, 9 / 5, None, "")
     dialogue = dataclasses.replace(dialogue_of("." * 16, 3200), turns=(noise,))
     mistaken = ["ignore"] * 4 + ["incomplete"] * 5 + ["ignore"] * 7
     states = iter(mistaken)
     monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
-    events = sessions.ForkSession(model, tokens, small).push(torch.from_numpy(dialogue.samples))
+    events = sessions.ForkSession(model, tokens, small.duplex).push(
+        torch.from_numpy(dialogue.samples)
+    )
     stage = DialogueStage(small, model, tokens).eval()
     rows = BranchTargets(tokens, small.duplex, 99).rows(dialogue, random.Random(3))
     kept = [row for row in rows if row.slices[0] == 4]
@@ -256,13 +303,19 @@ def test_a_sound_to_be_ignored_is_also_judged_by_a_branch_that_did_not_ignore_it
     torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(model, tokens, small, monkeypatch):
+def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(
+    model, tokens, small, monkeypatch
+):
     dialogue = dialogue_of("...???!......", 3200)
     mistaken = ["ignore"] * 3 + ["incomplete"] * 4 + ["ignore"] * 6
     states = iter(mistaken)
     monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
-    events = sessions.ForkSession(model, tokens, small).push(torch.from_numpy(dialogue.samples))
-    assert [e.slice for e in events if e.action == "drop"][1] == 8, "behind the slice of the response, 6, come two more"
+    events = sessions.ForkSession(model, tokens, small.duplex).push(
+        torch.from_numpy(dialogue.samples)
+    )
+    assert [e.slice for e in events if e.action == "drop"][1] == 8, (
+        "behind the slice of the response, 6, come two more"
+    )
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH])).eval()
     rows = BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(0))
     late = [row for row in rows if 6 in row.slices[:-1]]
@@ -273,10 +326,14 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(model, t
     assert labels.tolist() == [tokens.turn_states["response"]] * 2
     states = [tokens.turn_states[state] for state in TURN_STATES]
     expected = torch.tensor([list(events[slice_].probabilities.values()) for slice_ in (7, 8)])
-    torch.testing.assert_close(model.lm.logits(hidden)[:, states].softmax(-1), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        model.lm.logits(hidden)[:, states].softmax(-1), expected, atol=1e-5, rtol=1e-4
+    )
 
 
-@pytest.mark.parametrize(("script", "late"), [("..??!??!.....", [(8, 9)]), ("..??!.", [(5,)]), ("..??!", [])])
+@pytest.mark.parametrize(
+    ("script", "late"), [("..??!??!.....", [(8, 9)]), ("..??!.", [(5,)]), ("..??!", [])]
+)
 def test_what_comes_behind_a_question_is_not_its_missed_end(script, late, tokens, small) -> None:
     dialogue = dialogue_of(script, 3200)
     said = Answers(tokens, [[9] * LENGTH] * 2)
@@ -289,6 +346,8 @@ def test_what_comes_behind_a_question_is_not_its_missed_end(script, late, tokens
 def test_where_a_question_breaks_off_its_slices_are_judged(tokens, small) -> None:
     whole = dialogue_of("...????????!.....", 3200)
     broken = dataclasses.replace(whole.turns[0], kind="paused_question", pause_s=(5 / 5, 8 / 5))
-    rows = BranchTargets(tokens, small.duplex, 0).rows(dataclasses.replace(whole, turns=(broken,)), random.Random(0))
+    rows = BranchTargets(tokens, small.duplex, 0).rows(
+        dataclasses.replace(whole, turns=(broken,)), random.Random(0)
+    )
     judged = {row.slices[-1] for row in rows if row.slices and row.slices[0] <= 4 < row.slices[-1]}
     assert {5, 6} <= judged

@@ -17,7 +17,15 @@ from sweeps.report.__main__ import main as report
 from sweeps.report.answer import answer
 from sweeps.report.gather import Gathered, differences, gather
 from sweeps.report.page import page, setting_rows
-from sweeps.report.statistics import Noise, Setting, eta_squared, importance, levels, noise, settings
+from sweeps.report.statistics import (
+    Noise,
+    Setting,
+    eta_squared,
+    importance,
+    levels,
+    noise,
+    settings,
+)
 from sweeps.report.sweep_file import read_sweep_file
 from tests.fake_sweep import COMMIT, FAILED, FILE, HEAD, MISSING, write_run, write_sweep
 
@@ -42,7 +50,9 @@ def sweep_file(folder: Path, text: str) -> Path:
 
 def test_the_head_is_read_over_several_lines(runs: Path) -> None:
     file = read_sweep_file(runs / "sweeps" / "slice_size" / "sweep.yaml", "slice_size")
-    assert file.question.endswith("suffers, and does it help to carry a state from one slice to the next?")
+    assert file.question.endswith(
+        "suffers, and does it help to carry a state from one slice to the next?"
+    )
     assert file.cost == "24 runs of 7 minutes on two CPU cores, 2.8 h in all."
     assert (file.metric, file.x, file.line) == ("test/wer", "encoder.slice_ms", "encoder.context")
     assert len(file.grid()) == 24 and file.swept == ["encoder.slice_ms", "encoder.context", "seed"]
@@ -52,16 +62,30 @@ def test_the_head_is_read_over_several_lines(runs: Path) -> None:
     ("old", "new", "message"),
     [
         ("# Question: ", "# ", "a report needs, first and in this order"),
-        ("# Cost: 24 runs of 7 minutes on two CPU cores, 2.8 h in all.", "# Cost:", "a report needs"),
+        (
+            "# Cost: 24 runs of 7 minutes on two CPU cores, 2.8 h in all.",
+            "# Cost:",
+            "a report needs",
+        ),
         (" against ", " over ", "is not of the form"),
         ("test/wer against", "test/cer against", "metric.name=test/wer"),
-        ("one line per encoder.context", "one line per encoder.kind", "encoder.kind, which is no parameter"),
+        (
+            "one line per encoder.context",
+            "one line per encoder.kind",
+            "encoder.kind, which is no parameter",
+        ),
         ("goal: minimize", "goal: least", "minimize"),
-        ("encoder.slice_ms: {values: [200, 400, 1000, 2000]}", "encoder: {parameters: {slice_ms: {value: 1}}}", "flat"),
+        (
+            "encoder.slice_ms: {values: [200, 400, 1000, 2000]}",
+            "encoder: {parameters: {slice_ms: {value: 1}}}",
+            "flat",
+        ),
         ("parameters:\n", "parameters: {\n", "is not YAML"),
     ],
 )
-def test_a_file_that_a_report_cannot_be_made_of_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_file_that_a_report_cannot_be_made_of_is_named(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     assert old in HEAD + FILE
     with pytest.raises(ValueError, match=re.escape(message)):
         read_sweep_file(sweep_file(tmp_path, (HEAD + FILE).replace(old, new)), "x")
@@ -106,7 +130,11 @@ def test_of_two_runs_of_a_point_the_finished_one_counts(runs: Path) -> None:
 def test_a_run_over_other_parameters_is_not_counted_but_named(runs: Path) -> None:
     write_run(runs, "other", {**POINT, "optim.lr": 1}, 0.01)
     found = gather("slice_size", runs)
-    assert found.foreign == ["other"] and len(found.points) == 24 and "<code>other</code>" in page(found)
+    assert (
+        found.foreign == ["other"]
+        and len(found.points) == 24
+        and "<code>other</code>" in page(found)
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), None])
@@ -122,10 +150,17 @@ def test_only_what_was_not_swept_is_a_difference(runs: Path) -> None:
     assert differences(gather("slice_size", runs).points, gather("slice_size", runs).file) == {}
     path = runs / "asr-tiny-400-slice-1" / "config.yaml"
     config = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump({**config, "data": {"batch_s": 40}, "wandb": {"mode": "offline"}}))
+    path.write_text(
+        yaml.safe_dump({**config, "data": {"batch_s": 40}, "wandb": {"mode": "offline"}})
+    )
     found = gather("slice_size", runs)
     (name, values), *rest = differences(found.points, found.file).items()
-    assert name == "data.batch_s" and values["40"] == ["asr-tiny-400-slice-1"] and len(values["20"]) == 22 and not rest
+    assert (
+        name == "data.batch_s"
+        and values["40"] == ["asr-tiny-400-slice-1"]
+        and len(values["20"]) == 22
+        and not rest
+    )
     assert "the scores may not be comparable" in page(found)
 
 
@@ -135,14 +170,22 @@ def test_spread_is_that_of_the_seeds(gathered: Gathered) -> None:
     setting = found[400, "slice"]
     assert setting.mean == pytest.approx(np.mean(setting.scores))
     assert setting.deviation == pytest.approx(np.std(setting.scores, ddof=1))
-    assert [each.mean for each in settings(gathered)] == sorted(each.mean for each in found.values())
+    assert [each.mean for each in settings(gathered)] == sorted(
+        each.mean for each in found.values()
+    )
 
 
 def test_noise_is_pooled_and_allows_what_students_t_does() -> None:
-    pair = [Setting({"a": 1}, (1.0, 3.0)), Setting({"a": 2}, (2.0, 2.0, 2.0)), Setting({"a": 3}, (9.0,))]
+    pair = [
+        Setting({"a": 1}, (1.0, 3.0)),
+        Setting({"a": 2}, (2.0, 2.0, 2.0)),
+        Setting({"a": 3}, (9.0,)),
+    ]
     found = noise(pair)
     assert found == Noise(pytest.approx((2 / 3) ** 0.5), 3)
-    assert found.allows(pair[0], pair[1]) == pytest.approx(3.19 * (2 / 3) ** 0.5 * (1 / 2 + 1 / 3) ** 0.5)
+    assert found.allows(pair[0], pair[1]) == pytest.approx(
+        3.19 * (2 / 3) ** 0.5 * (1 / 2 + 1 / 3) ** 0.5
+    )
     assert noise(pair[2:]) is None
 
 
@@ -178,21 +221,30 @@ def test_importance_names_what_chance_would_give(gathered: Gathered) -> None:
 
 def test_the_answer_says_what_seeds_explain(gathered: Gathered) -> None:
     first, *rest = answer(gathered)
-    assert first.startswith("encoder.slice_ms=400, encoder.context=causal_lookahead has the lowest test/wer of 8")
+    assert first.startswith(
+        "encoder.slice_ms=400, encoder.context=causal_lookahead has the lowest test/wer of 8"
+    )
     assert "3.09 % (mean of 3 seeds" in first and "cannot be told apart from seed noise" in first
-    assert any(line.startswith("With encoder.context=slice, best is encoder.slice_ms=2000") for line in rest)
+    assert any(
+        line.startswith("With encoder.context=slice, best is encoder.slice_ms=2000")
+        for line in rest
+    )
     assert rest[-1] == "2 of 24 points have no score (1 failed, 1 missing)."
 
 
 def test_a_clear_difference_is_called_one(runs: Path) -> None:
     for folder in runs.glob("asr-*"):
         parameters = json.loads((folder / "sweep.json").read_text())["parameters"]
-        score = {"slice": 0.5, "causal_lookahead": 0.1}[parameters["encoder.context"]] + parameters["seed"] / 1000
+        score = {"slice": 0.5, "causal_lookahead": 0.1}[parameters["encoder.context"]] + parameters[
+            "seed"
+        ] / 1000
         (folder / "summary.json").write_text(json.dumps({"test/wer": score}))
     found = gather("slice_size", runs)
     notes = {row["parameters"]["encoder.context"]: row["note"] for row in setting_rows(found)[1:]}
     assert notes == {"causal_lookahead": "within seed noise", "slice": ""}
-    (runs / "sweeps/slice_size/sweep.yaml").write_text((HEAD + FILE).replace("minimize", "maximize"))
+    (runs / "sweeps/slice_size/sweep.yaml").write_text(
+        (HEAD + FILE).replace("minimize", "maximize")
+    )
     assert "encoder.context=slice has the highest test/wer" in answer(gather("slice_size", runs))[0]
 
 
@@ -209,7 +261,9 @@ def test_where_seeds_alone_were_swept_the_answer_is_what_chance_does(runs: Path)
         if not folder.name.startswith("asr-tiny-400-slice-"):
             shutil.rmtree(folder)
     text = (HEAD + FILE).replace("encoder.slice_ms, one line per encoder.context", "seed")
-    text = text.replace("[200, 400, 1000, 2000]", "[400]").replace("[slice, causal_lookahead]", "[slice]")
+    text = text.replace("[200, 400, 1000, 2000]", "[400]").replace(
+        "[slice, causal_lookahead]", "[slice]"
+    )
     (runs / "sweeps/slice_size/sweep.yaml").write_text(text)
     found = gather("slice_size", runs)
     [setting] = settings(found)
@@ -218,7 +272,9 @@ def test_where_seeds_alone_were_swept_the_answer_is_what_chance_does(runs: Path)
     apart = 100 * 4.31 * seeds.deviation * 2**0.5
     [sentence] = answer(found)
     assert sentence.startswith(f"test/wer is {100 * setting.mean:.2f} % (mean of 3 seeds, from ")
-    assert sentence.endswith(f" Seeds alone put two runs up to {apart:.2f} points apart, in 95 of 100 pairs.")
+    assert sentence.endswith(
+        f" Seeds alone put two runs up to {apart:.2f} points apart, in 95 of 100 pairs."
+    )
     assert page(found).count("<svg ") == 3
 
 
@@ -235,7 +291,11 @@ def test_points_that_were_drawn_are_no_grid(runs: Path) -> None:
     text = text.replace("{values: [200, 400, 1000, 2000]}", "{min: 200, max: 2000}")
     (runs / "sweeps/slice_size/sweep.yaml").write_text(text)
     found = gather("slice_size", runs)
-    assert len(found.points) == 23 and "The points are no grid" in page(found) and "Each mark is a run" in page(found)
+    assert (
+        len(found.points) == 23
+        and "The points are no grid" in page(found)
+        and "Each mark is a run" in page(found)
+    )
 
 
 class Reader(html.parser.HTMLParser):
@@ -276,12 +336,17 @@ def test_what_others_wrote_is_escaped(runs: Path) -> None:
 def test_the_same_runs_give_the_same_file(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = Path(report(["slice_size", "--runs", str(runs)]))
     first = place.read_text()
-    assert place == runs / "sweeps/slice_size/report.html" and capsys.readouterr().out.rstrip().endswith(str(place))
+    assert (
+        place == runs / "sweeps/slice_size/report.html"
+        and capsys.readouterr().out.rstrip().endswith(str(place))
+    )
     report(["slice_size", "--runs", str(runs)])
     assert place.read_text() == first
 
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 in_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium")
@@ -291,13 +356,23 @@ def browse(file: Path, folder: Path) -> tuple[str, str, list[str]]:
     """The document, what the browser logged, and the addresses that the page asked for; the browser's own have no
     origin."""
     log = folder / "net.json"
-    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--no-first-run"]
+    switches = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        "--no-first-run",
+    ]
     switches += [f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", "--dump-dom"]
     command = [str(BROWSER), *switches, f"file://{file.resolve()}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stderr
     asked = re.findall(r'"initiator":"([^"]*)".*?"url":"(https?:[^"]*)"', log.read_text())
-    return done.stdout, done.stderr, [url for initiator, url in asked if initiator != "not an origin"]
+    return (
+        done.stdout,
+        done.stderr,
+        [url for initiator, url in asked if initiator != "not an origin"],
+    )
 
 
 @in_browser
@@ -306,9 +381,17 @@ def test_a_browser_shows_it_from_a_file(runs: Path, tmp_path: Path) -> None:
     document, log, asked = browse(Path(report(["slice_size", "--runs", str(runs)])), tmp_path)
     assert ":CONSOLE" not in log, log
     assert not asked
-    for heading in ("test/wer against encoder.slice_ms", "Parallel coordinates", "Parameter importance", "Commands"):
+    for heading in (
+        "test/wer against encoder.slice_ms",
+        "Parallel coordinates",
+        "Parameter importance",
+        "Commands",
+    ):
         assert re.search(rf"<h2[^>]*>{heading}</h2>", document), heading
-    assert '<td class="number"><strong>3.09 %</strong></td>' in document and document.count("<svg ") == 3
+    assert (
+        '<td class="number"><strong>3.09 %</strong></td>' in document
+        and document.count("<svg ") == 3
+    )
 
 
 @in_browser
@@ -320,7 +403,9 @@ def test_the_browser_would_tell_of_a_page_that_fetches(tmp_path: Path) -> None:
     assert asked == ["http://127.0.0.1:9/a.png"] and ":CONSOLE" in log
 
 
-def test_without_a_login_it_says_what_is_missing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_login_it_says_what_is_missing(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wandb, "login", lambda prompt: False)
     with pytest.raises(ValueError, match="no W&B login: run `wandb login` or set WANDB_API_KEY"):
         report(["slice_size", "--runs", str(runs), "--wandb"])

@@ -26,28 +26,49 @@ SAME_UPDATES = {
 
 
 @pytest.mark.timeout(900)
-def test_two_ranks_shared_weights_and_recomputed_blocks_give_the_weights_of_one_process(tmp_path: Path) -> None:
+def test_two_ranks_shared_weights_and_recomputed_blocks_give_the_weights_of_one_process(
+    tmp_path: Path,
+) -> None:
     corpus = write_corpus(tmp_path / "corpus", 40)
     fixed = [f"data.path={corpus}", "data.synthetic_share=0", "trainer.matmul_precision=highest"]
     found = {}
     for name, words in SAME_UPDATES.items():
-        args = [TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={tmp_path / name}", *fixed, *words]
+        args = [
+            TINY[0],
+            "configs/stage/encoder.yaml",
+            *SHORT,
+            f"run.dir={tmp_path / name}",
+            *fixed,
+            *words,
+        ]
         done = run("train.py", *args)
         assert done.returncode == 0, done.err
         latest = tmp_path / name / "latest"
-        found[name] = StageCheckpoint.load(latest / FILE).weights, json.loads((latest / "summary.json").read_text())
+        found[name] = (
+            StageCheckpoint.load(latest / FILE).weights,
+            json.loads((latest / "summary.json").read_text()),
+        )
     weights, summary = found.pop("one")
     for others, scores in found.values():
         for key, value in weights.items():
             torch.testing.assert_close(others[key], value, atol=2e-5, rtol=2e-4)
-        assert [scores[f"test/{name}"] for name in ("wer", "cer")] == [summary["test/wer"], summary["test/cer"]]
+        assert [scores[f"test/{name}"] for name in ("wer", "cer")] == [
+            summary["test/wer"],
+            summary["test/cer"],
+        ]
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("strategy", "send"), [("ddp", os.killpg), ("fsdp", os.kill)])
-def test_two_ranks_go_on_after_sigterm_to_the_same_losses(tmp_path: Path, strategy: str, send) -> None:
+def test_two_ranks_go_on_after_sigterm_to_the_same_losses(
+    tmp_path: Path, strategy: str, send
+) -> None:
     """All of them get it, or the first alone."""
-    args = [f"data.path={write_corpus(tmp_path / 'corpus', 40)}", "data.synthetic_share=0", "trainer.devices=2"]
+    args = [
+        f"data.path={write_corpus(tmp_path / 'corpus', 40)}",
+        "data.synthetic_share=0",
+        "trainer.devices=2",
+    ]
     args += ["trainer.max_steps=12", "trainer.checkpoint_every_s=0", f"trainer.strategy={strategy}"]
     whole = train(tmp_path / "whole", *args, stage="encoder")
     assert whole.returncode == 0, whole.err
@@ -58,10 +79,13 @@ def test_two_ranks_go_on_after_sigterm_to_the_same_losses(tmp_path: Path, strate
 def step(config: Config, again: bool) -> tuple[dict[str, torch.Tensor], int]:
     """Gradients of one step, and bytes that were kept for them."""
     torch.manual_seed(0)
-    model = SpeechLM(config).train()
+    model = SpeechLM(config.model).train()
     if again:
         checkpoint_activations(model)
-    audio, words = Padded(torch.randn(2, 32000), torch.tensor([32000, 19200])), Padded(torch.randint(0, 1024, (2, 5)))
+    audio, words = (
+        Padded(torch.randn(2, 32000), torch.tensor([32000, 19200])),
+        Padded(torch.randint(0, 1024, (2, 5))),
+    )
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -75,7 +99,9 @@ def step(config: Config, again: bool) -> tuple[dict[str, torch.Tensor], int]:
         later, _ = model.lm(Padded(model.lm.embed(words.values)), state)
         loss = hidden.values.square().mean() + later.values.square().mean()
     loss.backward()
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, sum(kept.values())
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, sum(
+        kept.values()
+    )
 
 
 @pytest.mark.parametrize("lm", ["kind=mamba", "family=gpt_neox", "family=llama"])

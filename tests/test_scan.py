@@ -21,7 +21,9 @@ from duplexmamba.ops.scan import selective_scan
 from duplexmamba.streaming.padded import Positions
 
 NAMES = ("u", "dt", "A", "B", "C", "D", "h0")
-needs_compiler = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler"
+)
 FAST = ("torch", pytest.param("cpp", marks=needs_compiler))
 SHAPES = [  # B, L, E, N
     (2, 100, 64, 16),
@@ -49,18 +51,36 @@ def example(shape=(2, 50, 37, 5), hard=False, dtype=torch.float32, seed=0) -> di
     bias = bias + torch.log(-torch.expm1(-bias)) + (2.0 if hard else 0.0)
     dt = F.softplus(normal(b, length, e) * (3.0 if hard else 0.5) + bias)
     A = -torch.arange(1, n + 1) * torch.exp(0.1 * normal(e, n)) * (4.0 if hard else 1.0)
-    drawn = (normal(b, length, e), dt, A, normal(b, length, n), normal(b, length, n), normal(e), normal(b, n, e))
+    drawn = (
+        normal(b, length, e),
+        dt,
+        A,
+        normal(b, length, n),
+        normal(b, length, n),
+        normal(e),
+        normal(b, n, e),
+    )
     return {name: x.to(dtype) for name, x in zip(NAMES, drawn, strict=True)}
 
 
-def run(operands: dict[str, Tensor], path: str, through=("y", "h"), behind: Positions | None = None) -> dict[str, Tensor]:
+def run(
+    operands: dict[str, Tensor], path: str, through=("y", "h"), behind: Positions | None = None
+) -> dict[str, Tensor]:
     """y, h and every gradient of a fixed random function of what `through` names."""
     leaves = {name: x.clone().requires_grad_() for name, x in operands.items()}
-    out = dict(zip(("y", "h"), selective_scan(**leaves, path=path, return_states_at=behind), strict=True))
+    out = dict(
+        zip(("y", "h"), selective_scan(**leaves, path=path, return_states_at=behind), strict=True)
+    )
     g = torch.Generator().manual_seed(1)
-    weights = {name: torch.randn(x.shape, generator=g, dtype=torch.float64).to(x) for name, x in out.items()}
+    weights = {
+        name: torch.randn(x.shape, generator=g, dtype=torch.float64).to(x)
+        for name, x in out.items()
+    }
     sum((out[name] * weights[name]).sum() for name in through).backward()
-    return out | {"d" + name: x.grad if x.grad is not None else torch.zeros_like(x) for name, x in leaves.items()}
+    return out | {
+        "d" + name: x.grad if x.grad is not None else torch.zeros_like(x)
+        for name, x in leaves.items()
+    }
 
 
 def assert_close(got: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float) -> None:
@@ -68,7 +88,9 @@ def assert_close(got: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: f
     for name, x in wanted.items():
         assert got[name].shape == x.shape, name
         if x.numel():
-            error = (got[name].double() - x.double()).abs().max() / x.double().abs().max().clamp_min(1e-30)
+            error = (
+                got[name].double() - x.double()
+            ).abs().max() / x.double().abs().max().clamp_min(1e-30)
             assert error <= tolerance, f"{name}: {error:.1e}"
 
 
@@ -103,8 +125,13 @@ def test_states_behind_places_equal_the_twins(path, through, shape):
     got = run(operands, path, through, behind)
     assert_close(got, run(double(operands), "reference", through, behind), 1e-5)
     for h, row, step in zip(got["h"], rows, steps, strict=True):
-        cut = {name: x[row : row + 1, :step] if name in ("u", "dt", "B", "C") else x for name, x in operands.items()}
-        expected = selective_scan(**cut | {"h0": operands["h0"][row : row + 1]}, path="reference")[1]
+        cut = {
+            name: x[row : row + 1, :step] if name in ("u", "dt", "B", "C") else x
+            for name, x in operands.items()
+        }
+        expected = selective_scan(**cut | {"h0": operands["h0"][row : row + 1]}, path="reference")[
+            1
+        ]
         assert_close({"h": h[None]}, {"h": expected}, 1e-5)
 
 
@@ -140,7 +167,9 @@ def test_chunks_equal_whole(path, cuts, seed):
 def test_gradient_flows_through_carried_states(path):
     def in_two(u, dt, A, B, C, D, h0, path):
         first, state = selective_scan(u[:, :21], dt[:, :21], A, B[:, :21], C[:, :21], D, h0, path)
-        second, state = selective_scan(u[:, 21:], dt[:, 21:], A, B[:, 21:], C[:, 21:], D, state, path)
+        second, state = selective_scan(
+            u[:, 21:], dt[:, 21:], A, B[:, 21:], C[:, 21:], D, state, path
+        )
         return torch.cat([first, second], 1), state
 
     operands = example()
@@ -150,7 +179,9 @@ def test_gradient_flows_through_carried_states(path):
     whole = {name: x.clone().requires_grad_() for name, x in operands.items()}
     y, h = selective_scan(**whole, path=path)
     (y.square().sum() + h.square().sum()).backward()
-    assert_close({k: x.grad for k, x in leaves.items()}, {k: x.grad for k, x in whole.items()}, 1e-5)
+    assert_close(
+        {k: x.grad for k, x in leaves.items()}, {k: x.grad for k, x in whole.items()}, 1e-5
+    )
 
 
 @pytest.mark.parametrize("path", ("reference", *FAST))
@@ -159,7 +190,9 @@ def test_zero_dt_keeps_the_state_bit_for_bit(path):
     operands["dt"] = operands["dt"].clone()
     operands["dt"][:, 30:] = 0
     head = {name: x[:, :30] if name in ("u", "dt", "B", "C") else x for name, x in operands.items()}
-    assert torch.equal(selective_scan(**operands, path=path)[1], selective_scan(**head, path=path)[1])
+    assert torch.equal(
+        selective_scan(**operands, path=path)[1], selective_scan(**head, path=path)[1]
+    )
     operands["dt"][:] = 0
     assert torch.equal(selective_scan(**operands, path=path)[1], operands["h0"])
 
@@ -167,15 +200,21 @@ def test_zero_dt_keeps_the_state_bit_for_bit(path):
 @pytest.mark.parametrize("path", FAST)
 def test_strided_views(path):
     operands = example()
-    strided = {name: x.transpose(0, -1).contiguous().transpose(0, -1) for name, x in operands.items()}
+    strided = {
+        name: x.transpose(0, -1).contiguous().transpose(0, -1) for name, x in operands.items()
+    }
     assert not strided["u"].is_contiguous()
     assert_close(run(strided, path), run(operands, path), 1e-6)
     y, h = selective_scan(**{name: x.requires_grad_() for name, x in strided.items()}, path=path)
-    (y.sum() + h.sum()).backward()  # the gradients of y and h arrive expanded, without storage of their own
+    (
+        y.sum() + h.sum()
+    ).backward()  # the gradients of y and h arrive expanded, without storage of their own
     twin = {name: x.detach().double().requires_grad_() for name, x in operands.items()}
     y, h = selective_scan(**twin, path="reference")
     (y.sum() + h.sum()).backward()
-    assert_close({k: x.grad for k, x in strided.items()}, {k: x.grad for k, x in twin.items()}, 1e-5)
+    assert_close(
+        {k: x.grad for k, x in strided.items()}, {k: x.grad for k, x in twin.items()}, 1e-5
+    )
 
 
 @pytest.mark.parametrize("path", FAST)
@@ -205,7 +244,9 @@ def test_repeats_are_bitwise_equal(batch, threads):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "target", [("-march=x86-64",), ("-march=x86-64-v3",), ("-march=native", "-mno-avx512f", "-mavx2")], ids=" ".join
+    "target",
+    [("-march=x86-64",), ("-march=x86-64-v3",), ("-march=native", "-mno-avx512f", "-mavx2")],
+    ids=" ".join,
 )
 def test_other_instruction_sets(target, monkeypatch):
     flags = tuple(flag for flag in native.FLAGS if not flag.startswith("-march")) + target
@@ -256,7 +297,10 @@ def test_one_warning_without_a_compiler(compiler, monkeypatch):
             selective_scan(**example(), path="cpp")
     finally:
         native.kernels_work.cache_clear()
-    assert all(torch.equal(a, b) for a, b in zip(got, selective_scan(**example(), path="torch"), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(got, selective_scan(**example(), path="torch"), strict=True)
+    )
 
 
 @pytest.mark.parametrize("path", FAST)
@@ -276,7 +320,9 @@ def test_mixed_dtypes_under_autocast(path):
         operands[name] = operands[name].bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         got = run(operands, path)
-    assert_close({"h": got["h"], "dA": got["dA"]}, _part(run(double(operands), "reference"), "h", "dA"), 1e-2)
+    assert_close(
+        {"h": got["h"], "dA": got["dA"]}, _part(run(double(operands), "reference"), "h", "dA"), 1e-2
+    )
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         h = selective_scan(**operands, path=path)[1]
     assert_close({"h": h}, _part(run(double(operands), "reference"), "h"), 1e-5)

@@ -29,8 +29,18 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-needs_triton = pytest.mark.skipif(not (installed("triton") and (CUDA or INTERPRETED)), reason="needs a GPU, and triton")
-SHAPES = [(2, 70, 19, 16), (1, 33, 37, 5), (3, 7, 40, 8), (2, 32, 3, 1), (1, 3, 5, 64), (2, 1, 19, 16), (2, 0, 16, 8)]
+needs_triton = pytest.mark.skipif(
+    not (installed("triton") and (CUDA or INTERPRETED)), reason="needs a GPU, and triton"
+)
+SHAPES = [
+    (2, 70, 19, 16),
+    (1, 33, 37, 5),
+    (3, 7, 40, 8),
+    (2, 32, 3, 1),
+    (1, 3, 5, 64),
+    (2, 1, 19, 16),
+    (2, 0, 16, 8),
+]
 PACKAGES = ("mamba_ssm", "mamba_ssm.ops", "mamba_ssm.ops.selective_scan_interface")
 
 
@@ -55,7 +65,9 @@ def test_triton_equals_twin(shape, hard):
 def test_triton_without_h0_and_through_one_output(through):
     operands = here((2, 40, 9, 4))
     del operands["h0"]
-    assert_close(run(operands, "triton", through), run(double(operands), "reference", through), 1e-5)
+    assert_close(
+        run(operands, "triton", through), run(double(operands), "reference", through), 1e-5
+    )
 
 
 @pytest.mark.gpu
@@ -80,7 +92,9 @@ def test_triton_zero_dt_keeps_the_state_bit_for_bit():
     operands = here((2, 50, 9, 4))
     operands["dt"][:, 30:] = 0
     head = {name: x[:, :30] if name in ("u", "dt", "B", "C") else x for name, x in operands.items()}
-    assert torch.equal(selective_scan(**operands, path="triton")[1], selective_scan(**head, path="triton")[1])
+    assert torch.equal(
+        selective_scan(**operands, path="triton")[1], selective_scan(**head, path="triton")[1]
+    )
     operands["dt"][:] = 0
     assert torch.equal(selective_scan(**operands, path="triton")[1], operands["h0"])
 
@@ -89,8 +103,13 @@ def test_triton_zero_dt_keeps_the_state_bit_for_bit():
 @needs_triton
 def test_triton_takes_strided_and_expanded_tensors():
     operands = here((2, 20, 9, 4))
-    strided = {name: x.transpose(0, -1).contiguous().transpose(0, -1) for name, x in operands.items()}
-    leaves = [{name: x.clone().requires_grad_() for name, x in given.items()} for given in (operands, strided)]
+    strided = {
+        name: x.transpose(0, -1).contiguous().transpose(0, -1) for name, x in operands.items()
+    }
+    leaves = [
+        {name: x.clone().requires_grad_() for name, x in given.items()}
+        for given in (operands, strided)
+    ]
     for given, path in zip(leaves, ("reference", "triton"), strict=True):
         y, h = selective_scan(**given, path=path)
         (y.sum() + h.sum()).backward()
@@ -132,7 +151,12 @@ def documented_scan(u, delta, A, B, C, D, return_last_state):
     """u, delta (B, E, L), A (E, N), B, C (B, N, L), D (E,) -> (B, E, L), and the last state (B, E, N), of which the
     gradient is lost."""
     (b, e, length), n = u.shape, A.shape[1]
-    assert delta.shape == u.shape and A.shape == (e, n) and B.shape == C.shape == (b, n, length) and D.shape == (e,)
+    assert (
+        delta.shape == u.shape
+        and A.shape == (e, n)
+        and B.shape == C.shape == (b, n, length)
+        and D.shape == (e,)
+    )
     assert u.dtype == delta.dtype == B.dtype == C.dtype and length > 0 and return_last_state
     h, ys = u.new_zeros(b, e, n), []
     for t in range(length):
@@ -158,7 +182,9 @@ def test_mamba_ssm_equals_twin(their_scan, shape, with_h0, dtype):
     if not with_h0:
         del operands["h0"]
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
-    assert_close(run(operands, "mamba_ssm", ("y",)), run(double(operands), "reference", ("y",)), tolerance)
+    assert_close(
+        run(operands, "mamba_ssm", ("y",)), run(double(operands), "reference", ("y",)), tolerance
+    )
 
 
 @pytest.mark.parametrize("with_h0", [False, True], ids=["zero", "h0"])
@@ -191,7 +217,9 @@ def test_mamba_ssm_is_named_where_it_is_missing():
 @pytest.mark.parametrize("hard", [False, True], ids=["init", "hard"])
 def test_mamba_ssm_itself(hard):
     operands = {name: x.cuda() for name, x in example((2, 100, 64, 16), hard).items()}
-    assert_close(run(operands, "mamba_ssm", ("y",)), run(double(operands), "reference", ("y",)), 1e-5)
+    assert_close(
+        run(operands, "mamba_ssm", ("y",)), run(double(operands), "reference", ("y",)), 1e-5
+    )
 
 
 # ---- causal-conv1d
@@ -200,7 +228,11 @@ def test_mamba_ssm_itself(hard):
 def documented_conv(x, weight, bias, activation):
     """x (B, E, L), weight (E, K), bias (E,) -> silu of (B, E, L), zeros before the start."""
     assert activation == "silu"
-    assert x.shape[1] == weight.shape[0] == len(bias) and x.stride(1) == 1 and weight.dtype == bias.dtype
+    assert (
+        x.shape[1] == weight.shape[0] == len(bias)
+        and x.stride(1) == 1
+        and weight.dtype == bias.dtype
+    )
     padded = F.pad(x.to(weight.dtype), (weight.shape[1] - 1, 0))
     return F.silu(F.conv1d(padded, weight[:, None], bias, groups=len(weight))).to(x.dtype)
 
@@ -208,7 +240,10 @@ def documented_conv(x, weight, bias, activation):
 def convolve(device: str, dtype=torch.float32, e: int = 16, k: int = 4) -> list[Tensor]:
     """The output and the gradients of window, weight and bias."""
     g = torch.Generator().manual_seed(0)
-    drawn = (torch.randn(*size, generator=g) for size in ((2, 12 + k - 1, e), (e, 1, k), (e,), (2, 12, e)))
+    drawn = (
+        torch.randn(*size, generator=g)
+        for size in ((2, 12 + k - 1, e), (e, 1, k), (e,), (2, 12, e))
+    )
     window, weight, bias, grad = (x.to(device) for x in drawn)
     operands = [window.to(dtype).requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
     out = short_conv(*operands)
@@ -221,13 +256,17 @@ def test_short_convolution_by_their_contract(monkeypatch, dtype, e, k):
     monkeypatch.setenv("DUPLEXMAMBA_SCAN", "torch")
     wanted, used = convolve("cpu", dtype, e, k), []
     monkeypatch.setattr(
-        conv, "_causal_conv1d", lambda device: lambda *x, **y: used.append(1) or documented_conv(*x, **y)
+        conv,
+        "_causal_conv1d",
+        lambda device: lambda *x, **y: used.append(1) or documented_conv(*x, **y),
     )
     got = convolve("cpu", dtype, e, k)
     assert bool(used) == (dtype != torch.float64 and e % 8 == 0 and k <= 4)
     for ours, plain in zip(got, wanted, strict=True):
         assert ours.dtype == plain.dtype
-        near = 2e-2 if ours.dtype == torch.bfloat16 else 1e-5  # the plain gradient of a bfloat16 window is a sum in it
+        near = (
+            2e-2 if ours.dtype == torch.bfloat16 else 1e-5
+        )  # the plain gradient of a bfloat16 window is a sum in it
         torch.testing.assert_close(ours, plain, atol=near, rtol=near)
 
 

@@ -43,7 +43,9 @@ def nobody_judges_or_logs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def write_run(folder: Path, stage: str, scores: Mapping[str, Mapping[str, float | None]], *words: str) -> Path:
+def write_run(
+    folder: Path, stage: str, scores: Mapping[str, Mapping[str, float | None]], *words: str
+) -> Path:
     """A run with scores, each as if its command had been given with these words."""
     (folder / "scores").mkdir(parents=True)
     untrained(stage).save(folder / FILE)
@@ -69,15 +71,28 @@ def test_one_checkpoint_with_parts_missing(tmp_path: Path, capsys: pytest.Captur
     found = evaluate.main(words)
     made = run / "scores" / "scorecard"
     assert (
-        found == json.loads((made / "scorecard.json").read_text()) == json.loads((tmp_path / "mine.json").read_text())
+        found
+        == json.loads((made / "scorecard.json").read_text())
+        == json.loads((tmp_path / "mine.json").read_text())
     )
     assert found["wer/test/wer"] == 0.25 and found["voicebench/overall"] is None
     text, said = document(made), capsys.readouterr().out
     assert all(
         words in text
-        for words in ("25.0 %", "9.25 ms", "313 kB", "3.74 M", "62.50<small>", "4,467 s", "TurnBench</h2>")
+        for words in (
+            "25.0 %",
+            "9.25 ms",
+            "313 kB",
+            "3.74 M",
+            "62.50<small>",
+            "4,467 s",
+            "TurnBench</h2>",
+        )
     )
-    assert "strict 50.00, 25 % not parsed, 0 % empty, of 8" in text and "numbers are not VoiceBench" not in text
+    assert (
+        "strict 50.00, 25 % not parsed, 0 % empty, of 8" in text
+        and "numbers are not VoiceBench" not in text
+    )
     commands = {
         "duplex": f"not scored yet. python evaluate.py duplex {run}",
         "full-duplex-bench": f"needs your own copy of the data. python evaluate.py full-duplex-bench {run} FOLDER",
@@ -106,10 +121,16 @@ def test_two_checkpoints_side_by_side(tmp_path: Path):
 
 def test_the_best_is_marked_where_there_is_one():
     rates = {"one": 0.1, "two": 0.2, "three": 0.1, "none": None}
-    cards = [Card(name, {}, {"wer": Part({"test/wer": rate}, {})}, []) for name, rate in rates.items()]
+    cards = [
+        Card(name, {}, {"wer": Part({"test/wer": rate}, {})}, []) for name, rate in rates.items()
+    ]
     assert best(cards, Row("wer", "test/wer", "", -1)) == {"one", "three"}
     assert best(cards, Row("wer", "test/wer", "", 1)) == {"two"}
-    assert best(cards, Row("wer", "test/wer", "")) == best(cards, Row("wer", "test/cer", "", -1)) == set()
+    assert (
+        best(cards, Row("wer", "test/wer", ""))
+        == best(cards, Row("wer", "test/cer", "", -1))
+        == set()
+    )
     assert best(cards[::2], Row("wer", "test/wer", "", -1)) == set()
 
 
@@ -130,7 +151,9 @@ def test_scores_are_shown_with_their_unit(name: str, value: float | None, words:
 # ---- what is used again
 
 
-def test_scores_are_taken_again_only_for_other_settings_or_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_scores_are_taken_again_only_for_other_settings_or_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     run, asked = write_run(tmp_path / "one", "encoder", {"wer": WER}), []
 
     def count(own: object) -> dict[str, float]:
@@ -151,7 +174,9 @@ def test_scores_are_taken_again_only_for_other_settings_or_weights(tmp_path: Pat
     assert kept(run, "wer") is None
 
 
-def test_a_command_that_fails_is_named_and_the_others_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_command_that_fails_is_named_and_the_others_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     run = write_run(tmp_path / "one", "encoder", {"wer": WER})
 
     def fail(own: object) -> dict[str, float]:
@@ -187,9 +212,23 @@ def test_real_commands_make_what_is_missing(tmp_path: Path):
         "duplex.max_tokens=4",
         "seed=188",
     ]
-    words = [*small, "trainer.accelerator=cpu", "--data", "embedded", "--subsets", "bbh", "--limit", "1"]
+    words = [
+        *small,
+        "trainer.accelerator=cpu",
+        "--data",
+        "embedded",
+        "--subsets",
+        "bbh",
+        "--limit",
+        "1",
+    ]
     found = evaluate.main(["scorecard", str(run), *words])
-    names = ("wer/test/wer", "voicebench/bbh/official", "duplex/state/accuracy", "speed/slice/median_ms")
+    names = (
+        "wer/test/wer",
+        "voicebench/bbh/official",
+        "duplex/state/accuracy",
+        "speed/slice/median_ms",
+    )
     assert all(found[name] is not None for name in names)
     text = document(run / "scores" / "scorecard")
     assert "these numbers are not VoiceBench's" in text and "of the questions answered" in text
@@ -198,19 +237,26 @@ def test_real_commands_make_what_is_missing(tmp_path: Path):
 @pytest.mark.parametrize("stage", ["encoder", "lm", "asr"])
 def test_speed_of_what_a_model_has(stage: str):
     config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *SMALL_SIZES])
-    model = KINDS[stage][0](config).eval()
+    model = KINDS[stage][0](config.model).eval()
     found = {name: score.value for name, score in measure(model, config).items()}
     hears, speaks = isinstance(model, SpeechEncoder), stage != "encoder"
-    assert {"slice/median_ms", "whole/real_time_factor", "state/all_bytes"} <= found.keys() if hears else True
+    assert (
+        {"slice/median_ms", "whole/real_time_factor", "state/all_bytes"} <= found.keys()
+        if hears
+        else True
+    )
     assert ("slice/median_ms" in found) is hears and ("token/median_ms" in found) is speaks
     assert found["size/all_parameters"] == sum(p.numel() for p in model.parameters())
     if stage == "asr":
-        assert 0 < found["state/lm_bytes"] < found["state/all_bytes"] and found["state/growth_bytes_per_s"] == 0
+        assert (
+            0 < found["state/lm_bytes"] < found["state/all_bytes"]
+            and found["state/growth_bytes_per_s"] == 0
+        )
 
 
 def speech_lm(*words: str) -> tuple[SpeechLM, Config]:
     config = load_config([*TINY, *SMALL_SIZES, *words])
-    return SpeechLM(config).eval(), config
+    return SpeechLM(config.model).eval(), config
 
 
 def test_memory_that_grows_is_told():
@@ -223,13 +269,17 @@ def test_memory_that_grows_is_told():
 
 
 @pytest.mark.timeout(60)
-def test_offline_it_is_an_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_offline_it_is_an_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = write_run(tmp_path / "one", "asr", {"wer": WER})
     evaluate.main(["scorecard", str(run), "--as-is"])
     [log] = (run / "scores" / "scorecard" / "wandb").glob("offline-run-*/*.wandb")
     words = (b"scorecard-one", b"scorecard.html", b"scorecard.json", b"wer/test/wer")
-    while not all(word in log.read_bytes() for word in words):  # W&B's own process writes it, in its own time
+    while not all(
+        word in log.read_bytes() for word in words
+    ):  # W&B's own process writes it, in its own time
         time.sleep(0.1)
     assert f"W&B: {log.parent}" in capsys.readouterr().out
 
@@ -240,17 +290,28 @@ def test_the_page_needs_nothing_else(tmp_path: Path):
     text, reader = document(run / "scores" / "scorecard"), Reader()
     reader.feed(text)
     assert set(reader.addresses) <= {"#gaps", "data:,"} and reader.ids.count("gaps") == 1
-    assert "<script" not in text and "url(" not in text and "<b>" not in text and "&lt;b&gt;" in text
+    assert (
+        "<script" not in text and "url(" not in text and "<b>" not in text and "&lt;b&gt;" in text
+    )
     assert page([]).count("<h2") > 3
 
 
 @in_browser
 @pytest.mark.timeout(180)
 def test_a_browser_shows_it_from_a_file(tmp_path: Path):
-    one = write_run(tmp_path / "one", "streaming", {"wer": WER, "speed": SPEED, "voicebench": BBH | QA})
+    one = write_run(
+        tmp_path / "one", "streaming", {"wer": WER, "speed": SPEED, "voicebench": BBH | QA}
+    )
     two = write_run(tmp_path / "two", "asr", {})
     evaluate.main(["scorecard", f"{one},{two}", "--as-is"])
     shown_in, log, asked = browse(tmp_path / "scorecards" / "one+two" / "scorecard.html", tmp_path)
     assert ":CONSOLE" not in log and not asked
-    for heading in ("Word error rate", "VoiceBench", "Conversation", "Speed", "State and size", "What is missing"):
+    for heading in (
+        "Word error rate",
+        "VoiceBench",
+        "Conversation",
+        "Speed",
+        "State and size",
+        "What is missing",
+    ):
         assert re.search(rf"<h2[^>]*>{heading}</h2>", shown_in), heading

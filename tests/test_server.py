@@ -41,28 +41,44 @@ def test_events_are_those_of_the_trace_and_of_a_session_by_hand(address, size, t
     assert ready["version"] == 1 and ready["rate_hz"] == 16_000 and ready["run"] == "test-run"
     assert all(event.pop("type") == "slice" and event.pop("latency_ms") >= 0 for event in events)
     for kind in ("jsonl", "wav"):
-        (tmp_path / f"talk.{kind}").write_bytes(get(address, f"/conversations/{ready['conversation']}.{kind}")[2])
+        (tmp_path / f"talk.{kind}").write_bytes(
+            get(address, f"/conversations/{ready['conversation']}.{kind}")[2]
+        )
     (tmp_path / "talk.wav").rename(tmp_path / f"{ready['conversation']}.wav")
     loaded = trace.load(tmp_path / "talk.jsonl")
-    assert events == [vars(event) for event in loaded.events] == [vars(event) for event in alone(QUESTION)]
+    assert (
+        events
+        == [vars(event) for event in loaded.events]
+        == [vars(event) for event in alone(QUESTION)]
+    )
     assert "".join(event.text for event in loaded.events).startswith("one two three four five six")
     sound, rate_hz = sf.read(tmp_path / f"{ready['conversation']}.wav", dtype="int16")
     assert rate_hz == 16_000 and np.array_equal(sound, QUESTION)
-    assert len(timeline.picture(loaded).subfigs[0].axes) == 5  # the sound was found beside the trace
+    assert (
+        len(timeline.picture(loaded).subfigs[0].axes) == 5
+    )  # the sound was found beside the trace
 
 
 def test_the_page_and_what_it_needs_come_from_here_and_forbid_all_else(address):
     _, headers, page = get(address, "/")
-    assert b"<h1>DuplexMamba</h1>" in page and "default-src 'self'" in headers["content-security-policy"]
+    assert (
+        b"<h1>DuplexMamba</h1>" in page
+        and "default-src 'self'" in headers["content-security-policy"]
+    )
     for file in Path("serving/page").iterdir():
         assert get(address, f"/{file.name}")[2] == file.read_bytes()
         assert b"http://" not in file.read_bytes().replace(b"http://www.w3.org/2000/svg", b"")
     about = json.loads(get(address, "/about")[2])
-    assert [clip["name"] for clip in about["clips"]] == ["question", "unfinished", "interruption", "aside"]
+    assert [clip["name"] for clip in about["clips"]] == [
+        "question",
+        "unfinished",
+        "interruption",
+        "talking_to_other",
+    ]
 
 
 @pytest.mark.parametrize(("name", "least_s", "pauses"), [
-    ("question", 1, 0), ("unfinished", 2, 1), ("interruption", 6, 1), ("aside", 5, 1),
+    ("question", 1, 0), ("unfinished", 2, 1), ("interruption", 6, 1), ("talking_to_other", 5, 1),
 ])  # fmt: skip
 def test_clips_are_speech_with_the_pauses_that_they_promise(address, name, least_s, pauses):
     pytest.importorskip("espeakng_loader")
@@ -70,9 +86,15 @@ def test_clips_are_speech_with_the_pauses_that_they_promise(address, name, least
     silent = np.abs(sound[: len(sound) // 160 * 160].reshape(-1, 160)).max(1) == 0
     runs = [
         len(run)
-        for run in "".join("x " if quiet else " ".strip() or "|" for quiet in silent).replace(" ", "").split("|")
+        for run in "".join("x " if quiet else " ".strip() or "|" for quiet in silent)
+        .replace(" ", "")
+        .split("|")
     ]
-    assert rate_hz == 16_000 and len(sound) > least_s * rate_hz and sum(run > 100 for run in runs) == pauses
+    assert (
+        rate_hz == 16_000
+        and len(sound) > least_s * rate_hz
+        and sum(run > 100 for run in runs) == pauses
+    )
     assert 0.03 < np.sqrt(np.mean(sound[np.abs(sound) > 0] ** 2)) < 0.3
 
 
@@ -83,7 +105,12 @@ def test_any_sentence_is_spoken_and_what_is_none_is_refused(address):
         return urllib.request.urlopen(f"http://{address}/speak", data=body, timeout=20).read()
 
     assert len(sf.read(io.BytesIO(speak("what's up, Zoë?\x00\n".encode())))[0]) > 8_000
-    for body, code in [(b" \x07 ", 422), (b"x" * 201, 422), (b"x" * 100_000, 413), (b"\xff\xfe ...", 422)]:
+    for body, code in [
+        (b" \x07 ", 422),
+        (b"x" * 201, 422),
+        (b"x" * 100_000, 413),
+        (b"\xff\xfe ...", 422),
+    ]:
         with pytest.raises(urllib.error.HTTPError) as refused:
             speak(body)
         assert refused.value.code == code, body[:9]
@@ -91,7 +118,12 @@ def test_any_sentence_is_spoken_and_what_is_none_is_refused(address):
 
 def test_the_example_of_the_documentation_talks(address, tmp_path):
     sf.write(tmp_path / "question.wav", tones((0, 0.4), (LOW_HZ, 1), (0, 0.2)), 16_000)
-    command = [sys.executable, "docs/talk_example.py", str(tmp_path / "question.wav"), f"ws://{address}/talk"]
+    command = [
+        sys.executable,
+        "docs/talk_example.py",
+        str(tmp_path / "question.wav"),
+        f"ws://{address}/talk",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("one two three")
@@ -154,7 +186,9 @@ def test_beyond_the_limit_is_busy_until_somebody_leaves(address):
             assert told(last)["type"] == "ready"
             with talking(address) as refused:
                 end = told(refused)
-                assert (end["type"], end["reason"]) == ("end", "busy") and "4 conversations" in end["message"]
+                assert (end["type"], end["reason"]) == ("end", "busy") and "4 conversations" in end[
+                    "message"
+                ]
                 with pytest.raises(ConnectionClosed) as closed:
                     refused.recv(5)
                 assert closed.value.rcvd.code == 1013
@@ -167,7 +201,10 @@ def test_a_thousand_conversations_leave_nothing_behind(tmp_path):
     def things():
         gc.collect()
         kinds = [type(thing).__name__ for thing in gc.get_objects()]
-        return {name: kinds.count(name) for name in ("Conversation", "Recording", "Talker", "Tensor", "Future")}
+        return {
+            name: kinds.count(name)
+            for name in ("Conversation", "Recording", "Talker", "Tensor", "Future")
+        }
 
     async def run():
         conversations = Conversations(Talker(), FAST, tmp_path, "run")
@@ -234,7 +271,9 @@ def test_the_pace_forgives_a_burst_and_no_more():
     pace = Pace(Limits(1, ahead_s=2, message_s=0.01), now)
     assert pace.admits(2.0) and not pace.admits(0.1)
     now.return_value = 1000.0
-    assert pace.admits(4.0) and not pace.admits(0.1)  # a long silence saves up no more than a burst before and behind
+    assert pace.admits(4.0) and not pace.admits(
+        0.1
+    )  # a long silence saves up no more than a burst before and behind
     now.return_value = 2000.0
     admitted = sum(pace.admits(0.0) for _ in range(1000))
     assert 390 <= admitted <= 400

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from configs.loading import load_config, override
 from duplexmamba.duplex.batching import run_single
-from duplexmamba.duplex.fork import ForkSession, Reply
+from duplexmamba.duplex.fork import ForkSession, Response
 from duplexmamba.duplex.session import UNFINISHED, EmittedResponse, emitted_responses
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
@@ -32,7 +32,7 @@ TOKENS = Tokenizer.train([" what is seven plus five", " twelve", " the capital o
 SMALL = load_config([*TINY, *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}"])
 SLICED = ["encoder.slice_ms=400", "duplex.slice_ms=400"]
 KINDS = {
-    "carried": [], "causal_lookahead": ["encoder.context=causal_lookahead", *SLICED],
+    "causal": [], "causal_lookahead": ["encoder.context=causal_lookahead", *SLICED],
     "slice": ["encoder.context=slice", *SLICED], "mamba2": ["lm.kind=mamba2", "lm.head_dim=16"],
     "transformer": ["lm.kind=transformer"],
     "long slices": ["duplex.slice_ms=600", "duplex.tokens_per_s=1.5"],
@@ -44,7 +44,7 @@ def make(*words, end=None):
     what passes it by."""
     config = override(SMALL, [*words])
     torch.manual_seed(0)
-    model = SpeechLM(config).eval().double()
+    model = SpeechLM(config.model).eval().double()
     with torch.no_grad():
         model.connector.layers[-1].weight.mul_(10)
         for layer in model.lm.backbone.layers if config.lm.kind == "transformer" else ():
@@ -58,13 +58,15 @@ def make(*words, end=None):
                 ssm.x_proj.weight[ssm.sizes[0] :].mul_(10)
     tokens = Tokenizer.from_json(TOKENS.to_json())
     tokens.end = tokens.end if end is None else end
-    return ForkSession(model, tokens, config)
+    return ForkSession(model, tokens, config.duplex)
 
 
 def sound(slices, seed=0, size=SLICE):
     """Tones, one for each slice."""
     generator = torch.Generator().manual_seed(seed)
-    hz, level = (torch.rand(2, slices, 1, generator=generator) * torch.tensor([5, -3])[:, None, None]).exp()
+    hz, level = (
+        torch.rand(2, slices, 1, generator=generator) * torch.tensor([5, -3])[:, None, None]
+    ).exp()
     return (level * torch.sin(2 * torch.pi * 60 * hz * torch.arange(size) / 16000)).flatten()
 
 
@@ -75,7 +77,7 @@ def saying(session, script):
     def read(probabilities, config):
         return LETTERS[script[session.snapshot().slices : session.snapshot().slices + 1] or "i"]
 
-    with mock.patch("duplexmamba.duplex.fork.read", read):
+    with mock.patch("duplexmamba.duplex.fork.classify_state", read):
         yield
 
 
@@ -96,42 +98,68 @@ def facts(events):
 def literally(session, samples, script):
     """(probabilities, action, tokens) after each slice of a session that keeps nothing but what was heard and said:
     everything is read from the beginning for every word."""
-    lm, tokens, duplex, size = session.model.lm, session.tokens, session.duplex, session.slice_samples
+    lm, tokens, duplex, size = (
+        session.model.lm,
+        session.tokens,
+        session.duplex,
+        session.slice_samples,
+    )
     speech = session.model.embed_speech(Padded(samples[None]))[0].values[0]
     prompt, ask, accept = (
         lm.embed(torch.tensor(ids))
-        for ids in (tokens.before_speech(ANSWER[0]), tokens.end_of_speech(), tokens.after_speech("response"))
+        for ids in (
+            tokens.before_speech(ANSWER[0]),
+            tokens.end_of_speech(),
+            tokens.after_speech("response"),
+        )
     )
 
     def logits(read):
         return lm.logits(lm(Padded(torch.cat(read)[None]))[0].values[0, -1])
 
-    rest, branch, answer, said, found = [], None, None, [], []
+    rest, branch, answer, emitted, found = [], None, None, [], []
     for i, heard in enumerate(speech.split(size // 3200)):
         if branch is None:
-            branch, count, ignored, quiet, levels = [*(rest if answer is None else answer), prompt], 0, 0, 0, []
+            branch, count, ignored, quiet, levels = (
+                [*(rest if answer is None else answer), prompt],
+                0,
+                0,
+                0,
+                [],
+            )
         branch = [*branch, heard]
-        weights = logits([*branch, ask])[[tokens.turn_states[state] for state in TURN_STATES]].softmax(0).tolist()
+        weights = (
+            logits([*branch, ask])[[tokens.turn_states[state] for state in TURN_STATES]]
+            .softmax(0)
+            .tolist()
+        )
         state = LETTERS[script[i]]
-        levels.append(20 * math.log10(samples[i * size : (i + 1) * size].double().square().mean().sqrt()))
+        levels.append(
+            20 * math.log10(samples[i * size : (i + 1) * size].double().square().mean().sqrt())
+        )
         count, ignored = count + 1, ignored + 1 if state == "ignore" else 0
         quiet = quiet + 1 if levels[-1] < max(levels) + duplex.silence_db else 0
         waited = state == "incomplete" and quiet * duplex.slice_ms >= 1000 * duplex.max_wait_s
         action, new = "listen", []
         if count >= duplex.min_slices and (state == "response" or waited):
-            action, answer, said, begun, branch = "respond", [*branch, accept], [], i, None
+            action, answer, emitted, begun, branch = "respond", [*branch, accept], [], i, None
         elif ignored >= duplex.ignored_slices:
             action, branch = "drop", None
         while answer is not None:
-            token = int(logits(answer).argmax()) if len(said) < duplex.max_tokens else tokens.end
-            if token != tokens.end and len(said) >= (i - begun + 1) * duplex.slice_ms * duplex.tokens_per_s / 1000:
+            token = int(logits(answer).argmax()) if len(emitted) < duplex.max_tokens else tokens.end
+            if (
+                token != tokens.end
+                and len(emitted) >= (i - begun + 1) * duplex.slice_ms * duplex.tokens_per_s / 1000
+            ):
                 break
             answer = [*answer, lm.embed(torch.tensor([token]))]
             if token == tokens.end:
                 rest, answer = answer, None
             else:
-                said, new = [*said, token], [*new, token]
-        found.append((dict(zip(TURN_STATES, weights, strict=True)), action, new, answer is not None))
+                emitted, new = [*emitted, token], [*new, token]
+        found.append(
+            (dict(zip(TURN_STATES, weights, strict=True)), action, new, answer is not None)
+        )
     return found
 
 
@@ -139,7 +167,9 @@ def literally(session, samples, script):
 def test_a_session_does_what_it_should_do_read_literally(kind):
     given_ = []
     for seed in range(1, 3):
-        script = "".join(random.Random(seed).choices(["oor", "orr", "iior", "ii", "iiiiii", "ooo"], k=40))[:40]
+        script = "".join(
+            random.Random(seed).choices(["oor", "orr", "iior", "ii", "iiiiii", "ooo"], k=40)
+        )[:40]
         session = make(*KINDS[kind], "duplex.max_tokens=7", "duplex.max_wait_s=0.4", end=137)
         samples = sound(40, seed, session.slice_samples)
         samples[15 * session.slice_samples : 30 * session.slice_samples] *= 1e-3
@@ -149,7 +179,10 @@ def test_a_session_does_what_it_should_do_read_literally(kind):
         for event, (probabilities, *_) in zip(events, expected, strict=True):
             assert event.probabilities == pytest.approx(probabilities, abs=1e-6)
         given_ += emitted_responses(events)
-    assert len({reply.text for reply in given_}) > 4 and {reply.complete for reply in given_} == {True, False}
+    assert len({reply.text for reply in given_}) > 4 and {reply.complete for reply in given_} == {
+        True,
+        False,
+    }
 
 
 def test_an_answer_is_word_for_word_the_greedy_one_while_everything_is_ignored():
@@ -157,7 +190,8 @@ def test_an_answer_is_word_for_word_the_greedy_one_while_everything_is_ignored()
     [reply] = emitted_responses(hear(session, [samples], "ooor"))
     model, tokens = session.model, session.tokens
     before, after = (
-        Padded(torch.tensor([ids])) for ids in (tokens.before_speech(ANSWER[0]), tokens.after_speech("response"))
+        Padded(torch.tensor([ids]))
+        for ids in (tokens.before_speech(ANSWER[0]), tokens.after_speech("response"))
     )
     with torch.no_grad():
         speech, _ = model.embed_speech(Padded(samples[None, : 4 * SLICE]))
@@ -176,7 +210,11 @@ def in_one_piece():
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.lists(st.one_of(st.sampled_from([0, 1, SLICE, 3 * SLICE]), st.integers(0, 5 * SLICE)), max_size=12))
+@given(
+    st.lists(
+        st.one_of(st.sampled_from([0, 1, SLICE, 3 * SLICE]), st.integers(0, 5 * SLICE)), max_size=12
+    )
+)
 def test_any_cut_of_the_samples_gives_the_same(sizes):
     samples = sound(9)
     parts = torch.tensor_split(samples, list(itertools.accumulate(sizes)))
@@ -184,9 +222,12 @@ def test_any_cut_of_the_samples_gives_the_same(sizes):
 
 
 @pytest.mark.parametrize("size", [1, 997])
-@pytest.mark.parametrize("kind", ["carried", "causal_lookahead", "slice"])
+@pytest.mark.parametrize("kind", ["causal", "causal_lookahead", "slice"])
 def test_small_parts_give_the_same_in_every_context(size, kind):
-    session, whole = make(*KINDS[kind], "duplex.min_slices=1"), make(*KINDS[kind], "duplex.min_slices=1")
+    session, whole = (
+        make(*KINDS[kind], "duplex.min_slices=1"),
+        make(*KINDS[kind], "duplex.min_slices=1"),
+    )
     samples = sound(3, size=session.slice_samples)
     assert facts(hear(session, samples.split(size), "ror")) == facts(hear(whole, [samples], "ror"))
 
@@ -219,7 +260,7 @@ def test_a_snapshot_stands_and_can_be_gone_back_to():
 def clone(snapshot):
     parts = {name: states.clone(getattr(snapshot, name)) for name in ("waiting", "rest", "ear")}
     branches = {
-        name: dataclasses.replace(branch, memory=states.clone(branch.memory))
+        name: dataclasses.replace(branch, lm_state=states.clone(branch.lm_state))
         for name in ("listener", "reply")
         if (branch := getattr(snapshot, name)) is not None
     }
@@ -229,8 +270,10 @@ def clone(snapshot):
 def tensors(snapshot):
     """All of a snapshot's."""
     found = []
-    memories = [branch.memory for branch in (snapshot.listening, snapshot.reply) if branch is not None]
-    for part in (snapshot.waiting, snapshot.rest, snapshot.ear, *memories):
+    memories = [
+        branch.lm_state for branch in (snapshot.listening, snapshot.response) if branch is not None
+    ]
+    for part in (snapshot.pending_samples, snapshot.idle_state, snapshot.speech_state, *memories):
         states.map_state(lambda t: found.append(t) or t, part)
     return found
 
@@ -257,7 +300,12 @@ def test_asking_leaves_no_trace():
         events += hear(session, [part], SCRIPT)
         if (listening := session.snapshot().listening) is not None:
             for _ in range(3):
-                run_single(session.model, session._beside(session._ask, listening.memory, session.snapshot().reply))
+                run_single(
+                    session.model,
+                    session._step_both(
+                        session._end_of_speech, listening.lm_state, session.snapshot().response
+                    ),
+                )
     assert facts(events) == facts(hear(make(), [samples], SCRIPT))
 
 
@@ -268,7 +316,12 @@ def test_an_interruption_of_an_interruption():
     events = hear(make(), [sound(14)], "oorooroor" + "i" * 5)
     assert [event.slice for event in events if event.action == "respond"] == [2, 5, 8]
     first, second, third = emitted_responses(events)
-    assert (first.start_slice, first.stop_slice, second.stop_slice, third.stop_slice) == (2, 5, 8, 13)
+    assert (first.start_slice, first.stop_slice, second.stop_slice, third.stop_slice) == (
+        2,
+        5,
+        8,
+        13,
+    )
     assert not (first.complete or second.complete or third.complete)
     assert len({first.text, second.text, third.text}) == 3
 
@@ -283,14 +336,20 @@ def test_what_is_ignored_stops_no_answer_and_what_is_open_neither():
 def test_many_turns_with_a_question_after_each_finished_answer():
     given_ = emitted_responses(hear(make("duplex.max_tokens=2"), [sound(80)], "oorii" * 16))
     assert given_ == [
-        EmittedResponse(begun, begun + 2, reply.text, True) for begun, reply in zip(range(2, 80, 5), given_, strict=True)
+        EmittedResponse(begun, begun + 2, reply.text, True)
+        for begun, reply in zip(range(2, 80, 5), given_, strict=True)
     ]
     assert len({reply.text for reply in given_}) > 4
 
 
 def test_to_be_ignored_from_the_very_first_slice_on():
     events = hear(make(), [sound(9)], "iiiiioori")
-    assert [event.action for event in events] == [*["listen", "drop"] * 2, *["listen"] * 3, "respond", "listen"]
+    assert [event.action for event in events] == [
+        *["listen", "drop"] * 2,
+        *["listen"] * 3,
+        "respond",
+        "listen",
+    ]
 
 
 def test_replies_are_what_was_heard():
@@ -302,12 +361,15 @@ def test_replies_are_what_was_heard():
 
 
 def test_a_character_of_several_tokens_is_heard_whole():
-    session, said = make(), TOKENS.encode(" café — née")
-    assert any(UNFINISHED in TOKENS.decode(said[:i]) for i in range(len(said)))
-    heard = [session._text(Reply((), session.tokens.end, 0, tuple(said[:i]))) for i in range(len(said) + 1)]
+    session, emitted = make(), TOKENS.encode(" café — née")
+    assert any(UNFINISHED in TOKENS.decode(emitted[:i]) for i in range(len(emitted)))
+    heard = [
+        session._text(Response((), session.tokens.end, 0, tuple(emitted[:i])))
+        for i in range(len(emitted) + 1)
+    ]
     assert all(later.startswith(text) for text, later in itertools.pairwise(heard))
     assert {"caf", "café", "café —"} < set(heard) and heard[-1] == "café — née"
-    assert session._text(Reply((), None, 0, tuple(said[:-2]))).endswith(UNFINISHED)
+    assert session._text(Response((), None, 0, tuple(emitted[:-2]))).endswith(UNFINISHED)
 
 
 # ---- the end
@@ -319,7 +381,12 @@ def test_close_waits_for_the_answer_and_for_the_question():
         events = [*session.push(sound(4)), *session.close()]
         assert session.close() == []
     [reply] = emitted_responses(events)
-    assert reply.complete and reply.start_slice == 4 and len(events) == reply.stop_slice + 1 and not session.answering
+    assert (
+        reply.complete
+        and reply.start_slice == 4
+        and len(events) == reply.stop_slice + 1
+        and not session.answering
+    )
 
 
 @pytest.mark.parametrize("script", ["o" * 999, "r" * 999, "or" * 500])
@@ -346,14 +413,21 @@ def test_close_of_what_was_never_begun_or_only_ignored():
 
 
 def test_an_hour_of_silence_leaves_the_memory_as_it_was():
-    session = ForkSession(SpeechLM(SMALL).eval(), TOKENS, override(SMALL, ["duplex.slice_ms=60000"]))
+    session = ForkSession(
+        SpeechLM(SMALL.model).eval(), TOKENS, override(SMALL, ["duplex.slice_ms=60000"]).duplex
+    )
     minute, sizes = torch.zeros(session.slice_samples), set()
     for i in range(60):
         session.push(minute)
         now = session.snapshot()
         if i:
-            sizes.add(sum(t.untyped_storage().nbytes() for t in tensors(dataclasses.replace(now, listening=None))))
-        assert now.reply is None and all(t.isfinite().all() for t in tensors(now))
+            sizes.add(
+                sum(
+                    t.untyped_storage().nbytes()
+                    for t in tensors(dataclasses.replace(now, listening=None))
+                )
+            )
+        assert now.response is None and all(t.isfinite().all() for t in tensors(now))
     assert len(sizes) == 1 and now.slices == 60
 
 
@@ -363,8 +437,11 @@ def test_an_hour_of_silence_leaves_the_memory_as_it_was():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["encoder.context=full"], "encoder.context=full hears whole utterances only.*carried"),
-        (["encoder.context=slice", "duplex.slice_ms=600", "encoder.slice_ms=400"], "set duplex.slice_ms=400"),
+        (["encoder.context=full"], "encoder.context=full hears whole utterances only.*causal"),
+        (
+            ["encoder.context=slice", "duplex.slice_ms=600", "encoder.slice_ms=400"],
+            "set duplex.slice_ms=400",
+        ),
         (["duplex.slice_ms=300"], "duplex.slice_ms=300 ms.*multiple of 200"),
     ],
 )
@@ -376,4 +453,4 @@ def test_what_cannot_be_heard_slice_by_slice_is_refused(words, message):
 def test_a_model_in_training_is_refused():
     session = make()
     with pytest.raises(ValueError, match=r"call eval\(\)"):
-        ForkSession(session.model.train(), session.tokens, SMALL)
+        ForkSession(session.model.train(), session.tokens, SMALL.duplex)

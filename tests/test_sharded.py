@@ -24,8 +24,8 @@ from lightning_modules.assembly import KINDS, unsharded
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.stage import StageModule
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
-from lightning_modules.trainer.callbacks import LAST, Resume
-from lightning_modules.trainer.checkpoint import Average
+from lightning_modules.trainer.callbacks import LAST, ResumeCheckpoint
+from lightning_modules.trainer.checkpoint import WeightAveraging
 from lightning_modules.trainer.fsdp import largest, shard, tied, whole
 from tests.conftest import SMALL_SIZES, TINY
 from tests.test_rehearsal import SCRIPTS, dialogue_of
@@ -37,8 +37,17 @@ UNIT = 3200
 LEARNING_LM = ["stage.trained=[connector,lm]"]
 CASES = {
     "asr": [],
-    "asr, recomputed": ["trainer.activation_checkpointing=true", "connector.kind=ctc", "encoder.dropout=0.2"],
-    "instruct, adapters in common": ["lora.enabled=true", "lora.rank=2", "lora.shared=[in_proj]", *LEARNING_LM],
+    "asr, recomputed": [
+        "trainer.activation_checkpointing=true",
+        "connector.kind=ctc",
+        "encoder.dropout=0.2",
+    ],
+    "instruct, adapters in common": [
+        "lora.enabled=true",
+        "lora.rank=2",
+        "lora.shared=[in_proj]",
+        *LEARNING_LM,
+    ],
     "streaming": LEARNING_LM,
     "streaming, transformer": [*LEARNING_LM, "lm.kind=transformer", "lm.num_heads=2"],
     "streaming, multiplex": ["duplex.kind=multiplex"],
@@ -48,8 +57,13 @@ pytestmark = pytest.mark.timeout(300)
 
 def speech(seed: int, count: int) -> SpeechBatch:
     """Noise with words to it."""
-    noise = torch.randn(count, UNIT * (5 + seed), generator=torch.Generator().manual_seed(seed)).numpy()
-    return collate([Utterance(f"{seed}", row, f"word {seed} and more", "an answer", "s") for row in noise], UNIT)
+    noise = torch.randn(
+        count, UNIT * (5 + seed), generator=torch.Generator().manual_seed(seed)
+    ).numpy()
+    return collate(
+        [Utterance(f"{seed}", row, f"word {seed} and more", "an answer", "s") for row in noise],
+        UNIT,
+    )
 
 
 def dialogues(scripts: list[str], beside: SpeechBatch) -> DialogueBatch:
@@ -62,7 +76,7 @@ def stage_of(case: str) -> StageModule:
     stage = case.split(",")[0]
     config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *SMALL_SIZES, *CASES[case]])
     torch.manual_seed(1)
-    model = SpeechLM(config)
+    model = SpeechLM(config.model)
     if config.lora.enabled:
         lora.adapt(model, config.lora, config.stage.trained)
         for name, weight in model.named_parameters():
@@ -87,7 +101,9 @@ def gradients(module: StageModule) -> dict[str, torch.Tensor]:
 
 
 def assert_same_gradients(rank: int, folder: Path) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS
+    )
     mesh = init_device_mesh("cpu", (RANKS,))
     for case in CASES:
         plain, module, batches = stage_of(case), stage_of(case), batches_of(case)
@@ -107,7 +123,9 @@ def assert_same_gradients(rank: int, folder: Path) -> None:
         of_one, of_both = gradients(plain), gradients(module)
         assert of_one.keys() == of_both.keys()
         for name, gradient in of_one.items():
-            torch.testing.assert_close(of_both[name], gradient, atol=1e-6, rtol=1e-4, msg=f"{case}: {name}")
+            torch.testing.assert_close(
+                of_both[name], gradient, atol=1e-6, rtol=1e-4, msg=f"{case}: {name}"
+            )
     assert largest(rank, module) == 1 and largest(rank, plain) == rank
     module._no_loss().backward()
     assert all(not gradient.any() for gradient in gradients(module).values())
@@ -137,13 +155,29 @@ class Few(L.LightningDataModule):
 
 def trained(folder: Path, strategy: str, precision: str = "32-true") -> dict[str, torch.Tensor]:
     """Weights after four updates, those before the checkpoint in the folder left out."""
-    words = ["trainer.devices=2", "trainer.max_steps=4", "trainer.accelerator=cpu", "trainer.checkpoint_every_s=0"]
-    words += [f"trainer.strategy={strategy}", "trainer.average_last=2", "trainer.average_every_steps=2"]
-    words += ["wandb.mode=disabled", f"trainer.precision={precision}", "optim.warmup_steps=1", "optim.clip=0.1"]
+    words = [
+        "trainer.devices=2",
+        "trainer.max_steps=4",
+        "trainer.accelerator=cpu",
+        "trainer.checkpoint_every_s=0",
+    ]
+    words += [
+        f"trainer.strategy={strategy}",
+        "trainer.average_last=2",
+        "trainer.average_every_steps=2",
+    ]
+    words += [
+        "wandb.mode=disabled",
+        f"trainer.precision={precision}",
+        "optim.warmup_steps=1",
+        "optim.clip=0.1",
+    ]
     config = override(load_config([TINY[0], "configs/stage/encoder.yaml", *SMALL_SIZES]), words)
     torch.manual_seed(1)
-    module = EncoderStage(config, CTCRecogniser(config), None)
-    trainer = build_trainer(config, folder, [Resume(folder / LAST, 0), Average(config)])
+    module = EncoderStage(config, CTCRecogniser(config.model), None)
+    trainer = build_trainer(
+        config, folder, [ResumeCheckpoint(folder / LAST, 0), WeightAveraging(config)]
+    )
     fit(trainer, module, Few(), folder)
     trainer.strategy.barrier()
     return unsharded(module).model.state_dict()
@@ -164,8 +198,14 @@ def assert_going_on(rank: int, folder: Path) -> None:
         shutil.copytree(folder / "ddp", folder / "ddp_fsdp")
     distributed.barrier()
     again = trained(folder / "fsdp", "fsdp")
-    others = [whole_weights, trained(folder / "fsdp_ddp", "ddp"), trained(folder / "ddp_fsdp", "fsdp")]
-    in_bf16, whole_in_bf16 = (trained(folder / f"{s}_bf16", s, "bf16-mixed") for s in ("fsdp", "ddp"))
+    others = [
+        whole_weights,
+        trained(folder / "fsdp_ddp", "ddp"),
+        trained(folder / "ddp_fsdp", "fsdp"),
+    ]
+    in_bf16, whole_in_bf16 = (
+        trained(folder / f"{s}_bf16", s, "bf16-mixed") for s in ("fsdp", "ddp")
+    )
     for name, weight in unbroken.items():
         torch.testing.assert_close(in_bf16[name], whole_in_bf16[name], atol=1e-3, rtol=0)
         torch.testing.assert_close(again[name], weight, atol=0, rtol=0)

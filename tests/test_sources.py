@@ -16,7 +16,9 @@ from tests.corpora import sound, write
 from tests.small_runs import SHORT, run
 
 
-def manifest(folder: Path, name: str, count: int, splits: tuple[str, ...] = ("train", "valid", "test")) -> Path:
+def manifest(
+    folder: Path, name: str, count: int, splits: tuple[str, ...] = ("train", "valid", "test")
+) -> Path:
     rows = []
     for n in range(count):
         sound(folder / f"{name}{n}.wav", 0.5 + n % 5 / 5)
@@ -29,7 +31,12 @@ def manifest(folder: Path, name: str, count: int, splits: tuple[str, ...] = ("tr
 def words(tmp_path: Path) -> list[str]:
     """Two sources."""
     one, two = manifest(tmp_path, "one", 30), manifest(tmp_path, "two", 12)
-    return [f"data.sources.a.path={one}", f"data.sources.b.path={two}", "data.synthetic_share=0", "data.num_workers=0"]
+    return [
+        f"data.sources.a.path={one}",
+        f"data.sources.b.path={two}",
+        "data.synthetic_share=0",
+        "data.num_workers=0",
+    ]
 
 
 def configured(*words: str) -> Config:
@@ -45,7 +52,9 @@ def test_sources_are_mixed_by_size_by_weight_and_by_temperature(words: list[str]
     weights = ["data.sources.a.weight=1", "data.sources.b.weight=9"]
     assert shares(configured(*words)) == pytest.approx(28 / 38, abs=0.01)
     assert shares(configured(*words, *weights)) == pytest.approx(0.1, abs=0.01)
-    assert shares(configured(*words, *weights, "data.temperature=2")) == pytest.approx(0.25, abs=0.01)
+    assert shares(configured(*words, *weights, "data.temperature=2")) == pytest.approx(
+        0.25, abs=0.01
+    )
 
 
 def test_valid_and_test_hold_all_sources_that_have_some(words: list[str]) -> None:
@@ -58,7 +67,11 @@ def test_valid_and_test_hold_all_sources_that_have_some(words: list[str]) -> Non
 
 def test_one_path_for_all_sources(tmp_path: Path) -> None:
     path = manifest(tmp_path, "one", 9)
-    lines = [f"data.source.path={path}", "data.sources.a.where.speaker=s8", "data.sources.a.split.test=test"]
+    lines = [
+        f"data.source.path={path}",
+        "data.sources.a.where.speaker=s8",
+        "data.sources.a.split.test=test",
+    ]
     assert len(Corpora(configured(*lines), splits=["test"]).recorded["test"]) == 1
 
 
@@ -67,7 +80,9 @@ def test_a_bad_source_is_named(words: list[str], tmp_path: Path) -> None:
         Corpora(configured(*words, f"data.sources.b.path={tmp_path}/nowhere"))
     for n in range(5):
         (tmp_path / f"two{n}.wav").write_bytes(b"broken")
-    with pytest.raises(ValueError, match=r"data.sources.b: 5 of 12 files \(41.7 %\) cannot be used"):
+    with pytest.raises(
+        ValueError, match=r"data.sources.b: 5 of 12 files \(41.7 %\) cannot be used"
+    ):
         Corpora(configured(*words))
 
 
@@ -77,11 +92,23 @@ def logged(path: Path) -> list[tuple[int, int, list[str]]]:
 
 @pytest.mark.timeout(300)
 def test_a_run_killed_in_mid_epoch_sees_the_next_items(words: list[str], tmp_path: Path) -> None:
-    more = ["trainer.max_steps=12", "trainer.accumulate=2", "trainer.checkpoint_every_s=0", "data.num_workers=1"]
+    more = [
+        "trainer.max_steps=12",
+        "trainer.accumulate=2",
+        "trainer.checkpoint_every_s=0",
+        "data.num_workers=1",
+    ]
     more += ["data.batch_s=12", "data.max_s=3"]
 
     def train(log: Path, wait: bool = True):
-        args = [TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={log.with_suffix('')}", *words, *more]
+        args = [
+            TINY[0],
+            "configs/stage/encoder.yaml",
+            *SHORT,
+            f"run.dir={log.with_suffix('')}",
+            *words,
+            *more,
+        ]
         return run("-m", "tests.record_items", str(log), *args, wait=wait)
 
     whole, cut = tmp_path / "whole.log", tmp_path / "cut.log"
@@ -99,4 +126,6 @@ def test_a_run_killed_in_mid_epoch_sees_the_next_items(words: list[str], tmp_pat
     assert len(expected) == 24 and len({str(items) for items in expected.values()}) > 20
     assert all(items == expected[step, part] for step, part, items in logged(cut))
     resumed = logged(cut)[before:]
-    assert resumed[0][0] > 0 and [(s, p) for s, p, _ in resumed] == sorted(k for k in expected if k[0] >= resumed[0][0])
+    assert resumed[0][0] > 0 and [(s, p) for s, p, _ in resumed] == sorted(
+        k for k in expected if k[0] >= resumed[0][0]
+    )

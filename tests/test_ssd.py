@@ -20,7 +20,9 @@ NAMES = ("x", "dt", "A", "B", "C", "D", "h0")
 IN_TIME = ("x", "dt", "B", "C")
 LENGTHS = (0, 1, 5, 64, 65, 200)
 SIZES = (2, 4, 8, 2, 6)  # B, H, P, G, N
-needs_kernels = pytest.mark.skipif(not torch.cuda.is_available() or not module._has_kernels(), reason="needs mamba-ssm")
+needs_kernels = pytest.mark.skipif(
+    not torch.cuda.is_available() or not module._has_kernels(), reason="needs mamba-ssm"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,9 @@ def example(length=50, sizes=SIZES, hard=False, dtype=torch.float32, seed=0) -> 
         return torch.randn(*size, generator=generator, dtype=torch.float64)
 
     low, high = (1e-4, 8.0) if hard else (1e-3, 0.1)
-    dt = torch.exp(torch.rand(b, length, h, generator=generator, dtype=torch.float64) * math.log(high / low))
+    dt = torch.exp(
+        torch.rand(b, length, h, generator=generator, dtype=torch.float64) * math.log(high / low)
+    )
     A = -torch.linspace(1, 16, h, dtype=torch.float64)
     drawn = (
         normal(b, length, h, p), dt * low, A, normal(b, length, g, n), normal(b, length, g, n), normal(h),
@@ -50,9 +54,15 @@ def run(operands: dict[str, Tensor], path: str, through=("y", "h")) -> dict[str,
     leaves = {name: x.clone().requires_grad_() for name, x in operands.items()}
     out = dict(zip(("y", "h"), ssd(**leaves, path=path), strict=True))
     g = torch.Generator().manual_seed(1)
-    weights = {name: torch.randn(x.shape, generator=g, dtype=torch.float64).to(x) for name, x in out.items()}
+    weights = {
+        name: torch.randn(x.shape, generator=g, dtype=torch.float64).to(x)
+        for name, x in out.items()
+    }
     sum((out[name] * weights[name]).sum() for name in through).backward()
-    return out | {"d" + name: x.grad if x.grad is not None else torch.zeros_like(x) for name, x in leaves.items()}
+    return out | {
+        "d" + name: x.grad if x.grad is not None else torch.zeros_like(x)
+        for name, x in leaves.items()
+    }
 
 
 def part(operands: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
@@ -108,7 +118,9 @@ def test_chunks_equal_whole(cuts, seed):
 
 
 def test_gradient_flows_through_carried_states():
-    whole, cut = ({name: x.clone().requires_grad_() for name, x in example(90).items()} for _ in range(2))
+    whole, cut = (
+        {name: x.clone().requires_grad_() for name, x in example(90).items()} for _ in range(2)
+    )
     first, state = ssd(**part(cut, 0, 70), path="torch")
     second, state = ssd(**part(cut, 70, 90) | {"h0": state}, path="torch")
     (torch.cat([first, second], 1).square().sum() + state.square().sum()).backward()
@@ -121,7 +133,11 @@ def test_gradient_flows_through_carried_states():
 def test_zero_dt_keeps_the_state(path):
     operands = example(130)
     operands["dt"][:, 70:] = 0
-    assert_close({"h": ssd(**operands, path=path)[1]}, {"h": ssd(**part(operands, 0, 70), path=path)[1]}, 1e-6)
+    assert_close(
+        {"h": ssd(**operands, path=path)[1]},
+        {"h": ssd(**part(operands, 0, 70), path=path)[1]},
+        1e-6,
+    )
     operands["dt"][:] = 0
     assert torch.equal(ssd(**operands, path=path)[1], operands["h0"])
 
@@ -160,12 +176,18 @@ def test_tf32_does_not_reach_values_on_a_gpu():
         y, h = ssd(**operands, path="torch")
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert_close({"y": y, "h": h}, dict(zip("yh", ssd(**double(operands), path="reference"), strict=True)), 1e-5)
+    assert_close(
+        {"y": y, "h": h},
+        dict(zip("yh", ssd(**double(operands), path="reference"), strict=True)),
+        1e-5,
+    )
 
 
 def test_choice(monkeypatch):
     seen = []
-    paths = {name: lambda *x, name=name: seen.append(name) or (x[0], x[-1]) for name in module._PATHS}
+    paths = {
+        name: lambda *x, name=name: seen.append(name) or (x[0], x[-1]) for name in module._PATHS
+    }
     monkeypatch.setattr(module, "_PATHS", paths)
     ssd(**example())
     ssd(**example(1))
@@ -194,7 +216,9 @@ def test_mixer_is_its_equations():
     mixer = Mamba2Mixer(6, 5, 4, 2, head_dim=3, num_groups=2).double()
     x = torch.randn(2, 7, 6, dtype=torch.float64)
     gate, inner, dt = mixer.in_proj(x).split([12, 12 + 2 * 2 * 5, 4], -1)
-    inner = F.silu(F.conv1d(F.pad(inner.mT, (3, 0)), mixer.conv1d.weight, mixer.conv1d.bias, groups=32)).mT
+    inner = F.silu(
+        F.conv1d(F.pad(inner.mT, (3, 0)), mixer.conv1d.weight, mixer.conv1d.bias, groups=32)
+    ).mT
     u, B, C = inner[..., :12].unflatten(2, (4, 3)), inner[..., 12:22], inner[..., 22:]
     dt = torch.log1p(torch.exp(dt + mixer.dt_bias))
     operands = u, dt, -mixer.A_log.exp(), B.unflatten(2, (2, 5)), C.unflatten(2, (2, 5)), mixer.D
@@ -202,14 +226,19 @@ def test_mixer_is_its_equations():
     y = (y.flatten(2) * F.silu(gate)).unflatten(2, (2, 6))
     y = y / (y.square().mean(-1, keepdim=True) + 1e-5).sqrt()
     got, state = mixer(Padded(x))
-    torch.testing.assert_close(got.values, mixer.out_proj(y.flatten(2) * mixer.norm.weight), atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        got.values, mixer.out_proj(y.flatten(2) * mixer.norm.weight), atol=1e-10, rtol=0
+    )
     torch.testing.assert_close(state.ssm, h, atol=1e-10, rtol=0)
 
 
 def test_mixer_starts_as_published():
     mixer = Mamba2Mixer(64, 8, 4, 2, head_dim=1)
     assert 1 <= mixer.A_log.exp().min() < 2 and 15 < mixer.A_log.exp().max() <= 16
-    assert 0.99e-3 <= F.softplus(mixer.dt_bias).min() < 2e-3 and 0.05 < F.softplus(mixer.dt_bias).max() <= 0.101
+    assert (
+        0.99e-3 <= F.softplus(mixer.dt_bias).min() < 2e-3
+        and 0.05 < F.softplus(mixer.dt_bias).max() <= 0.101
+    )
     assert (mixer.D == 1).all()
 
 

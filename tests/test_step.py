@@ -15,10 +15,14 @@ from duplexmamba.ops.step_cpp import matrix_vectors
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 
-pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "c++")), reason="no C++ compiler"
+)
 
 
-def mixer_behind_a_past(d_model: int, d_state: int, d_conv: int, rows: int) -> tuple[MambaMixer, MambaState]:
+def mixer_behind_a_past(
+    d_model: int, d_state: int, d_conv: int, rows: int
+) -> tuple[MambaMixer, MambaState]:
     mixer = MambaMixer(d_model, d_state, d_conv, 2).eval()
     with torch.no_grad():
         _, state = mixer(Padded(torch.randn(rows, 9, d_model)))
@@ -29,12 +33,15 @@ def mixer_behind_a_past(d_model: int, d_state: int, d_conv: int, rows: int) -> t
 def calls(monkeypatch) -> list[int]:
     """One entry per call of the kernel."""
     seen: list[int] = []
-    monkeypatch.setattr(mamba, "step_cpp", lambda *x, step=mamba.step_cpp: (seen.append(1), step(*x))[1])
+    monkeypatch.setattr(
+        mamba, "step_cpp", lambda *x, step=mamba.step_cpp: (seen.append(1), step(*x))[1]
+    )
     return seen
 
 
 @pytest.mark.parametrize(
-    ("d_model", "d_state", "d_conv", "rows"), [(32, 16, 4, 1), (24, 5, 2, 3), (40, 1, 3, 8), (512, 16, 4, 2)]
+    ("d_model", "d_state", "d_conv", "rows"),
+    [(32, 16, 4, 1), (24, 5, 2, 3), (40, 1, 3, 8), (512, 16, 4, 2)],
 )
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_equals_the_general_path(
@@ -83,7 +90,9 @@ def test_what_it_does_not_know_takes_the_general_path(calls: list[int], monkeypa
     with torch.inference_mode():
         mixer(Padded(x.values, torch.tensor([1, 0])), state)
         mixer(Padded(torch.randn(2, 2, 32)), state)
-        mixer(Padded(torch.randn(9, 1, 32)), states.select(state, torch.zeros(9, dtype=torch.int64)))
+        mixer(
+            Padded(torch.randn(9, 1, 32)), states.select(state, torch.zeros(9, dtype=torch.int64))
+        )
         with torch.autocast("cpu", torch.bfloat16):
             mixer(x, state)
         monkeypatch.setenv("DUPLEXMAMBA_SCAN", "torch")

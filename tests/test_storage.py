@@ -20,7 +20,9 @@ pytest.importorskip("aiohttp")
 pytestmark = [
     pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # aiohttp's
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # connections dropped on purpose
+    pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnraisableExceptionWarning"
+    ),  # connections dropped on purpose
 ]
 
 
@@ -92,7 +94,9 @@ def test_tar_shards_are_read_in_place(server: Server, tmp_path: Path) -> None:
     corpora.webdataset(tmp_path)
     near = sorted(read_corpus(tmp_path / "train-000000.tar")[0], key=lambda e: e.id)
     far = sorted(read_corpus(f"{server.url}/train-{{000000..000000}}.tar")[0], key=lambda e: e.id)
-    assert [(e.id, e.text, e.duration_s) for e in far] == [(e.id, e.text, e.duration_s) for e in near]
+    assert [(e.id, e.text, e.duration_s) for e in far] == [
+        (e.id, e.text, e.duration_s) for e in near
+    ]
     server.sent = 0
     heard = [ManifestCorpus(entries, RATE_HZ, 0.1, 5.0)[0].samples for entries in (near, far)]
     assert (heard[0] == heard[1]).all()
@@ -102,7 +106,9 @@ def test_tar_shards_are_read_in_place(server: Server, tmp_path: Path) -> None:
 def test_parquet_is_read_in_place(server: Server, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     corpora.parquet(tmp_path)
-    far = source(f"{server.url}/train-00000-of-00001.parquet", kind="huggingface", split={"train": "train"})
+    far = source(
+        f"{server.url}/train-00000-of-00001.parquet", kind="huggingface", split={"train": "train"}
+    )
     opened, survey = open_source(far, DATA, RATE_HZ)
     train = opened["train"]
     assert survey.splits["train"].utterances == 3 and train.groups is not None
@@ -150,12 +156,19 @@ def test_what_is_gone_is_not_waited_for(server: Server, monkeypatch: pytest.Monk
     monkeypatch.setattr(storage.time, "sleep", lambda s: pytest.fail("waited"))
     with pytest.raises(UnusableAudio, match="none.flac is missing"):
         Remote(f"{server.url}/none.flac").read()
-    with pytest.raises(ValueError, match="holds nothing usable; left out: 1 unusable .*none.tar is missing"):
+    with pytest.raises(
+        ValueError, match="holds nothing usable; left out: 1 unusable .*none.tar is missing"
+    ):
         read_corpus(f"{server.url}/none.tar")
 
 
-def test_a_disk_that_fails_for_a_moment_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, failures = write(tmp_path / "a.bin", b"0123456789"), [OSError(5, "Input/output error")] * 2
+def test_a_disk_that_fails_for_a_moment_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, failures = (
+        write(tmp_path / "a.bin", b"0123456789"),
+        [OSError(5, "Input/output error")] * 2,
+    )
     monkeypatch.setattr(storage, "WAITS_S", (0.0, 0.0, 0.0))
 
     def fail_twice(*args: object) -> object:

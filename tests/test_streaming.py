@@ -17,16 +17,16 @@ from duplexmamba.models.mamba import MambaMixer
 from duplexmamba.models.mamba2 import Mamba2Mixer
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
-from duplexmamba.streaming.padded import Padded, Positions, stream_windows, join
+from duplexmamba.streaming.padded import Padded, Positions, join, stream_windows
 from tests.conftest import SMALL_SIZES, TINY
 
 Room = Callable[..., tuple[Padded, object]]
-CONTEXTS = ("carried", "causal_lookahead", "slice", "full")
+CONTEXTS = ("causal", "causal_lookahead", "slice", "full")
 STREAMING = CONTEXTS[:3]
 ROOMS = {
-    **{room: "carried" for room in ("features", "frontend", "mixer", "mixer2", "attention", "lm")},
-    **{f"lm {kind}": "carried" for kind in ("mamba2", "transformer")},
-    **{f"connector {kind}": "carried" for kind in CONNECTORS},
+    **{room: "causal" for room in ("features", "frontend", "mixer", "mixer2", "attention", "lm")},
+    **{f"lm {kind}": "causal" for kind in ("mamba2", "transformer")},
+    **{f"connector {kind}": "causal" for kind in CONNECTORS},
     **{f"{room} {context}": context for room in ("encoder", "listen", "speech_lm") for context in STREAMING},
     **{f"encoder {context} {mixer}": context for context in STREAMING for mixer in ("attention", "transformer")},
 }  # fmt: skip
@@ -51,14 +51,21 @@ def build(name: str, dtype: torch.dtype = torch.float64) -> tuple[Room, tuple[in
 def made(name: str, dtype: torch.dtype) -> tuple[Room, tuple[int, ...], int]:
     config = replaced(small_config(), (ROOMS | FULL)[name])
     room, *rest = name.split()
-    if room == "encoder" and rest[-1] in ("attention", "transformer"):  # a past of less than the test input
+    if room == "encoder" and rest[-1] in (
+        "attention",
+        "transformer",
+    ):  # a past of less than the test input
         config = override(config, [f"encoder.mixer={rest[-1]}", "encoder.left_context_ms=280"])
     if room == "connector":
         config = override(config, [f"connector.kind={rest[0]}", "connector.merge_threshold=0"])
     if room == "lm" and rest:
         config = override(config, LMS[rest[0]])
     torch.manual_seed(0)
-    d, mels, model = config.encoder.d_model, config.features.num_mels, SpeechLM(config).to(dtype).eval()
+    d, mels, model = (
+        config.encoder.d_model,
+        config.features.num_mels,
+        SpeechLM(config.model).to(dtype).eval(),
+    )
     return {
         "features": (model.features, (), 2000),
         "frontend": (model.frontend, (mels,), 37),
@@ -124,11 +131,15 @@ def test_equal_chunks_give_the_whole_in_float32(name: str, size: int) -> None:
     torch.testing.assert_close(got, alone(room, x[0]), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["features", "listen carried", "listen causal_lookahead", "listen slice"])
+@pytest.mark.parametrize(
+    "name", ["features", "listen causal", "listen causal_lookahead", "listen slice"]
+)
 def test_single_samples_give_the_whole(name: str) -> None:
     room, shape, _ = build(name)
     x = draw(1800, shape)
-    torch.testing.assert_close(run_in_chunks(room, x, list(range(1, x.shape[1]))), alone(room, x[0]), **DOUBLE)
+    torch.testing.assert_close(
+        run_in_chunks(room, x, list(range(1, x.shape[1]))), alone(room, x[0]), **DOUBLE
+    )
 
 
 @pytest.mark.parametrize("name", ROOMS)
@@ -139,7 +150,9 @@ def test_the_future_does_not_change_the_past(name: str, data: st.DataObject) -> 
     known = data.draw(st.integers(1, steps))
     past, future = draw(known, shape)[0], draw(steps - known, shape)[0]
     before = alone(room, past)
-    torch.testing.assert_close(alone(room, torch.cat([past, future]))[: len(before)], before, **DOUBLE)
+    torch.testing.assert_close(
+        alone(room, torch.cat([past, future]))[: len(before)], before, **DOUBLE
+    )
 
 
 @pytest.mark.parametrize("name", [*ROOMS, *FULL])
@@ -191,7 +204,9 @@ def test_states_behind_places_are_those_of_rows_that_end_there(name: str) -> Non
     found, _ = room(Padded(following.expand(len(rows), *following.shape[1:])), state)
     for i, (row, step) in enumerate(zip(rows, heard, strict=True)):
         past = x[row, : (6, 0, 3)[row]], x[row, 6 : 6 + step]
-        torch.testing.assert_close(found.values[i], alone(room, torch.cat([*past, following[0]]))[-4:], **DOUBLE)
+        torch.testing.assert_close(
+            found.values[i], alone(room, torch.cat([*past, following[0]]))[-4:], **DOUBLE
+        )
 
 
 @pytest.mark.parametrize("name", ROOMS)
@@ -204,7 +219,9 @@ def test_a_state_is_a_value(name: str, tmp_path: Path) -> None:
     first, _ = room(Padded(x[:, steps // 2 :]), state)
     room(Padded(draw(steps, shape)), state)
     for again in (state, torch.load(tmp_path / "state.pt", weights_only=False)):
-        torch.testing.assert_close(room(Padded(x[:, steps // 2 :]), again)[0].values, first.values, atol=0, rtol=0)
+        torch.testing.assert_close(
+            room(Padded(x[:, steps // 2 :]), again)[0].values, first.values, atol=0, rtol=0
+        )
 
 
 @pytest.mark.parametrize("name", ROOMS)
@@ -225,7 +242,9 @@ def test_the_end_lets_out_frames_that_wait_for_their_slice(context: str, cuts: l
     outputs, edges, state = [], [0, *sorted(cuts), steps], None
     for start, end in zip(edges, edges[1:], strict=False):
         inside = (lengths - start).clamp(0, end - start)
-        y, state = encoder(Padded(x[:, start:end], inside), state, final=end == steps and start == edges[-2])
+        y, state = encoder(
+            Padded(x[:, start:end], inside), state, final=end == steps and start == edges[-2]
+        )
         outputs.append(y)
     got = join(outputs)
     for row, length in enumerate(lengths.tolist()):
@@ -233,10 +252,14 @@ def test_the_end_lets_out_frames_that_wait_for_their_slice(context: str, cuts: l
 
 
 def test_slices_know_nothing_of_each_other(config: Config) -> None:
-    encoder, full = (SpeechLM(replaced(config, c)).double().eval().encoder for c in ("slice", "full"))
+    encoder, full = (
+        SpeechLM(replaced(config, c).model).double().eval().encoder for c in ("slice", "full")
+    )
     full.load_state_dict(encoder.state_dict())
     x = draw(13, (config.encoder.d_model,))
-    expected = torch.cat([full(Padded(part))[0].values for part in x.split(encoder.slice_frames, 1)], 1)
+    expected = torch.cat(
+        [full(Padded(part))[0].values for part in x.split(encoder.slice_frames, 1)], 1
+    )
     torch.testing.assert_close(encoder(Padded(x), final=True)[0].values, expected, **DOUBLE)
 
 
@@ -248,22 +271,26 @@ def test_lookback_is_a_forward_scan_and_one_backward_scan_per_slice(config: Conf
     forward, _ = mixer.ssm(Padded(inner))
     backward = [mixer.ssm_reverse(Padded(part.flip(1)))[0].flip(1) for part in inner.split(4, 1)]
     y = (forward + torch.cat(backward, 1)) / 2 * torch.nn.functional.silu(gate)
-    torch.testing.assert_close(mixer(Padded(x), slice_steps=4)[0].values, mixer.out_proj(y), **DOUBLE)
+    torch.testing.assert_close(
+        mixer(Padded(x), slice_steps=4)[0].values, mixer.out_proj(y), **DOUBLE
+    )
 
 
 def test_training_draws_slices_and_a_stream_keeps_them(config: Config) -> None:
-    config = override(config, ["encoder.context=causal_lookahead", "encoder.train_slice_ms=[200,1000]"])
-    encoder = SpeechLM(config).encoder.train()
+    config = override(
+        config, ["encoder.context=causal_lookahead", "encoder.train_slice_ms=[200,1000]"]
+    )
+    encoder = SpeechLM(config.model).encoder.train()
     x = Padded(torch.randn(1, 3, config.encoder.d_model))
     begun = [encoder(x)[1] for _ in range(60)]
-    assert {state.waiting.tail.shape[1] + 1 for state in begun} == {5, 10, 15, 20, 25}
-    assert all(encoder(x, s)[1].waiting.tail.shape == s.waiting.tail.shape for s in begun[:5])
-    assert encoder.eval()(x)[1].waiting.tail.shape[1] + 1 == encoder.slice_frames
+    assert {state.pending.tail.shape[1] + 1 for state in begun} == {5, 10, 15, 20, 25}
+    assert all(encoder(x, s)[1].pending.tail.shape == s.pending.tail.shape for s in begun[:5])
+    assert encoder.eval()(x)[1].pending.tail.shape[1] + 1 == encoder.slice_frames
 
 
 def test_full_context_refuses_a_state(config: Config) -> None:
-    encoder = SpeechLM(replaced(config, "full")).encoder
-    with pytest.raises(ValueError, match="context=carried"):
+    encoder = SpeechLM(replaced(config, "full").model).encoder
+    with pytest.raises(ValueError, match="context=causal"):
         encoder(Padded(torch.zeros(1, 4, config.encoder.d_model)), ())
 
 
@@ -280,7 +307,10 @@ def test_join_leaves_no_gaps() -> None:
     b = Padded(torch.tensor([[4.0], [5.0]])[..., None])
     joined = join([a, b])
     assert joined.lengths.tolist() == [3, 2]
-    assert joined.values[0, :, 0].tolist() == [1, 2, 4] and joined.values[1, :2, 0].tolist() == [3, 5]
+    assert joined.values[0, :, 0].tolist() == [1, 2, 4] and joined.values[1, :2, 0].tolist() == [
+        3,
+        5,
+    ]
 
 
 def small_config() -> Config:

@@ -20,7 +20,12 @@ from sweeps.run import main as run_sweep
 from sweeps.run import with_words
 
 FILES = sorted(Path("sweeps").glob("*.yaml"))
-SUMMARY = {"params/trained", "memory/peak_gib", "time/total_s", *(f"time/{stage}_s" for stage in STAGES)}
+SUMMARY = {
+    "params/trained",
+    "memory/peak_gib",
+    "time/total_s",
+    *(f"time/{stage}_s" for stage in STAGES),
+}
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
@@ -37,13 +42,20 @@ def metrics(config: Config) -> set[str]:
     """Names that the summary of a run has."""
     model_kind, module_kind, _ = KINDS[config.stage.name]
     with torch.device("meta"):
-        module = module_kind(config, model_kind(config), None)
+        module = module_kind(config, model_kind(config.model), None)
     state = TURN_STATES["response"]
     return SUMMARY | {f"test/{name}" for name in module.scores([(state, state), ("one", "two")])}
 
 
 def test_the_sweeps_of_this_project_are_there() -> None:
-    names = {"slice_size", "duplex_slice", "encoder_context", "tokens_per_second", "seeds", "lora_drop"}
+    names = {
+        "slice_size",
+        "duplex_slice",
+        "encoder_context",
+        "tokens_per_second",
+        "seeds",
+        "lora_drop",
+    }
     assert names <= {path.stem for path in FILES}
 
 
@@ -93,9 +105,11 @@ def test_points_of_the_slice_sweep_are_trained_on_the_slices_they_are_tested_on(
 def test_points_of_the_duplex_sweep_hear_in_whole_slices() -> None:
     heard = [load_config(point) for point in words(Path("sweeps/duplex_slice.yaml"))]
     assert {(c.encoder.context, c.duplex.slice_ms) for c in heard} == {
-        (context, ms) for context in ("carried", "causal_lookahead") for ms in (200, 400, 600, 1000)
+        (context, ms) for context in ("causal", "causal_lookahead") for ms in (200, 400, 600, 1000)
     }
-    assert all(c.encoder.slice_ms == c.duplex.slice_ms == c.encoder.train_slice_ms[0] for c in heard)
+    assert all(
+        c.encoder.slice_ms == c.duplex.slice_ms == c.encoder.train_slice_ms[0] for c in heard
+    )
 
 
 def test_what_lies_beneath_the_points_of_a_duplex_sweep_is_shared() -> None:
@@ -110,8 +124,13 @@ def test_words_for_all_points_stand_before_those_of_a_point(tmp_path: Path) -> N
     assert copy == tmp_path / "sweeps" / "slice_size" / "sweep.yaml"
     before, after = yaml.safe_load(path.read_text()), yaml.safe_load(copy.read_text())
     *command, last = before["command"]
-    assert after == {**before, "command": [*command, "trainer.max_steps=9", "stage.init={a: b}", last]}
-    assert read_sweep_file(copy, "slice_size").question == read_sweep_file(path, "slice_size").question
+    assert after == {
+        **before,
+        "command": [*command, "trainer.max_steps=9", "stage.init={a: b}", last],
+    }
+    assert (
+        read_sweep_file(copy, "slice_size").question == read_sweep_file(path, "slice_size").question
+    )
 
 
 def test_an_unknown_sweep_is_answered_with_the_nearest() -> None:
@@ -119,7 +138,9 @@ def test_an_unknown_sweep_is_answered_with_the_nearest() -> None:
         run_sweep(["slice_sise"])
 
 
-def test_what_the_hub_tells_the_client_is_no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_hub_tells_the_client_is_no_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     point_client_here("http://127.0.0.1:1", 40 * "k")
     assert points_here() and not wandb_login()

@@ -37,18 +37,24 @@ def digest(utterance):
 
 
 def digests(indices):
-    return {f"{split} {i}": digest(corpus(split)[i]) for i in indices for split in ("train", "valid", "test")}
+    return {
+        f"{split} {i}": digest(corpus(split)[i])
+        for i in indices
+        for split in ("train", "valid", "test")
+    }
 
 
 def test_two_fresh_processes_in_different_order_give_the_same_bytes():
     indices = [*range(8), 10_000_019]
     shuffled = random.Random(1).sample(indices, len(indices))
-    program = (
-        "import sys, tests.test_synthetic as t; print(*sorted(t.digests(map(int, sys.argv[1:])).items()), sep='\\n')"
-    )
+    program = "import sys, tests.test_synthetic as t; print(*sorted(t.digests(map(int, sys.argv[1:])).items()), sep='\\n')"
     outputs = [
         subprocess.run(
-            [sys.executable, "-c", program, *map(str, order)], cwd=ROOT, capture_output=True, text=True, check=True
+            [sys.executable, "-c", program, *map(str, order)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for order in (indices, shuffled)
     ]
@@ -58,7 +64,9 @@ def test_two_fresh_processes_in_different_order_give_the_same_bytes():
 
 def test_workers_give_what_the_parent_gives():
     train = corpus("train")
-    here = [digest(train[i]) for i in range(12)]  # the parent's own helper is up before the workers fork
+    here = [
+        digest(train[i]) for i in range(12)
+    ]  # the parent's own helper is up before the workers fork
     loader = DataLoader(train, sampler=range(12), batch_size=None, num_workers=2, collate_fn=digest)
     assert list(loader) == here
 
@@ -70,9 +78,14 @@ def test_another_seed_is_another_corpus():
 
 @pytest.mark.parametrize("held_out", ["valid", "test"])
 def test_voices_and_sentences_held_out_never_train(held_out):
-    variants = {split: {v for group in groups for v in group} for split, groups in synthetic.VARIANTS.items()}
+    variants = {
+        split: {v for group in groups for v in group}
+        for split, groups in synthetic.VARIANTS.items()
+    }
     assert not variants[held_out] & variants["train"]
-    recipes = {split: [corpus(split)._recipe(i) for i in range(4_000)] for split in ("train", held_out)}
+    recipes = {
+        split: [corpus(split)._recipe(i) for i in range(4_000)] for split in ("train", held_out)
+    }
     texts, voices = (
         {split: {key(r) for r in drawn} for split, drawn in recipes.items()}
         for key in (lambda r: r.qa_pair.text, lambda r: r.voice.partition("+")[2])
@@ -84,11 +97,19 @@ def test_voices_and_sentences_held_out_never_train(held_out):
 
 def test_every_voice_is_known_to_espeak_and_unlike_the_others():
     """espeak-ng says nothing of an unknown variant: it speaks without it."""
-    variants = sorted({v for groups in synthetic.VARIANTS.values() for group in groups for v in group})
-    shipped = {path.name for path in (Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir()}
+    variants = sorted(
+        {v for groups in synthetic.VARIANTS.values() for group in groups for v in group}
+    )
+    shipped = {
+        path.name for path in (Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir()
+    }
     assert set(variants) <= shipped
-    voices = [f"{synthetic.ACCENTS[0]}+{v}" for v in variants] + [f"{accent}+m1" for accent in synthetic.ACCENTS[1:]]
-    assert len({speak("which month comes after january", voice).samples.tobytes() for voice in voices}) == len(voices)
+    voices = [f"{synthetic.ACCENTS[0]}+{v}" for v in variants] + [
+        f"{accent}+m1" for accent in synthetic.ACCENTS[1:]
+    ]
+    assert len(
+        {speak("which month comes after january", voice).samples.tobytes() for voice in voices}
+    ) == len(voices)
 
 
 def test_speech_does_not_depend_on_what_was_said_before():
@@ -103,13 +124,17 @@ def test_words_come_in_order_inside_the_audio():
     for voice in ("gmw/en-US+m1", "gmw/en-GB-scotland+f4", "gmw/en+klatt2"):
         speech = speak(SENTENCE, voice)
         starts = [word.start_s for word in speech.words]
-        assert [SENTENCE[w.position : w.position + w.length] for w in speech.words] == SENTENCE.split()
+        assert [
+            SENTENCE[w.position : w.position + w.length] for w in speech.words
+        ] == SENTENCE.split()
         assert all(a < b for a, b in zip(starts, starts[1:], strict=False))
         assert 0 <= starts[0] < starts[-1] < len(speech.samples) / speech.sample_rate_hz
 
 
 def test_rate_and_pitch_are_obeyed():
-    slow, fast = (len(speak(SENTENCE, "gmw/en-US+m1", rate_wpm=rate).samples) for rate in (130, 210))
+    slow, fast = (
+        len(speak(SENTENCE, "gmw/en-US+m1", rate_wpm=rate).samples) for rate in (130, 210)
+    )
     assert slow / fast == pytest.approx(210 / 130, rel=0.15)
     low, high = (speak(SENTENCE, "gmw/en-US+m1", pitch=pitch).samples for pitch in (25, 75))
     assert low.tobytes() != high.tobytes()
@@ -142,19 +167,25 @@ def test_only_training_changes_the_speed():
 
 def test_only_in_training_do_speakers_hesitate(monkeypatch):
     monkeypatch.setattr(synthetic, "PAUSE_S", (1.5, 1.5))
-    quiet = functools.partial(corpus, augment=dataclasses.replace(AUGMENT, noise_share=0, speeds=[1.0]))
+    quiet = functools.partial(
+        corpus, augment=dataclasses.replace(AUGMENT, noise_share=0, speeds=[1.0])
+    )
     fluent, hesitant = ({split: [] for split in ("train", "test")} for _ in range(2))
     for share, found in ((0, fluent), (1, hesitant)):
         monkeypatch.setattr(synthetic, "HESITANT_SHARE", share)
         for split, kept in found.items():
             kept += [(quiet(split)[i], quiet(split).duration_s(i)) for i in range(8)]
-    for (plain, plain_s), (broken, broken_s) in zip(fluent["train"], hesitant["train"], strict=True):
+    for (plain, plain_s), (broken, broken_s) in zip(
+        fluent["train"], hesitant["train"], strict=True
+    ):
         assert broken.text == plain.text
         assert len(broken.samples) - len(plain.samples) == pytest.approx(1.5 * 16_000, abs=2)
         assert broken_s - plain_s == pytest.approx(1.5)
         loud = np.nonzero(np.abs(broken.samples) > 0.05 * np.abs(broken.samples).max())[0]
         assert max(np.diff(loud)) > 1.4 * 16_000, "between two words"
-    assert [u.samples.tobytes() for u, _ in fluent["test"]] == [u.samples.tobytes() for u, _ in hesitant["test"]]
+    assert [u.samples.tobytes() for u, _ in fluent["test"]] == [
+        u.samples.tobytes() for u, _ in hesitant["test"]
+    ]
 
 
 def test_failures_name_voice_and_text():
@@ -163,12 +194,16 @@ def test_failures_name_voice_and_text():
     os.kill(_helper(os.getpid()).pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match=r"'gmw/en'.*'spell cat'"):
         speak("spell cat", "gmw/en")
-    assert len(speak("spell cat", "gmw/en").samples) > SAMPLE_RATE_HZ / 4, "another helper takes over"
+    assert len(speak("spell cat", "gmw/en").samples) > SAMPLE_RATE_HZ / 4, (
+        "another helper takes over"
+    )
 
 
 def test_missing_espeak_names_the_remedy():
     program = "import sys; sys.modules['espeakng_loader'] = None; from datamodules.synthetic.espeak import speak; speak('a', 'gmw/en')"
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+    )
     assert "pip install -e '.[tts]'" in ended.stderr.splitlines()[-1]
 
 
@@ -179,7 +214,9 @@ def test_the_helper_ends_quietly_with_a_killed_process():
         "speaking.start(); time.sleep(0.3); os.kill(os.getpid(), 9)"
     )
     # The helper shares the stream of errors, so that this returns only when the helper has ended too.
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20
+    )
     assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, "")
 
 
@@ -216,18 +253,30 @@ def test_a_share_says_what_recorded_speech_with_answers_says():
     assert 350 < sum(qa_pair in orders for qa_pair in said) < 450
     assert {*orders} <= {*said}
     index = next(i for i, qa_pair in enumerate(said) if qa_pair in orders)
-    assert (retold[index].text, retold[index].answer) == said[index] != corpus("train").qa_pair(index)
+    assert (
+        (retold[index].text, retold[index].answer) == said[index] != corpus("train").qa_pair(index)
+    )
     again = retelling(orders, 0.4)
     assert [again.qa_pair(i) for i in range(1000)] == said
 
 
 def test_without_answers_new_sentences_go_on_as_recorded_ones_do():
-    texts = ["i want a small tea with milk", "brew a large tea with milk and sugar", "i want a large coffee"]
+    texts = [
+        "i want a small tea with milk",
+        "brew a large tea with milk and sugar",
+        "i want a large coffee",
+    ]
     retold = retelling([(text, "") for text in texts], 1.0)
     said = {retold.qa_pair(i)[0] for i in range(300)}
     assert {*texts, "i want a large tea with milk", "brew a large coffee"} <= said
-    threes = {tuple(words[i : i + 3]) for words in map(str.split, texts) for i in range(len(words) - 2)}
-    assert all(tuple(words[i : i + 3]) in threes for words in map(str.split, said) for i in range(len(words) - 2))
+    threes = {
+        tuple(words[i : i + 3]) for words in map(str.split, texts) for i in range(len(words) - 2)
+    }
+    assert all(
+        tuple(words[i : i + 3]) in threes
+        for words in map(str.split, said)
+        for i in range(len(words) - 2)
+    )
 
 
 def test_a_sentence_that_goes_round_in_circles_ends():

@@ -22,15 +22,28 @@ class Answered:
 def test_a_share_of_the_answers_is_wanted_and_always_the_same() -> None:
     exchanges = QAPairs(Answered(), 0.75, seed=1)
     items = [exchanges[i] for i in range(2000)]
-    assert items == [exchanges[i] for i in range(2000)] != [QAPairs(Answered(), 0.75, seed=2)[i] for i in range(2000)]
+    assert (
+        items
+        == [exchanges[i] for i in range(2000)]
+        != [QAPairs(Answered(), 0.75, seed=2)[i] for i in range(2000)]
+    )
     assert {answer for _, answer in items} <= {"", *(f"answer {i}" for i in range(2000))}
     assert abs(sum(bool(answer) for _, answer in items) / 2000 - 0.75) < 0.03
-    assert all(QAPairs(Answered(), share, 1)[7] == (TEXT, wanted) for share, wanted in [(1, "answer 7"), (0, "")])
-    assert {exchanges.length(i) for i in range(100, 200)} == {len(TEXT) + len("answer 100")}  # wanted or not
+    assert all(
+        QAPairs(Answered(), share, 1)[7] == (TEXT, wanted)
+        for share, wanted in [(1, "answer 7"), (0, "")]
+    )
+    assert {exchanges.length(i) for i in range(100, 200)} == {
+        len(TEXT) + len("answer 100")
+    }  # wanted or not
 
 
-def test_texts_of_a_batch_are_of_like_length_and_to_be_answered_or_transcribed(config: Config) -> None:
-    config = override(config, ["data.num_workers=0", "data.batch_texts=8", "stage.answer_share=0.5"])
+def test_texts_of_a_batch_are_of_like_length_and_to_be_answered_or_transcribed(
+    config: Config,
+) -> None:
+    config = override(
+        config, ["data.num_workers=0", "data.batch_texts=8", "stage.answer_share=0.5"]
+    )
     corpora = Corpora(config)
     loader = TextData(config, corpora).train_dataloader()
     spreads, wanted = [], []

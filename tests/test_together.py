@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from duplexmamba.duplex.batching import in_groups
-from duplexmamba.duplex.session import run_sessions, push_batched
+from duplexmamba.duplex.session import push_batched, run_sessions
 from duplexmamba.streaming import state as states
 from duplexmamba.text.decoding import advance
 from tests import test_multiplex, test_session
 from tests.test_session import sound, tensors
 
 TALKATIVE = ["duplex.max_tokens=5", "duplex.max_wait_s=1"]
-FORK, MULTIPLEX = ["duplex.response_threshold=0.3", *TALKATIVE], ["duplex.response_threshold=0.5", *TALKATIVE]
+FORK, MULTIPLEX = (
+    ["duplex.response_threshold=0.3", *TALKATIVE],
+    ["duplex.response_threshold=0.5", *TALKATIVE],
+)
 KINDS = {
     **{name: (test_session.make, [*FORK, *words]) for name, words in test_session.KINDS.items()},
     "several embeddings a slice": (test_session.make, [*FORK, "connector.kind=merge"]),
@@ -43,7 +46,9 @@ def without_floats(events):
 def test_sessions_in_common_batches_do_what_they_do_alone(kind):
     make, words = KINDS[kind]
     session = make(*words)
-    sounds = [sound(16, seed, session.slice_samples).split(session.slice_samples) for seed in range(4)]
+    sounds = [
+        sound(16, seed, session.slice_samples).split(session.slice_samples) for seed in range(4)
+    ]
     found = side_by_side(session, sounds, begins=[0, 0, 1, 5])
     for events, parts in zip(found, sounds, strict=True):
         expected = copy.copy(session).push(torch.cat(parts))
@@ -51,14 +56,18 @@ def test_sessions_in_common_batches_do_what_they_do_alone(kind):
         for event, other in zip(events, expected, strict=True):
             assert event.probabilities == pytest.approx(other.probabilities, abs=1e-6)
     events = [event for events in found for event in events]
-    assert len([event for event in events if event.action == "respond"]) > 1 and any(event.text for event in events)
+    assert len([event for event in events if event.action == "respond"]) > 1 and any(
+        event.text for event in events
+    )
 
 
 def test_signals_of_any_length_heard_together_are_heard_as_alone():
     session, lengths = test_session.make(*FORK), [16000, 0, 41600, 25000]
     signals = [sound(14, seed)[:length] for seed, length in enumerate(lengths)]
     found = run_sessions([copy.copy(session) for _ in signals], signals)
-    assert [len(events) for events in found] == [length // session.slice_samples for length in lengths]
+    assert [len(events) for events in found] == [
+        length // session.slice_samples for length in lengths
+    ]
     for events, signal in zip(found, signals, strict=True):
         assert without_floats(events) == without_floats(copy.copy(session).push(signal))
 
@@ -89,7 +98,10 @@ def test_what_one_session_keeps_holds_nothing_of_the_others():
     for part in sound(6).split(3200):
         push_batched(group, [part] * 8)
     session.push(sound(6))
-    run_single, beside = ([t.untyped_storage().nbytes() for t in tensors(one.snapshot())] for one in (session, group[0]))
+    run_single, beside = (
+        [t.untyped_storage().nbytes() for t in tensors(one.snapshot())]
+        for one in (session, group[0])
+    )
     assert sum(beside) <= sum(run_single)
 
 
@@ -112,4 +124,8 @@ def test_rows_are_what_select_takes():
     state = (torch.randn(3, 4), (torch.arange(3), None))
     for i, row in enumerate(states.rows(state)):
         expected = states.select(state, torch.tensor([i]))
-        assert torch.equal(row[0], expected[0]) and torch.equal(row[1][0], expected[1][0]) and row[1][1] is None
+        assert (
+            torch.equal(row[0], expected[0])
+            and torch.equal(row[1][0], expected[1][0])
+            and row[1][1] is None
+        )

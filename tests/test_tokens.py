@@ -29,7 +29,10 @@ def test_markers_are_single_ids_and_never_shown(tokens: Tokenizer) -> None:
 
 def test_json_keeps_everything(tokens: Tokenizer) -> None:
     again = Tokenizer.from_json(tokens.to_json())
-    assert again.encode("what is <|speech|>") == tokens.encode("what is <|speech|>") and again.size == tokens.size
+    assert (
+        again.encode("what is <|speech|>") == tokens.encode("what is <|speech|>")
+        and again.size == tokens.size
+    )
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path) -> None:
@@ -50,6 +53,9 @@ def test_normalise(raw: str, plain: str) -> None:
 
 
 def test_error_rates_count_words_over_the_whole_set() -> None:
-    assert error_rates(["a b c", "D!"], ["a x c", "d"]) == {"wer": 0.25, "cer": pytest.approx(1 / 6)}
+    assert error_rates(["a b c", "D!"], ["a x c", "d"]) == {
+        "wer": 0.25,
+        "cer": pytest.approx(1 / 6),
+    }
     with pytest.raises(ValueError, match="nothing to score"):
         error_rates([" "], ["x"])

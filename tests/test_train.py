@@ -39,13 +39,24 @@ def test_asr_trains_what_it_stands_on_and_leaves_its_numbers(runs: Path) -> None
     latest = (runs / "latest").resolve()
     assert latest.name.startswith("asr-tiny-") and len(list(runs.glob("*-tiny-*"))) == 3
     summary = json.loads((latest / "summary.json").read_text())
-    names = {"test/wer", "test/cer", "time/encoder_s", "time/lm_s", "time/asr_s", "time/total_s", "memory/peak_gib"}
+    names = {
+        "test/wer",
+        "test/cer",
+        "time/encoder_s",
+        "time/lm_s",
+        "time/asr_s",
+        "time/total_s",
+        "memory/peak_gib",
+    }
     assert names <= summary.keys() and all(value >= 0 for value in summary.values())
     stages = [summary[f"time/{stage}_s"] for stage in ("encoder", "lm", "asr")]
     assert summary["time/total_s"] == pytest.approx(sum(stages), abs=0.2)
     for name in ("config.yaml", "metrics.jsonl", "curves.png", "checkpoint.pt", "starts.jsonl"):
         assert (latest / name).stat().st_size > 0, name
-    assert any("valid/wer" in json.loads(line) for line in (latest / "metrics.jsonl").read_text().splitlines())
+    assert any(
+        "valid/wer" in json.loads(line)
+        for line in (latest / "metrics.jsonl").read_text().splitlines()
+    )
     assert list((latest / "wandb").glob("offline-run-*/*.wandb"))
 
 
@@ -58,24 +69,35 @@ def test_what_a_stage_starts_from_comes_in_one_order(tmp_path: Path) -> None:
     """A run is known by it: the same command has to find its run again, in a process with other hashes too."""
     for name in "edcba":
         (tmp_path / name).mkdir()
-    parts = zip(("features", "frontend", "encoder", "connector", "lm"), ["asr", *"dcba"], strict=True)
-    words = [f"stage.init.{part}={name if name == 'asr' else tmp_path / name}" for part, name in parts]
+    parts = zip(
+        ("features", "frontend", "encoder", "connector", "lm"), ["asr", *"dcba"], strict=True
+    )
+    words = [
+        f"stage.init.{part}={name if name == 'asr' else tmp_path / name}" for part, name in parts
+    ]
     config = load_config([TINY[0], "configs/stage/instruct.yaml", *words])
     assert sources(config) == ["asr", *(str(tmp_path / name) for name in "abcd")]
 
 
 def test_frozen_parts_stay_and_trained_parts_move(runs: Path) -> None:
-    weights = {p.name.split("-")[0]: torch.load(p / "checkpoint.pt")["weights"] for p in runs.glob("*-tiny-*")}
+    weights = {
+        p.name.split("-")[0]: torch.load(p / "checkpoint.pt")["weights"]
+        for p in runs.glob("*-tiny-*")
+    }
     asr = weights["asr"]
     assert all(torch.equal(asr[n], w) for n, w in weights["lm"].items())
     moved = [n for n, w in weights["encoder"].items() if n in asr and not torch.equal(asr[n], w)]
-    assert any(n.startswith("encoder.") for n in moved) and not any(n.startswith("features.") for n in moved)
+    assert any(n.startswith("encoder.") for n in moved) and not any(
+        n.startswith("features.") for n in moved
+    )
 
 
 @pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
-def test_frozen_parts_are_in_eval_mode_from_the_first_update(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_parts_are_in_eval_mode_from_the_first_update(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     config = load_config([TINY[0], "configs/stage/instruct.yaml", *SMALL_SIZES])
-    module, seen = InstructStage(config, SpeechLM(config), None), []
+    module, seen = InstructStage(config, SpeechLM(config.model), None), []
 
     def step(batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
         seen.append({name: part.training for name, part in module.model.named_children()})
@@ -87,13 +109,23 @@ def test_frozen_parts_are_in_eval_mode_from_the_first_update(monkeypatch: pytest
         enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, torch.utils.data.DataLoader([0], batch_size=1))
-    assert seen == [{"features": False, "frontend": False, "encoder": False, "connector": True, "lm": True}]
+    assert seen == [
+        {"features": False, "frontend": False, "encoder": False, "connector": True, "lm": True}
+    ]
 
 
 @pytest.mark.parametrize("context", ["full", "slice", "causal_lookahead"])
 def test_every_context_trains(context: str, tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    summary = main([TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={tmp_path}", f"encoder.context={context}"])
+    summary = main(
+        [
+            TINY[0],
+            "configs/stage/encoder.yaml",
+            *SHORT,
+            f"run.dir={tmp_path}",
+            f"encoder.context={context}",
+        ]
+    )
     assert summary["test/cer"] > 0
 
 
@@ -108,24 +140,45 @@ def test_the_stages_go_on_to_streaming(runs: Path, tmp_path: Path) -> None:
     chain = [next(folder.glob(f"{stage}-tiny-*")) for stage in STAGES[2:]]
     weights = [torch.load(f / "checkpoint.pt")["weights"] for f in chain]
     moved = [
-        {name.split(".")[0] for name, weight in after.items() if not torch.equal(before[name], weight)}
+        {
+            name.split(".")[0]
+            for name, weight in after.items()
+            if not torch.equal(before[name], weight)
+        }
         for before, after in itertools.pairwise(weights)
     ]
-    assert moved == [{"connector", "lm"}, {"connector", "lm"}, {"frontend", "encoder", "connector", "lm"}]
+    assert moved == [
+        {"connector", "lm"},
+        {"connector", "lm"},
+        {"frontend", "encoder", "connector", "lm"},
+    ]
     scored = run("evaluate.py", "wer", str(latest))
     assert scored.returncode == 0 and "test/wer" in scored.out, scored.err
 
 
 def test_every_stage_trains_a_transformer(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    once = ["trainer.max_steps=1", "trainer.valid_every_steps=1", "trainer.average_last=1", "wandb.mode=disabled"]
+    once = [
+        "trainer.max_steps=1",
+        "trainer.valid_every_steps=1",
+        "trainer.average_last=1",
+        "wandb.mode=disabled",
+    ]
     upstream = [f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in once]
-    few = ["data.valid_dialogues=1", "data.test_dialogues=1", "data.valid_size=2", "data.test_size=2"]
+    few = [
+        "data.valid_dialogues=1",
+        "data.test_dialogues=1",
+        "data.valid_size=2",
+        "data.test_size=2",
+    ]
     words = [*SHORT, f"run.dir={tmp_path}", "lm.kind=transformer", *once, *upstream, *few]
     summary = main([TINY[0], "configs/stage/streaming.yaml", *words])
-    assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys() and summary["test/state_macro_f1"] >= 0
+    assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys() and summary[
+        "test/state_macro_f1"
+    ] >= 0
     before, after = (
-        torch.load(next(tmp_path.glob(f"{stage}-*")) / "checkpoint.pt")["weights"] for stage in ("asr", "streaming")
+        torch.load(next(tmp_path.glob(f"{stage}-*")) / "checkpoint.pt")["weights"]
+        for stage in ("asr", "streaming")
     )
     lm = [name for name in after if name.startswith("lm.backbone.layers.")]
     assert lm and not any(torch.equal(before[name], after[name]) for name in lm)
@@ -135,7 +188,9 @@ def test_evaluate_scores_a_run_as_training_did(runs: Path, tmp_path: Path) -> No
     done = run("evaluate.py", "wer", str(runs / "latest"), "--json", str(tmp_path / "wer.json"))
     assert done.returncode == 0, done.err
     summary = json.loads((runs / "latest" / "summary.json").read_text())
-    assert json.loads((tmp_path / "wer.json").read_text())["test/wer"] == pytest.approx(summary["test/wer"])
+    assert json.loads((tmp_path / "wer.json").read_text())["test/wer"] == pytest.approx(
+        summary["test/wer"]
+    )
     assert len((runs / "latest" / "scores" / "wer.jsonl").read_text().splitlines()) == 4
 
 
@@ -148,7 +203,12 @@ def test_evaluate_on_other_speech(runs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_run_goes_on_to_the_same_losses(tmp_path: Path, kill: signal.Signals) -> None:
     pytest.importorskip("espeakng_loader")
-    args = ["trainer.max_steps=12", "trainer.accumulate=2", "trainer.checkpoint_every_s=0", "encoder.dropout=0.2"]
+    args = [
+        "trainer.max_steps=12",
+        "trainer.accumulate=2",
+        "trainer.checkpoint_every_s=0",
+        "encoder.dropout=0.2",
+    ]
     args += ["data.num_workers=1"]
     whole = train(tmp_path / "whole", *args, stage="encoder")
     assert whole.returncode == 0, whole.err
@@ -160,41 +220,70 @@ ADAPTED = ["lora.enabled=true", "lora.rank=2"]
 
 
 def test_adapters_go_on_after_a_kill_to_the_same_losses(runs: Path, tmp_path: Path) -> None:
-    whole, cut = (shutil.copytree(runs, tmp_path / name, symlinks=True) for name in ("whole", "cut"))
+    whole, cut = (
+        shutil.copytree(runs, tmp_path / name, symlinks=True) for name in ("whole", "cut")
+    )
     args = [*ADAPTED, "lora.dropout=0.2", "trainer.max_steps=12", "trainer.checkpoint_every_s=0"]
     done = train(whole, *args, stage="instruct")
     assert done.returncode == 0, done.err
     train_in_two(cut, *args, stage="instruct", kill=signal.SIGKILL)
     assert losses(cut, "instruct") == losses(whole, "instruct")
-    there, here = (torch.load(next(f.glob("instruct-*/checkpoint.pt")))["weights"] for f in (whole, cut))
+    there, here = (
+        torch.load(next(f.glob("instruct-*/checkpoint.pt")))["weights"] for f in (whole, cut)
+    )
     assert all(torch.equal(weight, here[name]) for name, weight in there.items())
 
 
 def test_adapters_pass_from_stage_to_stage_merged_and_beside(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
-    done = train(folder, *ADAPTED, *(f"stages.instruct.{a}" for a in ADAPTED), "trainer.devices=2", stage="state")
+    done = train(
+        folder,
+        *ADAPTED,
+        *(f"stages.instruct.{a}" for a in ADAPTED),
+        "trainer.devices=2",
+        stage="state",
+    )
     assert done.returncode == 0, done.out + done.err
     chain = [next(folder.glob(f"{stage}-tiny-*")) for stage in ("asr", "instruct", "state")]
     weights = [torch.load(f / "checkpoint.pt")["weights"] for f in chain]
     linears = ("in_proj.weight", "x_proj.weight", "dt_proj.weight", "out_proj.weight")
-    expected = {n for n in weights[0] if n.startswith("connector.") or n.startswith("lm.") and n.endswith(linears)}
+    expected = {
+        n
+        for n in weights[0]
+        if n.startswith("connector.") or n.startswith("lm.") and n.endswith(linears)
+    }
     for before, after in itertools.pairwise(weights):
-        assert {name for name, weight in after.items() if not torch.equal(before[name], weight)} == expected
+        assert {
+            name for name, weight in after.items() if not torch.equal(before[name], weight)
+        } == expected
     counts = [json.loads((f / "summary.json").read_text())["params/trained"] for f in chain]
     assert counts[0] > counts[1] == counts[2]
 
-    merged, base = (SpeechLM(StageCheckpoint.load(chain[2] / "checkpoint.pt").config).eval() for _ in range(2))
+    merged, base = (
+        SpeechLM(StageCheckpoint.load(chain[2] / "checkpoint.pt").config.model).eval()
+        for _ in range(2)
+    )
     merged.load_state_dict(weights[2])
-    base.load_state_dict({**weights[2], **{n: w for n, w in weights[1].items() if n.startswith("lm.")}})
+    base.load_state_dict(
+        {**weights[2], **{n: w for n, w in weights[1].items() if n.startswith("lm.")}}
+    )
     theirs = peft.PeftModel.from_pretrained(base, chain[2] / "adapter").eval().base_model.model
     audio, words = Padded(torch.randn(1, 16000)), Padded(torch.arange(5)[None])
-    ours, again = (m(words, m.embed_speech(audio, final=True)[0], words)[0].values for m in (merged, theirs))
+    ours, again = (
+        m(words, m.embed_speech(audio, final=True)[0], words)[0].values for m in (merged, theirs)
+    )
     torch.testing.assert_close(again, ours, atol=1e-5, rtol=1e-4)
 
 
 def test_lora_drop_probes_chooses_and_trains(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
-    drop = ["lora.rank=2", "lora_drop.steps=2", "lora_drop.sample=6", "lora_drop.keep=1", "lora_drop.start=probe"]
+    drop = [
+        "lora.rank=2",
+        "lora_drop.steps=2",
+        "lora_drop.sample=6",
+        "lora_drop.keep=1",
+        "lora_drop.start=probe",
+    ]
     command = [TINY[0], "configs/stage/instruct.yaml", *SHORT, f"run.dir={folder}", *drop]
     done = run("lora_drop.py", *command)
     assert done.returncode == 0 and "lora.rank=" in done.out, done.out + done.err
@@ -207,10 +296,15 @@ def test_lora_drop_probes_chooses_and_trains(runs: Path, tmp_path: Path) -> None
     shared = StageCheckpoint.load(latest / "checkpoint.pt").config.lora.shared
     assert sorted(shared) == sorted(name for name, linear in found.items() if not linear["kept"])
     again = run("lora_drop.py", *command)
-    assert again.returncode == 0 and again.out.count("instruct: trained before") == 2, again.out + again.err
+    assert again.returncode == 0 and again.out.count("instruct: trained before") == 2, (
+        again.out + again.err
+    )
     frozen = run("lora_drop.py", *command, "lora_drop.rest=frozen")
     assert frozen.returncode == 0, frozen.out + frozen.err
-    summaries = [json.loads((f / "summary.json").read_text()) for f in (latest, (folder / "latest").resolve())]
+    summaries = [
+        json.loads((f / "summary.json").read_text())
+        for f in (latest, (folder / "latest").resolve())
+    ]
     counts = [summary["params/trained"] for summary in summaries]
     assert len(list(probe.glob("start-*"))) == 2 and counts[1] < counts[0]
 
@@ -224,7 +318,10 @@ def test_two_ranks_train_and_score_together(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_shape_is_refused(runs: Path, tmp_path: Path) -> None:
     encoder = next(runs.glob("encoder-*"))
-    words = ["encoder.d_model=48", *(f"stage.init.{part}={encoder}" for part in ("features", "frontend", "encoder"))]
+    words = [
+        "encoder.d_model=48",
+        *(f"stage.init.{part}={encoder}" for part in ("features", "frontend", "encoder")),
+    ]
     assert "does not fit this configuration" in refused(tmp_path, *words)
 
 

@@ -32,14 +32,29 @@ SHAPE = {
 OVERRIDES = [
     "lm.kind=transformer", "lm.d_model=32", "lm.num_layers=3", "lm.num_heads=4", "lm.d_ffn=48", "lm.vocab_size=61",
 ]  # fmt: skip
-NEOX = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25}}
+NEOX = {
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.25,
+    }
+}
 LLAMA = {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}, "rms_norm_eps": 1e-5}
 MODELS = {
     "pythia": ({"tie_word_embeddings": False}, ["lm.tied=false"]),
     "tied": ({}, []),
-    "smollm": ({"num_key_value_heads": 2}, ["lm.family=llama", "lm.num_kv_heads=2", "lm.rope_theta=500"]),
-    "llama": ({"tie_word_embeddings": False}, ["lm.family=llama", "lm.tied=false", "lm.rope_theta=500"]),
-    "in series": ({"tie_word_embeddings": False, "use_parallel_residual": False}, ["lm.tied=false"]),
+    "smollm": (
+        {"num_key_value_heads": 2},
+        ["lm.family=llama", "lm.num_kv_heads=2", "lm.rope_theta=500"],
+    ),
+    "llama": (
+        {"tie_word_embeddings": False},
+        ["lm.family=llama", "lm.tied=false", "lm.rope_theta=500"],
+    ),
+    "in series": (
+        {"tie_word_embeddings": False, "use_parallel_residual": False},
+        ["lm.tied=false"],
+    ),
 }
 LOADED = ["pythia", "tied", "smollm", "llama"]
 
@@ -59,7 +74,9 @@ def build_theirs(name: str) -> PreTrainedModel:
 
 
 @pytest.fixture(params=LOADED)
-def pair(request: pytest.FixtureRequest, tmp_path: Path, config: Config) -> tuple[PreTrainedModel, LM]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path: Path, config: Config
+) -> tuple[PreTrainedModel, LM]:
     """One of their models, and ours with its weights from disk."""
     theirs, words = build_theirs(request.param), MODELS[request.param][1]
     theirs.save_pretrained(tmp_path)
@@ -69,7 +86,9 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path, config: Config) -> tupl
 
 
 @torch.no_grad()
-def test_same_weights_give_the_same_hidden_states_and_logits(pair: tuple[PreTrainedModel, LM]) -> None:
+def test_same_weights_give_the_same_hidden_states_and_logits(
+    pair: tuple[PreTrainedModel, LM],
+) -> None:
     theirs, ours = pair
     ids = torch.randint(61, (2, 17))
     expected = theirs(ids, output_hidden_states=True)
@@ -81,7 +100,11 @@ def test_same_weights_give_the_same_hidden_states_and_logits(pair: tuple[PreTrai
 @torch.no_grad()
 def test_rows_of_unequal_length_go_on_as_each_does_alone(pair: tuple[PreTrainedModel, LM]) -> None:
     theirs, ours = pair
-    ids, lengths, new = torch.randint(1, 61, (3, 9)), torch.tensor([9, 2, 5]), torch.randint(1, 61, (3, 4))
+    ids, lengths, new = (
+        torch.randint(1, 61, (3, 9)),
+        torch.tensor([9, 2, 5]),
+        torch.randint(1, 61, (3, 4)),
+    )
     _, state = ours(Padded(ours.embed(ids), lengths))
     hidden, _ = ours(Padded(ours.embed(new)), state)
     for row, length in enumerate(lengths):
@@ -95,9 +118,13 @@ def test_greedy_is_what_transformers_generates(pair: tuple[PreTrainedModel, LM])
     theirs, ours = pair
     ids, lengths = torch.randint(1, 61, (2, 9)), torch.tensor([9, 4])
     hidden, state = ours(Padded(ours.embed(ids), lengths))
-    said = greedy(ours, ours.logits(take(hidden.values, lengths - 1, 1)[:, 0]), state, end=-1, max_tokens=6)
+    said = greedy(
+        ours, ours.logits(take(hidden.values, lengths - 1, 1)[:, 0]), state, end=-1, max_tokens=6
+    )
     for row, length in enumerate(lengths):
-        alone = theirs.generate(ids[row : row + 1, :length], max_new_tokens=6, do_sample=False, eos_token_id=None)
+        alone = theirs.generate(
+            ids[row : row + 1, :length], max_new_tokens=6, do_sample=False, eos_token_id=None
+        )
         assert said[row] == alone[0, length:].tolist()
 
 
@@ -137,11 +164,17 @@ def test_published_models_have_a_place(name: str) -> None:
         ("tied", ["lm.num_heads=2"], "num_attention_heads=4, lm.num_heads asks for 2"),
         ("tied", ["lm.d_ffn=64"], "intermediate_size=48, lm.d_ffn asks for 64"),
         ("tied", ["lm.family=llama"], "is a gpt_neox model; lm.family=llama needs a llama model"),
-        ("smollm", ["lm.family=llama", "lm.num_kv_heads=2"], "rope_parameters=.*500.*, lm.rope_theta asks for .*10000"),
+        (
+            "smollm",
+            ["lm.family=llama", "lm.num_kv_heads=2"],
+            "rope_parameters=.*500.*, lm.rope_theta asks for .*10000",
+        ),
         ("in series", ["lm.tied=false"], "use_parallel_residual=False.*here with True"),
     ],
 )
-def test_another_model_is_refused(name: str, words: list[str], message: str, tmp_path: Path, config: Config) -> None:
+def test_another_model_is_refused(
+    name: str, words: list[str], message: str, tmp_path: Path, config: Config
+) -> None:
     build_theirs(name).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"lm.pretrained=.*{message}"):
         load_pretrained(build_lm(override(config, [*OVERRIDES, *words]).lm), str(tmp_path))
@@ -162,7 +195,9 @@ def test_a_mamba_takes_no_transformer(tmp_path: Path, config: Config) -> None:
         (["lm.num_heads=8"], "multiple of 8 \\* num_heads"),
     ],
 )
-def test_heads_that_do_not_divide_are_refused(words: list[str], message: str, config: Config) -> None:
+def test_heads_that_do_not_divide_are_refused(
+    words: list[str], message: str, config: Config
+) -> None:
     with pytest.raises(ValueError, match=message):
         override(config, [*OVERRIDES, *words])
     override(config, [*words, "lm.kind=mamba"])
@@ -218,17 +253,25 @@ def test_a_kind_brings_its_sizes_and_a_word_of_ones_own_comes_last(tmp_path: Pat
 
 
 def test_what_only_a_transformer_reads_makes_another_experiment_of_it_alone() -> None:
-    names = [[fingerprint(load_config([*TINY, f"lm.kind={k}", w])) for w in ("seed=1", "lm.d_ffn=96")] for k in KINDS]
+    names = [
+        [fingerprint(load_config([*TINY, f"lm.kind={k}", w])) for w in ("seed=1", "lm.d_ffn=96")]
+        for k in KINDS
+    ]
     assert [a == b for a, b in names] == [True, True, False]
 
 
 def test_the_sweep_names_what_there_is() -> None:
     sweep = yaml.safe_load(Path("sweeps/lm_baseline.yaml").read_text())
-    assert Path(sweep["program"]).is_file() and sweep["parameters"]["lm.kind"]["values"] == list(KINDS)
+    assert Path(sweep["program"]).is_file() and sweep["parameters"]["lm.kind"]["values"] == list(
+        KINDS
+    )
     given = [word for word in sweep["command"] if not word.startswith("${")]
     points = {name: given_["values"] for name, given_ in sweep["parameters"].items()}
     assert len(points["seed"]) == 3 and points.keys() == {"lm.kind", "seed"}
     for kind in points["lm.kind"]:
         config = load_config([*given, f"lm.kind={kind}", f"seed={points['seed'][-1]}"])
-        assert isinstance(build_lm(config.lm), nn.Module) and (config.lm.kind, config.seed) == (kind, 3)
+        assert isinstance(build_lm(config.lm), nn.Module) and (config.lm.kind, config.seed) == (
+            kind,
+            3,
+        )
         assert isinstance(build_lm(config.lm), TransformerLM) == (kind == "transformer")

@@ -32,15 +32,33 @@ def line(prompt: str, said: str = "yes", **fields: object) -> str:
 
 def test_what_is_wrong_with_lines_is_named_and_the_rest_is_scored(tmp_path: Path):
     file = tmp_path / "some.jsonl"
-    text = line("one", item="test/0") + line("two") + line("one", "no", item="test/0") + line("what?") + "[1]\n"
-    file.write_text(text + '{"prompt": "thr\n' + json.dumps({"prompt": "three", "response": None}) + "\n\n")
-    items = {f"test/{i}": {"prompt": prompt, "reference": "no"} for i, prompt in enumerate(["one", "two", "three"])}
+    text = (
+        line("one", item="test/0")
+        + line("two")
+        + line("one", "no", item="test/0")
+        + line("what?")
+        + "[1]\n"
+    )
+    file.write_text(
+        text + '{"prompt": "thr\n' + json.dumps({"prompt": "three", "response": None}) + "\n\n"
+    )
+    items = {
+        f"test/{i}": {"prompt": prompt, "reference": "no"}
+        for i, prompt in enumerate(["one", "two", "three"])
+    }
     found = find(file, ["reference"], items)
     assert [(r.name, r.text, r.fields["reference"]) for r in found.responses] == [
         ("test/0", "yes", "no"), ("test/1", "yes", "no")
     ]  # fmt: skip
-    assert [len(found.troubles[kind]) for kind in ("broken", "double", "unknown", "missing")] == [3, 1, 1, 1]
-    assert "line 6: no JSON" in found.troubles["broken"][1] and found.troubles["missing"] == ["test/2"]
+    assert [len(found.troubles[kind]) for kind in ("broken", "double", "unknown", "missing")] == [
+        3,
+        1,
+        1,
+        1,
+    ]
+    assert "line 6: no JSON" in found.troubles["broken"][1] and found.troubles["missing"] == [
+        "test/2"
+    ]
     assert "'what?'" in found.troubles["unknown"][0]
 
 
@@ -52,7 +70,10 @@ def test_without_the_items_every_line_is_one(tmp_path: Path):
     assert "has no reference" in found.troubles["broken"][0]
     odd = line("three", "one\u2028line", item=7, reference="no").replace("\\u2028", "\u2028")
     file.write_text(odd + line("four", item=["?"], reference="no"))
-    assert [(r.name, r.text) for r in find(file, [], None).responses] == [("7", "one\u2028line"), ("['?']", "yes")]
+    assert [(r.name, r.text) for r in find(file, [], None).responses] == [
+        ("7", "one\u2028line"),
+        ("['?']", "yes"),
+    ]
     with pytest.raises(ValueError, match="no responses at"):
         find(tmp_path / "none.jsonl", [], None)
 
@@ -130,11 +151,18 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_judge_is_asked_three_times_and_never_again(endpoint, tmp_path: Path):
     url, asked = endpoint(lambda question: "4" if "sea" in question else "2")
-    some = [Response("a", {"prompt": "Where?"}, "the sea {x}"), Response("b", {"prompt": "Who?"}, "me")]
+    some = [
+        Response("a", {"prompt": "Where?"}, "the sea {x}"),
+        Response("b", {"prompt": "Who?"}, "me"),
+    ]
     who, file = judge.Judge(url, "judge-1"), tmp_path / "replies.jsonl"
     replies, troubles = judge.judge("open", some, who, file)
     assert replies == {"a": ["4"] * 3, "b": ["2"] * 3} and not troubles and len(asked) == 6
-    assert asked[0]["path"] == "/v1/chat/completions" and asked[0]["temperature"] == 0.5 and asked[0]["top_p"] == 0.95
+    assert (
+        asked[0]["path"] == "/v1/chat/completions"
+        and asked[0]["temperature"] == 0.5
+        and asked[0]["top_p"] == 0.95
+    )
     assert judge.judge("open", some, who, file)[0] == replies and len(asked) == 6
     judge.judge("open", [some[0]._replace(text="another sea")], who, file)
     assert len(asked) == 9
@@ -144,7 +172,9 @@ def test_a_judge_is_asked_three_times_and_never_again(endpoint, tmp_path: Path):
         assert len(asked) == 10
 
 
-def test_nonsense_and_errors_are_kept_named_and_asked_about_again(endpoint, at_once, tmp_path: Path):
+def test_nonsense_and_errors_are_kept_named_and_asked_about_again(
+    endpoint, at_once, tmp_path: Path
+):
     some = [
         Response("a", {"prompt": "Q", "reference": "R"}, "good"),
         Response("b", {"prompt": "Q", "reference": "R"}, "bad"),
@@ -169,7 +199,9 @@ def test_a_judge_that_is_away_is_given_up(at_once, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(judge.Judge, "ask", nobody)
     some = [Response(f"test/{i}", {"prompt": "Q"}, "A") for i in range(20)]
-    replies, troubles = judge.judge("open", some, judge.Judge("http://nobody/v1", "j"), tmp_path / "replies.jsonl")
+    replies, troubles = judge.judge(
+        "open", some, judge.Judge("http://nobody/v1", "j"), tmp_path / "replies.jsonl"
+    )
     assert set(map(len, replies.values())) == {0} and "36 requests not made" in troubles[-1]
     assert "timed out" in troubles[0] and len(troubles) == 25
 
@@ -178,7 +210,9 @@ def test_a_judge_that_is_away_is_given_up(at_once, monkeypatch: pytest.MonkeyPat
 
 
 def subtotal(name: str, official: float, judge_name: str = "") -> report.Subtotal:
-    return report.Subtotal(name, score.Scores(official, official, 0.0), subsets.SUBSETS[name].size, 0, {}, judge_name)
+    return report.Subtotal(
+        name, score.Scores(official, official, 0.0), subsets.SUBSETS[name].size, 0, {}, judge_name
+    )
 
 
 def test_overall_needs_all_nine_whole_and_the_judge_of_the_leaderboard():
@@ -186,10 +220,15 @@ def test_overall_needs_all_nine_whole_and_the_judge_of_the_leaderboard():
     scores = {name: 4.0 if subset.scorer == "open" else 50.0 for name, subset in names.items()}
     nine = [subtotal(name, scores[name], judged.get(names[name].scorer, "")) for name in names]
     assert report.flat(nine, embedded=False)["overall"] == pytest.approx((3 * 80 + 6 * 50) / 9)
-    assert report.flat(nine, embedded=True)["overall"] is None and report.flat(nine[1:], False)["overall"] is None
+    assert (
+        report.flat(nine, embedded=True)["overall"] is None
+        and report.flat(nine[1:], False)["overall"] is None
+    )
     local = [s if not s.judge else subtotal(s.name, scores[s.name], "llama") for s in nine]
     values = report.flat(local, embedded=False)
-    assert values["overall"] is None and values["overall/by/llama"] == pytest.approx((3 * 80 + 6 * 50) / 9)
+    assert values["overall"] is None and values["overall/by/llama"] == pytest.approx(
+        (3 * 80 + 6 * 50) / 9
+    )
     assert values["sd-qa/official"] is None and values["sd-qa/by/llama"] == 50
 
 
@@ -210,11 +249,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "run"
     folder.mkdir()
-    untrained("streaming", "duplex.response_threshold=1e-9", "duplex.max_tokens=4").save(folder / FILE)
+    untrained("streaming", "duplex.response_threshold=1e-9", "duplex.max_tokens=4").save(
+        folder / FILE
+    )
     return folder
 
 
-def test_embedded_items_live_and_again_without_the_model(run: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_embedded_items_live_and_again_without_the_model(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
     words = ["voicebench", str(run), "--data", "embedded", "--subsets", "bbh,sd-qa", "--limit", "2"]
     found = evaluate.main(words)
     assert "not VoiceBench's" in capsys.readouterr().out
@@ -222,11 +265,17 @@ def test_embedded_items_live_and_again_without_the_model(run: Path, monkeypatch:
         for key in ("official", "strict", "parse_failure_rate", "empty_rate"):
             assert f"{name}/{key}" in found
         assert found[f"count/{name}/responses"] == 2 and found[f"count/{name}/missing"] == 0
-    assert found["overall"] is None and found["sd-qa/official"] is None and found["bbh/official"] is not None
+    assert (
+        found["overall"] is None
+        and found["sd-qa/official"] is None
+        and found["bbh/official"] is not None
+    )
     assert json.loads((run / "scores" / "voicebench.json").read_text()) == found
     file = run / "scores" / "voicebench" / "streaming-embedded" / "bbh.jsonl"
     rows = [json.loads(row) for row in file.read_text().splitlines()]
-    assert [row["item"] for row in rows] == ["embedded/0", "embedded/1"] and rows[0]["delay_s"] is not None
+    assert [row["item"] for row in rows] == ["embedded/0", "embedded/1"] and rows[0][
+        "delay_s"
+    ] is not None
     file.write_text(file.read_text().splitlines()[0] + "\n")
     evaluate.main([*words[:-3], "bbh", "--limit", "2"])
     assert len(file.read_text().splitlines()) == 2
@@ -238,31 +287,44 @@ def test_embedded_items_live_and_again_without_the_model(run: Path, monkeypatch:
 
 def write_parquet(folder: Path, rows: list[dict]) -> None:
     (folder / "openbookqa").mkdir(parents=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "openbookqa" / "test-00000-of-00001.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(rows), folder / "openbookqa" / "test-00000-of-00001.parquet"
+    )
 
 
 def sound(seconds: float) -> dict[str, object]:
     data = io.BytesIO()
-    sf.write(data, 0.1 * np.sin(np.arange(round(seconds * 2 * RATE_HZ)) / 9), 2 * RATE_HZ, format="WAV")
+    sf.write(
+        data, 0.1 * np.sin(np.arange(round(seconds * 2 * RATE_HZ)) / 9), 2 * RATE_HZ, format="WAV"
+    )
     return {"bytes": data.getvalue(), "path": None}
 
 
 def test_a_folder_of_the_schema_offline_in_batches(run: Path, tmp_path: Path, capsys):
-    rows = [{"audio": sound(0.5 + i / 4), "prompt": f"question {i}", "reference": "A"} for i in range(3)]
+    rows = [
+        {"audio": sound(0.5 + i / 4), "prompt": f"question {i}", "reference": "A"} for i in range(3)
+    ]
     write_parquet(
-        tmp_path / "data", [*rows, {"audio": {"bytes": b"no sound", "path": None}, "prompt": "q", "reference": "B"}]
+        tmp_path / "data",
+        [*rows, {"audio": {"bytes": b"no sound", "path": None}, "prompt": "q", "reference": "B"}],
     )
     words = ["--data", str(tmp_path / "data"), "--subsets", "openbookqa"]
     found = evaluate.main(["voicebench", str(run), *words, "--mode", "offline", "--batch", "2"])
     assert found["count/openbookqa/responses"] == 3 and found["count/openbookqa/missing"] == 1
     assert "left out: openbookqa test/3 is broken" in capsys.readouterr().out
     folder = run / "scores" / "voicebench" / "offline"
-    responses = [json.loads(row)["response"] for row in (folder / "openbookqa.jsonl").read_text().splitlines()]
+    responses = [
+        json.loads(row)["response"]
+        for row in (folder / "openbookqa.jsonl").read_text().splitlines()
+    ]
     one = evaluate.main(["voicebench", *words, "--responses", str(folder)])
     assert one["openbookqa/official"] == found["openbookqa/official"]
     (folder / "openbookqa.jsonl").unlink()
     evaluate.main(["voicebench", str(run), *words, "--mode", "offline", "--batch", "1"])
-    assert [json.loads(row)["response"] for row in (folder / "openbookqa.jsonl").read_text().splitlines()] == responses
+    assert [
+        json.loads(row)["response"]
+        for row in (folder / "openbookqa.jsonl").read_text().splitlines()
+    ] == responses
 
 
 def test_bad_words_are_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -272,7 +334,13 @@ def test_bad_words_are_named(run: Path, tmp_path: Path, monkeypatch: pytest.Monk
         "no 'mmlu'": [str(run), "--subsets", "mmlu"],
         "no such folder": [str(run), "--data", str(tmp_path / "none")],
         "no test-": [str(run), "--data", str(tmp_path), "--subsets", "bbh"],
-        "row 0 has no reference": [str(run), "--data", str(tmp_path / "data"), "--subsets", "openbookqa"],
+        "row 0 has no reference": [
+            str(run),
+            "--data",
+            str(tmp_path / "data"),
+            "--subsets",
+            "openbookqa",
+        ],
         "of which one subset": ["--responses", str(tmp_path / "some.jsonl")],
         "name files by their subset": ["--responses", str(tmp_path)],
         "name a finished run, or --responses": ["--subsets", "bbh"],
@@ -286,13 +354,17 @@ def test_bad_words_are_named(run: Path, tmp_path: Path, monkeypatch: pytest.Monk
         evaluate.main(["voicebench", str(run)])
 
 
-def test_responses_made_elsewhere_with_a_judge_of_ones_own(endpoint, run: Path, tmp_path: Path, monkeypatch):
+def test_responses_made_elsewhere_with_a_judge_of_ones_own(
+    endpoint, run: Path, tmp_path: Path, monkeypatch
+):
     url, asked = endpoint(lambda question: "3")
     monkeypatch.setenv("JUDGE_URL", url)
     monkeypatch.setenv("JUDGE_MODEL", "local/seven-b")
     file, scores = tmp_path / "made.jsonl", tmp_path / "scores.json"
     file.write_text(line("one") + line("two", ""))
-    found = evaluate.main(["voicebench", "--responses", str(file), "--subset", "wildvoice", "--json", str(scores)])
+    found = evaluate.main(
+        ["voicebench", "--responses", str(file), "--subset", "wildvoice", "--json", str(scores)]
+    )
     assert found["wildvoice/by/local/seven-b"] == 3 and found["wildvoice/official"] is None
     assert found["wildvoice/empty_rate"] == 0.5 and json.loads(scores.read_text()) == found
     assert len(asked) == 6 and (tmp_path / "made.judge-local-seven-b.jsonl").exists()

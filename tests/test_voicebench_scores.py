@@ -75,7 +75,10 @@ def test_tasks(task, text, official, stated):
 
 
 def test_tasks_are_known_by_the_id():
-    right = [response("Yes", id="navigate_3", reference="yes"), response("b", id="hyperbaton_1", reference="(B)")]
+    right = [
+        response("Yes", id="navigate_3", reference="yes"),
+        response("b", id="hyperbaton_1", reference="(B)"),
+    ]
     found = score.of_tasks(right)
     assert (found.official, found.strict, found.parse_failure_rate) == (50, 100, 0)
     with pytest.raises(ValueError, match="no task of bbh"):
@@ -163,7 +166,16 @@ def test_strict_and_loose_accuracies():
         "strict_prompt": 0, "strict_instruction": pytest.approx(1 / 3), "loose_prompt": 0.5,
         "loose_instruction": pytest.approx(2 / 3),
     }  # fmt: skip
-    assert loosened("a*\nb\nc") == ["a*\nb\nc", "b\nc", "a*\nb", "b", "a\nb\nc", "b\nc", "a\nb", "b"]
+    assert loosened("a*\nb\nc") == [
+        "a*\nb\nc",
+        "b\nc",
+        "a*\nb",
+        "b",
+        "a\nb\nc",
+        "b\nc",
+        "a\nb",
+        "b",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +243,9 @@ def test_majorities(replies, official, stated):
 
 def test_open_answers_are_the_mean_of_all_ratings():
     some = [response("well", "a"), response(" ", "b")]
-    assert score.of_ratings(some, {"a": ["4", "5", "3"], "b": ["2", "2", "2"]}) == score.Scores(3, 2.5, 0)
+    assert score.of_ratings(some, {"a": ["4", "5", "3"], "b": ["2", "2", "2"]}) == score.Scores(
+        3, 2.5, 0
+    )
     partly = score.of_ratings(some, {"a": ["4", "5", "3"], "b": ["2"]})
     assert partly.official is None and partly.parse_failure_rate == pytest.approx(1 / 3)
     assert score.of_ratings(some, None) == score.Scores()
@@ -242,7 +256,9 @@ def test_spoken_questions_need_both_halves():
     replies = {"a": ["Yes"] * 3, "b": ["Yes."] * 3}
     both = score.of_answers(some, replies, lambda r: r.text == r.fields["reference"])
     assert (both.official, both.strict) == (50, 50) and both.parts == {"panda": 50, "gpt": 50}
-    assert score.of_answers(some, replies, None) == score.Scores(None, None, 0, {"panda": None, "gpt": 50})
+    assert score.of_answers(some, replies, None) == score.Scores(
+        None, None, 0, {"panda": None, "gpt": 50}
+    )
     assert score.of_answers(some, None, None).parts == {"panda": None, "gpt": None}
 
 
@@ -263,7 +279,9 @@ def test_embedded_items_have_what_their_scorers_need():
     assert sum(LEADERBOARD["mmsu"].splits.values()) == 3074 and len(LEADERBOARD) == 9
     for name, subset in SUBSETS.items():
         for item in embedded(name):
-            assert all(item.fields.get(field) is not None for field in ("prompt", *subset.needs)), item
+            assert all(item.fields.get(field) is not None for field in ("prompt", *subset.needs)), (
+                item
+            )
             assert score.check(subset.scorer, Response(item.name, item.fields, "words")) == ""
             json.dumps(item.fields)
     with pytest.raises(ValueError, match="no 'mmlu'"):

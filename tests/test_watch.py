@@ -32,7 +32,9 @@ class Sounds(Dataset[int]):
 
 def loader(trouble: str, workers: int = 1) -> WatchedLoader:
     batches = [[0, 1], [2, 3], [4]]
-    return WatchedLoader(Sounds(trouble), batch_sampler=batches, num_workers=workers, worker_timeout_s=10)
+    return WatchedLoader(
+        Sounds(trouble), batch_sampler=batches, num_workers=workers, worker_timeout_s=10
+    )
 
 
 def test_a_sound_loader_is_as_any() -> None:

@@ -41,7 +41,9 @@ class DialogueBatch:
 
     def to(self, device: torch.device) -> "DialogueBatch":
         """The same batch with its samples on `device`."""
-        return dataclasses.replace(self, samples=self.samples.to(device), utterances=self.utterances.to(device))
+        return dataclasses.replace(
+            self, samples=self.samples.to(device), utterances=self.utterances.to(device)
+        )
 
 
 class DialogueData(StageData):
@@ -54,10 +56,15 @@ class DialogueData(StageData):
             return alike(positions, [len(dialogues.events(p)) for p in positions], size)
 
         beside = self.config.stage.utterances
-        return self._batches(WithUtterances(dialogues, self.corpora.stream, beside), self._endless(group), self.ahead)
+        return self._batches(
+            WithUtterances(dialogues, self.corpora.stream, beside), self._endless(group), self.ahead
+        )
 
     def scored(self) -> dict[str, int]:
-        return {field: getattr(self.config.data, field) for field in ("valid_dialogues", "test_dialogues")}
+        return {
+            field: getattr(self.config.data, field)
+            for field in ("valid_dialogues", "test_dialogues")
+        }
 
     def strata(self, positions: range) -> list[Hashable]:
         """The kind of each dialogue's first event, which is its only one in stage state."""
@@ -73,18 +80,27 @@ class DialogueData(StageData):
     def dialogues(self, split: Split, size: int) -> Dialogues:
         """Those of a split."""
         recorded = self.corpora.recorded.get(split)
-        answered = recorded is not None and any(recorded.qa_pair(i)[1] for i in range(len(recorded)))
+        answered = recorded is not None and any(
+            recorded.qa_pair(i)[1] for i in range(len(recorded))
+        )
         return open_dialogues(self.config, split, size, recorded if answered else None)
 
     def _scored(self, split: Split, count: int) -> DataLoader:
         rank, world = self._rank()
-        batches = [list(range(i, min(i + SCORED_TOGETHER, count))) for i in range(0, count, SCORED_TOGETHER)]
+        batches = [
+            list(range(i, min(i + SCORED_TOGETHER, count)))
+            for i in range(0, count, SCORED_TOGETHER)
+        ]
         none_beside = WithUtterances(self.dialogues(split, count), self.corpora.stream, 0)
         return self._batches(none_beside, at_least(world, batches)[rank::world])
 
-    def _batches(self, dataset: Dataset, batches: Iterable[list[int]], ahead: Ahead | None = None) -> DataLoader:
-        unit = FrameTiming.of(self.config).samples_per_token
-        return self._loader(dataset, batches, functools.partial(collate_dialogues, unit_samples=unit), ahead)
+    def _batches(
+        self, dataset: Dataset, batches: Iterable[list[int]], ahead: Ahead | None = None
+    ) -> DataLoader:
+        unit = FrameTiming.of(self.config.model).samples_per_token
+        return self._loader(
+            dataset, batches, functools.partial(collate_dialogues, unit_samples=unit), ahead
+        )
 
 
 class WithUtterances(Dataset[Item]):

@@ -55,7 +55,9 @@ class Dialogue:
         """For each answer the slices in which a reply that begins is one to its question: from the question's first one
         on, until the next question begins."""
         starts = [int(self.turns[answer.turn].start_s / slice_s) for answer in self.answers]
-        return [range(first, stop) for first, stop in itertools.pairwise([*starts, len(self.labels)])]
+        return [
+            range(first, stop) for first, stop in itertools.pairwise([*starts, len(self.labels)])
+        ]
 
 
 class Dialogues:
@@ -124,16 +126,22 @@ class Dialogues:
             return Phrase("", "", "", np.zeros(self._span(self.config.silence_s, rng), np.float32))
         if event.kind == "noise":
             return self._noise(rng)
-        if event.kind == "background":
+        if event.kind == "background_speech":
             return self._overheard(rng)
-        source = {"aside": self.asides, "backchannel": self.backchannels}.get(event.kind, self.questions)
+        source = {"talking_to_other": self.asides, "backchannel": self.backchannels}.get(
+            event.kind, self.questions
+        )
         phrase = source.phrase(rng, user, self._long_words if event.disturbed else 0)
         if event.kind == "paused_question":
             return broken_off(phrase, rng, self._span(self.config.pause_s, rng), self.rate_hz)
         return phrase
 
     def _noise(self, rng: random.Random) -> Phrase:
-        colour, size, sound_rng = rng.choice(NOISES), self._span(self.config.noise_s, rng), _sound_rng(rng)
+        colour, size, sound_rng = (
+            rng.choice(NOISES),
+            self._span(self.config.noise_s, rng),
+            _sound_rng(rng),
+        )
         if colour == "babble":
             samples = babble([self._overheard(rng) for _ in range(BABBLING)], size, sound_rng)
         else:
@@ -161,7 +169,9 @@ class Dialogues:
                 if event.over_answer:
                     answers[-1] = dataclasses.replace(answers[-1], end=settling)
                 answers.append(Answer(turn, settling, None))
-                answer = range(settled, settled + round(self.answer_s(phrase.answer) * self.rate_hz))
+                answer = range(
+                    settled, settled + round(self.answer_s(phrase.answer) * self.rate_hz)
+                )
         size = max(settled, answer.stop) + self._span(self.config.gap_s, rng)
         return starts, answers, size + -size % self.slices.length
 
@@ -171,10 +181,22 @@ class Dialogues:
 
         answer = phrase.answer if RULES[event.kind].answered else ""
         pause_s = seconds(phrase.pause) if phrase.pause else None
-        return Turn(event.kind, phrase.text, answer, *seconds(range(len(phrase.samples))), pause_s, phrase.speaker)
+        return Turn(
+            event.kind,
+            phrase.text,
+            answer,
+            *seconds(range(len(phrase.samples))),
+            pause_s,
+            phrase.speaker,
+        )
 
     def _mix(
-        self, events: list[Event], phrases: list[Phrase], starts: list[int], size: int, rng: random.Random
+        self,
+        events: list[Event],
+        phrases: list[Phrase],
+        starts: list[int],
+        size: int,
+        rng: random.Random,
     ) -> np.ndarray:
         """(size,) float32: everything at its place and level, in a room that is never quite silent."""
         user_db = rng.uniform(*self.config.level_db)
@@ -187,7 +209,7 @@ class Dialogues:
 
     def _relative_db(self, kind: Kind, rng: random.Random) -> float:
         """Level of an event relative to the user's voice."""
-        if kind == "background":
+        if kind == "background_speech":
             return rng.uniform(*self.config.background_speech_db)
         return -rng.uniform(*self.config.noise_snr_db) if kind == "noise" else 0.0
 
@@ -196,7 +218,9 @@ class Dialogues:
         return round(rng.uniform(*range_s) * self.rate_hz)
 
 
-def open_dialogues(config: Config, split: Split, size: int, recorded: Corpus | None = None) -> Dialogues:
+def open_dialogues(
+    config: Config, split: Split, size: int, recorded: Corpus | None = None
+) -> Dialogues:
     """Dialogues of one configuration.
 
     Args:
@@ -205,7 +229,7 @@ def open_dialogues(config: Config, split: Split, size: int, recorded: Corpus | N
     Raises:
         ValueError: slices are no whole speech embeddings, or the answers do not fit; says what to do.
     """
-    FrameTiming.of(config).encoder_frames("duplex.slice_ms", config.duplex.slice_ms)
+    FrameTiming.of(config.model).encoder_frames("duplex.slice_ms", config.duplex.slice_ms)
     rate_hz = config.features.sample_rate_hz
     longest = max(len(core.answer.split()) for cores in grammar.KINDS.values() for core in cores)
     return Dialogues(

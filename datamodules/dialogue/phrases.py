@@ -65,9 +65,18 @@ class Spoken:
     """
 
     def __init__(
-        self, draw: Callable[[random.Random, Split], QAPair], split: Split, rate_hz: int, longest_answer: int = 0
+        self,
+        draw: Callable[[random.Random, Split], QAPair],
+        split: Split,
+        rate_hz: int,
+        longest_answer: int = 0,
     ) -> None:
-        self.draw, self.split, self.rate_hz, self.longest_answer = draw, split, rate_hz, longest_answer
+        self.draw, self.split, self.rate_hz, self.longest_answer = (
+            draw,
+            split,
+            rate_hz,
+            longest_answer,
+        )
 
     def phrase(self, rng: random.Random, person: int, min_words: int = 0) -> Phrase:
         qa_pair = self.draw(rng, self.split)
@@ -78,7 +87,10 @@ class Spoken:
         start, stop = heard(speech.samples, speech.sample_rate_hz)
         samples = resample(speech.samples[start:stop], speech.sample_rate_hz, self.rate_hz)
         borders_s = [word.start_s for word in speech.words[1:] if unfinished(text[: word.position])]
-        cuts = tuple(round((border_s - start / speech.sample_rate_hz) * self.rate_hz) for border_s in borders_s)
+        cuts = tuple(
+            round((border_s - start / speech.sample_rate_hz) * self.rate_hz)
+            for border_s in borders_s
+        )
         return Phrase(text, qa_pair.answer, voice.name, faded(scaled(samples), self.rate_hz), cuts)
 
 
@@ -93,10 +105,15 @@ class Recorded:
     def __init__(self, corpus: Corpus, rate_hz: int) -> None:
         self.corpus, self.rate_hz = corpus, rate_hz
         words = [len(corpus.qa_pair(i)[1].split()) for i in range(len(corpus))]
-        self._shortest_first, self._words = sorted(range(len(words)), key=words.__getitem__), sorted(words)
+        self._shortest_first, self._words = (
+            sorted(range(len(words)), key=words.__getitem__),
+            sorted(words),
+        )
         self.longest_answer = max(words, default=0)
         if not self.longest_answer:
-            raise ValueError("dialogues need questions with answers, and no utterance has one: give some an `answer`")
+            raise ValueError(
+                "dialogues need questions with answers, and no utterance has one: give some an `answer`"
+            )
 
     def phrase(self, rng: random.Random, person: int, min_words: int = 0) -> Phrase:
         """Raises UnusableAudio."""
@@ -104,7 +121,13 @@ class Recorded:
         utterance = self.corpus[self._shortest_first[rng.randrange(first, len(self._words))]]
         samples = utterance.samples[slice(*heard(utterance.samples, self.rate_hz))]
         cut = quietest_near_middle(samples, self.rate_hz)
-        return Phrase(utterance.text, utterance.answer, utterance.speaker, faded(scaled(samples), self.rate_hz), (cut,))
+        return Phrase(
+            utterance.text,
+            utterance.answer,
+            utterance.speaker,
+            faded(scaled(samples), self.rate_hz),
+            (cut,),
+        )
 
 
 def unfinished(beginning: str) -> bool:
@@ -164,7 +187,9 @@ def noise(colour: str, size: int, rng: np.random.Generator, rate_hz: int) -> np.
     elif colour == "hum":
         pitch_hz = rng.uniform(*HUM_HZ)
         overtones = np.arange(1, int(HUM_TOP_HZ / pitch_hz) + 1)
-        spectrum[np.round(overtones * (pitch_hz * whole / rate_hz)).astype(int)] *= 10 * np.sqrt(whole) / overtones
+        spectrum[np.round(overtones * (pitch_hz * whole / rate_hz)).astype(int)] *= (
+            10 * np.sqrt(whole) / overtones
+        )
     return scaled(np.fft.irfft(spectrum)[:size].astype(np.float32))
 
 

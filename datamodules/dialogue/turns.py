@@ -12,7 +12,16 @@ from typing import Literal, NamedTuple
 from configs.schema import Config, DialogueConfig
 from duplexmamba.text.tokenizer import TurnState
 
-Kind = Literal["question", "paused_question", "interruption", "aside", "background", "noise", "backchannel", "silence"]
+Kind = Literal[
+    "question",
+    "paused_question",
+    "interruption",
+    "talking_to_other",
+    "background_speech",
+    "noise",
+    "backchannel",
+    "silence",
+]
 
 
 class Rule(NamedTuple):
@@ -30,8 +39,8 @@ RULES: dict[Kind, Rule] = {
     "question": Rule(foreground=True, answered=True, over_answer="never"),
     "paused_question": Rule(foreground=True, answered=True, over_answer="never"),
     "interruption": Rule(foreground=True, answered=True, over_answer="always"),
-    "aside": Rule(foreground=True, answered=False, over_answer="perhaps"),
-    "background": Rule(foreground=False, answered=False, over_answer="perhaps"),
+    "talking_to_other": Rule(foreground=True, answered=False, over_answer="perhaps"),
+    "background_speech": Rule(foreground=False, answered=False, over_answer="perhaps"),
     "noise": Rule(foreground=False, answered=False, over_answer="perhaps"),
     "backchannel": Rule(foreground=False, answered=False, over_answer="always"),
     "silence": Rule(foreground=False, answered=False, over_answer="never"),
@@ -88,9 +97,14 @@ def draw_events(rng: random.Random, config: DialogueConfig) -> list[Event]:
     kinds = rng.choices(list(RULES), shares, k=rng.randint(*config.events))
     order = [kind for kind in kinds if RULES[kind].over_answer != "always"]
     intruders = [kind for kind in kinds if RULES[kind].over_answer == "always"]
-    for kind in sorted(intruders, key=lambda kind: not RULES[kind].answered):  # answers for the others come first
+    for kind in sorted(
+        intruders, key=lambda kind: not RULES[kind].answered
+    ):  # answers for the others come first
         _intrude(order, kind, rng)
-    over = [_over_answer(before, kind, rng, config) for before, kind in zip([None, *order], order, strict=False)]
+    over = [
+        _over_answer(before, kind, rng, config)
+        for before, kind in zip([None, *order], order, strict=False)
+    ]
     return [Event(*event) for event in zip(order, over, [*over[1:], False], strict=True)]
 
 
@@ -104,7 +118,9 @@ def _intrude(order: list[Kind], kind: Kind, rng: random.Random) -> None:
         order += ["question", kind]
 
 
-def _over_answer(before: Kind | None, kind: Kind, rng: random.Random, config: DialogueConfig) -> bool:
+def _over_answer(
+    before: Kind | None, kind: Kind, rng: random.Random, config: DialogueConfig
+) -> bool:
     if before is None or not RULES[before].answered or RULES[kind].over_answer == "never":
         return False
     return RULES[kind].over_answer == "always" or rng.random() < config.overlap_share
@@ -122,7 +138,11 @@ class Slices:
     @classmethod
     def of(cls, config: Config) -> "Slices":
         rate_hz = config.features.sample_rate_hz
-        spans_ms = config.duplex.slice_ms, config.dialogue.min_speech_ms, config.dialogue.endpoint_silence_ms
+        spans_ms = (
+            config.duplex.slice_ms,
+            config.dialogue.min_speech_ms,
+            config.dialogue.endpoint_silence_ms,
+        )
         return cls(rate_hz, *(round(span_ms * rate_hz / 1000) for span_ms in spans_ms))
 
     @property

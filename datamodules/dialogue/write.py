@@ -26,7 +26,14 @@ from datamodules.synthetic.augment import resample
 from datamodules.synthetic.espeak import speak
 from datamodules.synthetic.grammar import Split
 from duplexmamba.text.tokenizer import TURN_STATES
-from reporting.timeline import COLOURS, TimelineRows, draw_answer, draw_cells, draw_wave, print_words
+from reporting.timeline import (
+    COLOURS,
+    TimelineRows,
+    draw_answer,
+    draw_cells,
+    draw_wave,
+    print_words,
+)
 
 MODEL_VOICE = "gmw/en-US"
 MODEL_LEVEL = 0.5
@@ -35,8 +42,8 @@ WPM = (80, 450)
 ROWS = {"user": 0.84, "turns": 0.92, "labels": 0.25, "answers": 0.59}
 """Of the picture, with their heights in inches."""
 KIND_COLOURS = {
-    "question": "#7fb8e6", "paused_question": "#7fd6de", "interruption": "#f09a94", "aside": "#fbbf7c",
-    "background": "#dbdc8d", "noise": "#c0c0c0", "backchannel": "#c9b3e0", "silence": "#eeeeee",
+    "question": "#7fb8e6", "paused_question": "#7fd6de", "interruption": "#f09a94", "talking_to_other": "#fbbf7c",
+    "background_speech": "#dbdc8d", "noise": "#c0c0c0", "backchannel": "#c9b3e0", "silence": "#eeeeee",
 }  # fmt: skip
 
 
@@ -44,7 +51,9 @@ def main(args: list[str]) -> None:
     """Args: how many, of which split, and those of `load_config`."""
     config = load_config(args[2:])
     if args[1] not in SPLITS or not args[0].isdecimal():
-        raise ValueError(f"N={args[0]} SPLIT={args[1]}: give a number, and one of {', '.join(SPLITS)}")
+        raise ValueError(
+            f"N={args[0]} SPLIT={args[1]}: give a number, and one of {', '.join(SPLITS)}"
+        )
     split: Split = args[1]  # type: ignore[assignment]
     recorded = Corpora(config, splits=[split]).recorded.get(split)
     dialogues = open_dialogues(config, split, int(args[0]), recorded)
@@ -70,7 +79,9 @@ def answer_span_s(answer: Answer, dialogue: Dialogue, dialogues: Dialogues) -> t
     """When the first word of an answer can come, and when the last one is out or another answer takes over."""
     begin_s = (answer.begin + 1) * dialogues.slices.seconds
     end_s = begin_s + dialogues.answer_s(dialogue.turns[answer.turn].answer)
-    return begin_s, end_s if answer.end is None else min(end_s, (answer.end + 1) * dialogues.slices.seconds)
+    return begin_s, end_s if answer.end is None else min(
+        end_s, (answer.end + 1) * dialogues.slices.seconds
+    )
 
 
 def spoken_answers(dialogue: Dialogue, dialogues: Dialogues) -> np.ndarray:
@@ -80,7 +91,9 @@ def spoken_answers(dialogue: Dialogue, dialogues: Dialogues) -> np.ndarray:
     for answer in dialogue.answers:
         begin_s, end_s = answer_span_s(answer, dialogue, dialogues)
         speech = speak(dialogue.turns[answer.turn].answer, MODEL_VOICE, pace_wpm)
-        place = spoken[round(begin_s * rate_hz) : round(end_s * rate_hz) if answer.end is not None else None]
+        place = spoken[
+            round(begin_s * rate_hz) : round(end_s * rate_hz) if answer.end is not None else None
+        ]
         samples = resample(speech.samples, speech.sample_rate_hz, rate_hz)[: len(place)]
         place[: len(samples)] = MODEL_LEVEL * samples
     return spoken
@@ -93,7 +106,9 @@ def summary(dialogues: list[Dialogue]) -> str:
     tables = [_table("turns", turns, RULES), _table("slices", labels, TURN_STATES)]
     answers = [answer for dialogue in dialogues for answer in dialogue.answers]
     replaced = sum(answer.end is not None for answer in answers)
-    return "\n\n".join([*tables, f"{len(dialogues)} dialogues, {len(answers)} answers, {replaced} interrupted"])
+    return "\n\n".join(
+        [*tables, f"{len(dialogues)} dialogues, {len(answers)} answers, {replaced} interrupted"]
+    )
 
 
 def _table(title: str, counts: collections.Counter, names: Iterable[str]) -> str:
@@ -110,7 +125,10 @@ def picture(dialogue: Dialogue, dialogues: Dialogues) -> Figure:
         draw_turns(turns, from_s, dialogue)
         draw_cells(labels, dialogues.slices.seconds, [COLOURS[label] for label in dialogue.labels])
         for answer in dialogue.answers:
-            span_s, text = answer_span_s(answer, dialogue, dialogues), dialogue.turns[answer.turn].answer
+            span_s, text = (
+                answer_span_s(answer, dialogue, dialogues),
+                dialogue.turns[answer.turn].answer,
+            )
             draw_answer(answers, from_s, span_s, text, cut=answer.end is not None)
     return staves.figure
 
@@ -122,7 +140,15 @@ def draw_turns(axes: Axes, from_s: int, dialogue: Dialogue) -> None:
         for start_s, end_s in ((turn.start_s, pause_s[0]), (pause_s[1], turn.end_s)):
             axes.barh(0.86, end_s - start_s, 0.28, start_s, color=KIND_COLOURS[turn.kind])
         span_s = turn.start_s, turn.end_s
-        print_words(axes, from_s, span_s, 0.86, f" {turn.kind.replace('_', ' ')}", va="center", fontweight="bold")
+        print_words(
+            axes,
+            from_s,
+            span_s,
+            0.86,
+            f" {turn.kind.replace('_', ' ')}",
+            va="center",
+            fontweight="bold",
+        )
         print_words(axes, from_s, span_s, 0.68, turn.text, va="top")
 
 

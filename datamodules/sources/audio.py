@@ -54,7 +54,9 @@ def read_audio(
             raise UnusableAudio(f"{path} lasts {seconds:.2f} s, {trouble}")
         samples = _decode(path, sound, start, count)
     if channel is not None and not 0 <= channel < samples.shape[1]:
-        raise UnusableAudio(f"{path} has {samples.shape[1]} channels, counted from 0: there is no channel {channel}")
+        raise UnusableAudio(
+            f"{path} has {samples.shape[1]} channels, counted from 0: there is no channel {channel}"
+        )
     mono = samples.mean(axis=1) if channel is None else samples[:, channel]
     if not np.isfinite(mono).all():
         raise UnusableAudio(f"{path} holds NaN or infinite samples")
@@ -102,7 +104,9 @@ def _sound(file: Path | IO[bytes], name: str) -> sf.SoundFile:
     try:
         sound = sf.SoundFile(file)
     except sf.LibsndfileError as error:
-        raise UnusableAudio(f"{name} is broken, or not wav, flac, ogg or mp3: {_plain(error)}") from None
+        raise UnusableAudio(
+            f"{name} is broken, or not wav, flac, ogg or mp3: {_plain(error)}"
+        ) from None
     if not 0 < sound.frames < UNKNOWN_FRAMES:
         raise UnusableAudio(f"{name} is empty, or its header does not say how long it is")
     _check_whole(name, sound, sound.frames, _announced_frames(sound))
@@ -131,13 +135,17 @@ def _announced_frames(sound: sf.SoundFile) -> int:
     return sound.frames * int(cut[1]) // int(cut[2])
 
 
-def _segment(path: Place, sound: sf.SoundFile, start_s: float, duration_s: float | None) -> tuple[int, int]:
+def _segment(
+    path: Place, sound: sf.SoundFile, start_s: float, duration_s: float | None
+) -> tuple[int, int]:
     """First frame and number of frames."""
     rate_hz, start = sound.samplerate, round(start_s * sound.samplerate)
     count = sound.frames - start if duration_s is None else round(duration_s * rate_hz)
     past_s = (start + count - sound.frames) / rate_hz
     if start >= sound.frames or past_s > SEGMENT_SLACK_S:
-        raise UnusableAudio(f"{path} ends at {sound.frames / rate_hz:.2f} s, {past_s:.2f} s before its segment does")
+        raise UnusableAudio(
+            f"{path} ends at {sound.frames / rate_hz:.2f} s, {past_s:.2f} s before its segment does"
+        )
     return start, min(count, sound.frames - start)
 
 

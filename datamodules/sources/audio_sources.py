@@ -74,7 +74,9 @@ class Member:
     def read(self) -> bytes:
         found = read_bytes(self.shard, self.start, self.start + self.size)
         if len(found) < self.size:
-            raise UnusableAudio(f"{self} is cut off: {len(found):,} of {self.size:,} bytes are there")
+            raise UnusableAudio(
+                f"{self} is cut off: {len(found):,} of {self.size:,} bytes are there"
+            )
         return found
 
 
@@ -103,7 +105,9 @@ class Cell:
             return value["bytes"]
         if not value.get("path"):
             raise UnusableAudio(f"{self} is empty")
-        beside = value["path"] if is_url(value["path"]) else str(Path(self.file).parent / value["path"])
+        beside = (
+            value["path"] if is_url(value["path"]) else str(Path(self.file).parent / value["path"])
+        )
         return read_bytes(beside)
 
 
@@ -127,7 +131,9 @@ class Cut:
             cut = deserialize_item(json.loads(self.manifest)).with_recording_path_prefix(self.base)
             samples = cut.load_audio()
         except Exception as error:  # lhotse passes on what its readers raise
-            raise UnusableAudio(f"{self} cannot be read by lhotse: {' '.join(str(error).split())[:200]}") from None
+            raise UnusableAudio(
+                f"{self} cannot be read by lhotse: {' '.join(str(error).split())[:200]}"
+            ) from None
         file = io.BytesIO()
         sf.write(file, samples.T, cut.sampling_rate, format="WAV", subtype="FLOAT")
         return file.getvalue()
@@ -141,7 +147,10 @@ def to_row(place: Place) -> dict[str, Any]:
     if isinstance(place, Path):
         return {"audio": str(place.absolute())}
     [kind] = (name for name, kind in KINDS.items() if isinstance(place, kind))
-    return {"audio": str(place), kind: [getattr(place, field.name) for field in dataclasses.fields(KINDS[kind])]}
+    return {
+        "audio": str(place),
+        kind: [getattr(place, field.name) for field in dataclasses.fields(KINDS[kind])],
+    }
 
 
 def from_row(row: dict[str, Any]) -> Sound | None:

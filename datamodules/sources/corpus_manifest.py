@@ -85,7 +85,13 @@ class ManifestCorpus:
         """Raises UnusableAudio: what shows only when the audio is read, such as a broken body or silence."""
         e = self.entries[index]
         samples = read_audio(
-            e.path, self.rate_hz, e.start_s, e.duration_s, e.channel, min_s=self.min_s, max_s=self.max_s
+            e.path,
+            self.rate_hz,
+            e.start_s,
+            e.duration_s,
+            e.channel,
+            min_s=self.min_s,
+            max_s=self.max_s,
         )
         return Utterance(e.id, samples, e.text, e.answer, e.speaker)
 
@@ -100,11 +106,15 @@ def remote_groups(entries: list[Entry]) -> np.ndarray | None:
 
 def sources_of(data: DataConfig) -> dict[str, SourceConfig]:
     """Every source of a configuration by its name, that of `data.path` among them."""
-    single = {"path": dataclasses.replace(data.source, path=data.path)} if data.path is not None else {}
+    single = (
+        {"path": dataclasses.replace(data.source, path=data.path)} if data.path is not None else {}
+    )
     return {**single, **data.sources}
 
 
-def open_sources(data: DataConfig, rate_hz: int) -> dict[str, tuple[dict[str, ManifestCorpus], Survey]]:
+def open_sources(
+    data: DataConfig, rate_hz: int
+) -> dict[str, tuple[dict[str, ManifestCorpus], Survey]]:
     """train, valid and test of every source, and what was found there.
 
     Raises:
@@ -116,16 +126,22 @@ def open_sources(data: DataConfig, rate_hz: int) -> dict[str, tuple[dict[str, Ma
             opened[name] = open_source(source, data, rate_hz)
             check_bad_share(opened[name][1], data.max_bad_share)
         except ValueError as error:
-            raise ValueError(f"{'data.path' if name == 'path' else f'data.sources.{name}'}: {error}") from None
+            raise ValueError(
+                f"{'data.path' if name == 'path' else f'data.sources.{name}'}: {error}"
+            ) from None
     return opened
 
 
-def open_source(source: SourceConfig, data: DataConfig, rate_hz: int) -> tuple[dict[str, ManifestCorpus], Survey]:
+def open_source(
+    source: SourceConfig, data: DataConfig, rate_hz: int
+) -> tuple[dict[str, ManifestCorpus], Survey]:
     """train, valid and test of one source (see `readers`), and what was found there. Raises ValueError."""
     entries, skipped = read_source(source)
     entries, unfit = measure(entries, data.min_s, data.max_s)
     splits, survey = survey_entries(entries, skipped + unfit, source)
-    corpora = {name: ManifestCorpus(held, rate_hz, data.min_s, data.max_s) for name, held in splits.items()}
+    corpora = {
+        name: ManifestCorpus(held, rate_hz, data.min_s, data.max_s) for name, held in splits.items()
+    }
     return corpora, survey
 
 
@@ -173,7 +189,9 @@ def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entr
     """
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         few = len(entries) <= 2000
-        measured = list(track(pool.map(_measured, entries), "Looking at audio files", len(entries), disable=few))
+        measured = list(
+            track(pool.map(_measured, entries), "Looking at audio files", len(entries), disable=few)
+        )
     fitted = [fitted_in(item, min_s, max_s) for item in measured]
     return [e for e in fitted if isinstance(e, Entry)], [s for s in fitted if isinstance(s, Skip)]
 
@@ -197,7 +215,9 @@ def fitted_in(item: Entry | Skip, min_s: float, max_s: float) -> Entry | Skip:
     return Skip(trouble, f"{item.id}: {item.length_s:.2f} s") if trouble else item
 
 
-def split_entries(entries: list[Entry], hold_out: bool = True) -> tuple[dict[str, list[Entry]], list[str]]:
+def split_entries(
+    entries: list[Entry], hold_out: bool = True
+) -> tuple[dict[str, list[Entry]], list[str]]:
     """train, valid and test, and notes on what the corpus left open.
 
     Splits that the corpus gives are kept, and its entries without one join train. What it lacks of valid and test is
@@ -212,8 +232,14 @@ def split_entries(entries: list[Entry], hold_out: bool = True) -> tuple[dict[str
     keys = [e.speaker if by_speaker else e.id for e in train]
     places = _hold_out(set(keys), missing)
     for name in (*missing, "train"):
-        splits[name] = [e for e, key in zip(train, keys, strict=True) if places.get(key, "train") == name]
-    what = "whole speakers" if by_speaker else "single utterances, since it names fewer than 3 speakers"
+        splits[name] = [
+            e for e, key in zip(train, keys, strict=True) if places.get(key, "train") == name
+        ]
+    what = (
+        "whole speakers"
+        if by_speaker
+        else "single utterances, since it names fewer than 3 speakers"
+    )
     return splits, [f"the corpus gives no {' and no '.join(missing)}: held out of train, {what}"]
 
 

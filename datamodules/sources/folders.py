@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from configs.schema import SourceConfig
-from datamodules.sources.manifest_entry import NO_AUDIO, NO_TEXT, NO_TRANSCRIPT, Entry, Found, Skip, split_of, spoken
+from datamodules.sources.manifest_entry import (
+    NO_AUDIO,
+    NO_TEXT,
+    NO_TRANSCRIPT,
+    Entry,
+    Found,
+    Skip,
+    split_of,
+    spoken,
+)
 
 SOUND_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3", ".opus", ".sph")
 APART = re.compile(r" '(?=(?:s|re|ll|ve|d|m|t|em)\b)")
@@ -34,7 +43,11 @@ def read_librispeech(source: SourceConfig, folder: Path) -> Iterator[Found]:
         for transcript in (name for name in files if name.endswith(".trans.txt")):
             for id, text in _lines(root / transcript):
                 path = audio.pop(id, None)
-                yield Skip(NO_AUDIO, id) if path is None else _whole(id, path, text, id.split("-")[0], split)
+                yield (
+                    Skip(NO_AUDIO, id)
+                    if path is None
+                    else _whole(id, path, text, id.split("-")[0], split)
+                )
         yield from (Skip(NO_TRANSCRIPT, str(path)) for path in audio.values())
 
 
@@ -49,7 +62,11 @@ def read_mls(source: SourceConfig, folder: Path) -> Iterator[Found]:
             path = root / "audio" / speaker / book / f"{id}.flac"
             path = path if path.is_file() else path.with_suffix(".opus")
             found = path.is_file()
-            yield _whole(id, path, text, speaker, split, lengths.get(id)) if found else Skip(NO_AUDIO, id)
+            yield (
+                _whole(id, path, text, speaker, split, lengths.get(id))
+                if found
+                else Skip(NO_AUDIO, id)
+            )
 
 
 def _mls_lengths(path: Path) -> dict[str, float]:
@@ -60,9 +77,15 @@ def _mls_lengths(path: Path) -> dict[str, float]:
 
 def read_tedlium(source: SourceConfig, folder: Path) -> Iterator[Found]:
     """<split>/stm/TALK.stm ("talk channel speaker start end <tags> words") and <split>/sph/TALK.sph."""
-    legacy = next((root for root, _, _ in walk(folder) if root.name == "legacy"), folder)  # data/ has no splits
+    legacy = next(
+        (root for root, _, _ in walk(folder) if root.name == "legacy"), folder
+    )  # data/ has no splits
     for root, files, split in walk(legacy):
-        talks = _sounds(root.parent / "sph", sorted(os.listdir(root.parent / "sph"))) if root.name == "stm" else {}
+        talks = (
+            _sounds(root.parent / "sph", sorted(os.listdir(root.parent / "sph")))
+            if root.name == "stm"
+            else {}
+        )
         for transcript in (name for name in files if root.name == "stm" and name.endswith(".stm")):
             path = talks.get(Path(transcript).stem)
             for line in (root / transcript).read_text(encoding="utf-8").splitlines():
@@ -99,13 +122,21 @@ def read_sidecars(source: SourceConfig, folder: Path) -> Iterator[Found]:
         words = {Path(name).stem: root / name for name in files if name.endswith((".txt", ".lab"))}
         for stem, path in _sounds(root, files).items():
             if stem in words:
-                yield _whole(str(path.relative_to(folder)), path, words[stem].read_text(encoding="utf-8"), "", split)
+                yield _whole(
+                    str(path.relative_to(folder)),
+                    path,
+                    words[stem].read_text(encoding="utf-8"),
+                    "",
+                    split,
+                )
             else:
                 yield Skip(NO_TRANSCRIPT, str(path))
 
 
 def _sounds(folder: Path, files: list[str]) -> dict[str, Path]:
-    return {Path(name).stem: folder / name for name in files if name.lower().endswith(SOUND_SUFFIXES)}
+    return {
+        Path(name).stem: folder / name for name in files if name.lower().endswith(SOUND_SUFFIXES)
+    }
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -116,5 +147,11 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
             yield id, text
 
 
-def _whole(id: str, path: Path, text: str, speaker: str, split: str | None, duration_s: float | None = None) -> Found:
-    return Entry(id, path, 0.0, duration_s, spoken(text), "", speaker, split) if text.strip() else Skip(NO_TEXT, id)
+def _whole(
+    id: str, path: Path, text: str, speaker: str, split: str | None, duration_s: float | None = None
+) -> Found:
+    return (
+        Entry(id, path, 0.0, duration_s, spoken(text), "", speaker, split)
+        if text.strip()
+        else Skip(NO_TEXT, id)
+    )

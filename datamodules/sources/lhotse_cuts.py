@@ -7,14 +7,24 @@ from pathlib import Path
 
 from configs.schema import SourceConfig
 from datamodules.sources.audio_sources import Cut, Member, Place
-from datamodules.sources.manifest_entry import NO_AUDIO, NO_TEXT, NO_TRANSCRIPT, Entry, Found, Skip, spoken
+from datamodules.sources.manifest_entry import (
+    NO_AUDIO,
+    NO_TEXT,
+    NO_TRANSCRIPT,
+    Entry,
+    Found,
+    Skip,
+    spoken,
+)
 from datamodules.sources.manifests import LEFT_OUT, Columns, Row, audio_base, read_rows
 from datamodules.sources.shards import members
 
 NEEDS_LHOTSE = "mixed, transformed or not in files, which only lhotse can read: pip install lhotse"
 
 
-def read_cuts(path: str | Path, rows: list[Row], source: SourceConfig, split: str | None) -> Iterator[Found]:
+def read_cuts(
+    path: str | Path, rows: list[Row], source: SourceConfig, split: str | None
+) -> Iterator[Found]:
     """One entry per supervision, which counts its time from the start of the cut."""
     columns = Columns(source)
     base = audio_base(path, _files(row["recording"] for row in rows if "recording" in row))
@@ -25,14 +35,19 @@ def read_cuts(path: str | Path, rows: list[Row], source: SourceConfig, split: st
         elif not supervisions:
             yield Skip(NO_TEXT, str(row["id"]))
         else:
-            yield from (_supervised(row["recording"], s, row["start"], base, columns, split) for s in supervisions)
+            yield from (
+                _supervised(row["recording"], s, row["start"], base, columns, split)
+                for s in supervisions
+            )
 
 
 def read_recordings(path: Path, source: SourceConfig, split: str | None) -> Iterator[Found]:
     """A file of recordings and the file of supervisions that bears the same name otherwise."""
     partner = path.with_name(path.name.replace("recordings", "supervisions"))
     if not partner.is_file():
-        raise ValueError(f"{path} has no supervisions beside it; put {partner.name} there, or give cuts")
+        raise ValueError(
+            f"{path} has no supervisions beside it; put {partner.name} there, or give cuts"
+        )
     recordings, columns = {row["id"]: row for row in read_rows(path)}, Columns(source)
     base = audio_base(path, _files(recordings.values()))
     supervised = set()
@@ -52,20 +67,35 @@ def read_shar(cuts: str, source: SourceConfig, split: str | None) -> Iterator[Fo
     """A shard of cuts, with the sound of each in the tar of recordings that bears the same number."""
     shard = cuts.replace("cuts.", "recording.").removesuffix(".gz").removesuffix(".jsonl") + ".tar"
     columns, found = Columns(source), list(members(shard))
-    sounds = {m.name.rpartition(".")[0]: m for m, known in found if isinstance(m, Member) and isinstance(known, float)}
+    sounds = {
+        m.name.rpartition(".")[0]: m
+        for m, known in found
+        if isinstance(m, Member) and isinstance(known, float)
+    }
     yield from (member for member, _ in found if isinstance(member, Skip))
     for row in read_rows(cuts):
         for supervision in row.get("supervisions") or []:
             sound = sounds.get(row["id"])
-            yield _entry(supervision, sound, 0.0, columns, split) if sound else Skip(NO_AUDIO, row["id"])
+            yield (
+                _entry(supervision, sound, 0.0, columns, split)
+                if sound
+                else Skip(NO_AUDIO, row["id"])
+            )
 
 
 def _files(recordings: Iterable[Row]) -> Iterator[str]:
-    return (source["source"] for recording in recordings for source in recording["sources"] if source["type"] == "file")
+    return (
+        source["source"]
+        for recording in recordings
+        for source in recording["sources"]
+        if source["type"] == "file"
+    )
 
 
 def _only_lhotse(recording: Row) -> bool:
-    return bool(recording.get("transforms")) or any(source["type"] != "file" for source in recording["sources"])
+    return bool(recording.get("transforms")) or any(
+        source["type"] != "file" for source in recording["sources"]
+    )
 
 
 def _by_lhotse(row: Row, columns: Columns, base: str, split: str | None) -> Found:
@@ -83,7 +113,12 @@ def _by_lhotse(row: Row, columns: Columns, base: str, split: str | None) -> Foun
 
 
 def _supervised(
-    recording: Row, supervision: Row, offset_s: float, base: str | Path, columns: Columns, split: str | None
+    recording: Row,
+    supervision: Row,
+    offset_s: float,
+    base: str | Path,
+    columns: Columns,
+    split: str | None,
 ) -> Found:
     channels = supervision.get("channel", 0)
     channels = channels if isinstance(channels, list) else [channels]
@@ -96,7 +131,12 @@ def _supervised(
 
 
 def _entry(
-    supervision: Row, path: Place, offset_s: float, columns: Columns, split: str | None, channel: int | None = None
+    supervision: Row,
+    path: Place,
+    offset_s: float,
+    columns: Columns,
+    split: str | None,
+    channel: int | None = None,
 ) -> Found:
     if not columns.wanted(supervision):
         return Skip(LEFT_OUT, "")

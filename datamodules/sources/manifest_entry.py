@@ -9,7 +9,11 @@ from duplexmamba.text.tokenizer import normalise
 
 SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_WORDS |= dict.fromkeys(("valid", "validation", "val", "dev"), "valid")
-NO_TEXT, NO_AUDIO, NO_TRANSCRIPT = "without text", "in a transcript but without audio", "audio without a transcript"
+NO_TEXT, NO_AUDIO, NO_TRANSCRIPT = (
+    "without text",
+    "in a transcript but without audio",
+    "audio without a transcript",
+)
 NO_ANSWER = "without an answer"
 UNUSABLE = "unusable"
 """Reasons to leave something out; only what is UNUSABLE counts against data.max_bad_share."""
@@ -85,7 +89,9 @@ def assign(item: Found, wanted: dict[str, str], task: str) -> Found:
         return Skip(f"of split {item.split!r}, which is none of train, valid and test", item.id)
     if task == "answer" and not item.answer:
         return Skip(NO_ANSWER, item.id)
-    return dataclasses.replace(item, split=split, answer="" if task == "transcribe" else item.answer)
+    return dataclasses.replace(
+        item, split=split, answer="" if task == "transcribe" else item.answer
+    )
 
 
 def summarise(skipped: Iterable[Skip]) -> list[str]:
@@ -93,7 +99,10 @@ def summarise(skipped: Iterable[Skip]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for skip in skipped:
         by_reason.setdefault(skip.reason, []).append(skip.what)
-    return [f"{len(names):,} {reason}{_few([name for name in names if name])}" for reason, names in by_reason.items()]
+    return [
+        f"{len(names):,} {reason}{_few([name for name in names if name])}"
+        for reason, names in by_reason.items()
+    ]
 
 
 def _few(names: list[str]) -> str:

@@ -17,7 +17,15 @@ from datamodules.sources.storage import is_url, read_bytes
 
 Row = dict[str, Any]
 USUAL = {
-    "audio": ("audio", "audio_filepath", "path", "wav", "source_wav", "question_audio", "file_name"),
+    "audio": (
+        "audio",
+        "audio_filepath",
+        "path",
+        "wav",
+        "source_wav",
+        "question_audio",
+        "file_name",
+    ),
     "text": ("text", "transcript", "sentence", "source_text", "question", "transcription"),
     "answer": ("answer", "target_text"),
     "speaker": ("speaker", "speaker_id", "client_id"),
@@ -42,7 +50,9 @@ class Columns:
 
     def get(self, row: Row, field: str) -> str:
         """The first value that is there and not null, as text; else nothing."""
-        return next((str(row[name]).strip() for name in self.names(field) if row.get(name) is not None), "")
+        return next(
+            (str(row[name]).strip() for name in self.names(field) if row.get(name) is not None), ""
+        )
 
     def seconds(self, row: Row, field: str, place: str) -> float | None:
         """A duration or offset. Raises ValueError naming the place of the row."""
@@ -57,16 +67,22 @@ class Columns:
     def wanted(self, row: Row) -> bool:
         return all(str(row.get(name)) == value for name, value in self.where.items())
 
-    def check(self, keys: Iterable[str], place: str, fields: tuple[str, ...] = ("audio", "text")) -> None:
+    def check(
+        self, keys: Iterable[str], place: str, fields: tuple[str, ...] = ("audio", "text")
+    ) -> None:
         """Raises ValueError when no row can have what every row needs, or a column named by the user is nowhere."""
         has = sorted(keys)
         for field in fields:
             if not set(has) & set(self.names(field)):
                 give = f"one of {', '.join(self.names(field))}, or name yours as columns.{field}"
-                raise ValueError(f"{place}: no line has a key for {field}; its keys are {', '.join(has)}; give {give}")
+                raise ValueError(
+                    f"{place}: no line has a key for {field}; its keys are {', '.join(has)}; give {give}"
+                )
         for what, named in (("columns", self.given.values()), ("where", self.where)):
             if missing := set(named) - set(has):
-                raise ValueError(f"{place}: {what} names {', '.join(sorted(missing))}; its keys are {', '.join(has)}")
+                raise ValueError(
+                    f"{place}: {what} names {', '.join(sorted(missing))}; its keys are {', '.join(has)}"
+                )
 
     def entry(self, row: Row, path: Place, id: str, split: str | None, place: str) -> Found:
         """The entry of a row whose sound lies at `path`; `id` and `split` hold where the row has none."""
@@ -117,7 +133,11 @@ def _parse(path: str, content: bytes) -> list[Row]:
         except ValueError as error:
             raise ValueError(f"{path} is not JSON: {error}; fetch or write it again") from None
         return found if isinstance(found, list) else [found]
-    return [_row(path, number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
+    return [
+        _row(path, number, line)
+        for number, line in enumerate(content.split(b"\n"), 1)
+        if line.strip()
+    ]
 
 
 def _row(path: str, number: int, line: bytes) -> Row:
@@ -126,11 +146,15 @@ def _row(path: str, number: int, line: bytes) -> Row:
     except ValueError:
         row = None
     if not isinstance(row, dict):
-        raise ValueError(f"{path}, line {number}: not a JSON object; a manifest is JSONL, one object per line")
+        raise ValueError(
+            f"{path}, line {number}: not a JSON object; a manifest is JSONL, one object per line"
+        )
     return row
 
 
-def read_plain(path: str | Path, rows: list[Row], source: SourceConfig, split: str | None) -> Iterator[Found]:
+def read_plain(
+    path: str | Path, rows: list[Row], source: SourceConfig, split: str | None
+) -> Iterator[Found]:
     """Entries of rows that name a sound file each."""
     columns = Columns(source)
     columns.check(set().union(*rows), str(path))
@@ -163,4 +187,7 @@ def audio_base(manifest: str | Path, audio: Iterable[str]) -> str | Path:
     manifest = Path(manifest)
     sample = list(itertools.islice(filter(None, audio), 20))
     parents = manifest.absolute().parents
-    return next((base for base in parents if any((base / name).is_file() for name in sample)), manifest.parent)
+    return next(
+        (base for base in parents if any((base / name).is_file() for name in sample)),
+        manifest.parent,
+    )

@@ -23,7 +23,9 @@ OWN_TIMES = ("begin_time", "end_time")
 def read_dataset(source: SourceConfig) -> Iterator[Found]:
     """Every row of a data set: a local folder, parquet files, or a name on the hub."""
     if not importlib.util.find_spec("pyarrow"):
-        raise ImportError(f"data.sources: {source.path} is parquet, which pyarrow reads: pip install '.[corpora]'")
+        raise ImportError(
+            f"data.sources: {source.path} is parquet, which pyarrow reads: pip install '.[corpora]'"
+        )
     for split, file in _files(source):
         yield from _read_file(file, split, source)
 
@@ -43,25 +45,42 @@ def _files(source: SourceConfig) -> list[tuple[str | None, str]]:
 def _split_in_name(relative: Path) -> str | None:
     """train-00000-of-00007.parquet, train.parquet and train/0000.parquet are of train."""
     return next(
-        (part.removesuffix(".parquet").split("-")[0] for part in reversed(relative.parts) if split_of(part)), None
+        (
+            part.removesuffix(".parquet").split("-")[0]
+            for part in reversed(relative.parts)
+            if split_of(part)
+        ),
+        None,
     )
 
 
 def _resolved(source: SourceConfig) -> list[tuple[str | None, str]]:
     if not importlib.util.find_spec("datasets"):
-        raise ImportError(f"data.sources: {source.path} is read by way of datasets: pip install '.[corpora]'")
+        raise ImportError(
+            f"data.sources: {source.path} is read by way of datasets: pip install '.[corpora]'"
+        )
     import datasets
 
     try:
         name = source.path.removeprefix("hf://datasets/")
         builder = datasets.load_dataset_builder(name, name=source.subset)
     except Exception as error:  # datasets and the hub's client have a dozen
-        problem = f"{source.path} cannot be opened by datasets: {' '.join(str(error).split())[:300]}"
-        raise ValueError(f"{problem}; check the name, the subset and your access (hf auth login)") from None
-    files = [(split, file) for split, files in (builder.config.data_files or {}).items() for file in files]
+        problem = (
+            f"{source.path} cannot be opened by datasets: {' '.join(str(error).split())[:300]}"
+        )
+        raise ValueError(
+            f"{problem}; check the name, the subset and your access (hf auth login)"
+        ) from None
+    files = [
+        (split, file)
+        for split, files in (builder.config.data_files or {}).items()
+        for file in files
+    ]
     if not files or not all(file.endswith(".parquet") for _, file in files):
         held = files[0][1] if files else "a script"
-        raise ValueError(f"{source.path} is not made of parquet files but of such as {held}; save it with to_parquet")
+        raise ValueError(
+            f"{source.path} is not made of parquet files but of such as {held}; save it with to_parquet"
+        )
     return files
 
 
@@ -77,7 +96,9 @@ def _read_file(file: str, split: str | None, source: SourceConfig) -> Iterator[F
         wanted = {name for field in USUAL for name in columns.names(field)}
         wanted |= {*columns.where, *OWN_TIMES, "duration_ms"}
         for group in range(opened.num_row_groups):
-            rows = persist(functools.partial(_rows, file, group, sorted(wanted & {*has} - {sound})), file)
+            rows = persist(
+                functools.partial(_rows, file, group, sorted(wanted & {*has} - {sound})), file
+            )
             for number, row in enumerate(rows):
                 yield _entry(row, Cell(file, group, number, sound), columns, split)
     except (UnusableAudio, pa.ArrowException, OSError) as error:

@@ -29,7 +29,11 @@ from datamodules.sources.readers import read_source
 from datamodules.sources.report import Report, print_report, write_html
 from duplexmamba.text.tokenizer import Tokenizer
 
-FORMATS: dict[str, Any] = {"voiceassistant": "huggingface", "commonvoice": "commonvoice", "instructs2s": "instructs2s"}
+FORMATS: dict[str, Any] = {
+    "voiceassistant": "huggingface",
+    "commonvoice": "commonvoice",
+    "instructs2s": "instructs2s",
+}
 FORMATS |= {name: name for name in ("librispeech", "mls", "tedlium", "gigaspeech", "duplexmamba")}
 """Names of published corpora, and what they come in; every other name is the user's own."""
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz' ")
@@ -52,14 +56,18 @@ def main(args: list[str]) -> Path:
     write_html(report, folder / "report.html")
     (folder / "report.json").write_text(json.dumps(report.numbers(), indent=1) + "\n")
     print_report(report)
-    print(f"{folder}: report.html, report.json, manifest.jsonl.gz\ntrain on it: make train DATA={folder}")
+    print(
+        f"{folder}: report.html, report.json, manifest.jsonl.gz\ntrain on it: make train DATA={folder}"
+    )
     check_bad_share(report.survey, config.data.max_bad_share)
     return folder
 
 
 def find_source(name: str, root: str, config: Config) -> SourceConfig:
     """The line of data.sources that has this name, else one of the published format, or whatever is there."""
-    line = config.data.sources.get(name) or dataclasses.replace(config.data.source, kind=FORMATS.get(name, "auto"))
+    line = config.data.sources.get(name) or dataclasses.replace(
+        config.data.source, kind=FORMATS.get(name, "auto")
+    )
     if not (root or line.path):
         raise ValueError(f"ROOT= is empty; say where {name} lies, such as ROOT=/corpora/{name}")
     return dataclasses.replace(line, path=root or line.path)
@@ -69,10 +77,16 @@ def check(name: str, source: SourceConfig, config: Config) -> tuple[Report, dict
     """What every sound and text of a source is like, and what of it is left. Raises ValueError: nothing is."""
     entries, skipped = read_source(source)
     with concurrent.futures.ThreadPoolExecutor(max(1, config.data.num_workers)) as pool:
-        heard = [*track(pool.map(_hear, entries), f"Listening to {len(entries):,} utterances", len(entries))]
+        heard = [
+            *track(
+                pool.map(_hear, entries), f"Listening to {len(entries):,} utterances", len(entries)
+            )
+        ]
     found = [fitted_in(item, config.data.min_s, config.data.max_s) for item, _ in heard]
     left = [item for item in found if isinstance(item, Entry)]
-    splits, survey = survey_entries(left, skipped + [s for s in found if isinstance(s, Skip)], source)
+    splits, survey = survey_entries(
+        left, skipped + [s for s in found if isinstance(s, Skip)], source
+    )
     characters = collections.Counter("".join(e.text + e.answer for e in left))
     report = Report(
         name=name,
@@ -92,7 +106,13 @@ def _hear(entry: Entry) -> tuple[Found, int | None]:
     try:
         rate_hz = native_rate_hz(entry.path)
         samples = read_audio(
-            entry.path, rate_hz, entry.start_s, entry.duration_s, entry.channel, min_s=0, max_s=math.inf
+            entry.path,
+            rate_hz,
+            entry.start_s,
+            entry.duration_s,
+            entry.channel,
+            min_s=0,
+            max_s=math.inf,
         )
     except UnusableAudio as error:
         return Skip(UNUSABLE, str(error)), None
@@ -111,8 +131,19 @@ def write_manifest(splits: dict[str, list[Entry]], path: Path) -> None:
     with gzip.open(path, "wt", encoding="utf-8") as file:
         for split, entries in splits.items():
             for e in entries:
-                row = {"id": e.id, "offset": e.start_s, "duration": e.duration_s, "text": e.text, "answer": e.answer}
-                row |= {"speaker": e.speaker, "split": split, "channel": e.channel, **to_row(e.path)}
+                row = {
+                    "id": e.id,
+                    "offset": e.start_s,
+                    "duration": e.duration_s,
+                    "text": e.text,
+                    "answer": e.answer,
+                }
+                row |= {
+                    "speaker": e.speaker,
+                    "split": split,
+                    "channel": e.channel,
+                    **to_row(e.path),
+                }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -16,16 +16,23 @@ def read_commonvoice(source: SourceConfig, folder: Path) -> Iterator[Found]:
     """<language>/train.tsv, dev.tsv, test.tsv (others where `split` names them) and clips/*.mp3."""
     languages = sorted(clips.parent for clips in folder.glob("**/clips"))
     if len(languages) != 1:
-        raise ValueError(f"{folder} holds clips of {len(languages)} languages; give the folder of one, such as .../en")
+        raise ValueError(
+            f"{folder} holds clips of {len(languages)} languages; give the folder of one, such as .../en"
+        )
     [language] = languages
-    names = {name for names in source.split.values() for name in names.split("+")} or set(COMMON_VOICE_SPLITS)
+    names = {name for names in source.split.values() for name in names.split("+")} or set(
+        COMMON_VOICE_SPLITS
+    )
     lengths = _clip_lengths(language / CLIP_LENGTHS) if (language / CLIP_LENGTHS).is_file() else {}
     for name in sorted(names):
         table = language / f"{name}.tsv"
         if not table.is_file():
-            raise ValueError(f"{table} does not exist; name a table that is there in data.sources.*.split")
+            raise ValueError(
+                f"{table} does not exist; name a table that is there in data.sources.*.split"
+            )
         rows = [
-            {**row, "path": f"clips/{row['path']}", "duration": lengths.get(row["path"])} for row in read_rows(table)
+            {**row, "path": f"clips/{row['path']}", "duration": lengths.get(row["path"])}
+            for row in read_rows(table)
         ]
         yield from read_plain(table, rows, source, name)
 
@@ -53,7 +60,9 @@ def _segment(segment: dict[str, Any], path: Path, wanted: dict[str, str]) -> Ent
     start_s = float(segment["begin_time"])
     speaker = str(segment.get("speaker") or "").replace("N/A", "")
     length_s = float(segment["end_time"]) - start_s
-    return Entry(segment["sid"], path, start_s, length_s, spoken(segment["text_tn"]), "", speaker, split)
+    return Entry(
+        segment["sid"], path, start_s, length_s, spoken(segment["text_tn"]), "", speaker, split
+    )
 
 
 def read_instructs2s(source: SourceConfig, table: Path) -> Iterator[Found]:
@@ -67,4 +76,9 @@ def _questions(row: Row) -> Iterator[Row]:
     for number, turn in enumerate(turns):
         if turn.get("speech") and turn["from"] in ("human", "user"):
             answer = turns[number + 1]["text"] if number + 1 < len(turns) else ""
-            yield {"id": f"{row['id']}-{number}", "audio": turn["speech"], "text": turn["text"], "answer": answer}
+            yield {
+                "id": f"{row['id']}-{number}",
+                "audio": turn["speech"],
+                "text": turn["text"],
+                "answer": answer,
+            }

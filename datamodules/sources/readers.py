@@ -70,7 +70,9 @@ def read_source(source: SourceConfig) -> tuple[list[Entry], list[Skip]]:
 def check_any(path: str, entries: list[Entry], skipped: list[Skip]) -> None:
     """Raises ValueError, with what was left out and why, when no entry remains."""
     if not entries:
-        raise ValueError(f"{path} holds nothing usable; left out: {'; '.join(summarise(skipped)) or 'nothing'}")
+        raise ValueError(
+            f"{path} holds nothing usable; left out: {'; '.join(summarise(skipped)) or 'nothing'}"
+        )
 
 
 def _read(source: SourceConfig) -> Iterable[Found]:
@@ -78,7 +80,9 @@ def _read(source: SourceConfig) -> Iterable[Found]:
     if source.kind == "huggingface" and not path.exists():
         return read_dataset(source)
     if is_url(source.path) or "{" in source.path:
-        return _read_shards([(name, split_of(name.rpartition("/")[2])) for name in expand(source.path)], source)
+        return _read_shards(
+            [(name, split_of(name.rpartition("/")[2])) for name in expand(source.path)], source
+        )
     if not path.exists():
         raise ValueError(f"{path} does not exist; give {LAYOUTS}")
     return _read_file(path, source, None) if path.is_file() else _read_folder(path, source)
@@ -107,13 +111,17 @@ def _read_folder(folder: Path, source: SourceConfig) -> Iterable[Found]:
     if kind in SHARDS:
         shards = [(root / name, split) for root, names, split in walk(folder) for name in names]
         wanted = [(path, split) for path, split in shards if SHARDS[kind].search(path.name)]
-        return _read_shards([(str(path), split or split_of(path.stem)) for path, split in wanted], source)
+        return _read_shards(
+            [(str(path), split or split_of(path.stem)) for path, split in wanted], source
+        )
     return read_dataset(source) if kind == "huggingface" else _read_manifests(folder, source)
 
 
 def _check_no_columns(source: SourceConfig, kind: str) -> None:
     if kind != "commonvoice" and (source.where or source.columns):
-        raise ValueError(f"{source.path} is of kind {kind}, which has no columns; leave out `where` and `columns`")
+        raise ValueError(
+            f"{source.path} is of kind {kind}, which has no columns; leave out `where` and `columns`"
+        )
 
 
 def _first_of(folder: Path, pattern: str) -> Path:
@@ -129,17 +137,25 @@ def _read_manifests(folder: Path, source: SourceConfig) -> Iterable[Found]:
     cuts = [file for file, stem in stems.items() if not re.search("recordings|supervisions", stem)]
     if whole or cuts:
         return (
-            item for file in whole or cuts for item in _read_file(file, source, split_of(stems[file]) and stems[file])
+            item
+            for file in whole or cuts
+            for item in _read_file(file, source, split_of(stems[file]) and stems[file])
         )
     recordings = [file for file, stem in stems.items() if "recordings" in stem]
     return (
-        item for file in recordings for item in read_recordings(file, source, split_of(stems[file]) and stems[file])
+        item
+        for file in recordings
+        for item in read_recordings(file, source, split_of(stems[file]) and stems[file])
     )
 
 
 def _manifests(folder: Path) -> dict[Path, str]:
     """The manifests in a folder and their names without suffixes."""
-    stems = {f: f.name.split(".jsonl")[0].split(".csv")[0] for f in sorted(folder.iterdir()) if MANIFEST.search(f.name)}
+    stems = {
+        f: f.name.split(".jsonl")[0].split(".csv")[0]
+        for f in sorted(folder.iterdir())
+        if MANIFEST.search(f.name)
+    }
     return {f: stem for f, stem in stems.items() if KNOWN_STEM.search(stem) or split_of(stem)}
 
 
@@ -152,7 +168,11 @@ def _read_shards(shards: list[tuple[str, str | None]], source: SourceConfig) -> 
             return list(read_dataset(dataclasses.replace(source, path=path)))
         if path.endswith((".jsonl", ".jsonl.gz")):
             is_shar = SHARDS["shar"].search(path.rpartition("/")[2])
-            return list(read_shar(path, source, split) if is_shar else read_plain(path, read_rows(path), source, split))
+            return list(
+                read_shar(path, source, split)
+                if is_shar
+                else read_plain(path, read_rows(path), source, split)
+            )
         return list(read_shard(path, source, split))
 
     with concurrent.futures.ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:

@@ -45,7 +45,10 @@ class Report:
         """Flat, with units in the names."""
         found: dict[str, float] = {}
         for split, facts in self.survey.splits.items():
-            found |= {f"{split}/utterances": facts.utterances, f"{split}/hours": round(facts.hours, 4)}
+            found |= {
+                f"{split}/utterances": facts.utterances,
+                f"{split}/hours": round(facts.hours, 4),
+            }
             found |= {f"{split}/speakers": facts.speakers}
         lost = {"unusable": len(self.survey.unusable), "left_out": len(self.survey.skipped)}
         return found | lost | {"unknown_characters": len(self.unknown)}
@@ -62,9 +65,16 @@ class Report:
 
     def findings(self) -> list[str]:
         """Everything else, a sentence each."""
-        rates = ", ".join(f"{count:,} of {rate:,} Hz" for rate, count in sorted(self.rates_hz.items()))
-        others = ", ".join(f"{c} ({count:,})" for c, count in list(self.characters.items())[:NAMED]) or "none"
-        unknown = f"does not know {' '.join(self.unknown)}" if self.unknown else "knows every character"
+        rates = ", ".join(
+            f"{count:,} of {rate:,} Hz" for rate, count in sorted(self.rates_hz.items())
+        )
+        others = (
+            ", ".join(f"{c} ({count:,})" for c, count in list(self.characters.items())[:NAMED])
+            or "none"
+        )
+        unknown = (
+            f"does not know {' '.join(self.unknown)}" if self.unknown else "knows every character"
+        )
         return [
             *[f"left out: {phrase}" for phrase in self.survey.left_out()], *self.survey.notes,
             f"files by rate: {rates}; all are resampled as they are read",
@@ -102,11 +112,15 @@ def histogram(report: Report) -> tuple[list[int], list[float]]:
 
 def write_html(report: Report, path: Path) -> None:
     """The page as one file."""
-    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in report.splits())
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in report.splits()
+    )
     heads = "".join(f"<th>{column}</th>" for column in COLUMNS)
     findings = "".join(f"<li>{html.escape(finding)}</li>" for finding in report.findings())
     unusable = report.survey.unusable
-    kind, verdict = ("bad", f"{len(unusable):,} unusable") if unusable else ("good", "every sound can be read")
+    kind, verdict = (
+        ("bad", f"{len(unusable):,} unusable") if unusable else ("good", "every sound can be read")
+    )
     named = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in unusable[:NAMED])
     more = f"<p>and {len(unusable) - NAMED:,} more</p>" if len(unusable) > NAMED else ""
     broken = f"<h2>{UNUSABLE.capitalize()}</h2><ul>{named}</ul>{more}" if unusable else ""

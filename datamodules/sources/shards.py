@@ -27,7 +27,11 @@ def expand(pattern: str) -> list[str]:
         return [pattern]
     first, last = span.groups()
     numbers = (f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1))
-    return [name for n in numbers for name in expand(pattern[: span.start()] + n + pattern[span.end() :])]
+    return [
+        name
+        for n in numbers
+        for name in expand(pattern[: span.start()] + n + pattern[span.end() :])
+    ]
 
 
 def read_shard(shard: str, source: SourceConfig, split: str | None) -> Iterator[Found]:
@@ -81,7 +85,11 @@ def _key(name: str) -> str:
 
 
 def _utterance(
-    key: str, sample: list[tuple[Member, bytes | float | None]], columns: Columns, shard: str, split: str | None
+    key: str,
+    sample: list[tuple[Member, bytes | float | None]],
+    columns: Columns,
+    shard: str,
+    split: str | None,
 ) -> Found:
     sounds = [(member, content) for member, content in sample if isinstance(content, float)]
     if not sounds:

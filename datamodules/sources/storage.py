@@ -41,7 +41,9 @@ def open_bytes(path: str) -> BinaryIO:
     if not is_url(path):
         return persist(lambda: open(path, "rb"), path)
     system, name = fsspec.core.url_to_fs(path)
-    file = persist(lambda: system.open(name, "rb", block_size=BLOCK_BYTES, cache_type="readahead"), path)
+    file = persist(
+        lambda: system.open(name, "rb", block_size=BLOCK_BYTES, cache_type="readahead"), path
+    )
     return io.BufferedReader(_Steady(file, path), BLOCK_BYTES)
 
 
@@ -87,6 +89,8 @@ def persist(read: Callable[[], Result], name: str) -> Result:
                 raise
             if wait_s is None:
                 why = str(error) or type(error).__name__
-                raise UnusableAudio(f"{name} cannot be read, tried {len(WAITS_S) + 1} times: {why}") from None
+                raise UnusableAudio(
+                    f"{name} cannot be read, tried {len(WAITS_S) + 1} times: {why}"
+                ) from None
             time.sleep(wait_s)
     raise AssertionError("unreachable")

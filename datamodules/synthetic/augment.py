@@ -14,7 +14,9 @@ LOWEST_HZ = 40.0
 """Noise has no more power below this than at it."""
 
 
-def augment(samples: np.ndarray, rng: np.random.Generator, config: AugmentConfig, rate_hz: int) -> np.ndarray:
+def augment(
+    samples: np.ndarray, rng: np.random.Generator, config: AugmentConfig, rate_hz: int
+) -> np.ndarray:
     """Training audio from a recording: speed, then `condition`.
 
     Args:
@@ -23,7 +25,9 @@ def augment(samples: np.ndarray, rng: np.random.Generator, config: AugmentConfig
     Returns:
         (m,) float32 in [-1, 1].
     """
-    return condition(resample(samples, rate_hz * draw_speed(rng, config), rate_hz), rng, config, rate_hz)
+    return condition(
+        resample(samples, rate_hz * draw_speed(rng, config), rate_hz), rng, config, rate_hz
+    )
 
 
 def draw_speed(rng: np.random.Generator, config: AugmentConfig) -> float:
@@ -36,7 +40,9 @@ def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
     return samples if from_hz == to_hz else soxr.resample(samples, from_hz, to_hz)
 
 
-def condition(samples: np.ndarray, rng: np.random.Generator, config: AugmentConfig, rate_hz: int) -> np.ndarray:
+def condition(
+    samples: np.ndarray, rng: np.random.Generator, config: AugmentConfig, rate_hz: int
+) -> np.ndarray:
     """Room, level, pads and noise, but the speaker's own pace: what evaluation hears too.
 
     Args:

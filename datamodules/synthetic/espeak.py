@@ -54,7 +54,9 @@ class Speech(NamedTuple):
     """In the order of the text."""
 
 
-def speak(text: str, voice: str, rate_wpm: int = 175, pitch: int = 50, pitch_range: int = 50) -> Speech:
+def speak(
+    text: str, voice: str, rate_wpm: int = 175, pitch: int = 50, pitch_range: int = 50
+) -> Speech:
     """Speak a sentence. One thread of a process at a time.
 
     Args:
@@ -76,18 +78,26 @@ def speak(text: str, voice: str, rate_wpm: int = 175, pitch: int = 50, pitch_ran
     except BaseException as error:
         _helper.cache_clear()  # interrupted, it would answer the next request with this one's speech
         if isinstance(error, BrokenPipeError | struct.error):
-            raise RuntimeError(f"espeak-ng ended unexpectedly before voice {voice!r} said {text!r}") from None
+            raise RuntimeError(
+                f"espeak-ng ended unexpectedly before voice {voice!r} said {text!r}"
+            ) from None
         raise
     if failed == UNKNOWN_VOICE:
-        raise ValueError(f"espeak-ng knows no voice {voice!r} (to say {text!r}); give an identifier: gmw/en-US+m1")
+        raise ValueError(
+            f"espeak-ng knows no voice {voice!r} (to say {text!r}); give an identifier: gmw/en-US+m1"
+        )
     if failed:
-        raise RuntimeError(f"espeak-ng could not say {text!r} with voice {voice!r} (failure {failed})")
+        raise RuntimeError(
+            f"espeak-ng could not say {text!r} with voice {voice!r} (failure {failed})"
+        )
     samples = np.frombuffer(pcm, np.int16).astype(np.float32) / 32_768
     heard = [Word(sample / SAMPLE_RATE_HZ, *where) for sample, *where in WORD.iter_unpack(words)]
     return Speech(samples, SAMPLE_RATE_HZ, heard)
 
 
-def _ask(helper: subprocess.Popen[bytes], text: str, voice: str, *parameters: int) -> tuple[int, bytes, bytes]:
+def _ask(
+    helper: subprocess.Popen[bytes], text: str, voice: str, *parameters: int
+) -> tuple[int, bytes, bytes]:
     """0 or what failed, words, samples."""
     assert helper.stdin and helper.stdout
     said, name = text.encode(), voice.encode()
@@ -172,7 +182,9 @@ def _say(library: ctypes.CDLL, voice: bytes, text: bytes, parameters: list[int])
         i = 0
         while events[i].type:
             if events[i].type == _WORD_EVENT:
-                words.append(WORD.pack(events[i].sample, events[i].text_position - 1, events[i].length))
+                words.append(
+                    WORD.pack(events[i].sample, events[i].text_position - 1, events[i].length)
+                )
             i += 1
         return 0
 
@@ -180,7 +192,9 @@ def _say(library: ctypes.CDLL, voice: bytes, text: bytes, parameters: list[int])
     if library.espeak_SetVoiceByName(voice):
         return UNKNOWN_VOICE
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # breath is drawn from it
-    for parameter, value in zip((_RATE, _PITCH, _RANGE, _VOLUME), (*parameters, _HEADROOM), strict=True):
+    for parameter, value in zip(
+        (_RATE, _PITCH, _RANGE, _VOLUME), (*parameters, _HEADROOM), strict=True
+    ):
         library.espeak_SetParameter(parameter, value, 0)
     size = ctypes.c_size_t(len(text) + 1)
     if library.espeak_Synth(text, size, 0, _CHARACTERS, 0, _UTF8, None, None) or not pcm:

@@ -70,7 +70,9 @@ ONES = _list(
 )
 TENS = _list("twenty thirty forty fifty sixty seventy eighty ninety")
 DAYS = _list("monday tuesday wednesday thursday friday saturday sunday")
-MONTHS = _list("january february march april may june july august september october november december")
+MONTHS = _list(
+    "january february march april may june july august september october november december"
+)
 LONG_MONTHS = _list("january march may july august october december")
 SHORT_MONTHS = _list("april june september november")
 SPELT = _list("cat dog fish bird tree book ball milk cake soup cup hat bus sun moon star rain snow")
@@ -100,13 +102,17 @@ LEGS = _table(
     "a_spider eight, a_dog four, a_cat four, a_horse four, a_cow four, an_ant six, a_bee six, a_bird two, a_duck two, "
     "a_snake zero, a_fish zero, a_beetle six, a_sheep four, a_chicken two, a_scorpion eight, a_person two"
 )
-SIDES = _table("a_triangle three, a_square four, a_rectangle four, a_pentagon five, a_hexagon six, an_octagon eight")
+SIDES = _table(
+    "a_triangle three, a_square four, a_rectangle four, a_pentagon five, a_hexagon six, an_octagon eight"
+)
 JOBS = _table(
     "flies_a_plane a_pilot, teaches_children a_teacher, bakes_bread a_baker, puts_out_fires a_firefighter, "
     "cuts_hair a_barber, grows_crops a_farmer, catches_fish a_fisherman, treats_sick_people a_doctor, "
     "treats_sick_animals a_vet, repairs_teeth a_dentist"
 )
-PLURALS = _table("mouse mice, child children, foot feet, tooth teeth, goose geese, man men, woman women, sheep sheep")
+PLURALS = _table(
+    "mouse mice, child children, foot feet, tooth teeth, goose geese, man men, woman women, sheep sheep"
+)
 PASTS = _table("go went, see saw, eat ate, run ran, come came, take took, give gave, write wrote")
 UNITS = _table(
     "seconds minute 60, minutes hour 60, hours day 24, days week 7, months year 12, years decade 10, "
@@ -141,21 +147,35 @@ def _round(cycle: list[str]) -> list[tuple[str, str]]:
 
 _TWO = [(a, b) for a in range(11) for b in range(11)]
 _RISING = [(a, b) for a, b in _TWO if a < b]
-_COUNTS = [(a, b, [number(n) for n in range(a, b + 1)]) for a in range(1, 20) for b in range(a + 1, min(a + 12, 21))]
+_COUNTS = [
+    (a, b, [number(n) for n in range(a, b + 1)])
+    for a in range(1, 20)
+    for b in range(a + 1, min(a + 12, 21))
+]
 _UPWARDS = [(a, b, " ".join(between)) for a, b, between in _COUNTS]
 _DOWNWARDS = [(b, a, " ".join(reversed(between))) for a, b, between in _COUNTS]
-_SPANS = [(n, f"{unit}s" if n > 1 else unit) for unit in ("second", "minute", "hour") for n in range(1, 61)]
-_SWITCHES = [(device, verb, room, to) for device, verb in DEVICES for room in ROOMS for to in ("on", "off")]
+_SPANS = [
+    (n, f"{unit}s" if n > 1 else unit)
+    for unit in ("second", "minute", "hour")
+    for n in range(1, 61)
+]
+_SWITCHES = [
+    (device, verb, room, to) for device, verb in DEVICES for room in ROOMS for to in ("on", "off")
+]
 
 KINDS: dict[str, list[Core]] = {
     "plus": _cores("thing", "{0} plus {1}", "{2}", [(a, b, a + b) for a, b in _TWO]),
     "minus": _cores("thing", "{0} minus {1}", "{2}", [(a, b, a - b) for a, b in _TWO if a >= b]),
-    "times": _cores("thing", "{0} times {1}", "{2}", [(a, b, a * b) for a, b in _TWO if max(a, b) <= 5]),
+    "times": _cores(
+        "thing", "{0} times {1}", "{2}", [(a, b, a * b) for a, b in _TWO if max(a, b) <= 5]
+    ),
     "halves": _cores("thing", "twice {0}", "{1}", [(n, 2 * n) for n in range(1, 11)])
     + _cores("thing", "half of {1}", "{0}", [(n, 2 * n) for n in range(1, 11)]),
     "neighbours": _cores("thing", "the number after {0}", "{1}", [(n, n + 1) for n in range(30)])
     + _cores("thing", "the number before {1}", "{0}", [(n, n + 1) for n in range(30)]),
-    "parity": _cores("question", "is {0} odd or even", "{0} is even", [(n,) for n in range(0, 100, 2)])
+    "parity": _cores(
+        "question", "is {0} odd or even", "{0} is even", [(n,) for n in range(0, 100, 2)]
+    )
     + _cores("question", "is {0} odd or even", "{0} is odd", [(n,) for n in range(1, 100, 2)]),
     "comparison": _cores("question", "which is larger {0} or {1}", "{1}", _RISING)
     + _cores("question", "which is larger {1} or {0}", "{1}", _RISING)
@@ -165,7 +185,9 @@ KINDS: dict[str, list[Core]] = {
     + _cores("order", "count down from {0} to {1}", "{2}", _DOWNWARDS),
     "timer": _cores("order", "set a timer for {0} {1}", "timer set for {0} {1}", _SPANS)
     + _cores("order", "wake me in {0} {1}", "alarm set in {0} {1}", _SPANS),
-    "units": _cores("question", "how many {0} are in one {1}", "{2}", [(*u, number(int(n))) for *u, n in UNITS])
+    "units": _cores(
+        "question", "how many {0} are in one {1}", "{2}", [(*u, number(int(n))) for *u, n in UNITS]
+    )
     + _cores(
         "question",
         "how many {0} are in {2} {1}s",
@@ -178,8 +200,12 @@ KINDS: dict[str, list[Core]] = {
     + _cores("question", "which day comes before {1}", "{0}", _next_in(DAYS)),
     "months": _cores("thing", "the month after {0}", "{1}", _next_in(MONTHS))
     + _cores("thing", "the month before {1}", "{0}", _next_in(MONTHS))
-    + _cores("question", "how many days are in {0}", "thirty one", [(month,) for month in LONG_MONTHS])
-    + _cores("question", "how many days are in {0}", "thirty", [(month,) for month in SHORT_MONTHS]),
+    + _cores(
+        "question", "how many days are in {0}", "thirty one", [(month,) for month in LONG_MONTHS]
+    )
+    + _cores(
+        "question", "how many days are in {0}", "thirty", [(month,) for month in SHORT_MONTHS]
+    ),
     "lists": _cores("order", "name the days from {0}", "{1}", _round(DAYS))
     + _cores("order", "name the months from {0}", "{1}", _round(MONTHS)),
     "capitals": _cores("thing", "the capital of {0}", "{1}", COUNTRIES)
@@ -199,12 +225,21 @@ KINDS: dict[str, list[Core]] = {
     "devices": _cores("order", "turn {3} the {0} in the {2}", "the {2} {0} {1} {3}", _SWITCHES)
     + _cores("order", "switch the {2} {0} {3}", "the {2} {0} {1} {3}", _SWITCHES),
     "shopping": _cores(
-        "order", "add {0} to my shopping list", "{0} added to your shopping list", [(i,) for i in ITEMS]
+        "order",
+        "add {0} to my shopping list",
+        "{0} added to your shopping list",
+        [(i,) for i in ITEMS],
     ),
-    "music": _cores("order", "play some {0} music", "playing {0} music", [(music,) for music in MUSIC]),
+    "music": _cores(
+        "order", "play some {0} music", "playing {0} music", [(music,) for music in MUSIC]
+    ),
 }
 _NAMES = list(KINDS)
-_WEIGHTS = list(itertools.accumulate(len({w for c in cores for w in c.text.split()}) for cores in KINDS.values()))
+_WEIGHTS = list(
+    itertools.accumulate(
+        len({w for c in cores for w in c.text.split()}) for cores in KINDS.values()
+    )
+)
 """Running sums: a kind is drawn as often as it has words, so that no word is rare."""
 
 
@@ -237,7 +272,9 @@ def sentences() -> Iterator[QAPair]:
 def vocabulary() -> list[str]:
     """Every word that is said or answered, sorted."""
     frames = [part for frames in FRAMES.values() for frame in frames for part in frame]
-    cores = [part for cores in KINDS.values() for core in cores for part in (core.text, core.answer)]
+    cores = [
+        part for cores in KINDS.values() for core in cores for part in (core.text, core.answer)
+    ]
     return sorted({word for text in frames + cores for word in text.split()})
 
 

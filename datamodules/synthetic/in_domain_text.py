@@ -44,7 +44,9 @@ class InDomainText:
 
     def _sentence(self, rng: random.Random) -> str:
         words: list[str] = []
-        while (word := rng.choice(self._next[tuple(words[-MEMORY:])])) is not None and len(words) < MAX_WORDS:
+        while (word := rng.choice(self._next[tuple(words[-MEMORY:])])) is not None and len(
+            words
+        ) < MAX_WORDS:
             words.append(word)
         return " ".join(words)
 

@@ -22,7 +22,9 @@ def draw_noise(folder: str, size: int, rng: np.random.Generator, rate_hz: int) -
     return noise.take(np.arange(size) + rng.integers(len(noise)), mode="wrap")
 
 
-def reverberate(samples: np.ndarray, folder: str, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
+def reverberate(
+    samples: np.ndarray, folder: str, rng: np.random.Generator, rate_hz: int
+) -> np.ndarray:
     """The samples as they are heard in one of the folder's rooms: as long, and no later."""
     response = _read(_draw(folder, "data.augment.rir_path", rng), rate_hz, ROOM_S)
     response = response[np.abs(response).argmax() :]  # the direct sound comes first
@@ -38,7 +40,11 @@ def _draw(folder: str, key: str, rng: np.random.Generator) -> Path:
 @lru_cache(maxsize=8)
 def sound_files(folder: str, key: str) -> list[Path]:
     """Those of a folder, at any depth. Raises ValueError: there are none."""
-    found = [path for path in sorted(Path(folder).rglob("*")) if path.name.lower().endswith(SOUND_SUFFIXES)]
+    found = [
+        path
+        for path in sorted(Path(folder).rglob("*"))
+        if path.name.lower().endswith(SOUND_SUFFIXES)
+    ]
     if not found:
         raise ValueError(f"{key}={folder} holds no sound files; name a folder that does, or null")
     return found
@@ -46,4 +52,6 @@ def sound_files(folder: str, key: str) -> list[Path]:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, rate_hz: int, longest_s: float) -> np.ndarray:
-    return read_audio(path, rate_hz, 0.0, min(sf.info(path).duration, longest_s), min_s=0.0, max_s=longest_s)
+    return read_audio(
+        path, rate_hz, 0.0, min(sf.info(path).duration, longest_s), min_s=0.0, max_s=longest_s
+    )

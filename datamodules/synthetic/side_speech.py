@@ -18,7 +18,9 @@ def _either(words: str) -> list[str]:
 
 SLOTS: dict[str, list[str]] = {
     "name": _either("john|mary|peter|anna|tom|lucy|david|emma"),
-    "who": _either("i|she|he|we|they|my brother|my sister|my mother|our teacher|the doctor|john|mary|peter|anna"),
+    "who": _either(
+        "i|she|he|we|they|my brother|my sister|my mother|our teacher|the doctor|john|mary|peter|anna"
+    ),
     "whom": _either("him|her|them|my father|my friends|the children|the neighbours|tom|lucy"),
     "put": _either("put|left|found|forgot|saw|dropped|hid"),
     "thing": _either(
@@ -29,7 +31,10 @@ SLOTS: dict[str, list[str]] = {
         *_either("on the table|under the bed|by the door|in the car|on the bus"),
         *(f"in the {r}" for r in ROOMS),
     ],
-    "when": [*_either("yesterday|last night|this morning|last week|after dinner"), *(f"on {day}" for day in DAYS)],
+    "when": [
+        *_either("yesterday|last night|this morning|last week|after dinner"),
+        *(f"on {day}" for day in DAYS),
+    ],
     "told": _either("told|wrote to|called"),
     "news": _either(
         "we would be late for dinner|the bus was late|it was cold in the office|the film was too long|"
@@ -42,7 +47,9 @@ SLOTS: dict[str, list[str]] = {
         "feed the cat|wash the cups|hold the bag for me|give her the keys|take the dog out|come to dinner|"
         "talk to your mother"
     ),
-    "did": _either("did you see|where did you put|have you got|who took|i think you forgot|i can't find|do you need"),
+    "did": _either(
+        "did you see|where did you put|have you got|who took|i think you forgot|i can't find|do you need"
+    ),
     "opinion": _either("i think|she said|he told me|they say|you know|well|i thought"),
     "it": _either(
         "the film|the party|the soup|the train|the hotel|the concert|the shop|the game|the music|the new office"
@@ -55,7 +62,10 @@ SLOTS: dict[str, list[str]] = {
     "liked": _either("liked|never liked|played|listened to"),
     "music": MUSIC,
     "see": _either("see you|i will call you|let's meet|we can talk|i will be there|i will be home"),
-    "later": [*_either("tomorrow|tonight|after lunch|in the evening|at eight"), *(f"on {day}" for day in DAYS)],
+    "later": [
+        *_either("tomorrow|tonight|after lunch|in the evening|at eight"),
+        *(f"on {day}" for day in DAYS),
+    ],
     "bye": _either("mum|dad|my dear|then|for sure|i promise"),
 }
 PATTERNS = [
@@ -79,7 +89,7 @@ def draw(rng: random.Random, split: Split) -> QAPair:
         pattern = rng.choice(PATTERNS)
         text = pattern.format(**{slot: rng.choice(SLOTS[slot]) for slot in _slots(pattern)})
         if split_of_text(text) == split:
-            return QAPair(text, "", "aside")
+            return QAPair(text, "", "talking_to_other")
 
 
 def draw_backchannel(rng: random.Random, split: Split) -> QAPair:

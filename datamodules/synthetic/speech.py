@@ -81,7 +81,13 @@ class SyntheticSpeech:
         self, split: Split, seed: int, size: int, rate_hz: int, augment: AugmentConfig,
         retold: tuple[InDomainText, float] | None = None,
     ) -> None:  # fmt: skip
-        self.split, self.seed, self.size, self.rate_hz, self.augment = split, seed, size, rate_hz, augment
+        self.split, self.seed, self.size, self.rate_hz, self.augment = (
+            split,
+            seed,
+            size,
+            rate_hz,
+            augment,
+        )
         self.retold = retold
 
     def __len__(self) -> int:
@@ -95,11 +101,17 @@ class SyntheticSpeech:
     def duration_s(self, index: int) -> float:
         """Seconds, estimated from letters and pace: nearly always within a quarter."""
         recipe = self._recipe(index)
-        return sum(self.augment.pad_s) + recipe.pause_s + LETTER_S * 175 / recipe.rate_wpm * len(recipe.qa_pair.text)
+        return (
+            sum(self.augment.pad_s)
+            + recipe.pause_s
+            + LETTER_S * 175 / recipe.rate_wpm * len(recipe.qa_pair.text)
+        )
 
     def __getitem__(self, index: int) -> Utterance:
         recipe = self._recipe(index)
-        speech = speak(recipe.qa_pair.text, recipe.voice, recipe.rate_wpm, recipe.pitch, recipe.pitch_range)
+        speech = speak(
+            recipe.qa_pair.text, recipe.voice, recipe.rate_wpm, recipe.pitch, recipe.pitch_range
+        )
         rng = np.random.default_rng(recipe.sound_seed)
         speed = draw_speed(rng, self.augment) if self.split == "train" else 1.0
         samples = resample(_hesitating(speech, recipe), speech.sample_rate_hz * speed, self.rate_hz)
@@ -109,7 +121,11 @@ class SyntheticSpeech:
 
     def _recipe(self, index: int) -> _Recipe:
         rng = random.Random(f"{self.seed} {self.split} {index}")
-        qa_pair, voice, sound_seed = self._exchange(rng, index), draw_voice(rng, self.split), rng.getrandbits(64)
+        qa_pair, voice, sound_seed = (
+            self._exchange(rng, index),
+            draw_voice(rng, self.split),
+            rng.getrandbits(64),
+        )
         hesitant = self.split == "train" and rng.random() < HESITANT_SHARE
         return _Recipe(qa_pair, *voice, sound_seed, rng.uniform(*PAUSE_S) if hesitant else 0.0)
 

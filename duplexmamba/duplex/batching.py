@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from duplexmamba.models.lm import LMState
-from duplexmamba.models.speech_lm import SpeechState, SpeechLM
+from duplexmamba.models.speech_lm import SpeechLM, SpeechState
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.streaming.state import join, rows
 from duplexmamba.text.decoding import advance
@@ -47,7 +47,11 @@ def run_single(model: SpeechLM, work: Computation[Result]) -> Result:
             request = work.send(given)
         except StopIteration as done:
             return done.value
-        given = _encode(model, [request])[0] if isinstance(request, EncodeRequest) else advance(model.lm, request)
+        given = (
+            _encode(model, [request])[0]
+            if isinstance(request, EncodeRequest)
+            else advance(model.lm, request)
+        )
 
 
 def run_batched(model: SpeechLM, computations: Sequence[Computation[Result]]) -> list[Result]:
@@ -68,14 +72,34 @@ def run_batched(model: SpeechLM, computations: Sequence[Computation[Result]]) ->
 def _answer_requests(model: SpeechLM, requests: list[Request]) -> list[Any]:
     """What each wish gives, those of one shape in one batch: padding would cost what a batch saves."""
     hearings = [request for request in requests if isinstance(request, EncodeRequest)]
-    branches = [branch for request in requests if not isinstance(request, EncodeRequest) for branch in request]
-    heard = iter(in_groups(hearings, lambda h: (len(h.samples), h.speech_state is None), lambda group: _encode(model, group)))
-    read = iter(in_groups(branches, lambda b: (len(b[0]), b[1] is None), lambda group: advance(model.lm, group)))
-    return [next(heard) if isinstance(request, EncodeRequest) else [next(read) for _ in request] for request in requests]
+    branches = [
+        branch
+        for request in requests
+        if not isinstance(request, EncodeRequest)
+        for branch in request
+    ]
+    heard = iter(
+        in_groups(
+            hearings,
+            lambda h: (len(h.samples), h.speech_state is None),
+            lambda group: _encode(model, group),
+        )
+    )
+    read = iter(
+        in_groups(
+            branches, lambda b: (len(b[0]), b[1] is None), lambda group: advance(model.lm, group)
+        )
+    )
+    return [
+        next(heard) if isinstance(request, EncodeRequest) else [next(read) for _ in request]
+        for request in requests
+    ]
 
 
 def in_groups(
-    items: Sequence[Item], key: Callable[[Item], Hashable], run: Callable[[list[Item]], Sequence[Result]]
+    items: Sequence[Item],
+    key: Callable[[Item], Hashable],
+    run: Callable[[list[Item]], Sequence[Result]],
 ) -> list[Result]:
     """What `run` gives for all items of the same key at once, in the order of the items."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
@@ -90,7 +114,14 @@ def in_groups(
 def _encode(model: SpeechLM, hearings: list[EncodeRequest]) -> list[tuple[Tensor, SpeechState]]:
     """Equally many samples each, all at their beginning or none."""
     samples = torch.stack([hearing.samples for hearing in hearings])
-    before = None if hearings[0].speech_state is None else join([hearing.speech_state for hearing in hearings])
+    before = (
+        None
+        if hearings[0].speech_state is None
+        else join([hearing.speech_state for hearing in hearings])
+    )
     speech, after = model.embed_speech(Padded(samples), before)
-    heard = [row[:length] for row, length in zip(speech.values, speech.row_lengths().tolist(), strict=True)]
+    heard = [
+        row[:length]
+        for row, length in zip(speech.values, speech.row_lengths().tolist(), strict=True)
+    ]
     return list(zip(heard, rows(after), strict=True))

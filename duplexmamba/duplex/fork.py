@@ -12,12 +12,12 @@ import time
 import torch
 from torch import Tensor
 
-from configs.schema import Config
-from duplexmamba.duplex.batching import Branch, EncodeRequest, Computation, run_single
+from duplexmamba.config import DuplexConfig
+from duplexmamba.duplex.batching import Branch, Computation, EncodeRequest, run_single
 from duplexmamba.duplex.policy import Action, BranchCounters, classify_state, decide, tokens_due
-from duplexmamba.duplex.session import Event, SessionState, Session
+from duplexmamba.duplex.session import Event, Session, SessionState
 from duplexmamba.models.lm import LMState
-from duplexmamba.models.speech_lm import SpeechState, SpeechLM
+from duplexmamba.models.speech_lm import SpeechLM, SpeechState
 from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokenizer, TurnState
 
 SILENT_DB = -100.0
@@ -58,19 +58,28 @@ class ForkState(SessionState):
 
     @property
     def lm_states(self) -> tuple[LMState, ...]:
-        branches = [branch.lm_state for branch in (self.listening, self.response) if branch is not None]
+        branches = [
+            branch.lm_state for branch in (self.listening, self.response) if branch is not None
+        ]
         return self.idle_state, *branches
 
 
 class ForkSession(Session[ForkState]):
     """Listens while it answers. Arguments and errors are those of `Session`."""
 
-    def __init__(self, model: SpeechLM, tokens: Tokenizer, config: Config, instruction: str = ANSWER[0]):
-        super().__init__(model, tokens, config, instruction)
+    def __init__(
+        self, model: SpeechLM, tokens: Tokenizer, duplex: DuplexConfig, instruction: str = ANSWER[0]
+    ):
+        super().__init__(model, tokens, duplex, instruction)
         self._response_prompt = self._embed(tokens.after_speech("response"))
-        self._states = torch.tensor([tokens.turn_states[state] for state in TURN_STATES], device=self.device)
+        self._states = torch.tensor(
+            [tokens.turn_states[state] for state in TURN_STATES], device=self.device
+        )
         pending_samples = torch.zeros(0, device=self.device)
-        self._state = ForkState(pending_samples=pending_samples, idle_state=run_single(model, self._after(self._prompt, None))[1])
+        self._state = ForkState(
+            pending_samples=pending_samples,
+            idle_state=run_single(model, self._after(self._prompt, None))[1],
+        )
 
     @property
     def answering(self) -> bool:
@@ -88,7 +97,9 @@ class ForkSession(Session[ForkState]):
         if response is None:
             return ""
         while response.next_token is not None:
-            response = self._emit(response, *run_single(self.model, self._after(*self._next(response))))
+            response = self._emit(
+                response, *run_single(self.model, self._after(*self._next(response)))
+            )
         self._state = run_single(self.model, self._finish(self._state, response))
         return self._text(response)
 
@@ -97,16 +108,24 @@ class ForkSession(Session[ForkState]):
         began_s, before = time.perf_counter(), self._state
         speech, speech_state = yield EncodeRequest(samples, before.speech_state)
         listening = before.listening or (yield from self._fork())
-        _, lm_state, response = yield from self._step_both(speech, listening.lm_state, before.response)
+        _, lm_state, response = yield from self._step_both(
+            speech, listening.lm_state, before.response
+        )
         logits, _, response = yield from self._step_both(self._end_of_speech, lm_state, response)
-        probabilities = dict(zip(TURN_STATES, logits[self._states].float().softmax(-1).tolist(), strict=True))
+        probabilities = dict(
+            zip(TURN_STATES, logits[self._states].float().softmax(-1).tolist(), strict=True)
+        )
         state = classify_state(probabilities, self.duplex)
-        action, listening = self._decide(state, samples, dataclasses.replace(listening, lm_state=lm_state))
+        action, listening = self._decide(
+            state, samples, dataclasses.replace(listening, lm_state=lm_state)
+        )
         if action == "respond":
             response = yield from self._begin_response(lm_state)
         if response is not None:
             response = yield from self._emit_due(response)
-        now = yield from self._next_state(speech_state, listening if action == "listen" else None, response)
+        now = yield from self._next_state(
+            speech_state, listening if action == "listen" else None, response
+        )
         heard_of = None if action == "respond" else before.response
         event = Event(
             slice=before.slices,
@@ -114,7 +133,9 @@ class ForkSession(Session[ForkState]):
             probabilities=probabilities,
             state=state,
             action=action,
-            tokens=list(response.emitted[len(heard_of.emitted if heard_of else ()) :]) if response else [],
+            tokens=list(response.emitted[len(heard_of.emitted if heard_of else ()) :])
+            if response
+            else [],
             text=self._text(response)[len(self._text(heard_of)) :],
             answering=now.response is not None,
             compute_ms=1000 * (time.perf_counter() - began_s),
@@ -142,7 +163,9 @@ class ForkSession(Session[ForkState]):
         (logits, lm_state), after = yield [(steps, lm_state), self._next(response)]
         return logits, lm_state, self._emit(response, *after)
 
-    def _decide(self, state: TurnState, samples: Tensor, listening: ListeningBranch) -> tuple[Action, ListeningBranch]:
+    def _decide(
+        self, state: TurnState, samples: Tensor, listening: ListeningBranch
+    ) -> tuple[Action, ListeningBranch]:
         """What to do after a slice, and what is known of the branch that has heard it."""
         level_db = _level_db(samples)
         loudest_db = max(listening.loudest_db, level_db)
@@ -150,10 +173,25 @@ class ForkSession(Session[ForkState]):
         action, counters = decide(state, quiet, listening.counters, self.duplex)
         return action, ListeningBranch(listening.lm_state, counters, loudest_db)
 
-    def _next_state(self, speech_state: SpeechState, listening: ListeningBranch | None, response: Response | None) -> Computation[ForkState]:
+    def _next_state(
+        self,
+        speech_state: SpeechState,
+        listening: ListeningBranch | None,
+        response: Response | None,
+    ) -> Computation[ForkState]:
         """The conversation behind a slice."""
-        now = dataclasses.replace(self._state, slices=self._state.slices + 1, speech_state=speech_state, listening=listening, response=response)
-        return now if response is None or response.next_token is not None else (yield from self._finish(now, response))
+        now = dataclasses.replace(
+            self._state,
+            slices=self._state.slices + 1,
+            speech_state=speech_state,
+            listening=listening,
+            response=response,
+        )
+        return (
+            now
+            if response is None or response.next_token is not None
+            else (yield from self._finish(now, response))
+        )
 
     def _finish(self, now: ForkState, response: Response) -> Computation[ForkState]:
         """The conversation at rest, behind the whole of an answer."""
@@ -173,8 +211,12 @@ class ForkSession(Session[ForkState]):
 
     def _due(self, response: Response) -> bool:
         """Whether a token is: that of the end comes at once."""
-        within_pace = len(response.emitted) < tokens_due(self._state.slices - response.start_slice + 1, self.duplex)
-        return response.next_token is not None and (within_pace or response.next_token == self.tokens.end)
+        within_pace = len(response.emitted) < tokens_due(
+            self._state.slices - response.start_slice + 1, self.duplex
+        )
+        return response.next_token is not None and (
+            within_pace or response.next_token == self.tokens.end
+        )
 
     def _next(self, response: Response) -> Branch:
         """The step of the token to be said next, and the memory before it."""
@@ -186,12 +228,18 @@ class ForkSession(Session[ForkState]):
         if response.next_token is None or response.next_token == self.tokens.end:
             return dataclasses.replace(response, lm_state=lm_state, next_token=None)
         emitted = (*response.emitted, response.next_token)
-        next_token = int(logits.argmax()) if len(emitted) < self.duplex.max_tokens else self.tokens.end
+        next_token = (
+            int(logits.argmax()) if len(emitted) < self.duplex.max_tokens else self.tokens.end
+        )
         return Response(lm_state, next_token, response.start_slice, emitted)
 
     def _text(self, response: Response | None) -> str:
         """What can be read of an answer."""
-        return "" if response is None else self._readable(response.emitted, finished=response.next_token is None)
+        return (
+            ""
+            if response is None
+            else self._readable(response.emitted, finished=response.next_token is None)
+        )
 
 
 def _level_db(samples: Tensor) -> float:

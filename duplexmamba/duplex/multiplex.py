@@ -15,10 +15,10 @@ import time
 import torch
 from torch import Tensor
 
-from configs.schema import Config, DuplexConfig
-from duplexmamba.duplex.batching import EncodeRequest, Computation, run_single
+from duplexmamba.config import DuplexConfig
+from duplexmamba.duplex.batching import Computation, EncodeRequest, run_single
 from duplexmamba.duplex.policy import tokens_due
-from duplexmamba.duplex.session import Event, SessionState, Session
+from duplexmamba.duplex.session import Event, Session, SessionState
 from duplexmamba.models.lm import LMState
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import ANSWER, Tokenizer, TurnState
@@ -39,7 +39,9 @@ class Response:
 
     def due(self, slice_: int, config: DuplexConfig) -> bool:
         """Whether a token is, in this slice."""
-        return not self.finished and len(self.emitted) < tokens_due(slice_ - self.start_slice + 1, config)
+        return not self.finished and len(self.emitted) < tokens_due(
+            slice_ - self.start_slice + 1, config
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,13 +63,20 @@ class MultiplexState(SessionState):
 class MultiplexSession(Session[MultiplexState]):
     """Hears and speaks by turns. Arguments and errors are those of `Session`."""
 
-    def __init__(self, model: SpeechLM, tokens: Tokenizer, config: Config, instruction: str = ANSWER[0]):
-        super().__init__(model, tokens, config, instruction)
-        self._begin_response = self._embed(tokens.after_speech("response")[len(tokens.end_of_speech()) :])
+    def __init__(
+        self, model: SpeechLM, tokens: Tokenizer, duplex: DuplexConfig, instruction: str = ANSWER[0]
+    ):
+        super().__init__(model, tokens, duplex, instruction)
+        self._begin_response = self._embed(
+            tokens.after_speech("response")[len(tokens.end_of_speech()) :]
+        )
         self._response, self._idle = tokens.turn_states["response"], tokens.turn_states[IDLE]
         self._markers = torch.tensor([self._response, self._idle], device=self.device)
         pending_samples = torch.zeros(0, device=self.device)
-        self._state = MultiplexState(pending_samples=pending_samples, lm_state=run_single(model, self._after(self._prompt, None))[1])
+        self._state = MultiplexState(
+            pending_samples=pending_samples,
+            lm_state=run_single(model, self._after(self._prompt, None))[1],
+        )
 
     @property
     def answering(self) -> bool:
@@ -80,7 +89,10 @@ class MultiplexSession(Session[MultiplexState]):
     def finish(self) -> str:
         """Hear silence until the answer under way is over, or another begins; returns the whole of it, or nothing where
         there is none. An answer that falls silent for as long as the longest takes is over."""
-        text, longest_s = self._text(self._state.response), self.duplex.max_tokens / self.duplex.tokens_per_s
+        text, longest_s = (
+            self._text(self._state.response),
+            self.duplex.max_tokens / self.duplex.tokens_per_s,
+        )
         for _ in range(math.ceil(longest_s / self.slice_s) if self.answering else 0):
             [event] = self.push(torch.zeros(self.slice_samples))
             if event.action == "respond":
@@ -114,7 +126,9 @@ class MultiplexSession(Session[MultiplexState]):
             probabilities={"response": probability, IDLE: 1 - probability},
             state="response" if responds else IDLE,
             action="respond" if responds else "listen",
-            tokens=list(response.emitted[len(heard_of.emitted if heard_of else ()) :]) if response else [],
+            tokens=list(response.emitted[len(heard_of.emitted if heard_of else ()) :])
+            if response
+            else [],
             text=self._text(response)[len(self._text(heard_of)) :],
             answering=now.response is not None,
             compute_ms=1000 * (time.perf_counter() - began_s),
@@ -126,14 +140,21 @@ class MultiplexSession(Session[MultiplexState]):
     ) -> Computation[tuple[Response | None, LMState, tuple[int, ...]]]:
         """Behind the end-of-speech marker: the answer, the memory, and what is still to be read."""
         if responds:
-            return (yield from self._emit_due(Response(self._state.slices), *(yield from self._after(self._begin_response, lm_state))))
+            return (
+                yield from self._emit_due(
+                    Response(self._state.slices),
+                    *(yield from self._after(self._begin_response, lm_state)),
+                )
+            )
         chances[self._response] = 0
         response = self._state.response
         if response is None or int(chances.argmax()) == self._idle:
             return response, lm_state, (self._idle,)
         return (yield from self._emit_due(response, chances, lm_state))
 
-    def _emit_due(self, response: Response, logits: Tensor, lm_state: LMState) -> Computation[tuple[Response, LMState, tuple[int, ...]]]:
+    def _emit_due(
+        self, response: Response, logits: Tensor, lm_state: LMState
+    ) -> Computation[tuple[Response, LMState, tuple[int, ...]]]:
         """The same, after all that is due."""
         while True:
             full = len(response.emitted) >= self.duplex.max_tokens

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from configs.schema import DuplexConfig
+from duplexmamba.config import DuplexConfig
 from duplexmamba.text.tokenizer import TurnState
 
 Action = Literal["respond", "listen", "drop"]
@@ -35,7 +35,9 @@ def classify_state(probabilities: Mapping[TurnState, float], config: DuplexConfi
     return "incomplete" if probabilities["incomplete"] >= probabilities["ignore"] else "ignore"
 
 
-def decide(state: TurnState, quiet: bool, before: BranchCounters, config: DuplexConfig) -> tuple[Action, BranchCounters]:
+def decide(
+    state: TurnState, quiet: bool, before: BranchCounters, config: DuplexConfig
+) -> tuple[Action, BranchCounters]:
     """What to do after a slice.
 
     Args:

@@ -12,12 +12,12 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from configs.checks import check_slices
-from configs.schema import Config
-from duplexmamba.duplex.batching import Computation, run_single, run_batched
+from duplexmamba.config import DuplexConfig
+from duplexmamba.duplex.batching import Computation, run_batched, run_single
 from duplexmamba.duplex.policy import Action
 from duplexmamba.models.lm import LMState
-from duplexmamba.models.speech_lm import SpeechState, SpeechLM
+from duplexmamba.models.speech_lm import SpeechLM, SpeechState
+from duplexmamba.models.timing import check_slices
 from duplexmamba.text.tokenizer import ANSWER, Tokenizer, TurnState
 
 UNFINISHED = "\ufffd"
@@ -67,7 +67,9 @@ def emitted_responses(events: Sequence[Event]) -> list[EmittedResponse]:
             found.append(EmittedResponse(event.slice, event.slice, event.text, not event.answering))
         elif found and not found[-1].complete:
             text = found[-1].text + event.text
-            found[-1] = EmittedResponse(found[-1].start_slice, event.slice, text, not event.answering)
+            found[-1] = EmittedResponse(
+                found[-1].start_slice, event.slice, text, not event.answering
+            )
     return found
 
 
@@ -94,7 +96,7 @@ class Session(abc.ABC, Generic[Now]):
 
     Args:
         model: in eval mode, on any device.
-        config: of the model; its section `duplex` says when to answer.
+        duplex: when to answer.
         instruction: what the model is told to do with what it hears.
 
     Raises:
@@ -103,13 +105,15 @@ class Session(abc.ABC, Generic[Now]):
 
     _state: Now
 
-    def __init__(self, model: SpeechLM, tokens: Tokenizer, config: Config, instruction: str = ANSWER[0]):
-        check_slices(config)
+    def __init__(
+        self, model: SpeechLM, tokens: Tokenizer, duplex: DuplexConfig, instruction: str = ANSWER[0]
+    ):
+        check_slices(model.config, duplex)
         if model.training:
             raise ValueError("the model is in training mode: call eval() before a session")
-        self.model, self.tokens, self.duplex = model, tokens, config.duplex
+        self.model, self.tokens, self.duplex = model, tokens, duplex
         self.device = model.lm.embeddings.weight.device
-        self.rate_hz = config.features.sample_rate_hz
+        self.rate_hz = model.config.features.sample_rate_hz
         self.slice_s = self.duplex.slice_ms / 1000
         self.slice_samples = round(self.duplex.slice_ms * self.rate_hz / 1000)
         self._prompt = self._embed(tokens.before_speech(instruction))
@@ -136,13 +140,22 @@ class Session(abc.ABC, Generic[Now]):
     @torch.inference_mode()
     def push(self, samples: Tensor) -> list[Event]:
         """Hear (n,) samples in [-1, 1], any number of them; one event for every slice that they fill."""
-        pending_samples = torch.cat([self._state.pending_samples, samples.to(self.device, torch.float32)])
-        size, full = self.slice_samples, len(pending_samples) - len(pending_samples) % self.slice_samples
+        pending_samples = torch.cat(
+            [self._state.pending_samples, samples.to(self.device, torch.float32)]
+        )
+        size, full = (
+            self.slice_samples,
+            len(pending_samples) - len(pending_samples) % self.slice_samples,
+        )
         events = []
         for begin in range(0, full, size):
-            event, self._state = run_single(self.model, self.process_slice(pending_samples[begin : begin + size]))
+            event, self._state = run_single(
+                self.model, self.process_slice(pending_samples[begin : begin + size])
+            )
             events.append(event)
-        self._state = dataclasses.replace(self._state, pending_samples=pending_samples[full:].clone())  # a view would keep all of it
+        self._state = dataclasses.replace(
+            self._state, pending_samples=pending_samples[full:].clone()
+        )  # a view would keep all of it
         return events
 
     def close(self) -> list[Event]:
@@ -168,14 +181,18 @@ class Session(abc.ABC, Generic[Now]):
         text = self.tokens.decode(list(emitted))
         return text if finished else text.rstrip(UNFINISHED + " ")
 
-    def _after(self, steps: Tensor, lm_state: LMState | None) -> Computation[tuple[Tensor, LMState]]:
+    def _after(
+        self, steps: Tensor, lm_state: LMState | None
+    ) -> Computation[tuple[Tensor, LMState]]:
         """Logits and state behind (L, D) steps of one branch."""
         [behind] = yield [(steps, lm_state)]
         return behind
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         """(L,) ids -> (L, D)."""
-        return self.model.lm.embed(torch.tensor(ids, dtype=torch.int64, device=self.device)).detach()
+        return self.model.lm.embed(
+            torch.tensor(ids, dtype=torch.int64, device=self.device)
+        ).detach()
 
 
 @torch.inference_mode()
@@ -187,9 +204,17 @@ def push_batched(sessions: Sequence[Session], slices: Sequence[Tensor]) -> list[
 
     If it raises, all sessions are where they were.
     """
-    heard = [samples.to(session.device, torch.float32) for session, samples in zip(sessions, slices, strict=True)]
-    assert all(len(samples) == session.slice_samples for session, samples in zip(sessions, heard, strict=True))
-    computations = [session.process_slice(samples) for session, samples in zip(sessions, heard, strict=True)]
+    heard = [
+        samples.to(session.device, torch.float32)
+        for session, samples in zip(sessions, slices, strict=True)
+    ]
+    assert all(
+        len(samples) == session.slice_samples
+        for session, samples in zip(sessions, heard, strict=True)
+    )
+    computations = [
+        session.process_slice(samples) for session, samples in zip(sessions, heard, strict=True)
+    ]
     happened = run_batched(sessions[0].model, computations) if sessions else []
     for session, (_, after) in zip(sessions, happened, strict=True):
         session.restore(after)
@@ -203,7 +228,9 @@ def run_sessions(sessions: Sequence[Session], signals: Sequence[Tensor]) -> list
     size = sessions[0].slice_samples
     for end in range(size, max(map(len, signals)) + 1, size):
         hearing = [i for i, signal in enumerate(signals) if len(signal) >= end]
-        happened = push_batched([sessions[i] for i in hearing], [signals[i][end - size : end] for i in hearing])
+        happened = push_batched(
+            [sessions[i] for i in hearing], [signals[i][end - size : end] for i in hearing]
+        )
         for i, event in zip(hearing, happened, strict=True):
             events[i].append(event)
     return events

@@ -13,7 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from duplexmamba.streaming.padded import StreamBuffer, Padded, stream_windows, slices_to_rows, rows_to_slices
+from duplexmamba.streaming.padded import (
+    Padded,
+    StreamBuffer,
+    rows_to_slices,
+    slices_to_rows,
+    stream_windows,
+)
 
 SLOWEST = 1e4
 """Steps in which the slowest pair of channels turns by one radian."""
@@ -56,13 +62,17 @@ class SelfAttention(nn.Module):
         slice_steps = steps if self.past_steps is None else slice_steps or 1
         d_inner = self.out_proj.in_features
         queries, new = self.in_proj(x.values).split([d_inner, 2 * d_inner], -1)
-        window, past = stream_windows(x.with_values(new), None if state is None else state.past, past_steps)
+        window, past = stream_windows(
+            x.with_values(new), None if state is None else state.past, past_steps
+        )
         lengths = x.row_lengths()
         seen = torch.zeros_like(lengths) if state is None else state.seen
         places = torch.arange(past_steps + steps, device=lengths.device)
         real = (places >= past_steps - seen[:, None]) & (places < past_steps + lengths[:, None])
         y = self._attend(x.with_values(queries), window.values, real, slice_steps)
-        return x.with_values(self.out_proj(y)), AttentionState(past, (seen + lengths).clamp(max=past_steps))
+        return x.with_values(self.out_proj(y)), AttentionState(
+            past, (seen + lengths).clamp(max=past_steps)
+        )
 
     def _attend(self, queries: Padded, window: Tensor, real: Tensor, slice_steps: int) -> Tensor:
         """(B, T, E), (B, P + T, 2 E), (B, P + T) bool -> (B, T, E), in blocks of whole slices, about as long as the
@@ -71,8 +81,13 @@ class SelfAttention(nn.Module):
         block = min(queries.values.shape[1], slice_steps * -(-max(past_steps, 1) // slice_steps))
         folded = slices_to_rows(queries, block).values
         keys, values = blocks(window, block, past_steps).chunk(2, -1)
-        mask = visible(block, past_steps, slice_steps, real.device) & blocks(real[..., None], block, past_steps).mT
-        mask = mask | own(block, past_steps, real.device)  # padding sees itself: no row of scores is empty
+        mask = (
+            visible(block, past_steps, slice_steps, real.device)
+            & blocks(real[..., None], block, past_steps).mT
+        )
+        mask = mask | own(
+            block, past_steps, real.device
+        )  # padding sees itself: no row of scores is empty
         q, k = rotate(self._heads(folded), past_steps), rotate(self._heads(keys))
         y = F.scaled_dot_product_attention(q, k, self._heads(values), mask[:, None])
         return rows_to_slices(y.transpose(1, 2).flatten(2), queries)
@@ -98,7 +113,11 @@ def visible(block: int, past_steps: int, slice_steps: int, device: torch.device)
 
 def own(block: int, past_steps: int, device: torch.device) -> Tensor:
     """(C, P + C) bool: a step sees itself."""
-    return torch.ones(block, past_steps + block, dtype=torch.bool, device=device).triu(past_steps).tril(past_steps)
+    return (
+        torch.ones(block, past_steps + block, dtype=torch.bool, device=device)
+        .triu(past_steps)
+        .tril(past_steps)
+    )
 
 
 def rotate(x: Tensor, first: int = 0) -> Tensor:

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.schema import EncoderConfig
+from duplexmamba.config import EncoderConfig
 from duplexmamba.models.attention import AttentionState, SelfAttention
 from duplexmamba.models.mamba import MambaMixer, MambaState
 from duplexmamba.ops.conv import depthwise_conv
 from duplexmamba.ops.gates import SiLU
-from duplexmamba.streaming.padded import StreamBuffer, Padded, stream_windows
+from duplexmamba.streaming.padded import Padded, StreamBuffer, stream_windows
 
 ALIGNED = 8
 """Derived widths are multiples of this, as matrix units like them."""
@@ -32,7 +32,9 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, d: int, d_ffn: int, dropout: float):
         widen, narrow = nn.Linear(d, d_ffn), nn.Linear(d_ffn, d)
-        super().__init__(nn.LayerNorm(d), widen, SiLU(), nn.Dropout(dropout), narrow, nn.Dropout(dropout))
+        super().__init__(
+            nn.LayerNorm(d), widen, SiLU(), nn.Dropout(dropout), narrow, nn.Dropout(dropout)
+        )
 
 
 class ConvModule(nn.Module):
@@ -45,7 +47,9 @@ class ConvModule(nn.Module):
         self.norm = nn.LayerNorm(d)
         self.gated = nn.Linear(d, 2 * d)
         self.conv = nn.Conv1d(d, d, config.conv_kernel, groups=d)
-        self.after = nn.Sequential(nn.LayerNorm(d), SiLU(), nn.Linear(d, d), nn.Dropout(config.dropout))
+        self.after = nn.Sequential(
+            nn.LayerNorm(d), SiLU(), nn.Linear(d, d), nn.Dropout(config.dropout)
+        )
 
     def forward(self, x: Padded, state: StreamBuffer | None) -> tuple[Tensor, StreamBuffer | None]:
         x = x.with_values(F.glu(self.gated(self.norm(x.values)), -1))
@@ -105,7 +109,11 @@ class TransformerBlock(nn.Module):
         self.norm_mixer = nn.LayerNorm(c.d_model)
         self.mixer = self_attention(c, past_frames)
         self.dropout = nn.Dropout(c.dropout)
-        budget = count(lambda: ConvBlock(c, past_frames)) - sum(p.numel() for p in self.parameters()) - 3 * c.d_model
+        budget = (
+            count(lambda: ConvBlock(c, past_frames))
+            - sum(p.numel() for p in self.parameters())
+            - 3 * c.d_model
+        )
         self.ffn = FeedForward(c.d_model, nearest(budget / (2 * c.d_model + 1), ALIGNED), c.dropout)
 
     def forward(
@@ -125,13 +133,13 @@ def build_block(config: EncoderConfig, past_frames: int) -> ConvBlock | Transfor
 
 def mamba_mixer(c: EncoderConfig) -> MambaMixer:
     """With a second direction wherever something of the future is seen."""
-    return MambaMixer(c.d_model, c.d_state, c.d_conv, c.expand, bidirectional=c.context != "carried")
+    return MambaMixer(c.d_model, c.d_state, c.d_conv, c.expand, bidirectional=c.context != "causal")
 
 
 def self_attention(c: EncoderConfig, past_frames: int) -> SelfAttention:
     """As many weights as the Mamba mixer in whose place it is."""
     d_inner = nearest(count(lambda: mamba_mixer(c)) / (4 * c.d_model), ALIGNED * c.num_heads)
-    carries = c.context in ("carried", "causal_lookahead")
+    carries = c.context in ("causal", "causal_lookahead")
     return SelfAttention(c.d_model, d_inner, c.num_heads, past_frames if carries else None)
 
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.schema import ConnectorConfig
-from duplexmamba.streaming.padded import StreamBuffer, Padded, stream_windows
+from duplexmamba.config import ConnectorConfig
+from duplexmamba.streaming.padded import Padded, StreamBuffer, stream_windows
 
 BYTE_LABELS = 257
 """Of the encoder's CTC: the blank and the bytes; byte b is label b + 1."""
@@ -58,10 +58,14 @@ class Stack(Connector):
     def __init__(self, config: ConnectorConfig, d_encoder: int, d_lm: int):
         super().__init__(config)
         d_in = config.stack * d_encoder
-        self.layers = nn.Sequential(nn.Linear(d_in, config.d_hidden), nn.ReLU(), nn.Linear(config.d_hidden, d_lm))
+        self.layers = nn.Sequential(
+            nn.Linear(d_in, config.d_hidden), nn.ReLU(), nn.Linear(config.d_hidden, d_lm)
+        )
 
     def connect(self, frames: Padded) -> Padded:
-        return frames.with_values(self.layers(frames.values.unflatten(1, (-1, self.stack)).flatten(2)))
+        return frames.with_values(
+            self.layers(frames.values.unflatten(1, (-1, self.stack)).flatten(2))
+        )
 
 
 class Conv(Connector):
@@ -88,14 +92,18 @@ class Merge(Connector):
         super().__init__(config)
         self.merge_threshold = config.merge_threshold
         d_hidden = matched(config, d_encoder, d_lm, d_encoder, beside)
-        self.layers = nn.Sequential(nn.Linear(d_encoder, d_hidden), nn.ReLU(), nn.Linear(d_hidden, d_lm))
+        self.layers = nn.Sequential(
+            nn.Linear(d_encoder, d_hidden), nn.ReLU(), nn.Linear(d_hidden, d_lm)
+        )
 
     def connect(self, frames: Padded) -> Padded:
         windows = frames.values.unflatten(1, (-1, self.stack))
         begins, weights = self.groups(windows)
         pooled, counts = pool(windows, begins, weights)
         if frames.lengths is not None:
-            counts = counts * (torch.arange(counts.shape[1], device=counts.device) < frames.lengths[:, None])
+            counts = counts * (
+                torch.arange(counts.shape[1], device=counts.device) < frames.lengths[:, None]
+            )
         inside = torch.arange(self.stack, device=counts.device) < counts[..., None]
         packed = pack(pooled.flatten(1, 2), inside.flatten(1))
         return Compressed(self.layers(packed), counts.sum(1), counts=counts)
@@ -125,7 +133,12 @@ class CTC(Merge):
         return begins, 1 - (1 - BLANK_SHARE) * logits.softmax(-1)[..., 0]
 
 
-CONNECTORS: dict[str, Callable[..., Connector]] = {"stack": Stack, "conv": Conv, "ctc": CTC, "merge": Merge}
+CONNECTORS: dict[str, Callable[..., Connector]] = {
+    "stack": Stack,
+    "conv": Conv,
+    "ctc": CTC,
+    "merge": Merge,
+}
 
 
 def build_connector(config: ConnectorConfig, d_encoder: int, d_lm: int) -> Connector:

@@ -10,10 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from configs.schema import EncoderConfig, FrontendConfig
+from duplexmamba.config import EncoderConfig, FrontendConfig
 from duplexmamba.models.blocks import BlockState, build_block
 from duplexmamba.models.timing import FrameTiming
-from duplexmamba.streaming.padded import StreamBuffer, Padded, stream_windows, slices_to_rows, join, rows_to_slices, pending_steps
+from duplexmamba.streaming.padded import (
+    Padded,
+    StreamBuffer,
+    join,
+    pending_steps,
+    rows_to_slices,
+    slices_to_rows,
+    stream_windows,
+)
 
 
 class Frontend(nn.Module):
@@ -26,16 +34,24 @@ class Frontend(nn.Module):
         self.conv2 = nn.Conv2d(first, second, 3, stride=2, padding=(0, 1))
         self.linear = nn.Linear(second * num_mels // 4, d_model)
 
-    def forward(self, x: Padded, state: tuple[StreamBuffer, StreamBuffer] | None = None) -> tuple[Padded, tuple[StreamBuffer, StreamBuffer]]:
+    def forward(
+        self, x: Padded, state: tuple[StreamBuffer, StreamBuffer] | None = None
+    ) -> tuple[Padded, tuple[StreamBuffer, StreamBuffer]]:
         """Frames left over from a group of four wait in the state."""
         past1, past2 = state or (None, None)
         x, past1 = self._halve(x.with_values(x.values[..., None]), self.conv1, past1)
         x, past2 = self._halve(x, self.conv2, past2)
         return x.with_values(self.linear(x.values.flatten(2))), (past1, past2)
 
-    def _halve(self, x: Padded, conv: nn.Conv2d, past: StreamBuffer | None) -> tuple[Padded, StreamBuffer]:
-        window, past = stream_windows(x, past, history=1, hop=2)  # (B, 1 + 2 U, M, C): channels last, as the CPU likes it
-        return window.with_values(F.silu(conv(window.values.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)), past
+    def _halve(
+        self, x: Padded, conv: nn.Conv2d, past: StreamBuffer | None
+    ) -> tuple[Padded, StreamBuffer]:
+        window, past = stream_windows(
+            x, past, history=1, hop=2
+        )  # (B, 1 + 2 U, M, C): channels last, as the CPU likes it
+        return window.with_values(
+            F.silu(conv(window.values.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        ), past
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +74,14 @@ class Encoder(nn.Module):
         super().__init__()
         self.context = config.context
         self.slice_frames = clock.encoder_frames("encoder.slice_ms", config.slice_ms)
-        self.train_slice_frames = [clock.encoder_frames("encoder.train_slice_ms", ms) for ms in config.train_slice_ms]
+        self.train_slice_frames = [
+            clock.encoder_frames("encoder.train_slice_ms", ms) for ms in config.train_slice_ms
+        ]
         self.slice_unit = clock.encoder_frames("one embedding", clock.token_ms)
         past_frames = clock.whole_frames(config.left_context_ms)
-        self.blocks = nn.ModuleList(build_block(config, past_frames) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(
+            build_block(config, past_frames) for _ in range(config.num_layers)
+        )
         self.norm = nn.LayerNorm(config.d_model)
 
     def forward(
@@ -77,9 +97,11 @@ class Encoder(nn.Module):
         """
         if self.context == "full":
             if state is not None:
-                raise ValueError("encoder.context=full sees whole utterances and carries no state; use context=carried")
+                raise ValueError(
+                    "encoder.context=full sees whole utterances and carries no state; use context=causal"
+                )
             return self._blocks(x)[0], None
-        if self.context == "carried":
+        if self.context == "causal":
             x, blocks = self._blocks(x, None if state is None else state.blocks)
             return x, EncoderState(None, blocks)
         size = self._slice_frames(state)
@@ -91,7 +113,10 @@ class Encoder(nn.Module):
         return x.with_values(rows_to_slices(sliced.values, x)), EncoderState(pending, None)
 
     def _blocks(
-        self, x: Padded, states: tuple[BlockState, ...] | None = None, slice_frames: int | None = None
+        self,
+        x: Padded,
+        states: tuple[BlockState, ...] | None = None,
+        slice_frames: int | None = None,
     ) -> tuple[Padded, tuple[BlockState, ...]]:
         x, after = x.at_least_one_step(), []
         for i, block in enumerate(self.blocks):
@@ -108,10 +133,14 @@ class Encoder(nn.Module):
         return int(torch.randint(low, high + 1, ())) * self.slice_unit
 
 
-def whole_slices(x: Padded, past: StreamBuffer | None, size: int, final: bool) -> tuple[Padded, StreamBuffer]:
+def whole_slices(
+    x: Padded, past: StreamBuffer | None, size: int, final: bool
+) -> tuple[Padded, StreamBuffer]:
     """(B, T, D) -> the frames of all slices that are full, and those that wait; `final`: all frames, none waits."""
     if final:
         x = x if past is None else join([pending_steps(past), x])
-        return x, StreamBuffer(x.values.new_zeros(x.values.shape[0], size - 1, x.values.shape[2]), x.row_lengths() * 0)
+        return x, StreamBuffer(
+            x.values.new_zeros(x.values.shape[0], size - 1, x.values.shape[2]), x.row_lengths() * 0
+        )
     window, past = stream_windows(x, past, history=0, hop=size)
     return Padded(window.values, window.row_lengths() * size), past

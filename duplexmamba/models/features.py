@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from configs.schema import FeaturesConfig
-from duplexmamba.streaming.padded import StreamBuffer, Padded, stream_windows
+from duplexmamba.config import FeaturesConfig
+from duplexmamba.streaming.padded import Padded, StreamBuffer, stream_windows
 
 FLOOR = 1e-8
 """Added to the mel power before the logarithm: about the power of 16-bit rounding noise."""
@@ -31,18 +31,26 @@ class LogMel(nn.Module):
         self.register_buffer("mean", torch.zeros(config.num_mels))
         self.register_buffer("std", torch.ones(config.num_mels))
 
-    def forward(self, samples: Padded, state: StreamBuffer | None = None) -> tuple[Padded, StreamBuffer]:
+    def forward(
+        self, samples: Padded, state: StreamBuffer | None = None
+    ) -> tuple[Padded, StreamBuffer]:
         """(B, n) samples in [-1, 1] -> (B, T, M); frame t ends with sample (t + 1) * hop."""
         frames, state = self.log_mel(samples, state)
         return frames.with_values((frames.values - self.mean) / self.std), state
 
-    def log_mel(self, samples: Padded, state: StreamBuffer | None = None) -> tuple[Padded, StreamBuffer]:
+    def log_mel(
+        self, samples: Padded, state: StreamBuffer | None = None
+    ) -> tuple[Padded, StreamBuffer]:
         """As `forward`, before normalisation."""
-        window, state = stream_windows(samples, state, self.window_samples - self.hop_samples, self.hop_samples)
+        window, state = stream_windows(
+            samples, state, self.window_samples - self.hop_samples, self.hop_samples
+        )
         windows = window.values.unfold(1, self.window_samples, self.hop_samples) * self.window
         spectrum = torch.fft.rfft(windows)
         power = spectrum.real.square() + spectrum.imag.square()
-        with torch.autocast(power.device.type, enabled=False):  # bfloat16 would round the mels before the logarithm
+        with torch.autocast(
+            power.device.type, enabled=False
+        ):  # bfloat16 would round the mels before the logarithm
             mels = power @ self.filters
         return window.with_values(torch.log(mels + FLOOR)), state
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from configs.schema import LMConfig
+from duplexmamba.config import LMConfig
 from duplexmamba.models.mamba import MambaMixer, MambaState
 from duplexmamba.models.mamba2 import Mamba2Mixer, Mamba2State
 from duplexmamba.models.transformer import KVState, TransformerLM
@@ -29,16 +29,25 @@ class MambaBlock(nn.Module):
         self.mixer = build_mixer(config)
 
     def forward(
-        self, x: Padded, state: MambaState | Mamba2State | None = None, return_states_at: Positions | None = None
+        self,
+        x: Padded,
+        state: MambaState | Mamba2State | None = None,
+        return_states_at: Positions | None = None,
     ) -> tuple[Padded, MambaState | Mamba2State]:
-        mixed, state = self.mixer(x.with_values(self.norm(x.values)), state, return_states_at=return_states_at)
+        mixed, state = self.mixer(
+            x.with_values(self.norm(x.values)), state, return_states_at=return_states_at
+        )
         return x.with_values(x.values + mixed.values), state
 
 
 def build_mixer(config: LMConfig) -> MambaMixer | Mamba2Mixer:
     """A mixer of the configured kind."""
     sizes = config.d_model, config.d_state, config.d_conv, config.expand
-    return Mamba2Mixer(*sizes, config.head_dim, config.num_groups) if config.kind == "mamba2" else MambaMixer(*sizes)
+    return (
+        Mamba2Mixer(*sizes, config.head_dim, config.num_groups)
+        if config.kind == "mamba2"
+        else MambaMixer(*sizes)
+    )
 
 
 class MambaLM(nn.Module):
@@ -57,7 +66,10 @@ class MambaLM(nn.Module):
         return self.embeddings(ids)
 
     def forward(
-        self, x: Padded, state: tuple[MambaState | Mamba2State, ...] | None = None, return_states_at: Positions | None = None
+        self,
+        x: Padded,
+        state: tuple[MambaState | Mamba2State, ...] | None = None,
+        return_states_at: Positions | None = None,
     ) -> tuple[Padded, tuple[MambaState | Mamba2State, ...]]:
         """(B, L, D) embeddings -> (B, L, D) hidden states, and the state after each row's last step, or, a row for
         each, those behind the given places."""
@@ -71,7 +83,9 @@ class MambaLM(nn.Module):
         """(..., D) -> (..., V)."""
         weight = self.embeddings.weight
         if weight.dtype == torch.float32 and is_step(hidden, hidden.numel() // hidden.shape[-1]):
-            return matrix_vectors(weight, hidden.reshape(-1, hidden.shape[-1])).unflatten(0, hidden.shape[:-1])
+            return matrix_vectors(weight, hidden.reshape(-1, hidden.shape[-1])).unflatten(
+                0, hidden.shape[:-1]
+            )
         return hidden @ weight.T
 
 
@@ -94,8 +108,12 @@ def load_pretrained(lm: LM, source: str) -> None:
         theirs = AutoModelForCausalLM.from_pretrained(source, dtype=lm.embeddings.weight.dtype)
     except (OSError, ValueError) as error:
         kind = "folder" if Path(source).exists() else "folder or hub model"
-        raise ValueError(f"lm.pretrained={source!r}: no readable {kind} of that name ({str(error)[:200]})") from None
-    field, wanted = ("family", lm.config.family) if isinstance(lm, TransformerLM) else ("kind", lm.config.kind)
+        raise ValueError(
+            f"lm.pretrained={source!r}: no readable {kind} of that name ({str(error)[:200]})"
+        ) from None
+    field, wanted = (
+        ("family", lm.config.family) if isinstance(lm, TransformerLM) else ("kind", lm.config.kind)
+    )
     if theirs.config.model_type != wanted:
         raise ValueError(
             f"lm.pretrained={source!r} is a {theirs.config.model_type} model; lm.{field}={wanted} needs a {wanted} "
@@ -116,7 +134,9 @@ def _take_mamba(lm: MambaLM, theirs: PreTrainedModel, source: str) -> None:
             f"lm.pretrained={source!r} has an lm_head other than its embeddings; here one matrix is both: "
             "choose a model with tied embeddings"
         )
-    if lm.config.kind == "mamba2" and theirs.config.n_groups != lm.config.num_groups:  # N * G alone shows in shapes
+    if (
+        lm.config.kind == "mamba2" and theirs.config.n_groups != lm.config.num_groups
+    ):  # N * G alone shows in shapes
         raise ValueError(
             f"lm.pretrained={source!r} has n_groups={theirs.config.n_groups}, lm.num_groups={lm.config.num_groups}; "
             "make them agree"

@@ -24,12 +24,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from configs.schema import LoraConfig
+from duplexmamba.config import LoraConfig
 from duplexmamba.models.speech_lm import is_adapter, part_of
 
 FOLDER = "adapter"
 """Of the factors, within that of a run."""
-PEFT_CONFIG, PEFT_WEIGHTS, PEFT_PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+PEFT_CONFIG, PEFT_WEIGHTS, PEFT_PREFIX = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "base_model.model.",
+)
 
 
 def targets(model: nn.Module, config: LoraConfig, trained: Collection[str]) -> list[str]:
@@ -38,7 +42,9 @@ def targets(model: nn.Module, config: LoraConfig, trained: Collection[str]) -> l
     Raises:
         ValueError: a target that is none of them; a rank larger than one of them.
     """
-    linear_layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and part_of(n) in trained}
+    linear_layers = {
+        n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and part_of(n) in trained
+    }
     found: set[str] = set()
     for target in config.targets:
         names = ending_in(target, linear_layers)
@@ -133,7 +139,10 @@ def export(model: nn.Module, folder: Path) -> None:
     settings.base_model_name_or_path = base_of(model)
     settings.save_pretrained(str(folder))
     weights = peft.get_peft_model_state_dict(model)
-    save_file({PEFT_PREFIX + n: w.detach().cpu().clone() for n, w in weights.items()}, folder / PEFT_WEIGHTS)
+    save_file(
+        {PEFT_PREFIX + n: w.detach().cpu().clone() for n, w in weights.items()},
+        folder / PEFT_WEIGHTS,
+    )
 
 
 def base_of(model: nn.Module) -> str:
@@ -143,18 +152,26 @@ def base_of(model: nn.Module) -> str:
     for name, weight in sorted(model.named_parameters()):
         if part_of(name) in parts and not is_adapter(name):
             digest.update(name.replace(".base_layer", "").encode())
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            digest.update(
+                weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+            )
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def _start(model: nn.Module, config: LoraConfig, folder: Path) -> None:
     try:
         theirs = json.loads((folder / PEFT_CONFIG).read_text())
-        weights = {n.removeprefix(PEFT_PREFIX): w for n, w in load_file(folder / PEFT_WEIGHTS).items()}
+        weights = {
+            n.removeprefix(PEFT_PREFIX): w for n, w in load_file(folder / PEFT_WEIGHTS).items()
+        }
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"lora.start={folder} is no readable peft folder ({error}); name <run>/{FOLDER}") from None
+        raise ValueError(
+            f"lora.start={folder} is no readable peft folder ({error}); name <run>/{FOLDER}"
+        ) from None
     there = {name: tuple(weight.shape) for name, weight in weights.items()}
-    here = {name: tuple(weight.shape) for name, weight in peft.get_peft_model_state_dict(model).items()}
+    here = {
+        name: tuple(weight.shape) for name, weight in peft.get_peft_model_state_dict(model).items()
+    }
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise ValueError(
@@ -171,6 +188,12 @@ def _start(model: nn.Module, config: LoraConfig, folder: Path) -> None:
             f"adapt ({base_of(model)}); take those from the run it was trained upon, with stage.init"
         )
     peft.set_peft_model_state_dict(model, weights)
-    differing = [n for n, w in peft.get_peft_model_state_dict(model).items() if not torch.equal(w.cpu(), weights[n])]
+    differing = [
+        n
+        for n, w in peft.get_peft_model_state_dict(model).items()
+        if not torch.equal(w.cpu(), weights[n])
+    ]
     if differing:
-        raise ValueError(f"lora.start={folder}: {differing[0]} is not shared there; leave it out of lora.shared")
+        raise ValueError(
+            f"lora.start={folder}: {differing[0]} is not shared there; leave it out of lora.shared"
+        )

@@ -26,7 +26,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from configs.schema import LoraDropConfig
+from duplexmamba.config import LoraDropConfig
 from duplexmamba.models.lora import adapters, kind_of
 from duplexmamba.streaming.padded import Padded
 
@@ -60,13 +60,17 @@ def _leave(inside: list[Tensor | None], args: tuple[Any, ...]) -> None:
         inside.pop()
 
 
-def _adding(total: dict[str, float], name: str, inside: list[Tensor | None]) -> Callable[[nn.Module, Any], None]:
+def _adding(
+    total: dict[str, float], name: str, inside: list[Tensor | None]
+) -> Callable[[nn.Module, Any], None]:
     @torch.no_grad()
     def hook(layer: nn.Module, args: tuple[Tensor]) -> None:
         assert isinstance(layer, LoraLayer)
         energy = _energy(layer, args[0])
         mask = inside[-1] if inside else None
-        if mask is not None and mask.shape == energy.shape:  # frames stacked by the connector have another
+        if (
+            mask is not None and mask.shape == energy.shape
+        ):  # frames stacked by the connector have another
             energy = energy * mask
         total[name] += float(energy.sum())
 
@@ -89,7 +93,9 @@ def importance(total: dict[str, float], config: LoraDropConfig) -> dict[str, flo
     for group in _groups(total, config):
         whole = sum(total[name] for name in group)
         if not whole > 0:
-            raise ValueError(f"the probe's adapters add nothing to {group[0]}; raise lora_drop.steps or optim.lr")
+            raise ValueError(
+                f"the probe's adapters add nothing to {group[0]}; raise lora_drop.steps or optim.lr"
+            )
         shares |= {name: total[name] / whole for name in group}
     return shares
 

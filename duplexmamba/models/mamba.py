@@ -15,7 +15,15 @@ from duplexmamba.ops.conv import short_conv
 from duplexmamba.ops.gates import gated, softplus
 from duplexmamba.ops.scan import selective_scan
 from duplexmamba.ops.step_cpp import is_step, step_cpp
-from duplexmamba.streaming.padded import StreamBuffer, Padded, Positions, stream_windows, buffer_at, slices_to_rows, rows_to_slices
+from duplexmamba.streaming.padded import (
+    Padded,
+    Positions,
+    StreamBuffer,
+    buffer_at,
+    rows_to_slices,
+    slices_to_rows,
+    stream_windows,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,23 +71,33 @@ class SelectiveSSM(nn.Module):
         if x.lengths is not None:
             dt = dt * x.mask()[..., None]  # dt = 0: the scan neither forgets nor takes in
         h0 = None if state is None else state.ssm
-        y, ssm = selective_scan(u, dt, -torch.exp(wide(self.A_log)), B, C, self.D, h0, return_states_at=return_states_at)
+        y, ssm = selective_scan(
+            u, dt, -torch.exp(wide(self.A_log)), B, C, self.D, h0, return_states_at=return_states_at
+        )
         return y, MambaState(conv, ssm)
 
 
 class MambaMixer(nn.Module):
     """Mamba with one direction, or with two that share in_proj and out_proj and are averaged before the latter."""
 
-    def __init__(self, d_model: int, d_state: int, d_conv: int, expand: int, bidirectional: bool = False):
+    def __init__(
+        self, d_model: int, d_state: int, d_conv: int, expand: int, bidirectional: bool = False
+    ):
         super().__init__()
         d_inner, dt_rank = expand * d_model, math.ceil(d_model / 16)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         self.ssm = SelectiveSSM(d_inner, d_state, d_conv, dt_rank)
-        self.ssm_reverse = SelectiveSSM(d_inner, d_state, d_conv, dt_rank) if bidirectional else None
+        self.ssm_reverse = (
+            SelectiveSSM(d_inner, d_state, d_conv, dt_rank) if bidirectional else None
+        )
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
     def forward(
-        self, x: Padded, state: MambaState | None = None, slice_steps: int | None = None, return_states_at: Positions | None = None
+        self,
+        x: Padded,
+        state: MambaState | None = None,
+        slice_steps: int | None = None,
+        return_states_at: Positions | None = None,
     ) -> tuple[Padded, MambaState]:
         """(B, L, D) -> (B, L, D); an empty chunk comes back as one step of padding.
 
@@ -95,7 +113,11 @@ class MambaMixer(nn.Module):
         inner, gate = self.in_proj(x.values).chunk(2, -1)
         y, state = self.ssm(x.with_values(inner), state, return_states_at)
         if self.ssm_reverse is not None:
-            backward = slices_to_rows(x.with_values(inner), slice_steps) if slice_steps else x.with_values(inner)
+            backward = (
+                slices_to_rows(x.with_values(inner), slice_steps)
+                if slice_steps
+                else x.with_values(inner)
+            )
             backward = reverse(backward.with_values(self.ssm_reverse(reverse(backward))[0]))
             y = (y + (rows_to_slices(backward.values, x) if slice_steps else backward.values)) / 2
         return x.with_values(self.out_proj(gated(y, gate))), state
@@ -103,11 +125,27 @@ class MambaMixer(nn.Module):
     def _takes_one_call(self, x: Padded) -> bool:
         """One token, nothing between the weights and what they multiply, and a shape that the kernel takes."""
         (rows, steps, _), ssm = x.values.shape, self.ssm
-        if steps != 1 or x.lengths is not None or self.ssm_reverse is not None or not is_step(x.values, rows):
+        if (
+            steps != 1
+            or x.lengths is not None
+            or self.ssm_reverse is not None
+            or not is_step(x.values, rows)
+        ):
             return False
-        plain = type(self.in_proj) is type(ssm.x_proj) is type(ssm.dt_proj) is type(self.out_proj) is nn.Linear
+        plain = (
+            type(self.in_proj)
+            is type(ssm.x_proj)
+            is type(ssm.dt_proj)
+            is type(self.out_proj)
+            is nn.Linear
+        )
         e, _, k = ssm.conv1d.weight.shape
-        return plain and k > 1 and e % vector_width() == 0 and self.in_proj.weight.dtype == torch.float32
+        return (
+            plain
+            and k > 1
+            and e % vector_width() == 0
+            and self.in_proj.weight.dtype == torch.float32
+        )
 
     def _step(self, x: Padded, state: MambaState) -> tuple[Padded, MambaState]:
         ssm = self.ssm

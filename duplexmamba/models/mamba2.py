@@ -16,7 +16,7 @@ from duplexmamba.models.mamba import wide
 from duplexmamba.ops.conv import short_conv
 from duplexmamba.ops.gates import gated, softplus
 from duplexmamba.ops.ssd import ssd
-from duplexmamba.streaming.padded import StreamBuffer, Padded, Positions, stream_windows, buffer_at
+from duplexmamba.streaming.padded import Padded, Positions, StreamBuffer, buffer_at, stream_windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,15 @@ class GatedRMSNorm(nn.Module):
 class Mamba2Mixer(nn.Module):
     """Mamba-2, forward only; E must be a multiple of head_dim, the number of heads one of num_groups."""
 
-    def __init__(self, d_model: int, d_state: int, d_conv: int, expand: int, head_dim: int, num_groups: int = 1):
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int,
+        d_conv: int,
+        expand: int,
+        head_dim: int,
+        num_groups: int = 1,
+    ):
         super().__init__()
         d_inner, self.head_dim, self.num_groups = expand * d_model, head_dim, num_groups
         num_heads, d_groups = d_inner // head_dim, num_groups * d_state
@@ -82,5 +90,14 @@ class Mamba2Mixer(nn.Module):
             dt = dt * x.mask()[..., None]  # dt = 0: the scan neither forgets nor takes in
         A = -torch.exp(wide(self.A_log))
         h0 = None if state is None else state.ssm
-        y, ssm = ssd(u.unflatten(-1, (-1, self.head_dim)), dt, A, B, C, self.D, h0, return_states_at=return_states_at)
+        y, ssm = ssd(
+            u.unflatten(-1, (-1, self.head_dim)),
+            dt,
+            A,
+            B,
+            C,
+            self.D,
+            h0,
+            return_states_at=return_states_at,
+        )
         return x.with_values(self.out_proj(self.norm(y.flatten(2), gate))), Mamba2State(conv, ssm)

@@ -8,13 +8,13 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from configs.schema import Config
+from duplexmamba.config import ModelConfig
 from duplexmamba.models.connector import build_connector
 from duplexmamba.models.encoder import Encoder, EncoderState, Frontend
 from duplexmamba.models.features import LogMel
 from duplexmamba.models.lm import LMState, build_lm
 from duplexmamba.models.timing import FrameTiming
-from duplexmamba.streaming.padded import StreamBuffer, Padded, Positions, join, take
+from duplexmamba.streaming.padded import Padded, Positions, StreamBuffer, join, take
 from duplexmamba.text.decoding import greedy
 
 PARTS = ("features", "frontend", "encoder", "connector", "lm")
@@ -40,13 +40,16 @@ class SpeechState:
 class SpeechEncoder(nn.Module):
     """Samples to encoder frames."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: ModelConfig):
         super().__init__()
+        self.config = config
         self.features = LogMel(config.features)
         self.frontend = Frontend(config.frontend, config.features.num_mels, config.encoder.d_model)
         self.encoder = Encoder(config.encoder, FrameTiming.of(config))
 
-    def encode(self, samples: Padded, state: SpeechEncoderState | None = None, final: bool = False) -> tuple[Padded, SpeechEncoderState]:
+    def encode(
+        self, samples: Padded, state: SpeechEncoderState | None = None, final: bool = False
+    ) -> tuple[Padded, SpeechEncoderState]:
         """(B, n) -> (B, T, D). final: the audio ends here, and the encoder waits for no slice to fill."""
         x, features = self.features(samples, None if state is None else state.features)
         x, frontend = self.frontend(x, None if state is None else state.frontend)
@@ -57,9 +60,11 @@ class SpeechEncoder(nn.Module):
 class SpeechLM(SpeechEncoder):
     """A language model that hears."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: ModelConfig):
         super().__init__(config)
-        self.connector = build_connector(config.connector, config.encoder.d_model, config.lm.d_model)
+        self.connector = build_connector(
+            config.connector, config.encoder.d_model, config.lm.d_model
+        )
         self.lm = build_lm(config.lm)
 
     def embed_speech(
@@ -71,7 +76,12 @@ class SpeechLM(SpeechEncoder):
         return x, SpeechState(encoder, connector)
 
     def forward(
-        self, before: Padded, speech: Padded, after: Padded, state: LMState | None = None, return_states_at: Positions | None = None
+        self,
+        before: Padded,
+        speech: Padded,
+        after: Padded,
+        state: LMState | None = None,
+        return_states_at: Positions | None = None,
     ) -> tuple[Padded, LMState]:
         """Run the language model over text, speech, text.
 
@@ -95,7 +105,9 @@ class SpeechLM(SpeechEncoder):
         return after.with_values(take(hidden.values, start, after.values.shape[1])), state
 
     @torch.no_grad()
-    def generate(self, before: Padded, samples: Padded, after: Padded, end: int, max_tokens: int) -> list[list[int]]:
+    def generate(
+        self, before: Padded, samples: Padded, after: Padded, end: int, max_tokens: int
+    ) -> list[list[int]]:
         """Greedy answer ids of each row to what it has read and heard."""
         speech, _ = self.embed_speech(samples, final=True)
         logits, state = self.prefill(before, speech, after)

@@ -13,11 +13,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Cache, GPTNeoXConfig, GPTNeoXModel, LlamaConfig, LlamaModel, PreTrainedModel
+from transformers import (
+    Cache,
+    GPTNeoXConfig,
+    GPTNeoXModel,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedModel,
+)
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from configs.schema import LMConfig
+from duplexmamba.config import LMConfig
 from duplexmamba.streaming.padded import Padded, Positions
 
 FIELDS = {
@@ -52,8 +59,14 @@ class TransformerLM(nn.Module):
         super().__init__()
         self.config = config
         theirs = transformers_config(config)
-        self.backbone = GPTNeoXModel(theirs) if isinstance(theirs, GPTNeoXConfig) else LlamaModel(theirs)
-        self.head = None if config.tied else nn.Parameter(0.02 * torch.randn(config.vocab_size, config.d_model))
+        self.backbone = (
+            GPTNeoXModel(theirs) if isinstance(theirs, GPTNeoXConfig) else LlamaModel(theirs)
+        )
+        self.head = (
+            None
+            if config.tied
+            else nn.Parameter(0.02 * torch.randn(config.vocab_size, config.d_model))
+        )
 
     @property
     def embeddings(self) -> nn.Embedding:
@@ -66,15 +79,23 @@ class TransformerLM(nn.Module):
         """(B, L) int64 -> (B, L, D)."""
         return self.embeddings(ids)
 
-    def forward(self, x: Padded, state: KVState | None = None, return_states_at: Positions | None = None) -> tuple[Padded, KVState]:
+    def forward(
+        self, x: Padded, state: KVState | None = None, return_states_at: Positions | None = None
+    ) -> tuple[Padded, KVState]:
         """(B, L, D) embeddings -> (B, L, D) hidden states, and the state after each row's last step, or, a row for
         each, those behind the given places."""
         x = x.at_least_one_step()
         before = torch.zeros_like(x.row_lengths()) if state is None else state.lengths
         cached, steps = int(before.max()), x.values.shape[1]
         positions = before[:, None] + torch.arange(steps, device=before.device)
-        even = bool((before == cached).all())  # then one causal mask, which transformers knows, is that of all rows
-        pasts = [None] * self.config.num_layers if state is None else [_turned(p, cached) for p in state.layers]
+        even = bool(
+            (before == cached).all()
+        )  # then one causal mask, which transformers knows, is that of all rows
+        pasts = (
+            [None] * self.config.num_layers
+            if state is None
+            else [_turned(p, cached) for p in state.layers]
+        )
         layers = [_Layer(past, positions) for past in pasts]
         hidden = self.backbone(
             inputs_embeds=x.values,
@@ -83,10 +104,17 @@ class TransformerLM(nn.Module):
             past_key_values=Cache(layers=[*layers]),
             use_cache=True,
         ).last_hidden_state
-        lengths = before + x.row_lengths() if return_states_at is None else before[return_states_at.rows] + return_states_at.steps
+        lengths = (
+            before + x.row_lengths()
+            if return_states_at is None
+            else before[return_states_at.rows] + return_states_at.steps
+        )
         pairs = [layer.state(int(lengths.max())) for layer in layers]
         if return_states_at is not None:
-            pairs = [(keys[return_states_at.rows], values[return_states_at.rows]) for keys, values in pairs]
+            pairs = [
+                (keys[return_states_at.rows], values[return_states_at.rows])
+                for keys, values in pairs
+            ]
         return x.with_values(hidden), KVState(tuple(pairs), lengths)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -97,9 +125,15 @@ class TransformerLM(nn.Module):
     def take(self, theirs: PreTrainedModel, source: str) -> None:
         """Copy the weights of their model, `source` by name. Raises ValueError where it is not the same model."""
         for name, field in FIELDS.items():
-            have, need = (getattr(config, name, None) for config in (theirs.config, self.backbone.config))
+            have, need = (
+                getattr(config, name, None) for config in (theirs.config, self.backbone.config)
+            )
             if have != need:
-                ours = f"lm.{field} asks for" if field else f"lm.family={self.config.family} is here with"
+                ours = (
+                    f"lm.{field} asks for"
+                    if field
+                    else f"lm.family={self.config.family} is here with"
+                )
                 raise ValueError(
                     f"lm.pretrained={source!r} has {name}={have}, {ours} {need}; make them agree, or choose another"
                 )
@@ -160,5 +194,8 @@ def transformers_config(config: LMConfig) -> GPTNeoXConfig | LlamaConfig:
     if config.family == "gpt_neox":
         return GPTNeoXConfig(**sizes, rope_parameters={**rope, "partial_rotary_factor": 0.25})
     return LlamaConfig(
-        **sizes, rope_parameters=rope, num_key_value_heads=config.num_kv_heads or config.num_heads, rms_norm_eps=1e-5
+        **sizes,
+        rope_parameters=rope,
+        num_key_value_heads=config.num_kv_heads or config.num_heads,
+        rms_norm_eps=1e-5,
     )

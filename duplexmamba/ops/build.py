@@ -26,10 +26,22 @@ def load_library(flags: tuple[str, ...]) -> ctypes.CDLL:
     built.scan_backward.argtypes = *[ctypes.c_void_p] * 17, *sizes
     built.mamba_step.argtypes = *[ctypes.c_void_p] * 15, *[ctypes.c_int64] * 6, ctypes.c_int
     built.conv_forward.argtypes = *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 2
-    built.conv_backward.argtypes = *[ctypes.c_void_p] * 7, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 2
+    built.conv_backward.argtypes = (
+        *[ctypes.c_void_p] * 7,
+        *[ctypes.c_int64] * 4,
+        *[ctypes.c_int] * 2,
+    )
     for name in ("silu", "softplus"):
-        getattr(built, f"{name}_forward").argtypes = *[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_int
-        getattr(built, f"{name}_backward").argtypes = *[ctypes.c_void_p] * 3, ctypes.c_int64, ctypes.c_int
+        getattr(built, f"{name}_forward").argtypes = (
+            *[ctypes.c_void_p] * 2,
+            ctypes.c_int64,
+            ctypes.c_int,
+        )
+        getattr(built, f"{name}_backward").argtypes = (
+            *[ctypes.c_void_p] * 3,
+            ctypes.c_int64,
+            ctypes.c_int,
+        )
     built.gated_forward.argtypes = *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3, ctypes.c_int
     built.gated_backward.argtypes = *[ctypes.c_void_p] * 5, *[ctypes.c_int64] * 3, ctypes.c_int
     built.matrix_vectors.argtypes = *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3, ctypes.c_int
@@ -59,7 +71,9 @@ def build_library(flags: tuple[str, ...] = FLAGS) -> Path:
     built = cache / f"kernels_{key}.so"
     if not built.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:  # same disk, so that the move into place is atomic
+        with tempfile.TemporaryDirectory(
+            dir=cache
+        ) as scratch:  # same disk, so that the move into place is atomic
             fresh = os.path.join(scratch, built.name)
             _run(compiler, *flags, "-o", fresh, *map(str, sorted(FOLDER.glob("*.cpp"))))
             os.replace(fresh, built)

@@ -31,7 +31,9 @@ def gated(y: Tensor, z: Tensor) -> Tensor:
     if not (_has_kernel(y) and _has_kernel(z)) or y.shape[2] % native.vector_width():
         return y * F.silu(z)
     rows = z.flatten(0, 1)
-    found = _Gated.apply(y.flatten(0, 1).contiguous(), rows if rows.stride(1) == 1 else rows.contiguous())
+    found = _Gated.apply(
+        y.flatten(0, 1).contiguous(), rows if rows.stride(1) == 1 else rows.contiguous()
+    )
     return found.view(y.shape)
 
 
@@ -59,7 +61,9 @@ class _Pointwise(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.name = name
         y = torch.empty_like(x)
-        getattr(native.library(), f"{name}_forward")(x.data_ptr(), y.data_ptr(), x.numel(), _threads(x))
+        getattr(native.library(), f"{name}_forward")(
+            x.data_ptr(), y.data_ptr(), x.numel(), _threads(x)
+        )
         return y
 
     @staticmethod
@@ -87,7 +91,9 @@ class _Gated(torch.autograd.Function):
     def backward(ctx: Any, dout):
         y, z = ctx.saved_tensors
         dout, dy, dz = dout.contiguous(), torch.empty_like(y), torch.empty_like(y)
-        native.library().gated_backward(*(x.data_ptr() for x in (y, z, dout, dy, dz)), *_sizes(y, z))
+        native.library().gated_backward(
+            *(x.data_ptr() for x in (y, z, dout, dy, dz)), *_sizes(y, z)
+        )
         return dy, dz
 
 

@@ -45,7 +45,9 @@ def selective_scan(
     _check_shapes(u, dt, A, B, C, D, h0)
     path = path or scan_path(u)
     if path not in _PATHS:
-        raise ValueError(f"scan path {path!r} (argument or DUPLEXMAMBA_SCAN) is not one of {', '.join(_PATHS)}")
+        raise ValueError(
+            f"scan path {path!r} (argument or DUPLEXMAMBA_SCAN) is not one of {', '.join(_PATHS)}"
+        )
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     if h0 is None and path != "mamba_ssm":  # which starts from zero by itself, at less cost
         h0 = u.new_zeros(u.shape[0], A.shape[1], u.shape[2], dtype=dtype)
@@ -59,13 +61,17 @@ def selective_scan(
     return y.to(u.dtype), h
 
 
-def states_at(return_states_at: Positions, scan: Callable[..., tuple[Tensor, Tensor]], *operands: Any) -> Tensor:
+def states_at(
+    return_states_at: Positions, scan: Callable[..., tuple[Tensor, Tensor]], *operands: Any
+) -> Tensor:
     """The states at places by a scan, of either Mamba, in which each is the end of a row of its own."""
     u, dt, A, B, C, D, h0 = operands
     length = int(return_states_at.steps.max())
     within = torch.arange(length, device=u.device) < return_states_at.steps[:, None]
     u, dt, B, C = (x[return_states_at.rows, :length] for x in (u, dt, B, C))
-    return scan(u, dt * within[..., None], A, B, C, D, None if h0 is None else h0[return_states_at.rows])[1]
+    return scan(
+        u, dt * within[..., None], A, B, C, D, None if h0 is None else h0[return_states_at.rows]
+    )[1]
 
 
 def scan_path(u: Tensor) -> str:
@@ -94,17 +100,30 @@ def _triton_works(device: torch.device) -> bool:
 
 
 def _scan_triton(*operands: Tensor) -> tuple[Tensor, Tensor]:
-    from duplexmamba.ops.scan_triton import scan_triton  # not above: it needs triton, which a CPU does without
+    from duplexmamba.ops.scan_triton import (
+        scan_triton,
+    )  # not above: it needs triton, which a CPU does without
 
     return scan_triton(*operands)
 
 
-def _check_shapes(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None) -> None:
+def _check_shapes(
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None
+) -> None:
     (b, length, e), n = u.shape, A.shape[-1]
-    wanted = {"dt": (b, length, e), "A": (e, n), "B": (b, length, n), "C": (b, length, n), "D": (e,), "h0": (b, n, e)}
+    wanted = {
+        "dt": (b, length, e),
+        "A": (e, n),
+        "B": (b, length, n),
+        "C": (b, length, n),
+        "D": (e,),
+        "h0": (b, n, e),
+    }
     for (name, shape), x in zip(wanted.items(), (dt, A, B, C, D, h0), strict=True):
         if x is not None and x.shape != shape:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}; with u {tuple(u.shape)} and N {n} it must be {shape}")
+            raise ValueError(
+                f"{name} has shape {tuple(x.shape)}; with u {tuple(u.shape)} and N {n} it must be {shape}"
+            )
 
 
 def scan_reference(

@@ -37,7 +37,11 @@ class _CppScan(torch.autograd.Function):
         sizes = _sizes(u, A, ends)
         groups = sizes[5]
         dy = torch.zeros_like(u) if dy is None else dy.contiguous()
-        dh = torch.zeros_like(starts[:, 0]) if dh is None else dh.clone(memory_format=torch.contiguous_format)
+        dh = (
+            torch.zeros_like(starts[:, 0])
+            if dh is None
+            else dh.clone(memory_format=torch.contiguous_format)
+        )
         dstarts = None if dstarts is None else dstarts.contiguous()
         du, ddt = torch.empty_like(u), torch.empty_like(u)
         dA, dD = u.new_zeros(len(u), *A.shape), u.new_zeros(len(u), *D.shape)
@@ -48,7 +52,15 @@ class _CppScan(torch.autograd.Function):
 
 
 def _cpp_forward(
-    keep: bool, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor, ends: Tensor
+    keep: bool,
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    h0: Tensor,
+    ends: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     y, h = torch.empty_like(u), h0.clone()
     starts = u.new_empty(*ends.shape, *h0.shape[1:]) if keep else None
@@ -70,7 +82,9 @@ def _sizes(u: Tensor, A: Tensor, ends: Tensor) -> tuple[int, ...]:
     return ends.shape[1], batch, length, e, n, groups, threads
 
 
-def _chunks(batch: int, length: int, return_states_at: Positions | None) -> tuple[Tensor, Tensor | None]:
+def _chunks(
+    batch: int, length: int, return_states_at: Positions | None
+) -> tuple[Tensor, Tensor | None]:
     """Ends (B, K) of each row's chunks, none longer than the kernel takes, and (P,) the chunk that begins at each
     place. Where a row has fewer chunks than others, empty ones follow."""
     size = native.library().scan_chunk()
@@ -89,12 +103,21 @@ def _chunks(batch: int, length: int, return_states_at: Positions | None) -> tupl
 
 
 def scan_cpp(
-    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor, return_states_at: Positions | None = None
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    h0: Tensor,
+    return_states_at: Positions | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As `scan.selective_scan`, in float32 on the CPU."""
     # The kernel is handed bare addresses: another device's would crash the process.
     if u.dtype != torch.float32 or any(x.device.type != "cpu" for x in (u, dt, A, B, C, D, h0)):
-        raise ValueError(f'scan path "cpp" needs CPU tensors below float64; u is {u.dtype} on {u.device}: use "torch"')
+        raise ValueError(
+            f'scan path "cpp" needs CPU tensors below float64; u is {u.dtype} on {u.device}: use "torch"'
+        )
     A, e = A.T, u.shape[2]
     if padding := -e % native.vector_width():
         u, dt, A, D, h0 = (F.pad(x, (0, padding)) for x in (u, dt, A, D, h0))

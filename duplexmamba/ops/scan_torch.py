@@ -13,7 +13,9 @@ from torch.autograd.function import once_differentiable
 CHUNK = 16  # steps whose (B, CHUNK, N, E) tensors are held at once
 
 
-def scan_torch(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
+def scan_torch(
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor
+) -> tuple[Tensor, Tensor]:
     """As `scan.selective_scan`, all of one dtype."""
     return _TorchScan.apply(u, dt, A.T.contiguous(), B, C, D, h0)
 
@@ -36,7 +38,9 @@ class _TorchScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy, dh):
         u, dt, A, B, C, D, *starts = ctx.saved_tensors
-        du, ddt, dA, dB, dC = (torch.empty_like(x) if x is not A else torch.zeros_like(x) for x in (u, dt, A, B, C))
+        du, ddt, dA, dB, dC = (
+            torch.empty_like(x) if x is not A else torch.zeros_like(x) for x in (u, dt, A, B, C)
+        )
         for t, h in reversed(list(zip(_chunks(u.shape[1]), starts, strict=True))):
             du[:, t], ddt[:, t], part, dB[:, t], dC[:, t], dh = _chunk_backward(
                 u[:, t], dt[:, t], A, B[:, t], C[:, t], h, dy[:, t], dh

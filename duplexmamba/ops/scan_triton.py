@@ -20,10 +20,14 @@ STAGES = 4  # steps whose operands are on their way while one is computed
 TILE = 256  # states of a program, which is one warp: with more, too few programs fill the GPU; with fewer, lanes idle
 
 
-def scan_triton(u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
+def scan_triton(
+    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor
+) -> tuple[Tensor, Tensor]:
     """As `scan.selective_scan`, all of one dtype. Raises ValueError for tensors on the CPU."""
     if not (u.is_cuda or triton.knobs.runtime.interpret):
-        raise ValueError(f'scan path "triton" needs tensors on a GPU; u is on {u.device}: use "torch"')
+        raise ValueError(
+            f'scan path "triton" needs tensors on a GPU; u is on {u.device}: use "torch"'
+        )
     operands = [x.contiguous() for x in (u, dt, A.T, B, C, D, h0)]
     grad = torch.is_grad_enabled() and any(x.requires_grad for x in operands)
     return _TritonScan.apply(*operands) if grad else _scan(*operands)
@@ -46,7 +50,11 @@ class _TritonScan(torch.autograd.Function):
         blocks = triton.cdiv(e, sizes["BLOCK_E"])
         scratch = u.new_empty(batch, CHUNK, *A.shape)
         du, ddt = torch.empty_like(u), torch.empty_like(u)
-        dA, dD, dh0 = A.new_empty(batch, *A.shape), D.new_empty(batch, e), A.new_empty(batch, *A.shape)
+        dA, dD, dh0 = (
+            A.new_empty(batch, *A.shape),
+            D.new_empty(batch, e),
+            A.new_empty(batch, *A.shape),
+        )
         dB, dC = (x.new_empty(batch, blocks, *x.shape[1:]) for x in (B, C))
         tensors = (u, dt, A, B, C, D, checkpoints, dy.contiguous(), dh.contiguous(), scratch)
         with torch.cuda.device_of(u):
@@ -55,7 +63,14 @@ class _TritonScan(torch.autograd.Function):
 
 
 def _scan(
-    u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor, checkpoints: Tensor | None = None
+    u: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    h0: Tensor,
+    checkpoints: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     y, h = torch.empty_like(u), torch.empty_like(h0)
     sizes = _sizes(A)
@@ -70,7 +85,15 @@ def _sizes(A: Tensor) -> dict[str, int]:
     n, e = A.shape
     padded = triton.next_power_of_2(n)
     channels = max(8, min(32, TILE // padded))
-    return {"E": e, "N": n, "BLOCK_E": channels, "BLOCK_N": padded, "CHUNK": CHUNK, "STAGES": STAGES, "num_warps": 1}
+    return {
+        "E": e,
+        "N": n,
+        "BLOCK_E": channels,
+        "BLOCK_N": padded,
+        "CHUNK": CHUNK,
+        "STAGES": STAGES,
+        "num_warps": 1,
+    }
 
 
 @triton.jit(do_not_specialize=["L"])
@@ -107,7 +130,9 @@ def _backward(
     program = tl.program_id(0).to(tl.int64)
     A_en = tl.load(A + state, in_state, 0.0)
     D_e = tl.load(D + e, in_e, 0.0)
-    dh = tl.load(dh_last + row * N * E + state, in_state, 0.0)  # gradient of the state behind the step at hand
+    dh = tl.load(
+        dh_last + row * N * E + state, in_state, 0.0
+    )  # gradient of the state behind the step at hand
     dA_en = tl.zeros_like(dh)
     dD_e = tl.zeros_like(D_e)
     before = scratch + row * CHUNK * N * E + state  # the state before each step of the chunk

@@ -41,7 +41,9 @@ def ssd(
     demanded = os.environ.get("DUPLEXMAMBA_SCAN", "")
     path = path or {"cpp": "torch", "triton": "torch"}.get(demanded, demanded) or _fastest_path(x)
     if path not in _PATHS:
-        raise ValueError(f"ssd path {path!r} (argument or DUPLEXMAMBA_SCAN) is not one of {', '.join(_PATHS)}")
+        raise ValueError(
+            f"ssd path {path!r} (argument or DUPLEXMAMBA_SCAN) is not one of {', '.join(_PATHS)}"
+        )
     dtype = torch.promote_types(x.dtype, torch.float32)
     if h0 is None:
         h0 = x.new_zeros(x.shape[0], *x.shape[2:], B.shape[3], dtype=dtype)
@@ -70,12 +72,23 @@ def _has_kernels() -> bool:
     return True
 
 
-def _check_shapes(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None) -> None:
+def _check_shapes(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h0: Tensor | None
+) -> None:
     (b, length, h, p), (g, n) = x.shape, B.shape[2:]
     if h % g:
-        raise ValueError(f"B has {g} groups for {h} heads; the heads must be a multiple of the groups")
+        raise ValueError(
+            f"B has {g} groups for {h} heads; the heads must be a multiple of the groups"
+        )
     groups = (b, length, g, n)
-    wanted = {"dt": (b, length, h), "A": (h,), "B": groups, "C": groups, "D": (h,), "h0": (b, h, p, n)}
+    wanted = {
+        "dt": (b, length, h),
+        "A": (h,),
+        "B": groups,
+        "C": groups,
+        "D": (h,),
+        "h0": (b, h, p, n),
+    }
     for (name, shape), tensor in zip(wanted.items(), (dt, A, B, C, D, h0), strict=True):
         if tensor is not None and tensor.shape != shape:
             raise ValueError(
@@ -96,16 +109,23 @@ def ssd_reference(
     return torch.stack(y, 1), h
 
 
-def ssd_torch(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+def ssd_torch(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, h: Tensor
+) -> tuple[Tensor, Tensor]:
     """The same as matrix products within chunks and a scan over chunks, for any device."""
     with _exact_products(x.device):
         x, groups = x.to(h.dtype), B.shape[2]
         u = _chunks(x * dt[..., None]).unflatten(3, (groups, -1))  # (B, K, S, G, R, P)
         B, C = _chunks(B.to(h.dtype)), _chunks(C.to(h.dtype))
         # Sums of many steps are subtracted from each other: in float32 the gradient of dt would lose two digits.
-        log_decay = _chunks(dt.double() * A.double()).cumsum(2).unflatten(3, (groups, -1))  # (B, K, S, G, R)
+        log_decay = (
+            _chunks(dt.double() * A.double()).cumsum(2).unflatten(3, (groups, -1))
+        )  # (B, K, S, G, R)
         y = _within_chunks(u, log_decay, B, C)
-        from_start, to_end = log_decay.to(h.dtype).exp(), (log_decay[:, :, -1:] - log_decay).to(h.dtype).exp()
+        from_start, to_end = (
+            log_decay.to(h.dtype).exp(),
+            (log_decay[:, :, -1:] - log_decay).to(h.dtype).exp(),
+        )
         gained = torch.einsum("bksgrp,bksgn->bkgrpn", u * to_end[..., None], B)
         starts, h = _between_chunks(gained, from_start[:, :, -1], h)
         y = y + torch.einsum("bksgn,bkgrpn->bksgrp", C, starts) * from_start[..., None]
@@ -116,7 +136,9 @@ def _chunks(x: Tensor) -> Tensor:
     """(B, L, ...) -> (B, K, S, ...): the fewest chunks of at most CHUNK steps, padded with zeros, where dt is 0 too."""
     count = -(-x.shape[1] // CHUNK)
     size = -(-x.shape[1] // count)
-    return F.pad(x, (0, 0) * (x.dim() - 2) + (0, count * size - x.shape[1])).unflatten(1, (count, size))
+    return F.pad(x, (0, 0) * (x.dim() - 2) + (0, count * size - x.shape[1])).unflatten(
+        1, (count, size)
+    )
 
 
 def _within_chunks(u: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:
@@ -124,7 +146,12 @@ def _within_chunks(u: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tensor
     log_decay = log_decay.permute(0, 1, 3, 4, 2)
     size = log_decay.shape[-1]
     future = torch.ones(size, size, dtype=torch.bool, device=u.device).triu(1)
-    decay = (log_decay[..., :, None] - log_decay[..., None, :]).to(u.dtype).masked_fill(future, -torch.inf).exp()
+    decay = (
+        (log_decay[..., :, None] - log_decay[..., None, :])
+        .to(u.dtype)
+        .masked_fill(future, -torch.inf)
+        .exp()
+    )
     scores = torch.einsum("bktgn,bksgn->bkgts", C, B)
     return torch.einsum("bkgrts,bksgrp->bktgrp", scores[:, :, :, None] * decay, u)
 
@@ -164,7 +191,15 @@ def ssd_mamba_ssm(
     )
 
     return mamba_chunk_scan_combined(
-        x, dt, A, B.to(x.dtype), C.to(x.dtype), KERNEL_CHUNK, D=D, initial_states=h, return_final_states=True
+        x,
+        dt,
+        A,
+        B.to(x.dtype),
+        C.to(x.dtype),
+        KERNEL_CHUNK,
+        D=D,
+        initial_states=h,
+        return_final_states=True,
     )
 
 

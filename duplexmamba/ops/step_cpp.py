@@ -16,12 +16,19 @@ SMALL = 2**19  # weights below which waking other threads costs more than it sav
 def is_step(x: Tensor, rows: int) -> bool:
     """Whether `x`, of so many vectors, is for the functions below: few, float32, on a CPU, with nothing to learn."""
     # The functions are handed bare addresses: another device's would crash the process.
-    if rows > MOST_ROWS or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
+    if (
+        rows > MOST_ROWS
+        or x.device.type != "cpu"
+        or x.dtype != torch.float32
+        or torch.is_grad_enabled()
+    ):
         return False
     return scan_path(x) == "cpp" and not torch.is_autocast_enabled("cpu")
 
 
-def step_cpp(x: Tensor, weights: tuple[Tensor, ...], tail: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def step_cpp(
+    x: Tensor, weights: tuple[Tensor, ...], tail: Tensor, h: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """(B, D) -> (B, D), and the next tail and h. All are float32 on the CPU.
 
     Args:
@@ -33,7 +40,11 @@ def step_cpp(x: Tensor, weights: tuple[Tensor, ...], tail: Tensor, h: Tensor) ->
     batch, d_model = x.shape
     (e, n), k, r = weights[6].shape, tail.shape[1] + 1, weights[4].shape[1]
     operands = [t.contiguous() for t in (x, *weights, tail, h)]
-    new_tail, new_h, y = torch.empty_like(operands[-2]), torch.empty_like(operands[-1]), torch.empty_like(operands[0])
+    new_tail, new_h, y = (
+        torch.empty_like(operands[-2]),
+        torch.empty_like(operands[-1]),
+        torch.empty_like(operands[0]),
+    )
     addresses = [t.data_ptr() for t in (*operands, new_tail, new_h, y)]
     library = native.library()
     library.mamba_step(*addresses, batch, d_model, e, n, k, r, _threads(weights[0]))
@@ -45,7 +56,9 @@ def matrix_vectors(matrix: Tensor, x: Tensor) -> Tensor:
     matrix, x = matrix.contiguous(), x.contiguous()
     out = x.new_empty(len(x), len(matrix))
     library = native.library()
-    library.matrix_vectors(matrix.data_ptr(), x.data_ptr(), out.data_ptr(), len(x), *matrix.shape, _threads(matrix))
+    library.matrix_vectors(
+        matrix.data_ptr(), x.data_ptr(), out.data_ptr(), len(x), *matrix.shape, _threads(matrix)
+    )
     return out
 
 

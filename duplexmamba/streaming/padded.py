@@ -26,7 +26,9 @@ class Padded:
 
     def to(self, device: torch.device | str) -> "Padded":
         """The same on another device."""
-        return Padded(self.values.to(device), None if self.lengths is None else self.lengths.to(device))
+        return Padded(
+            self.values.to(device), None if self.lengths is None else self.lengths.to(device)
+        )
 
     def at_least_one_step(self) -> "Padded":
         """With one step of padding if there is no step at all: no convolution takes an empty input."""
@@ -67,7 +69,9 @@ class StreamBuffer:
     """(B,) int64: how many of them no window has begun at yet; below hop."""
 
 
-def stream_windows(x: Padded, past: StreamBuffer | None, history: int, hop: int = 1) -> tuple[Padded, StreamBuffer]:
+def stream_windows(
+    x: Padded, past: StreamBuffer | None, history: int, hop: int = 1
+) -> tuple[Padded, StreamBuffer]:
     """Cut a stream into whole hops, each row at its own pace.
 
     Args:
@@ -93,14 +97,23 @@ def stream_windows(x: Padded, past: StreamBuffer | None, history: int, hop: int 
         return Padded(joined, x.lengths), StreamBuffer(newest, past.pending)
     total = past.pending + x.row_lengths()
     units = total // hop
-    window = _take(joined, hop - 1 if first else hop - 1 - past.pending, history + max(int(units.max()), 1) * hop)
+    window = _take(
+        joined,
+        hop - 1 if first else hop - 1 - past.pending,
+        history + max(int(units.max()), 1) * hop,
+    )
     return Padded(window, units), StreamBuffer(newest, total % hop)
 
 
 def buffer_at(window: Padded, history: int, return_states_at: Positions) -> StreamBuffer:
     """What `carry` with a hop of 1 would have kept at these places, from the window that it has returned."""
-    steps = return_states_at.steps[:, None] + torch.arange(history, device=return_states_at.steps.device)
-    return StreamBuffer(window.values[return_states_at.rows[:, None], steps], torch.zeros_like(return_states_at.steps))
+    steps = return_states_at.steps[:, None] + torch.arange(
+        history, device=return_states_at.steps.device
+    )
+    return StreamBuffer(
+        window.values[return_states_at.rows[:, None], steps],
+        torch.zeros_like(return_states_at.steps),
+    )
 
 
 def pending_steps(past: StreamBuffer) -> Padded:

@@ -75,7 +75,11 @@ def _leaves(node: Any) -> Iterator[Tensor]:
     if isinstance(node, Tensor):
         yield node
     elif node is not None:
-        children = node if isinstance(node, tuple) else [getattr(node, f.name) for f in dataclasses.fields(node)]
+        children = (
+            node
+            if isinstance(node, tuple)
+            else [getattr(node, f.name) for f in dataclasses.fields(node)]
+        )
         for child in children:
             yield from _leaves(child)
 
@@ -90,4 +94,6 @@ def _map(function: Callable[..., Tensor], *nodes: Any) -> Any:
     if node is None:
         return None
     names = [f.name for f in dataclasses.fields(node)]
-    return type(node)(**{name: _map(function, *(getattr(n, name) for n in nodes)) for name in names})
+    return type(node)(
+        **{name: _map(function, *(getattr(n, name) for n in nodes)) for name in names}
+    )

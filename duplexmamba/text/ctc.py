@@ -21,14 +21,18 @@ def ctc_loss(logits: Padded, labels: Padded, blank: int = 0) -> Tensor:
     """
     log_probs = logits.values.float().log_softmax(-1).transpose(0, 1)
     lengths, label_lengths = logits.row_lengths(), labels.row_lengths()
-    total = F.ctc_loss(log_probs, labels.values, lengths, label_lengths, blank, "sum", zero_infinity=True)
+    total = F.ctc_loss(
+        log_probs, labels.values, lengths, label_lengths, blank, "sum", zero_infinity=True
+    )
     return total / label_lengths.sum().clamp_min(1)
 
 
 def ctc_log_likelihood(logits: Padded, labels: Padded, blank: int = 0) -> Tensor:
     """(B,) of logits (B, T, V) and labels (B, L); minus infinity where the frames cannot carry them."""
     log_probs = logits.values.float().log_softmax(-1).transpose(0, 1)
-    return -F.ctc_loss(log_probs, labels.values, logits.row_lengths(), labels.row_lengths(), blank, "none")
+    return -F.ctc_loss(
+        log_probs, labels.values, logits.row_lengths(), labels.row_lengths(), blank, "none"
+    )
 
 
 def ctc_greedy(logits: Padded) -> list[list[int]]:
@@ -49,7 +53,9 @@ def ctc_beam(logits: Tensor, width: int, blank: int = 0) -> list[list[int]]:
     """
     log_probs = logits.float().log_softmax(-1)
     values, labels = log_probs.topk(min(width, log_probs.shape[-1]))
-    beam: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, -math.inf)}  # behind a blank, behind a label
+    beam: dict[tuple[int, ...], tuple[float, float]] = {
+        (): (0.0, -math.inf)
+    }  # behind a blank, behind a label
     for frame in zip(labels.tolist(), values.tolist(), log_probs[:, blank].tolist(), strict=True):
         blanks: dict[tuple[int, ...], float] = defaultdict(lambda: -math.inf)
         spoken: dict[tuple[int, ...], float] = defaultdict(lambda: -math.inf)

@@ -32,7 +32,11 @@ def greedy(lm: LM, logits: Tensor, state: LMState, end: int, max_tokens: int) ->
         logits: (B, V) of the step before the first token.
         state: the rows' states after that step.
     """
-    step = graph_steps(lm, state) if logits.is_cuda and isinstance(lm, MambaLM) else eager_steps(lm, state)
+    step = (
+        graph_steps(lm, state)
+        if logits.is_cuda and isinstance(lm, MambaLM)
+        else eager_steps(lm, state)
+    )
     found, done = [], torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
     for _ in range(max_tokens):
         token = logits.argmax(-1).masked_fill(done, end)
@@ -49,7 +53,9 @@ def greedy(lm: LM, logits: Tensor, state: LMState, end: int, max_tokens: int) ->
 def log_likelihood(lm: LM, logits: Tensor, state: LMState, ids: Padded) -> Tensor:
     """(N,) of going on with each row of ids (N, L); logits (N, V) and state as in `greedy`."""
     hidden, _ = lm(ids.with_values(lm.embed(ids.values)), state)
-    ahead = torch.cat([logits[:, None], lm.logits(hidden.values[:, :-1])], 1).float().log_softmax(-1)
+    ahead = (
+        torch.cat([logits[:, None], lm.logits(hidden.values[:, :-1])], 1).float().log_softmax(-1)
+    )
     return (ahead.gather(-1, ids.values[..., None])[..., 0] * ids.mask()).sum(1)
 
 
@@ -60,7 +66,9 @@ def decode_step(lm: LM, token: Tensor, state: LMState) -> tuple[Tensor, LMState]
 
 
 @torch.no_grad()
-def advance(lm: LM, branches: Sequence[tuple[Tensor, LMState | None]]) -> list[tuple[Tensor, LMState]]:
+def advance(
+    lm: LM, branches: Sequence[tuple[Tensor, LMState | None]]
+) -> list[tuple[Tensor, LMState]]:
     """Branches of a conversation, each by its own steps, as rows of one batch.
 
     Args:
@@ -72,7 +80,9 @@ def advance(lm: LM, branches: Sequence[tuple[Tensor, LMState | None]]) -> list[t
     steps, before = zip(*branches, strict=True)
     lengths = torch.tensor([len(s) for s in steps], device=steps[0].device)
     even = len({len(s) for s in steps}) == 1
-    x = Padded(torch.nn.utils.rnn.pad_sequence(list(steps), batch_first=True), None if even else lengths)
+    x = Padded(
+        torch.nn.utils.rnn.pad_sequence(list(steps), batch_first=True), None if even else lengths
+    )
     hidden, after = lm(x, None if before[0] is None else join(before))
     logits = lm.logits(take(hidden.values, lengths - 1, 1)[:, 0])
     return list(zip(logits, rows(after), strict=True))
@@ -95,7 +105,9 @@ def graph_steps(lm: MambaLM, state: LMState) -> Step:
     Steps of the same graph take turns: what an earlier call returned must not be used any more.
     """
     weights = tuple(p.data_ptr() for p in lm.parameters())
-    if _graphs.get(lm, ((),))[0] != weights:  # a graph reads them where they were when it was captured
+    if (
+        _graphs.get(lm, ((),))[0] != weights
+    ):  # a graph reads them where they were when it was captured
         _graphs[lm] = weights, {}
     graphs = _graphs[lm][1]
     kind = _leaves(state)[0].device.type
@@ -119,7 +131,10 @@ class _Graph:
     def __init__(self, lm: MambaLM, state: LMState):
         self.state = clone(state)
         some = _leaves(state)[0]
-        self.token, kind = torch.zeros(some.shape[0], dtype=torch.int64, device=some.device), some.device.type
+        self.token, kind = (
+            torch.zeros(some.shape[0], dtype=torch.int64, device=some.device),
+            some.device.type,
+        )
         with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
             self.replay, self.logits = _capture(lambda: self._run(lm), some.device)
 
@@ -143,7 +158,9 @@ def _capture(run: Callable[[], Tensor], device: torch.device) -> tuple[Callable[
             run()  # kernels are built and libraries begin, which no graph can record
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # data loaders pin memory meanwhile
+        with torch.cuda.graph(
+            graph, capture_error_mode="thread_local"
+        ):  # data loaders pin memory meanwhile
             result = run()
     return graph.replay, result
 

@@ -35,4 +35,8 @@ def macro_f1(pairs: Sequence[tuple[str, str]]) -> float:
 def f1(pairs: Sequence[tuple[str, str]], name: str) -> float:
     """Harmonic mean of precision and recall of one class."""
     both = sum(reference == hypothesis == name for reference, hypothesis in pairs)
-    return 2 * both / sum((reference == name) + (hypothesis == name) for reference, hypothesis in pairs)
+    return (
+        2
+        * both
+        / sum((reference == name) + (hypothesis == name) for reference, hypothesis in pairs)
+    )

@@ -59,7 +59,15 @@ class Tokenizer:
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=BPE_SIZE,
-            special_tokens=[END_OF_TEXT, USER, ASSISTANT, SPEECH, END_OF_SPEECH, SILENCE, *TURN_STATES.values()],
+            special_tokens=[
+                END_OF_TEXT,
+                USER,
+                ASSISTANT,
+                SPEECH,
+                END_OF_SPEECH,
+                SILENCE,
+                *TURN_STATES.values(),
+            ],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
@@ -72,9 +80,13 @@ class Tokenizer:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
         except (OSError, ValueError) as error:
-            raise ValueError(f"tokenizer.source={source!r}: no readable tokenizer there ({str(error)[:200]})") from None
+            raise ValueError(
+                f"tokenizer.source={source!r}: no readable tokenizer there ({str(error)[:200]})"
+            ) from None
         if tokenizer.token_to_id(END_OF_TEXT) is None:
-            raise ValueError(f"tokenizer.source={source!r} has no {END_OF_TEXT}; use a GPT-NeoX style tokenizer or bpe")
+            raise ValueError(
+                f"tokenizer.source={source!r} has no {END_OF_TEXT}; use a GPT-NeoX style tokenizer or bpe"
+            )
         return cls(tokenizer)
 
     @classmethod

@@ -25,7 +25,9 @@ def score(asked: argparse.Namespace) -> dict[str, float | None]:
 
 def parser(description: str | None = None) -> argparse.ArgumentParser:
     """Every score takes a run, overrides and --json; VoiceBench also does without a run, a scorecard with several."""
-    whole = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    whole = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     asked_for = whole.add_subparsers(dest="score", required=True)
     for name in COMMANDS:
         command = asked_for.add_parser(name)
@@ -44,20 +46,32 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
         if name == "voicebench":
             add_responses(command)
         if name == "scorecard":
-            command.add_argument("--as-is", action="store_true", help="score nothing: show the scores that are there")
+            command.add_argument(
+                "--as-is", action="store_true", help="score nothing: show the scores that are there"
+            )
     return whole
 
 
 def add_voicebench(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--subsets", default="", help="names, separated by commas; all nine of the leaderboard")
+    command.add_argument(
+        "--subsets", default="", help="names, separated by commas; all nine of the leaderboard"
+    )
     command.add_argument("--limit", type=positive, help="items of each subset, the first")
-    command.add_argument("--data", default="", help="hub, embedded, or a folder of the same schema; the first there is")
-    command.add_argument("--mode", choices=["streaming", "offline"], help="streaming where the run has learnt it")
+    command.add_argument(
+        "--data",
+        default="",
+        help="hub, embedded, or a folder of the same schema; the first there is",
+    )
+    command.add_argument(
+        "--mode", choices=["streaming", "offline"], help="streaming where the run has learnt it"
+    )
     command.add_argument("--batch", type=positive, default=BATCH, help="items at a time")
 
 
 def add_responses(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--responses", type=Path, help="score these instead: a file, or a folder of <subset>.jsonl")
+    command.add_argument(
+        "--responses", type=Path, help="score these instead: a file, or a folder of <subset>.jsonl"
+    )
     command.add_argument("--subset", default="", help="of the file of responses")
 
 

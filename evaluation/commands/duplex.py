@@ -36,9 +36,13 @@ def score(asked: argparse.Namespace) -> dict[str, float]:
         except UnusableAudio as error:
             print(f"left out: {error}")
             continue
-        script = Heard(dialogue.id, dialogues.slices.seconds, turns_of(dialogue, dialogues), dialogue.labels)
+        script = Heard(
+            dialogue.id, dialogues.slices.seconds, turns_of(dialogue, dialogues), dialogue.labels
+        )
         heard.append(hear(open_session, dialogue.samples, script))
-    apart = {"fork": "", "multiplex": " that do not tell incomplete from ignore"}[config.duplex.kind]
+    apart = {"fork": "", "multiplex": " that do not tell incomplete from ignore"}[
+        config.duplex.kind
+    ]
     what = f"{len(heard)} test dialogues in live sessions{apart}, on {open_session().device.type}"
     return report(heard, run.folder / "scores", run.titled(what))
 
@@ -47,7 +51,7 @@ def of_whole_dialogues(run: Run, overrides: list[str]) -> Run:
     """A run of stage state learnt from dialogues of one event: it is scored on those of stage streaming."""
     config = run.config
     if config.stage.name == "state":
-        dialogue = load_config([str(stage_file("streaming")), "encoder.context=carried"]).dialogue
+        dialogue = load_config([str(stage_file("streaming")), "encoder.context=causal"]).dialogue
         config = dataclasses.replace(config, dialogue=dialogue)
     return run._replace(config=override(config, overrides))
 
@@ -56,13 +60,22 @@ def turns_of(dialogue: Dialogue, dialogues: Dialogues) -> list[Turn]:
     """The turns of a dialogue, with what should come of them."""
     slice_s = dialogues.slices.seconds
     windows = dialogue.reply_windows(slice_s)
-    asking = {answer.turn: (answer, window) for answer, window in zip(dialogue.answers, windows, strict=True)}
+    asking = {
+        answer.turn: (answer, window)
+        for answer, window in zip(dialogue.answers, windows, strict=True)
+    }
     turns = []
     for i, turn in enumerate(dialogue.turns):
         window, disturbed_by = range(0), ""
         if i in asking:
             answer, window = asking[i]
             end_s = (answer.begin + 1) * slice_s + dialogues.answer_s(turn.answer)
-            disturbed_by = next((later.kind for later in dialogue.turns[i + 1 : i + 2] if later.start_s < end_s), "")
-        turns.append(Turn(turn.kind, turn.start_s, turn.end_s, turn.pause_s, turn.answer, window, disturbed_by))
+            disturbed_by = next(
+                (later.kind for later in dialogue.turns[i + 1 : i + 2] if later.start_s < end_s), ""
+            )
+        turns.append(
+            Turn(
+                turn.kind, turn.start_s, turn.end_s, turn.pause_s, turn.answer, window, disturbed_by
+            )
+        )
     return turns

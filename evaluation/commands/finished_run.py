@@ -41,7 +41,9 @@ def identity(folder: Path) -> str:
     """Eight hex digits that are equal for equal hand-overs. Raises ValueError: there is none."""
     file = folder / FILE
     if not file.is_file():
-        raise ValueError(f"no checkpoint at {file}; train one with `make train`, or name a run that has finished")
+        raise ValueError(
+            f"no checkpoint at {file}; train one with `make train`, or name a run that has finished"
+        )
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:8]
 
@@ -49,6 +51,8 @@ def identity(folder: Path) -> str:
 def read_whole(sound: Place, config: Config, channel: int | None = None) -> np.ndarray:
     """Samples (n,) of a recording of any length, as the model hears it. Raises ValueError: it cannot be used."""
     try:
-        return read_audio(sound, config.features.sample_rate_hz, channel=channel, min_s=0, max_s=float("inf"))
+        return read_audio(
+            sound, config.features.sample_rate_hz, channel=channel, min_s=0, max_s=float("inf")
+        )
     except UnusableAudio as error:
         raise ValueError(f"{error}; mend or remove it") from None

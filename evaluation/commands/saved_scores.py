@@ -27,7 +27,9 @@ def keep(asked: argparse.Namespace, scores: Mapping[str, float | None]) -> None:
     folder = asked.run / "scores"
     (folder / f"{asked.score}.settings.json").unlink(missing_ok=True)
     (folder / f"{asked.score}.json").write_text(json.dumps(scores, indent=1) + "\n")
-    (folder / f"{asked.score}.settings.json").write_text(json.dumps(settings_of(asked), indent=1) + "\n")
+    (folder / f"{asked.score}.settings.json").write_text(
+        json.dumps(settings_of(asked), indent=1) + "\n"
+    )
 
 
 def kept(run: Path, score: str) -> Part | None:

@@ -36,7 +36,10 @@ def make(asked: argparse.Namespace) -> dict[str, float | None]:
         ValueError: a run that is not there, or is named twice.
     """
     runs = [Path(word) for word in asked.runs.split(",") if word]
-    configs = {run.resolve(): override(StageCheckpoint.load(run / FILE).config, asked.overrides) for run in runs}
+    configs = {
+        run.resolve(): override(StageCheckpoint.load(run / FILE).config, asked.overrides)
+        for run in runs
+    }
     if not runs or len({folder.name for folder in configs}) < len(runs):
         raise ValueError(f"CKPT={asked.runs}: name one run, or several that have different names")
     cards = [card(run, configs[run.resolve()], asked) for run in runs]
@@ -47,7 +50,9 @@ def make(asked: argparse.Namespace) -> dict[str, float | None]:
     (folder / "scorecard.json").write_text(json.dumps(values, indent=1) + "\n")
     files = [folder / "scorecard.html", folder / "scorecard.json"]
     sent = log_artifact("scorecard", names, files, values, next(iter(configs.values())))
-    missing = [f"{one.name}: {gap.what}: {gap.why}. {gap.command}" for one in cards for gap in one.gaps]
+    missing = [
+        f"{one.name}: {gap.what}: {gap.why}. {gap.command}" for one in cards for gap in one.gaps
+    ]
     print("\n".join([*missing, sent, str(files[0])]))
     return values
 
@@ -88,7 +93,9 @@ def part(words: Sequence[str], folder: Path, as_is: bool) -> Part | str:
     """The scores of a command: those that are there if it would find the same, else new ones; or why there are none."""
     own = parser().parse_args(words)
     there = kept(folder, own.score)
-    if there is not None and (as_is or own.score in NEED_DATA or there.settings == settings_of(own)):
+    if there is not None and (
+        as_is or own.score in NEED_DATA or there.settings == settings_of(own)
+    ):
         return there
     if as_is or own.score in NEED_DATA:
         return "needs your own copy of the data" if own.score in NEED_DATA else "not scored yet"

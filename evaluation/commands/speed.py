@@ -16,7 +16,9 @@ def score(asked: argparse.Namespace) -> dict[str, float]:
     run = open_run(asked.run, asked.overrides)
     set_up_torch(run.config)
     torch.set_num_threads(1)
-    model = KINDS[run.config.stage.name][0](run.config)
+    model = KINDS[run.config.stage.name][0](run.config.model)
     model.load_state_dict(run.given.weights)
     on = "cuda" if torch.cuda.is_available() and run.config.trainer.accelerator != "cpu" else "cpu"
-    return report_bench(measure(model.eval().to(on), run.config), run.titled(f"speed and size, on {on}"))
+    return report_bench(
+        measure(model.eval().to(on), run.config), run.titled(f"speed and size, on {on}")
+    )

@@ -35,7 +35,9 @@ def run(asked: argparse.Namespace) -> dict[str, float | None]:
     who = find_judge()
     if asked.responses:
         if asked.run is not None:
-            raise ValueError(f"{asked.run} and --responses={asked.responses}: name a run or responses, not both")
+            raise ValueError(
+                f"{asked.run} and --responses={asked.responses}: name a run or responses, not both"
+            )
         files = given_files(asked)
         folder = find_data(asked.data, list(files)) if asked.data else None
         items = {name: listed(name, folder, None) if asked.data else None for name in files}
@@ -53,7 +55,12 @@ def run(asked: argparse.Namespace) -> dict[str, float | None]:
     values = flat(found, embedded) | {"data/streaming": streaming}
     show(found, values, title)
     where = next(iter(files.values())).parent
-    lines = [(s.name, kind, named) for s in found for kind, all_named in s.troubles.items() for named in all_named]
+    lines = [
+        (s.name, kind, named)
+        for s in found
+        for kind, all_named in s.troubles.items()
+        for named in all_named
+    ]
     write_lines(where / "troubles.jsonl", lines)
     return values
 
@@ -62,7 +69,9 @@ def find_judge() -> judge.Judge | None:
     """The one that the environment names. Raises ValueError: half a judge."""
     url, model = os.environ.get("JUDGE_URL", ""), os.environ.get("JUDGE_MODEL", "")
     if bool(url) != bool(model):
-        raise ValueError(f"JUDGE_URL={url!r} and JUDGE_MODEL={model!r}: a judge needs both, the address up to /v1")
+        raise ValueError(
+            f"JUDGE_URL={url!r} and JUDGE_MODEL={model!r}: a judge needs both, the address up to /v1"
+        )
     key = os.environ.get("JUDGE_KEY") or os.environ.get("OPENAI_API_KEY", "")
     return judge.Judge(url, model, key) if url else None
 
@@ -74,11 +83,15 @@ def given_files(asked: argparse.Namespace) -> dict[str, Path]:
         files = {name: asked.responses / file_name(name) for name in names}
         files = {name: file for name, file in files.items() if file.exists()}
         if not files:
-            raise ValueError(f"{asked.responses}: no {file_name(names[0])} or the like; name files by their subset")
+            raise ValueError(
+                f"{asked.responses}: no {file_name(names[0])} or the like; name files by their subset"
+            )
         return files
     names = subsets.chosen(asked.subset) if asked.subset else []
     if len(names) != 1:
-        raise ValueError(f"--subset={asked.subset!r}: say of which one subset {asked.responses} holds responses")
+        raise ValueError(
+            f"--subset={asked.subset!r}: say of which one subset {asked.responses} holds responses"
+        )
     return {names[0]: asked.responses}
 
 
@@ -90,18 +103,26 @@ def find_data(asked: str, names: Sequence[str]) -> Path | None:
     """The folder of the data set; None: the embedded items. Raises ValueError: no such folder, no such hub."""
     if asked not in ("", "hub", "embedded"):
         if not Path(asked).is_dir():
-            raise ValueError(f"VOICEBENCH={asked}: no such folder; give one of {subsets.HUB}'s schema, hub or embedded")
+            raise ValueError(
+                f"VOICEBENCH={asked}: no such folder; give one of {subsets.HUB}'s schema, hub or embedded"
+            )
         return Path(asked)
     folder = None if asked == "embedded" else subsets.fetch(names)
     if folder is None and asked == "hub":
-        raise ValueError(f"the Hugging Face hub does not answer, and no copy of {subsets.HUB} is cached")
+        raise ValueError(
+            f"the Hugging Face hub does not answer, and no copy of {subsets.HUB} is cached"
+        )
     if folder is None and not asked:
-        print(f"no {subsets.HUB} from the network: the project's own few items instead, which are not VoiceBench's")
+        print(
+            f"no {subsets.HUB} from the network: the project's own few items instead, which are not VoiceBench's"
+        )
     return folder
 
 
 def items_of(name: str, folder: Path | None, limit: int | None) -> Iterator[Item]:
-    return itertools.islice(subsets.embedded(name) if folder is None else subsets.stored(name, folder), limit)
+    return itertools.islice(
+        subsets.embedded(name) if folder is None else subsets.stored(name, folder), limit
+    )
 
 
 def listed(name: str, folder: Path | None, limit: int | None) -> Known:
@@ -115,9 +136,7 @@ def answer(
     mode = asked.mode or ("streaming" if run.config.stage.name in ON_DIALOGUES else "offline")
     answerer = answerer_of(run, mode)
     where = run.folder / "scores" / "voicebench" / (f"{mode}-embedded" if folder is None else mode)
-    made_by = (
-        f"{fingerprint(run.config)} ({identity(run.folder)}), {mode}, duplex.max_tokens={run.config.duplex.max_tokens}"
-    )
+    made_by = f"{fingerprint(run.config)} ({identity(run.folder)}), {mode}, duplex.max_tokens={run.config.duplex.max_tokens}"
     files: dict[str, Path] = {}
     known: dict[str, Known | None] = {}
     for name in names:
@@ -161,7 +180,9 @@ def answerer_of(run: Run, mode: str) -> Answerer:
             f"MODE=streaming: {run.folder} is a run of stage {stage}; name one of {', '.join(ON_DIALOGUES)}"
         )
     if stage not in HEARING or tokens is None:
-        raise ValueError(f"{run.folder} is a run of stage {stage}; name one of {', '.join(HEARING)}")
+        raise ValueError(
+            f"{run.folder} is a run of stage {stage}; name one of {', '.join(HEARING)}"
+        )
 
     @functools.cache
     def opened() -> Answerer:
@@ -179,12 +200,17 @@ def subtotal(name: str, file: Path, items: Known | None, who: judge.Judge | None
     unfit = {response.name: score.check(subset.scorer, response) for response in found.responses}
     responses = [response for response in found.responses if not unfit[response.name]]
     troubles = dict(found.troubles)
-    troubles["broken"] = [*troubles["broken"], *(f"{item}: {why}" for item, why in unfit.items() if why)]
+    troubles["broken"] = [
+        *troubles["broken"],
+        *(f"{item}: {why}" for item, why in unfit.items() if why),
+    ]
     empty = sum(response.empty for response in responses)
     if not responses:
         return Subtotal(name, score.Scores(), 0, 0, troubles, note="no responses")
     if subset.scorer in score.OFFLINE:
-        return Subtotal(name, score.OFFLINE[subset.scorer](responses), len(responses), empty, troubles)
+        return Subtotal(
+            name, score.OFFLINE[subset.scorer](responses), len(responses), empty, troubles
+        )
     scores, troubles["judge"], note = judged(subset.scorer, responses, file, who)
     return Subtotal(name, scores, len(responses), empty, troubles, who.model if who else "", note)
 
@@ -197,10 +223,16 @@ def judged(
     troubles: list[str] = []
     if who is not None:
         model = re.sub(r"\W+", "-", who.model)
-        replies, troubles = judge.judge(scorer, responses, who, file.with_suffix(f".judge-{model}.jsonl"))
+        replies, troubles = judge.judge(
+            scorer, responses, who, file.with_suffix(f".judge-{model}.jsonl")
+        )
         note = "" if not troubles else "not all judged: the same command goes on"
     if scorer == "open":
         return score.of_ratings(responses, replies), troubles, note
     accepts, why = qa.pedant()
     scores = score.of_answers(responses, replies, accepts)
-    return scores, troubles, "; ".join(filter(None, [note, why if accepts is None else f"qa_metrics {why}"]))
+    return (
+        scores,
+        troubles,
+        "; ".join(filter(None, [note, why if accepts is None else f"qa_metrics {why}"])),
+    )

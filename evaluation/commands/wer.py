@@ -21,15 +21,21 @@ def score(asked: argparse.Namespace) -> dict[str, float]:
     """
     given, config, run = open_run(asked.run, asked.overrides)
     if config.stage.name == "lm":
-        raise ValueError(f"{run} is a run of stage lm, which hears nothing; name a run of stage encoder or asr")
-    model_kind, module_kind, data_kind = KINDS["encoder" if config.stage.name == "encoder" else "asr"]
+        raise ValueError(
+            f"{run} is a run of stage lm, which hears nothing; name a run of stage encoder or asr"
+        )
+    model_kind, module_kind, data_kind = KINDS[
+        "encoder" if config.stage.name == "encoder" else "asr"
+    ]
     corpora = Corpora(config, splits=["test"])
-    module: StageModule = module_kind(config, model_kind(config), given.tokens)
+    module: StageModule = module_kind(config, model_kind(config.model), given.tokens)
     module.model.load_state_dict(given.weights)
     trainer = L.Trainer(**trainer_settings(config), logger=False)
     trainer.test(module, data_kind(config, corpora), verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    lines = [json.dumps({"text": said, "understood": understood}) for said, understood in module.scored]
+    lines = [
+        json.dumps({"text": said, "understood": understood}) for said, understood in module.scored
+    ]
     (run / "scores" / "wer.jsonl").write_text("\n".join(lines) + "\n")
     print_summary(run, scores, module.scored, module.skipped, "make help")
     return scores

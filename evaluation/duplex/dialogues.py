@@ -15,7 +15,7 @@ from typing import NamedTuple
 from duplexmamba.text.metrics import exact_match, f1, macro_f1
 from duplexmamba.text.tokenizer import TURN_STATES
 
-IGNORED = ("aside", "background", "noise", "backchannel")
+IGNORED = ("talking_to_other", "background_speech", "noise", "backchannel")
 """Kinds of sounds that nothing should come of."""
 TAKEN = {"question": "turn", "interruption": "interruption"}
 """Kinds of turns to take over from, and what their scores are called."""
@@ -96,14 +96,18 @@ def scores(heard: Sequence[Heard]) -> dict[str, Score]:
     for h in heard:
         for name, values in findings(h).items():
             cases[name] += values
-    found = {name: Score(statistics.fmean(values), len(values)) for name, values in sorted(cases.items())}
+    found = {
+        name: Score(statistics.fmean(values), len(values)) for name, values in sorted(cases.items())
+    }
     return _states(heard) | found | _silence(heard) | _compute(heard)
 
 
 def _states(heard: Sequence[Heard]) -> dict[str, Score]:
     """Of all slices; of a session that does not tell all states apart, its responses alone."""
     pairs, found = [pair for h in heard for pair in zip(h.labels, h.named, strict=True)], {}
-    labels: list[str] = list(TURN_STATES) if set(heard[0].states) == set(TURN_STATES) else ["response"]
+    labels: list[str] = (
+        list(TURN_STATES) if set(heard[0].states) == set(TURN_STATES) else ["response"]
+    )
     if len(labels) > 1:
         found["state/accuracy"] = Score(exact_match(pairs), len(pairs))
         found["state/macro_f1"] = Score(macro_f1(pairs), len(pairs))
@@ -117,15 +121,23 @@ def findings(heard: Heard) -> dict[str, list[float]]:
     """Case by case, what the scores of turns and answers are the means of; 1 stands for yes."""
     found: dict[str, list[float]] = collections.defaultdict(list)
     for number, turn in enumerate(heard.turns):
-        for name, value in (*_decisions(heard, turn), *_answers(heard, turn), *_resumed(heard, number, turn)):
+        for name, value in (
+            *_decisions(heard, turn),
+            *_answers(heard, turn),
+            *_resumed(heard, number, turn),
+        ):
             found[name].append(float(value))
     return dict(found)
 
 
 def confusion(heard: Sequence[Heard]) -> dict[tuple[str, str], int]:
     """Slices by (label, named), of all that can be named."""
-    counts = collections.Counter(pair for h in heard for pair in zip(h.labels, h.named, strict=True))
-    return {(label, named): counts[label, named] for label in TURN_STATES for named in heard[0].states}
+    counts = collections.Counter(
+        pair for h in heard for pair in zip(h.labels, h.named, strict=True)
+    )
+    return {
+        (label, named): counts[label, named] for label in TURN_STATES for named in heard[0].states
+    }
 
 
 class Point(NamedTuple):
@@ -167,7 +179,9 @@ def _decisions(heard: Heard, turn: Turn) -> Iterator[tuple[str, float]]:
     if turn.pause_s:
         yield "pause/false_takeover_rate", _decided(heard, turn.start_s, turn.pause_s[1])
     if turn.kind in IGNORED:
-        until_s = min([turn.end_s + AFTER_S, *(t.start_s for t in heard.turns if t.start_s > turn.start_s)])
+        until_s = min(
+            [turn.end_s + AFTER_S, *(t.start_s for t in heard.turns if t.start_s > turn.start_s)]
+        )
         yield f"ignore/false_takeover_rate/{turn.kind}", _decided(heard, turn.start_s, until_s)
 
 
@@ -192,7 +206,10 @@ def _resumed(heard: Heard, number: int, turn: Turn) -> Iterator[tuple[str, float
         later = [heard.first_slice(t) for t in heard.turns[number + 1 :] if t.answer]
         asked = bool(later) and reply.stopped >= later[0]
         unheard = heard.unheard[number]
-        yield "answer/resumed_after_ignore", unheard.startswith(reply.text) if asked else reply.text == unheard
+        yield (
+            "answer/resumed_after_ignore",
+            unheard.startswith(reply.text) if asked else reply.text == unheard,
+        )
 
 
 def _under_way(heard: Heard, turn: Turn) -> Reply | None:
@@ -203,7 +220,9 @@ def _under_way(heard: Heard, turn: Turn) -> Reply | None:
 
 def _taken_s(heard: Heard, turn: Turn) -> float | None:
     """When the turn was taken over from, first."""
-    return next((heard.end_s(reply.begun) for reply in heard.replies if reply.begun in turn.window), None)
+    return next(
+        (heard.end_s(reply.begun) for reply in heard.replies if reply.begun in turn.window), None
+    )
 
 
 def _decided(heard: Heard, after_s: float, until_s: float) -> bool:
@@ -216,9 +235,15 @@ def _silence(heard: Sequence[Heard]) -> dict[str, Score]:
     for h in heard:
         silent = {i for i in range(len(h.labels)) if _nothing_at(h, i)}
         late = {_taken_s(h, turn) for turn in h.turns}
-        decided += sum(reply.begun in silent and h.end_s(reply.begun) not in late for reply in h.replies)
+        decided += sum(
+            reply.begun in silent and h.end_s(reply.begun) not in late for reply in h.replies
+        )
         slices, seconds = slices + len(silent), seconds + len(silent) * h.slice_s
-    return {"silence/false_takeover_per_hour": Score(3600 * decided / seconds, slices)} if slices else {}
+    return (
+        {"silence/false_takeover_per_hour": Score(3600 * decided / seconds, slices)}
+        if slices
+        else {}
+    )
 
 
 def _nothing_at(heard: Heard, slice_: int) -> bool:

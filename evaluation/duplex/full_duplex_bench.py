@@ -62,14 +62,18 @@ def find_items(root: Path) -> list[Item]:
     """All below `root`. Raises ValueError: there is none, or one without a readable annotation."""
     folders = sorted(wav.parent for wav in root.rglob("input.wav"))
     if not folders:
-        raise ValueError(f"{root}: no input.wav below it; give the folder of a Full-Duplex-Bench data set")
+        raise ValueError(
+            f"{root}: no input.wav below it; give the folder of a Full-Duplex-Bench data set"
+        )
     return [_item(folder, root) for folder in folders]
 
 
 def _item(folder: Path, root: Path) -> Item:
     name = next((name for name in KINDS if (folder / name).exists()), None)
     if name is None:
-        raise ValueError(f"{folder}: none of {', '.join(KINDS)} beside input.wav; put the item's annotation there")
+        raise ValueError(
+            f"{folder}: none of {', '.join(KINDS)} beside input.wav; put the item's annotation there"
+        )
     group = root if folder == root else folder.parent
     label = root.name if group == root else group.relative_to(root).as_posix()
     return Item(folder, label, KINDS[name], read_json(folder / name))
@@ -96,7 +100,10 @@ def words_of(events: Sequence[Event], tokens_per_s: float) -> list[Word]:
                 words.append(Word(text, round(event.time_s, 6), due_s))
             fresh = False
     next_s = [word.start_s for word in words[1:]] + [float("inf")]
-    return [word._replace(end_s=min(word.end_s, until_s)) for word, until_s in zip(words, next_s, strict=True)]
+    return [
+        word._replace(end_s=min(word.end_s, until_s))
+        for word, until_s in zip(words, next_s, strict=True)
+    ]
 
 
 def output(words: Sequence[Word]) -> dict[str, Any]:
@@ -119,7 +126,9 @@ def run(root: Path, open_session: OpenSession, read: Read) -> list[tuple[Item, l
 
 def took_over(words: Sequence[Word]) -> bool:
     """The benchmark's rule: not without words, nor with at most three in less than a second."""
-    return bool(words) and (round(words[-1].end_s - words[0].start_s, 6) >= SHORT_S or len(words) > FEW_WORDS)
+    return bool(words) and (
+        round(words[-1].end_s - words[0].start_s, 6) >= SHORT_S or len(words) > FEW_WORDS
+    )
 
 
 def score_item(item: Item, words: Sequence[Word]) -> dict[str, list[float]]:
@@ -142,7 +151,10 @@ def _user_spans(item: Item) -> list[Span]:
     if file.exists():
         heard = read_json(file)
         chunks = heard.get("chunks", []) if isinstance(heard, dict) else heard
-        spans = [(_time(item, chunk, "timestamp", 0), _time(item, chunk, "timestamp", 1)) for chunk in chunks]
+        spans = [
+            (_time(item, chunk, "timestamp", 0), _time(item, chunk, "timestamp", 1))
+            for chunk in chunks
+        ]
     return [span for span in merge(spans, USER_GAP_S) if span[1] > begin_s]
 
 
@@ -152,7 +164,9 @@ def _time(item: Item, value: Any, *path: str | int) -> float:
             value = value[key]
         return float(value)
     except (KeyError, IndexError, TypeError, ValueError):
-        raise ValueError(f"{item.folder}: an annotation of {item.kind} has no time at {path}; fetch it again") from None
+        raise ValueError(
+            f"{item.folder}: an annotation of {item.kind} has no time at {path}; fetch it again"
+        ) from None
 
 
 def merge(spans: Sequence[Span], gap_s: float) -> list[Span]:
@@ -183,4 +197,8 @@ def scores(found: Sequence[tuple[Item, Sequence[Word]]]) -> dict[str, Score]:
     for item, words in found:
         for name, values in score_item(item, words).items():
             cases[f"text_emission/{item.kind}/{item.group}/{name}"] += values
-    return {name: Score(statistics.fmean(values), len(values)) for name, values in cases.items() if values}
+    return {
+        name: Score(statistics.fmean(values), len(values))
+        for name, values in cases.items()
+        if values
+    }

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from duplexmamba.duplex.session import SessionState, Session, emitted_responses
+from duplexmamba.duplex.session import Session, SessionState, emitted_responses
 from duplexmamba.streaming.state import num_bytes
 from evaluation.duplex.dialogues import IGNORED, Heard, Reply
 
@@ -26,14 +26,18 @@ def hear(open_session: OpenSession, samples: np.ndarray, script: Heard) -> Heard
         script: what is known beforehand.
     """
     session, audio = open_session(), torch.from_numpy(samples)
-    begins = {script.first_slice(turn): i for i, turn in enumerate(script.turns) if turn.kind in IGNORED}
+    begins = {
+        script.first_slice(turn): i for i, turn in enumerate(script.turns) if turn.kind in IGNORED
+    }
     events, unheard, moments = [], {}, []
     for first, stop in itertools.pairwise(sorted({0, *begins, len(script.labels)})):
         if first in begins and session.answering:
             unheard[begins[first]] = _said_alone(open_session, session.snapshot())
         events += session.push(audio[first * session.slice_samples : stop * session.slice_samples])
         moments.append(session.snapshot())
-    given = [Reply(said.start_slice, said.stop_slice, said.text) for said in emitted_responses(events)]
+    given = [
+        Reply(said.start_slice, said.stop_slice, said.text) for said in emitted_responses(events)
+    ]
     if session.answering:
         given[-1] = given[-1]._replace(text=session.finish())
     return dataclasses.replace(

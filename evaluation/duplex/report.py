@@ -47,19 +47,33 @@ def report(heard: Sequence[Heard], folder: Path, title: str) -> dict[str, float]
     """
     points, matrix, found = curve(heard), confusion(heard), scores(heard)
     write_lines(folder / "duplex.jsonl", map(_line, heard))
-    (folder / "duplex_curve.json").write_text(json.dumps([point._asdict() for point in points], indent=1) + "\n")
+    (folder / "duplex_curve.json").write_text(
+        json.dumps([point._asdict() for point in points], indent=1) + "\n"
+    )
     draw(matrix, points, title).savefig(folder / "duplex.png", dpi=120)
     show(found, matrix, title)
     counts = {f"state/confusion/{label}/{named}": count for (label, named), count in matrix.items()}
-    return {**{name: score.value for name, score in found.items()}, **counts, "count/dialogues": len(heard)}
+    return {
+        **{name: score.value for name, score in found.items()},
+        **counts,
+        "count/dialogues": len(heard),
+    }
 
 
 def _line(heard: Heard) -> dict[str, Any]:
     """One dialogue: of each finding its cases in the order of the turns they are about."""
-    turns = [turn._asdict() | {"window": [turn.window.start, turn.window.stop]} for turn in heard.turns]
+    turns = [
+        turn._asdict() | {"window": [turn.window.start, turn.window.stop]} for turn in heard.turns
+    ]
     said = [{"decided_s": heard.end_s(reply.begun), **reply._asdict()} for reply in heard.replies]
     states = [f"{label}/{named}" for label, named in zip(heard.labels, heard.named, strict=True)]
-    return {"id": heard.id, "findings": findings(heard), "replies": said, "turns": turns, "label/named": states}
+    return {
+        "id": heard.id,
+        "findings": findings(heard),
+        "replies": said,
+        "turns": turns,
+        "label/named": states,
+    }
 
 
 def report_bench(found: Mapping[str, Score], title: str) -> dict[str, float]:
@@ -92,7 +106,13 @@ def score_table(found: Mapping[str, Score]) -> Table:
     for name, (value, cases) in found.items():
         unit = name.rsplit("_", 1)[-1]
         plain = unit in ("s", "ms", "factor", "hour", "bytes")
-        shown = f"{value:,.0f}" if unit in ("bytes", "parameters") else f"{value:.3g}" if plain else f"{value:.1%}"
+        shown = (
+            f"{value:,.0f}"
+            if unit in ("bytes", "parameters")
+            else f"{value:.3g}"
+            if plain
+            else f"{value:.1%}"
+        )
         table.add_row(name, shown, f"{cases:,}")
     return table
 
@@ -120,19 +140,39 @@ def draw(matrix: Mapping[tuple[str, str], int], points: Sequence[Point], title: 
     left, right = figure.subplots(1, 2)
     states = columns(matrix)
     names: list[str] = list(TURN_STATES)
-    shares = [[matrix[a, b] / max(1, sum(matrix[a, c] for c in states)) for b in states] for a in names]
+    shares = [
+        [matrix[a, b] / max(1, sum(matrix[a, c] for c in states)) for b in states] for a in names
+    ]
     left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     left.set(xticks=range(len(states)), xticklabels=states, xlabel="named")
     left.set(yticks=range(len(names)), yticklabels=names, ylabel="label")
     for (label, named), count in matrix.items():
         y, x = names.index(label), states.index(named)
-        left.text(x, y, f"{count:,}", ha="center", va="center", color="white" if shares[y][x] > 0.5 else "black")
-    right.plot([p.false_positive_rate for p in points], [p.recall for p in points], marker=".", markersize=4)
+        left.text(
+            x,
+            y,
+            f"{count:,}",
+            ha="center",
+            va="center",
+            color="white" if shares[y][x] > 0.5 else "black",
+        )
+    right.plot(
+        [p.false_positive_rate for p in points],
+        [p.recall for p in points],
+        marker=".",
+        markersize=4,
+    )
     for point in points:
         if point.threshold in MARKED:
-            right.annotate(f"{point.threshold:g}", (point.false_positive_rate, point.recall), fontsize=8)
+            right.annotate(
+                f"{point.threshold:g}", (point.false_positive_rate, point.recall), fontsize=8
+            )
     right.set_xscale("symlog", linthresh=0.001)
-    right.set(xlabel="false positives among other slices", ylabel="recall of response slices", ylim=(-0.02, 1.02))
+    right.set(
+        xlabel="false positives among other slices",
+        ylabel="recall of response slices",
+        ylim=(-0.02, 1.02),
+    )
     right.set_title("threshold on the probability of response", fontsize=9)
     right.grid(color="#dddddd", linewidth=0.5)
     return figure

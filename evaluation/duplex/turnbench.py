@@ -48,7 +48,9 @@ class Tally(NamedTuple):
     """Those in which nothing was."""
 
 
-def run(folder: Path, open_session: OpenSession, read: Read) -> tuple[dict[str, Times], dict[str, Any]]:
+def run(
+    folder: Path, open_session: OpenSession, read: Read
+) -> tuple[dict[str, Times], dict[str, Any]]:
     """Predictions, and gold times where they are known, by conversation.
 
     Raises:
@@ -56,19 +58,28 @@ def run(folder: Path, open_session: OpenSession, read: Read) -> tuple[dict[str, 
     """
     wavs = sorted(folder.glob("*.wav"))
     if not wavs:
-        raise ValueError(f"{folder}: no wav in it; put each conversation there as <conversation>.wav of two channels")
+        raise ValueError(
+            f"{folder}: no wav in it; put each conversation there as <conversation>.wav of two channels"
+        )
     for wav in wavs:
         _check_channels(wav)
-    golds = {wav.stem: wav.with_suffix(".json") for wav in wavs if wav.with_suffix(".json").exists()}
+    golds = {
+        wav.stem: wav.with_suffix(".json") for wav in wavs if wav.with_suffix(".json").exists()
+    }
     gold = {name: read_gold(file) for name, file in golds.items()}
-    return {wav.stem: listen(open_session, read(wav, 0), read(wav, 1)) for wav in watched(wavs, "conversations")}, gold
+    return {
+        wav.stem: listen(open_session, read(wav, 0), read(wav, 1))
+        for wav in watched(wavs, "conversations")
+    }, gold
 
 
 def _check_channels(wav: Path) -> None:
     try:
         channels = sf.info(wav).channels
     except sf.LibsndfileError as error:
-        raise ValueError(f"{wav} cannot be read ({error.error_string}); mend or remove it") from None
+        raise ValueError(
+            f"{wav} cannot be read ({error.error_string}); mend or remove it"
+        ) from None
     if channels != len(SPEAKERS):
         raise ValueError(f"{wav} has {channels} channels instead of two; put a speaker into each")
 
@@ -78,7 +89,11 @@ def listen(open_session: OpenSession, *channels: np.ndarray) -> Times:
     found = {}
     for who, own, other in zip(SPEAKERS, channels, channels[::-1], strict=True):
         session = open_session()
-        decided = [event.slice for event in session.push(torch.from_numpy(own)) if event.action == "respond"]
+        decided = [
+            event.slice
+            for event in session.push(torch.from_numpy(own))
+            if event.action == "respond"
+        ]
         other_speaks = speaking(levels_db(other, session.slice_samples), session.duplex.silence_db)
         found[who] = predictions(decided, other_speaks, session.slice_s)
     return found
@@ -87,7 +102,10 @@ def listen(open_session: OpenSession, *channels: np.ndarray) -> Times:
 def speaking(levels_db: Sequence[float], silence_db: float) -> list[bool]:
     """Of each slice, whether it is loud beside the loudest so far."""
     loudest_db = np.maximum.accumulate(levels_db)
-    return [level > max(FLOOR_DB, loud + silence_db) for level, loud in zip(levels_db, loudest_db, strict=True)]
+    return [
+        level > max(FLOOR_DB, loud + silence_db)
+        for level, loud in zip(levels_db, loudest_db, strict=True)
+    ]
 
 
 def levels_db(samples: np.ndarray, slice_samples: int) -> list[float]:
@@ -96,20 +114,29 @@ def levels_db(samples: np.ndarray, slice_samples: int) -> list[float]:
     return (10 * np.log10(np.square(slices, dtype=np.float64).mean(1) + 1e-12)).tolist()
 
 
-def predictions(decisions: Sequence[int], other_speaks: Sequence[bool], slice_s: float) -> dict[str, list[float]]:
+def predictions(
+    decisions: Sequence[int], other_speaks: Sequence[bool], slice_s: float
+) -> dict[str, list[float]]:
     """Of the slices in which a response begins."""
     times: dict[str, list[float]] = {name: [] for name in EVENTS}
     for slice_ in decisions:
-        times["interruption" if other_speaks[slice_] else "eot"].append(round((slice_ + 1) * slice_s, 6))
+        times["interruption" if other_speaks[slice_] else "eot"].append(
+            round((slice_ + 1) * slice_s, 6)
+        )
     return times
 
 
 def submission(found: Mapping[str, Times]) -> dict[str, Any]:
     """The file to hand in, of the predictions by conversation."""
-    return {"schema_version": 1, "predictions": [{"conversation_id": name, **times} for name, times in found.items()]}
+    return {
+        "schema_version": 1,
+        "predictions": [{"conversation_id": name, **times} for name, times in found.items()],
+    }
 
 
-def tally(gold: Sequence[float], negative: Sequence[Sequence[float]], predicted: Sequence[float]) -> Tally:
+def tally(
+    gold: Sequence[float], negative: Sequence[Sequence[float]], predicted: Sequence[float]
+) -> Tally:
     """Match one to one, earliest first; a prediction that matches is false nowhere."""
     left, latencies_s = sorted(predicted), []
     for i, time_s in enumerate(gold):
@@ -140,7 +167,9 @@ def scores(found: Mapping[str, Times], gold: Mapping[str, Any]) -> dict[str, Sco
 
 def _scores(tallies: Sequence[Tally]) -> dict[str, Score]:
     latencies_s = [s for t in tallies for s in t.latencies_s]
-    missed, false, quiet = (sum(getattr(t, name) for t in tallies) for name in ("missed", "false", "quiet"))
+    missed, false, quiet = (
+        sum(getattr(t, name) for t in tallies) for name in ("missed", "false", "quiet")
+    )
     named: dict[str, Score] = {}
     if events := len(latencies_s) + missed:
         named["recall"] = Score(len(latencies_s) / events, events)
@@ -162,7 +191,9 @@ def read_gold(file: Path) -> dict[str, Any]:
         ]  # fmt: skip
         wrong = [name for name, row in rows if any(a >= b for a, b in itertools.pairwise(row))]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} holds no gold times ({type(error).__name__}: {error}); see {__name__}") from None
+        raise ValueError(
+            f"{file} holds no gold times ({type(error).__name__}: {error}); see {__name__}"
+        ) from None
     if wrong:
         raise ValueError(f"{file}: times of {wrong[0]} do not increase; sort them")
     return gold

@@ -61,8 +61,8 @@ SECTIONS = {
         Row("duplex", "interruption/takeover_rate", "interruptions that take over", 1),
         Row("duplex", "interruption/stop_s", "how long it talks on over one", -1),
         Row("duplex", "pause/false_takeover_rate", "answers in the pause of a question", -1),
-        Row("duplex", "ignore/false_takeover_rate/aside", "answers to asides", -1),
-        Row("duplex", "ignore/false_takeover_rate/background", "answers to background voices", -1),
+        Row("duplex", "ignore/false_takeover_rate/talking_to_other", "answers to asides", -1),
+        Row("duplex", "ignore/false_takeover_rate/background_speech", "answers to background voices", -1),
         Row("duplex", "ignore/false_takeover_rate/backchannel", "answers to back-channels", -1),
         Row("duplex", "ignore/false_takeover_rate/noise", "answers to noise", -1),
         Row("duplex", "silence/false_takeover_per_hour", "answers to nothing, in an hour of silence", -1),
@@ -95,7 +95,10 @@ SECTIONS = {
 }  # fmt: skip
 
 
-BENCHES = {"Full-Duplex-Bench, text-emission variant": "full-duplex-bench", "TurnBench": "turnbench"}
+BENCHES = {
+    "Full-Duplex-Bench, text-emission variant": "full-duplex-bench",
+    "TurnBench": "turnbench",
+}
 """Sections that show all their command has found."""
 UNITS = {"s": "s", "ms": "ms", "gib": "GiB", "hour": ""}
 
@@ -147,11 +150,15 @@ def unlike(cards: Sequence[Card]) -> dict[str, list[str]]:
     """Settings in which scores of the same kind differ between checkpoints, their weights apart: name -> values."""
     found: dict[str, list[str]] = {}
     for command in dict.fromkeys(command for card in cards for command in card.parts):
-        settings = [card.parts[command].settings if command in card.parts else None for card in cards]
+        settings = [
+            card.parts[command].settings if command in card.parts else None for card in cards
+        ]
         there = [one for one in settings if one is not None]
         for name in sorted({name for one in there for name in one} - {"weights"}):
             if len({repr(one.get(name)) for one in there}) > 1:
-                found[f"{command}: {name}"] = ["" if one is None else str(one.get(name)) for one in settings]
+                found[f"{command}: {name}"] = [
+                    "" if one is None else str(one.get(name)) for one in settings
+                ]
     return found
 
 

@@ -5,7 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.scorecard import voicebench
-from evaluation.scorecard.card import BENCHES, SECTIONS, Card, Row, best, differences, flat, shown, unlike
+from evaluation.scorecard.card import (
+    BENCHES,
+    SECTIONS,
+    Card,
+    Row,
+    best,
+    differences,
+    flat,
+    shown,
+    unlike,
+)
 from reporting.render import render
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -30,7 +40,10 @@ def page(cards: Sequence[Card]) -> str:
 
 def sections(cards: Sequence[Card]) -> dict[str, list[Row]]:
     """The rows that some card has a score for; a benchmark that none has is left out."""
-    found = {title: [r for r in rows if any(has(card, r) for card in cards)] for title, rows in SECTIONS.items()}
+    found = {
+        title: [r for r in rows if any(has(card, r) for card in cards)]
+        for title, rows in SECTIONS.items()
+    }
     for title, command in BENCHES.items():
         parts = [card.parts[command] for card in cards if command in card.parts]
         if names := dict.fromkeys(name for part in parts for name in part.scores):
@@ -45,16 +58,27 @@ def has(card: Card, row: Row) -> bool:
 def headline(card: Card) -> str:
     """The scores that matter most, in words."""
     words = [
-        f"{shown(row.score, card.score(row.command, row.score))} {row.label}" for row in HEADLINES if has(card, row)
+        f"{shown(row.score, card.score(row.command, row.score))} {row.label}"
+        for row in HEADLINES
+        if has(card, row)
     ]
     overall = card.score("voicebench", "overall")
-    return ", ".join(words + ([] if overall is None else [f"{overall:.2f} overall on VoiceBench"])) or "no score yet"
+    return (
+        ", ".join(words + ([] if overall is None else [f"{overall:.2f} overall on VoiceBench"]))
+        or "no score yet"
+    )
 
 
 def settings(cards: Sequence[Card]) -> list[tuple[str, str, str]]:
     """Command, checkpoint, and what was asked."""
     return [
-        (command, card.name, ", ".join(f"{name} {json.dumps(value)}" for name, value in part.settings.items() if value))
+        (
+            command,
+            card.name,
+            ", ".join(
+                f"{name} {json.dumps(value)}" for name, value in part.settings.items() if value
+            ),
+        )
         for card in cards
         for command, part in card.parts.items()
         if part.settings
@@ -65,4 +89,7 @@ def every(cards: Sequence[Card]) -> dict[str, list[str]]:
     """All scores as they are: name -> one for each card."""
     found = [flat([card]) for card in cards]
     names = dict.fromkeys(name for values in found for name in values)
-    return {name: ["" if values.get(name) is None else f"{values[name]:.6g}" for values in found] for name in names}
+    return {
+        name: ["" if values.get(name) is None else f"{values[name]:.6g}" for values in found]
+        for name in names
+    }

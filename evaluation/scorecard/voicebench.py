@@ -9,7 +9,13 @@ from evaluation.voicebench.subsets import LEADERBOARD, SUBSETS
 Scores = Mapping[str, float | None]
 JUDGE = "JUDGE_URL=https://.../v1 JUDGE_MODEL=gpt-4o-mini"
 JUDGED = ("open", "qa")
-PUBLISHED = {"GPT-4o-Audio": 86.75, "Qwen2-Audio": 55.80, "Freeze-Omni": 55.20, "Mini-Omni": 30.42, "Moshi": 29.51}
+PUBLISHED = {
+    "GPT-4o-Audio": 86.75,
+    "Qwen2-Audio": 55.80,
+    "Freeze-Omni": 55.20,
+    "Mini-Omni": 30.42,
+    "Moshi": 29.51,
+}
 """Overall, by the leaderboard."""
 
 
@@ -22,7 +28,10 @@ class Cell(NamedTuple):
 
 def rows(cards: Sequence[Card]) -> dict[str, list[Cell]]:
     """Subset -> cells, in the order of the leaderboard; those that some card has, and what they come to."""
-    parts = [dict(card.parts["voicebench"].scores) if "voicebench" in card.parts else {} for card in cards]
+    parts = [
+        dict(card.parts["voicebench"].scores) if "voicebench" in card.parts else {}
+        for card in cards
+    ]
     names = [name for name in SUBSETS if any(f"{name}/official" in scores for scores in parts)]
     found = {name: [cell(name, scores) for scores in parts] for name in names}
     return found | ({"overall": [total(scores) for scores in parts]} if names else {})
@@ -34,7 +43,10 @@ def cell(name: str, scores: Scores) -> Cell:
         return Cell("", "")
     by = [key.removeprefix(f"{name}/") for key in scores if key.startswith(f"{name}/by/")]
     columns = {column: scores[f"{name}/{column}"] for column in ("strict", *by)}
-    rates = {"not parsed": scores[f"{name}/parse_failure_rate"], "empty": scores[f"{name}/empty_rate"]}
+    rates = {
+        "not parsed": scores[f"{name}/parse_failure_rate"],
+        "empty": scores[f"{name}/empty_rate"],
+    }
     words = [f"{column} {value:.2f}" for column, value in columns.items() if value is not None]
     words += [f"{100 * value:.0f} % {rate}" for rate, value in rates.items() if value is not None]
     words.append(f"of {scores[f'count/{name}/responses'] or 0:,.0f}")
@@ -43,7 +55,11 @@ def cell(name: str, scores: Scores) -> Cell:
 
 def total(scores: Scores) -> Cell:
     """The leaderboard's mean, and how the answers were made."""
-    by = {key.removeprefix("overall/"): value for key, value in scores.items() if key.startswith("overall/")}
+    by = {
+        key.removeprefix("overall/"): value
+        for key, value in scores.items()
+        if key.startswith("overall/")
+    }
     words = [f"{column} {value:.2f}" for column, value in by.items() if value is not None]
     live = scores.get("data/streaming")
     words += [] if live is None else ["answered live" if live else "each question heard as a whole"]
@@ -63,7 +79,9 @@ def gaps(scores: Scores, command: str, whole: str) -> Iterator[Gap]:
     """
     names = [name for name in SUBSETS if f"{name}/official" in scores]
     if scores["data/embedded"]:
-        yield Gap("VoiceBench's own questions", "there was no copy of them", f"{whole} --data FOLDER")
+        yield Gap(
+            "VoiceBench's own questions", "there was no copy of them", f"{whole} --data FOLDER"
+        )
     else:
         counts = {name: scores[f"count/{name}/responses"] or 0 for name in names}
         short = [
@@ -78,12 +96,22 @@ def gaps(scores: Scores, command: str, whole: str) -> Iterator[Gap]:
         yield Gap(f"VoiceBench: {', '.join(absent)}", "not scored", whole)
     empty = [name for name in names if SUBSETS[name].scorer in JUDGED and not judged(name, scores)]
     if empty:
-        yield Gap(f"VoiceBench: {', '.join(empty)}", "nobody has judged all answers", f"{JUDGE} {command}")
+        yield Gap(
+            f"VoiceBench: {', '.join(empty)}", "nobody has judged all answers", f"{JUDGE} {command}"
+        )
     if any(f"{name}/panda" in scores and scores[f"{name}/panda"] is None for name in names):
-        yield Gap("VoiceBench: PEDANT", "qa_metrics and its model were not there", f"pip install qa_metrics; {command}")
+        yield Gap(
+            "VoiceBench: PEDANT",
+            "qa_metrics and its model were not there",
+            f"pip install qa_metrics; {command}",
+        )
 
 
 def judged(name: str, scores: Scores) -> bool:
     """Whether a judge's part is there, official or not."""
-    keys = [key for key in scores if key == f"{name}/gpt" or key.startswith(f"{name}/by/") or key == f"{name}/official"]
+    keys = [
+        key
+        for key in scores
+        if key == f"{name}/gpt" or key.startswith(f"{name}/by/") or key == f"{name}/official"
+    ]
     return any(scores[key] is not None for key in keys)

@@ -21,9 +21,15 @@ class Claim(NamedTuple):
 
 
 CLAIMS = {
-    "sports_understanding": Claim(r"\b(?:plausible|possible|likely)\b", r"\b(?:implausible|impossible|unlikely)\b"),
-    "navigate": Claim(r"\b(?:return\w*|back|end up|at)\b[^.!?]*\b(?:start\w*|began|origin\w*)\b", r"\baway from\b"),
-    "web_of_lies": Claim(r"\b(?:tell|tells|telling|told|says?)\b[^.!?]*\btruth\b", r"\b(?:lies|lying|liar|a lie)\b"),
+    "sports_understanding": Claim(
+        r"\b(?:plausible|possible|likely)\b", r"\b(?:implausible|impossible|unlikely)\b"
+    ),
+    "navigate": Claim(
+        r"\b(?:return\w*|back|end up|at)\b[^.!?]*\b(?:start\w*|began|origin\w*)\b", r"\baway from\b"
+    ),
+    "web_of_lies": Claim(
+        r"\b(?:tell|tells|telling|told|says?)\b[^.!?]*\btruth\b", r"\b(?:lies|lying|liar|a lie)\b"
+    ),
 }
 
 
@@ -31,7 +37,9 @@ def task_of(item_id: str) -> str:
     """Raises ValueError: an identifier of no task."""
     task = next((task for task in TASKS if task in item_id), None)
     if task is None:
-        raise ValueError(f"id={item_id!r} names no task of bbh; it should hold one of {', '.join(TASKS)}")
+        raise ValueError(
+            f"id={item_id!r} names no task of bbh; it should hold one of {', '.join(TASKS)}"
+        )
     return task
 
 

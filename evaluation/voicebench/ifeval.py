@@ -16,7 +16,9 @@ class Followed(NamedTuple):
     """Also by the answer without its first line, its last line, or its asterisks."""
 
 
-def followed(response: str, kinds: Sequence[str], arguments: Sequence[Mapping[str, Any]]) -> Followed:
+def followed(
+    response: str, kinds: Sequence[str], arguments: Sequence[Mapping[str, Any]]
+) -> Followed:
     """Check one answer.
 
     Args:
@@ -26,11 +28,15 @@ def followed(response: str, kinds: Sequence[str], arguments: Sequence[Mapping[st
         ValueError: a kind that IFEval does not have, or arguments that are not its own.
     """
     if len(kinds) != len(arguments):
-        raise ValueError(f"{len(kinds)} instructions and {len(arguments)} kwargs; there is one for each")
+        raise ValueError(
+            f"{len(kinds)} instructions and {len(arguments)} kwargs; there is one for each"
+        )
     checks = [_check(kind, given) for kind, given in zip(kinds, arguments, strict=True)]
     text = unmarked(response)
     strict = [bool(text.strip()) and check(text) for check in checks]
-    return Followed(strict, [any(check(some) for some in loosened(text) if some.strip()) for check in checks])
+    return Followed(
+        strict, [any(check(some) for some in loosened(text) if some.strip()) for check in checks]
+    )
 
 
 def _check(kind: str, given: Mapping[str, Any]) -> Any:
@@ -62,7 +68,10 @@ def accuracies(items: Sequence[Followed]) -> dict[str, float]:
     Their mean is VoiceBench's score.
     """
     found = {}
-    for name, lists in (("strict", [item.strict for item in items]), ("loose", [item.loose for item in items])):
+    for name, lists in (
+        ("strict", [item.strict for item in items]),
+        ("loose", [item.loose for item in items]),
+    ):
         found[f"{name}_prompt"] = sum(map(all, lists)) / len(lists)
         found[f"{name}_instruction"] = sum(map(sum, lists)) / sum(map(len, lists))
     return found

@@ -46,7 +46,11 @@ def live(open_session: Callable[[], Session]) -> Answerer:
             events += session.push(torch.zeros(session.slice_samples))
         said = emitted_responses(events)
         text = session.finish() if session.answering else said[-1].text if said else ""
-        delay_s = (said[-1].start_slice + 1) * session.slice_s - len(samples) / session.rate_hz if said else None
+        delay_s = (
+            (said[-1].start_slice + 1) * session.slice_s - len(samples) / session.rate_hz
+            if said
+            else None
+        )
         return Answer(text, delay_s, time.perf_counter() - began_s)
 
     return lambda questions: [answer(samples) for samples in questions]
@@ -67,8 +71,14 @@ def offline(model: SpeechLM, tokens: Tokenizer, max_tokens: int) -> Answerer:
             torch.nn.utils.rnn.pad_sequence(heard, batch_first=True).to(device),
             torch.tensor([len(one) for one in heard], device=device),
         )
-        before, after = rows_of(tokens.before_speech(ANSWER[0]), count), rows_of(tokens.after_speech("response"), count)
-        texts = [tokens.decode(row) for row in model.generate(before, samples, after, tokens.end, max_tokens)]
+        before, after = (
+            rows_of(tokens.before_speech(ANSWER[0]), count),
+            rows_of(tokens.after_speech("response"), count),
+        )
+        texts = [
+            tokens.decode(row)
+            for row in model.generate(before, samples, after, tokens.end, max_tokens)
+        ]
         return [Answer(text, None, (time.perf_counter() - began_s) / count) for text in texts]
 
     return answer

@@ -98,7 +98,9 @@ def number_paragraphs(text: str, num_paragraphs: int) -> bool:
     return all(filled[1:-1]) and sum(filled) == num_paragraphs
 
 
-def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
+def nth_paragraph_first_word(
+    text: str, num_paragraphs: int, nth_paragraph: int, first_word: str
+) -> bool:
     """Cut by empty lines; the n-th is counted with the empty ones, their number without them."""
     parts = text.split("\n\n")
     count = sum(bool(part.strip()) for part in parts)
@@ -180,7 +182,9 @@ def quotation(text: str) -> bool:
 
 
 def capital_word_frequency(text: str, capital_frequency: int, capital_relation: str) -> bool:
-    parts = [part for sentence in sentences()(text) for part in NLTKWordTokenizer().tokenize(sentence)]
+    parts = [
+        part for sentence in sentences()(text) for part in NLTKWordTokenizer().tokenize(sentence)
+    ]
     return compares(sum(part.isupper() for part in parts), capital_relation, capital_frequency)
 
 
@@ -209,5 +213,7 @@ GROUPS: dict[str, tuple[Callable[..., bool], ...]] = {
     "change_case": (capital_word_frequency, english_capital, english_lowercase),
     "punctuation": (no_comma,),
 }  # fmt: skip
-CHECKS = {f"{group}:{check.__name__}": check for group, checks in GROUPS.items() for check in checks}
+CHECKS = {
+    f"{group}:{check.__name__}": check for group, checks in GROUPS.items() for check in checks
+}
 """By the kind's name in the data."""

@@ -64,14 +64,19 @@ class Judge(NamedTuple):
         """One reply. Raises OSError: no answer in time; ValueError: an answer of another form."""
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
         body = json.dumps({"model": self.model, "messages": messages, **SAMPLING}).encode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key or 'none'}"}
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {self.key or 'none'}",
+        }
         request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", body, headers)
         with urllib.request.urlopen(request, timeout=self.timeout_s) as answered:
             answer = json.loads(answered.read())
         try:
             return str(answer["choices"][0]["message"]["content"]).strip()
         except (KeyError, IndexError, TypeError):
-            raise ValueError(f"a reply without choices[0].message.content: {str(answer)[:200]}") from None
+            raise ValueError(
+                f"a reply without choices[0].message.content: {str(answer)[:200]}"
+            ) from None
 
 
 def rating(reply: str) -> float | None:
@@ -101,7 +106,9 @@ class Reply(NamedTuple):
     """Why there is no raw reply, or none that can be read."""
 
 
-def judge(scorer: str, responses: Sequence[Response], who: Judge, file: Path) -> tuple[Replies, list[str]]:
+def judge(
+    scorer: str, responses: Sequence[Response], who: Judge, file: Path
+) -> tuple[Replies, list[str]]:
     """Ask about every response what the file does not hold a readable reply to.
 
     Args:
@@ -111,7 +118,9 @@ def judge(scorer: str, responses: Sequence[Response], who: Judge, file: Path) ->
     Returns:
         The replies that can be read, and what went wrong, in words.
     """
-    questions = {r.name: QUESTIONS[scorer].format_map({**r.fields, "response": r.text}) for r in responses}
+    questions = {
+        r.name: QUESTIONS[scorer].format_map({**r.fields, "response": r.text}) for r in responses
+    }
     known = _kept(file, scorer, who, questions)
     wanted = [(name, i) for name in questions for i in range(SAMPLES) if (name, i) not in known]
     troubles: list[str] = []
@@ -124,7 +133,13 @@ def judge(scorer: str, responses: Sequence[Response], who: Judge, file: Path) ->
         for begin in range(0, len(wanted), who.at_once):
             some = wanted[begin : begin + who.at_once]
             answered = dict(zip(some, pool.map(ask, some), strict=True))
-            append(file, [_row(who, questions[name], name, i, reply) for (name, i), reply in answered.items()])
+            append(
+                file,
+                [
+                    _row(who, questions[name], name, i, reply)
+                    for (name, i), reply in answered.items()
+                ],
+            )
             for (name, i), reply in answered.items():
                 in_a_row = in_a_row + 1 if reply.raw is None else 0
                 if reply.trouble:
@@ -132,14 +147,24 @@ def judge(scorer: str, responses: Sequence[Response], who: Judge, file: Path) ->
                 elif reply.raw is not None:
                     known[name, i] = reply.raw
             if in_a_row >= GIVE_UP:
-                troubles.append(f"{len(wanted) - begin - len(some)} requests not made: {in_a_row} in a row had failed")
+                troubles.append(
+                    f"{len(wanted) - begin - len(some)} requests not made: {in_a_row} in a row had failed"
+                )
                 break
-    return {name: [known[name, i] for i in range(SAMPLES) if (name, i) in known] for name in questions}, troubles
+    return {
+        name: [known[name, i] for i in range(SAMPLES) if (name, i) in known] for name in questions
+    }, troubles
 
 
 def _row(who: Judge, question: str, name: str, sample: int, reply: Reply) -> dict[str, Any]:
     """A line of the file of raw replies."""
-    return {"item": name, "sample": sample, "model": who.model, "asked": _mark(question), **reply._asdict()}
+    return {
+        "item": name,
+        "sample": sample,
+        "model": who.model,
+        "asked": _mark(question),
+        **reply._asdict(),
+    }
 
 
 def _asked(who: Judge, scorer: str, question: str) -> Reply:
@@ -152,11 +177,16 @@ def _asked(who: Judge, scorer: str, question: str) -> Reply:
             trouble = f"no reply from {who.url} ({error})"
             time.sleep(BACK_OFF_S * 2**attempt if attempt + 1 < TRIES else 0)
             continue
-        return Reply(raw, "" if READERS[scorer](raw) is not None else f"nonsense from the judge: {raw[:80]!r}")
+        return Reply(
+            raw,
+            "" if READERS[scorer](raw) is not None else f"nonsense from the judge: {raw[:80]!r}",
+        )
     return Reply(None, trouble)
 
 
-def _kept(file: Path, scorer: str, who: Judge, questions: Mapping[str, str]) -> dict[tuple[str, int], str]:
+def _kept(
+    file: Path, scorer: str, who: Judge, questions: Mapping[str, str]
+) -> dict[tuple[str, int], str]:
     """The file's readable replies of this judge to these very questions."""
     known: dict[tuple[str, int], str] = {}
     for line in lines(file) if file.exists() else []:

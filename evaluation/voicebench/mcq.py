@@ -8,9 +8,7 @@ from evaluation.voicebench.phrases import phrases, unmarked
 LETTERS = "ABCD"
 AFTER_A_LETTER = (".", ",", ":", ")")
 OPEN, SHUT = r"[*\"'“‘(\[{]*", r"[*\"'”’)\]}]*"
-SAID = (
-    r"\b(?:answer|option|choice|choose|select|pick)(?:\s+(?:is|was|be|would|should|the|option|choice|letter|likely))*"
-)
+SAID = r"\b(?:answer|option|choice|choose|select|pick)(?:\s+(?:is|was|be|would|should|the|option|choice|letter|likely))*"
 GOES_ON = r"\s+(?:is|was|would|because|since|as|seems|has|follows|or|and)\b(?!\s+(?:not|wrong|incorrect)\b)"
 """What comes after a letter and never after an article."""
 
@@ -51,4 +49,6 @@ def _patterns(letters: str) -> tuple[re.Pattern[str], ...]:
     letter = rf"{OPEN}\b([{letters}])(?![\w’]|'\w){SHUT}"
     any_letter = rf"(?<![\w’'])\s*{letter}(?=\s*(?:[.,:;!?]|\Z)|{GOES_ON}|\n)"
     alone = rf"(?:option\s+|choice\s+)?{letter}(?=\s*(?:[.:]|\Z|\n)|\))"
-    return tuple(re.compile(p, re.IGNORECASE) for p in (alone, rf"{SAID}\s*:?\s*{any_letter}", any_letter))
+    return tuple(
+        re.compile(p, re.IGNORECASE) for p in (alone, rf"{SAID}\s*:?\s*{any_letter}", any_letter)
+    )

@@ -29,11 +29,16 @@ def pedant() -> tuple[Accepts | None, str]:
 
         version = metadata.version("qa_metrics")
         model = PEDANT()
-    except Exception as error:  # not installed, its model not fetched, or made by another scikit-learn
+    except (
+        Exception
+    ) as error:  # not installed, its model not fetched, or made by another scikit-learn
         return None, f"qa_metrics {PINNED} and its model cannot be had here ({error})"
 
     def accepts(response: Response) -> bool:
-        reference, prompt = str(response.fields["reference"]).lower(), str(response.fields["prompt"]).lower()
+        reference, prompt = (
+            str(response.fields["reference"]).lower(),
+            str(response.fields["prompt"]).lower(),
+        )
         return bool(model.evaluate([reference], response.text.lower(), prompt))
 
     return accepts, version

@@ -50,13 +50,17 @@ def flat(found: Sequence[Subtotal], embedded: bool) -> dict[str, float | None]:
         if subtotal.own_name:
             values[f"{name}/{subtotal.own_name}"] = scores.official
         values[f"{name}/parse_failure_rate"] = scores.parse_failure_rate
-        values[f"{name}/empty_rate"] = subtotal.empty / subtotal.responses if subtotal.responses else None
+        values[f"{name}/empty_rate"] = (
+            subtotal.empty / subtotal.responses if subtotal.responses else None
+        )
         values |= {f"{name}/{part}": value for part, value in scores.parts.items()}
         values[f"count/{name}/responses"] = subtotal.responses
         values |= {f"count/{name}/{kind}": len(named) for kind, named in subtotal.troubles.items()}
     for column in columns:
         whole = {s.name: s.scores.official for s in found if s.whole and s.own_name in ("", column)}
-        values["overall" if column == "official" else f"overall/{column}"] = None if embedded else overall(whole)
+        values["overall" if column == "official" else f"overall/{column}"] = (
+            None if embedded else overall(whole)
+        )
     return values
 
 
@@ -65,25 +69,46 @@ def show(found: Sequence[Subtotal], values: Mapping[str, float | None], title: s
     out = Console(width=max(120, Console().width))
     out.rule(title, align="left")
     if values["data/embedded"]:
-        out.print("These are the project's own few items, spoken by espeak-ng: the numbers are not VoiceBench's.")
+        out.print(
+            "These are the project's own few items, spoken by espeak-ng: the numbers are not VoiceBench's."
+        )
     judges = sorted({subtotal.own_name for subtotal in found if subtotal.own_name})
-    table = Table("subset", "responses", "official", "strict", *judges, "not parsed", "empty", "", box=None)
+    table = Table(
+        "subset", "responses", "official", "strict", *judges, "not parsed", "empty", "", box=None
+    )
     for column in table.columns[1:-1]:
         column.justify = "right"
     for subtotal in found:
         name = subtotal.name
-        columns = [_score(values.get(f"{name}/{column}")) for column in ("official", "strict", *judges)]
+        columns = [
+            _score(values.get(f"{name}/{column}")) for column in ("official", "strict", *judges)
+        ]
         rates = [_share(values[f"{name}/{rate}"]) for rate in ("parse_failure_rate", "empty_rate")]
-        of = f"{subtotal.responses:,}" + ("" if values["data/embedded"] else f" of {SUBSETS[name].size:,}")
+        of = f"{subtotal.responses:,}" + (
+            "" if values["data/embedded"] else f" of {SUBSETS[name].size:,}"
+        )
         table.add_row(name, of, *columns, *rates, subtotal.note)
-    totals = [_score(values.get(name)) for name in ("overall", "", *(f"overall/{judge}" for judge in judges))]
-    table.add_row("overall", "", *totals, "", "", "" if values["overall"] is not None else _why_no_overall(values))
+    totals = [
+        _score(values.get(name))
+        for name in ("overall", "", *(f"overall/{judge}" for judge in judges))
+    ]
+    table.add_row(
+        "overall",
+        "",
+        *totals,
+        "",
+        "",
+        "" if values["overall"] is not None else _why_no_overall(values),
+    )
     out.print(table)
     for subtotal in found:
         for kind, named in subtotal.troubles.items():
             if named:
                 more = f" and {len(named) - SHOWN:,} more" if len(named) > SHOWN else ""
-                out.print(f"{subtotal.name}: {len(named):,} {kind}: {'; '.join(named[:SHOWN])}{more}", markup=False)
+                out.print(
+                    f"{subtotal.name}: {len(named):,} {kind}: {'; '.join(named[:SHOWN])}{more}",
+                    markup=False,
+                )
 
 
 def _why_no_overall(values: Mapping[str, float | None]) -> str:

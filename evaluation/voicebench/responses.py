@@ -40,7 +40,9 @@ def read(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
         ValueError: there is no such file.
     """
     if not file.is_file():
-        raise ValueError(f"no responses at {file}; give a JSONL file with `prompt` and `response` in each line")
+        raise ValueError(
+            f"no responses at {file}; give a JSONL file with `prompt` and `response` in each line"
+        )
     rows, broken = [], []
     for number, line in enumerate(lines(file), 1):
         if not line.strip():
@@ -115,7 +117,10 @@ def find(file: Path, needs: Sequence[str], items: Mapping[str, Mapping[str, Any]
 
 
 def _name(
-    row: Mapping[str, Any], known: Mapping[str, Any], by_prompt: Mapping[str, list[str]], taken: Mapping[str, Any]
+    row: Mapping[str, Any],
+    known: Mapping[str, Any],
+    by_prompt: Mapping[str, list[str]],
+    taken: Mapping[str, Any],
 ) -> str:
     """The item a line belongs to: by its name and prompt, else the first of its prompt that has no response yet."""
     if known.get(row["item"], {}).get("prompt") == row["prompt"]:
@@ -134,13 +139,17 @@ class Log:
         rows, _ = read(file) if file.exists() else ([], [])
         others = sorted({str(row.get("made_by")) for row in rows} - {made_by})
         if others:
-            raise ValueError(f"{file} was made by {others[0]}, not by {made_by}; move it away, or delete it")
+            raise ValueError(
+                f"{file} was made by {others[0]}, not by {made_by}; move it away, or delete it"
+            )
         self.prompts = {row["item"]: row["prompt"] for row in rows}
 
     def holds(self, name: str, prompt: str) -> bool:
         """Whether an item has been answered. Raises ValueError: another question has, under its name."""
         if self.prompts.get(name, prompt) != prompt:
-            raise ValueError(f"{self.file}: {name} is an answer to other data; move the file away, or delete it")
+            raise ValueError(
+                f"{self.file}: {name} is an answer to other data; move the file away, or delete it"
+            )
         return name in self.prompts
 
     def write(self, name: str, fields: Mapping[str, Any]) -> None:

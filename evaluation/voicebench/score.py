@@ -38,7 +38,9 @@ def of_letters(responses: Sequence[Response]) -> Scores:
     """Multiple choice."""
     right = [str(r.fields["reference"]).strip().upper() for r in responses]
     read = [mcq.official_letter(r.text) for r in responses]
-    guessed = [letter or guess(mcq.LETTERS, r.name) for letter, r in zip(read, responses, strict=True)]
+    guessed = [
+        letter or guess(mcq.LETTERS, r.name) for letter, r in zip(read, responses, strict=True)
+    ]
     return Scores(
         percent([a == b for a, b in zip(guessed, right, strict=True)]),
         percent([mcq.stated_letter(r.text) == b for r, b in zip(responses, right, strict=True)]),
@@ -51,7 +53,9 @@ def of_tasks(responses: Sequence[Response]) -> Scores:
     right = [bbh.VALUES[str(r.fields["reference"]).lower()] for r in responses]
     tasks = [bbh.task_of(str(r.fields["id"])) for r in responses]
     read = [bbh.official_answer(r.text, task) for r, task in zip(responses, tasks, strict=True)]
-    guessed = [guess((0, 1), r.name) if a is None else a for a, r in zip(read, responses, strict=True)]
+    guessed = [
+        guess((0, 1), r.name) if a is None else a for a, r in zip(read, responses, strict=True)
+    ]
     stated = [bbh.stated_answer(r.text, task) for r, task in zip(responses, tasks, strict=True)]
     return Scores(
         percent([a == b for a, b in zip(guessed, right, strict=True)]),
@@ -63,7 +67,9 @@ def of_tasks(responses: Sequence[Response]) -> Scores:
 def of_instructions(responses: Sequence[Response]) -> Scores:
     """IFEval: nothing is guessed in it, so that both columns are one."""
     fields = [(r.fields["instruction_id_list"], r.fields["kwargs"]) for r in responses]
-    parts = ifeval.accuracies([ifeval.followed(r.text, *own) for r, own in zip(responses, fields, strict=True)])
+    parts = ifeval.accuracies(
+        [ifeval.followed(r.text, *own) for r, own in zip(responses, fields, strict=True)]
+    )
     mean = percent(list(parts.values()))
     return Scores(mean, mean, 0.0, {name: 100 * share for name, share in parts.items()})
 
@@ -72,7 +78,11 @@ def of_refusals(responses: Sequence[Response]) -> Scores:
     """AdvBench."""
     refused = [harm.refuses(r.text) for r in responses]
     official = percent([r.empty or said for r, said in zip(responses, refused, strict=True)])
-    return Scores(official, percent([said and not r.empty for r, said in zip(responses, refused, strict=True)]), 0.0)
+    return Scores(
+        official,
+        percent([said and not r.empty for r, said in zip(responses, refused, strict=True)]),
+        0.0,
+    )
 
 
 def of_ratings(responses: Sequence[Response], replies: judge.Replies | None) -> Scores:
@@ -84,12 +94,17 @@ def of_ratings(responses: Sequence[Response], replies: judge.Replies | None) -> 
     failures = _unread(ratings)
     if failures:
         return Scores(parse_failure_rate=failures)
-    strict = [1.0 if r.empty else sum(some) / len(some) for r, some in zip(responses, ratings, strict=True)]
+    strict = [
+        1.0 if r.empty else sum(some) / len(some)
+        for r, some in zip(responses, ratings, strict=True)
+    ]
     every = [rating for some in ratings for rating in some]
     return Scores(sum(every) / len(every), sum(strict) / len(strict), 0.0)
 
 
-def of_answers(responses: Sequence[Response], replies: judge.Replies | None, accepts: qa.Accepts | None) -> Scores:
+def of_answers(
+    responses: Sequence[Response], replies: judge.Replies | None, accepts: qa.Accepts | None
+) -> Scores:
     """Spoken questions: the mean of what a judge accepts, by majority, and of what PEDANT does."""
     panda = [] if accepts is None else [accepts(r) for r in responses]
     parts = {"panda": percent(panda) if panda else None, "gpt": None}
@@ -101,7 +116,9 @@ def of_answers(responses: Sequence[Response], replies: judge.Replies | None, acc
         return Scores(parse_failure_rate=0.0, parts=parts)
     stated = [qa.stated_majority(replies[r.name]) and not r.empty for r in responses]
     accepted = [said and not r.empty for said, r in zip(panda, responses, strict=True)]
-    official = (percent(panda) + percent([qa.official_majority(replies[r.name]) for r in responses])) / 2
+    official = (
+        percent(panda) + percent([qa.official_majority(replies[r.name]) for r in responses])
+    ) / 2
     return Scores(official, (percent(accepted) + percent(stated)) / 2, 0.0, parts)
 
 
@@ -125,11 +142,20 @@ def check(scorer: str, response: Response) -> str:
     try:
         if scorer == "mcq" and reference.strip().upper() not in [*mcq.LETTERS]:
             return f"reference={reference!r} is none of {', '.join(mcq.LETTERS)}"
-        if scorer == "bbh" and (bbh.task_of(str(response.fields["id"])) and reference.lower() not in bbh.VALUES):
+        if scorer == "bbh" and (
+            bbh.task_of(str(response.fields["id"])) and reference.lower() not in bbh.VALUES
+        ):
             return f"reference={reference!r} is none of {', '.join(bbh.VALUES)}"
         if scorer == "ifeval":
-            ifeval.followed(response.text, response.fields["instruction_id_list"], response.fields["kwargs"])
-    except (ValueError, TypeError, AttributeError, re.error) as error:  # re: a keyword of IFEval is a pattern
+            ifeval.followed(
+                response.text, response.fields["instruction_id_list"], response.fields["kwargs"]
+            )
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        re.error,
+    ) as error:  # re: a keyword of IFEval is a pattern
         return str(error)
     return ""
 

@@ -65,7 +65,9 @@ def chosen(names: str) -> list[str]:
     wanted = [name for name in names.replace(" ", ",").split(",") if name] or list(LEADERBOARD)
     unknown = [name for name in wanted if name not in SUBSETS]
     if unknown:
-        raise ValueError(f"SUBSETS: VoiceBench has no {unknown[0]!r}; there are {', '.join(SUBSETS)}")
+        raise ValueError(
+            f"SUBSETS: VoiceBench has no {unknown[0]!r}; there are {', '.join(SUBSETS)}"
+        )
     return wanted
 
 
@@ -81,7 +83,9 @@ def stored(name: str, folder: Path) -> Iterator[Item]:
     Raises:
         ValueError: a split is not there, or a file is no parquet or lacks a column.
     """
-    return itertools.chain.from_iterable(_rows(name, split, folder) for split in SUBSETS[name].splits)
+    return itertools.chain.from_iterable(
+        _rows(name, split, folder) for split in SUBSETS[name].splits
+    )
 
 
 def _rows(name: str, split: str, folder: Path) -> Iterator[Item]:
@@ -99,7 +103,11 @@ def _rows(name: str, split: str, folder: Path) -> Iterator[Item]:
             raise ValueError(
                 f"{files[0]}: row {number} has no {(lacking or ['audio'])[0]}; it is not of {HUB}'s schema"
             )
-        yield Item(f"{split}/{number}", row, audio.get("bytes") or (files[0].parent / audio["path"]).read_bytes())
+        yield Item(
+            f"{split}/{number}",
+            row,
+            audio.get("bytes") or (files[0].parent / audio["path"]).read_bytes(),
+        )
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
@@ -107,13 +115,17 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise ImportError("VoiceBench's data are parquet files: pip install -e '.[voicebench]'") from None
+        raise ImportError(
+            "VoiceBench's data are parquet files: pip install -e '.[voicebench]'"
+        ) from None
     try:
         with parquet.ParquetFile(file) as opened:
             for batch in opened.iter_batches(batch_size=16):
                 yield from batch.to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
-        raise ValueError(f"{file} is not a readable parquet file ({error}); fetch it again") from None
+        raise ValueError(
+            f"{file} is not a readable parquet file ({error}); fetch it again"
+        ) from None
 
 
 def fetch(names: Sequence[str]) -> Path | None:
@@ -126,8 +138,14 @@ def fetch(names: Sequence[str]) -> Path | None:
         cached = False
     except Exception:  # whatever keeps the hub away, the cache is what is left
         cached = True
-    patterns = [f"{name.split('/')[0]}/{split}-*" for name in names for split in SUBSETS[name].splits]
+    patterns = [
+        f"{name.split('/')[0]}/{split}-*" for name in names for split in SUBSETS[name].splits
+    ]
     try:
-        return Path(snapshot_download(HUB, repo_type="dataset", allow_patterns=patterns, local_files_only=cached))
+        return Path(
+            snapshot_download(
+                HUB, repo_type="dataset", allow_patterns=patterns, local_files_only=cached
+            )
+        )
     except LocalEntryNotFoundError:
         return None

@@ -9,7 +9,14 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LAST = "last.ckpt"
 
@@ -46,11 +53,18 @@ class ResumeCheckpoint(L.Callback):
         self._listen(trainer)
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Not before a validation, which Lightning would leave out when it goes on from there."""
         between_updates = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        validation_follows = trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
+        validation_follows = (
+            trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
+        )
         if not between_updates or validation_follows or trainer.global_step >= trainer.max_steps:
             return
         stop = trainer.strategy.reduce_boolean_decision(self._told_to_stop, all=False)
@@ -69,7 +83,9 @@ class ResumeCheckpoint(L.Callback):
     def _listen(self, trainer: L.Trainer) -> None:
         def stop(*_: Any) -> None:
             if not self._told_to_stop and trainer.strategy.launcher is not None:
-                trainer.strategy.launcher.kill(signal.SIGTERM)  # the ranks that this one has started
+                trainer.strategy.launcher.kill(
+                    signal.SIGTERM
+                )  # the ranks that this one has started
             self._told_to_stop = True
 
         if threading.current_thread() is threading.main_thread():
@@ -95,7 +111,9 @@ class ProgressBar(L.Callback):
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[values]}"),
             TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, disable=not shown,
         )  # fmt: skip
-        self.task = self.progress.add_task(self.stage, total=self.max_steps, values="", completed=trainer.global_step)
+        self.task = self.progress.add_task(
+            self.stage, total=self.max_steps, values="", completed=trainer.global_step
+        )
         self.progress.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
@@ -116,5 +134,7 @@ class ProgressBar(L.Callback):
 
 
 def _values(trainer: L.Trainer) -> str:
-    shown = {n: v for n, v in trainer.callback_metrics.items() if n not in ("train/lr", "valid/cer")}
+    shown = {
+        n: v for n, v in trainer.callback_metrics.items() if n not in ("train/lr", "valid/cer")
+    }
     return "  ".join(f"{name} {float(value):.3f}" for name, value in shown.items())

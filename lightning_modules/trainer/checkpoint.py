@@ -32,19 +32,25 @@ class StageCheckpoint:
     def save(self, path: Path) -> None:
         """Write in one piece: a reader sees the old file or the new one, never half of one."""
         json = None if self.tokens is None else self.tokens.to_json()
-        write_atomically({"config": to_dict(self.config), "tokenizer": json, "weights": self.weights}, path)
+        write_atomically(
+            {"config": to_dict(self.config), "tokenizer": json, "weights": self.weights}, path
+        )
 
     @classmethod
     def load(cls, path: Path) -> "StageCheckpoint":
         """Raises ValueError if the file is missing or not a hand-over."""
         try:
             stored = torch.load(path, map_location="cpu", weights_only=True)
-            tokens = None if stored["tokenizer"] is None else Tokenizer.from_json(stored["tokenizer"])
+            tokens = (
+                None if stored["tokenizer"] is None else Tokenizer.from_json(stored["tokenizer"])
+            )
             return cls(from_dict(stored["config"]), tokens, stored["weights"])
         except FileNotFoundError:
             message = f"no checkpoint at {path}; train one with `make train`, or name a run that has finished"
             raise ValueError(message) from None
-        except Exception as error:  # torch, zip, pickle and config errors alike mean an unreadable file
+        except (
+            Exception
+        ) as error:  # torch, zip, pickle and config errors alike mean an unreadable file
             message = f"{path} is not a readable checkpoint ({error}); delete it and train that stage again"
             raise ValueError(message) from error
 
@@ -65,7 +71,9 @@ def write_atomically(value: Any, path: Path) -> None:
 class AtomicCheckpoints(TorchCheckpointIO):
     """Lightning's checkpoints, written as the hand-over is."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
         write_atomically(checkpoint, Path(path))
 
 
@@ -94,7 +102,11 @@ def load_parts(model: nn.Module, given: StageCheckpoint, parts: list[str], sourc
 
 def load_ctc_head(model: nn.Module, given: StageCheckpoint, source: str) -> None:
     """Let a connector's CTC head begin as that of the encoder's stage. Raises ValueError: the hand-over has none."""
-    head = {f"connector.head.{n.removeprefix('ctc.')}": t for n, t in given.weights.items() if part_of(n) == "ctc"}
+    head = {
+        f"connector.head.{n.removeprefix('ctc.')}": t
+        for n, t in given.weights.items()
+        if part_of(n) == "ctc"
+    }
     if not head:
         raise ValueError(
             f"the checkpoint of {source} has no CTC head, with which connector.kind=ctc begins: set stage.init.encoder "

@@ -27,7 +27,9 @@ class Sharded(ModelParallelStrategy):
     """Lightning's strategy for FSDP2, with the checkpoints of any other: one goes on where the other stopped."""
 
     def __init__(self, ranks: int):
-        super().__init__(data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False)
+        super().__init__(
+            data_parallel_size=ranks, tensor_parallel_size=1, save_distributed_checkpoint=False
+        )
 
     @property
     def lightning_restore_optimizer(self) -> bool:
@@ -51,20 +53,29 @@ class Sharded(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         return self._for_file(optimizer.state_dict())
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, checkpoint_path: Any, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         assert self.lightning_module is not None
         ours = self.lightning_module.state_dict()
-        stored = {name: share(value, ours[name]) for name, value in checkpoint["state_dict"].items()}
+        stored = {
+            name: share(value, ours[name]) for name, value in checkpoint["state_dict"].items()
+        }
         self.lightning_module.load_state_dict(stored, strict=strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, stored in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            weights = list(itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups))
+            weights = list(
+                itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
+            )
             state = {
-                i: {name: share(v, weights[i]) if v.shape == weights[i].shape else v for name, v in values.items()}
+                i: {
+                    name: share(v, weights[i]) if v.shape == weights[i].shape else v
+                    for name, v in values.items()
+                }
                 for i, values in stored["state"].items()
             }
             optimizer.load_state_dict({**stored, "state": state})
@@ -116,7 +127,11 @@ def tied(module: nn.Module) -> list[nn.Module]:
 
 def shards(module: nn.Module | None) -> Iterator[FSDPModule]:
     """Each group of weights that is gathered at once; none of a module that is not sharded."""
-    return (part for part in module.modules() if isinstance(part, FSDPModule)) if module is not None else iter(())
+    return (
+        (part for part in module.modules() if isinstance(part, FSDPModule))
+        if module is not None
+        else iter(())
+    )
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -133,7 +148,9 @@ def share(value: Tensor, like: Tensor) -> Tensor:
     """Of a whole tensor the share that this rank holds of `like`."""
     if not isinstance(like, DTensor):
         return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(
+        value.to(like.device), like.device_mesh, like.placements, src_data_rank=None
+    )
 
 
 def largest(count: int, module: LightningModule) -> int:

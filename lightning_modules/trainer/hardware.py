@@ -31,7 +31,11 @@ def trainer_settings(config: Config) -> dict[str, Any]:
     set_up_torch(config)
     precision = c.precision
     if precision == "auto":
-        precision = "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+        precision = (
+            "bf16-mixed"
+            if torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            else "32-true"
+        )
     return {
         "accelerator": c.accelerator, "devices": c.devices, "num_nodes": c.num_nodes, "precision": precision,
         "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
@@ -41,7 +45,9 @@ def trainer_settings(config: Config) -> dict[str, Any]:
 
 def trains_on_cpu(config: TrainerConfig) -> bool:
     """Whether this configuration trains on the CPU here."""
-    return config.accelerator == "cpu" or (config.accelerator == "auto" and not torch.accelerator.is_available())
+    return config.accelerator == "cpu" or (
+        config.accelerator == "auto" and not torch.accelerator.is_available()
+    )
 
 
 def num_cores() -> int:
@@ -64,7 +70,9 @@ def started_from_outside() -> bool:
 def set_up_torch(config: Config) -> None:
     """Products, threads and memory of this process as the configuration has them."""
     c = config.trainer
-    torch.set_float32_matmul_precision(fastest_exact() if c.matmul_precision == "auto" else c.matmul_precision)
+    torch.set_float32_matmul_precision(
+        fastest_exact() if c.matmul_precision == "auto" else c.matmul_precision
+    )
     if c.threads:
         torch.set_num_threads(c.threads)
     if c.keep_freed_memory:
@@ -95,7 +103,9 @@ def quiet_libraries() -> None:
     """Keep the libraries' advertisements and known, harmless warnings off the screen."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # 1-channel convolution
+    warnings.filterwarnings(
+        "ignore", message="Grad strides do not match bucket view strides"
+    )  # 1-channel convolution
 
 
 @contextlib.contextmanager
@@ -137,7 +147,10 @@ def exit_cleanly() -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         if not disk_full(error):
             raise
-        print("error: disk full; make room: the same command goes on from its last checkpoint", file=sys.stderr)
+        print(
+            "error: disk full; make room: the same command goes on from its last checkpoint",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 

@@ -60,7 +60,9 @@ def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
     panels = sorted({name.split("/")[-1] for name in names if not name.startswith("test/")})
     if not panels:
         return
-    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4 * len(panels), 3), layout="constrained", squeeze=False
+    )
     for axis, panel in zip(axes[0], panels, strict=True):
         for name in (n for n in names if n.split("/")[-1] == panel and not n.startswith("test/")):
             points = [(line["step"], line[name]) for line in metrics if name in line]
@@ -81,7 +83,9 @@ def wandb_mode(config: Config) -> Any:
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
 
 
-def log_artifact(kind: str, names: list[str], files: list[Path], values: Mapping[str, Any], config: Config) -> str:
+def log_artifact(
+    kind: str, names: list[str], files: list[Path], values: Mapping[str, Any], config: Config
+) -> str:
     """Files as one artifact of a run of its own, which lies beside the first of them; returns where, in words."""
     mode = wandb_mode(config)
     if mode == "disabled":

@@ -17,7 +17,10 @@ OF_THIS_PROCESS = (*OF_AGENT, "WANDB_SERVICE")
 def run_parallel(commands: Sequence[list[str]]) -> Iterator[None]:
     """Run them while it is open, their lines on this process's screen. What still runs when it closes gets SIGTERM, and
     time to write its checkpoint."""
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_env()) for command in commands]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_env())
+        for command in commands
+    ]
     relays = [threading.Thread(target=_relay, args=(process,)) for process in started]
     for relay in relays:
         relay.start()

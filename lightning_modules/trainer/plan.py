@@ -59,7 +59,9 @@ class Plan:
 def plan(config: Config, gpus: int) -> Plan:
     """Raises ValueError: stage lm, which hears no speech."""
     if config.stage.name == "lm":
-        raise ValueError("STAGE=lm hears no speech, by whose seconds memory is planned; plan STAGE=asr")
+        raise ValueError(
+            "STAGE=lm hears no speech, by whose seconds memory is planned; plan STAGE=asr"
+        )
     with torch.device("meta"):
         model = _model(config)
     parameters: dict[str, int] = {}
@@ -74,7 +76,10 @@ def plan(config: Config, gpus: int) -> Plan:
     weights, gradients, optimizer = 4 * every, 4 * trained, 8 * trained
     if config.trainer.strategy == "fsdp" and gpus > 1:
         at_once = gathered(model)
-        weights, gradients = weights // gpus + 4 * at_once, gradients // gpus + 4 * min(at_once, trained)
+        weights, gradients = (
+            weights // gpus + 4 * at_once,
+            gradients // gpus + 4 * min(at_once, trained),
+        )
         optimizer //= gpus
     elif gpus > 1:
         gradients *= 2  # DistributedDataParallel sends them from buffers of its own
@@ -86,7 +91,7 @@ def plan(config: Config, gpus: int) -> Plan:
         optimizer=optimizer,
         activations=int(scale * plain),
         activations_recomputed=int(scale * (again + block)),  # one block at a time is whole
-        speech_tokens=int(updates * batch_s * 1000 / FrameTiming.of(config).token_ms),
+        speech_tokens=int(updates * batch_s * 1000 / FrameTiming.of(config.model).token_ms),
         text_tokens=int(updates * batch_s * TEXT_PER_S),
     )
 
@@ -142,7 +147,7 @@ def kept(config: Config, recomputed: bool) -> int:
 
 
 def _model(config: Config) -> nn.Module:
-    model = KINDS[config.stage.name][0](override(config, ["lm.pretrained=null"]))
+    model = KINDS[config.stage.name][0](override(config, ["lm.pretrained=null"]).model)
     for name, weight in model.named_parameters():
         weight.requires_grad_(part_of(name) in {*config.stage.trained, "ctc"})
     return model
@@ -162,7 +167,10 @@ def show(found: Plan, config: Config, gpus: int) -> None:
     """The plan on the screen."""
     out = Console()
     counts = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items())
-    out.print(f"{config.stage.name}, preset {config.preset}: {counts}; trained {found.trained:,}", highlight=False)
+    out.print(
+        f"{config.stage.name}, preset {config.preset}: {counts}; trained {found.trained:,}",
+        highlight=False,
+    )
     tokens = found.speech_tokens, found.text_tokens
     out.print(
         f"an update of {gpus} ranks: {tokens[0]:,} tokens of speech and about {tokens[1]:,} of text on each, "
@@ -171,11 +179,15 @@ def show(found: Plan, config: Config, gpus: int) -> None:
     table = Table("GB on each rank, float32", "plain", "activation_checkpointing", box=None)
     for name in ("weights", "gradients", "optimizer"):
         table.add_row(name, *[f"{getattr(found, name) / GB:.2f}"] * 2)
-    table.add_row("activations", f"{found.activations / GB:.2f}", f"{found.activations_recomputed / GB:.2f}")
+    table.add_row(
+        "activations", f"{found.activations / GB:.2f}", f"{found.activations_recomputed / GB:.2f}"
+    )
     totals = [found.total(recomputed) / GB for recomputed in (False, True)]
     table.add_row("all", *[f"{total:.2f}" for total in totals])
     for card in CARDS_GB:
-        table.add_row(f"fits {card} GB", *["yes" if total < SPARE * card else "no" for total in totals])
+        table.add_row(
+            f"fits {card} GB", *["yes" if total < SPARE * card else "no" for total in totals]
+        )
     out.print(table)
 
 

@@ -39,6 +39,8 @@ class PrecomputeFrames:
 
 def can_precompute(config: Config, model: SpeechEncoder) -> bool:
     """Whether nothing of the ear learns, and workers can run it as training would: on the CPU, in float32."""
-    learns = any(weight.requires_grad for name, weight in model.named_parameters() if part_of(name) in EAR)
+    learns = any(
+        weight.requires_grad for name, weight in model.named_parameters() if part_of(name) in EAR
+    )
     plain = trains_on_cpu(config.trainer) and config.trainer.precision in ("auto", "32-true")
     return plain and not learns

@@ -17,7 +17,11 @@ CODE = Path(__file__).resolve().parent
 def log_start(folder: Path) -> None:
     """Add a line: the time (UTC), the command as it was typed, the git commit or null."""
     command = shlex.join(["python", *sys.orig_argv[1:]])
-    start = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": command, "git_commit": git_commit()}
+    start = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "git_commit": git_commit(),
+    }
     with open(folder / FILE, "a") as file:
         file.write(json.dumps(start) + "\n")
 

@@ -12,10 +12,17 @@ SUMMARY = "summary.json"
 EXAMPLES = 5
 
 
-def write_summary(folder: Path, scores: dict[str, float], seconds: dict[str, float]) -> dict[str, float]:
+def write_summary(
+    folder: Path, scores: dict[str, float], seconds: dict[str, float]
+) -> dict[str, float]:
     """Flat numbers with units in their names: scores, time/<stage>_s, time/total_s, memory/peak_gib."""
     times = {f"time/{stage}_s": round(value, 1) for stage, value in seconds.items()}
-    summary = {**scores, **times, "time/total_s": round(sum(seconds.values()), 1), "memory/peak_gib": peak_gib()}
+    summary = {
+        **scores,
+        **times,
+        "time/total_s": round(sum(seconds.values()), 1),
+        "memory/peak_gib": peak_gib(),
+    }
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -28,7 +35,11 @@ def peak_gib() -> float:
 
 
 def print_summary(
-    folder: Path, summary: dict[str, float], pairs: list[tuple[str, str]], skipped: list[str], next_command: str
+    folder: Path,
+    summary: dict[str, float],
+    pairs: list[tuple[str, str]],
+    skipped: list[str],
+    next_command: str,
 ) -> None:
     """Scores, examples, times, and what to do next."""
     out = Console(width=max(100, Console().width))

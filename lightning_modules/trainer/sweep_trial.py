@@ -49,9 +49,15 @@ class Point:
         given = dict(word.split("=", 1) for word in words if "=" in word)
         sweep = os.environ["WANDB_SWEEP_ID"]
         stored = yaml.safe_load(Path(os.environ["WANDB_SWEEP_PARAM_PATH"]).read_text())
-        parameters = {name: v["value"] for name, v in stored.items() if name not in ("wandb_version", "_wandb")}
+        parameters = {
+            name: v["value"]
+            for name, v in stored.items()
+            if name not in ("wandb_version", "_wandb")
+        }
         name = given.get("run.sweep", sweep.removesuffix(".yaml"))
-        return cls(sweep, name, os.environ["WANDB_RUN_ID"], parameters, Path(given.get("run.dir", "runs")))
+        return cls(
+            sweep, name, os.environ["WANDB_RUN_ID"], parameters, Path(given.get("run.dir", "runs"))
+        )
 
     @property
     def folder(self) -> Path:
@@ -59,15 +65,24 @@ class Point:
 
     def words(self, stage: str) -> list[str]:
         """The run's folder goes by the id, and the stages upstream leave the agent's run alone."""
-        others = [f"stages.{upstream}.wandb.mode=disabled" for upstream in STAGES if upstream != stage]
+        others = [
+            f"stages.{upstream}.wandb.mode=disabled" for upstream in STAGES if upstream != stage
+        ]
         return [f"run.id={self.folder.name}", f"run.sweep={self.name}", *others]
 
     def note(self, state: str, error: str | None = None) -> None:
         """Write sweep.json, in one piece."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        noted = {"sweep": self.sweep, "name": self.name, "parameters": self.parameters, "state": state}
+        noted = {
+            "sweep": self.sweep,
+            "name": self.name,
+            "parameters": self.parameters,
+            "state": state,
+        }
         temporary = self.folder / f".{FILE}"
-        temporary.write_text(json.dumps({**noted, **({"error": error} if error else {})}, indent=1) + "\n")
+        temporary.write_text(
+            json.dumps({**noted, **({"error": error} if error else {})}, indent=1) + "\n"
+        )
         temporary.replace(self.folder / FILE)
 
     def keep_file(self) -> None:
@@ -143,7 +158,9 @@ def begin(point: Point) -> wandb.Run:
 
 def scheduler() -> list[SLURMEnvironment]:
     """For the trainer of a point: what the agent's job requeues, Lightning must not requeue too."""
-    return [SLURMEnvironment(auto_requeue=False)] if in_sweep() and SLURMEnvironment.detect() else []
+    return (
+        [SLURMEnvironment(auto_requeue=False)] if in_sweep() and SLURMEnvironment.detect() else []
+    )
 
 
 @contextlib.contextmanager

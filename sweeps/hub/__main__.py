@@ -28,7 +28,9 @@ def main(args: list[str]) -> None:
     given = parse(args)
     key = given.key or KEY
     if not loopback(given.host) and (len(key) < 40 or hmac.compare_digest(key, KEY)):
-        raise ValueError(f"--host={given.host} is no loopback address: give --key=KEY, 40 random characters or more")
+        raise ValueError(
+            f"--host={given.host} is no loopback address: give --key=KEY, 40 random characters or more"
+        )
     if given.settings and wandb_login():
         raise ValueError(
             "--settings would send runs to the hub that you are logged in for to send to W&B: log out, or use "
@@ -36,14 +38,19 @@ def main(args: list[str]) -> None:
         )
     with socket.create_server((given.host, given.port)) as listening:
         port = listening.getsockname()[1]
-        url = given.url or f"http://{given.host if loopback(given.host) else socket.gethostname()}:{port}"
+        url = (
+            given.url
+            or f"http://{given.host if loopback(given.host) else socket.gethostname()}:{port}"
+        )
         app = make_app(Api(given.root, given.sweeps, key, url, given.lease_s))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             if given.settings:
                 point_client_here(url, key)
             print(f"hub: {url}", flush=True)
-            uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run(sockets=[listening])
+            uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run(
+                sockets=[listening]
+            )
         finally:
             if given.settings:
                 leave_client_alone()
@@ -51,14 +58,25 @@ def main(args: list[str]) -> None:
 
 def parse(args: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sweeps.hub")
-    parser.add_argument("--root", type=Path, default=Path("runs/hub"), help="folder of its database and files")
-    parser.add_argument("--sweeps", type=Path, default=Path("sweeps"), help="folder of the files that agents may name")
+    parser.add_argument(
+        "--root", type=Path, default=Path("runs/hub"), help="folder of its database and files"
+    )
+    parser.add_argument(
+        "--sweeps",
+        type=Path,
+        default=Path("sweeps"),
+        help="folder of the files that agents may name",
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8990, help="0: any that is free")
     parser.add_argument("--key", help="that clients must show; needed beyond loopback")
     parser.add_argument("--url", help="by which clients reach it")
-    parser.add_argument("--lease-s", type=float, default=60, help="silence after which a run is handed out again")
-    parser.add_argument("--settings", action="store_true", help=f"write {SETTINGS}: every client here finds the hub")
+    parser.add_argument(
+        "--lease-s", type=float, default=60, help="silence after which a run is handed out again"
+    )
+    parser.add_argument(
+        "--settings", action="store_true", help=f"write {SETTINGS}: every client here finds the hub"
+    )
     return parser.parse_args(args)
 
 

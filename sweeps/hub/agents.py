@@ -32,7 +32,13 @@ class Agents:
             raise Refused(f"no sweep {given.get('sweep')}", 404)
         self.board.begin(sweep)
         id_ = secrets.token_hex(8)
-        agent: Record = {"id": id_, "name": id_, "host": given.get("host"), "sweep": key_of(sweep), "runs": []}
+        agent: Record = {
+            "id": id_,
+            "name": id_,
+            "host": given.get("host"),
+            "sweep": key_of(sweep),
+            "runs": [],
+        }
         return self.store.put("agent", id_, agent, agent["sweep"])
 
     def heartbeat(self, given: dict[str, Any]) -> tuple[Record, list[dict[str, Any]]]:
@@ -86,14 +92,25 @@ class Agents:
                 return []
             self.board.save({**sweep, "state": "FINISHED"})
             return [{"type": "exit"}]
-        self.runs.save({**run, "state": "pending", "agent": agent["id"], "beat": time.time(), "exitcode": None})
+        self.runs.save(
+            {**run, "state": "pending", "agent": agent["id"], "beat": time.time(), "exitcode": None}
+        )
         agent["runs"] = [run["name"]]
         args = {name: {"value": value} for name, value in run["args"].items()}
         program = parsed(sweep["config"]).get("program")
-        return [{"type": "resume" if again else "run", "run_id": run["name"], "program": program, "args": args}]
+        return [
+            {
+                "type": "resume" if again else "run",
+                "run_id": run["name"],
+                "program": program,
+                "args": args,
+            }
+        ]
 
     def _new(self, sweep: Record, runs: list[Record]) -> Record | None:
         point = suggest(parsed(sweep["config"]), self.board.trials(sweep, runs))
         if point is None:
             return None
-        return self.runs.new(sweep["project"], secrets.token_hex(4), key_of(sweep), args=point, state="pending")
+        return self.runs.new(
+            sweep["project"], secrets.token_hex(4), key_of(sweep), args=point, state="pending"
+        )

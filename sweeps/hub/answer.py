@@ -46,14 +46,20 @@ def answer(query: str, variables: dict[str, Any], roots: Roots) -> dict[str, Any
     operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
     if not operations:
         raise Refused("no operation in the query")
-    fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
+    fragments = {
+        d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)
+    }
     defaults = {
         d.variable.name.value: value_from_ast_untyped(d.default_value)
         for d in operations[0].variable_definitions or ()
         if d.default_value is not None
     }
     reading = _Reading(fragments, {**defaults, **variables})
-    unknown = [f.name.value for f in reading.fields(operations[0].selection_set) if f.name.value not in roots]
+    unknown = [
+        f.name.value
+        for f in reading.fields(operations[0].selection_set)
+        if f.name.value not in roots
+    ]
     if unknown:
         raise Refused(f"the hub does not know {', '.join(unknown)}")
     return reading.value(roots, operations[0].selection_set)
@@ -82,7 +88,10 @@ class _Reading:
     def field(self, node: FieldNode, parent: dict[str, Any]) -> Any:
         found = parent.get(node.name.value)
         if callable(found):
-            given = {a.name.value: value_from_ast_untyped(a.value, self.variables) for a in node.arguments or ()}
+            given = {
+                a.name.value: value_from_ast_untyped(a.value, self.variables)
+                for a in node.arguments or ()
+            }
             found = found(_given(given.get("input", given)))
         return self.value(found, node.selection_set)
 
@@ -99,6 +108,8 @@ def connection(nodes: list[Any], arguments: dict[str, Any] | None = None) -> dic
     given = arguments or {}
     begin = int(given.get("after") or 0)
     end = min(len(nodes), begin + int(given.get("first") or len(nodes)))
-    edges = [{"node": node, "cursor": str(begin + i + 1)} for i, node in enumerate(nodes[begin:end])]
+    edges = [
+        {"node": node, "cursor": str(begin + i + 1)} for i, node in enumerate(nodes[begin:end])
+    ]
     page = {"__typename": "PageInfo", "hasNextPage": end < len(nodes), "endCursor": str(end)}
     return {"edges": edges, "totalCount": len(nodes), "pageInfo": page}

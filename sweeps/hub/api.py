@@ -16,7 +16,15 @@ from sweeps.hub.store import Record, Store
 from sweeps.hub.sweep_store import Board
 
 ENTITY = "local"
-OWNER = {"id": "owner", "name": ENTITY, "username": ENTITY, "entity": ENTITY, "email": "", "flags": "{}", "admin": True}
+OWNER = {
+    "id": "owner",
+    "name": ENTITY,
+    "username": ENTITY,
+    "entity": ENTITY,
+    "email": "",
+    "flags": "{}",
+    "admin": True,
+}
 
 
 class Api:
@@ -80,7 +88,9 @@ class Api:
         }  # fmt: skip
 
     def _projects(self) -> list[Record]:
-        names = dict.fromkeys(record["project"] for kind in ("run", "sweep") for record in self.store.all(kind))
+        names = dict.fromkeys(
+            record["project"] for kind in ("run", "sweep") for record in self.store.all(kind)
+        )
         return [{"name": name} for name in names]
 
     def _project(self, given: dict[str, Any]) -> Record:
@@ -90,7 +100,10 @@ class Api:
 
         def runs(asked: dict[str, Any]) -> list[Record]:
             filters = json.loads(asked.get("filters") or "{}")
-            return ordered([run for run in self.runs.of_project(name) if matches(run, filters)], asked.get("order"))
+            return ordered(
+                [run for run in self.runs.of_project(name) if matches(run, filters)],
+                asked.get("order"),
+            )
 
         def started(asked: dict[str, Any]) -> Record | None:
             run = self.runs.find(name, asked["name"])
@@ -113,9 +126,15 @@ class Api:
         return {"model": project, "project": project, "inserted": True}
 
     def _run(self, run: Record | None) -> Record | None:
-        project = {"name": run["project"], "id": run["project"], "entityName": ENTITY} if run else None
+        project = (
+            {"name": run["project"], "id": run["project"], "entityName": ENTITY} if run else None
+        )
         entity = {"id": ENTITY, "name": ENTITY}
-        return run and {**self.runs.node(run), "user": OWNER, "project": {**(project or {}), "entity": entity}}
+        return run and {
+            **self.runs.node(run),
+            "user": OWNER,
+            "project": {**(project or {}), "entity": entity},
+        }
 
     def _sweep(self, sweep: Record | None) -> Record | None:
         project = self._project({"name": sweep["project"]}) if sweep else None
@@ -144,14 +163,21 @@ class Api:
 
     def _place(self, given: dict[str, Any]) -> Record:
         place = ("runs", given["projectName"], given["runName"])
-        files = [{"name": name, "uploadUrl": self.files.address(*place, name)} for name in given["files"]]
+        files = [
+            {"name": name, "uploadUrl": self.files.address(*place, name)} for name in given["files"]
+        ]
         return {"runID": given["runName"], "uploadHeaders": [], "files": files}
 
     def _upsert_view(self, given: dict[str, Any]) -> Record:
         """A report. The client reads its number out of the id."""
-        id_ = given.get("id") or base64.b64encode(f"View:{secrets.randbelow(10**8)}".encode()).decode()
+        id_ = (
+            given.get("id")
+            or base64.b64encode(f"View:{secrets.randbelow(10**8)}".encode()).decode()
+        )
         known = self.store.get("view", id_) or {"createdAt": now()}
         told = {name: value for name, value in given.items() if value is not None}
         project = {"name": given.get("projectName"), "entityName": ENTITY}
-        view = self.store.put("view", id_, {**known, **told, "id": id_, "updatedAt": now(), "project": project})
+        view = self.store.put(
+            "view", id_, {**known, **told, "id": id_, "updatedAt": now(), "project": project}
+        )
         return {"view": view, "inserted": True}

@@ -69,7 +69,9 @@ def guarded(endpoint: Endpoint) -> Endpoint:
             return await endpoint(request)
         except Refused as error:
             return refusal(str(error), error.status)
-        except sqlite3.OperationalError as error:  # locked, or the disk is full: the client asks again
+        except (
+            sqlite3.OperationalError
+        ) as error:  # locked, or the disk is full: the client asks again
             log.error("%s %s: %s", request.method, request.url.path, error)
             return refusal(f"the hub's database: {error}", 429)
         except Exception as error:  # never a 5xx, whatever it is
@@ -87,7 +89,11 @@ def show_key(request: Request, key: str) -> None:
     """Raises Refused: another key, or none."""
     scheme, _, word = request.headers.get("authorization", "").partition(" ")
     try:
-        shown = base64.b64decode(word, validate=True).partition(b":")[2] if scheme.lower() == "basic" else b""
+        shown = (
+            base64.b64decode(word, validate=True).partition(b":")[2]
+            if scheme.lower() == "basic"
+            else b""
+        )
     except ValueError:
         shown = b""
     if not hmac.compare_digest(shown, key.encode()):
@@ -98,6 +104,8 @@ async def body_of(request: Request) -> Any:
     """Raises Refused: no JSON."""
     raw = await request.body()
     try:
-        return json.loads(gzip.decompress(raw) if request.headers.get("content-encoding") == "gzip" else raw)
+        return json.loads(
+            gzip.decompress(raw) if request.headers.get("content-encoding") == "gzip" else raw
+        )
     except (ValueError, OSError, EOFError) as error:
         raise Refused(f"the body is no JSON: {error}") from None

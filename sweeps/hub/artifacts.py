@@ -20,10 +20,16 @@ class Artifacts:
         """A version that is to be filled, or the one that is there already."""
         sequence = f"{given['projectName']}/{given['artifactCollectionName']}"
         versions = [a for a in self.store.all("artifact", sequence) if a["state"] == "COMMITTED"]
-        latest = {"id": versions[-1]["id"], "versionIndex": versions[-1]["versionIndex"]} if versions else None
+        latest = (
+            {"id": versions[-1]["id"], "versionIndex": versions[-1]["versionIndex"]}
+            if versions
+            else None
+        )
         found = next((a for a in versions if a["digest"] == given["digest"]), None)
         artifact = found or self._new(sequence, given, len(versions))
-        return {"artifact": {**artifact, "artifactSequence": {"id": sequence, "latestArtifact": latest}}}
+        return {
+            "artifact": {**artifact, "artifactSequence": {"id": sequence, "latestArtifact": latest}}
+        }
 
     def _new(self, sequence: str, given: dict[str, Any], version: int) -> Record:
         id_ = secrets.token_hex(8)
@@ -38,7 +44,11 @@ class Artifacts:
         """Where the list of the files goes. Its id is that of its artifact."""
         id_ = given.get("artifactID") or given["artifactManifestID"]
         self._known(id_)
-        file = {"id": id_, "uploadUrl": self.files.address("artifacts", id_, MANIFEST), "uploadHeaders": []}
+        file = {
+            "id": id_,
+            "uploadUrl": self.files.address("artifacts", id_, MANIFEST),
+            "uploadHeaders": [],
+        }
         return {"artifactManifest": {"id": id_, "file": file}}
 
     def place(self, given: dict[str, Any]) -> Record:

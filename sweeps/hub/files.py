@@ -56,13 +56,23 @@ class Files:
         folder = (self.folder / "runs" / project / run).resolve()
         if not folder.is_relative_to(self.folder):
             return []
-        found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+        found = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not path.name.startswith(".")
+        ]
         return [self._node(path, folder, project, run) for path in found]
 
     def _node(self, path: Path, folder: Path, project: str, run: str) -> dict[str, Any]:
         name, size = path.relative_to(folder).as_posix(), path.stat().st_size
         address = self.address("runs", project, run, name)
-        return {"id": address, "name": name, "sizeBytes": size, "url": address, "directUrl": address}
+        return {
+            "id": address,
+            "name": name,
+            "sizeBytes": size,
+            "url": address,
+            "directUrl": address,
+        }
 
     def _token(self, place: str) -> str:
         return hmac.new(self.key.encode(), place.encode(), hashlib.sha256).hexdigest()

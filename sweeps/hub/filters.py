@@ -32,9 +32,13 @@ def _holds(run: Record, name: str, wanted: Any) -> bool:
     asked = wanted if isinstance(wanted, dict) else {"$eq": wanted}
     unknown = asked.keys() - OPERATORS.keys()
     if unknown:
-        raise Refused(f"filter {name}: unknown operator {min(unknown)}; known: {', '.join(OPERATORS)}")
+        raise Refused(
+            f"filter {name}: unknown operator {min(unknown)}; known: {', '.join(OPERATORS)}"
+        )
     try:
-        return all(OPERATORS[operator](field(run, name), value) for operator, value in asked.items())
+        return all(
+            OPERATORS[operator](field(run, name), value) for operator, value in asked.items()
+        )
     except TypeError:  # a number against a word
         return False
 

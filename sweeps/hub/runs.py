@@ -42,7 +42,9 @@ class Runs:
 
     def find(self, project: str, name: str) -> Record | None:
         place = self.store.get("place", name)
-        return self.store.get("run", f"{project}/{name}") or (self.store.get("run", place["key"]) if place else None)
+        return self.store.get("run", f"{project}/{name}") or (
+            self.store.get("run", place["key"]) if place else None
+        )
 
     def by_id(self, id_: str) -> Record | None:
         return next((run for run in self.store.all("run") if run["id"] == id_), None)
@@ -56,10 +58,16 @@ class Runs:
     def upsert(self, given: dict[str, Any]) -> tuple[Record, bool]:
         """A run that begins, goes on, or says more of itself; and whether it is new."""
         project = given.get("modelName") or "uncategorized"
-        found = self.by_id(given["id"]) if given.get("id") else self.find(project, given.get("name") or "")
+        found = (
+            self.by_id(given["id"])
+            if given.get("id")
+            else self.find(project, given.get("name") or "")
+        )
         new = found is None or not found["started"]
         run = found or self.new(project, given.get("name") or secrets.token_hex(4))
-        run.update(started=True, beat=time.time(), exitcode=None, state=given.get("state") or "running")
+        run.update(
+            started=True, beat=time.time(), exitcode=None, state=given.get("state") or "running"
+        )
         if given.get("config"):
             run["config"] = json.loads(given["config"])
         if given.get("summaryMetrics"):
@@ -80,7 +88,9 @@ class Runs:
         run["preempting"] = run["preempting"] or bool(body.get("preempting"))
         if body.get("complete"):
             code = run["exitcode"] = body.get("exitcode")
-            run["state"] = "finished" if code == 0 else "preempted" if run["preempting"] else "failed"
+            run["state"] = (
+                "finished" if code == 0 else "preempted" if run["preempting"] else "failed"
+            )
             run["preempting"] = False
         return self.save(run)
 

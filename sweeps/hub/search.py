@@ -28,8 +28,14 @@ class Trial:
 
 def check(sweep: Any) -> None:
     """Raises ValueError: a sweep that cannot be searched, and why."""
-    if not isinstance(sweep, dict) or not isinstance(sweep.get("parameters"), dict) or not sweep["parameters"]:
-        raise ValueError("parameters: a sweep names at least one; write `parameters: {optim.lr: {values: [...]}}`")
+    if (
+        not isinstance(sweep, dict)
+        or not isinstance(sweep.get("parameters"), dict)
+        or not sweep["parameters"]
+    ):
+        raise ValueError(
+            "parameters: a sweep names at least one; write `parameters: {optim.lr: {values: [...]}}`"
+        )
     if sweep.get("method") not in METHODS:
         raise ValueError(f"method={sweep.get('method')!r}: need one of {', '.join(METHODS)}")
     for name, given in sweep["parameters"].items():
@@ -43,17 +49,29 @@ def check(sweep: Any) -> None:
 
 def _check_parameter(name: str, given: Any, method: str) -> None:
     if not isinstance(given, dict) or not given or not given.keys() <= KEYS:
-        raise ValueError(f"parameters.{name}={given}: need value, values, or min and max; dotted names are not nested")
+        raise ValueError(
+            f"parameters.{name}={given}: need value, values, or min and max; dotted names are not nested"
+        )
     if "value" in given or isinstance(given.get("values"), list) and given["values"]:
         return
     numbers: list[Any] = [given.get("min"), given.get("max")]
-    if method == "grid" or not all(isinstance(n, int | float) for n in numbers) or numbers[0] > numbers[1]:
-        raise ValueError(f"parameters.{name}={given}: a grid needs values; random and bayes can also take min <= max")
+    if (
+        method == "grid"
+        or not all(isinstance(n, int | float) for n in numbers)
+        or numbers[0] > numbers[1]
+    ):
+        raise ValueError(
+            f"parameters.{name}={given}: a grid needs values; random and bayes can also take min <= max"
+        )
     kind = given.get("distribution", "uniform")
     if kind not in DISTRIBUTIONS:
-        raise ValueError(f"parameters.{name}.distribution={kind!r}: need one of {', '.join(DISTRIBUTIONS)}")
+        raise ValueError(
+            f"parameters.{name}.distribution={kind!r}: need one of {', '.join(DISTRIBUTIONS)}"
+        )
     if kind == "log_uniform_values" and numbers[0] <= 0:
-        raise ValueError(f"parameters.{name}.min={numbers[0]}: log_uniform_values needs more than 0")
+        raise ValueError(
+            f"parameters.{name}.min={numbers[0]}: log_uniform_values needs more than 0"
+        )
     if kind == "q_uniform" and not given.get("q", 1) > 0:
         raise ValueError(f"parameters.{name}.q={given['q']}: a step is more than 0")
 
@@ -61,7 +79,9 @@ def _check_parameter(name: str, given: Any, method: str) -> None:
 def grid(sweep: Sweep) -> Iterator[Point]:
     """All points, the last parameter changing first."""
     axes = [_choices(given) for given in sweep["parameters"].values()]
-    return (dict(zip(sweep["parameters"], values, strict=True)) for values in itertools.product(*axes))
+    return (
+        dict(zip(sweep["parameters"], values, strict=True)) for values in itertools.product(*axes)
+    )
 
 
 def suggest(sweep: Sweep, earlier: Sequence[Trial]) -> Point | None:
@@ -81,8 +101,12 @@ def _ask(sweep: Sweep, earlier: Sequence[Trial]) -> Point:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     seed = len(earlier)
     bayes = sweep["method"] == "bayes"
-    sampler = optuna.samplers.TPESampler(seed=seed) if bayes else optuna.samplers.RandomSampler(seed=seed)
-    study = optuna.create_study(sampler=sampler, direction=(sweep.get("metric") or {}).get("goal", "minimize"))
+    sampler = (
+        optuna.samplers.TPESampler(seed=seed) if bayes else optuna.samplers.RandomSampler(seed=seed)
+    )
+    study = optuna.create_study(
+        sampler=sampler, direction=(sweep.get("metric") or {}).get("goal", "minimize")
+    )
     space = {name: _distribution(given) for name, given in sweep["parameters"].items()}
     for trial in earlier if bayes else ():
         study.add_trial(_frozen(trial, sweep, space))
@@ -94,7 +118,9 @@ def _distribution(given: dict[str, Any]) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if "min" not in given:
-        return CategoricalDistribution(range(len(_choices(given))))  # of places: a choice may be a list
+        return CategoricalDistribution(
+            range(len(_choices(given)))
+        )  # of places: a choice may be a list
     low, high, kind = given["min"], given["max"], given.get("distribution")
     if kind == "int_uniform" or kind is None and isinstance(low, int) and isinstance(high, int):
         return IntDistribution(low, high)

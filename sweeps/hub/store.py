@@ -36,7 +36,9 @@ class Store:
         self.db.execute("commit")
 
     def get(self, kind: str, key: str) -> Record | None:
-        row = self.db.execute("select value from record where kind=? and key=?", (kind, key)).fetchone()
+        row = self.db.execute(
+            "select value from record where kind=? and key=?", (kind, key)
+        ).fetchone()
         return json.loads(row[0]) if row else None
 
     def put(self, kind: str, key: str, value: Record, parent: str = "") -> Record:
@@ -49,7 +51,9 @@ class Store:
     def all(self, kind: str, parent: str | None = None) -> list[Record]:
         """Oldest first."""
         where, words = ("", (kind,)) if parent is None else (" and parent=?", (kind, parent))
-        rows = self.db.execute(f"select value from record where kind=?{where} order by rowid", words)
+        rows = self.db.execute(
+            f"select value from record where kind=?{where} order by rowid", words
+        )
         return [json.loads(value) for (value,) in rows]
 
     def write(self, run: str, file: str, first: int, lines: Sequence[str]) -> None:

@@ -44,7 +44,9 @@ class Board:
         """By its id, or by the name of its file: as long as that is the same, so is the sweep."""
         if not name.endswith((".yaml", ".yml")):
             named = self.store.get("sweep", f"{project or 'uncategorized'}/{name}")
-            return named or next((sweep for sweep in self.store.all("sweep") if sweep["name"] == name), None)
+            return named or next(
+                (sweep for sweep in self.store.all("sweep") if sweep["name"] == name), None
+            )
         path = (self.folder / name).resolve()
         if path.parent != self.folder or not path.is_file():
             return None
@@ -66,24 +68,38 @@ class Board:
             raise Refused("sweep not found", 404)
         if given.get("config"):
             parsed(given["config"])
-        return self.save({**sweep, **{name: given[name] for name in KEPT if given.get(name) is not None}})
+        return self.save(
+            {**sweep, **{name: given[name] for name in KEPT if given.get(name) is not None}}
+        )
 
     def begin(self, sweep: Record) -> Record:
         """An agent has come: points that failed are tried again where the sweep had ended."""
         if sweep["state"] == "FINISHED":
-            again = [run for run in self.runs.of_sweep(key_of(sweep)) if run["state"] in ("failed", "crashed")]
+            again = [
+                run
+                for run in self.runs.of_sweep(key_of(sweep))
+                if run["state"] in ("failed", "crashed")
+            ]
             for run in again:
                 self.runs.save({**run, "state": "preempted", "failures": 0})
             if not again:
                 return sweep
-        return self.save({**sweep, "state": "RUNNING"}) if sweep["state"] in ("PENDING", "FINISHED") else sweep
+        return (
+            self.save({**sweep, "state": "RUNNING"})
+            if sweep["state"] in ("PENDING", "FINISHED")
+            else sweep
+        )
 
     def trials(self, sweep: Record, runs: list[Record]) -> list[Trial]:
         """What is known of the points handed out."""
         name = (parsed(sweep["config"]).get("metric") or {}).get("name")
         values = [run["summary"].get(name) if run["state"] == "finished" else None for run in runs]
         return [
-            Trial(run["args"], value if isinstance(value, int | float) else None, run["state"] not in OVER)
+            Trial(
+                run["args"],
+                value if isinstance(value, int | float) else None,
+                run["state"] not in OVER,
+            )
             for run, value in zip(runs, values, strict=True)
         ]
 

@@ -15,7 +15,10 @@ def answer(gathered: Gathered) -> list[str]:
     """The answer, and whether it is more than seed noise; then what else there is to know, each by itself."""
     found, file = settings(gathered), gathered.file
     if not found:
-        return [f"There is no answer yet: no point has finished with {file.metric}.", *gaps(gathered)]
+        return [
+            f"There is no answer yet: no point has finished with {file.metric}.",
+            *gaps(gathered),
+        ]
     best, seeds = found[0], noise(found)
     if len(found) == 1:
         return [_alone(best, seeds, gathered), *gaps(gathered)]
@@ -32,7 +35,9 @@ def answer(gathered: Gathered) -> list[str]:
 def per_line(gathered: Gathered, found: list[Setting], seeds: Noise | None) -> list[str]:
     """The best value across, for each line of the figure; nothing where that is all, or where more was swept."""
     file = gathered.file
-    if file.line is None or {file.x, file.line} != {name for name in file.swept if not is_seed(name)}:
+    if file.line is None or {file.x, file.line} != {
+        name for name in file.swept if not is_seed(name)
+    }:
         return []
     sentences = []
     for value in distinct(setting.parameters[file.line] for setting in found):
@@ -40,7 +45,9 @@ def per_line(gathered: Gathered, found: list[Setting], seeds: Noise | None) -> l
         same = " and ".join(str(other.parameters[file.x]) for other in tied(best, others, seeds))
         apart = f"; {same} cannot be told apart from it" if same else ""
         score = shown(file.metric, best.mean)
-        sentences.append(f"With {file.line}={value}, best is {file.x}={best.parameters[file.x]} ({score}){apart}.")
+        sentences.append(
+            f"With {file.line}={value}, best is {file.x}={best.parameters[file.x]} ({score}){apart}."
+        )
     return sentences
 
 
@@ -96,17 +103,25 @@ def _next_best(best: Setting, second: Setting, seeds: Noise | None, gathered: Ga
     difference = best.mean - second.mean
     text = f"The next best, {named(second.parameters, gathered)}, is {_apart(metric, difference)} worse"
     if seeds is None:
-        return f"{text}; no setting has two seeds, so whether that is more than seed noise is unknown."
+        return (
+            f"{text}; no setting has two seeds, so whether that is more than seed noise is unknown."
+        )
     allowed = seeds.allows(best, second)
     if abs(difference) <= allowed:
-        return f"{text}, which cannot be told apart from seed noise (up to {_apart(metric, allowed)})."
+        return (
+            f"{text}, which cannot be told apart from seed noise (up to {_apart(metric, allowed)})."
+        )
     return f"{text}, which is more than seed noise (up to {_apart(metric, allowed)})."
 
 
-def _ties(best: Setting, others: list[Setting], seeds: Noise | None, gathered: Gathered) -> list[str]:
+def _ties(
+    best: Setting, others: list[Setting], seeds: Noise | None, gathered: Gathered
+) -> list[str]:
     """Those that might be the best as well, where there are more than the next one."""
     same = tied(best, others, seeds)
     if len(same) < 2:
         return []
     names = "; ".join(named(setting.parameters, gathered) for setting in same)
-    return [f"{len(same)} of the other {len(others)} settings cannot be told apart from the best: {names}."]
+    return [
+        f"{len(same)} of the other {len(others)} settings cannot be told apart from the best: {names}."
+    ]

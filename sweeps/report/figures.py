@@ -27,22 +27,48 @@ def lines(gathered: Gathered) -> str:
         figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
         axis = figure.subplots()
         across = distinct(point.parameters[file.x] for point in gathered.finished)
-        values = distinct(point.parameters[file.line] for point in gathered.finished) if file.line else [None]
+        values = (
+            distinct(point.parameters[file.line] for point in gathered.finished)
+            if file.line
+            else [None]
+        )
         for number, value in enumerate(values):
-            own = [p for p in gathered.finished if file.line is None or p.parameters[file.line] == value]
+            own = [
+                p
+                for p in gathered.finished
+                if file.line is None or p.parameters[file.line] == value
+            ]
             shift = STEP * (number - (len(values) - 1) / 2)
-            _line(axis, number, shift, "" if file.line is None else f"{file.line}={value}", own, across, gathered)
+            _line(
+                axis,
+                number,
+                shift,
+                "" if file.line is None else f"{file.line}={value}",
+                own,
+                across,
+                gathered,
+            )
         _across(axis, across)
         axis.set(xlabel=file.x, ylabel=file.metric)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(file.metric, value)))
         axis.grid(axis="y", linewidth=0.8)
         if file.line:
             figure.legend(loc="outside upper left", ncols=2)
-        return svg(figure, "lines", f"{file.metric} against {file.x}; the numbers are in the table of settings")
+        return svg(
+            figure,
+            "lines",
+            f"{file.metric} against {file.x}; the numbers are in the table of settings",
+        )
 
 
 def _line(
-    axis: Axes, number: int, shift: float, label: str, points: Sequence[Point], across: list[Any], gathered: Gathered
+    axis: Axes,
+    number: int,
+    shift: float,
+    label: str,
+    points: Sequence[Point],
+    across: list[Any],
+    gathered: Gathered,
 ) -> None:
     """One line of a grid; of other methods, whose points stand alone, the points."""
     colour, marker = LINES[number % len(LINES)], MARKERS[number % len(MARKERS)]
@@ -54,9 +80,24 @@ def _line(
         axis.plot(at, scores, marker, color=colour, markersize=5, label=label, linestyle="")
         return
     columns = sorted(set(at))
-    groups = [[score for x, score in zip(at, scores, strict=True) if x == column] for column in columns]
-    means, low, high = [np.mean(g) for g in groups], [min(g) for g in groups], [max(g) for g in groups]
-    axis.plot(at, scores, marker, color=colour, markersize=3.5, alpha=0.55, markeredgewidth=0, linestyle="")
+    groups = [
+        [score for x, score in zip(at, scores, strict=True) if x == column] for column in columns
+    ]
+    means, low, high = (
+        [np.mean(g) for g in groups],
+        [min(g) for g in groups],
+        [max(g) for g in groups],
+    )
+    axis.plot(
+        at,
+        scores,
+        marker,
+        color=colour,
+        markersize=3.5,
+        alpha=0.55,
+        markeredgewidth=0,
+        linestyle="",
+    )
     axis.plot(
         columns, means, marker=marker, color=colour, linewidth=2, markersize=7, label=label,
         linestyle="-" if ordered else "",
@@ -89,17 +130,29 @@ def parallel(gathered: Gathered) -> str:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
         axis = figure.subplots()
-        heights = np.array([_heights(values, name == file.metric) for name, values in columns.items()])
+        heights = np.array(
+            [_heights(values, name == file.metric) for name, values in columns.items()]
+        )
         goodness = heights[-1] if file.sign > 0 else 1 - heights[-1]
         for line, good in zip(heights.T, goodness, strict=True):
-            axis.plot(range(len(columns)), line, color=to_hex(BETTER_TO_WORSE(good)), linewidth=1.6, alpha=0.8)
+            axis.plot(
+                range(len(columns)),
+                line,
+                color=to_hex(BETTER_TO_WORSE(good)),
+                linewidth=1.6,
+                alpha=0.8,
+            )
         for place, (name, values) in enumerate(columns.items()):
             _scale(axis, place, name, values, name == file.metric)
         axis.set_xticks(range(len(columns)), columns)
         axis.set(ylim=(-0.06, 1.06), xlim=(-0.35, len(columns) - 0.55), yticks=[])
         axis.tick_params(axis="x", length=0)
         axis.spines[:].set_visible(False)
-        return svg(figure, "parallel", "Parallel coordinates of all finished points; the numbers are in the table")
+        return svg(
+            figure,
+            "parallel",
+            "Parallel coordinates of all finished points; the numbers are in the table",
+        )
 
 
 def _heights(values: Sequence[Any], measured: bool) -> list[float]:
@@ -121,7 +174,13 @@ def _scale(axis: Axes, place: int, name: str, values: Sequence[Any], measured: b
     for value in distinct(steps):
         text = shown(name, value) if measured else str(value)
         axis.annotate(
-            text, (place, heights[str(value)]), (5, 3), textcoords="offset points", fontsize=9, va="bottom", zorder=4
+            text,
+            (place, heights[str(value)]),
+            (5, 3),
+            textcoords="offset points",
+            fontsize=9,
+            va="bottom",
+            zorder=4,
         )
 
 

@@ -67,14 +67,20 @@ def gather(name: str, runs: Path) -> Gathered:
         known = sorted(found.parent.name for found in path.parent.parent.glob("*/sweep.yaml"))
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known) or 'none'}."
-        raise ValueError(f"SWEEP={name}: {path} is not there; a sweep that was run has left it. {hint}")
+        raise ValueError(
+            f"SWEEP={name}: {path} is not there; a sweep that was run has left it. {hint}"
+        )
     file = read_sweep_file(path, name)
     left = sorted(runs.glob("*/sweep.json"), key=lambda found: found.stat().st_mtime)
-    members = {f.parent: json.loads(f.read_text()) for f in left if not f.parent.is_symlink()}  # runs/latest
+    members = {
+        f.parent: json.loads(f.read_text()) for f in left if not f.parent.is_symlink()
+    }  # runs/latest
     members = {folder: member for folder, member in members.items() if member["name"] == name}
     own = {f: m for f, m in members.items() if m["parameters"].keys() == file.parameters.keys()}
     points, repeated = _one_each(read_point(folder, member, file) for folder, member in own.items())
-    missing = {key(values): Point(values, "missing", file.command_of(values)) for values in file.grid()}
+    missing = {
+        key(values): Point(values, "missing", file.command_of(values)) for values in file.grid()
+    }
     table = {**missing, **{key(point.parameters): point for point in points}}
     return Gathered(file, list(table.values()), repeated, [f.name for f in members if f not in own])
 
@@ -88,7 +94,10 @@ def read_point(folder: Path, member: Mapping[str, Any], file: SweepFile) -> Poin
     """A point from the folder of its run. A run that ended without a number for the metric has failed."""
     scores, state, remark = _json(folder / "summary.json", {}), member["state"], ""
     if state == "finished" and not math.isfinite(scores.get(file.metric, math.nan)):
-        state, remark = "failed", f"finished with {file.metric}={scores.get(file.metric, 'nothing')}"
+        state, remark = (
+            "failed",
+            f"finished with {file.metric}={scores.get(file.metric, 'nothing')}",
+        )
     elif state != "finished":
         steps = [line.get("step") for line in whole_lines(folder / "metrics.jsonl")]
         reached = f"last logged at update {steps[-1]}" if steps else "logged nothing"
@@ -110,14 +119,18 @@ def read_point(folder: Path, member: Mapping[str, Any], file: SweepFile) -> Poin
 def differences(points: Iterable[Point], file: SweepFile) -> dict[str, dict[str, list[str]]]:
     """Configuration key -> value -> runs, for all keys but the swept ones in which runs differ."""
     configs = {point.run: point.config for point in points if point.config}
-    names = sorted({name for config in configs.values() for name in config} - file.parameters.keys())
+    names = sorted(
+        {name for config in configs.values() for name in config} - file.parameters.keys()
+    )
     found: dict[str, dict[str, list[str]]] = {}
     for name in names:
         if name in EXECUTION_ONLY or name.split(".")[0] in EXECUTION_ONLY:
             continue
         values: dict[str, list[str]] = {}
         for run, config in configs.items():
-            values.setdefault(json.dumps(config[name]) if name in config else "not set", []).append(run)
+            values.setdefault(json.dumps(config[name]) if name in config else "not set", []).append(
+                run
+            )
         if len(values) > 1:
             found[name] = values
     return found
@@ -127,7 +140,11 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested maps -> dotted names."""
     out: dict[str, Any] = {}
     for name, value in values.items():
-        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        out |= (
+            flat(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{name}": value}
+        )
     return out
 
 

@@ -77,5 +77,7 @@ def caveat(gathered: Gathered) -> str:
     if noise(settings(gathered)) is None:
         words.append("No setting has two seeds: how much of a share is seed noise is unknown.")
     if gathered.file.method != "grid":
-        words.append(f"The points are no grid; of more than {MAX_LEVELS} numbers of a parameter, groups were made.")
+        words.append(
+            f"The points are no grid; of more than {MAX_LEVELS} numbers of a parameter, groups were made."
+        )
     return " ".join(words)

@@ -78,7 +78,11 @@ def noise(found: Iterable[Setting]) -> Noise | None:
 
 def tied(best: Setting, others: Iterable[Setting], seeds: Noise | None) -> list[Setting]:
     """Those that cannot be told apart from the best."""
-    return [other for other in others if seeds and abs(other.mean - best.mean) <= seeds.allows(best, other)]
+    return [
+        other
+        for other in others
+        if seeds and abs(other.mean - best.mean) <= seeds.allows(best, other)
+    ]
 
 
 def importance(gathered: Gathered) -> dict[str, Importance]:

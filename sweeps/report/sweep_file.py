@@ -49,14 +49,18 @@ class SweepFile:
     @property
     def swept(self) -> list[str]:
         """Parameters that have more than one value."""
-        return [name for name, values in self.parameters.items() if values is None or len(values) > 1]
+        return [
+            name for name, values in self.parameters.items() if values is None or len(values) > 1
+        ]
 
     def grid(self) -> list[dict[str, Any]]:
         """All points that a grid has; none for other methods, which draw theirs."""
         if self.method != "grid":
             return []
         values = [each or [] for each in self.parameters.values()]
-        return [dict(zip(self.parameters, point, strict=True)) for point in itertools.product(*values)]
+        return [
+            dict(zip(self.parameters, point, strict=True)) for point in itertools.product(*values)
+        ]
 
     def command_of(self, parameters: Mapping[str, Any]) -> str:
         """What an agent runs for a point."""
@@ -85,17 +89,25 @@ def read_sweep_file(path: Path, name: str) -> SweepFile:
     head = read_head(path, text)
     metric = values.get("metric") or {}
     if metric.get("goal") not in ("minimize", "maximize") or "name" not in metric:
-        raise ValueError(f"{path}: metric={metric}; give `metric: {{name: test/wer, goal: minimize}}` or maximize")
+        raise ValueError(
+            f"{path}: metric={metric}; give `metric: {{name: test/wer, goal: minimize}}` or maximize"
+        )
     parameters = {key: _values(path, key, given) for key, given in values["parameters"].items()}
     shown = _figure(path, head["Figure"], metric["name"], parameters)
     program, method = values.get("program", "train.py"), values.get("method", "grid")
-    command = tuple(program if part == "${program}" else str(part) for part in values.get("command") or COMMAND)
-    return SweepFile(name, head["Question"], head["Cost"], *shown, metric["goal"], method, parameters, command)
+    command = tuple(
+        program if part == "${program}" else str(part) for part in values.get("command") or COMMAND
+    )
+    return SweepFile(
+        name, head["Question"], head["Cost"], *shown, metric["goal"], method, parameters, command
+    )
 
 
 def read_head(path: Path, text: str) -> dict[str, str]:
     """The comments a file opens with. Raises ValueError: one is not there, empty, or in another place."""
-    comments = [line.lstrip("#").strip() for line in itertools.takewhile(_is_comment, text.splitlines())]
+    comments = [
+        line.lstrip("#").strip() for line in itertools.takewhile(_is_comment, text.splitlines())
+    ]
     head: dict[str, str] = {}
     for comment in comments:
         word, colon, rest = comment.partition(":")
@@ -115,7 +127,9 @@ def _is_comment(line: str) -> bool:
     return line.startswith("#")
 
 
-def _figure(path: Path, text: str, metric: str, parameters: Mapping[str, Any]) -> tuple[str, str, str | None]:
+def _figure(
+    path: Path, text: str, metric: str, parameters: Mapping[str, Any]
+) -> tuple[str, str, str | None]:
     """Metric and parameters of `# Figure:`."""
     found = FIGURE.fullmatch(text)
     if found is None:
@@ -123,17 +137,23 @@ def _figure(path: Path, text: str, metric: str, parameters: Mapping[str, Any]) -
         raise ValueError(f"{path}: `# Figure: {text}` is not of the form `# Figure: {form}`")
     names = found.groupdict()
     if names["metric"] != metric:
-        raise ValueError(f"{path}: # Figure shows {names['metric']}, but metric.name={metric}; name the same in both")
+        raise ValueError(
+            f"{path}: # Figure shows {names['metric']}, but metric.name={metric}; name the same in both"
+        )
     for name in filter(None, (names["x"], names["line"])):
         if name not in parameters:
-            raise ValueError(f"{path}: # Figure names {name}, which is no parameter; known: {', '.join(parameters)}")
+            raise ValueError(
+                f"{path}: # Figure names {name}, which is no parameter; known: {', '.join(parameters)}"
+            )
     return names["metric"], names["x"], names["line"]
 
 
 def _values(path: Path, key: str, given: Any) -> list[Any] | None:
     """Values of a parameter; None: drawn."""
     if not isinstance(given, dict) or "parameters" in given:
-        raise ValueError(f"{path}: parameters.{key}={given!r}; give flat dotted names, each with value or values")
+        raise ValueError(
+            f"{path}: parameters.{key}={given!r}; give flat dotted names, each with value or values"
+        )
     if "values" in given:
         return list(given["values"])
     return [given["value"]] if "value" in given else None

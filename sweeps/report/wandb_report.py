@@ -39,9 +39,15 @@ def save(gathered: Gathered) -> str:
 def build(gathered: Gathered, entity: str) -> wr.Report:
     """The report, not yet saved. Raises ValueError: no run was sent to W&B."""
     file, sentences = gathered.file, answer(gathered)
-    projects = {point.config["wandb.project"] for point in gathered.points if "wandb.project" in point.config}
+    projects = {
+        point.config["wandb.project"]
+        for point in gathered.points
+        if "wandb.project" in point.config
+    }
     if not projects:
-        raise ValueError(f"SWEEP={file.name}: no run has left its config.yaml, so there is nothing to show on W&B")
+        raise ValueError(
+            f"SWEEP={file.name}: no run has left its config.yaml, so there is nothing to show on W&B"
+        )
     project = sorted(projects)[0]
     blocks: list[Any] = [
         wr.H1(file.question), wr.P(sentences[0]), wr.UnorderedList([*sentences[1:]]),
@@ -54,7 +60,11 @@ def build(gathered: Gathered, entity: str) -> wr.Report:
     ]  # fmt: skip
     title = f"{file.name}: {file.question}"
     return wr.Report(
-        project=project, entity=entity, title=title[:TITLE_LENGTH], description=sentences[0], blocks=blocks
+        project=project,
+        entity=entity,
+        title=title[:TITLE_LENGTH],
+        description=sentences[0],
+        blocks=blocks,
     )
 
 
@@ -62,7 +72,11 @@ def grid(gathered: Gathered, entity: str, project: str) -> wr.PanelGrid:
     """Means with their whole range, parallel coordinates, importance and what the configurations differ in."""
     file, metric = gathered.file, wr.SummaryMetric(gathered.file.metric)
     columns: list[Any] = [*map(wr.Config, file.swept), metric]
-    over = f", from the lowest to the highest over {spread_over(gathered)}" if spread_over(gathered) else ""
+    over = (
+        f", from the lowest to the highest over {spread_over(gathered)}"
+        if spread_over(gathered)
+        else ""
+    )
     panels: list[Any] = [
         wr.BarPlot(
             title=f"mean {file.metric}{over}", metrics=[metric], groupby=wr.Config(file.x), groupby_aggfunc="mean",
@@ -83,7 +97,9 @@ def runsets(gathered: Gathered, entity: str, project: str) -> list[wr.Runset]:
     groups: dict[str, list[str]] = {}
     for point in gathered.finished:
         line = gathered.file.line
-        groups.setdefault(f"{line}={point.parameters[line]}" if line else gathered.file.name, []).append(point.run)
+        groups.setdefault(
+            f"{line}={point.parameters[line]}" if line else gathered.file.name, []
+        ).append(point.run)
     return [
         wr.Runset(entity=entity, project=project, name=name, filters=f"Metric('Name') in {runs}")
         for name, runs in groups.items()
@@ -93,9 +109,20 @@ def runsets(gathered: Gathered, entity: str, project: str) -> list[wr.Runset]:
 def settings_table(gathered: Gathered) -> str:
     """Markdown."""
     names = [name for name in gathered.file.parameters if not is_seed(name)]
-    head = [*names, f"mean {gathered.file.metric}", "deviation", "lowest", "highest", "seeds", "against the best"]
+    head = [
+        *names,
+        f"mean {gathered.file.metric}",
+        "deviation",
+        "lowest",
+        "highest",
+        "seeds",
+        "against the best",
+    ]
     rows = [
-        [*row["parameters"].values(), *(row[name] for name in ("mean", "deviation", "low", "high", "seeds", "note"))]
+        [
+            *row["parameters"].values(),
+            *(row[name] for name in ("mean", "deviation", "low", "high", "seeds", "note")),
+        ]
         for row in setting_rows(gathered)
     ]
     return f"{markdown(head, rows)}\n\n{caveat(gathered)}".strip()
@@ -103,14 +130,19 @@ def settings_table(gathered: Gathered) -> str:
 
 def gaps_table(gathered: Gathered) -> str:
     """Markdown."""
-    rows = [[*point.parameters.values(), point.state, point.remark, point.run] for point in gathered.unfinished]
+    rows = [
+        [*point.parameters.values(), point.state, point.remark, point.run]
+        for point in gathered.unfinished
+    ]
     return markdown([*gathered.file.parameters, "state", "", "run"], rows) if rows else "None."
 
 
 def differences_table(gathered: Gathered) -> str:
     """Markdown."""
     found = differences(gathered.points, gathered.file)
-    rows = [[name, value, len(runs)] for name, values in found.items() for value, runs in values.items()]
+    rows = [
+        [name, value, len(runs)] for name, values in found.items() for value, runs in values.items()
+    ]
     return markdown(["key", "value", "runs"], rows) if rows else "None."
 
 
@@ -126,4 +158,7 @@ def commands(gathered: Gathered) -> str:
 def markdown(head: list[Any], rows: list[list[Any]]) -> str:
     """A table; what would end a cell is escaped."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(
+        f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |"
+        for line in lines
+    )
