@@ -1,19 +1,19 @@
-"""How files and `key=value` become one `Config`, whose fields are in `schema`.
+"""Merging of YAML files and `key=value` overrides into one `Config`.
 
-`configs/base.yaml` holds every value; the files named on the command line hold differences; `key=value` comes last:
+`configs/base.yaml` holds every value; the files named on the command line hold differences;
+`key=value` comes last:
 
     python train.py configs/preset/tiny.yaml configs/stage/asr.yaml optim.lr=1e-3
 
-A file may carry a map `stages: {asr: {...}, ...}` of differences that hold for one stage alone; so may the command
-line (`stages.lm.optim.lr=1e-3`), to reach a stage that the asked one stands on. A map `kinds: {mamba2: {...}, ...}`
-holds differences for one `lm.kind` alone, so that a single word gives the same model with another language model.
+A file may carry a map `stages: {asr: {...}, ...}` of differences for single stages; so may the
+command line (`stages.lm.optim.lr=1e-3`), to reach a stage that the requested one starts from. A map
+`kinds: {mamba2: {...}, ...}` holds differences for one `lm.kind`, so that one setting gives an
+equally large model with another language model.
 """
 
 import dataclasses
 import difflib
-import hashlib
-import json
-from collections.abc import Sequence
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -21,68 +21,90 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from configs.checks import ON_DIALOGUES, STAGES, check, check_names
+from configs.aliases import modern_override, modernise
+from configs.checks import check
+from configs.recipes import CONFIGS, STAGES, check_names, stage_file
 from configs.schema import Config
+from duplexmamba.models.language_models import LANGUAGE_MODELS
 
-CONFIGS = Path(__file__).resolve().parent
-KINDS = ("mamba", "mamba2", "transformer")
-"""Of language models."""
-OF_TRANSFORMERS = ("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied")
-"""Fields of the section `lm` that no other kind reads."""
 STAGE_SECTIONS = ("stage", "lora", "lora_drop", "optim", "trainer", "run", "wandb")
-"""Sections that `key=value` sets for the asked stage only; every other section holds for the stages upstream it too."""
-EXECUTION_ONLY = (
-    "run", "wandb", "lora_drop", "data.num_workers", "data.worker_timeout_s", "trainer.checkpoint_every_s",
-    "trainer.threads", "trainer.cpu_processes", "trainer.keep_freed_memory", "trainer.activation_checkpointing",
-    "trainer.strategy",
-)  # fmt: skip
-"""What may differ between two runs that are the same experiment."""
+"""Sections that `key=value` sets for the requested stage alone.
+
+Every other section holds for the stages that it starts from too.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One set of differences, in the order in which they are merged."""
+
+    origin: str
+    """File, or the words of the command line."""
+    values: DictConfig
 
 
 def load_config(args: list[str], stage: str | None = None) -> Config:
-    """YAML paths and `key=value` words -> Config.
+    """Merge YAML files and overrides.
 
     Args:
-        args: paths (merged in order) and dot-list words (merged last).
-        stage: build the configuration of this stage instead of the one named in `args`: its stage file replaces
-            theirs, and of the dot-list only what holds for every stage, or `stages.<stage>.` for it, is kept.
+        args: paths of YAML files, merged in order, and `key=value` overrides, merged last.
+        stage: build the configuration of this stage instead of the one in `args`: its stage file
+            replaces theirs, and only overrides that hold for every stage, or start with
+            `stages.<stage>.`, are kept.
 
     Raises:
-        ValueError: a file, key or value that does not fit, with what would.
+        ValueError: a file, key or value that does not fit; the message says what would.
     """
-    files, words = [a for a in args if "=" not in a], [a for a in args if "=" in a]
-    if stage is not None:
-        files = [f for f in files if Path(f).parent.name != "stage"] + [str(stage_file(stage))]
-        words = [
-            w for w in words if w.split(".")[0] not in STAGE_SECTIONS or w.startswith("run.dir=")
-        ]
-    layers = [_load_file(f) for f in [str(CONFIGS / "base.yaml"), *files]]
-    overrides = OmegaConf.from_dotlist(words)
-    per_stage = OmegaConf.merge(
-        *[layer.pop("stages", {}) for layer in layers], overrides.pop("stages", {})
-    )
-    per_kind = OmegaConf.merge(
-        *[layer.pop("kinds", {}) for layer in layers], overrides.pop("kinds", {})
-    )
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), *layers)
-        check_names(per_kind, KINDS, "lm.kind", "kinds")
-        merged = OmegaConf.merge(
-            merged, per_kind.get(OmegaConf.merge(merged, overrides).lm.kind, {})
-        )
-        check_names(per_stage, STAGES, "stage", "stages")
-        merged = OmegaConf.merge(merged, per_stage.get(merged.stage.name, {}), overrides)
-        config = _typed(merged)
+        differences = [layer.values for layer in layers(args, stage)]
+        config = _typed(OmegaConf.merge(OmegaConf.structured(Config), *differences))
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error)) from None
     check(config)
     return config
 
 
-def stage_file(stage: str) -> Path:
-    """The file of a stage. Raises ValueError naming the nearest stage."""
-    check_names([stage], STAGES, "stage", "STAGE")
-    return CONFIGS / "stage" / f"{stage}.yaml"
+def layers(args: list[str], stage: str | None = None) -> list[Layer]:
+    """The layers that `load_config` merges, lowest priority first; arguments as there."""
+    paths = [arg for arg in args if "=" not in arg]
+    overrides = [modern_override(arg) for arg in args if "=" in arg]
+    if stage is not None:
+        paths = [path for path in paths if Path(path).parent.name != "stage"]
+        paths.append(str(stage_file(stage)))
+        overrides = [override for override in overrides if _holds_for_all_stages(override)]
+
+    files = [Layer(path, load_file(path)) for path in [str(CONFIGS / "base.yaml"), *paths]]
+    command_line = Layer("command line", OmegaConf.from_dotlist(overrides))
+    found = [*files, command_line]
+
+    # Differences for single stages and language models are taken out of every layer ...
+    per_stage = [(layer.origin, layer.values.pop("stages", {})) for layer in found]
+    per_kind = [(layer.origin, layer.values.pop("kinds", {})) for layer in found]
+    for _, values in per_kind:
+        check_names(values, LANGUAGE_MODELS, "lm.kind", "kinds")
+    for _, values in per_stage:
+        check_names(values, STAGES, "stage", "stages")
+
+    # ... and those for this stage and language model put between the files and the command line.
+    plain = OmegaConf.merge(OmegaConf.structured(Config), *[layer.values for layer in found])
+    name = OmegaConf.select(plain, "stage.name", throw_on_missing=True)
+    of_kind = _selected(per_kind, "kinds", plain.lm.kind)
+    of_stage = _selected(per_stage, "stages", name)
+    return [*files, *of_kind, *of_stage, command_line]
+
+
+def _selected(maps: list[tuple[str, Any]], section: str, name: str) -> list[Layer]:
+    """The entries `name` of maps of differences, with where they come from."""
+    return [
+        Layer(f"{origin}, {section}.{name}", OmegaConf.create(values[name]))
+        for origin, values in maps
+        if name in values
+    ]
+
+
+def _holds_for_all_stages(override: str) -> bool:
+    section = override.split(".")[0]
+    return section not in STAGE_SECTIONS or override.startswith("run.dir=")
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -91,19 +113,38 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The inverse of `to_dict`; what an earlier version did not know has the value of base.yaml."""
-    known = _load_file(str(CONFIGS / "base.yaml"))
-    known.pop("kinds")
-    return _typed(OmegaConf.merge(OmegaConf.structured(Config), known, values))
+    """The inverse of `to_dict`, for dicts of earlier versions too.
+
+    Settings that they did not have get the value of base.yaml.
+    """
+    known = OmegaConf.create(base_values())
+    return _typed(OmegaConf.merge(OmegaConf.structured(Config), known, modernise(values, True)))
+
+
+@functools.cache
+def _base() -> DictConfig:
+    base = load_file(str(CONFIGS / "base.yaml"))
+    base.pop("kinds")
+    return base
+
+
+def base_values() -> dict[str, Any]:
+    """Nested values of base.yaml; those that every run must set are "???"."""
+    merged = OmegaConf.merge(OmegaConf.structured(Config), _base())
+    values = OmegaConf.to_container(merged)
+    assert isinstance(values, dict)
+    return {str(name): value for name, value in values.items()}
 
 
 def override(config: Config, words: list[str]) -> Config:
-    """The configuration with `key=value` words applied. Raises ValueError as `load_config` does."""
+    """The configuration with `key=value` overrides applied.
+
+    Raises:
+        ValueError: as `load_config`.
+    """
     try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(Config), to_dict(config), OmegaConf.from_dotlist(words)
-        )
-        changed = _typed(merged)
+        dotlist = OmegaConf.from_dotlist([modern_override(word) for word in words])
+        changed = _typed(OmegaConf.merge(OmegaConf.structured(Config), to_dict(config), dotlist))
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error)) from None
     check(changed)
@@ -115,65 +156,57 @@ def save_config(config: Config, path: Path) -> None:
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
 
 
-def fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
-    """Eight hex digits that are equal for the same experiment, wherever and however fast it runs.
-
-    Args:
-        upstream: names of the runs it starts from: trained otherwise, they make it another experiment.
-    """
-    values = to_dict(config)
-    for name in EXECUTION_ONLY:
-        section, _, key = name.rpartition(".")
-        (values[section] if section else values).pop(key)
-    if config.stage.name not in ON_DIALOGUES:
-        del values["duplex"], values["dialogue"]
-    if not config.lora.enabled:
-        del values["lora"]
-    if config.lm.kind != "transformer":
-        values["lm"] = {
-            name: value for name, value in values["lm"].items() if name not in OF_TRANSFORMERS
-        }
-    return hashlib.sha256(json.dumps([values, *upstream], sort_keys=True).encode()).hexdigest()[:8]
-
-
 def _typed(merged: Any) -> Config:
-    """The configuration, each source's line upon what holds for all sources."""
-    lines = {
-        name: OmegaConf.merge(merged.data.source, line)
-        for name, line in merged.data.sources.items()
+    """The configuration as dataclasses; each source is completed by the defaults for all."""
+    sources = {
+        name: OmegaConf.merge(merged.data.source, source)
+        for name, source in merged.data.sources.items()
     }
-    config = OmegaConf.to_object(OmegaConf.merge(merged, {"data": {"sources": lines}}))
+    config = OmegaConf.to_object(OmegaConf.merge(merged, {"data": {"sources": sources}}))
     assert isinstance(config, Config)
     return config
 
 
-def _load_file(path: str) -> DictConfig:
-    if not Path(path).is_file():
-        near = difflib.get_close_matches(path, map(str, Path(path).parent.glob("*.yaml")), n=1)
-        raise ValueError(
-            f"no configuration file {path!r}." + (f" Did you mean {near[0]!r}?" if near else "")
-        )
+def load_file(path: str) -> DictConfig:
+    """One YAML file with today's names.
+
+    A relative path that does not exist is looked up in the installed configurations, so that
+    `configs/preset/tiny.yaml` works in any folder.
+
+    Raises:
+        ValueError: there is no such file, or it is not a YAML map; names a similar file.
+    """
+    file = Path(path)
+    if not file.is_file() and not file.is_absolute():
+        file = CONFIGS.parent / path
+    if not file.is_file():
+        neighbours = [str(neighbour) for neighbour in Path(path).parent.glob("*.yaml")]
+        near = difflib.get_close_matches(path, neighbours, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no configuration file {path!r}.{hint}")
     try:
-        loaded = OmegaConf.load(path)
+        loaded = OmegaConf.load(file)
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, DictConfig):
         raise ValueError(
             f"{path}: a configuration file holds `key: value` pairs, this one holds a list"
         )
-    return loaded
+    values = OmegaConf.to_container(loaded)
+    assert isinstance(values, dict)
+    return OmegaConf.create(modernise({str(name): value for name, value in values.items()}))
 
 
 def _explain(error: OmegaConfBaseException) -> str:
+    """One sentence with the field, the value and the remedy."""
     if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key}: no value given; set it with {error.full_key}=VALUE or in a YAML file"
-    if (
-        isinstance(error, ConfigKeyError)
-        and error.object_type is not None
-        and dataclasses.is_dataclass(error.object_type)
-    ):
-        known = [f.name for f in dataclasses.fields(error.object_type)]
-        near = difflib.get_close_matches(str(error.key), known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"unknown key {error.full_key!r}.{hint} Known here: {', '.join(known)}."
+        name = error.full_key
+        return f"{name}: no value given; set it with {name}=VALUE or in a YAML file"
+    section = error.object_type
+    if isinstance(error, ConfigKeyError) and section is not None:
+        if dataclasses.is_dataclass(section):
+            known = [field.name for field in dataclasses.fields(section)]
+            near = difflib.get_close_matches(str(error.key), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            return f"unknown key {error.full_key!r}.{hint} Known here: {', '.join(known)}."
     return f"{error.full_key}: {str(error).splitlines()[0]}"

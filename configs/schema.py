@@ -1,4 +1,8 @@
-"""The configuration's sections: what each field means, and its unit. Values are in configs/, see `config`."""
+"""Configuration of an experiment: every section with the meaning and unit of each field.
+
+The values are in `configs/base.yaml`, `configs/preset/` and `configs/stage/`; `configs.loading`
+merges them. The sections that describe the model itself are in `duplexmamba.config`.
+"""
 
 import dataclasses
 from typing import Literal
@@ -18,71 +22,63 @@ from duplexmamba.config import (
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """Text to ids."""
+    """Conversion of text to token ids."""
 
     source: str
-    """`bpe`: byte-level BPE made from the run's own training text; else a folder or hub name for AutoTokenizer."""
+    """`bpe`: a byte-level BPE trained on the run's own training text. Otherwise a folder or a hub
+    name for AutoTokenizer."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes to training audio. Ranges are [low, high], drawn uniformly."""
+    """Random augmentation of training audio. A range [low, high] is sampled uniformly."""
 
     speeds: list[float]
-    """Factors of speed (and pitch) perturbation, one drawn per utterance."""
+    """Factors of speed and pitch perturbation; one is drawn for each utterance."""
     level_db: list[float]
-    """Loudness (root mean square) in dB relative to full scale."""
+    """Range of the root mean square level, in dB relative to full scale."""
     noise_share: float
-    """Share of utterances that get noise."""
+    """Share of utterances to which noise is added, 0 to 1."""
     snr_db: list[float]
-    """Speech-to-noise ratio where noise is added."""
+    """Range of the speech-to-noise ratio in dB where noise is added."""
     noise_path: str | None
-    """Folder of sound files that the noise is cut from; null: made, of many colours."""
+    """Folder of sound files from which the noise is cut; null generates coloured noise."""
     rir_path: str | None
-    """Folder of room impulse responses; null: none."""
+    """Folder of room impulse responses; null disables reverberation."""
     rir_share: float
-    """Share of utterances that are heard in one of those rooms."""
+    """Share of utterances convolved with one of those impulse responses, 0 to 1."""
     pad_s: list[float]
-    """Seconds of near-silence put before and after each utterance."""
+    """Range of the near-silence before and after each utterance, in seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceConfig:
-    """One corpus. docs/data.md has a line for each of the known ones."""
+    """One corpus. docs/data.md describes every supported format."""
 
     path: str
-    """Folder, file, URL, or name on the Hugging Face hub (kind: huggingface). {000..041} stands for many shards."""
-    kind: Literal[
-        "auto",
-        "librispeech",
-        "mls",
-        "tedlium",
-        "gigaspeech",
-        "commonvoice",
-        "instructs2s",
-        "duplexmamba",
-        "folder",
-        "manifest",
-        "lhotse",
-        "shar",
-        "webdataset",
-        "huggingface",
-    ]
-    """auto: by what lies at the path."""
+    """Folder, file, URL, or hub name (kind: huggingface) of the corpus; {000..041} expands to many
+    shards."""
+    kind: str
+    """Format of the corpus; `auto` detects it from the files."""
     subset: str | None
-    """Configuration of a Hugging Face data set that has several."""
+    """Configuration of a Hugging Face data set that has several; null where there is one."""
     split: dict[str, str]
-    """train, valid, test -> what the corpus calls it, several joined by +; what is not named is not used. {}: what the
-    corpus calls train, dev, test and the like, and what it lacks of valid and test held out of train."""
+    """Map of train, valid and test to the corpus's own split names, several joined by `+`.
+
+    Splits that are not named are not used. {} takes the corpus's usual names (train, dev, test and
+    the like) and holds out of train what is missing of valid and test.
+    """
     columns: dict[str, str]
-    """audio, text, answer, speaker, id, duration (s), offset (s), split -> the corpus's name for it, where that is no
-    usual one."""
+    """Map of audio, text, answer, speaker, id, duration (s), offset (s) and split to the corpus's
+    own column names."""
     where: dict[str, str]
-    """Column -> the value that rows must have."""
+    """Column and value that an entry must have to be used."""
     task: Literal["both", "transcribe", "answer"]
-    """both: with an answer where there is one. transcribe: answers are not used. answer: what has none is left out."""
+    """`both` uses answers where there are some, `transcribe` ignores them, `answer` drops entries
+    without one."""
     weight: float | None
-    """Its share among the sources, relative to the others; null: its number of utterances. All have one, or none."""
+    """Sampling weight relative to the other sources; null is the number of utterances. Give it to
+    all sources or none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,194 +86,240 @@ class DataConfig:
     """Corpora and batches."""
 
     path: str | None
-    """Your own speech, where one source is enough; null: `sources`, or synthetic speech alone."""
+    """Path of recorded speech where one source is enough; null uses `sources`, or synthetic speech
+    alone."""
     source: SourceConfig
-    """What a source is unless its line says otherwise."""
+    """Defaults for every entry of `sources`."""
     sources: dict[str, SourceConfig]
-    """Your own speech, one line a corpus, by a name of your choice."""
+    """Recorded corpora by a name of your choice."""
     temperature: float
-    """Shares of the sources go with weight ^ (1 / temperature): 1 keeps the weights, more brings them together."""
+    """Sources are sampled in proportion to weight ^ (1 / temperature); 1 keeps the weights, larger
+    values even them out."""
     synthetic_share: float
-    """With recorded speech: share of training utterances that are synthetic all the same."""
+    """Share of training utterances that stay synthetic when there is recorded speech, 0 to 1."""
     synthetic_ramp: int
-    """Utterances over which that share falls from 1 at the start of a stage, where it is not 0: hearing begins with the
-    easier speech."""
+    """Utterances over which the synthetic share falls from 1 to `synthetic_share`; 0 disables the
+    ramp."""
     in_domain_text_share: float
-    """With recorded speech: share of the synthetic utterances that say what the recorded ones say, or, of those without
-    an answer, sentences in their manner, instead of the default corpus's."""
+    """Share of the synthetic utterances whose text comes from the recorded corpus, 0 to 1.
+
+    Texts with an answer are repeated literally; for the others, new sentences are generated from a
+    word chain model of the transcripts.
+    """
     min_s: float
+    """Shorter utterances, in seconds, are skipped and counted."""
     max_s: float
-    """Utterances shorter or longer than this (seconds) are skipped and counted."""
+    """Longer utterances, in seconds, are skipped and counted."""
     max_bad_share: float
-    """Share of files that may be skipped as unusable before the run stops."""
+    """Share of unusable files above which the run stops, 0 to 1."""
     batch_s: float
     """Seconds of audio in one batch, padding included."""
     batch_texts: int
-    """Texts in one batch of stage lm."""
+    """Texts in one batch of the stages that train on text."""
     batch_dialogues: int
-    """Dialogues in one training batch of the stages state and streaming."""
+    """Dialogues in one training batch of the stages that train on dialogues."""
     valid_size: int
+    """Utterances scored in each validation."""
     test_size: int
-    """Utterances scored in validation and at the end."""
+    """Utterances scored at the end."""
     valid_dialogues: int
+    """Dialogues scored in each validation."""
     test_dialogues: int
-    """Dialogues scored so, in the stages that train on them."""
+    """Dialogues scored at the end."""
     num_workers: int
-    """Processes that make or read audio."""
+    """Data worker processes."""
     worker_timeout_s: float
-    """Seconds without a batch after which the run stops and names what its workers were reading; 0: never."""
+    """Seconds without a batch after which the run stops and names the files its workers were
+    reading; 0 waits forever."""
     augment: AugmentConfig
+    """Augmentation of training audio."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SharesConfig:
-    """How often each kind of event occurs in a dialogue: weights, of any sum."""
+    """Sampling weights of the kinds of events in a composed dialogue; they need not sum to 1."""
 
     question: float
-    """A question or order after any earlier answer is over."""
+    """Weight of a question or order that begins after the previous response has ended."""
     paused_question: float
-    """The same, broken off in mid-phrase, and continued after a pause."""
+    """Weight of a question that is interrupted by a pause in mid-phrase and then continued."""
     interruption: float
-    """A question that begins during an answer and takes its place."""
+    """Weight of a question that begins during a response and replaces it."""
     talking_to_other: float
-    """Something said at the same loudness to somebody else."""
+    """Weight of speech at the user's level that is addressed to somebody else."""
     background_speech: float
-    """Somebody else, further away."""
+    """Weight of speech by somebody further away."""
     noise: float
-    """White, pink, humming, or the babble of many voices."""
+    """Weight of noise: white, pink, humming, or babble."""
     backchannel: float
-    """A listener's word during an answer: mhm, okay, right."""
+    """Weight of a back-channel during a response: mhm, okay, right."""
     silence: float
-    """A long time without any event."""
+    """Weight of a long silence."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DialogueConfig:
-    """Dialogues made for the turn-taking stages. Ranges are [low, high], drawn uniformly."""
+    """Composition of the dialogues for turn-taking stages. A range [low, high] is sampled
+    uniformly."""
 
     events: list[int]
-    """How many events a dialogue has."""
+    """Range of the number of events in a dialogue."""
     shares: SharesConfig
+    """Sampling weights of the kinds of events."""
     overlap_share: float
-    """Share of the asides, background voices and noises next after a question that fall into its answer."""
+    """Share of speech to others, background speech and noise after a question that overlaps its
+    response, 0 to 1."""
     min_interrupted_answer_s: float
-    """Seconds that an answer lasts at least where something falls into it."""
+    """Minimal length, in seconds, of a response that another event overlaps."""
     words_per_s: float
-    """Pace of the model's answers, as far as it decides on what falls into them."""
+    """Speaking rate of the model, in words per second, that determines how long a response lasts.
+    """
     gap_s: list[float]
-    """Seconds from the slice that decides on an event, or from the end of the answer, to the next event."""
+    """Range of the gap, in seconds, from the slice that decides on an event, or the end of the
+    response, to the next event."""
     pause_s: list[float]
-    """Seconds of silence within a cut question; more than endpoint_silence_ms, or it would seem complete."""
+    """Range of the silence, in seconds, within a paused question; must exceed endpoint_silence_ms.
+    """
     silence_s: list[float]
+    """Range of the length of a silence event, in seconds."""
     noise_s: list[float]
-    """Seconds of the events silence and noise."""
+    """Range of the length of a noise event, in seconds."""
     min_speech_ms: float
-    """Speech that a slice holds at least when it is the first labelled incomplete."""
+    """Milliseconds of speech that a slice must contain to be the first one labelled incomplete."""
     endpoint_silence_ms: float
-    """Silence after the last sound of a question, before it counts as complete."""
+    """Milliseconds of silence after the last sound of a question before it counts as complete."""
     level_db: list[float]
-    """Loudness (root mean square) of the user's speech in dB relative to full scale, one for a dialogue."""
+    """Range of the root mean square level of the user's speech, in dB relative to full scale; one
+    value per dialogue."""
     background_speech_db: list[float]
-    """Loudness of background voices relative to the user's; level_db spans less than they are apart, or a quiet user
-    and a loud background would be alike."""
+    """Range of the level of background speech relative to the user's, in dB.
+
+    level_db must span less than the gap between the two, or a quiet user would sound like loud
+    background speech.
+    """
     noise_snr_db: list[float]
-    """The user's loudness over that of the event noise."""
+    """Range of the level of the user's speech over noise events, in dB."""
     room_snr_db: list[float]
-    """The user's loudness over that of the room's own noise, which never stops."""
+    """Range of the level of the user's speech over the continuous room noise, in dB."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
-    """What one stage trains, and where the rest comes from."""
+    """What one stage trains, on which data, and from which weights."""
 
-    name: Literal["encoder", "lm", "asr", "instruct", "state", "streaming"]
+    name: str
+    """Name of the stage, one of lightning_modules.stages."""
+    data: Literal["speech", "text", "dialogues"]
+    """Training data: single utterances, their texts alone, or dialogues cut into slices."""
     trained: list[str]
-    """Parts of the model that learn: frontend, encoder, connector, lm; the others are frozen."""
+    """Parts of the model that are trained (frontend, encoder, connector, lm); all others are
+    frozen."""
     init: dict[str, str]
-    """Part -> the stage whose hand-over it starts from, or the folder of a finished run; a part not named starts at
-    random (or from lm.pretrained)."""
+    """Map of a part to the stage, or the folder of a finished run, that its weights come from.
+
+    A part that is not named starts from random weights, or from lm.pretrained.
+    """
     speech_like_text: float
-    """Stage lm: share of texts whose words arrive at the pace of speech, gaps included."""
+    """Stage lm: share of texts whose words are spaced by silence tokens as speech embeddings are, 0
+    to 1."""
     answer_share: float
-    """Share of the items that have an answer on which it is asked for; the others are to be transcribed."""
-    utterances: int
-    """Stages state and streaming: single utterances beside each dialogue, to be transcribed or answered as in instruct,
-    lest that be forgotten."""
+    """Share of the items with an answer for which the answer is the target; the others are
+    transcribed, 0 to 1."""
+    utterances_per_dialogue: int
+    """Stages on dialogues: single utterances trained with each dialogue, so that transcription and
+    answering are kept."""
     probes: int
-    """Stages state and streaming: slices of each question or aside that are judged in training, beside those in which
-    a sound ends or breaks off."""
+    """Stages on dialogues: randomly chosen slices of each question that are labelled in training.
+
+    Slices around each end or pause of a sound are always labelled.
+    """
     ctc_weight: float
-    """Stage asr: weight of a CTC loss that pulls speech embeddings towards those of the words said. Its transcripts are
-    then those likeliest to CTC and language model together. 0: neither, as published."""
+    """Stage asr: weight of a CTC loss between speech embeddings and those of the spoken words.
+
+    Transcripts then maximise the sum of both log likelihoods. 0 disables both, as published.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW and its schedule."""
+    """AdamW and its learning rate schedule."""
 
     lr: float
     """Peak learning rate."""
     betas: list[float]
+    """AdamW's decay rates of the first and second moment."""
     eps: float
+    """AdamW's term in the denominator."""
     weight_decay: float
+    """Decoupled weight decay of matrices; vectors and biases have none."""
     warmup_steps: int
+    """Updates of linear warm-up."""
     schedule: Literal["inverse_sqrt", "cosine"]
+    """Decay after the warm-up: inverse square root, or a cosine to zero at max_steps."""
     clip: float
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; larger ones are scaled down."""
     label_smoothing: float
+    """Label smoothing of the token cross entropy, 0 to 1."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainerConfig:
-    """How long, on what, and what is kept."""
+    """Length of training, hardware, and what is saved."""
 
     max_steps: int
     """Optimiser updates."""
     accumulate: int
     """Batches per update."""
     accelerator: str
+    """Lightning's accelerator: auto, cpu, gpu."""
     devices: int
-    """Processes of one machine, each with a GPU of its own where there are some; their gradients are averaged."""
+    """Processes on this machine, each with its own GPU where there are some."""
     cpu_processes: int
-    """Processes that share out each batch of a training on a CPU, as far as there are cores for them; where torchrun or
-    Slurm has started it, none but those of `devices`. What is learnt is the same but for rounding, and for the mean of
-    their losses."""
+    """Processes that share each batch of a CPU training, limited by the cores.
+
+    The result is the same except for rounding. Ignored under torchrun and Slurm.
+    """
     num_nodes: int
-    """Machines; started by torchrun or Slurm, see docs/scale.md."""
+    """Machines, started by torchrun or Slurm; see docs/scale.md."""
     strategy: Literal["ddp", "fsdp"]
-    """Of several processes. ddp: each holds the whole model; fsdp: its share, see docs/scale.md."""
+    """Parallel strategy: ddp keeps the whole model in each process, fsdp a shard of it."""
     activation_checkpointing: bool
-    """Compute the blocks of encoder and language model again for their gradients: less memory, a third more time."""
+    """Recompute the blocks of encoder and language model in the backward pass: less memory, a third
+    more time."""
     precision: Literal["auto", "32-true", "bf16-mixed"]
-    """auto: bf16 where the GPU has it, else float32."""
+    """Numeric precision; auto is bf16-mixed where the GPU supports it, else 32-true."""
     matmul_precision: Literal["auto", "highest", "high", "medium"]
-    """Of float32 products, as torch.set_float32_matmul_precision has it. auto: medium, which is twice as fast on many
-    CPUs, where it is as exact as float32 there (measured at start), else highest."""
+    """Argument of torch.set_float32_matmul_precision.
+
+    auto selects medium where a measurement at start shows that it is as exact as float32 on this
+    CPU, else highest.
+    """
     threads: int
-    """Torch threads per process on CPU; 0: torch's own choice."""
+    """Torch threads per process on a CPU; 0 is torch's own choice."""
     keep_freed_memory: bool
-    """Let the C library keep what is freed for the next step instead of handing it back to the system: faster with
-    long sequences, for a larger process. Linux with glibc only; elsewhere without effect."""
+    """Keep freed memory in the process (glibc on Linux): faster with long sequences, more resident
+    memory."""
     valid_every_steps: int
+    """Updates between validations."""
     checkpoint_every_s: float
-    """Seconds between the checkpoints from which a killed run goes on."""
+    """Seconds between the checkpoints from which a killed run resumes."""
     average_last: int
-    """Checkpoints averaged at hand-over."""
+    """Weight snapshots averaged into the final checkpoint."""
     average_every_steps: int
-    """Updates between those."""
+    """Updates between those snapshots."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Where a run lies and what makes it repeatable."""
+    """Where a run is stored."""
 
     dir: str
-    """Folder that holds all runs."""
+    """Folder of all runs."""
     id: str | None
-    """Name of the run's folder; null: stage, preset and a fingerprint of the configuration, so that the same command
-    finds the same run."""
+    """Name of the run's folder; null is stage, preset and configuration fingerprint, so the same
+    command finds its run."""
     sweep: str | None
-    """Name of the sweep of which the run is a point; null: of none."""
+    """Name of the sweep that the run is a trial of; null for none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,8 +327,9 @@ class WandbConfig:
     """Weights & Biases."""
 
     mode: Literal["auto", "online", "offline", "disabled"]
-    """auto: online with an API key, else offline."""
+    """Where metrics are sent; auto is online with an API key, else offline."""
     project: str
+    """Name of the W&B project."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,7 +337,9 @@ class Config:
     """One experiment."""
 
     preset: str
+    """Name of the model size, part of the run's folder name."""
     seed: int
+    """Seed of initialisation, data and dropout."""
     features: FeaturesConfig
     frontend: FrontendConfig
     encoder: EncoderConfig
@@ -314,5 +359,5 @@ class Config:
 
     @property
     def model(self) -> ModelConfig:
-        """The sections that the model is built from."""
+        """The sections that `duplexmamba.SpeechLM` is built from."""
         return ModelConfig(self.features, self.frontend, self.encoder, self.connector, self.lm)

@@ -1,64 +1,48 @@
-"""Who may import whom."""
+"""Import rules: which package may import which, and where third-party libraries are used."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
-ENTRIES = {"train", "evaluate", "serve", "lora_drop"}
-OURS = {
-    "duplexmamba",
-    "lightning_modules",
-    "datamodules",
-    "evaluation",
-    "pages",
-    "serving",
-    "sweeps",
-} | ENTRIES
-MAY_IMPORT = {
-    "duplexmamba": {"duplexmamba"},
-    "datamodules": {"datamodules", "duplexmamba"},
-    "lightning_modules": {"lightning_modules", "datamodules", "duplexmamba"},
-    "pages": {"pages"},
-    "evaluation": {"evaluation", "pages", "duplexmamba"},
-    "evaluation/commands": {
-        "evaluation",
-        "pages",
-        "lightning_modules",
-        "datamodules",
-        "duplexmamba",
-    },
-    "serving": {"serving", "datamodules", "duplexmamba"},
-    "sweeps": {"sweeps", "pages", "duplexmamba"},
-}
-DATA_SEES = {"schema", "checks", "config", "timing", "tokens", "padded"}
+LAYERS = [
+    {"duplexmamba"},
+    {"configs"},
+    {"datamodules"},
+    {"lightning_modules"},
+    {"evaluation", "serving", "sweeps"},
+    {"duplexmamba_cli", "train", "evaluate", "serve"},
+]
+"""Packages from the bottom up; each imports itself and the layers below it."""
+SHARED = {"reporting"}
+"""Figures and pages: every package may import them, and they import none."""
+MODEL_LAYERS = [{"config"}, {"ops", "streaming"}, {"models", "text"}, {"duplex"}]
+"""Parts of duplexmamba from the bottom up; those of one layer may import each other."""
+EXPERIMENT_LIBRARIES = {"lightning", "wandb", "omegaconf"}
+"""Libraries that the model does without."""
 ONLY_IN = {
-    "omegaconf": {"config"}, "transformers": {"lm", "transformer", "tokens"}, "peft": {"lora", "lora_drop"},
-    "lightning": set(), "wandb": set(), "triton": {"scan_triton"}, "mamba_ssm": {"scan_mamba_ssm", "ssd"},
-    "causal_conv1d": {"conv"},
-}  # fmt: skip
-DATA_ONLY_IN = {
-    "fsspec": {"storage"}, "tarfile": {"shards"}, "lhotse": {"places"}, "datasets": {"parquet"},
-    "pyarrow": {"parquet", "places"}, "soundfile": {"audio", "places", "recorded_noise", "write_dialogues"},
-}  # fmt: skip
-FLOORS = [
-    {"schema", "jsonl", "padded", "state", "native", "scan_torch", "scan_triton", "scan_mamba_ssm"},
-    {"scan_cpp", "timing", "tokens", "features", "ctc", "losses"}, {"conv_cpp", "scan", "checks"}, {"gates"},
-    {"config", "conv", "ssd", "step_cpp"},
-    {"mamba", "attention"}, {"mamba2", "transformer", "blocks", "connector", "metrics"}, {"lm", "encoder"},
-    {"decoding", "policy"}, {"model"}, {"together"},
-    {"conversation"}, {"session", "multiplex", "lora"}, {"lora_drop"},
-]  # fmt: skip
-FILES = sorted({path for room in MAY_IMPORT for path in Path(room).rglob("*.py")})
-
-
-def room_of(path: Path) -> str:
-    """The innermost room of the table: commands open runs and data, which what they score never sees."""
-    return max((room for room in MAY_IMPORT if path.is_relative_to(room)), key=len)
+    "transformers": {"duplexmamba/models", "duplexmamba/text/tokenizer.py"},
+    "peft": {"duplexmamba/models/lora.py", "duplexmamba/models/lora_drop.py"},
+    "triton": {"duplexmamba/ops/scan_triton.py"},
+    "mamba_ssm": {"duplexmamba/ops"},
+    "causal_conv1d": {"duplexmamba/ops/conv.py"},
+    "omegaconf": {"configs"},
+    "fsspec": {"datamodules/sources"},
+    "tarfile": {"datamodules/sources"},
+    "lhotse": {"datamodules/sources"},
+    "datasets": {"datamodules/sources"},
+}
+"""Library -> files and folders of the model and the data in which alone it is imported."""
+DATA_MAY_SEE = {"config", "streaming", "text", "models.timing"}
+"""Parts of duplexmamba that data code imports: data sets see no modules."""
+OURS = set().union(*LAYERS) | SHARED
+FILES = sorted(
+    path for package in OURS if Path(package).is_dir() for path in Path(package).rglob("*.py")
+)
 
 
 def imported(path: Path) -> set[str]:
-    """Dotted names of all modules a file imports."""
+    """Dotted names of all modules that a file imports, with the names taken from them."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -68,27 +52,87 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+def layer_of(name: str, layers: list[set[str]]) -> int:
+    return next(height for height, names in enumerate(layers) if name in names)
+
+
+def test_every_package_has_a_layer() -> None:
+    packages = {path.parent.name for path in Path().glob("*/__init__.py")} - {"tests"}
+    assert packages <= OURS
+
+
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_rooms_import_only_what_they_may(path: Path) -> None:
-    room = room_of(path)
+def test_packages_import_downward(path: Path) -> None:
+    package = path.parts[0]
+    for name in imported(path):
+        top = name.split(".")[0]
+        if top not in OURS or top == package or top in SHARED:
+            continue
+        assert package not in SHARED, f"{path} imports {name}"
+        assert layer_of(top, LAYERS) < layer_of(package, LAYERS), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parts[0] == "duplexmamba"], ids=str
+)
+def test_the_model_imports_downward_and_no_experiment_libraries(path: Path) -> None:
+    part = path.parts[1].removesuffix(".py")
     for name in imported(path):
         top, _, rest = name.partition(".")
-        assert top not in OURS or top in MAY_IMPORT[room], f"{path} imports {name}"
-        assert not name.startswith("evaluation.commands") or room == "evaluation/commands", (
+        assert top not in EXPERIMENT_LIBRARIES, f"{path} imports {name}"
+        if top == "duplexmamba" and rest and part != "__init__":
+            other = rest.split(".")[0]
+            assert layer_of(other, MODEL_LAYERS) <= layer_of(part, MODEL_LAYERS), (
+                f"{path} imports {name}"
+            )
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parts[0] == "datamodules"], ids=str
+)
+def test_data_sees_no_modules(path: Path) -> None:
+    for name in imported(path):
+        if name.startswith("duplexmamba."):
+            rest = name.removeprefix("duplexmamba.")
+            allowed = any(rest == part or rest.startswith(f"{part}.") for part in DATA_MAY_SEE)
+            assert allowed or rest in ("models", "text"), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_libraries_are_used_in_one_place(path: Path) -> None:
+    if path.parts[0] not in ("duplexmamba", "datamodules", "configs"):
+        return
+    for name in imported(path):
+        places = ONLY_IN.get(name.split(".")[0])
+        assert places is None or any(path.is_relative_to(place) for place in places), (
             f"{path} imports {name}"
         )
-        if room == "datamodules" and top == "duplexmamba" and rest:
-            assert rest.split(".")[0] in DATA_SEES, f"{path} imports {name}"
-        if room == "duplexmamba" and top in ONLY_IN:
-            assert path.stem in ONLY_IN[top], f"{path} imports {name}"
-        if room == "datamodules" and top in DATA_ONLY_IN:
-            assert path.stem in DATA_ONLY_IN[top], f"{path} imports {name}"
 
 
-def test_inside_duplexmamba_imports_run_downward() -> None:
-    floor = {name: height for height, names in enumerate(FLOORS) for name in names}
-    for path in Path("duplexmamba").glob("[!_]*.py"):
-        for name in imported(path):
-            if name.startswith("duplexmamba."):
-                below = name.split(".")[1]
-                assert floor[below] < floor[path.stem], f"{path} imports {below}"
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Imports at the top of modules; an import within a function is made later."""
+    modules = {str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__") for path in FILES}
+    edges: dict[str, set[str]] = {}
+    for path in FILES:
+        module = str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__")
+        tree = ast.parse(path.read_text())
+        top_level = ast.Module(
+            [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], []
+        )
+        names = set()
+        for node in ast.walk(top_level):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        edges[module] = (names & modules) - {module}
+
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join([*trail[trail.index(module) :], module])
+        if module not in done:
+            for other in sorted(edges[module]):
+                visit(other, (*trail, module))
+            done.add(module)
+
+    for module in sorted(edges):
+        visit(module, ())

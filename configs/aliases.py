@@ -1,0 +1,135 @@
+"""Names that earlier versions used: configuration keys and values that still load.
+
+`modernise` turns a nested configuration, from a YAML file, the command line or a checkpoint, into
+today's names; `to_earlier_names` is its inverse, with which runs of the first version are found
+again (see `configs.fingerprint`). The file names of checkpoints are in
+`lightning_modules.trainer.checkpoint`.
+"""
+
+import copy
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+RENAMED_KEYS = {
+    "connector.merge_above": "connector.merge_threshold",
+    "data.augment.room_path": "data.augment.rir_path",
+    "data.augment.room_share": "data.augment.rir_share",
+    "data.stuck_after_s": "data.worker_timeout_s",
+    "data.synthetic_retold": "data.in_domain_text_share",
+    "dialogue.background_db": "dialogue.background_speech_db",
+    "dialogue.interrupted_s": "dialogue.min_interrupted_answer_s",
+    "dialogue.over_answer_share": "dialogue.overlap_share",
+    "dialogue.settle_ms": "dialogue.endpoint_silence_ms",
+    "dialogue.shares.aside": "dialogue.shares.talking_to_other",
+    "dialogue.shares.background": "dialogue.shares.background_speech",
+    "dialogue.shares.cut_question": "dialogue.shares.paused_question",
+    "duplex.response_above": "duplex.response_threshold",
+    "lora.shared_learn": "lora.shared_trainable",
+    "stage.utterances": "stage.utterances_per_dialogue",
+    "trainer.gradient_checkpointing": "trainer.activation_checkpointing",
+}
+"""Earlier dotted key -> today's."""
+
+RENAMED_VALUES = {
+    "encoder.context": {"carried": "causal", "carried_lookback": "causal_lookahead"},
+}
+"""Today's dotted key -> earlier value -> today's."""
+
+DATA_OF_STAGES = {
+    "encoder": "speech",
+    "lm": "text",
+    "asr": "speech",
+    "instruct": "speech",
+    "state": "dialogues",
+    "streaming": "dialogues",
+}
+"""Value of `stage.data`, which the checkpoints of the first version lack."""
+
+_said: set[str] = set()
+
+
+def modernise(values: Mapping[str, Any], silent: bool = False) -> dict[str, Any]:
+    """The same nested configuration with today's names.
+
+    Maps of differences (`stages: {asr: {...}}`, `kinds: {mamba2: {...}}`) are included.
+
+    Args:
+        values: plain nested dict.
+        silent: do not print the one line for each renamed setting.
+    """
+    renamed = copy.deepcopy(dict(values))
+    messages = _rename_in(renamed)
+    for section in ("stages", "kinds"):
+        for differences in (renamed.get(section) or {}).values():
+            if isinstance(differences, MutableMapping):
+                messages += _rename_in(differences)
+    if not silent:
+        _print_once(messages)
+    return renamed
+
+
+def modern_override(override: str) -> str:
+    """A `key=value` of the command line with today's names; `stages.<stage>.key=value` included."""
+    key, separator, value = override.partition("=")
+    prefix = ""
+    parts = key.split(".")
+    if parts[0] in ("stages", "kinds") and len(parts) > 2:
+        prefix = f"{parts[0]}.{parts[1]}."
+        key = ".".join(parts[2:])
+    new_key = RENAMED_KEYS.get(key, key)
+    new_value = RENAMED_VALUES.get(new_key, {}).get(value, value)
+    if (new_key, new_value) == (key, value):
+        return override
+    _print_once([f"{prefix}{key}={value} is now {prefix}{new_key}={new_value}"])
+    return f"{prefix}{new_key}{separator}{new_value}"
+
+
+def to_earlier_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A complete configuration as the first version would have stored it."""
+    earlier = copy.deepcopy(dict(values))
+    for key, renamed_values in RENAMED_VALUES.items():
+        section, name = _find(earlier, key)
+        before = {new: old for old, new in renamed_values.items()}
+        section[name] = before.get(section[name], section[name])
+    for old, new in RENAMED_KEYS.items():
+        source, name = _find(earlier, new)
+        target, old_name = _find(earlier, old)
+        target[old_name] = source.pop(name)
+    earlier["stage"].pop("data")
+    return earlier
+
+
+def _rename_in(values: MutableMapping[str, Any]) -> list[str]:
+    """Rename keys and values in place; returns one sentence for each."""
+    messages = []
+    for old, new in RENAMED_KEYS.items():
+        section, name = _find(values, old)
+        if section is not None and name in section:
+            target, new_name = _find(values, new)
+            target[new_name] = section.pop(name)
+            messages.append(f"{old} is now {new}")
+    for key, renamed in RENAMED_VALUES.items():
+        section, name = _find(values, key)
+        if section is not None and section.get(name) in renamed:
+            messages.append(f"{key}={section[name]} is now {key}={renamed[section[name]]}")
+            section[name] = renamed[section[name]]
+    stage = values.get("stage")
+    if isinstance(stage, MutableMapping) and stage.get("name") in DATA_OF_STAGES:
+        stage.setdefault("data", DATA_OF_STAGES[stage["name"]])
+    return messages
+
+
+def _find(values: Any, key: str) -> tuple[Any, str]:
+    """The section that holds a dotted key, None where there is none, and the key's last part."""
+    *sections, name = key.split(".")
+    for section in sections:
+        values = values.get(section) if isinstance(values, Mapping) else None
+    return (values if isinstance(values, MutableMapping) else None), name
+
+
+def _print_once(messages: list[str]) -> None:
+    for message in messages:
+        if message not in _said:
+            _said.add(message)
+            print(f"configuration: {message}", file=sys.stderr)

@@ -1,0 +1,112 @@
+"""Identity of an experiment: equal for the same result, wherever and however fast it runs."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from configs.aliases import to_earlier_names
+from configs.loading import base_values, to_dict
+from configs.schema import Config
+
+EXECUTION_ONLY = (
+    "run",
+    "wandb",
+    "lora_drop",
+    "data.num_workers",
+    "data.worker_timeout_s",
+    "trainer.checkpoint_every_s",
+    "trainer.threads",
+    "trainer.cpu_processes",
+    "trainer.keep_freed_memory",
+    "trainer.activation_checkpointing",
+    "trainer.strategy",
+)
+"""Sections and fields that may differ between two runs of the same experiment."""
+
+
+def fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
+    """Eight hex digits that identify the result of a run.
+
+    A field with the value of base.yaml does not count, so that a new field of a later version
+    leaves the identity of earlier runs as it is.
+
+    Args:
+        config: complete configuration.
+        upstream: names of the runs that it starts from; other weights make another experiment.
+    """
+    return _digest(_differences(_relevant(config), base_values()), upstream)
+
+
+def earlier_fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
+    """The fingerprint that the first version gave to the same experiment.
+
+    It hashed every value under its name at that time.
+    """
+    values = to_earlier_names(to_dict(config))
+    names = to_earlier_names_of_fields()
+    for name in names:
+        _remove(values, name)
+    _remove_unused(config, values)
+    return _digest(values, upstream)
+
+
+def to_earlier_names_of_fields() -> list[str]:
+    """EXECUTION_ONLY under the names of the first version."""
+    renamed = {
+        "data.worker_timeout_s": "data.stuck_after_s",
+        "trainer.activation_checkpointing": "trainer.gradient_checkpointing",
+    }
+    return [renamed.get(name, name) for name in EXECUTION_ONLY]
+
+
+def _relevant(config: Config) -> dict[str, Any]:
+    """All values that the result depends on."""
+    values = to_dict(config)
+    for name in EXECUTION_ONLY:
+        _remove(values, name)
+    _remove_unused(config, values)
+    return values
+
+
+def _remove_unused(config: Config, values: dict[str, Any]) -> None:
+    """Remove what this stage and this language model do not read."""
+    from duplexmamba.models.language_models import LANGUAGE_MODELS
+
+    if config.stage.data != "dialogues":
+        del values["duplex"], values["dialogue"]
+    if not config.lora.enabled:
+        del values["lora"]
+    for kind, record in LANGUAGE_MODELS.items():
+        if kind != config.lm.kind:
+            for field in record.own_fields:
+                del values["lm"][field]
+
+
+def _remove(values: dict[str, Any], name: str) -> None:
+    section, _, key = name.rpartition(".")
+    (values[section] if section else values).pop(key)
+
+
+def _differences(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values that differ from those of base.yaml."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        default = base.get(name)
+        if name == "sources":
+            # Each corpus is compared with the defaults for all of them.
+            sources = {key: _differences(entry, base["source"]) for key, entry in value.items()}
+            if sources:
+                found[name] = sources
+        elif isinstance(value, Mapping) and isinstance(default, Mapping):
+            inner = _differences(value, default)
+            if inner:
+                found[name] = inner
+        elif value != default:
+            found[name] = value
+    return found
+
+
+def _digest(values: Mapping[str, Any], upstream: Sequence[str]) -> str:
+    text = json.dumps([values, *upstream], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,60 @@
+"""Every setting has a meaning, and base.yaml shows it."""
+
+from pathlib import Path
+
+import pytest
+
+from configs.explain import annotate, explain, main, settings
+from configs.loading import base_values
+from tests.conftest import TINY
+
+BASE = Path("configs/base.yaml")
+
+
+def test_every_setting_has_a_meaning() -> None:
+    without = [name for name, setting in settings().items() if not setting.meaning]
+    assert not without
+
+
+def test_base_yaml_has_every_setting_on_a_line_of_its_own_with_its_meaning() -> None:
+    text = BASE.read_text()
+    assert annotate(text) == text, "run `python -m configs.explain`"
+    for name in settings():
+        section = base_values()
+        for part in name.split("."):
+            section = section[part]
+
+
+def test_explain_tells_meaning_unit_value_and_origin() -> None:
+    text = explain("trainer.checkpoint_every_s", TINY)
+    assert "Seconds between the checkpoints" in text
+    assert "unit:  seconds" in text
+    assert "value: 30" in text
+    assert "from:  configs/preset/tiny.yaml" in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "origin"),
+    [
+        ([], "configs/preset/tiny.yaml, stages.asr"),
+        (["optim.lr=1"], "command line"),
+        (["stages.asr.optim.lr=1"], "command line, stages.asr"),
+    ],
+)
+def test_the_origin_is_the_last_layer_that_sets_it(overrides: list[str], origin: str) -> None:
+    assert f"from:  {origin}" in explain("optim.lr", [*TINY, *overrides])
+
+
+def test_a_section_lists_its_settings() -> None:
+    text = explain("optim", TINY)
+    assert text.startswith("optim: ") and "optim.warmup_steps" in text
+
+
+def test_an_unknown_setting_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'optim.lr'"):
+        explain("optim.lrr", TINY)
+
+
+def test_the_command_prints_the_resolved_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["optim.lr=0.25"])
+    assert "  lr: 0.25\n" in capsys.readouterr().out
