@@ -270,9 +270,14 @@ def test_an_answer_may_fall_silent_and_go_on() -> None:
     silent = range(4, 10)
 
     def idle_there(logits, markers, due):
-        return choice_probabilities(logits, markers, due and session.snapshot().num_slices not in silent)
+        return choice_probabilities(
+            logits, markers, due and session.snapshot().num_slices not in silent
+        )
 
-    with scripted(session, {1}), mock.patch("duplexmamba.duplex.multiplex.choice_probabilities", idle_there):
+    with (
+        scripted(session, {1}),
+        mock.patch("duplexmamba.duplex.multiplex.choice_probabilities", idle_there),
+    ):
         events = session.push(sound(14))
     assert [len(event.tokens) for event in events] == [0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 2, 1, 0, 1]
     assert all(event.answering for event in events[1:]) and len(emitted_responses(events)) == 1

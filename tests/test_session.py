@@ -76,7 +76,9 @@ def saying(session, script):
     """The model says of each slice what a letter of the script says; behind its end, "ignore"."""
 
     def read(probabilities, config):
-        return LETTERS[script[session.snapshot().num_slices : session.snapshot().num_slices + 1] or "i"]
+        return LETTERS[
+            script[session.snapshot().num_slices : session.snapshot().num_slices + 1] or "i"
+        ]
 
     with mock.patch("duplexmamba.duplex.fork.classify_state", read):
         yield
@@ -259,7 +261,10 @@ def test_a_snapshot_stands_and_can_be_gone_back_to():
 
 
 def clone(snapshot):
-    parts = {name: states.clone(getattr(snapshot, name)) for name in ("pending_samples", "idle_state", "speech_state")}
+    parts = {
+        name: states.clone(getattr(snapshot, name))
+        for name in ("pending_samples", "idle_state", "speech_state")
+    }
     branches = {
         name: dataclasses.replace(branch, lm_state=states.clone(branch.lm_state))
         for name in ("listening", "response")
@@ -304,7 +309,9 @@ def test_asking_leaves_no_trace():
                 run_single(
                     session.model,
                     session._step_branches(
-                        session._end_of_speech_embeddings, listening.lm_state, session.snapshot().response
+                        session._end_of_speech_embeddings,
+                        listening.lm_state,
+                        session.snapshot().response,
                     ),
                 )
     assert facts(events) == facts(hear(make(), [samples], SCRIPT))
