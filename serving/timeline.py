@@ -47,9 +47,10 @@ def main(args: list[str]) -> Path:
 def draw_trace(trace: Trace) -> Figure:
     """Draw a whole conversation."""
     slice_s = trace.header.slice_s
-    slices = [
-        PlottedSlice(event.probabilities, event.action, event.compute_ms) for event in trace.events
-    ]
+    slices = []
+    for event in trace.events:
+        probabilities = {str(state): value for state, value in event.probabilities.items()}
+        slices.append(PlottedSlice(probabilities, event.action, event.compute_ms))
     responses = []
     for response in emitted_responses(trace.events):
         # Text of a slice is emitted at its end and spoken during the next one.
