@@ -1,4 +1,4 @@
-"""How many conversations one model holds in real time, measured: by the load of conversations in which all talk."""
+"""Measure how many sessions one model serves in real time, under a load in which all are active."""
 
 import copy
 import dataclasses
@@ -12,56 +12,77 @@ from torch import Tensor
 
 from duplexmamba.duplex.session import Session, push_batched
 
-SHARE = 0.5
-"""Of a slice's time that a step of all conversations may take: the rest is for what else the machine does."""
-TRIED = 6
-"""Slices that are timed; two before them are not."""
-MOST = 512
+MAX_BUSY_FRACTION = 0.5
+"""Fraction of a slice's duration that processing one slice of all sessions may take. The rest is
+left for other work of the machine."""
+NUM_WARM_UP_SLICES = 2
+NUM_TIMED_SLICES = 6
+MAX_SESSIONS = 512
+"""The search stops at this many sessions."""
+RESPONSE_INTERVAL_S = 2.0
+NOISE_LEVEL = 0.1
+"""Standard deviation of the noise, relative to full scale."""
 
 
 def busy(session: Session) -> Session:
-    """A copy that answers whatever it hears, every two seconds anew: it listens and speaks all the time."""
-    other = copy.copy(session)
-    patience = math.ceil(2 / session.slice_s)
-    other.duplex = dataclasses.replace(session.duplex, response_threshold=0.0, min_slices=patience)
-    return other
+    """Copy a session so that it starts a new response every two seconds, whatever it processes.
+
+    The copy therefore listens and responds all the time, which is the highest load.
+    """
+    busy_session = copy.copy(session)
+    min_slices = math.ceil(RESPONSE_INTERVAL_S / session.slice_s)
+    busy_session.duplex = dataclasses.replace(
+        session.duplex, response_threshold=0.0, min_slices=min_slices
+    )
+    return busy_session
 
 
 def noise(session: Session, seed: int = 0) -> Iterator[Tensor]:
-    """Slices without end."""
+    """Yield slices of white noise, (slice_samples,) each, without end."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        yield 0.1 * torch.randn(session.slice_samples, generator=generator)
+        yield NOISE_LEVEL * torch.randn(session.slice_samples, generator=generator)
 
 
-def step_s(sessions: Sequence[Session], heard: Iterator[Tensor]) -> float:
-    """Seconds that a slice of all of them takes."""
-    slices = [next(heard) for _ in sessions]
-    began_s = time.perf_counter()
-    push_batched(sessions, slices)
-    return time.perf_counter() - began_s
+def step_s(sessions: Sequence[Session], slices: Iterator[Tensor]) -> float:
+    """Time that processing one slice of each session takes, in seconds."""
+    inputs = [next(slices) for _ in sessions]
+    start_s = time.perf_counter()
+    push_batched(sessions, inputs)
+    return time.perf_counter() - start_s
 
 
-def capacity(session: Session, most: int = MOST) -> tuple[int, float]:
-    """How many conversations can go on at once, by doubling, and the seconds that a slice of all of them takes.
+def capacity(session: Session, most: int = MAX_SESSIONS) -> tuple[int, float]:
+    """Measure how many sessions can run at once, by doubling their number.
 
-    At least one: a model that is too slow for that should still be talked with.
+    Args:
+        session: a new session over the model.
+        most: upper limit of the search.
+
+    Returns:
+        The number of sessions, and the time of one slice of all of them in seconds. The number is
+        at least 1, so that a model that is too slow can still be tried.
     """
-    heard, allowed_s, found, count = noise(session), SHARE * session.slice_s, (1, 0.0), 1
+    slices = noise(session)
+    allowed_s = MAX_BUSY_FRACTION * session.slice_s
+    best_count = 1
+    best_s = 0.0
+    count = 1
+    # Doubling finds the limit in few steps, each of which takes a whole step of the model.
     while count <= most:
         group = [busy(session) for _ in range(count)]
-        taken_s = statistics.median([step_s(group, heard) for _ in range(2 + TRIED)][2:])
-        if taken_s > allowed_s:
-            return (
-                (_between(found, (count, taken_s), allowed_s), allowed_s)
-                if found[1]
-                else (1, taken_s)
-            )
-        found, count = (count, taken_s), 2 * count
-    return found
+        times_s = [step_s(group, slices) for _ in range(NUM_WARM_UP_SLICES + NUM_TIMED_SLICES)]
+        median_s = statistics.median(times_s[NUM_WARM_UP_SLICES:])
+        if median_s > allowed_s:
+            if count == 1:
+                return 1, median_s
+            return _interpolate(best_count, best_s, count, median_s, allowed_s), allowed_s
+        best_count = count
+        best_s = median_s
+        count *= 2
+    return best_count, best_s
 
 
-def _between(below: tuple[int, float], above: tuple[int, float], allowed_s: float) -> int:
-    """Where the straight line from a count and its time to another count passes the time allowed."""
-    (few, few_s), (many, many_s) = below, above
-    return few + int((many - few) * (allowed_s - few_s) / (many_s - few_s))
+def _interpolate(low: int, low_s: float, high: int, high_s: float, allowed_s: float) -> int:
+    """Count at which the line through two measured counts and times reaches the allowed time."""
+    return low + int((high - low) * (allowed_s - low_s) / (high_s - low_s))

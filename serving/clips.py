@@ -1,8 +1,6 @@
-"""What can be said to the page without a microphone: prepared clips, and any sentence by the synthesiser."""
+"""Audio for the page without a microphone: prepared clips, and any sentence synthesised."""
 
-import functools
 import io
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,33 +11,35 @@ from datamodules.synthetic.augment import resample
 from datamodules.synthetic.espeak import speak
 
 LEVEL_DB = -20.0
-"""Root mean square of speech, relative to full scale."""
-ASKER, OTHER = "gmw/en-US+f4", "gmw/en+Andy"
-"""Voices that no training hears."""
+"""Root mean square of the speech, in dB relative to full scale."""
+USER_VOICE = "gmw/en-US+f4"
+OTHER_VOICE = "gmw/en+Andy"
+"""Neither voice occurs in training data."""
 RATE_WPM = 160
+"""Speaking rate in words per minute."""
 
 
 class Part(NamedTuple):
-    """Something said."""
+    """One utterance of a clip."""
 
     text: str
-    after_s: float = 0.0
-    """Silence before it."""
-    voice: str = ASKER
-    within_s: float = 0.0
-    """Silence before its word `broken`: a sentence that pauses in the middle, spoken in one breath."""
-    broken: str = ""
+    silence_before_s: float = 0.0
+    voice: str = USER_VOICE
+    inner_pause_s: float = 0.0
+    """Silence before the word `pause_before`. The sentence is synthesised as a whole, so that its
+    intonation does not end at the pause."""
+    pause_before: str = ""
 
     @property
-    def told(self) -> str:
-        """Its text; "…" is a pause."""
-        return (
-            self.text.replace(f" {self.broken}", f" … {self.broken}") if self.broken else self.text
-        )
+    def displayed_text(self) -> str:
+        """The text with an ellipsis at the inner pause."""
+        if not self.pause_before:
+            return self.text
+        return self.text.replace(f" {self.pause_before}", f" … {self.pause_before}")
 
 
 class Clip(NamedTuple):
-    """A prepared piece of a conversation."""
+    """A prepared recording of the user's side of a conversation."""
 
     name: str
     title: str
@@ -47,70 +47,99 @@ class Clip(NamedTuple):
 
     @property
     def text(self) -> str:
-        """All that is said; "…" is a pause."""
-        return " … ".join(part.told for part in self.parts)
+        """The text of all parts, with an ellipsis at every pause."""
+        return " … ".join(part.displayed_text for part in self.parts)
 
 
 CLIPS = [
-    Clip("question", "A question", (Part("what is the capital of france"),)),
     Clip(
-        "unfinished",
-        "An unfinished one",
-        (Part("tell me the opposite of hot", within_s=1.2, broken="hot"),),
+        name="question",
+        title="A question",
+        parts=(Part("what is the capital of france"),),
     ),
     Clip(
-        "interruption",
-        "An interruption",
-        (Part("count from one to twelve"), Part("what is seven plus five", 3.5)),
+        name="unfinished",
+        title="An unfinished one",
+        parts=(Part("tell me the opposite of hot", inner_pause_s=1.2, pause_before="hot"),),
     ),
     Clip(
-        "talking_to_other",
-        "An aside",
-        (Part("name the days from monday"), Part("peter did you see the red box", 2.5, OTHER)),
+        name="interruption",
+        title="An interruption",
+        parts=(
+            Part("count from one to twelve"),
+            Part("what is seven plus five", silence_before_s=3.5),
+        ),
+    ),
+    Clip(
+        name="talking_to_other",
+        title="An aside",
+        parts=(
+            Part("name the days from monday"),
+            Part("peter did you see the red box", silence_before_s=2.5, voice=OTHER_VOICE),
+        ),
     ),
 ]
 
 
 def clip_audio(clip: Clip, rate_hz: int) -> bytes:
-    """A WAV file. Raises ImportError: espeakng-loader is missing."""
-    return wav(
-        np.concatenate([said for part in clip.parts for said in _sounds(part, rate_hz)]), rate_hz
-    )
+    """Synthesise a clip.
+
+    Returns:
+        The content of a WAV file.
+
+    Raises:
+        ImportError: espeakng-loader is missing.
+    """
+    pieces: list[np.ndarray] = []
+    for part in clip.parts:
+        pieces += _synthesise(part, rate_hz)
+    return wav_file(np.concatenate(pieces), rate_hz)
 
 
 def sentence_audio(text: str, rate_hz: int) -> bytes:
-    """A WAV file. Raises ImportError: espeakng-loader is missing; RuntimeError: nothing in it can be spoken."""
-    return wav(np.concatenate(list(_sounds(Part(text), rate_hz))), rate_hz)
+    """Synthesise a sentence.
+
+    Returns:
+        The content of a WAV file.
+
+    Raises:
+        ImportError: espeakng-loader is missing.
+        RuntimeError: the text contains nothing that can be pronounced.
+    """
+    return wav_file(np.concatenate(_synthesise(Part(text), rate_hz)), rate_hz)
 
 
-def wav(samples: np.ndarray, rate_hz: int) -> bytes:
-    """(n,) samples in [-1, 1] as a file."""
+def wav_file(samples: np.ndarray, rate_hz: int) -> bytes:
+    """Encode (n,) samples in [-1, 1] as the content of a 16-bit WAV file."""
     file = io.BytesIO()
     sf.write(file, samples, rate_hz, format="WAV", subtype="PCM_16")
     return file.getvalue()
 
 
-def _sounds(part: Part, rate_hz: int) -> Sequence[np.ndarray]:
+def _synthesise(part: Part, rate_hz: int) -> list[np.ndarray]:
+    """Arrays of (n,) samples whose concatenation is the audio of a part."""
     speech = speak(part.text, part.voice, RATE_WPM)
     if not speech.samples.any():
         raise RuntimeError(f"nothing in {part.text!r} can be spoken")
     start, stop = heard(speech.samples, speech.sample_rate_hz)
     samples = resample(speech.samples[start:stop], speech.sample_rate_hz, rate_hz)
     samples = scaled(samples) * np.float32(10 ** (LEVEL_DB / 20))
-    silence = functools.partial(_silence, rate_hz=rate_hz)
-    if not part.broken:
-        return silence(part.after_s), faded(samples, rate_hz)
-    at_s = next(
-        word.start_s for word in speech.words if part.text[word.position :].startswith(part.broken)
+    silence_before = _silence(part.silence_before_s, rate_hz)
+    if not part.pause_before:
+        return [silence_before, faded(samples, rate_hz)]
+    word_start_s = next(
+        word.start_s
+        for word in speech.words
+        if part.text[word.position :].startswith(part.pause_before)
     )
-    at = round((at_s - start / speech.sample_rate_hz) * rate_hz)
-    return (
-        silence(part.after_s),
-        faded(samples[:at], rate_hz),
-        silence(part.within_s),
-        faded(samples[at:], rate_hz),
-    )
+    pause_index = round((word_start_s - start / speech.sample_rate_hz) * rate_hz)
+    return [
+        silence_before,
+        faded(samples[:pause_index], rate_hz),
+        _silence(part.inner_pause_s, rate_hz),
+        faded(samples[pause_index:], rate_hz),
+    ]
 
 
-def _silence(seconds: float, rate_hz: int) -> np.ndarray:
-    return np.zeros(round(seconds * rate_hz), np.float32)
+def _silence(duration_s: float, rate_hz: int) -> np.ndarray:
+    return np.zeros(round(duration_s * rate_hz), np.float32)

@@ -1,4 +1,4 @@
-"""Many conversations at once: they share one model, and the slices that are ready are stepped as one batch."""
+"""Concurrent conversations: all share one model, and slices that are complete are one batch."""
 
 import asyncio
 import copy
@@ -9,109 +9,159 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from duplexmamba.duplex.session import Event, Session, push_batched
-from serving.limits import Limits, Pace
-from serving.messages import Ended, happened
-from serving.recording import BYTES, Recording
+from duplexmamba.duplex.events import Event
+from duplexmamba.duplex.session import Session, push_batched
+from serving.limits import AudioRateLimit, Limits
+from serving.messages import FAILED_MESSAGE, ConversationEnded, slice_message
+from serving.recording import BYTES_PER_SAMPLE, Recording
 
 log = logging.getLogger(__name__)
-FULL_SCALE = 2 ** (8 * BYTES - 1)
+FULL_SCALE = 2 ** (8 * BYTES_PER_SAMPLE - 1)
+
+
+class PendingSlice(NamedTuple):
+    """A slice of audio that waits to be processed."""
+
+    pcm: bytes
+    arrival_s: float
+    """Time at which its last sample arrived, by `time.monotonic`."""
 
 
 class Conversation:
-    """One of many: bytes in, messages out."""
+    """One client's conversation: audio bytes in, messages out.
+
+    Args:
+        session: a session of its own.
+        recording: receives the audio and the events.
+        limits: limits of the server.
+        on_slice: called whenever a complete slice is pending.
+    """
 
     def __init__(
         self, session: Session, recording: Recording, limits: Limits, on_slice: Callable[[], None]
     ):
-        self.session, self.recording, self.limits, self.on_slice = (
-            session,
-            recording,
-            limits,
-            on_slice,
-        )
-        self.slices: deque[tuple[bytes, float]] = deque()
-        """That wait to be heard, each with the time at which its last sample came."""
-        self.messages: asyncio.Queue[str] = asyncio.Queue(limits.unsent)
+        self.session = session
+        self.recording = recording
+        self.limits = limits
+        self.on_slice = on_slice
+        self.pending_slices: deque[PendingSlice] = deque()
+        self.messages: asyncio.Queue[str] = asyncio.Queue(limits.max_unsent_messages)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pace, self._waiting = Pace(limits), b""
+        """Raises `ConversationEnded` when the conversation cannot continue."""
+        self._rate_limit = AudioRateLimit(limits)
+        self._pending_pcm = b""
 
-    def hear(self, pcm: bytes) -> None:
-        """Samples, 16 bits each, little-endian. Raises Ended: no samples, too fast, or more than can be heard."""
-        if not pcm or len(pcm) % BYTES:
-            raise Ended(
+    def push_audio(self, pcm: bytes) -> None:
+        """Receive audio.
+
+        Args:
+            pcm: 16-bit little-endian samples, any positive number of them.
+
+        Raises:
+            ConversationEnded: the bytes are not whole samples, the audio arrives too fast, or too
+                much audio is pending.
+        """
+        if not pcm or len(pcm) % BYTES_PER_SAMPLE:
+            raise ConversationEnded(
                 "audio",
-                f"{len(pcm)} bytes are no samples: send 16-bit little-endian PCM, at least one sample",
+                f"{len(pcm)} bytes are not whole samples: send 16-bit little-endian PCM, "
+                "at least one sample",
             )
-        if not self._pace.admits(len(pcm) / BYTES / self.session.rate_hz):
-            raise Ended(
-                "flood", "samples come faster than they are spoken: send a second of sound a second"
+        duration_s = len(pcm) / BYTES_PER_SAMPLE / self.session.rate_hz
+        if not self._rate_limit.admits(duration_s):
+            raise ConversationEnded(
+                "flood",
+                "samples arrive faster than real time: send one second of audio per second",
             )
-        self.recording.hear(pcm)
-        sound, size = self._waiting + pcm, BYTES * self.session.slice_samples
-        full = len(sound) - len(sound) % size
-        self.slices += [
-            (sound[begin : begin + size], time.monotonic()) for begin in range(0, full, size)
-        ]
-        self._waiting = sound[full:]
-        if len(self.slices) * self.session.slice_s > self.limits.behind_s:
-            raise Ended("overloaded", "the server cannot follow; try again later")
-        if self.slices:
+        self.recording.write_audio(pcm)
+        self._split_into_slices(pcm)
+        if len(self.pending_slices) * self.session.slice_s > self.limits.max_backlog_s:
+            raise ConversationEnded("overloaded", "the server is too slow now; try again later")
+        if self.pending_slices:
             self.on_slice()
 
-    def tell(self, result: Event | Exception, arrived_s: float) -> None:
-        """What came of a slice. `ended` tells where the conversation cannot go on."""
+    def _split_into_slices(self, pcm: bytes) -> None:
+        """Append audio to the pending bytes and move complete slices to `pending_slices`."""
+        stream = self._pending_pcm + pcm
+        slice_bytes = BYTES_PER_SAMPLE * self.session.slice_samples
+        num_full_bytes = len(stream) - len(stream) % slice_bytes
+        for start in range(0, num_full_bytes, slice_bytes):
+            slice_pcm = stream[start : start + slice_bytes]
+            self.pending_slices.append(PendingSlice(slice_pcm, time.monotonic()))
+        self._pending_pcm = stream[num_full_bytes:]
+
+    def publish(self, result: Event | Exception, arrival_s: float) -> None:
+        """Record the result of a slice and queue its message.
+
+        An error, also one while recording, ends the conversation through `ended`.
+
+        Args:
+            result: the event, or the error that processing the slice raised.
+            arrival_s: time at which the last sample of the slice arrived, by `time.monotonic`.
+        """
         try:
             if isinstance(result, Exception):
                 raise result
-            self.recording.note(result)
-            self.messages.put_nowait(happened(result, 1000 * (time.monotonic() - arrived_s)))
+            self.recording.write_event(result)
+            latency_ms = 1000 * (time.monotonic() - arrival_s)
+            self.messages.put_nowait(slice_message(result, latency_ms))
         except asyncio.QueueFull:
-            self._end(Ended("slow", "events were not fetched: read what the server sends"))
-        except Exception as error:  # the model's or the disk's: others go on
-            log.error("a conversation ends: %r", error)
-            self._end(Ended("failed", "something went wrong in the server; its log says what"))
+            self._end(ConversationEnded("slow", "events were not fetched: read all messages"))
+        except Exception as error:  # of the model or the disk: other conversations continue
+            log.error("conversation failed: %r", error)
+            self._end(ConversationEnded("failed", FAILED_MESSAGE))
 
-    def _end(self, why: Ended) -> None:
+    def _end(self, reason: ConversationEnded) -> None:
         if not self.ended.done():
-            self.ended.set_exception(why)
+            self.ended.set_exception(reason)
 
 
 class Conversations:
-    """All of a server.
+    """All conversations of a server.
 
     Args:
-        session: nobody has said anything to it; each conversation has a copy.
-        folder: for what was heard and said.
-        run: what the model is called.
+        session: a new session; each conversation gets a copy.
+        limits: limits of the server.
+        folder: directory for recordings.
+        run: name of the model, for clients.
     """
 
     def __init__(self, session: Session, limits: Limits, folder: Path, run: str):
-        self.session, self.limits, self.folder, self.run = session, limits, folder, run
+        self.session = session
+        self.limits = limits
+        self.folder = folder
+        self.run = run
         self.recordings: dict[str, Recording] = {}
+        """By name: of the open conversations and of the newest closed ones."""
         self._open: set[Conversation] = set()
-        self._over: deque[Recording] = deque()
-        self._ready = asyncio.Event()
-        self._worker = ThreadPoolExecutor(1, "model")
+        self._closed_recordings: deque[Recording] = deque()
+        self._slices_ready = asyncio.Event()
+        # The event loop must stay responsive, so the model runs in a thread of its own.
+        self._model_thread = ThreadPoolExecutor(1, "model")
 
     def __len__(self) -> int:
         return len(self._open)
 
     @contextmanager
     def open(self) -> Iterator[Conversation]:
-        """A new conversation, as long as there is room. Raises Ended: there is none."""
-        if len(self._open) >= self.limits.conversations:
-            raise Ended(
+        """Context of a new conversation.
+
+        Raises:
+            ConversationEnded: the limit of concurrent conversations is reached.
+        """
+        if len(self._open) >= self.limits.max_conversations:
+            raise ConversationEnded(
                 "busy",
-                f"busy: {len(self._open)} conversations are going on here; try again in a while",
+                f"busy: {len(self._open)} conversations are active; try again later",
             )
         session = copy.copy(self.session)
         recording = Recording(self.folder, self.run, session.slice_s, session.rate_hz)
-        conversation = Conversation(session, recording, self.limits, self._ready.set)
+        conversation = Conversation(session, recording, self.limits, self._slices_ready.set)
         self._open.add(conversation)
         self.recordings[recording.name] = recording
         try:
@@ -120,56 +170,73 @@ class Conversations:
             self._close(conversation)
 
     @asynccontextmanager
-    async def stepping(self) -> AsyncIterator[None]:
-        """While inside, slices are heard."""
-        task = asyncio.create_task(self._step())
+    async def processing(self) -> AsyncIterator[None]:
+        """Context in which pending slices are processed."""
+        task = asyncio.create_task(self._process_forever())
         try:
             yield
         finally:
             task.cancel()
-            self._worker.shutdown()
+            self._model_thread.shutdown()
 
-    async def _step(self) -> None:
+    async def _process_forever(self) -> None:
         while True:
-            await self._ready.wait()
-            self._ready.clear()
-            await self._hear_ready()
+            await self._slices_ready.wait()
+            self._slices_ready.clear()
+            await self._process_ready()
 
-    async def _hear_ready(self) -> None:
-        """A slice of each conversation that has one."""
-        ready = [
-            (conversation, *conversation.slices.popleft())
-            for conversation in self._open
-            if conversation.slices
-        ]
-        if not ready:
+    async def _process_ready(self) -> None:
+        """Process one slice of each conversation that has a pending one, as one batch."""
+        conversations = [c for c in self._open if c.pending_slices]
+        if not conversations:
             return
-        self._ready.set()  # some may have more
-        pairs = [(conversation.session, samples_of(pcm)) for conversation, pcm, _ in ready]
-        results = await asyncio.get_running_loop().run_in_executor(self._worker, step, pairs)
-        for (conversation, _, arrived_s), result in zip(ready, results, strict=True):
+        slices = [conversation.pending_slices.popleft() for conversation in conversations]
+        self._slices_ready.set()  # some conversations may have further slices
+        inputs = [
+            (conversation.session, decode_pcm(pending.pcm))
+            for conversation, pending in zip(conversations, slices, strict=True)
+        ]
+        loop = asyncio.get_running_loop()
+        results = await loop.run_in_executor(self._model_thread, process_slices, inputs)
+        for conversation, pending, result in zip(conversations, slices, results, strict=True):
+            # It may have been closed while its slice was processed.
             if conversation in self._open:
-                conversation.tell(result, arrived_s)
+                conversation.publish(result, pending.arrival_s)
 
     def _close(self, conversation: Conversation) -> None:
+        """Close a conversation and delete the oldest recordings beyond the limit."""
         self._open.remove(conversation)
         conversation.ended.cancel()
-        self._over.append(conversation.recording)
-        while len(self._over) > self.limits.kept:
-            oldest = self._over.popleft()
+        self._closed_recordings.append(conversation.recording)
+        while len(self._closed_recordings) > self.limits.max_saved_conversations:
+            oldest = self._closed_recordings.popleft()
             del self.recordings[oldest.name]
             oldest.delete()
         conversation.recording.close()
 
 
-def step(ready: Sequence[tuple[Session, torch.Tensor]]) -> list[Event | Exception]:
-    """A slice of each, in one batch; where that fails each by itself, so that who fails does so alone."""
+def process_slices(inputs: Sequence[tuple[Session, torch.Tensor]]) -> list[Event | Exception]:
+    """Process a slice of each session as one batch.
+
+    If the batch fails, each session is processed separately, so that only those that cause the
+    error are affected.
+
+    Returns:
+        For each session its event, or the error that it raised.
+    """
+    sessions = [session for session, _ in inputs]
+    slices = [samples for _, samples in inputs]
     try:
-        return [*push_batched(*zip(*ready, strict=True))]
+        return [*push_batched(sessions, slices)]
     except Exception as error:
-        return [error] if len(ready) == 1 else [step([one])[0] for one in ready]
+        if len(inputs) == 1:
+            return [error]
+        results: list[Event | Exception] = []
+        for single_input in inputs:
+            results += process_slices([single_input])
+        return results
 
 
-def samples_of(pcm: bytes) -> torch.Tensor:
-    """(n,) in [-1, 1]."""
+def decode_pcm(pcm: bytes) -> torch.Tensor:
+    """16-bit little-endian samples -> (n,) float32 in [-1, 1]."""
     return torch.from_numpy(np.frombuffer(pcm, "<i2").astype(np.float32) / FULL_SCALE)

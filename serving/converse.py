@@ -1,4 +1,4 @@
-"""A session that hears a recording, told as it happens."""
+"""Play a recording to a session, and print the conversation while it runs."""
 
 import statistics
 import time
@@ -7,80 +7,103 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from duplexmamba.duplex.session import Event, Session, emitted_responses
+from duplexmamba.duplex.events import Event, emitted_responses
+from duplexmamba.duplex.session import Session
 
 
-def converse(session: Session, samples: np.ndarray, in_real_time: bool) -> Iterator[Event]:
-    """What happens while a session hears (n,) samples, and until it has said what it has to say.
+def play_recording(session: Session, samples: np.ndarray, in_real_time: bool) -> Iterator[Event]:
+    """Play a recording to a session, then silence until the session has finished responding.
 
     Args:
-        in_real_time: a slice is heard when its time is over, as from a microphone; else as soon as can be.
+        session: a new session.
+        samples: (n,) float32.
+        in_real_time: whether a slice is processed when its duration has passed, as with a
+            microphone; if not, as soon as possible.
+
+    Yields:
+        The events of the session.
     """
-    began_s, size = time.perf_counter(), session.slice_samples
-    for end in range(size, len(samples) + 1, size):
+    start_s = time.perf_counter()
+    slice_samples = session.slice_samples
+    for end in range(slice_samples, len(samples) + 1, slice_samples):
         if in_real_time:
-            time.sleep(max(0.0, began_s + end / session.rate_hz - time.perf_counter()))
-        yield from session.push(torch.from_numpy(samples[end - size : end]))
-    yield from session.push(torch.from_numpy(samples[len(samples) // size * size :]))
+            due_s = start_s + end / session.rate_hz
+            time.sleep(max(0.0, due_s - time.perf_counter()))
+        yield from session.push(torch.from_numpy(samples[end - slice_samples : end]))
+    num_full_samples = len(samples) // slice_samples * slice_samples
+    yield from session.push(torch.from_numpy(samples[num_full_samples:]))
     yield from session.close()
 
 
 def printable(text: str) -> str:
-    """Text without what a model may say by mistake and a terminal may obey."""
-    return "".join(letter if letter.isprintable() else "·" for letter in text)
+    """Replace characters that a terminal may interpret as control sequences."""
+    return "".join(char if char.isprintable() else "·" for char in text)
 
 
-class Teller:
-    """Tells a conversation: a line for every change, and the words of an answer as they come. That something is to be
-    ignored is no news while it answers.
+class ConversationPrinter:
+    """Prints a conversation: one line per change, and the text of responses as it is emitted.
 
     Args:
-        write: takes text, line ends included.
+        write: receives text, including line ends.
     """
 
     def __init__(self, write: Callable[[str], object]):
         self.write = write
         self.state: str | None = None
-        self.answering = self.saying = False
+        self.answering = False
+        self._line_open = False
 
-    def tell(self, event: Event) -> None:
-        """What has changed with this slice."""
-        if event.state != self.state and not (self.answering and event.state == "ignore"):
-            self._line(
-                event, f"hears   {event.state} {100 * event.probabilities[event.state]:.0f} %"
-            )
-            self.state = event.state
+    def print(self, event: Event) -> None:
+        """Print the changes since the previous event."""
+        self._print_state(event)
         if event.action == "respond" and self.answering:
-            self._line(event, "stops   and begins a new answer")
-        if event.text and not self.saying:
-            self._line(event, f"says    {printable(event.text.strip())}", open_=True)
+            self._print_line(event, "stops   and starts a new response")
+        if event.text and not self._line_open:
+            self._print_line(event, f"speaks  {printable(event.text.strip())}", keep_open=True)
         elif event.text:
             self.write(printable(event.text))
-        if (self.answering or event.action == "respond") and not event.answering:
-            self._line(event, "ends    the answer")
+        was_answering = self.answering or event.action == "respond"
+        if was_answering and not event.answering:
+            self._print_line(event, "ends    the response")
         self.answering = event.answering
 
-    def end(self) -> None:
-        """The conversation is over."""
-        if self.saying:
+    def close(self) -> None:
+        """End the last line."""
+        if self._line_open:
             self.write("\n")
-        self.saying = False
+        self._line_open = False
 
-    def _line(self, event: Event, text: str, open_: bool = False) -> None:
-        """A line of its own; open: words may follow."""
-        self.end()
-        self.write(f"{event.time_s:7.1f} s  {text}" + ("" if open_ else "\n"))
-        self.saying = open_
+    def _print_state(self, event: Event) -> None:
+        """Print a change of the turn state."""
+        # During a response most slices are to be ignored, and printing them would split its text.
+        irrelevant = self.answering and event.state == "ignore"
+        if event.state != self.state and not irrelevant:
+            percent = 100 * event.probabilities[event.state]
+            self._print_line(event, f"state   {event.state} {percent:.0f} %")
+            self.state = event.state
+
+    def _print_line(self, event: Event, text: str, keep_open: bool = False) -> None:
+        """Start a new line; `keep_open` lets text of a response follow on it."""
+        self.close()
+        line_end = "" if keep_open else "\n"
+        self.write(f"{event.time_s:7.1f} s  {text}{line_end}")
+        self._line_open = keep_open
 
 
 def summary(events: Sequence[Event], slice_s: float) -> str:
-    """Numbers of a whole conversation."""
-    given = emitted_responses(events)
-    taken_ms = [event.compute_ms for event in events] or [0.0]
-    whole = sum(reply.complete for reply in given)
-    heard_s = len(events) * slice_s
+    """Key figures of a conversation, as one line.
+
+    Args:
+        events: all events of a session.
+        slice_s: duration of a slice in seconds.
+    """
+    responses = emitted_responses(events)
+    num_complete = sum(response.complete for response in responses)
+    compute_ms = [event.compute_ms for event in events] or [0.0]
+    audio_s = len(events) * slice_s
+    real_time_factor = sum(compute_ms) / 1000 / max(audio_s, slice_s)
     return (
-        f"{heard_s:.1f} s heard, answers: {len(given)}, to the end: {whole}; a slice takes "
-        f"{statistics.median(taken_ms):.1f} ms (median; largest {max(taken_ms):.1f}), "
-        f"{sum(taken_ms) / 1000 / max(heard_s, slice_s):.3f} of real time"
+        f"{audio_s:.1f} s of audio, responses: {len(responses)}, complete: {num_complete}; "
+        f"a slice takes {statistics.median(compute_ms):.1f} ms "
+        f"(median; largest {max(compute_ms):.1f}), {real_time_factor:.3f} of real time"
     )

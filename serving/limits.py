@@ -1,4 +1,4 @@
-"""What a client may do: how much, how fast, how long; and who may be one at all."""
+"""Limits of what a client may send, and the check of who may connect."""
 
 import dataclasses
 import hmac
@@ -12,150 +12,182 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "duplexmamba"
+TOKEN_COOKIE = "duplexmamba"
 LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+MAX_CLOSE_REASON_CHARS = 100
+"""The WebSocket protocol allows 123 bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Of a server and of each conversation."""
+    """Limits of a server and of each of its conversations."""
 
-    conversations: int
-    """At once."""
+    max_conversations: int
+    """Concurrent conversations."""
     message_bytes: int = 65_536
-    ahead_s: float = 2.0
-    """By how much samples may have come faster than time passes."""
-    message_s: float = 0.005
-    """What the shortest message counts for, in time."""
-    behind_s: float = 5.0
-    """Of samples that wait to be heard; with more the server is too slow."""
-    unsent: int = 50
-    """Messages that wait to be sent; with more the client is too slow."""
-    hello_s: float = 5.0
-    greeting: int = 64
-    """Connections of which a hello is waited for."""
-    idle_s: float = 20.0
-    """Without a sample."""
-    conversation_s: float = 900.0
-    """A conversation lasts no longer."""
-    text_letters: int = 200
-    """To be spoken by the synthesiser."""
-    waiting_texts: int = 8
-    kept: int = 20
-    """Conversations whose trace and sound can be fetched once they are over, the newest."""
+    """Size of a message from a client."""
+    max_ahead_s: float = 2.0
+    """Seconds by which the received audio may be ahead of real time."""
+    min_message_s: float = 0.005
+    """Duration that a message counts for at least, so that tiny messages are limited too."""
+    max_backlog_s: float = 5.0
+    """Seconds of audio that wait to be processed; beyond it the server is overloaded."""
+    max_unsent_messages: int = 50
+    """Messages that wait to be sent; beyond it the client is too slow."""
+    hello_timeout_s: float = 5.0
+    """Time for the first message of a client."""
+    max_handshakes: int = 64
+    """Connections that have not sent their first message yet."""
+    idle_timeout_s: float = 20.0
+    """Time without audio after which a conversation ends."""
+    max_conversation_s: float = 900.0
+    """Duration of a conversation."""
+    max_text_chars: int = 200
+    """Length of a text for the synthesiser."""
+    max_waiting_texts: int = 8
+    """Texts that wait for the synthesiser or are being synthesised."""
+    max_saved_conversations: int = 20
+    """Closed conversations whose trace and audio can be downloaded; the newest are kept."""
 
 
-class Pace:
-    """Samples that come as time passes, give and take a little."""
+class AudioRateLimit:
+    """Limits received audio to real time, with a tolerance of `max_ahead_s` in both directions.
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic):
-        self.limits, self.clock = limits, clock
-        self.began_s, self.heard_s = clock(), 0.0
+    Args:
+        limits: `max_ahead_s` and `min_message_s` apply.
+        timer: current time in seconds.
+    """
 
-    def admits(self, seconds: float) -> bool:
-        """Whether a message with so much sound is within the pace. Time in which nothing came cannot be made up for."""
-        now_s = self.clock() - self.began_s
-        self.heard_s = max(self.heard_s, now_s - self.limits.ahead_s) + max(
-            seconds, self.limits.message_s
-        )
-        return self.heard_s <= now_s + self.limits.ahead_s
+    def __init__(self, limits: Limits, timer: Callable[[], float] = time.monotonic):
+        self.limits = limits
+        self.timer = timer
+        self.start_s = timer()
+        self.received_s = 0.0
+
+    def admits(self, duration_s: float) -> bool:
+        """Count a message, and tell whether it is within the limit.
+
+        Args:
+            duration_s: duration of the audio in the message.
+        """
+        elapsed_s = self.timer() - self.start_s
+        # Without this lower bound, a client could save up a long pause for one large burst.
+        received_s = max(self.received_s, elapsed_s - self.limits.max_ahead_s)
+        self.received_s = received_s + max(duration_s, self.limits.min_message_s)
+        return self.received_s <= elapsed_s + self.limits.max_ahead_s
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether only programs on this machine can connect to an address."""
+    if host == "localhost":
+        return True
     try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
 
 
-class Guard:
-    """Lets requests pass that come from a page of this server and, where there is one, bring the token.
+class AccessMiddleware:
+    """ASGI middleware that admits requests from this server's own page and, if set, with the token.
 
-    A web page from elsewhere can make a browser send requests here: it is told by its Origin, or by a Host that is no
-    name of this machine. The token comes as `Authorization: Bearer`, or once as `?token=`, which leaves a cookie.
+    A page of another site can make a browser send requests to this server. It is recognised by its
+    Origin header, or by a Host header that is not a name of this machine. The token is sent as
+    `Authorization: Bearer`, or once as `?token=`, which sets a cookie.
 
     Args:
-        token: None: only names of this machine itself are served.
-        origins: of pages elsewhere that may connect too.
+        app: the application.
+        token: secret of the server; None: only loopback names are accepted as Host.
+        origins: origins of other pages that may connect.
     """
 
     def __init__(self, app: ASGIApp, token: str | None = None, origins: Collection[str] = ()):
-        self.app, self.token, self.origins = app, token, origins
+        self.app = app
+        self.token = token
+        self.origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it with status 401 or 403."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        if trouble := self._trouble(headers):
-            return await _refuse(403, trouble, scope, receive, send)
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if self.token is None or self._is_token(_brought(headers)):
-            return await self.app(scope, receive, _with_headers(send))
-        if scope["type"] == "http" and self._is_token(given):
+        problem = self._problem(headers)
+        if problem is not None:
+            return await _refuse(403, problem, scope, receive, send)
+        if self.token is None or self._is_valid(_token_of(headers)):
+            return await self.app(scope, receive, _with_security_headers(send))
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        query_token = query.get("token", [""])[0]
+        if scope["type"] == "http" and self._is_valid(query_token):
+            # Without its leading slashes a path cannot redirect to another host.
             redirect = RedirectResponse("/" + scope["path"].lstrip("/\\"), 303)
-            redirect.set_cookie(COOKIE, given, httponly=True, samesite="strict")
+            redirect.set_cookie(TOKEN_COOKIE, query_token, httponly=True, samesite="strict")
             return await redirect(scope, receive, send)
-        await _refuse(
-            401,
-            "open the address with ?token=, or send Authorization: Bearer",
-            scope,
-            receive,
-            send,
-        )
+        remedy = "open the address with ?token=, or send Authorization: Bearer"
+        await _refuse(401, remedy, scope, receive, send)
 
-    def _trouble(self, headers: Headers) -> str | None:
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if self.token is None and _name(host) not in LOOPBACK_NAMES:
-            return f"Host: {host!r:.80} is no name of this machine; use localhost"
-        if origin is not None and origin not in self.origins and origin.partition("://")[2] != host:
-            return (
-                f"Origin: {origin!r:.80} is another page's; start with --origin to let it connect"
-            )
+    def _problem(self, headers: Headers) -> str | None:
+        """Message about the Host or Origin header, or None if both are accepted."""
+        host = headers.get("host", "")
+        if self.token is None and _hostname(host) not in LOOPBACK_NAMES:
+            return f"Host: {host!r:.80} is not a name of this machine; use localhost"
+        origin = headers.get("origin")
+        if origin is None or origin in self.origins:
+            return None
+        if origin.partition("://")[2] != host:
+            return f"Origin: {origin!r:.80} is another page; start with --origin to let it connect"
         return None
 
-    def _is_token(self, given: str) -> bool:
-        return self.token is not None and hmac.compare_digest(given.encode(), self.token.encode())
+    def _is_valid(self, token: str) -> bool:
+        # compare_digest takes the same time for every token, so timing does not reveal it.
+        return self.token is not None and hmac.compare_digest(token.encode(), self.token.encode())
 
 
-def _name(host: str) -> str | None:
-    """Of a Host header, without its port."""
+def _hostname(host: str) -> str | None:
+    """A Host header without its port; None if it is malformed."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:
         return None
 
 
-def _brought(headers: Headers) -> str:
-    """The token of a request, or nothing."""
+def _token_of(headers: Headers) -> str:
+    """The token in the Authorization header or the cookie; empty if there is none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token
     try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        cookie = SimpleCookie(headers.get("cookie", "")).get(TOKEN_COOKIE)
     except CookieError:
         return ""
     return "" if cookie is None else cookie.value
 
 
-def _with_headers(send: Send) -> Send:
-    async def sends(message: Message) -> None:
+def _with_security_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message).update(HEADERS)
+            MutableHeaders(scope=message).update(SECURITY_HEADERS)
         await send(message)
 
-    return sends
+    return send_with_headers
 
 
-async def _refuse(status: int, why: str, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(status: int, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with an error, or close a WebSocket before it is accepted."""
     if scope["type"] == "websocket":
-        await receive()  # the request to connect
-        await send({"type": "websocket.close", "code": 1008, "reason": why[:100]})
+        await receive()  # the connect request, which must be read before closing
+        close = {
+            "type": "websocket.close",
+            "code": 1008,
+            "reason": reason[:MAX_CLOSE_REASON_CHARS],
+        }
+        await send(close)
     else:
-        await PlainTextResponse(why + "\n", status)(scope, receive, send)
+        await PlainTextResponse(reason + "\n", status)(scope, receive, send)

@@ -1,80 +1,116 @@
-"""What goes over the wire: docs/talk.md says it in words.
+"""Messages of the wire protocol, which docs/talk.md documents.
 
-A client says hello as text, then sends samples, binary; the server answers with one JSON object a message.
+A client sends a hello as text, then audio as binary messages; the server sends one JSON object per
+message.
 """
 
 import dataclasses
 import json
 from typing import Any
 
-from duplexmamba.duplex.session import Event
+from duplexmamba.duplex.events import Event
 
 VERSION = 1
-CLOSE = {
-    "busy": 1013, "overloaded": 1013, "idle": 1000, "time": 1000, "hello": 1008, "rate": 1008, "audio": 1003,
-    "flood": 1008, "slow": 1008, "failed": 1011,
-}  # fmt: skip
-"""Codes of the socket by the reason that a conversation ends for."""
+CLOSE_CODES = {
+    "busy": 1013,
+    "overloaded": 1013,
+    "idle": 1000,
+    "time": 1000,
+    "hello": 1008,
+    "rate": 1008,
+    "audio": 1003,
+    "flood": 1008,
+    "slow": 1008,
+    "failed": 1011,
+}
+"""WebSocket close code for each reason that ends a conversation."""
+FAILED_MESSAGE = "something went wrong in the server; its log has the error"
 
 
-class Ended(Exception):
-    """A conversation is over, or does not begin.
+class ConversationEnded(Exception):
+    """The server ends a conversation, or refuses to start it.
 
     Args:
-        reason: a key of CLOSE.
-        message: for whom it concerns, with what to do.
+        reason: a key of CLOSE_CODES.
+        message: explanation and remedy for the user.
     """
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
-        self.reason, self.message = reason, message
+        self.reason = reason
+        self.message = message
 
     @property
     def code(self) -> int:
-        """With which the socket is closed."""
-        return CLOSE[self.reason]
+        """WebSocket close code."""
+        return CLOSE_CODES[self.reason]
 
 
 def check_hello(text: str | None, rate_hz: int) -> None:
-    """Raises Ended: the first message is no hello, or of another version or rate."""
+    """Check the first message of a client.
+
+    Args:
+        text: the message; None if it was binary.
+        rate_hz: sample rate of the server.
+
+    Raises:
+        ConversationEnded: the message is not a hello, or has another version or sample rate.
+    """
     try:
-        said = json.loads(text or "")
-        version, rate = said["version"], said["rate_hz"]
+        hello = json.loads(text or "")
+        client_version = hello["version"]
+        client_rate_hz = hello["rate_hz"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        wanted = f'{{"version": {VERSION}, "rate_hz": {rate_hz}}}'
-        raise Ended("hello", f"the first message must be a text: {wanted}") from None
-    if type(version) is not int or version != VERSION:
-        raise Ended(
+        expected = f'{{"version": {VERSION}, "rate_hz": {rate_hz}}}'
+        message = f"the first message must be a text: {expected}"
+        raise ConversationEnded("hello", message) from None
+    if type(client_version) is not int or client_version != VERSION:
+        raise ConversationEnded(
             "hello",
-            f"version={version!r:.40} is not spoken here; this server speaks version {VERSION}",
+            f"version={client_version!r:.40} is not supported; this server uses version {VERSION}",
         )
-    if isinstance(rate, bool) or rate != rate_hz:
-        raise Ended(
-            "rate", f"rate_hz={rate!r:.40}: samples must come at {rate_hz} Hz; resample them before"
+    if isinstance(client_rate_hz, bool) or client_rate_hz != rate_hz:
+        raise ConversationEnded(
+            "rate",
+            f"rate_hz={client_rate_hz!r:.40} is not supported: resample to {rate_hz} Hz first",
         )
 
 
-def ready(name: str, run: str, slice_s: float, rate_hz: int) -> str:
-    """The first message of a conversation."""
-    facts = {
+def ready_message(name: str, run: str, slice_s: float, rate_hz: int) -> str:
+    """First message of a conversation.
+
+    Args:
+        name: name of the conversation.
+        run: name of the model.
+        slice_s: duration of a slice in seconds.
+        rate_hz: sample rate of the audio that the client sends.
+    """
+    fields = {
         "version": VERSION,
         "conversation": name,
         "run": run,
         "slice_s": slice_s,
         "rate_hz": rate_hz,
     }
-    return _message("ready", facts)
+    return _message("ready", fields)
 
 
-def happened(event: Event, latency_ms: float) -> str:
-    """A slice. latency_ms: from the arrival of its last sample to this message."""
-    return _message("slice", {**dataclasses.asdict(event), "latency_ms": round(latency_ms, 3)})
+def slice_message(event: Event, latency_ms: float) -> str:
+    """Message about one slice.
+
+    Args:
+        event: the event of the slice.
+        latency_ms: time from the arrival of the slice's last sample to this message.
+    """
+    fields = dataclasses.asdict(event)
+    fields["latency_ms"] = round(latency_ms, 3)
+    return _message("slice", fields)
 
 
-def ended(end: Ended) -> str:
-    """The last message of a conversation that the server ends."""
+def end_message(end: ConversationEnded) -> str:
+    """Last message of a conversation that the server ends."""
     return _message("end", {"reason": end.reason, "message": end.message})
 
 
-def _message(kind: str, facts: dict[str, Any]) -> str:
-    return json.dumps({"type": kind, **facts})
+def _message(kind: str, fields: dict[str, Any]) -> str:
+    return json.dumps({"type": kind, **fields})

@@ -1,4 +1,4 @@
-"""What was heard and what happened, as files that the timeline viewer opens: of the newest conversations only."""
+"""Audio and events of a conversation as files that the timeline plot can open."""
 
 import contextlib
 import secrets
@@ -6,39 +6,48 @@ import time
 import wave
 from pathlib import Path
 
-from duplexmamba.duplex.session import Event
-from serving.trace import Header, Writer
+from duplexmamba.duplex.events import Event
+from serving.trace import TraceHeader, TraceWriter
 
-BYTES = 2
-"""Of a sample: signed, little-endian."""
+BYTES_PER_SAMPLE = 2
+"""Signed, little-endian."""
 
 
 class Recording:
-    """A conversation that is being written to <name>.wav and <name>.jsonl."""
+    """Writes a conversation to <name>.wav and <name>.jsonl.
+
+    Args:
+        folder: directory of the files.
+        run: name of the model.
+        slice_s: duration of a slice in seconds.
+        rate_hz: sample rate of the audio.
+    """
 
     def __init__(self, folder: Path, run: str, slice_s: float, rate_hz: int):
+        # The random part makes the name a secret: whoever knows it can download the files.
         self.name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(8)}"
-        self.wav, self.trace = (folder / f"{self.name}.{kind}" for kind in ("wav", "jsonl"))
-        self._events = Writer(self.trace, Header(run, slice_s, self.wav.name))
+        self.wav = folder / f"{self.name}.wav"
+        self.trace = folder / f"{self.name}.jsonl"
+        self._events = TraceWriter(self.trace, TraceHeader(run, slice_s, self.wav.name))
         self._file = self.wav.open("wb")
-        self._sound = wave.Wave_write(self._file)
-        self._sound.setparams((1, BYTES, rate_hz, 0, "NONE", ""))
+        self._audio = wave.Wave_write(self._file)
+        self._audio.setparams((1, BYTES_PER_SAMPLE, rate_hz, 0, "NONE", ""))
 
-    def hear(self, pcm: bytes) -> None:
-        """(n,) samples as bytes; the file's header is true after every call."""
-        self._sound.writeframes(pcm)
+    def write_audio(self, pcm: bytes) -> None:
+        """Append samples; the file is a valid WAV file after every call."""
+        self._audio.writeframes(pcm)
         self._file.flush()
 
-    def note(self, event: Event) -> None:
-        """What happened in a slice."""
+    def write_event(self, event: Event) -> None:
+        """Append the event of a slice."""
         self._events.write(event)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close both files."""
         with contextlib.closing(self._events), self._file:
-            self._sound.close()
+            self._audio.close()
 
     def delete(self) -> None:
-        """The files too."""
+        """Delete both files."""
         for path in (self.wav, self.trace):
             path.unlink(missing_ok=True)

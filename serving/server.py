@@ -1,4 +1,4 @@
-"""The page and its server: sound comes in over a WebSocket, what the model makes of it goes out as it happens."""
+"""ASGI application of the page: audio arrives over a WebSocket, events are sent as they happen."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -21,150 +21,198 @@ from duplexmamba.duplex.session import Session
 from serving import messages
 from serving.clips import CLIPS, clip_audio, sentence_audio
 from serving.conversations import Conversation, Conversations
-from serving.limits import Guard, Limits
-from serving.messages import Ended
+from serving.limits import AccessMiddleware, Limits
+from serving.messages import ConversationEnded
 
-PAGE = Path(__file__).with_name("page")
-FAREWELL_S = 1.0
-"""For the last message to somebody who may not be reading."""
-T = TypeVar("T")
+PAGE_FOLDER = Path(__file__).with_name("page")
+END_TIMEOUT_S = 1.0
+"""Time for sending the last message to a client that may have stopped reading."""
+MAX_BYTES_PER_CHAR = 4
+"""Of UTF-8."""
+Source = TypeVar("Source")
 log = logging.getLogger(__name__)
 
 
 class Server:
-    """What is behind the routes. Arguments as in `app`."""
+    """Handlers of the routes.
+
+    Args:
+        session: a new session; each conversation gets a copy.
+        run: name of the model, for clients.
+        limits: limits of the server.
+        folder: directory for recordings.
+    """
 
     def __init__(self, session: Session, run: str, limits: Limits, folder: Path):
-        self.session, self.run, self.limits = session, run, limits
+        self.session = session
+        self.run = run
+        self.limits = limits
         self.conversations = Conversations(session, limits, folder, run)
-        self._clips: dict[str, bytes] = {}
-        self._speaking, self._texts, self._greeting = asyncio.Lock(), 0, 0
+        self._clip_files: dict[str, bytes] = {}
+        self._synthesiser_lock = asyncio.Lock()
+        self._num_waiting_texts = 0
+        self._num_handshakes = 0
+
+    def routes(self) -> list[BaseRoute]:
+        """All routes of the application."""
+        return [
+            Route("/about", self.about),
+            Route("/clips/{name}.wav", self.clip),
+            Route("/speak", self.speak, methods=["POST"]),
+            WebSocketRoute("/talk", self.talk),
+            Route("/conversations/{name}.{kind}", self.recording),
+            Mount("/", StaticFiles(directory=PAGE_FOLDER, html=True)),
+        ]
 
     async def about(self, request: Request) -> Response:
-        """What the page says before anybody speaks."""
+        """Answer with the JSON object that the page needs before a conversation."""
         clips = [{"name": clip.name, "title": clip.title, "text": clip.text} for clip in CLIPS]
-        facts = {
-            "version": messages.VERSION, "run": self.run, "rate_hz": self.session.rate_hz,
-            "slice_s": self.session.slice_s, "text_letters": self.limits.text_letters, "clips": clips,
-        }  # fmt: skip
-        return JSONResponse(facts)
+        fields = {
+            "version": messages.VERSION,
+            "run": self.run,
+            "rate_hz": self.session.rate_hz,
+            "slice_s": self.session.slice_s,
+            "text_letters": self.limits.max_text_chars,
+            "clips": clips,
+        }
+        return JSONResponse(fields)
 
     async def clip(self, request: Request) -> Response:
-        """A prepared clip as WAV."""
+        """Answer with a prepared clip as a WAV file."""
         name = request.path_params["name"]
-        clip = next((clip for clip in CLIPS if clip.name == name), None)
-        if clip is None:
+        clips = {clip.name: clip for clip in CLIPS}
+        if name not in clips:
             raise HTTPException(404, f"there is no clip {name!r:.40}")
-        if name not in self._clips:
-            self._clips[name] = await self._spoken(clip_audio, clip)
-        return Response(self._clips[name], media_type="audio/wav")
+        if name not in self._clip_files:
+            self._clip_files[name] = await self._synthesise(clip_audio, clips[name])
+        return Response(self._clip_files[name], media_type="audio/wav")
 
     async def speak(self, request: Request) -> Response:
-        """Any sentence as WAV: the body is its text."""
+        """Answer with the text in the request's body as a WAV file."""
+        text = _single_line(await self._read_body(request))
+        if not text or len(text) > self.limits.max_text_chars:
+            raise HTTPException(422, f"send a text of 1 to {self.limits.max_text_chars} letters")
+        audio = await self._synthesise(sentence_audio, text)
+        return Response(audio, media_type="audio/wav")
+
+    async def _read_body(self, request: Request) -> bytes:
+        """Read a body up to the largest size that a valid text can have."""
         body = b""
         with contextlib.suppress(ClientDisconnect):
-            async for part in request.stream():
-                body += part
-                if len(body) > 4 * self.limits.text_letters:
-                    raise HTTPException(
-                        413, f"at most {self.limits.text_letters} letters at a time"
-                    )
-        text = " ".join(
-            "".join(c if c.isprintable() else " " for c in body.decode(errors="replace")).split()
-        )
-        if not text or len(text) > self.limits.text_letters:
-            raise HTTPException(422, f"give a text of 1 to {self.limits.text_letters} letters")
-        return Response(await self._spoken(sentence_audio, text), media_type="audio/wav")
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BYTES_PER_CHAR * self.limits.max_text_chars:
+                    raise HTTPException(413, f"send at most {self.limits.max_text_chars} letters")
+        return body
 
     async def recording(self, request: Request) -> Response:
-        """The trace or the sound of a conversation, also while it goes on."""
-        found = self.conversations.recordings.get(request.path_params["name"])
-        if found is None:
-            raise HTTPException(404, "this conversation is not kept any more")
-        path = {"wav": found.wav, "jsonl": found.trace}.get(request.path_params["kind"])
+        """Answer with the trace or the audio of a conversation, which may still be open."""
+        recording = self.conversations.recordings.get(request.path_params["name"])
+        if recording is None:
+            raise HTTPException(404, "this conversation is not saved any more")
+        paths = {"wav": recording.wav, "jsonl": recording.trace}
+        path = paths.get(request.path_params["kind"])
         if path is None:
             raise HTTPException(404, "a conversation has a .jsonl and a .wav")
         return FileResponse(path, filename=path.name)
 
     async def talk(self, socket: WebSocket) -> None:
-        """A conversation."""
+        """Run a conversation over a WebSocket."""
         await socket.accept()
         try:
             await self._converse(socket)
         except WebSocketDisconnect:
             pass
-        except Ended as end:
-            await _farewell(socket, end)
+        except ConversationEnded as end:
+            await _send_end(socket, end)
         except Exception as error:
-            log.exception("a conversation ends: %r", error)
-            await _farewell(
-                socket, Ended("failed", "something went wrong in the server; its log says what")
-            )
+            log.exception("conversation failed: %r", error)
+            await _send_end(socket, ConversationEnded("failed", messages.FAILED_MESSAGE))
 
     async def _converse(self, socket: WebSocket) -> None:
-        """Raises Ended or WebSocketDisconnect, sooner or later."""
-        await self._greet(socket)
+        """Run a conversation until `ConversationEnded` or `WebSocketDisconnect` is raised."""
+        await self._receive_hello(socket)
         with self.conversations.open() as conversation:
-            facts = (
+            ready = messages.ready_message(
                 conversation.recording.name,
                 self.run,
                 self.session.slice_s,
                 self.session.rate_hz,
             )
-            conversation.messages.put_nowait(messages.ready(*facts))
-            await _first(
-                self._hear(socket, conversation), _tell(socket, conversation), conversation.ended
+            conversation.messages.put_nowait(ready)
+            await _run_until_first_ends(
+                self._receive_audio(socket, conversation),
+                _send_messages(socket, conversation),
+                conversation.ended,
             )
 
-    async def _greet(self, socket: WebSocket) -> None:
-        """Raises Ended: no hello comes, or not a right one."""
-        if self._greeting >= self.limits.greeting:
-            raise Ended("busy", "busy: too many connections say nothing; try again in a while")
-        self._greeting += 1
+    async def _receive_hello(self, socket: WebSocket) -> None:
+        """Receive the first message; raises `ConversationEnded` if it is late or wrong."""
+        # Connections that never send a hello must not keep others out.
+        if self._num_handshakes >= self.limits.max_handshakes:
+            raise ConversationEnded(
+                "busy", "busy: too many connections have sent no hello; try again later"
+            )
+        timeout_s = self.limits.hello_timeout_s
+        late = ConversationEnded("hello", f"no hello within {timeout_s:g} s")
+        self._num_handshakes += 1
         try:
-            async with _within(
-                self.limits.hello_s, Ended("hello", f"no hello within {self.limits.hello_s:g} s")
-            ):
+            async with _time_limit(timeout_s, late):
                 hello = await _receive(socket)
         finally:
-            self._greeting -= 1
-        messages.check_hello(hello if isinstance(hello, str) else None, self.session.rate_hz)
+            self._num_handshakes -= 1
+        text = hello if isinstance(hello, str) else None
+        messages.check_hello(text, self.session.rate_hz)
 
-    async def _hear(self, socket: WebSocket, conversation: Conversation) -> None:
+    async def _receive_audio(self, socket: WebSocket, conversation: Conversation) -> None:
+        """Receive audio until a time limit raises `ConversationEnded`."""
         limits = self.limits
-        idle = Ended("idle", f"nothing was heard for {limits.idle_s:g} s")
-        long = Ended(
-            "time",
-            f"a conversation lasts up to {limits.conversation_s / 60:g} minutes; begin another",
+        idle = ConversationEnded("idle", f"no audio arrived for {limits.idle_timeout_s:g} s")
+        max_minutes = limits.max_conversation_s / 60
+        too_long = ConversationEnded(
+            "time", f"a conversation lasts up to {max_minutes:g} minutes; start another"
         )
-        async with _within(limits.conversation_s, long):
+        async with _time_limit(limits.max_conversation_s, too_long):
             while True:
-                async with _within(limits.idle_s, idle):
-                    sound = await _receive(socket)
-                if isinstance(sound, str):
-                    raise Ended("audio", "samples are due, in binary messages; this one is a text")
-                conversation.hear(sound)
+                async with _time_limit(limits.idle_timeout_s, idle):
+                    message = await _receive(socket)
+                if isinstance(message, str):
+                    raise ConversationEnded("audio", "expected binary audio, received a text")
+                conversation.push_audio(message)
 
-    async def _spoken(self, speak: Callable[[T, int], bytes], what: T) -> bytes:
-        """A WAV file, one at a time. Raises HTTPException: the synthesiser is missing, busy, or does not know how."""
-        if self._texts >= self.limits.waiting_texts:
-            raise HTTPException(
-                503, "busy: others are waiting for the synthesiser; try again in a moment"
-            )
-        self._texts += 1
+    async def _synthesise(self, function: Callable[[Source, int], bytes], source: Source) -> bytes:
+        """Synthesise one WAV file at a time.
+
+        Args:
+            function: maps the source and the sample rate to the content of the file.
+            source: a clip or a text.
+
+        Raises:
+            HTTPException: the synthesiser is missing or busy, or cannot pronounce the text.
+        """
+        if self._num_waiting_texts >= self.limits.max_waiting_texts:
+            raise HTTPException(503, "busy: the synthesiser has other texts; try again later")
+        self._num_waiting_texts += 1
         try:
-            async with self._speaking:
-                return await run_in_threadpool(speak, what, self.session.rate_hz)
+            async with self._synthesiser_lock:
+                return await run_in_threadpool(function, source, self.session.rate_hz)
         except ImportError as error:
             raise HTTPException(501, str(error)) from None
         except RuntimeError as error:
             raise HTTPException(422, str(error)) from None
         finally:
-            self._texts -= 1
+            self._num_waiting_texts -= 1
+
+
+def _single_line(body: bytes) -> str:
+    """Decode a text, with control characters and line ends replaced by single spaces."""
+    text = body.decode(errors="replace")
+    visible = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(visible.split())
 
 
 async def _receive(socket: WebSocket) -> str | bytes:
-    """The next message. Raises WebSocketDisconnect."""
+    """Receive a message; raises `WebSocketDisconnect`."""
     message = await socket.receive()
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1005))
@@ -172,21 +220,22 @@ async def _receive(socket: WebSocket) -> str | bytes:
     return message["bytes"] if text is None else text
 
 
-async def _tell(socket: WebSocket, conversation: Conversation) -> None:
+async def _send_messages(socket: WebSocket, conversation: Conversation) -> None:
     while True:
         await socket.send_text(await conversation.messages.get())
 
 
-async def _farewell(socket: WebSocket, end: Ended) -> None:
-    with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):  # gone already
-        async with asyncio.timeout(FAREWELL_S):
-            await socket.send_text(messages.ended(end))
+async def _send_end(socket: WebSocket, end: ConversationEnded) -> None:
+    """Send the last message and close the socket, if the client is still connected."""
+    with contextlib.suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
+        async with asyncio.timeout(END_TIMEOUT_S):
+            await socket.send_text(messages.end_message(end))
             await socket.close(end.code, end.reason)
 
 
-async def _first(*works: Awaitable[None]) -> None:
-    """Wait for one of them to end; the others are stopped."""
-    tasks = [asyncio.ensure_future(work) for work in works]
+async def _run_until_first_ends(*awaitables: Awaitable[None]) -> None:
+    """Run awaitables until the first one ends, raise its error, and cancel the others."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -198,8 +247,8 @@ async def _first(*works: Awaitable[None]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _within(seconds: float, end: Ended) -> AsyncIterator[None]:
-    """Raises `end` where what is inside takes longer."""
+async def _time_limit(seconds: float, end: ConversationEnded) -> AsyncIterator[None]:
+    """Context that raises `end` if its body takes longer."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -207,7 +256,7 @@ async def _within(seconds: float, end: Ended) -> AsyncIterator[None]:
         raise end from None
 
 
-def app(
+def create_app(
     session: Session,
     run: str,
     limits: Limits,
@@ -215,29 +264,25 @@ def app(
     token: str | None = None,
     origins: Collection[str] = (),
 ) -> Starlette:
-    """Everything that is served.
+    """Create the application.
 
     Args:
-        session: nobody has said anything to it.
-        run: what the model is called.
-        folder: for traces and sound.
-        token, origins: as in `Guard`.
+        session: a new session; each conversation gets a copy.
+        run: name of the model, for clients.
+        limits: limits of the server.
+        folder: directory for traces and audio.
+        token: see `AccessMiddleware`.
+        origins: see `AccessMiddleware`.
     """
     server = Server(session, run, limits, folder)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with server.conversations.stepping():
+        async with server.conversations.processing():
             yield
 
-    routes = [
-        Route("/about", server.about), Route("/clips/{name}.wav", server.clip),
-        Route("/speak", server.speak, methods=["POST"]), WebSocketRoute("/talk", server.talk),
-        Route("/conversations/{name}.{kind}", server.recording),
-        Mount("/", StaticFiles(directory=PAGE, html=True)),
-    ]  # fmt: skip
     return Starlette(
-        routes=routes,
-        middleware=[Middleware(Guard, token=token, origins=origins)],
+        routes=server.routes(),
+        middleware=[Middleware(AccessMiddleware, token=token, origins=origins)],
         lifespan=lifespan,
     )

@@ -1,4 +1,4 @@
-"""A conversation as a file: its first line says what it is of, every other one is what happened in a slice."""
+"""Trace of a conversation as a JSONL file: a header in the first line, then one event per line."""
 
 import contextlib
 import dataclasses
@@ -6,68 +6,83 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from duplexmamba.duplex.session import Event
+from duplexmamba.duplex.events import Event
 
 
 @dataclasses.dataclass(frozen=True)
-class Header:
-    """What a conversation is of."""
+class TraceHeader:
+    """First line of a trace."""
 
     run: str
-    """Folder of the model."""
+    """Folder or name of the run."""
     slice_s: float
+    """Duration of a slice in seconds."""
     wav: str | None = None
-    """File of what was heard, as an absolute path or beside the trace; None: there is none."""
+    """File of the user's audio, absolute or relative to the folder of the trace; None: no file."""
     channel: int | None = None
-    """Of that file; None: the mean of all."""
+    """Channel of that file; None: the mean of all channels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
     """A whole conversation."""
 
-    header: Header
+    header: TraceHeader
     events: list[Event]
 
 
-class Writer:
-    """Writes events as they come, so that a conversation that breaks off is there up to that point."""
+class TraceWriter:
+    """Writes events as they happen, so that an interrupted conversation is saved up to that point.
 
-    def __init__(self, path: Path, header: Header):
+    Args:
+        path: the file.
+        header: its first line.
+    """
+
+    def __init__(self, path: Path, header: TraceHeader):
         self._file = path.open("w")
-        self._line(header)
+        self._write_line(header)
 
     def write(self, event: Event) -> None:
-        """One more."""
-        self._line(event)
+        """Append an event."""
+        self._write_line(event)
 
     def close(self) -> None:
-        """No more."""
+        """Close the file."""
         self._file.close()
 
-    def _line(self, part: Header | Event) -> None:
-        self._file.write(json.dumps(dataclasses.asdict(part)) + "\n")
+    def _write_line(self, record: TraceHeader | Event) -> None:
+        self._file.write(json.dumps(dataclasses.asdict(record)) + "\n")
         self._file.flush()
 
 
-def record(path: Path, header: Header, events: Iterable[Event]) -> Iterator[Event]:
-    """Pass events on, each written as it comes."""
-    with contextlib.closing(Writer(path, header)) as writer:
+def record_trace(path: Path, header: TraceHeader, events: Iterable[Event]) -> Iterator[Event]:
+    """Write events to a trace as they happen, and yield them."""
+    with contextlib.closing(TraceWriter(path, header)) as writer:
         for event in events:
             writer.write(event)
             yield event
 
 
-def load(path: Path) -> Trace:
-    """Raises ValueError: no such file, or not a trace."""
+def load_trace(path: Path) -> Trace:
+    """Read a trace.
+
+    Returns:
+        The trace; a relative audio file in its header is resolved against the trace's folder.
+
+    Raises:
+        ValueError: the file does not exist or is not a trace.
+    """
+    remedy = "name the file that `make converse` has written"
     if not path.is_file():
-        raise ValueError(f"TRACE={path} is missing: name the file that `make converse` has written")
+        raise ValueError(f"TRACE={path} is missing: {remedy}")
     try:
-        header, *events = [json.loads(line) for line in path.read_text().splitlines()]
-        found = Trace(Header(**header), [Event(**event) for event in events])
-    except (ValueError, TypeError) as error:
-        message = f"TRACE={path} is no trace of a conversation ({error}): name one that `make converse` has written"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        header = TraceHeader(**lines[0])
+        events = [Event(**line) for line in lines[1:]]
+    except (ValueError, TypeError, IndexError) as error:
+        message = f"TRACE={path} is not a trace of a conversation ({error}): {remedy}"
         raise ValueError(message) from None
-    wav = found.header.wav
-    beside = dataclasses.replace(found.header, wav=None if wav is None else str(path.parent / wav))
-    return dataclasses.replace(found, header=beside)
+    if header.wav is not None:
+        header = dataclasses.replace(header, wav=str(path.parent / header.wav))
+    return Trace(header, events)

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
-from serving.conversations import samples_of
+from serving.conversations import decode_pcm
 from serving.limits import Limits
-from serving.web import listen, server
+from serving.web import bind, create_server
 from tests.talker import LOW_HZ, Talker, tones
 
 HELLO = {"version": 1, "rate_hz": 16_000}
-FAST = Limits(conversations=4, ahead_s=600, behind_s=600)
+FAST = Limits(max_conversations=4, max_ahead_s=600, max_backlog_s=600)
 """For sound that comes as fast as can be."""
 QUESTION = tones((0, 0.4), (LOW_HZ, 1), (0, 9))
 
@@ -27,8 +27,8 @@ QUESTION = tones((0, 0.4), (LOW_HZ, 1), (0, 9))
 def serving(folder: Path, limits: Limits, session=None, **access) -> Iterator[str]:
     """The address, "host:port"."""
     folder.mkdir(exist_ok=True)
-    with listen("127.0.0.1", 0) as bound:
-        running = server(session or Talker(), "test-run", limits, folder, **access)
+    with bind("127.0.0.1", 0) as bound:
+        running = create_server(session or Talker(), "test-run", limits, folder, **access)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
         thread.start()
         while not running.started and thread.is_alive():
@@ -42,14 +42,14 @@ def serving(folder: Path, limits: Limits, session=None, **access) -> Iterator[st
 
 
 @contextlib.contextmanager
-def talking(address: str, hello: object = HELLO, **options) -> Iterator[ClientConnection]:
+def connected(address: str, hello: object = HELLO, **options) -> Iterator[ClientConnection]:
     """A connection that has said hello."""
     with connect(f"ws://{address}/talk", compression=None, **options) as socket:
         socket.send(json.dumps(hello))
         yield socket
 
 
-def told(socket: ClientConnection, timeout: float = 20) -> dict:
+def next_message(socket: ClientConnection, timeout: float = 20) -> dict:
     """The next message."""
     return json.loads(socket.recv(timeout))
 
@@ -69,26 +69,26 @@ def status_of(address, path, **headers):
 
 def converse(address, pcm, size=3200):
     """The first message, and one for every slice."""
-    with talking(address) as socket:
-        first = told(socket)
+    with connected(address) as socket:
+        first = next_message(socket)
         for begin in range(0, len(pcm), size):
             socket.send(pcm[begin : begin + size].tobytes())
-        return first, [told(socket) for _ in range(len(pcm) // 3200)]
+        return first, [next_message(socket) for _ in range(len(pcm) // 3200)]
 
 
-def alone(pcm):
+def single_session_events(pcm):
     """What the stand-in does by itself."""
     talker, events = Talker(), []
     for part in np.split(pcm, len(pcm) // 3200):
         try:
-            next(talker.hear(samples_of(part.tobytes())))
+            next(talker.process_slice(decode_pcm(part.tobytes())))
         except StopIteration as done:
-            event, talker.now = done.value
+            event, talker.state = done.value
             events.append(event)
     return events
 
 
-def until(succeeds, within_s=20):
+def eventually(succeeds, within_s=20):
     """Whether it does in the end."""
     while within_s > 0 and not succeeds():
         time.sleep(0.05)

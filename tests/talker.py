@@ -1,7 +1,7 @@
-"""A stand-in for a model, for tests of the page: it goes by how loud and how high a sound is.
+"""A stand-in for a session, for tests of the page: its turn states follow from level and pitch.
 
-A low tone of 0.8 s in all, with pauses or without, is a question; what is shorter is not finished; a high tone is for
-somebody else.
+A low tone of 0.8 s in total, with or without pauses, is a question; a shorter one is incomplete; a
+high tone is speech to somebody else.
 """
 
 import dataclasses
@@ -9,15 +9,16 @@ import dataclasses
 import numpy as np
 import torch
 
-from duplexmamba.duplex.session import Event
+from duplexmamba.duplex.events import Event
 
 RATE_HZ, SLICE_S = 16_000, 0.2
 LOW_HZ, HIGH_HZ = 300, 2500
 ANSWERS = [
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen",
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen",
     "paris",
     "the opposite of hot is cold",
-]  # fmt: skip
+]
 
 
 def tones(*parts: tuple[float, float]) -> np.ndarray:
@@ -27,55 +28,68 @@ def tones(*parts: tuple[float, float]) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Now:
-    """Its conversation at one moment."""
+class TalkerState:
+    """Complete state of a conversation."""
 
     slices: int = 0
     asked_s: float = 0.0
-    """Low sound that waits for an answer."""
+    """Duration of the low tones that wait for an answer."""
     quiet: int = 0
-    """Slices since then."""
+    """Slices since the last low tone."""
     answers: int = 0
     left: tuple[str, ...] = ()
-    """Words of the answer under way."""
+    """Words of the answer in progress that have not been emitted."""
 
 
 class Talker:
-    """As `Session` is to its users."""
+    """Has the interface of `Session`."""
 
     model, device, rate_hz, slice_s = None, "cpu", RATE_HZ, SLICE_S
     slice_samples = round(RATE_HZ * SLICE_S)
 
     def __init__(self) -> None:
-        self.now = Now()
+        self.state = TalkerState()
 
-    def restore(self, now: Now) -> None:
-        self.now = now
+    def restore(self, state: TalkerState) -> None:
+        self.state = state
 
-    def hear(self, samples: torch.Tensor):
-        """Wishes for nothing of a model."""
-        state = self._state(samples)
-        now = dataclasses.replace(self.now, slices=self.now.slices + 1)
-        if state == "incomplete":
-            now = dataclasses.replace(
-                now, asked_s=now.asked_s + SLICE_S if now.quiet < 9 else SLICE_S, quiet=0
-            )
+    def process_slice(self, samples: torch.Tensor):
+        """A computation that makes no request to a model."""
+        turn_state = self._turn_state(samples)
+        state = dataclasses.replace(self.state, slices=self.state.slices + 1)
+        if turn_state == "incomplete":
+            asked_s = state.asked_s + SLICE_S if state.quiet < 9 else SLICE_S
+            state = dataclasses.replace(state, asked_s=asked_s, quiet=0)
         else:
-            now = dataclasses.replace(now, quiet=now.quiet + 1)
-        action, left = "drop" if state == "ignore" and not now.asked_s else "listen", now.left
-        if now.asked_s > 0.7 and now.quiet == 2:
-            state, action, left = "response", "respond", tuple(ANSWERS[now.answers % 3].split())
-            now = dataclasses.replace(now, asked_s=0.0, answers=now.answers + 1)
-        text = left[0] if action == "respond" else f" {left[0]}" if left and now.slices % 2 else ""
-        now = dataclasses.replace(now, left=left[1:] if text else left)
-        shares = {"response": 0.04, "incomplete": 0.04, "ignore": 0.04, state: 0.92}
-        going = bool(now.left)
-        return Event(
-            now.slices - 1, now.slices * SLICE_S, shares, state, action, [], text, going, 1.0
-        ), now
-        yield
+            state = dataclasses.replace(state, quiet=state.quiet + 1)
+        action = "drop" if turn_state == "ignore" and not state.asked_s else "listen"
+        left = state.left
+        if state.asked_s > 0.7 and state.quiet == 2:
+            turn_state, action = "response", "respond"
+            left = tuple(ANSWERS[state.answers % 3].split())
+            state = dataclasses.replace(state, asked_s=0.0, answers=state.answers + 1)
+        text = ""
+        if action == "respond":
+            text = left[0]
+        elif left and state.slices % 2:
+            text = f" {left[0]}"
+        state = dataclasses.replace(state, left=left[1:] if text else left)
+        shares = {"response": 0.04, "incomplete": 0.04, "ignore": 0.04, turn_state: 0.92}
+        event = Event(
+            slice=state.slices - 1,
+            time_s=state.slices * SLICE_S,
+            probabilities=shares,
+            state=turn_state,
+            action=action,
+            tokens=[],
+            text=text,
+            answering=bool(state.left),
+            compute_ms=1.0,
+        )
+        return event, state
+        yield  # makes this function a generator
 
-    def _state(self, samples: torch.Tensor) -> str:
+    def _turn_state(self, samples: torch.Tensor) -> str:
         if float(samples.square().mean()) < 1e-4:
             return "ignore"
         crossings = int((samples[1:] * samples[:-1] < 0).sum())

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 import serve
 from configs.loading import load_config
 from datamodules.sources.audio import read_audio
-from duplexmamba.duplex.session import Event
+from duplexmamba.duplex.events import Event
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.sessions import open_sessions
@@ -67,16 +67,16 @@ def without_times(events):
 def test_what_happens_is_told_and_written(run, wav, scripted, capsys, monkeypatch):
     events = serve.main([str(run), "--wav", str(wav), "--channel", "1", "--pace", "fast"])
     path, out = run / "traces" / "talk.jsonl", capsys.readouterr().out
-    header = trace.Header(str(run), 0.2, str(wav), 1)
-    assert trace.load(path) == trace.Trace(header, events)
+    header = trace.TraceHeader(str(run), 0.2, str(wav), 1)
+    assert trace.load_trace(path) == trace.Trace(header, events)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines[1:] == [dataclasses.asdict(event) for event in events]
     assert [event.slice for event in events if event.action == "respond"] == [2, 5]
-    assert f"make timeline TRACE={path}" in out and "answers: 2, to the end: 1" in out
+    assert f"make timeline TRACE={path}" in out and "responses: 2, complete: 1" in out
     assert (
-        "hears   incomplete" in out
-        and "stops   and begins a new answer" in out
-        and "ends    the answer" in out
+        "state   incomplete" in out
+        and "stops   and starts a new response" in out
+        and "ends    the response" in out
     )
 
 
@@ -100,7 +100,7 @@ def test_a_session_by_hand_gives_the_same(run, wav, monkeypatch):
         )
     )
     assert told == events_of(by_hand) and len(told) > 8
-    assert without_times(trace.load(run / "x.jsonl").events) == told
+    assert without_times(trace.load_trace(run / "x.jsonl").events) == told
 
 
 def test_in_real_time_a_slice_is_heard_when_it_is_over(monkeypatch):
@@ -123,7 +123,7 @@ def test_in_real_time_a_slice_is_heard_when_it_is_over(monkeypatch):
     monkeypatch.setattr(
         converse, "time", SimpleNamespace(perf_counter=lambda: clock.now, sleep=sleep)
     )
-    assert list(converse.converse(Session(), np.arange(7), in_real_time=True)) == ["closed"]
+    assert list(converse.play_recording(Session(), np.arange(7), in_real_time=True)) == ["closed"]
     assert heard == [(0.2, [0, 1]), (0.4, [2, 3]), (0.7, [4, 5]), (0.75, [6])]
 
 
@@ -142,24 +142,24 @@ TALK = [
 
 def test_a_line_for_every_change_and_words_as_they_come():
     told = []
-    teller = converse.Teller(told.append)
+    printer = converse.ConversationPrinter(told.append)
     for happened in TALK:
-        teller.tell(happened)
-    teller.end()
+        printer.print(happened)
+    printer.close()
     assert "".join(told).splitlines() == [
-        "    0.2 s  hears   ignore 80 %",
-        "    0.4 s  hears   incomplete 80 %",
-        "    0.6 s  hears   response 80 %",
-        "    0.6 s  says    the sun",
-        "    1.0 s  hears   incomplete 80 %",
-        "    1.0 s  says    is",
-        "    1.2 s  hears   response 80 %",
-        "    1.2 s  stops   and begins a new answer",
-        "    1.2 s  says    no moon·",
-        "    1.4 s  ends    the answer",
-        "    1.6 s  hears   ignore 80 %",
+        "    0.2 s  state   ignore 80 %",
+        "    0.4 s  state   incomplete 80 %",
+        "    0.6 s  state   response 80 %",
+        "    0.6 s  speaks  the sun",
+        "    1.0 s  state   incomplete 80 %",
+        "    1.0 s  speaks  is",
+        "    1.2 s  state   response 80 %",
+        "    1.2 s  stops   and starts a new response",
+        "    1.2 s  speaks  no moon·",
+        "    1.4 s  ends    the response",
+        "    1.6 s  state   ignore 80 %",
     ]
-    expected = "1.6 s heard, answers: 2, to the end: 1; a slice takes 2.0 ms (median; largest 8.0), 0.014 of real"
+    expected = "1.6 s of audio, responses: 2, complete: 1; a slice takes 2.0 ms (median; largest 8.0), 0.014 of real"
     assert converse.summary(TALK, 0.2).startswith(expected)
 
 
@@ -168,10 +168,10 @@ def test_a_conversation_that_breaks_off_is_written_up_to_there(tmp_path):
         yield from TALK[:3]
         raise KeyboardInterrupt
 
-    header = trace.Header("run", 0.2)
+    header = trace.TraceHeader("run", 0.2)
     with contextlib.suppress(KeyboardInterrupt):
-        list(trace.record(tmp_path / "t.jsonl", header, breaks_off()))
-    assert trace.load(tmp_path / "t.jsonl") == trace.Trace(header, TALK[:3])
+        list(trace.record_trace(tmp_path / "t.jsonl", header, breaks_off()))
+    assert trace.load_trace(tmp_path / "t.jsonl") == trace.Trace(header, TALK[:3])
 
 
 # ---- mistakes
@@ -214,7 +214,7 @@ def test_a_conversation_is_drawn_next_to_its_trace(run, wav, scripted, capsys):
     path = timeline.main([str(run / "traces" / "talk.jsonl")])
     assert path == run / "traces" / "talk.png" and str(path) in capsys.readouterr().out
     assert imread(path)[..., :3].std() > 0.05
-    [stave] = timeline.picture(trace.load(run / "traces" / "talk.jsonl")).subfigs
+    [stave] = timeline.draw_trace(trace.load_trace(run / "traces" / "talk.jsonl")).subfigs
     wave, states, branches, answers, taken = stave.axes
     assert (
         len(wave.lines) == 1
@@ -230,8 +230,8 @@ def test_a_conversation_is_drawn_next_to_its_trace(run, wav, scripted, capsys):
 
 def test_words_stand_where_they_were_said_and_a_cut_answer_is_hatched():
     talk = [*TALK, *(event(i) for i in range(8, 100))]
-    first, second = timeline.picture(
-        trace.Trace(trace.Header("run", 0.2, "gone.wav"), talk)
+    first, second = timeline.draw_trace(
+        trace.Trace(trace.TraceHeader("run", 0.2, "gone.wav"), talk)
     ).subfigs
     assert texts(SimpleNamespace(subfigs=[first])) == ["the sun is", "no moon·"]
     assert texts(SimpleNamespace(subfigs=[second])) == [] and len(first.axes) == 4
@@ -242,8 +242,8 @@ def test_words_stand_where_they_were_said_and_a_cut_answer_is_hatched():
 
 
 def test_a_conversation_that_has_hardly_begun_is_drawn_too(tmp_path):
-    header = trace.Header("run", 0.2)
-    list(trace.record(tmp_path / "t.jsonl", header, []))
+    header = trace.TraceHeader("run", 0.2)
+    list(trace.record_trace(tmp_path / "t.jsonl", header, []))
     assert timeline.main([str(tmp_path / "t.jsonl")]).exists()
 
 
@@ -251,10 +251,10 @@ def test_a_conversation_that_has_hardly_begun_is_drawn_too(tmp_path):
     ("content", "message"),
     [
         (None, "t.jsonl is missing"),
-        ("", "is no trace"),
-        ("junk\n", "is no trace"),
-        ('{"run": "r", "slice_s": 1}\n{"slice": 1}\n', "is no trace.*make converse"),
-        ("3\n", "is no trace"),
+        ("", "is not a trace"),
+        ("junk\n", "is not a trace"),
+        ('{"run": "r", "slice_s": 1}\n{"slice": 1}\n', "is not a trace.*make converse"),
+        ("3\n", "is not a trace"),
     ],
 )
 def test_a_file_that_is_no_trace_is_named(tmp_path, content, message):

@@ -13,9 +13,18 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from serving.limits import Limits, is_loopback
-from serving.messages import Ended, check_hello
-from serving.web import listen
-from tests.serving_at import FAST, HELLO, QUESTION, converse, serving, status_of, talking, told
+from serving.messages import ConversationEnded, check_hello
+from serving.web import bind
+from tests.serving_at import (
+    FAST,
+    HELLO,
+    QUESTION,
+    connected,
+    converse,
+    next_message,
+    serving,
+    status_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +46,7 @@ def address(tmp_path_factory):
     ],
 )  # fmt: skip
 def test_a_wrong_hello_is_answered_with_what_is_right(hello, reason):
-    with pytest.raises(Ended) as end:
+    with pytest.raises(ConversationEnded) as end:
         check_hello(json.dumps(hello), 16_000)
     assert end.value.reason == reason
 
@@ -53,13 +62,13 @@ def test_what_is_not_due_ends_the_conversation(address, messages, reason):
     with connect(f"ws://{address}/talk", compression=None) as socket:
         for message in messages:
             socket.send(message)
-        found = told(socket)
-        assert (told(socket) if found["type"] == "ready" else found)["reason"] == reason
+        found = next_message(socket)
+        assert (next_message(socket) if found["type"] == "ready" else found)["reason"] == reason
 
 
 def test_a_message_too_large_is_not_taken(address):
-    with talking(address) as socket:
-        assert told(socket)["type"] == "ready"
+    with connected(address) as socket:
+        assert next_message(socket)["type"] == "ready"
         socket.send(bytes(70_000))
         with pytest.raises(ConnectionClosed) as closed:
             socket.recv(10)
@@ -76,8 +85,8 @@ pieces = st.one_of(
 )
 @given(st.lists(pieces, max_size=6), st.binary(max_size=200))
 def test_whatever_comes_changes_nothing_for_another(address, messages, junk):
-    with talking(address) as good:
-        assert told(good)["type"] == "ready"
+    with connected(address) as good:
+        assert next_message(good)["type"] == "ready"
         host, port = address.split(":")
         with sockets.create_connection(
             (host, int(port))
@@ -92,12 +101,12 @@ def test_whatever_comes_changes_nothing_for_another(address, messages, junk):
         except (ConnectionClosed, OSError):
             pass
         good.send(QUESTION[:3200].tobytes())
-        assert told(good)["slice"] == 0
+        assert next_message(good)["slice"] == 0
 
 
 def test_frames_that_break_the_protocol_end_one_connection_only(address):
-    with talking(address) as good:
-        assert told(good)["type"] == "ready"
+    with connected(address) as good:
+        assert next_message(good)["type"] == "ready"
         for frame in (
             b"\xff\xff",
             b"\x82\x05abc",
@@ -112,17 +121,17 @@ def test_frames_that_break_the_protocol_end_one_connection_only(address):
                 ):  # the server may have ended the connection already
                     bad.socket.shutdown(sockets.SHUT_WR)
         good.send(QUESTION[:3200].tobytes())
-        assert told(good)["slice"] == 0
+        assert next_message(good)["slice"] == 0
 
 
 def test_many_that_say_nothing_leave_room_for_who_speaks(tmp_path):
-    limits = Limits(1, hello_s=1.0, greeting=3)
+    limits = Limits(1, hello_timeout_s=1.0, max_handshakes=3)
     with serving(tmp_path, limits) as address, contextlib.ExitStack() as opened:
         silent = [
             opened.enter_context(connect(f"ws://{address}/talk", close_timeout=0.2))
             for _ in range(5)
         ]
-        reasons = sorted(told(socket)["reason"] for socket in silent)
+        reasons = sorted(next_message(socket)["reason"] for socket in silent)
         assert reasons == ["busy", "busy", "hello", "hello", "hello"]
         assert converse(address, QUESTION[:3200])[0]["type"] == "ready"
 
@@ -151,7 +160,7 @@ def test_another_page_s_openedare_refused(address):
         pass
     with connect(f"ws://{address}/talk", origin=f"http://{address}", compression=None) as socket:
         socket.send(json.dumps(HELLO))
-        assert told(socket)["type"] == "ready"
+        assert next_message(socket)["type"] == "ready"
 
 
 def test_with_a_token_nothing_comes_without_it(tmp_path):
@@ -175,8 +184,10 @@ def test_with_a_token_nothing_comes_without_it(tmp_path):
         with pytest.raises(InvalidStatus, match="403"), connect(f"ws://{address}/talk"):
             pass
         headers = {"Authorization": "Bearer secret"}
-        with talking(address, additional_headers=headers, origin="https://talk.example") as socket:
-            assert told(socket)["type"] == "ready"
+        with connected(
+            address, additional_headers=headers, origin="https://talk.example"
+        ) as socket:
+            assert next_message(socket)["type"] == "ready"
 
 
 @pytest.mark.parametrize("path", ["/conversations/none.wav", "/conversations/..%2Fx.wav", "/conversations/x.txt",
@@ -192,7 +203,7 @@ def test_what_is_loopback():
 
 def test_an_address_that_is_taken_is_named():
     with (
-        listen("127.0.0.1", 0) as bound,
+        bind("127.0.0.1", 0) as bound,
         pytest.raises(ValueError, match="HOST=127.0.0.1 PORT=.*choose another"),
     ):
-        listen("127.0.0.1", bound.getsockname()[1])
+        bind("127.0.0.1", bound.getsockname()[1])

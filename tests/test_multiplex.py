@@ -19,8 +19,12 @@ from configs.loading import fingerprint, from_dict, load_config, override, to_di
 from datamodules.dialogue.data import collate_dialogues
 from datamodules.dialogue.dialogues import Dialogue
 from datamodules.dialogue.turns import Answer, Turn
-from duplexmamba.duplex.multiplex import MultiplexSession, begins, choices
-from duplexmamba.duplex.session import EmittedResponse, emitted_responses
+from duplexmamba.duplex.events import EmittedResponse, emitted_responses
+from duplexmamba.duplex.multiplex import (
+    MultiplexSession,
+    choice_probabilities,
+    starts_response,
+)
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import IGNORED
@@ -60,14 +64,14 @@ LENGTH = 5
 def make(*words) -> MultiplexSession:
     """A session over a model that says something else after every token and after every other sound."""
     upstream = test_session.make(*words)
-    return MultiplexSession(upstream.model, upstream.tokens, override(SMALL, [*words]).duplex)
+    return MultiplexSession(upstream.model, upstream.tokenizer, override(SMALL, [*words]).duplex)
 
 
 def scripted(session, decided):
     """The model begins an answer in these slices, and no other."""
     return mock.patch(
-        "duplexmamba.duplex.multiplex.begins",
-        lambda probability, duplex: session.snapshot().slices in decided,
+        "duplexmamba.duplex.multiplex.starts_response",
+        lambda probability, duplex: session.snapshot().num_slices in decided,
     )
 
 
@@ -78,15 +82,15 @@ def scripted(session, decided):
 @pytest.mark.parametrize("letters", SCRIPTS)
 def test_a_row_sees_what_a_session_sees_wherever_something_is_written(letters, pace) -> None:
     session = make(f"duplex.max_tokens={LENGTH}", *PACES[pace])
-    dialogue, after, logits = dialogue_of(letters, session.slice_samples), session._after, []
+    dialogue, after, logits = dialogue_of(letters, session.slice_samples), session._step, []
 
     def noted(steps, memory):
         found = yield from after(steps, memory)
-        logits.append(found[0])
+        logits.append(found.logits)
         return found
 
     decided = [answer.begin for answer in dialogue.answers]
-    with scripted(session, decided), mock.patch.object(session, "_after", noted):
+    with scripted(session, decided), mock.patch.object(session, "_step", noted):
         events = session.push(torch.from_numpy(dialogue.samples))
     assert [event.slice for event in events if event.action == "respond"] == decided
     emitted = [
@@ -94,7 +98,7 @@ def test_a_row_sees_what_a_session_sees_wherever_something_is_written(letters, p
         for i, j in itertools.pairwise([*decided, len(events)])
     ]
     stage = MultiplexStage(
-        override(SMALL, PACES[pace]), session.model, Answers(session.tokens, emitted)
+        override(SMALL, PACES[pace]), session.model, Answers(session.tokenizer, emitted)
     ).eval()
     rows = [script(dialogue, stage.tokens, session.duplex)]
     with torch.no_grad():
@@ -106,11 +110,11 @@ def test_a_row_sees_what_a_session_sees_wherever_something_is_written(letters, p
     torch.testing.assert_close(seen, torch.stack(logits), atol=1e-8, rtol=1e-8)
     firsts = list(itertools.accumulate([len(w.free) for w in rows[0][:-1]], initial=0))
     for at, event in zip(firsts, events, strict=True):
-        chances = choices(seen[at], session._markers, bool(free[at]))
+        chances = choice_probabilities(seen[at], session._marker_ids, bool(free[at]))
         assert event.probabilities["response"] == pytest.approx(
-            float(chances[session._response]), abs=1e-6
+            float(chances[session._response_id]), abs=1e-6
         )
-        assert (labels[at] == session._response) == (event.slice in decided)
+        assert (labels[at] == session._response_id) == (event.slice in decided)
     assert len({t for tokens in emitted for t in tokens}) > 1 or not decided
 
 
@@ -215,11 +219,11 @@ def test_it_learns_also_under_autocast() -> None:
 
 def test_what_can_come_is_a_token_where_one_is_due_and_else_a_marker() -> None:
     logits, two = torch.randn(9), torch.tensor([3, 5])
-    torch.testing.assert_close(choices(logits, two, True), logits.softmax(0))
-    few = choices(logits, two, False)
+    torch.testing.assert_close(choice_probabilities(logits, two, True), logits.softmax(0))
+    few = choice_probabilities(logits, two, False)
     assert few[two].sum() == pytest.approx(1) and int((few > 0).sum()) == 2
     assert few[3] / few[5] == pytest.approx(float((logits[3] - logits[5]).exp()), rel=1e-5)
-    assert begins(0.5, SMALL.duplex) and not begins(0.49, SMALL.duplex)
+    assert starts_response(0.5, SMALL.duplex) and not starts_response(0.49, SMALL.duplex)
 
 
 @pytest.mark.parametrize("kind", ["causal", "causal_lookahead", "slice", "mamba2"])
@@ -266,9 +270,14 @@ def test_an_answer_may_fall_silent_and_go_on() -> None:
     silent = range(4, 10)
 
     def idle_there(logits, markers, due):
-        return choices(logits, markers, due and session.snapshot().slices not in silent)
+        return choice_probabilities(
+            logits, markers, due and session.snapshot().num_slices not in silent
+        )
 
-    with scripted(session, {1}), mock.patch("duplexmamba.duplex.multiplex.choices", idle_there):
+    with (
+        scripted(session, {1}),
+        mock.patch("duplexmamba.duplex.multiplex.choice_probabilities", idle_there),
+    ):
         events = session.push(sound(14))
     assert [len(event.tokens) for event in events] == [0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 2, 1, 0, 1]
     assert all(event.answering for event in events[1:]) and len(emitted_responses(events)) == 1

@@ -13,8 +13,8 @@ import soxr
 from matplotlib.image import imread
 
 from serving.limits import Limits
-from serving.web import listen
-from tests.serving_at import serving, talking, told
+from serving.web import bind
+from tests.serving_at import connected, next_message, serving
 from tests.talker import ANSWERS, HIGH_HZ, LOW_HZ, tones
 
 BROWSER = next(
@@ -136,12 +136,12 @@ def test_clips_sentences_and_a_second_clip_that_interrupts(tmp_path: Path) -> No
 
 
 def test_busy_and_gone_are_said_and_the_page_recovers(tmp_path: Path) -> None:
-    with listen("127.0.0.1", 0) as bound:
+    with bind("127.0.0.1", 0) as bound:
         port = bound.getsockname()[1]
     assert port
     with serving(tmp_path, Limits(1)) as address, browsing(address) as (page, _):
-        with talking(address) as other:
-            assert told(other)["type"] == "ready"
+        with connected(address) as other:
+            assert next_message(other)["type"] == "ready"
             page.click("[data-clip=question]")
             page.wait_for_selector("#status[data-state=busy]")
             assert page.inner_text("#notice").startswith("Busy: 1 conversations")

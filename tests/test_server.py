@@ -19,10 +19,20 @@ from websockets.exceptions import ConnectionClosed
 
 from serving import capacity, timeline, trace
 from serving.conversations import Conversation, Conversations, push_batched
-from serving.limits import Limits, Pace
-from serving.messages import Ended
+from serving.limits import AudioRateLimit, Limits
+from serving.messages import ConversationEnded
 from tests import test_session
-from tests.serving_at import FAST, QUESTION, alone, converse, get, serving, talking, told, until
+from tests.serving_at import (
+    FAST,
+    QUESTION,
+    connected,
+    converse,
+    eventually,
+    get,
+    next_message,
+    serving,
+    single_session_events,
+)
 from tests.talker import LOW_HZ, Talker, tones
 
 
@@ -45,17 +55,17 @@ def test_events_are_those_of_the_trace_and_of_a_session_by_hand(address, size, t
             get(address, f"/conversations/{ready['conversation']}.{kind}")[2]
         )
     (tmp_path / "talk.wav").rename(tmp_path / f"{ready['conversation']}.wav")
-    loaded = trace.load(tmp_path / "talk.jsonl")
+    loaded = trace.load_trace(tmp_path / "talk.jsonl")
     assert (
         events
         == [vars(event) for event in loaded.events]
-        == [vars(event) for event in alone(QUESTION)]
+        == [vars(event) for event in single_session_events(QUESTION)]
     )
     assert "".join(event.text for event in loaded.events).startswith("one two three four five six")
     sound, rate_hz = sf.read(tmp_path / f"{ready['conversation']}.wav", dtype="int16")
     assert rate_hz == 16_000 and np.array_equal(sound, QUESTION)
     assert (
-        len(timeline.picture(loaded).subfigs[0].axes) == 5
+        len(timeline.draw_trace(loaded).subfigs[0].axes) == 5
     )  # the sound was found beside the trace
 
 
@@ -134,10 +144,10 @@ def test_the_example_of_the_documentation_talks(address, tmp_path):
 
 def test_slices_that_are_ready_are_one_batch_and_who_fails_fails_alone(tmp_path):
     class Broken(Talker):
-        def hear(self, samples):
-            if self.now.slices == 1:
+        def process_slice(self, samples):
+            if self.state.slices == 1:
                 raise RuntimeError("broken")
-            return super().hear(samples)
+            return super().process_slice(samples)
 
     async def run():
         found, sizes = [], []
@@ -149,9 +159,9 @@ def test_slices_that_are_ready_are_one_batch_and_who_fails_fails_alone(tmp_path)
             conversations.session = Broken()
             with conversations.open() as bad:
                 for conversation in (good, bad):
-                    conversation.hear(QUESTION[: 3 * 3200].tobytes())
-                async with conversations.stepping():
-                    with pytest.raises(Ended, match="went wrong"):
+                    conversation.push_audio(QUESTION[: 3 * 3200].tobytes())
+                async with conversations.processing():
+                    with pytest.raises(ConversationEnded, match="went wrong"):
                         await bad.ended
                     found = [await good.messages.get() for _ in range(3)]
             sizes = [len(call.args[0]) for call in pushed.call_args_list]
@@ -164,14 +174,14 @@ def test_slices_that_are_ready_are_one_batch_and_who_fails_fails_alone(tmp_path)
 def test_who_leaves_while_heard_is_not_told_and_the_others_are(tmp_path):
     async def run():
         conversations = Conversations(Talker(), FAST, tmp_path, "run")
-        async with conversations.stepping():
+        async with conversations.processing():
             with conversations.open() as stays:
                 with conversations.open() as leaves:
                     for conversation in (stays, leaves):
-                        conversation.hear(QUESTION[:3200].tobytes())
+                        conversation.push_audio(QUESTION[:3200].tobytes())
                     await asyncio.sleep(0)  # both are taken up
                 first = await stays.messages.get()
-                stays.hear(QUESTION[:3200].tobytes())
+                stays.push_audio(QUESTION[:3200].tobytes())
                 return first, await stays.messages.get(), leaves.messages.qsize()
 
     first, second, left = asyncio.run(run())
@@ -179,13 +189,13 @@ def test_who_leaves_while_heard_is_not_told_and_the_others_are(tmp_path):
 
 
 def test_beyond_the_limit_is_busy_until_somebody_leaves(address):
-    with talking(address) as a, talking(address) as b, talking(address) as c:
+    with connected(address) as a, connected(address) as b, connected(address) as c:
         for socket in (a, b, c):
-            assert told(socket)["type"] == "ready"
-        with talking(address) as last:
-            assert told(last)["type"] == "ready"
-            with talking(address) as refused:
-                end = told(refused)
+            assert next_message(socket)["type"] == "ready"
+        with connected(address) as last:
+            assert next_message(last)["type"] == "ready"
+            with connected(address) as refused:
+                end = next_message(refused)
                 assert (end["type"], end["reason"]) == ("end", "busy") and "4 conversations" in end[
                     "message"
                 ]
@@ -193,8 +203,8 @@ def test_beyond_the_limit_is_busy_until_somebody_leaves(address):
                     refused.recv(5)
                 assert closed.value.rcvd.code == 1013
             a.send(QUESTION[:3200].tobytes())
-            assert told(a)["slice"] == 0
-    assert until(lambda: converse(address, QUESTION[:3200])[0]["type"] == "ready")
+            assert next_message(a)["slice"] == 0
+    assert eventually(lambda: converse(address, QUESTION[:3200])[0]["type"] == "ready")
 
 
 def test_a_thousand_conversations_leave_nothing_behind(tmp_path):
@@ -209,10 +219,10 @@ def test_a_thousand_conversations_leave_nothing_behind(tmp_path):
     async def run():
         conversations = Conversations(Talker(), FAST, tmp_path, "run")
         counts = []
-        async with conversations.stepping():
+        async with conversations.processing():
             for i in range(1000):
                 with conversations.open() as conversation:
-                    conversation.hear(QUESTION[:3300].tobytes())
+                    conversation.push_audio(QUESTION[:3300].tobytes())
                     await conversation.messages.get()
                 del conversation
                 if i in (99, 999):
@@ -223,22 +233,28 @@ def test_a_thousand_conversations_leave_nothing_behind(tmp_path):
     # What earlier tests left may be freed in between: nothing grows.
     assert all(late[kind] <= early[kind] for kind in early), (early, late)
     assert late["Conversation"] == 0 and len(conversations) == 0
-    assert len(list(tmp_path.iterdir())) == 2 * FAST.kept == 2 * len(conversations.recordings)
+    assert (
+        len(list(tmp_path.iterdir()))
+        == 2 * FAST.max_saved_conversations
+        == 2 * len(conversations.recordings)
+    )
 
 
 def test_who_does_not_read_is_dropped():
     async def run():
         recording = mock.Mock()
-        conversation = Conversation(Talker(), recording, Limits(1, unsent=3), lambda: None)
-        for event in alone(QUESTION)[:4]:
-            conversation.tell(event, 0.0)
-        with pytest.raises(Ended, match="not fetched") as end:
+        conversation = Conversation(
+            Talker(), recording, Limits(1, max_unsent_messages=3), lambda: None
+        )
+        for event in single_session_events(QUESTION)[:4]:
+            conversation.publish(event, 0.0)
+        with pytest.raises(ConversationEnded, match="not fetched") as end:
             await conversation.ended
         assert end.value.reason == "slow" and conversation.messages.qsize() == 3
-        recording.note.side_effect = OSError("disk full")
+        recording.write_event.side_effect = OSError("disk full")
         conversation = Conversation(Talker(), recording, Limits(1), lambda: None)
-        conversation.tell(alone(QUESTION)[0], 0.0)
-        with pytest.raises(Ended, match="its log"):
+        conversation.publish(single_session_events(QUESTION)[0], 0.0)
+        with pytest.raises(ConversationEnded, match="its log"):
             await conversation.ended
 
     asyncio.run(run())
@@ -250,25 +266,25 @@ def test_who_does_not_read_is_dropped():
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        ({"idle_s": 0.3}, "idle"), ({"conversation_s": 0.4}, "time"), ({"ahead_s": 0.5}, "flood"),
-        ({"ahead_s": 600, "behind_s": 0.1}, "overloaded"),
+        ({"idle_timeout_s": 0.3}, "idle"), ({"max_conversation_s": 0.4}, "time"), ({"max_ahead_s": 0.5}, "flood"),
+        ({"max_ahead_s": 600, "max_backlog_s": 0.1}, "overloaded"),
     ],
 )  # fmt: skip
 def test_a_conversation_ends_in_time(tmp_path, limits, reason):
-    with serving(tmp_path, Limits(1, **limits)) as address, talking(address) as socket:
-        assert told(socket)["type"] == "ready"
+    with serving(tmp_path, Limits(1, **limits)) as address, connected(address) as socket:
+        assert next_message(socket)["type"] == "ready"
         if reason != "idle":
             socket.send(QUESTION[:32_000].tobytes())
-        end = told(socket)
+        end = next_message(socket)
         while end["type"] == "slice":
-            end = told(socket)
+            end = next_message(socket)
         assert end["reason"] == reason
-        assert until(lambda: converse(address, QUESTION[:3200])[0]["type"] == "ready")
+        assert eventually(lambda: converse(address, QUESTION[:3200])[0]["type"] == "ready")
 
 
 def test_the_pace_forgives_a_burst_and_no_more():
     now = mock.Mock(return_value=100.0)
-    pace = Pace(Limits(1, ahead_s=2, message_s=0.01), now)
+    pace = AudioRateLimit(Limits(1, max_ahead_s=2, min_message_s=0.01), now)
     assert pace.admits(2.0) and not pace.admits(0.1)
     now.return_value = 1000.0
     assert pace.admits(4.0) and not pace.admits(

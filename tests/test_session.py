@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from configs.loading import load_config, override
 from duplexmamba.duplex.batching import run_single
+from duplexmamba.duplex.events import EmittedResponse, emitted_responses
 from duplexmamba.duplex.fork import ForkSession, Response
-from duplexmamba.duplex.session import UNFINISHED, EmittedResponse, emitted_responses
+from duplexmamba.duplex.session import REPLACEMENT_CHARACTER
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
@@ -75,7 +76,9 @@ def saying(session, script):
     """The model says of each slice what a letter of the script says; behind its end, "ignore"."""
 
     def read(probabilities, config):
-        return LETTERS[script[session.snapshot().slices : session.snapshot().slices + 1] or "i"]
+        return LETTERS[
+            script[session.snapshot().num_slices : session.snapshot().num_slices + 1] or "i"
+        ]
 
     with mock.patch("duplexmamba.duplex.fork.classify_state", read):
         yield
@@ -100,7 +103,7 @@ def literally(session, samples, script):
     everything is read from the beginning for every word."""
     lm, tokens, duplex, size = (
         session.model.lm,
-        session.tokens,
+        session.tokenizer,
         session.duplex,
         session.slice_samples,
     )
@@ -188,7 +191,7 @@ def test_a_session_does_what_it_should_do_read_literally(kind):
 def test_an_answer_is_word_for_word_the_greedy_one_while_everything_is_ignored():
     session, samples = make("duplex.tokens_per_s=3"), sound(40)
     [reply] = emitted_responses(hear(session, [samples], "ooor"))
-    model, tokens = session.model, session.tokens
+    model, tokens = session.model, session.tokenizer
     before, after = (
         Padded(torch.tensor([ids]))
         for ids in (tokens.before_speech(ANSWER[0]), tokens.after_speech("response"))
@@ -258,10 +261,13 @@ def test_a_snapshot_stands_and_can_be_gone_back_to():
 
 
 def clone(snapshot):
-    parts = {name: states.clone(getattr(snapshot, name)) for name in ("waiting", "rest", "ear")}
+    parts = {
+        name: states.clone(getattr(snapshot, name))
+        for name in ("pending_samples", "idle_state", "speech_state")
+    }
     branches = {
         name: dataclasses.replace(branch, lm_state=states.clone(branch.lm_state))
-        for name in ("listener", "reply")
+        for name in ("listening", "response")
         if (branch := getattr(snapshot, name)) is not None
     }
     return dataclasses.replace(snapshot, **parts, **branches)
@@ -302,8 +308,10 @@ def test_asking_leaves_no_trace():
             for _ in range(3):
                 run_single(
                     session.model,
-                    session._step_both(
-                        session._end_of_speech, listening.lm_state, session.snapshot().response
+                    session._step_branches(
+                        session._end_of_speech_embeddings,
+                        listening.lm_state,
+                        session.snapshot().response,
                     ),
                 )
     assert facts(events) == facts(hear(make(), [samples], SCRIPT))
@@ -362,14 +370,14 @@ def test_replies_are_what_was_heard():
 
 def test_a_character_of_several_tokens_is_heard_whole():
     session, emitted = make(), TOKENS.encode(" café — née")
-    assert any(UNFINISHED in TOKENS.decode(emitted[:i]) for i in range(len(emitted)))
+    assert any(REPLACEMENT_CHARACTER in TOKENS.decode(emitted[:i]) for i in range(len(emitted)))
     heard = [
-        session._text(Response((), session.tokens.end, 0, tuple(emitted[:i])))
+        session._text(Response((), session.tokenizer.end, 0, tuple(emitted[:i])))
         for i in range(len(emitted) + 1)
     ]
     assert all(later.startswith(text) for text, later in itertools.pairwise(heard))
     assert {"caf", "café", "café —"} < set(heard) and heard[-1] == "café — née"
-    assert session._text(Response((), None, 0, tuple(emitted[:-2]))).endswith(UNFINISHED)
+    assert session._text(Response((), None, 0, tuple(emitted[:-2]))).endswith(REPLACEMENT_CHARACTER)
 
 
 # ---- the end
@@ -428,7 +436,7 @@ def test_an_hour_of_silence_leaves_the_memory_as_it_was():
                 )
             )
         assert now.response is None and all(t.isfinite().all() for t in tensors(now))
-    assert len(sizes) == 1 and now.slices == 60
+    assert len(sizes) == 1 and now.num_slices == 60
 
 
 # ---- mistakes
@@ -453,4 +461,4 @@ def test_what_cannot_be_heard_slice_by_slice_is_refused(words, message):
 def test_a_model_in_training_is_refused():
     session = make()
     with pytest.raises(ValueError, match=r"call eval\(\)"):
-        ForkSession(session.model.train(), session.tokens, SMALL.duplex)
+        ForkSession(session.model.train(), session.tokenizer, SMALL.duplex)

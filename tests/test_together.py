@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 import torch
 
-from duplexmamba.duplex.batching import in_groups
+from duplexmamba.duplex.batching import run_in_groups
 from duplexmamba.duplex.session import push_batched, run_sessions
 from duplexmamba.streaming import state as states
 from duplexmamba.text.decoding import advance
@@ -116,7 +116,7 @@ def test_items_of_one_key_run_at_once_and_come_back_in_order():
         groups.append(items)
         return [item.upper() for item in items]
 
-    assert in_groups(["a", "bb", "c", "dd", "e"], len, run) == ["A", "BB", "C", "DD", "E"]
+    assert run_in_groups(["a", "bb", "c", "dd", "e"], len, run) == ["A", "BB", "C", "DD", "E"]
     assert groups == [["a", "c", "e"], ["bb", "dd"]]
 
 

@@ -1,7 +1,9 @@
-"""A live conversation: samples in, decisions and answers out, slice by slice.
+"""Session that listens while it responds, by forking the state of the language model.
 
-One model, two branches: one answers, the other listens. The listening branch is forked from the answering one, or from
-where the conversation rests, whenever there is none; what it is asked after each slice leaves no trace in it.
+One model runs two branches: the responding branch generates text, the listening branch processes
+the user's audio. When no listening branch exists, it is forked from the responding branch, or from
+the idle state if there is no response. After each slice the turn state is read from a fork of the
+listening branch that is discarded, so that reading it leaves no trace.
 Glossary: n samples, L steps, D width of the language model, V vocabulary.
 """
 
@@ -13,235 +15,251 @@ import torch
 from torch import Tensor
 
 from duplexmamba.config import DuplexConfig
-from duplexmamba.duplex.batching import Branch, Computation, EncodeRequest, run_single
+from duplexmamba.duplex.batching import (
+    Computation,
+    EncodeRequest,
+    StepRequest,
+    StepResult,
+    encode,
+    run_single,
+    step,
+)
+from duplexmamba.duplex.events import Event
 from duplexmamba.duplex.policy import Action, BranchCounters, classify_state, decide, tokens_due
-from duplexmamba.duplex.session import Event, Session, SessionState
+from duplexmamba.duplex.session import Session, SessionState
 from duplexmamba.models.lm import LMState
-from duplexmamba.models.speech_lm import SpeechLM, SpeechState
+from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokenizer, TurnState
 
-SILENT_DB = -100.0
-"""Level of a slice without any sound."""
+MIN_LEVEL_DB = -100.0
+"""Level of a slice of digital silence."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """An answer under way."""
+    """The responding branch: a response in progress."""
 
     lm_state: LMState
-    """After all that was said."""
+    """After all emitted tokens."""
     next_token: int | None
-    """The token to be said next; None: the answer is over."""
+    """The token to emit next; None after the end-of-text token."""
     start_slice: int
-    """Slice of the decision."""
+    """Slice of the decision to respond."""
     emitted: tuple[int, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end-of-text token has been reached."""
+        return self.next_token is None
 
 
 @dataclasses.dataclass(frozen=True)
 class ListeningBranch:
-    """A listening branch."""
+    """The branch that processes the user's audio."""
 
     lm_state: LMState
+    """After all speech embeddings of the branch."""
     counters: BranchCounters = BranchCounters()
-    loudest_db: float = SILENT_DB
-    """Of the slices that it has heard."""
+    max_level_db: float = MIN_LEVEL_DB
+    """Level of the loudest slice of the branch."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ForkState(SessionState):
-    """A whole conversation at one moment, as a value: keep it, copy it, go back to it."""
+    """Complete state of a `ForkSession`, as an immutable value."""
 
     idle_state: LMState
-    """Where a listening branch is forked while nothing is being answered: behind its prompt."""
+    """After the prompt that follows the last complete response: a listening branch is forked from
+    it while there is no response."""
     listening: ListeningBranch | None = None
     response: Response | None = None
 
     @property
     def lm_states(self) -> tuple[LMState, ...]:
-        branches = [
-            branch.lm_state for branch in (self.listening, self.response) if branch is not None
-        ]
-        return self.idle_state, *branches
+        """The idle state, then the states of the branches that exist."""
+        states = [self.idle_state]
+        for branch in (self.listening, self.response):
+            if branch is not None:
+                states.append(branch.lm_state)
+        return tuple(states)
 
 
 class ForkSession(Session[ForkState]):
-    """Listens while it answers. Arguments and errors are those of `Session`."""
+    """Session that listens while it responds. Arguments and errors are those of `Session`."""
 
     def __init__(
-        self, model: SpeechLM, tokens: Tokenizer, duplex: DuplexConfig, instruction: str = ANSWER[0]
+        self,
+        model: SpeechLM,
+        tokenizer: Tokenizer,
+        duplex: DuplexConfig,
+        instruction: str = ANSWER[0],
     ):
-        super().__init__(model, tokens, duplex, instruction)
-        self._response_prompt = self._embed(tokens.after_speech("response"))
-        self._states = torch.tensor(
-            [tokens.turn_states[state] for state in TURN_STATES], device=self.device
-        )
-        pending_samples = torch.zeros(0, device=self.device)
+        super().__init__(model, tokenizer, duplex, instruction)
+        self._response_prompt_embeddings = self._embed(tokenizer.after_speech("response"))
+        turn_state_ids = [tokenizer.turn_states[state] for state in TURN_STATES]
+        self._turn_state_ids = torch.tensor(turn_state_ids, device=self.device)
         self._state = ForkState(
-            pending_samples=pending_samples,
-            idle_state=run_single(model, self._after(self._prompt, None))[1],
+            pending_samples=torch.zeros(0, device=self.device),
+            idle_state=self._initial_lm_state(),
         )
 
     @property
     def answering(self) -> bool:
+        """Whether a response is in progress."""
         return self._state.response is not None
 
     @property
     def awaiting_response(self) -> bool:
-        """Whether the listening branch has heard anything but what is to be ignored."""
+        """Whether the listening branch contains a slice that is not to be ignored."""
         listening = self._state.listening
-        return listening is not None and listening.counters.ignored < listening.counters.heard
+        if listening is None:
+            return False
+        return listening.counters.num_ignored < listening.counters.num_slices
 
     @torch.inference_mode()
     def finish(self) -> str:
+        """Generate the rest of the response in progress; see `Session.finish`."""
         response = self._state.response
         if response is None:
             return ""
-        while response.next_token is not None:
-            response = self._emit(
-                response, *run_single(self.model, self._after(*self._next(response)))
-            )
-        self._state = run_single(self.model, self._finish(self._state, response))
+        while not response.finished:
+            response = run_single(self.model, self._emit(response))
+        self._state = run_single(self.model, self._return_to_idle(self._state, response))
         return self._text(response)
 
     def process_slice(self, samples: Tensor) -> Computation[tuple[Event, ForkState]]:
-        """One slice: hear it, ask what it is, decide, say what is due."""
-        began_s, before = time.perf_counter(), self._state
-        speech, speech_state = yield EncodeRequest(samples, before.speech_state)
-        listening = before.listening or (yield from self._fork())
-        _, lm_state, response = yield from self._step_both(
-            speech, listening.lm_state, before.response
+        """Computation that processes one slice; see `Session.process_slice`."""
+        start_s = time.perf_counter()
+        before = self._state
+        encoded = yield from encode(EncodeRequest(samples, before.speech_state))
+        listening = before.listening
+        if listening is None:
+            listening = yield from self._fork()
+        listened, response = yield from self._step_branches(
+            encoded.embeddings, listening.lm_state, before.response
         )
-        logits, _, response = yield from self._step_both(self._end_of_speech, lm_state, response)
-        probabilities = dict(
-            zip(TURN_STATES, logits[self._states].float().softmax(-1).tolist(), strict=True)
+        # Only the logits of this step are used: the branch continues from `listened`.
+        probe, response = yield from self._step_branches(
+            self._end_of_speech_embeddings, listened.lm_state, response
         )
+        probabilities = self._turn_state_probabilities(probe.logits)
         state = classify_state(probabilities, self.duplex)
-        action, listening = self._decide(
-            state, samples, dataclasses.replace(listening, lm_state=lm_state)
-        )
+        listening = dataclasses.replace(listening, lm_state=listened.lm_state)
+        action, listening = self._decide(state, samples, listening)
         if action == "respond":
-            response = yield from self._begin_response(lm_state)
+            response = yield from self._start_response(listened.lm_state)
         if response is not None:
             response = yield from self._emit_due(response)
-        now = yield from self._next_state(
-            speech_state, listening if action == "listen" else None, response
+        after = dataclasses.replace(
+            before,
+            num_slices=before.num_slices + 1,
+            speech_state=encoded.speech_state,
+            listening=listening if action == "listen" else None,
+            response=response,
         )
-        heard_of = None if action == "respond" else before.response
+        if response is not None and response.finished:
+            after = yield from self._return_to_idle(after, response)
+        previous = None if action == "respond" else before.response
         event = Event(
-            slice=before.slices,
-            time_s=now.slices * self.slice_samples / self.rate_hz,
+            slice=before.num_slices,
+            time_s=after.num_slices * self.slice_samples / self.rate_hz,
             probabilities=probabilities,
             state=state,
             action=action,
-            tokens=list(response.emitted[len(heard_of.emitted if heard_of else ()) :])
-            if response
-            else [],
-            text=self._text(response)[len(self._text(heard_of)) :],
-            answering=now.response is not None,
-            compute_ms=1000 * (time.perf_counter() - began_s),
+            tokens=self._new_tokens(response, previous),
+            text=self._new_text(response, previous),
+            answering=after.response is not None,
+            compute_ms=1000 * (time.perf_counter() - start_s),
         )
-        return event, now
+        return event, after
 
     def _fork(self) -> Computation[ListeningBranch]:
-        """A new listening branch."""
+        """Create a listening branch."""
         response = self._state.response
         if response is None:
             return ListeningBranch(self._state.idle_state)
-        _, lm_state = yield from self._after(self._prompt, response.lm_state)
-        return ListeningBranch(lm_state)
+        prompted = yield from self._step(self._prompt_embeddings, response.lm_state)
+        return ListeningBranch(prompted.lm_state)
 
-    def _step_both(
-        self, steps: Tensor, lm_state: LMState, response: Response | None
-    ) -> Computation[tuple[Tensor, LMState, Response | None]]:
-        """The listening branch by (L, D) steps, and in the same batch the answer by a token, if one is due.
+    def _step_branches(
+        self, embeddings: Tensor, lm_state: LMState, response: Response | None
+    ) -> Computation[tuple[StepResult, Response | None]]:
+        """Step the listening branch over (L, D) embeddings and the response over a token, if due.
+
+        Both are rows of one batch.
 
         Returns:
-            Logits (V,) and memory of the listening branch, and the answer.
+            The result of the listening branch, and the response.
         """
-        if response is None or not self._due(response):
-            return *(yield from self._after(steps, lm_state)), response
-        (logits, lm_state), after = yield [(steps, lm_state), self._next(response)]
-        return logits, lm_state, self._emit(response, *after)
+        if response is None or not self._is_token_due(response):
+            listened = yield from self._step(embeddings, lm_state)
+            return listened, response
+        requests = [StepRequest(embeddings, lm_state), self._token_request(response)]
+        listened, responded = yield from step(requests)
+        return listened, self._after_token(response, responded)
+
+    def _turn_state_probabilities(self, logits: Tensor) -> dict[TurnState, float]:
+        """(V,) logits after the end-of-speech marker -> probability of each turn state."""
+        probabilities = logits[self._turn_state_ids].float().softmax(-1)  # (3,)
+        return dict(zip(TURN_STATES, probabilities.tolist(), strict=True))
 
     def _decide(
         self, state: TurnState, samples: Tensor, listening: ListeningBranch
     ) -> tuple[Action, ListeningBranch]:
-        """What to do after a slice, and what is known of the branch that has heard it."""
+        """Apply the policy to a slice; returns the action and the branch with its new counters."""
         level_db = _level_db(samples)
-        loudest_db = max(listening.loudest_db, level_db)
-        quiet = level_db < loudest_db + self.duplex.silence_db
-        action, counters = decide(state, quiet, listening.counters, self.duplex)
-        return action, ListeningBranch(listening.lm_state, counters, loudest_db)
+        max_level_db = max(listening.max_level_db, level_db)
+        silent = level_db < max_level_db + self.duplex.silence_db
+        action, counters = decide(state, silent, listening.counters, self.duplex)
+        return action, ListeningBranch(listening.lm_state, counters, max_level_db)
 
-    def _next_state(
-        self,
-        speech_state: SpeechState,
-        listening: ListeningBranch | None,
-        response: Response | None,
-    ) -> Computation[ForkState]:
-        """The conversation behind a slice."""
-        now = dataclasses.replace(
-            self._state,
-            slices=self._state.slices + 1,
-            speech_state=speech_state,
-            listening=listening,
-            response=response,
-        )
-        return (
-            now
-            if response is None or response.next_token is not None
-            else (yield from self._finish(now, response))
-        )
+    def _return_to_idle(self, state: ForkState, response: Response) -> Computation[ForkState]:
+        """Replace a finished response by an idle state that starts after it."""
+        prompted = yield from self._step(self._prompt_embeddings, response.lm_state)
+        return dataclasses.replace(state, response=None, idle_state=prompted.lm_state)
 
-    def _finish(self, now: ForkState, response: Response) -> Computation[ForkState]:
-        """The conversation at rest, behind the whole of an answer."""
-        _, idle_state = yield from self._after(self._prompt, response.lm_state)
-        return dataclasses.replace(now, response=None, idle_state=idle_state)
-
-    def _begin_response(self, lm_state: LMState) -> Computation[Response]:
-        """The answer to what the listening branch has heard."""
-        logits, lm_state = yield from self._after(self._response_prompt, lm_state)
-        return Response(lm_state, int(logits.argmax()), self._state.slices)
+    def _start_response(self, lm_state: LMState) -> Computation[Response]:
+        """Turn the listening branch into a response."""
+        result = yield from self._step(self._response_prompt_embeddings, lm_state)
+        return Response(result.lm_state, int(result.logits.argmax()), self._state.num_slices)
 
     def _emit_due(self, response: Response) -> Computation[Response]:
-        """The answer after all that is due in this slice."""
-        while self._due(response):
-            response = self._emit(response, *(yield from self._after(*self._next(response))))
+        """Emit all tokens that are due in the current slice."""
+        while self._is_token_due(response):
+            response = yield from self._emit(response)
         return response
 
-    def _due(self, response: Response) -> bool:
-        """Whether a token is: that of the end comes at once."""
-        within_pace = len(response.emitted) < tokens_due(
-            self._state.slices - response.start_slice + 1, self.duplex
-        )
-        return response.next_token is not None and (
-            within_pace or response.next_token == self.tokens.end
-        )
+    def _emit(self, response: Response) -> Computation[Response]:
+        """Emit the next token."""
+        [result] = yield from step([self._token_request(response)])
+        return self._after_token(response, result)
 
-    def _next(self, response: Response) -> Branch:
-        """The step of the token to be said next, and the memory before it."""
+    def _is_token_due(self, response: Response) -> bool:
+        """Whether the next token is emitted in the current slice; the end of text never waits."""
+        if response.finished:
+            return False
+        num_slices = self._state.num_slices - response.start_slice + 1
+        num_due = tokens_due(num_slices, self.duplex)
+        return len(response.emitted) < num_due or response.next_token == self.tokenizer.end
+
+    def _token_request(self, response: Response) -> StepRequest:
+        """The step over the next token."""
         assert response.next_token is not None
-        return self._embed([response.next_token]), response.lm_state
+        return StepRequest(self._embed([response.next_token]), response.lm_state)
 
-    def _emit(self, response: Response, logits: Tensor, lm_state: LMState) -> Response:
-        """The answer one token on."""
-        if response.next_token is None or response.next_token == self.tokens.end:
-            return dataclasses.replace(response, lm_state=lm_state, next_token=None)
+    def _after_token(self, response: Response, result: StepResult) -> Response:
+        """The response after the step over its next token."""
+        if response.next_token is None or response.next_token == self.tokenizer.end:
+            return dataclasses.replace(response, lm_state=result.lm_state, next_token=None)
         emitted = (*response.emitted, response.next_token)
-        next_token = (
-            int(logits.argmax()) if len(emitted) < self.duplex.max_tokens else self.tokens.end
-        )
-        return Response(lm_state, next_token, response.start_slice, emitted)
-
-    def _text(self, response: Response | None) -> str:
-        """What can be read of an answer."""
-        return (
-            ""
-            if response is None
-            else self._readable(response.emitted, finished=response.next_token is None)
-        )
+        if len(emitted) < self.duplex.max_tokens:
+            next_token = int(result.logits.argmax())
+        else:
+            next_token = self.tokenizer.end
+        return Response(result.lm_state, next_token, response.start_slice, emitted)
 
 
 def _level_db(samples: Tensor) -> float:
-    """Root mean square of (n,) samples, relative to full scale."""
-    return max(SILENT_DB, 10 * math.log10(float(samples.square().mean()) + 1e-12))
+    """Root mean square of (n,) samples in dB relative to full scale."""
+    power = float(samples.square().mean())
+    return max(MIN_LEVEL_DB, 10 * math.log10(power + 1e-12))

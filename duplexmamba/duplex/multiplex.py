@@ -1,10 +1,11 @@
-"""The baseline without a fork: time-division multiplexing, one sequence in which hearing and speaking take turns.
+"""Baseline session without a fork: time-division multiplexing of one sequence.
 
-Behind every slice of speech and the end-of-speech marker the model writes what it has to say: the idle token, which is
-nothing; or the response marker, with which an answer begins; or the next tokens of its answer, as many as are due.
-Where none is due, it is one of the two markers. The end of an answer comes with its last token. Then it hears the next
-slice.
-Source: Beyond the Turn-Based Game, arXiv 2406.15718, whose slices are of seconds.
+After the speech embeddings of every slice and the end-of-speech marker, the model writes one of:
+the idle token, if there is nothing to say; the response marker, which starts a response; or the
+next tokens of the response, as many as are due. If no token is due, only the two markers are
+possible. The end-of-text token follows the last token of a response at once. Then the next slice is
+processed.
+Source: Beyond the Turn-Based Game, arXiv 2406.15718, which uses slices of seconds.
 Glossary: n samples, V vocabulary.
 """
 
@@ -16,84 +17,108 @@ import torch
 from torch import Tensor
 
 from duplexmamba.config import DuplexConfig
-from duplexmamba.duplex.batching import Computation, EncodeRequest, run_single
+from duplexmamba.duplex.batching import Computation, EncodeRequest, encode
+from duplexmamba.duplex.events import Event
 from duplexmamba.duplex.policy import tokens_due
-from duplexmamba.duplex.session import Event, Session, SessionState
+from duplexmamba.duplex.session import Session, SessionState
 from duplexmamba.models.lm import LMState
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import ANSWER, Tokenizer, TurnState
 
 IDLE: TurnState = "ignore"
-"""The state whose marker is the idle token. Nothing is to come of this slice: the stages upstream have taught the marker
-so, and every tokenizer has it."""
+"""Turn state whose marker is the idle token. Every tokenizer has this marker, and the prerequisite
+stages have trained it to mean that a slice needs no response."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-    """An answer under way."""
+    """A response in progress."""
 
     start_slice: int
-    """Slice of the decision."""
+    """Slice of the decision to respond."""
     emitted: tuple[int, ...] = ()
     finished: bool = False
+    """Whether the end-of-text token has been reached."""
 
-    def due(self, slice_: int, config: DuplexConfig) -> bool:
-        """Whether a token is, in this slice."""
-        return not self.finished and len(self.emitted) < tokens_due(
-            slice_ - self.start_slice + 1, config
-        )
+    def is_token_due(self, slice_index: int, config: DuplexConfig) -> bool:
+        """Whether another token is emitted in a slice."""
+        num_due = tokens_due(slice_index - self.start_slice + 1, config)
+        return not self.finished and len(self.emitted) < num_due
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MultiplexState(SessionState):
-    """A whole conversation at one moment, as a value: keep it, copy it, go back to it."""
+    """Complete state of a `MultiplexSession`, as an immutable value."""
 
     lm_state: LMState
+    """After all of the sequence except `unread_ids`."""
     unread_ids: tuple[int, ...] = ()
-    """What was written last and is read together with the next slice."""
+    """Ids written last, which the model processes together with the next slice."""
     response: Response | None = None
-    slices_to_wait: int = 0
-    """Slices of silence for which what was heard may still be answered."""
+    num_wait_slices: int = 0
+    """Slices of silence in which the latest speech may still get a response."""
 
     @property
     def lm_states(self) -> tuple[LMState, ...]:
+        """The state of the only branch."""
         return (self.lm_state,)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Written:
+    """Result of the writing part of a slice."""
+
+    response: Response | None
+    lm_state: LMState
+    unread_ids: tuple[int, ...]
+
+
 class MultiplexSession(Session[MultiplexState]):
-    """Hears and speaks by turns. Arguments and errors are those of `Session`."""
+    """Session that alternates listening and responding. Arguments and errors as in `Session`."""
 
     def __init__(
-        self, model: SpeechLM, tokens: Tokenizer, duplex: DuplexConfig, instruction: str = ANSWER[0]
+        self,
+        model: SpeechLM,
+        tokenizer: Tokenizer,
+        duplex: DuplexConfig,
+        instruction: str = ANSWER[0],
     ):
-        super().__init__(model, tokens, duplex, instruction)
-        self._begin_response = self._embed(
-            tokens.after_speech("response")[len(tokens.end_of_speech()) :]
-        )
-        self._response, self._idle = tokens.turn_states["response"], tokens.turn_states[IDLE]
-        self._markers = torch.tensor([self._response, self._idle], device=self.device)
-        pending_samples = torch.zeros(0, device=self.device)
+        super().__init__(model, tokenizer, duplex, instruction)
+        # The end-of-speech marker has been processed with the slice already.
+        num_marker_ids = len(tokenizer.end_of_speech())
+        response_prompt = tokenizer.after_speech("response")[num_marker_ids:]
+        self._response_prompt_embeddings = self._embed(response_prompt)
+        self._response_id = tokenizer.turn_states["response"]
+        self._idle_id = tokenizer.turn_states[IDLE]
+        self._marker_ids = torch.tensor([self._response_id, self._idle_id], device=self.device)
         self._state = MultiplexState(
-            pending_samples=pending_samples,
-            lm_state=run_single(model, self._after(self._prompt, None))[1],
+            pending_samples=torch.zeros(0, device=self.device),
+            lm_state=self._initial_lm_state(),
         )
 
     @property
     def answering(self) -> bool:
+        """Whether a response is in progress."""
         return self._state.response is not None
 
     @property
     def awaiting_response(self) -> bool:
-        return self._state.slices_to_wait > 0
+        """Whether `max_wait_s` of silence have not passed since the last sound."""
+        return self._state.num_wait_slices > 0
 
     def finish(self) -> str:
-        """Hear silence until the answer under way is over, or another begins; returns the whole of it, or nothing where
-        there is none. An answer that falls silent for as long as the longest takes is over."""
-        text, longest_s = (
-            self._text(self._state.response),
-            self.duplex.max_tokens / self.duplex.tokens_per_s,
-        )
-        for _ in range(math.ceil(longest_s / self.slice_s) if self.answering else 0):
+        """Push silence until the response in progress ends or another starts.
+
+        A response that stays silent for the duration of the longest possible response is over.
+
+        Returns:
+            The whole text of the response; empty if no response is in progress.
+        """
+        if not self.answering:
+            return ""
+        text = self._text(self._state.response)
+        longest_s = self.duplex.max_tokens / self.duplex.tokens_per_s
+        for _ in range(math.ceil(longest_s / self.slice_s)):
             [event] = self.push(torch.zeros(self.slice_samples))
             if event.action == "respond":
                 break
@@ -104,91 +129,110 @@ class MultiplexSession(Session[MultiplexState]):
         return text
 
     def process_slice(self, samples: Tensor) -> Computation[tuple[Event, MultiplexState]]:
-        """One slice: hear it, and write what there is to say."""
-        began_s, before = time.perf_counter(), self._state
-        speech, speech_state = yield EncodeRequest(samples, before.speech_state)
-        steps = torch.cat([self._embed(before.unread_ids), speech, self._end_of_speech])
-        logits, lm_state = yield from self._after(steps, before.lm_state)
-        due = before.response is not None and before.response.due(before.slices, self.duplex)
-        chances = choices(logits, self._markers, due)
-        probability = float(chances[self._response])
-        responds = begins(probability, self.duplex)
-        response, lm_state, unread_ids = yield from self._write(responds, chances, lm_state)
-        under_way = None if response is None or response.finished else response
-        now = MultiplexState(
-            pending_samples=before.pending_samples, slices=before.slices + 1, speech_state=speech_state, lm_state=lm_state, unread_ids=unread_ids, response=under_way,
-            slices_to_wait=self._patience(samples),
-        )  # fmt: skip
-        heard_of = None if responds else before.response
+        """Computation that processes one slice; see `Session.process_slice`."""
+        start_s = time.perf_counter()
+        before = self._state
+        encoded = yield from encode(EncodeRequest(samples, before.speech_state))
+        unread = self._embed(before.unread_ids)
+        inputs = torch.cat([unread, encoded.embeddings, self._end_of_speech_embeddings])  # (L, D)
+        listened = yield from self._step(inputs, before.lm_state)
+        token_due = before.response is not None and before.response.is_token_due(
+            before.num_slices, self.duplex
+        )
+        probabilities = choice_probabilities(listened.logits, self._marker_ids, token_due)
+        response_probability = float(probabilities[self._response_id])
+        responds = starts_response(response_probability, self.duplex)
+        if responds:
+            written = yield from self._write_start(listened.lm_state)
+        else:
+            written = yield from self._write_next(probabilities, listened.lm_state)
+        response = written.response
+        in_progress = response is not None and not response.finished
+        after = MultiplexState(
+            pending_samples=before.pending_samples,
+            num_slices=before.num_slices + 1,
+            speech_state=encoded.speech_state,
+            lm_state=written.lm_state,
+            unread_ids=written.unread_ids,
+            response=response if in_progress else None,
+            num_wait_slices=self._num_wait_slices(samples),
+        )
+        previous = None if responds else before.response
         event = Event(
-            slice=before.slices,
-            time_s=now.slices * self.slice_samples / self.rate_hz,
-            probabilities={"response": probability, IDLE: 1 - probability},
+            slice=before.num_slices,
+            time_s=after.num_slices * self.slice_samples / self.rate_hz,
+            probabilities={"response": response_probability, IDLE: 1 - response_probability},
             state="response" if responds else IDLE,
             action="respond" if responds else "listen",
-            tokens=list(response.emitted[len(heard_of.emitted if heard_of else ()) :])
-            if response
-            else [],
-            text=self._text(response)[len(self._text(heard_of)) :],
-            answering=now.response is not None,
-            compute_ms=1000 * (time.perf_counter() - began_s),
+            tokens=self._new_tokens(response, previous),
+            text=self._new_text(response, previous),
+            answering=after.response is not None,
+            compute_ms=1000 * (time.perf_counter() - start_s),
         )
-        return event, now
+        return event, after
 
-    def _write(
-        self, responds: bool, chances: Tensor, lm_state: LMState
-    ) -> Computation[tuple[Response | None, LMState, tuple[int, ...]]]:
-        """Behind the end-of-speech marker: the answer, the memory, and what is still to be read."""
-        if responds:
-            return (
-                yield from self._emit_due(
-                    Response(self._state.slices),
-                    *(yield from self._after(self._begin_response, lm_state)),
-                )
-            )
-        chances[self._response] = 0
+    def _write_start(self, lm_state: LMState) -> Computation[_Written]:
+        """Write the response marker and the first tokens of a new response."""
+        prompted = yield from self._step(self._response_prompt_embeddings, lm_state)
+        response = Response(self._state.num_slices)
+        written = yield from self._write_due(response, prompted.logits, prompted.lm_state)
+        return written
+
+    def _write_next(self, probabilities: Tensor, lm_state: LMState) -> Computation[_Written]:
+        """Write the idle token or the tokens of the response that are due."""
         response = self._state.response
-        if response is None or int(chances.argmax()) == self._idle:
-            return response, lm_state, (self._idle,)
-        return (yield from self._emit_due(response, chances, lm_state))
+        scores = probabilities.clone()
+        scores[self._response_id] = 0  # below the threshold it is not chosen, even if likeliest
+        if response is None or int(scores.argmax()) == self._idle_id:
+            return _Written(response, lm_state, (self._idle_id,))
+        written = yield from self._write_due(response, scores, lm_state)
+        return written
 
-    def _emit_due(
-        self, response: Response, logits: Tensor, lm_state: LMState
-    ) -> Computation[tuple[Response, LMState, tuple[int, ...]]]:
-        """The same, after all that is due."""
+    def _write_due(
+        self, response: Response, scores: Tensor, lm_state: LMState
+    ) -> Computation[_Written]:
+        """Write the tokens of a response that are due; the first is the argmax of (V,) scores."""
         while True:
-            full = len(response.emitted) >= self.duplex.max_tokens
-            next_token = self.tokens.end if full else int(logits.argmax())
-            if next_token == self.tokens.end:
-                return dataclasses.replace(response, finished=True), lm_state, (next_token,)
-            if not response.due(self._state.slices, self.duplex):
-                return response, lm_state, ()
-            logits, lm_state = yield from self._after(self._embed([next_token]), lm_state)
+            if len(response.emitted) < self.duplex.max_tokens:
+                next_token = int(scores.argmax())
+            else:
+                next_token = self.tokenizer.end
+            if next_token == self.tokenizer.end:
+                finished = dataclasses.replace(response, finished=True)
+                return _Written(finished, lm_state, (next_token,))
+            if not response.is_token_due(self._state.num_slices, self.duplex):
+                return _Written(response, lm_state, ())
+            result = yield from self._step(self._embed([next_token]), lm_state)
+            scores = result.logits
+            lm_state = result.lm_state
             response = dataclasses.replace(response, emitted=(*response.emitted, next_token))
 
-    def _patience(self, samples: Tensor) -> int:
-        """Slices of silence for which an answer is waited for from now on."""
-        longest = math.ceil(self.duplex.max_wait_s / self.slice_s)
-        return longest if bool(samples.any()) else max(0, self._state.slices_to_wait - 1)
-
-    def _text(self, response: Response | None) -> str:
-        """What can be read of an answer."""
-        return "" if response is None else self._readable(response.emitted, response.finished)
+    def _num_wait_slices(self, samples: Tensor) -> int:
+        """Slices of silence in which a response may still start, after a slice of samples."""
+        if bool(samples.any()):
+            return math.ceil(self.duplex.max_wait_s / self.slice_s)
+        return max(0, self._state.num_wait_slices - 1)
 
 
-def choices(logits: Tensor, markers: Tensor, due: bool) -> Tensor:
-    """Probabilities (V,) of what can come behind the end-of-speech marker, from logits (V,).
+def choice_probabilities(logits: Tensor, marker_ids: Tensor, token_due: bool) -> Tensor:
+    """Probabilities of what the model may write after the end-of-speech marker.
 
     Args:
-        markers: (2,) ids of the response marker and of the idle token.
-        due: a token of an answer is; if none is, only the markers can come.
+        logits: (V,)
+        marker_ids: (2,) ids of the response marker and of the idle token.
+        token_due: whether a token of a response is due; if not, only the markers are possible.
+
+    Returns:
+        (V,) probabilities.
     """
     logits = logits.float()
-    if due:
+    if token_due:
         return logits.softmax(-1)
-    return torch.full_like(logits, -math.inf).index_copy(0, markers, logits[markers]).softmax(-1)
+    masked = torch.full_like(logits, -math.inf)
+    masked = masked.index_copy(0, marker_ids, logits[marker_ids])
+    return masked.softmax(-1)
 
 
-def begins(probability: float, config: DuplexConfig) -> bool:
-    """Whether an answer does, by the probability of the response marker."""
+def starts_response(probability: float, config: DuplexConfig) -> bool:
+    """Whether a response starts, from the probability of the response marker."""
     return probability >= config.response_threshold

@@ -1,7 +1,9 @@
-"""Turn-taking as pure functions: what the model makes of each slice, to what is done.
+"""Turn-taking policy: pure functions from the turn state of each slice to an action.
 
-Two branches share the conversation: the one that answers, and one that listens, forked from it. After every slice the
-listening branch is read (`response`, `incomplete` or `ignore`), and `decide` says what becomes of it.
+A forked session has up to two branches: one generates the response, the other, the listening
+branch, processes the user's audio. After every slice the model estimates the turn state of the
+listening branch (`response`, `incomplete` or `ignore`), and `decide` chooses what happens to the
+branch. The labels of dialogues, training and live sessions all use these functions.
 """
 
 import dataclasses
@@ -13,72 +15,107 @@ from duplexmamba.config import DuplexConfig
 from duplexmamba.text.tokenizer import TurnState
 
 Action = Literal["respond", "listen", "drop"]
-"""respond: the listening branch takes the place of the other and answers. listen: it hears on. drop: it is
-forgotten."""
+"""respond: the listening branch replaces the responding one and starts a response. listen: the
+listening branch continues. drop: the listening branch is discarded."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BranchCounters:
-    """What the policy knows of a listening branch: slices, counted from its fork."""
+    """What the policy remembers of a listening branch. All values count slices since the fork."""
 
-    heard: int = 0
-    ignored: int = 0
-    """The last ones in a row that were to be ignored."""
-    quiet: int = 0
-    """The last ones in a row that were silent."""
+    num_slices: int = 0
+    """All slices that the branch has processed."""
+    num_ignored: int = 0
+    """Length of the current run of slices with turn state `ignore`."""
+    num_silent: int = 0
+    """Length of the current run of silent slices."""
 
 
 def classify_state(probabilities: Mapping[TurnState, float], config: DuplexConfig) -> TurnState:
-    """The state that holds."""
+    """Choose the turn state of a slice.
+
+    Args:
+        probabilities: probability of each of the three turn states.
+        config: `response_threshold` decides for `response`; below it the likelier of the other
+            two states is chosen.
+    """
     if probabilities["response"] >= config.response_threshold:
         return "response"
-    return "incomplete" if probabilities["incomplete"] >= probabilities["ignore"] else "ignore"
+    if probabilities["incomplete"] >= probabilities["ignore"]:
+        return "incomplete"
+    return "ignore"
 
 
 def decide(
-    state: TurnState, quiet: bool, before: BranchCounters, config: DuplexConfig
+    state: TurnState, silent: bool, counters: BranchCounters, config: DuplexConfig
 ) -> tuple[Action, BranchCounters]:
-    """What to do after a slice.
+    """Decide what happens to the listening branch after a slice.
 
     Args:
-        state: what the listening branch says of it.
-        quiet: nothing was said in it.
-        before: what was known before it; `BranchCounters()` for the first slice of a branch.
+        state: turn state of the branch after the slice.
+        silent: whether the slice was silent.
+        counters: the counters before the slice; `BranchCounters()` for the first slice of a branch.
+        config: thresholds of the policy.
+
+    Returns:
+        The action, and the counters after the slice.
     """
-    now = BranchCounters(
-        heard=before.heard + 1,
-        ignored=before.ignored + 1 if state == "ignore" else 0,
-        quiet=before.quiet + 1 if quiet else 0,
+    updated = BranchCounters(
+        num_slices=counters.num_slices + 1,
+        num_ignored=counters.num_ignored + 1 if state == "ignore" else 0,
+        num_silent=counters.num_silent + 1 if silent else 0,
     )
-    waited_s = now.quiet * config.slice_ms / 1000
-    tired = state == "incomplete" and waited_s >= config.max_wait_s
-    if (state == "response" or tired) and now.heard >= config.min_slices:
-        return "respond", now
-    return ("drop" if now.ignored >= config.ignored_slices else "listen"), now
+    silence_s = updated.num_silent * config.slice_ms / 1000
+    # A question that still seems incomplete after a long silence is answered anyway.
+    timed_out = state == "incomplete" and silence_s >= config.max_wait_s
+    wants_response = state == "response" or timed_out
+    if wants_response and updated.num_slices >= config.min_slices:
+        return "respond", updated
+    if updated.num_ignored >= config.ignored_slices:
+        return "drop", updated
+    return "listen", updated
 
 
 def tokens_due(slices: int, config: DuplexConfig) -> int:
-    """Tokens of an answer that are out after so many slices, that of the decision included."""
+    """Number of response tokens that are emitted within a number of slices.
+
+    Args:
+        slices: slices since the start of the response, the slice of the decision included.
+        config: `tokens_per_s` sets the pace.
+    """
     return math.ceil(slices * config.slice_ms * config.tokens_per_s / 1000)
 
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """A listening branch of the past."""
+    """The slices that a listening branch has processed."""
 
     first: int
-    """The slice it was forked at."""
+    """Index of its first slice, at which it was forked."""
     last: int
-    """The slice that settled it, or with which the dialogue ends."""
+    """Index of its last slice: that of its response or drop, or the last of the dialogue."""
     answered: bool
+    """Whether it ended in a response."""
 
 
 def branches(labels: Sequence[TurnState], config: DuplexConfig) -> list[Branch]:
-    """The listening branches of a session whose model is right about every slice; together they cover all slices."""
-    found, first, known = [], 0, BranchCounters()
-    for i, label in enumerate(labels):
-        action, known = decide(label, False, known, config)
-        if action != "listen" or i == len(labels) - 1:
-            found.append(Branch(first, i, action == "respond"))
-            first, known = i + 1, BranchCounters()
+    """Listening branches of a session whose model classifies every slice as labelled.
+
+    Args:
+        labels: turn state of every slice of a dialogue.
+        config: thresholds of the policy.
+
+    Returns:
+        The branches in order; together they cover all slices.
+    """
+    found: list[Branch] = []
+    first = 0
+    counters = BranchCounters()
+    for index, label in enumerate(labels):
+        action, counters = decide(label, False, counters, config)
+        is_last_slice = index == len(labels) - 1
+        if action != "listen" or is_last_slice:
+            found.append(Branch(first, index, answered=action == "respond"))
+            first = index + 1
+            counters = BranchCounters()
     return found

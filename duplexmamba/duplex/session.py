@@ -1,4 +1,4 @@
-"""What every kind of live session has in common: samples in, slice by slice, and events out.
+"""Base class of live sessions: audio samples in, one event per slice out.
 
 Glossary: n samples, L steps, D width of the language model, V vocabulary.
 """
@@ -7,162 +7,157 @@ import abc
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from duplexmamba.config import DuplexConfig
-from duplexmamba.duplex.batching import Computation, run_batched, run_single
-from duplexmamba.duplex.policy import Action
+from duplexmamba.duplex.batching import (
+    Computation,
+    StepRequest,
+    StepResult,
+    run_batched,
+    run_single,
+    step,
+)
+from duplexmamba.duplex.events import EmittedResponse as EmittedResponse
+from duplexmamba.duplex.events import Event
+from duplexmamba.duplex.events import emitted_responses as emitted_responses
 from duplexmamba.models.lm import LMState
 from duplexmamba.models.speech_lm import SpeechLM, SpeechState
 from duplexmamba.models.timing import check_slices
-from duplexmamba.text.tokenizer import ANSWER, Tokenizer, TurnState
+from duplexmamba.streaming.state import num_bytes
+from duplexmamba.text.tokenizer import ANSWER, Tokenizer
 
-UNFINISHED = "\ufffd"
-"""What a character decodes to of which some bytes are still to come."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """What happened in one slice."""
-
-    slice: int
-    time_s: float
-    """Where the slice ends in the stream."""
-    probabilities: dict[TurnState, float]
-    """Of the states that the session tells apart, asked after this slice."""
-    state: TurnState
-    action: Action
-    tokens: list[int]
-    """Those of the answer that came out."""
-    text: str
-    """The same as text; " " begins a new word."""
-    answering: bool
-    """The answer goes on after this slice."""
-    compute_ms: float
-
-
-@dataclasses.dataclass(frozen=True)
-class EmittedResponse:
-    """An answer as it was heard."""
-
-    start_slice: int
-    """Slice of the decision."""
-    stop_slice: int
-    """Slice of its last token, or of the decision that cut it off."""
-    text: str
-    complete: bool
-    """It was neither cut off nor is it still going on."""
-
-
-def emitted_responses(events: Sequence[Event]) -> list[EmittedResponse]:
-    """The answers of a session, by time."""
-    found: list[EmittedResponse] = []
-    for event in events:
-        if event.action == "respond":
-            if found and not found[-1].complete:
-                found[-1] = dataclasses.replace(found[-1], stop_slice=event.slice)
-            found.append(EmittedResponse(event.slice, event.slice, event.text, not event.answering))
-        elif found and not found[-1].complete:
-            text = found[-1].text + event.text
-            found[-1] = EmittedResponse(
-                found[-1].start_slice, event.slice, text, not event.answering
-            )
-    return found
+REPLACEMENT_CHARACTER = "\ufffd"
+"""Decoded in place of a character of which some bytes are in tokens not yet emitted."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SessionState(abc.ABC):
-    """A whole conversation at one moment, as a value."""
+    """Complete state of a session, as an immutable value."""
 
     pending_samples: Tensor
-    """(n,) samples of a slice that is not full yet."""
-    slices: int = 0
+    """(n,) samples that do not fill a slice yet."""
+    num_slices: int = 0
+    """Slices processed so far."""
     speech_state: SpeechState | None = None
+    """State of the speech encoder and the connector; None before the first slice."""
 
     @property
     @abc.abstractmethod
     def lm_states(self) -> tuple[LMState, ...]:
-        """The language model's, one of each branch."""
+        """State of the language model in each branch."""
+
+    def num_bytes(self) -> int:
+        """Bytes of all tensors; a state that two branches share counts once."""
+        distinct = {id(state): state for state in self.lm_states}
+        return num_bytes((self.pending_samples, self.speech_state, *distinct.values()))
 
 
-Now = TypeVar("Now", bound=SessionState)
+class ResponseInProgress(Protocol):
+    """The part of a response in progress that all kinds of sessions share."""
+
+    @property
+    def emitted(self) -> tuple[int, ...]:
+        """Ids emitted so far."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end-of-text token has been reached."""
 
 
-class Session(abc.ABC, Generic[Now]):
-    """A live conversation.
+StateT = TypeVar("StateT", bound=SessionState)
+
+
+class Session(abc.ABC, Generic[StateT]):
+    """A live conversation over one model.
+
+    Sessions are cheap: many can share one model, and `copy.copy` of a session is independent of it.
 
     Args:
         model: in eval mode, on any device.
-        duplex: when to answer.
-        instruction: what the model is told to do with what it hears.
+        tokenizer: the tokenizer of the model.
+        duplex: slice length, pace and turn-taking thresholds.
+        instruction: the instruction in the prompt.
 
     Raises:
-        ValueError: the encoder cannot give whole embeddings slice by slice, or the model is in training mode.
+        ValueError: the encoder cannot produce whole embeddings slice by slice, or the model is in
+            training mode.
     """
 
-    _state: Now
+    _state: StateT
 
     def __init__(
-        self, model: SpeechLM, tokens: Tokenizer, duplex: DuplexConfig, instruction: str = ANSWER[0]
+        self,
+        model: SpeechLM,
+        tokenizer: Tokenizer,
+        duplex: DuplexConfig,
+        instruction: str = ANSWER[0],
     ):
         check_slices(model.config, duplex)
         if model.training:
             raise ValueError("the model is in training mode: call eval() before a session")
-        self.model, self.tokens, self.duplex = model, tokens, duplex
+        self.model = model
+        self.tokenizer = tokenizer
+        self.duplex = duplex
         self.device = model.lm.embeddings.weight.device
         self.rate_hz = model.config.features.sample_rate_hz
         self.slice_s = self.duplex.slice_ms / 1000
         self.slice_samples = round(self.duplex.slice_ms * self.rate_hz / 1000)
-        self._prompt = self._embed(tokens.before_speech(instruction))
-        self._end_of_speech = self._embed(tokens.end_of_speech())
+        self._prompt_embeddings = self._embed(tokenizer.before_speech(instruction))
+        self._end_of_speech_embeddings = self._embed(tokenizer.end_of_speech())
 
-    def snapshot(self) -> Now:
-        """Everything, at the cost of a reference."""
+    def snapshot(self) -> StateT:
+        """Return the complete state; it costs a reference, since states are immutable."""
         return self._state
 
-    def restore(self, snapshot: Now) -> None:
-        """Go on from there."""
+    def restore(self, snapshot: StateT) -> None:
+        """Continue from a state that `snapshot` returned."""
         self._state = snapshot
 
     @property
     @abc.abstractmethod
     def answering(self) -> bool:
-        """Whether an answer is under way."""
+        """Whether a response is in progress."""
 
     @property
     @abc.abstractmethod
     def awaiting_response(self) -> bool:
-        """Whether what was heard may still be answered."""
+        """Whether the latest speech may still get a response."""
 
     @torch.inference_mode()
     def push(self, samples: Tensor) -> list[Event]:
-        """Hear (n,) samples in [-1, 1], any number of them; one event for every slice that they fill."""
-        pending_samples = torch.cat(
-            [self._state.pending_samples, samples.to(self.device, torch.float32)]
-        )
-        size, full = (
-            self.slice_samples,
-            len(pending_samples) - len(pending_samples) % self.slice_samples,
-        )
+        """Process audio samples.
+
+        Args:
+            samples: (n,) in [-1, 1], any number of them.
+
+        Returns:
+            One event per slice that the samples complete.
+        """
+        new_samples = samples.to(self.device, torch.float32)
+        stream = torch.cat([self._state.pending_samples, new_samples])
+        num_full_samples = len(stream) - len(stream) % self.slice_samples
         events = []
-        for begin in range(0, full, size):
-            event, self._state = run_single(
-                self.model, self.process_slice(pending_samples[begin : begin + size])
-            )
+        for start in range(0, num_full_samples, self.slice_samples):
+            slice_samples = stream[start : start + self.slice_samples]
+            event, self._state = run_single(self.model, self.process_slice(slice_samples))
             events.append(event)
-        self._state = dataclasses.replace(
-            self._state, pending_samples=pending_samples[full:].clone()
-        )  # a view would keep all of it
+        # A clone, because a view would keep the memory of the whole stream alive.
+        pending_samples = stream[num_full_samples:].clone()
+        self._state = dataclasses.replace(self._state, pending_samples=pending_samples)
         return events
 
     def close(self) -> list[Event]:
-        """Hear silence until what is being said and what waits for an answer is over."""
-        spare_s = self.duplex.max_wait_s + self.duplex.max_tokens / self.duplex.tokens_per_s
-        events = self.push(torch.zeros(-len(self._state.pending_samples) % self.slice_samples))
-        for _ in range(math.ceil(spare_s * self.rate_hz / self.slice_samples)):
+        """Push silence until no response is in progress or expected; returns the events."""
+        num_missing_samples = -len(self._state.pending_samples) % self.slice_samples
+        events = self.push(torch.zeros(num_missing_samples))
+        longest_response_s = self.duplex.max_tokens / self.duplex.tokens_per_s
+        limit_s = self.duplex.max_wait_s + longest_response_s
+        max_slices = math.ceil(limit_s * self.rate_hz / self.slice_samples)
+        for _ in range(max_slices):
             if not self.answering and not self.awaiting_response:
                 break
             events += self.push(torch.zeros(self.slice_samples))
@@ -170,67 +165,107 @@ class Session(abc.ABC, Generic[Now]):
 
     @abc.abstractmethod
     def finish(self) -> str:
-        """Say the answer under way to its end, at once; returns the whole of it, or nothing where there is none."""
+        """Generate the rest of the response in progress without waiting for its pace.
+
+        Returns:
+            The whole text of the response; empty if no response is in progress.
+        """
 
     @abc.abstractmethod
-    def process_slice(self, samples: Tensor) -> Computation[tuple[Event, Now]]:
-        """One slice: what happens, and the conversation behind it. The session stays where it is."""
+    def process_slice(self, samples: Tensor) -> Computation[tuple[Event, StateT]]:
+        """Computation that processes (slice_samples,) samples.
 
-    def _readable(self, emitted: Sequence[int], finished: bool) -> str:
-        """What can be read of an answer."""
-        text = self.tokens.decode(list(emitted))
-        return text if finished else text.rstrip(UNFINISHED + " ")
+        Returns:
+            The event of the slice and the state after it. The session itself does not change.
+        """
 
-    def _after(
-        self, steps: Tensor, lm_state: LMState | None
-    ) -> Computation[tuple[Tensor, LMState]]:
-        """Logits and state behind (L, D) steps of one branch."""
-        [behind] = yield [(steps, lm_state)]
-        return behind
+    def _initial_lm_state(self) -> LMState:
+        """State of the language model after the prompt."""
+        return run_single(self.model, self._step(self._prompt_embeddings, None)).lm_state
+
+    def _step(self, embeddings: Tensor, lm_state: LMState | None) -> Computation[StepResult]:
+        """Step one branch over (L, D) input embeddings."""
+        [result] = yield from step([StepRequest(embeddings, lm_state)])
+        return result
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         """(L,) ids -> (L, D)."""
-        return self.model.lm.embed(
-            torch.tensor(ids, dtype=torch.int64, device=self.device)
-        ).detach()
+        id_tensor = torch.tensor(ids, dtype=torch.int64, device=self.device)
+        return self.model.lm.embed(id_tensor).detach()
+
+    def _text(self, response: ResponseInProgress | None) -> str:
+        """Readable text of a response, without a partly emitted character at its end."""
+        if response is None:
+            return ""
+        text = self.tokenizer.decode(list(response.emitted))
+        if response.finished:
+            return text
+        # The stripped end is decoded again with the next token, so no text is lost.
+        return text.rstrip(REPLACEMENT_CHARACTER + " ")
+
+    def _new_tokens(
+        self, response: ResponseInProgress | None, previous: ResponseInProgress | None
+    ) -> list[int]:
+        """Ids of a response that an earlier state of it, or None, does not contain."""
+        if response is None:
+            return []
+        num_previous = 0 if previous is None else len(previous.emitted)
+        return list(response.emitted[num_previous:])
+
+    def _new_text(
+        self, response: ResponseInProgress | None, previous: ResponseInProgress | None
+    ) -> str:
+        """Text of a response that an earlier state of it, or None, does not contain."""
+        num_previous = len(self._text(previous))
+        return self._text(response)[num_previous:]
 
 
 @torch.inference_mode()
 def push_batched(sessions: Sequence[Session], slices: Sequence[Tensor]) -> list[Event]:
-    """Let sessions of one model hear a slice each, in common batches: the same as `push` of each with its own.
+    """Process one slice of each session in shared batches.
+
+    The result equals `push` on each session up to rounding. If an error is raised, no session has
+    changed.
 
     Args:
-        slices: (slice_samples,) of each session, all of whose samples so far were whole slices.
+        sessions: sessions over one model that hold no pending samples.
+        slices: (slice_samples,) samples for each session.
 
-    If it raises, all sessions are where they were.
+    Returns:
+        One event per session.
     """
-    heard = [
-        samples.to(session.device, torch.float32)
-        for session, samples in zip(sessions, slices, strict=True)
-    ]
-    assert all(
-        len(samples) == session.slice_samples
-        for session, samples in zip(sessions, heard, strict=True)
-    )
-    computations = [
-        session.process_slice(samples) for session, samples in zip(sessions, heard, strict=True)
-    ]
-    happened = run_batched(sessions[0].model, computations) if sessions else []
-    for session, (_, after) in zip(sessions, happened, strict=True):
-        session.restore(after)
-    return [event for event, _ in happened]
+    computations = []
+    for session, samples in zip(sessions, slices, strict=True):
+        slice_samples = samples.to(session.device, torch.float32)
+        assert len(slice_samples) == session.slice_samples
+        computations.append(session.process_slice(slice_samples))
+    if not sessions:
+        return []
+    results = run_batched(sessions[0].model, computations)
+    for session, (_, state) in zip(sessions, results, strict=True):
+        session.restore(state)
+    return [event for event, _ in results]
 
 
 def run_sessions(sessions: Sequence[Session], signals: Sequence[Tensor]) -> list[list[Event]]:
-    """Let new sessions of one model hear a (n,) signal each, in common batches: the same as `push` of each, but that
-    what fills no slice is dropped."""
+    """Run new sessions over whole signals in shared batches.
+
+    Args:
+        sessions: new sessions over one model.
+        signals: (n,) samples for each session; samples after the last whole slice are dropped.
+
+    Returns:
+        The events of each session.
+    """
     events: list[list[Event]] = [[] for _ in sessions]
-    size = sessions[0].slice_samples
-    for end in range(size, max(map(len, signals)) + 1, size):
-        hearing = [i for i, signal in enumerate(signals) if len(signal) >= end]
-        happened = push_batched(
-            [sessions[i] for i in hearing], [signals[i][end - size : end] for i in hearing]
-        )
-        for i, event in zip(hearing, happened, strict=True):
-            events[i].append(event)
+    num_samples = sessions[0].slice_samples
+    longest = max(len(signal) for signal in signals)
+    for end in range(num_samples, longest + 1, num_samples):
+        start = end - num_samples
+        active = [index for index, signal in enumerate(signals) if len(signal) >= end]
+        active_sessions = [sessions[index] for index in active]
+        slices = [signals[index][start:end] for index in active]
+        new_events = push_batched(active_sessions, slices)
+        for index, event in zip(active, new_events, strict=True):
+            events[index].append(event)
     return events
