@@ -15,7 +15,9 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from configs.loading import ON_DIALOGUES, STAGES, fingerprint, load_config, save_config
+from configs.fingerprint import fingerprint
+from configs.loading import load_config, save_config
+from configs.recipes import DIALOGUE_STAGES, STAGES
 from configs.schema import Config
 from datamodules.data import Corpora, StageData
 from datamodules.dialogue.data import DialogueData
@@ -51,7 +53,7 @@ def main(args: list[str], upstream: str | None = None) -> dict[str, float]:
     """Train what is missing; returns the summary of the asked stage, or of one upstream it."""
     config = load_config(args, upstream)
     if (
-        config.stage.name in ON_DIALOGUES
+        config.stage.name in DIALOGUE_STAGES
     ):  # what speaks against the dialogues is to be known before hours of training
         DialogueData(config, Corpora(config)).dialogues("train", 0)
     return train_with_prerequisites(args, config, {})[1]

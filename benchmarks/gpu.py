@@ -20,7 +20,8 @@ import torch
 from measure import arguments, interleave, machine, median, save, show
 from torch import Tensor
 
-from configs.loading import CONFIGS, load_config
+from configs.loading import load_config
+from configs.recipes import CONFIGS
 from configs.schema import Config
 from duplexmamba.models.lm import MambaLM
 from duplexmamba.models.speech_lm import SpeechLM, part_of

@@ -19,8 +19,9 @@ import torch
 from evaluation.duplex.embed_speech import all_bytes
 from measure import arguments, interleave, machine, median, save, show
 
-from configs.loading import KINDS, load_config
+from configs.loading import load_config
 from duplexmamba.duplex.fork import ForkSession, ForkState, ListeningBranch, Response
+from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming import state as states
@@ -154,7 +155,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     keep_freed_memory()  # as live sessions do
     print(f"{machine()}, {asked.threads} threads")
-    conversations = {kind: Conversation(kind, asked.preset) for kind in KINDS}
+    conversations = {kind: Conversation(kind, asked.preset) for kind in LANGUAGE_MODELS}
     found = {
         minutes: bench(conversations, minutes, asked.rounds) for minutes in sorted(asked.minutes)
     }

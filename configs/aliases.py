@@ -46,6 +46,9 @@ DATA_OF_STAGES = {
 }
 """Value of `stage.data`, which the checkpoints of the first version lack."""
 
+NEW_KEYS = ("stage.data", "lora_drop.enabled")
+"""Settings that the first version did not have."""
+
 _said: set[str] = set()
 
 
@@ -86,17 +89,26 @@ def modern_override(override: str) -> str:
 
 
 def to_earlier_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A complete configuration as the first version would have stored it."""
+    """A configuration as the first version would have stored it.
+
+    Args:
+        values: nested values; sections and fields may be missing.
+    """
     earlier = copy.deepcopy(dict(values))
     for key, renamed_values in RENAMED_VALUES.items():
         section, name = _find(earlier, key)
         before = {new: old for old, new in renamed_values.items()}
-        section[name] = before.get(section[name], section[name])
+        if section is not None and name in section:
+            section[name] = before.get(section[name], section[name])
     for old, new in RENAMED_KEYS.items():
         source, name = _find(earlier, new)
-        target, old_name = _find(earlier, old)
-        target[old_name] = source.pop(name)
-    earlier["stage"].pop("data")
+        if source is not None and name in source:
+            target, old_name = _find(earlier, old)
+            target[old_name] = source.pop(name)
+    for key in NEW_KEYS:
+        section, name = _find(earlier, key)
+        if section is not None:
+            section.pop(name, None)
     return earlier
 
 

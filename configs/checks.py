@@ -277,7 +277,8 @@ def _check_duplex(duplex: DuplexConfig) -> None:
         )
     if duplex.silence_db >= 0:
         raise ValueError(
-            f"duplex.silence_db={duplex.silence_db}: silence is quieter than speech; must be below 0"
+            f"duplex.silence_db={duplex.silence_db}: silence is quieter than speech; must be "
+            "below 0"
         )
 
 

@@ -19,8 +19,6 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-import configs.schema
-import duplexmamba.config
 from configs.loading import layers, load_config, to_dict
 from configs.recipes import CONFIGS, check_names
 from configs.schema import Config
@@ -83,8 +81,8 @@ def _settings_of(section: type, prefix: str) -> list[Setting]:
         if dataclasses.is_dataclass(kind):
             found += _settings_of(typing.cast(type, kind), f"{name}.")
         else:
-            shown = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
-            shown = shown.replace("typing.", "").replace("configs.schema.", "")
+            plain = isinstance(kind, type) and not typing.get_args(kind)
+            shown = kind.__name__ if plain else str(kind).replace("typing.", "")
             found.append(Setting(name, meanings.get(field.name, ""), shown))
     return found
 
@@ -97,10 +95,13 @@ def _field_docstrings(section: type) -> dict[str, str]:
     found = {}
     name = None
     for node in definition.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        if isinstance(node, ast.AnnAssign):
+            assert isinstance(node.target, ast.Name)
             name = node.target.id
         elif name and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            found[name] = inspect.cleandoc(str(node.value.value))
+            text = node.value.value
+            assert isinstance(text, str)
+            found[name] = inspect.cleandoc(text)
             name = None
         else:
             name = None
@@ -148,7 +149,8 @@ def explain(name: str, args: list[str]) -> str:
         ValueError: there is no such setting; names the nearest.
     """
     if name not in settings():
-        in_section = [setting for setting in settings().values() if setting.name.startswith(f"{name}.")]
+        prefix = f"{name}."
+        in_section = [s for s in settings().values() if s.name.startswith(prefix)]
         if not in_section:
             check_names([name], settings(), "setting", "--explain")
         width = max(len(setting.name) for setting in in_section)

@@ -24,6 +24,9 @@ EXECUTION_ONLY = (
 )
 """Sections and fields that may differ between two runs of the same experiment."""
 
+FIELDS_OF_TRANSFORMERS = ("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied")
+"""Fields of the section `lm` that the first version left out for other kinds."""
+
 
 def fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
     """Eight hex digits that identify the result of a run.
@@ -43,21 +46,17 @@ def earlier_fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
 
     It hashed every value under its name at that time.
     """
-    values = to_earlier_names(to_dict(config))
-    names = to_earlier_names_of_fields()
-    for name in names:
+    values = to_dict(config)
+    for name in EXECUTION_ONLY:
         _remove(values, name)
-    _remove_unused(config, values)
-    return _digest(values, upstream)
-
-
-def to_earlier_names_of_fields() -> list[str]:
-    """EXECUTION_ONLY under the names of the first version."""
-    renamed = {
-        "data.worker_timeout_s": "data.stuck_after_s",
-        "trainer.activation_checkpointing": "trainer.gradient_checkpointing",
-    }
-    return [renamed.get(name, name) for name in EXECUTION_ONLY]
+    if config.stage.data != "dialogues":
+        del values["duplex"], values["dialogue"]
+    if not config.lora.enabled:
+        del values["lora"]
+    if config.lm.kind != "transformer":
+        for field in FIELDS_OF_TRANSFORMERS:
+            del values["lm"][field]
+    return _digest(to_earlier_names(values), upstream)
 
 
 def _relevant(config: Config) -> dict[str, Any]:

@@ -203,10 +203,9 @@ def _explain(error: OmegaConfBaseException) -> str:
         name = error.full_key
         return f"{name}: no value given; set it with {name}=VALUE or in a YAML file"
     section = error.object_type
-    if isinstance(error, ConfigKeyError) and section is not None:
-        if dataclasses.is_dataclass(section):
-            known = [field.name for field in dataclasses.fields(section)]
-            near = difflib.get_close_matches(str(error.key), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            return f"unknown key {error.full_key!r}.{hint} Known here: {', '.join(known)}."
+    if isinstance(error, ConfigKeyError) and dataclasses.is_dataclass(section):
+        known = [field.name for field in dataclasses.fields(section)]
+        near = difflib.get_close_matches(str(error.key), known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"unknown key {error.full_key!r}.{hint} Known here: {', '.join(known)}."
     return f"{error.full_key}: {str(error).splitlines()[0]}"

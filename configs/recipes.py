@@ -55,6 +55,4 @@ def check_names(names: Iterable[Any], known: Collection[str], what: str, where: 
         if name not in known:
             near = difflib.get_close_matches(str(name), list(known), n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"{where}: unknown {what} {name!r}.{hint} Known: {', '.join(known)}."
-            )
+            raise ValueError(f"{where}: unknown {what} {name!r}.{hint} Known: {', '.join(known)}.")

@@ -1,4 +1,7 @@
-"""Configuration of the model and of its sessions: what each field means, and its unit."""
+"""Configuration of the model and of its sessions: meaning and unit of every field.
+
+The dataclasses have no defaults; `configs/base.yaml` holds the values.
+"""
 
 import dataclasses
 from typing import Literal
@@ -9,105 +12,135 @@ class FeaturesConfig:
     """Log-mel frames."""
 
     sample_rate_hz: int
+    """Sample rate of the audio in hertz; other rates are resampled."""
     num_mels: int
+    """Mel bands of a frame, a multiple of 4."""
     window_samples: int
-    """Samples seen by one frame; also the length of its Fourier transform."""
+    """Samples in the window of one frame; also the length of its Fourier transform."""
     hop_samples: int
+    """Samples between two frames."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FrontendConfig:
-    """Two convolutions of stride 2 in time and mel: four log-mel frames become one encoder frame."""
+    """Two convolutions of stride 2 in time and mel: four log-mel frames give one encoder frame."""
 
     channels: list[int]
+    """Output channels of the two convolutions."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """ConMamba, and its baselines."""
+    """Speech encoder: ConMamba and its baselines."""
 
-    mixer: Literal["mamba", "attention", "transformer"]
-    """mamba: ConMamba (as published). attention: self-attention in Mamba's place, which makes it a Conformer.
-    transformer: blocks of self-attention and one feed-forward, no convolutions. Their inner widths are such that the
-    encoder keeps its number of weights."""
+    mixer: str
+    """Sequence mixer of a block; all kinds have the same number of parameters.
+
+    mamba is ConMamba, as published. attention is self-attention in its place, which makes the
+    encoder a Conformer. transformer has blocks of self-attention and one wide feed-forward layer,
+    without convolutions.
+    """
     d_model: int
+    """Width of encoder frames."""
     num_layers: int
+    """Number of blocks."""
     d_ffn: int
+    """Hidden width of the feed-forward layers."""
     conv_kernel: int
-    """Encoder frames seen by the depthwise convolution."""
+    """Encoder frames that the depthwise convolution sees; odd."""
     d_state: int
+    """State size per channel of the Mamba mixer."""
     d_conv: int
+    """Width of the Mamba mixer's short convolution, in frames."""
     expand: int
+    """Inner width of the Mamba mixer as a multiple of d_model."""
     num_heads: int
-    """Of attention."""
+    """Heads of self-attention."""
     context: Literal["full", "slice", "causal", "causal_lookahead"]
-    """What a frame sees. full: the whole utterance, both ways (as published). slice: its slice, both ways, each slice
-    from nothing (as published for streaming). causal: all before it, by a state. causal_lookahead: all before it, by a
-    state, and the rest of its slice, by a scan that runs back from the slice's end. Of all before it, attention sees
-    left_context_ms."""
+    """How far a frame sees into the past and the future.
+
+    full: the whole utterance, in both directions, as published. slice: its slice, in both
+    directions, each slice from an empty state, as published for streaming. causal: the past, by a
+    state. causal_lookahead: the past, by a state, and the rest of its slice, by a scan that runs
+    backwards from the end of the slice. Attention sees left_context_ms of the past.
+    """
     left_context_ms: float
-    """Milliseconds that attention sees, in each block, before a frame (causal) or its slice (causal_lookahead)."""
+    """Milliseconds that attention sees, in each block, before a frame or its slice."""
     slice_ms: float
-    """Milliseconds of a slice, where context has slices: a multiple of one speech embedding."""
+    """Milliseconds of a slice where `context` has slices: a multiple of one speech embedding."""
     train_slice_ms: list[float]
-    """causal_lookahead in training: each batch draws the length of its slices from this range [low, high]."""
+    """Range of the slice length, in milliseconds, drawn for each batch where
+    context=causal_lookahead."""
     dropout: float
+    """Dropout probability."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ConnectorConfig:
-    """Encoder frames to language-model embeddings."""
+    """Connector from encoder frames to embeddings of the language model."""
 
-    kind: Literal["stack", "conv", "ctc", "merge"]
-    """stack: the frames of a window side by side (as published). conv: a strided convolution over two windows. ctc: an
-    embedding for each label of the encoder's CTC. merge: one for each run of similar frames. The latter two give 1 to
-    `stack` embeddings a window, the former two one. All have as many weights."""
+    kind: str
+    """How the frames of a window become embeddings; all kinds have the same number of parameters.
+
+    stack: the frames side by side, as published. conv: a strided convolution over two windows. ctc:
+    one embedding for each label of the encoder's CTC. merge: one for each run of similar frames.
+    stack and conv give one embedding for a window, ctc and merge 1 to `stack`.
+    """
     stack: int
     """Encoder frames of one window."""
     d_hidden: int
-    """Width of the hidden layer of kind stack; the others have one that makes their weights as many."""
+    """Hidden width of kind stack; the other kinds derive theirs from the number of parameters."""
     merge_threshold: float
-    """merge: cosine of two adjacent frames above which they become one."""
+    """Kind merge: cosine similarity of two adjacent frames above which they are merged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LMConfig:
     """Language model: Mamba, or a Transformer in its place."""
 
-    kind: Literal["mamba", "mamba2", "transformer"]
-    """Mixers of Mamba-1 (as published) or Mamba-2, which is made for a larger d_state (64 to 256); or transformers' own
-    Transformer."""
+    kind: str
+    """mamba is Mamba-1, as published; mamba2 is made for a larger d_state; transformer is the
+    baseline."""
     d_model: int
+    """Width of embeddings and hidden states."""
     num_layers: int
+    """Number of layers."""
     d_state: int
+    """mamba and mamba2: state size per channel."""
     d_conv: int
+    """mamba and mamba2: width of the short convolution, in steps."""
     expand: int
-    """d_state, d_conv, expand: mamba and mamba2 only."""
+    """mamba and mamba2: inner width as a multiple of d_model."""
     head_dim: int
-    """mamba2 only: channels that share one decay; expand * d_model is a multiple of head_dim * num_groups."""
+    """mamba2: channels that share one decay; expand * d_model is a multiple of head_dim *
+    num_groups."""
     num_groups: int
-    """mamba2 only: groups of heads, each with its own B and C."""
+    """mamba2: groups of heads, each with its own B and C."""
     family: Literal["gpt_neox", "llama"]
-    """transformer only, as all down to `tied`: that of Pythia, or that of SmolLM."""
+    """transformer: architecture, that of Pythia or that of SmolLM."""
     num_heads: int
-    """d_model is a multiple of 8 * num_heads."""
+    """transformer: attention heads; d_model is a multiple of 8 * num_heads."""
     num_kv_heads: int | None
-    """llama only: heads of keys and values, each of which serves as many of the num_heads; null: num_heads."""
+    """transformer, llama: heads of keys and values; null is num_heads."""
     d_ffn: int
+    """transformer: hidden width of the feed-forward layers."""
     rope_theta: float
-    """Base of the rotary positions."""
+    """transformer: base of the rotary positions."""
     tied: bool
-    """Logits are read with the embeddings, as a Mamba's are; false: with a matrix of their own (Pythia)."""
+    """transformer: compute logits with the embedding matrix, as Mamba does; false is a matrix of
+    its own."""
     vocab_size: int
-    """Rows of the embedding; at least the tokenizer's size."""
+    """Number of embeddings, at least the size of the tokenizer."""
     pretrained: str | None
-    """Folder or hub name of a causal language model of this kind and family in the transformers layout; null: trained
-    here by stage lm."""
+    """Folder or hub name of a causal language model of this kind in transformers' layout.
+
+    null trains the language model in stage lm.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """All that `SpeechLM` is built from."""
+    """All sections that `SpeechLM` is built from."""
 
     features: FeaturesConfig
     frontend: FrontendConfig
@@ -118,78 +151,109 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DuplexConfig:
-    """When a session answers, listens on or drops what it heard; training follows the same rules."""
+    """When a session responds, continues to listen, or drops what it has processed.
 
-    kind: Literal["fork", "multiplex"]
-    """fork: a branch listens beside the one that answers. multiplex: the baseline of one sequence, in which slices of
-    what is heard and of what is said take turns; of the sections duplex and stage it leaves ignored_slices, min_slices,
-    silence_db and probes unused."""
+    Training follows the same rules.
+    """
+
+    kind: str
+    """fork: a branch listens while another responds; multiplex: one sequence that alternates both.
+
+    multiplex does not use ignored_slices, min_slices, silence_db and stage.probes.
+    """
     slice_ms: float
-    """Milliseconds between two decisions: a multiple of one speech embedding, and of encoder.slice_ms where the
-    encoder's context has slices."""
+    """Milliseconds between two decisions.
+
+    A multiple of one speech embedding, and of encoder.slice_ms where the encoder's context has
+    slices.
+    """
     tokens_per_s: float
-    """Pace of the answers."""
+    """Tokens of a response that are emitted per second."""
     max_tokens: int
-    """Of an answer; a longer one is cut off."""
+    """Longest response in tokens; a longer one is truncated."""
     response_threshold: float
-    """Probability of `response` from which it is answered; below it the likelier of the other two states holds."""
+    """Probability of `response` from which the model responds; below it the likelier other state
+    holds."""
     ignored_slices: int
-    """Slices in a row that are to be ignored, until what was heard is dropped."""
+    """Consecutive slices to be ignored after which the listening branch is dropped."""
     min_slices: int
-    """Slices listened to before an answer."""
+    """Slices that a branch must have processed before it may respond."""
     max_wait_s: float
-    """Silence after which a question that still seems incomplete is answered; multiplex: for which the end of a
-    recording waits for an answer."""
+    """Seconds of silence after which a question that still seems incomplete is answered.
+
+    multiplex: for which the end of a recording waits for a response.
+    """
     silence_db: float
-    """Level relative to the loudest slice of the question below which a slice is silence to max_wait_s."""
+    """Level, relative to the loudest slice of the question, below which a slice counts as silence.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
-    """Adapters of low rank: a stage trains these alone in the parts that have some, and its other parts as ever. They
-    take a larger optim.lr than whole weights do, and are merged into these when the stage hands over."""
+    """Low-rank adapters (LoRA) on linear layers.
+
+    A stage trains the adapters alone in the parts that have some, and its other parts as usual.
+    They need a larger optim.lr than full fine-tuning, and are merged at the end of the stage.
+    """
 
     enabled: bool
+    """Train adapters."""
     rank: int
+    """Rank of an adapter."""
     alpha: int
-    """What an adapter adds is multiplied by alpha / rank."""
+    """The output of an adapter is scaled by alpha / rank."""
     dropout: float
-    """Of what an adapter reads."""
+    """Dropout probability of an adapter's input."""
     targets: list[str]
-    """Linears of the trained parts that get one: ends of their dotted names, in which * is anything: in_proj,
-    encoder.*.ffn1.1, lm.*. Those of a Mamba: in_proj, x_proj, dt_proj, out_proj; of a Mamba-2: in_proj, out_proj."""
+    """Linear layers that get an adapter, by the ends of their dotted names; * stands for anything.
+
+    Examples: in_proj, encoder.*.ffn1.1, lm.*. A Mamba has in_proj, x_proj, dt_proj and out_proj, a
+    Mamba-2 in_proj and out_proj.
+    """
     shared: list[str]
-    """Ends of names again: of these linears, all of one kind (that differ in their layer alone) have one adapter in
-    common. LoRA-drop chooses them; []: each has its own."""
+    """Linear layers, named as in targets, that share one adapter for each kind of layer.
+
+    Layers of one kind differ in their depth alone. LoRA-drop selects them; [] gives each its own.
+    """
     shared_trainable: bool
-    """Whether those in common learn; false needs `start`, or they would add nothing for ever."""
+    """Train the shared adapters; false needs `start`, or they would add nothing."""
     start: str | None
-    """Folder of adapters (<run>/adapter) to go on with, upon the base they were trained upon; null: new ones."""
+    """Folder of adapters (<run>/adapter) to continue with; null starts new ones."""
     sample: int
-    """Training utterances (texts, dialogues) that the stage goes through over and over, of each sort its share; 0: all
-    there are."""
+    """Training items that the stage repeats, with every sort in its share; 0 is all there are."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoraDropConfig:
-    """Which linears keep an adapter of their own; see `lora_drop` for why the values are what they are."""
+    """LoRA-drop: which linear layers keep an adapter of their own.
 
+    `duplexmamba.models.lora_drop` explains the choice of values.
+    """
+
+    enabled: bool
+    """Probe the importance of adapters before training, and share the unimportant ones."""
     steps: int
     """Updates of the probe."""
     sample: int
-    """Training utterances (dialogues) that the probe trains and is measured on."""
+    """Training items that the probe is trained and measured on."""
     threshold: float
-    """Share of the importance that those which are kept must reach together."""
+    """Share of the total importance that the layers which keep an adapter must reach together."""
     keep: int | None
-    """Linears kept of each kind (in all, where ranking=overall); null: as many as the threshold asks for."""
+    """Layers of each kind that keep an adapter (in all, where ranking=overall); null uses the
+    threshold."""
     ranking: Literal["per_kind", "overall"]
-    """What is compared with what: the layers of one kind of linear, or all linears."""
+    """What is compared: the layers of one kind, or all linear layers."""
     choice: Literal["important", "random", "least_important", "all", "none", "equal", "full"]
-    """Which are kept. Those behind the first are controls. random, least_important: as many as `important` keeps. all:
-    plain LoRA. none: all share. equal: plain LoRA of the rank that has as many parameters as `important`. full: whole
-    weights are trained, without adapters."""
+    """Which layers keep an adapter; all but `important` are controls.
+
+    random, least_important: as many as `important` keeps. all: plain LoRA. none: all share. equal:
+    plain LoRA with the rank that has as many parameters as `important`. full: full fine-tuning,
+    without adapters.
+    """
     rest: Literal["shared", "frozen", "dropped"]
-    """The others share one adapter for each kind; or one that does not learn, what the probe has left on the most
-    important of them; or have none."""
+    """What becomes of the others: one shared adapter for each kind, the same but frozen, or none.
+
+    frozen keeps what the probe has learnt for the most important layer among them.
+    """
     start: Literal["new", "probe"]
-    """What is kept begins as new, or as the probe has left it."""
+    """Whether the adapters that are kept start new or from the probe."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from configs.loading import ON_DIALOGUES
+from configs.recipes import DIALOGUE_STAGES
 from configs.schema import Config
 from duplexmamba.duplex.fork import ForkSession
 from duplexmamba.duplex.multiplex import MultiplexSession
@@ -24,10 +24,10 @@ def open_sessions(given: StageCheckpoint, config: Config, run: Path) -> Callable
     Raises:
         ValueError: the run has not learnt when to answer, or learnt it for another kind of session.
     """
-    if given.tokens is None or config.stage.name not in ON_DIALOGUES:
+    if given.tokens is None or config.stage.name not in DIALOGUE_STAGES:
         raise ValueError(
             f"{run} is a run of stage {config.stage.name}, which does not learn when to answer; name a run of stage "
-            + " or ".join(ON_DIALOGUES)
+            + " or ".join(DIALOGUE_STAGES)
         )
     if config.duplex.kind != given.config.duplex.kind:
         raise ValueError(

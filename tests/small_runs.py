@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from configs.loading import STAGES
+from configs.recipes import STAGES
 from tests.conftest import SMALL_SIZES, TINY
 from train import main
 

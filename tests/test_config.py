@@ -4,15 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.loading import (
-    STAGES,
-    fingerprint,
-    from_dict,
-    load_config,
-    override,
-    stage_file,
-    to_dict,
-)
+from configs.fingerprint import fingerprint
+from configs.loading import from_dict, load_config, override, to_dict
+from configs.recipes import STAGES, stage_file
 from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.models.timing import FrameTiming
 from tests.conftest import TINY
@@ -55,7 +49,7 @@ def test_files_say_what_they_are_for_in_few_lines() -> None:
         (["trainer.max_steps=0"], "at least 1"),
         (["trainer.strategy=deepspeed"], "expected one of"),
         (["encoder.conv_kernel=8"], "must be odd"),
-        (["encoder.mixer=atention"], "expected one of"),
+        (["encoder.mixer=atention"], "encoder.mixer: .*Did you mean 'attention'"),
         (["encoder.num_heads=0"], "encoder.num_heads=0: must be at least 1"),
         (["encoder.left_context_ms=-1"], "encoder.left_context_ms=-1: cannot be negative"),
         (["connector.merge_threshold=2"], "connector.merge_threshold=2.0: a cosine"),

@@ -26,7 +26,7 @@ def config() -> Config:
     words = [
         "data.num_workers=0",
         "data.batch_dialogues=3",
-        "stage.utterances=2",
+        "stage.utterances_per_dialogue=2",
         "dialogue.events=[1,3]",
     ]
     return load_config([TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, *words])

@@ -12,8 +12,8 @@ from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.trainer.checkpoint import (
-    WeightAveraging,
     StageCheckpoint,
+    WeightAveraging,
     load_ctc_head,
     load_parts,
     write_atomically,

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from configs.loading import KINDS, load_config, override, stage_file
+from configs.loading import load_config, override
+from configs.recipes import stage_file
 from configs.schema import Config
+from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.lora import adapt, adapters, export, kind_of, merge, targets
 from duplexmamba.models.speech_lm import SpeechLM, is_adapter
 from duplexmamba.streaming.padded import Padded
@@ -73,7 +75,7 @@ def without(model: SpeechLM, name: str) -> SpeechLM:
 
 
 @on_every_path
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
 def test_every_linear_learns_is_heard_and_merges(
     kind: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +100,7 @@ def test_every_linear_learns_is_heard_and_merges(
 
 
 @on_every_path
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
 def test_a_decoded_token_passes_every_adapter(
     kind: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

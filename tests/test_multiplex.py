@@ -15,7 +15,8 @@ import yaml
 import evaluate
 import serve
 import train
-from configs.loading import fingerprint, from_dict, load_config, override, to_dict
+from configs.fingerprint import fingerprint
+from configs.loading import from_dict, load_config, override, to_dict
 from datamodules.dialogue.data import collate_dialogues
 from datamodules.dialogue.dialogues import Dialogue
 from datamodules.dialogue.turns import Answer, Turn

@@ -7,7 +7,9 @@ import pytest
 import torch
 import yaml
 
-from configs.loading import ON_DIALOGUES, STAGES, fingerprint, load_config
+from configs.fingerprint import fingerprint
+from configs.loading import load_config
+from configs.recipes import DIALOGUE_STAGES, STAGES
 from configs.schema import Config
 from datamodules.data import Corpora
 from datamodules.dialogue.data import DialogueData
@@ -79,7 +81,7 @@ def test_every_parameter_is_one_of_the_configuration(path: Path) -> None:
     points = words(path)
     configs = [load_config(point) for point in points]
     config = configs[0]
-    if config.stage.name in ON_DIALOGUES:
+    if config.stage.name in DIALOGUE_STAGES:
         for other in {str(c.duplex): c for c in configs}.values():
             DialogueData(other, Corpora(other)).dialogues("train", 0)
     for upstream in STAGES[: STAGES.index(config.stage.name)]:

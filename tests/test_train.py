@@ -12,7 +12,8 @@ import peft
 import pytest
 import torch
 
-from configs.loading import STAGES, load_config
+from configs.loading import load_config
+from configs.recipes import STAGES
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.speech import InstructStage

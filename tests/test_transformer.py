@@ -16,8 +16,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from configs.loading import KINDS, fingerprint, load_config, override
+from configs.fingerprint import fingerprint
+from configs.loading import load_config, override
 from configs.schema import Config
+from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.lm import LM, build_lm, load_pretrained
 from duplexmamba.models.transformer import TransformerLM
 from duplexmamba.streaming import state as states
@@ -233,7 +235,7 @@ def test_no_gradient_is_lost_in_a_cache(config: Config) -> None:
 @pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
 def test_language_models_of_a_preset_are_equally_large(preset: str) -> None:
     counts = {}
-    for kind in KINDS:
+    for kind in LANGUAGE_MODELS:
         config = load_config([f"configs/preset/{preset}.yaml", TINY[1], f"lm.kind={kind}"])
         with torch.device("meta"):
             counts[kind] = sum(p.numel() for p in build_lm(config.lm).parameters())
@@ -255,7 +257,7 @@ def test_a_kind_brings_its_sizes_and_a_word_of_ones_own_comes_last(tmp_path: Pat
 def test_what_only_a_transformer_reads_makes_another_experiment_of_it_alone() -> None:
     names = [
         [fingerprint(load_config([*TINY, f"lm.kind={k}", w])) for w in ("seed=1", "lm.d_ffn=96")]
-        for k in KINDS
+        for k in LANGUAGE_MODELS
     ]
     assert [a == b for a, b in names] == [True, True, False]
 
@@ -263,7 +265,7 @@ def test_what_only_a_transformer_reads_makes_another_experiment_of_it_alone() ->
 def test_the_sweep_names_what_there_is() -> None:
     sweep = yaml.safe_load(Path("sweeps/lm_baseline.yaml").read_text())
     assert Path(sweep["program"]).is_file() and sweep["parameters"]["lm.kind"]["values"] == list(
-        KINDS
+        LANGUAGE_MODELS
     )
     given = [word for word in sweep["command"] if not word.startswith("${")]
     points = {name: given_["values"] for name, given_ in sweep["parameters"].items()}

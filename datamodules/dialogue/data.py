@@ -55,7 +55,7 @@ class DialogueData(StageData):
         def group(positions: Sequence[int]) -> list[list[int]]:
             return alike(positions, [len(dialogues.events(p)) for p in positions], size)
 
-        beside = self.config.stage.utterances
+        beside = self.config.stage.utterances_per_dialogue
         return self._batches(
             WithUtterances(dialogues, self.corpora.stream, beside), self._endless(group), self.ahead
         )

@@ -5,7 +5,8 @@ import dataclasses
 
 import torch
 
-from configs.loading import load_config, override, stage_file
+from configs.loading import load_config, override
+from configs.recipes import stage_file
 from datamodules.corpus import UnusableAudio
 from datamodules.data import Corpora
 from datamodules.dialogue.data import DialogueData

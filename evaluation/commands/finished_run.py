@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs.loading import ON_DIALOGUES, override
+from configs.loading import override
+from configs.recipes import DIALOGUE_STAGES
 from configs.schema import Config
 from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio import read_audio
 from datamodules.sources.audio_sources import Place
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 
-HEARING = ("asr", "instruct", *ON_DIALOGUES)
+HEARING = ("asr", "instruct", *DIALOGUE_STAGES)
 """Stages whose runs can answer what they hear."""
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from configs.loading import EXECUTION_ONLY, ON_DIALOGUES, override, to_dict
+from configs.fingerprint import EXECUTION_ONLY
+from configs.loading import override, to_dict
+from configs.recipes import DIALOGUE_STAGES
 from configs.schema import Config
 from evaluation.commands.arguments import BATCH, parser, score
 from evaluation.commands.finished_run import HEARING
@@ -21,8 +23,8 @@ from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from lightning_modules.trainer.logging import log_artifact
 
 STAGES = {
-    "wer": ("encoder", *HEARING), "voicebench": HEARING, "duplex": ON_DIALOGUES,
-    "speed": ("encoder", "lm", *HEARING), "full-duplex-bench": ON_DIALOGUES, "turnbench": ON_DIALOGUES,
+    "wer": ("encoder", *HEARING), "voicebench": HEARING, "duplex": DIALOGUE_STAGES,
+    "speed": ("encoder", "lm", *HEARING), "full-duplex-bench": DIALOGUE_STAGES, "turnbench": DIALOGUE_STAGES,
 }  # fmt: skip
 """Whose runs can be scored so, by command."""
 NEED_DATA = ("full-duplex-bench", "turnbench")

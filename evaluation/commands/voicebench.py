@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import soxr
 
-from configs.loading import ON_DIALOGUES, fingerprint
+from configs.fingerprint import fingerprint
+from configs.recipes import DIALOGUE_STAGES
 from datamodules.sources.audio_sources import Held
 from datamodules.synthetic.espeak import speak
 from evaluation.commands.finished_run import HEARING, Run, identity, open_run, read_whole
@@ -133,7 +134,7 @@ def answer(
     run: Run, names: Sequence[str], folder: Path | None, asked: argparse.Namespace
 ) -> tuple[dict[str, Path], dict[str, Known | None], str]:
     """Let the run answer what it has not answered yet; returns files of responses, what was asked, and the mode."""
-    mode = asked.mode or ("streaming" if run.config.stage.name in ON_DIALOGUES else "offline")
+    mode = asked.mode or ("streaming" if run.config.stage.name in DIALOGUE_STAGES else "offline")
     answerer = answerer_of(run, mode)
     where = run.folder / "scores" / "voicebench" / (f"{mode}-embedded" if folder is None else mode)
     made_by = f"{fingerprint(run.config)} ({identity(run.folder)}), {mode}, duplex.max_tokens={run.config.duplex.max_tokens}"
@@ -175,9 +176,9 @@ def answerer_of(run: Run, mode: str) -> Answerer:
         ValueError: the run cannot answer in this way.
     """
     stage, tokens = run.config.stage.name, run.given.tokens
-    if mode == "streaming" and stage not in ON_DIALOGUES:
+    if mode == "streaming" and stage not in DIALOGUE_STAGES:
         raise ValueError(
-            f"MODE=streaming: {run.folder} is a run of stage {stage}; name one of {', '.join(ON_DIALOGUES)}"
+            f"MODE=streaming: {run.folder} is a run of stage {stage}; name one of {', '.join(DIALOGUE_STAGES)}"
         )
     if stage not in HEARING or tokens is None:
         raise ValueError(

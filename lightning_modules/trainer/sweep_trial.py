@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from configs.loading import STAGES
+from configs.recipes import STAGES
 from lightning_modules.trainer.logging import in_sweep
 from lightning_modules.trainer.summary import SUMMARY
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from configs.loading import EXECUTION_ONLY
+from configs.fingerprint import EXECUTION_ONLY
 from duplexmamba.text.jsonl import whole_lines
 from sweeps.report.sweep_file import SweepFile, read_sweep_file
 

@@ -1,0 +1,5 @@
+"""Registry of connectors, by `connector.kind`."""
+
+from duplexmamba.models.connector import CONNECTORS
+
+__all__ = ["CONNECTORS"]

@@ -1,0 +1,3 @@
+"""Registry of encoder mixers, by `encoder.mixer`."""
+
+MIXERS = dict.fromkeys(("mamba", "attention", "transformer"))
