@@ -112,10 +112,11 @@ def branches(labels: Sequence[TurnState], config: DuplexConfig) -> list[Branch]:
     first = 0
     counters = BranchCounters()
     for index, label in enumerate(labels):
+        # Labels do not depend on the level: no slice counts as silent.
         action, counters = decide(label, False, counters, config)
         is_last_slice = index == len(labels) - 1
         if action != "listen" or is_last_slice:
             found.append(Branch(first, index, answered=action == "respond"))
             first = index + 1
-            counters = BranchCounters()
+            counters = BranchCounters()  # the next slice belongs to a new branch
     return found
