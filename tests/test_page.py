@@ -54,7 +54,7 @@ def browsing(address: str, *switches: str, **context) -> Iterator[tuple]:
 
 def answers(page) -> list[tuple[str, bool]]:
     """Of the list on the page: what was said, and whether it was cut off."""
-    read = "items => items.map(i => [i.querySelector('span').textContent, i.classList.contains('cut')])"
+    read = "items => items.map(i => [i.querySelector('span').textContent, i.classList.contains('interrupted')])"
     return [tuple(found) for found in page.eval_on_selector_all("#turns .answer", read)]
 
 
@@ -85,7 +85,7 @@ def test_a_conversation_through_the_microphone(tmp_path: Path) -> None:
         assert page.evaluate("document.activeElement.id") == "talk"
         page.keyboard.press("Enter")
         page.wait_for_selector("#turns .answer >> nth=2")
-        page.wait_for_selector("#turns .answer:not(.going) >> nth=2")
+        page.wait_for_selector("#turns .answer:not(.in-progress) >> nth=2")
         if len(answers(page)) > 3:
             pytest.skip(
                 "the browser played parts of the recording twice: the machine is too busy for its microphone"
@@ -123,10 +123,10 @@ def test_clips_sentences_and_a_second_clip_that_interrupts(tmp_path: Path) -> No
     pytest.importorskip("espeakng_loader")
     with serving(tmp_path, Limits(2)) as address, browsing(address) as (page, wrong):
         page.click("[data-clip=question]")
-        page.wait_for_selector("#turns .going")
+        page.wait_for_selector("#turns .in-progress")
         page.fill("#text", "what is the capital of france")
         page.press("#text", "Enter")
-        page.wait_for_selector("#turns .cut")
+        page.wait_for_selector("#turns .interrupted")
         assert (
             page.locator("#turns .you")
             .all_inner_texts()[1]
