@@ -136,20 +136,20 @@ class ForkSession(Session[ForkState]):
         # There is none after it was dropped or became the response in the previous slice.
         if listening is None:
             listening = yield from self._fork()
-        listened, response = yield from self._step_branches(
+        speech_result, response = yield from self._step_branches(
             encoded.embeddings, listening.lm_state, before.response
         )
-        # Only the logits of this step are used: the branch continues from `listened`.
-        probe, response = yield from self._step_branches(
-            self._end_of_speech_embeddings, listened.lm_state, response
+        # Only the logits of this step are used: the branch continues from `speech_result`.
+        probe_result, response = yield from self._step_branches(
+            self._end_of_speech_embeddings, speech_result.lm_state, response
         )
-        probabilities = self._turn_state_probabilities(probe.logits)
+        probabilities = self._turn_state_probabilities(probe_result.logits)
         state = classify_state(probabilities, self.duplex)
-        listening = dataclasses.replace(listening, lm_state=listened.lm_state)
+        listening = dataclasses.replace(listening, lm_state=speech_result.lm_state)
         action, listening = self._decide(state, samples, listening)
         if action == "respond":
             # It replaces a response in progress, which has been interrupted.
-            response = yield from self._start_response(listened.lm_state)
+            response = yield from self._start_response(speech_result.lm_state)
         if response is not None:
             response = yield from self._emit_due(response)
         after = dataclasses.replace(
@@ -195,11 +195,11 @@ class ForkSession(Session[ForkState]):
             The result of the listening branch, and the response.
         """
         if response is None or not self._is_token_due(response):
-            listened = yield from self._step(embeddings, lm_state)
-            return listened, response
+            speech_result = yield from self._step(embeddings, lm_state)
+            return speech_result, response
         requests = [StepRequest(embeddings, lm_state), self._token_request(response)]
-        listened, responded = yield from step(requests)
-        return listened, self._after_token(response, responded)
+        speech_result, token_result = yield from step(requests)
+        return speech_result, self._after_token(response, token_result)
 
     def _turn_state_probabilities(self, logits: Tensor) -> dict[TurnState, float]:
         """(V,) logits after the end-of-speech marker -> probability of each turn state."""

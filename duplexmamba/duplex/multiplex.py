@@ -135,17 +135,17 @@ class MultiplexSession(Session[MultiplexState]):
         encoded = yield from encode(EncodeRequest(samples, before.speech_state))
         unread = self._embed(before.unread_ids)
         inputs = torch.cat([unread, encoded.embeddings, self._end_of_speech_embeddings])  # (L, D)
-        listened = yield from self._step(inputs, before.lm_state)
+        speech_result = yield from self._step(inputs, before.lm_state)
         token_due = before.response is not None and before.response.is_token_due(
             before.num_slices, self.duplex
         )
-        probabilities = choice_probabilities(listened.logits, self._marker_ids, token_due)
+        probabilities = choice_probabilities(speech_result.logits, self._marker_ids, token_due)
         response_probability = float(probabilities[self._response_id])
         responds = starts_response(response_probability, self.duplex)
         if responds:
-            written = yield from self._write_start(listened.lm_state)
+            written = yield from self._write_start(speech_result.lm_state)
         else:
-            written = yield from self._write_next(probabilities, listened.lm_state)
+            written = yield from self._write_next(probabilities, speech_result.lm_state)
         response = written.response
         in_progress = response is not None and not response.finished
         after = MultiplexState(

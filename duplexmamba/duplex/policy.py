@@ -76,14 +76,14 @@ def decide(
     return "listen", updated
 
 
-def tokens_due(slices: int, config: DuplexConfig) -> int:
+def tokens_due(num_slices: int, config: DuplexConfig) -> int:
     """Number of response tokens that are emitted within a number of slices.
 
     Args:
-        slices: slices since the start of the response, the slice of the decision included.
+        num_slices: slices since the start of the response, the slice of the decision included.
         config: `tokens_per_s` sets the pace.
     """
-    return math.ceil(slices * config.slice_ms * config.tokens_per_s / 1000)
+    return math.ceil(num_slices * config.slice_ms * config.tokens_per_s / 1000)
 
 
 @dataclasses.dataclass(frozen=True)
