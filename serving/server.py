@@ -28,7 +28,7 @@ PAGE_FOLDER = Path(__file__).with_name("page")
 END_TIMEOUT_S = 1.0
 """Time for sending the last message to a client that may have stopped reading."""
 MAX_BYTES_PER_CHAR = 4
-"""Of UTF-8."""
+"""UTF-8 uses at most four bytes for a character."""
 Source = TypeVar("Source")
 log = logging.getLogger(__name__)
 

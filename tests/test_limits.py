@@ -15,21 +15,21 @@ from websockets.sync.client import connect
 from serving.limits import Limits, is_loopback
 from serving.messages import ConversationEnded, check_hello
 from serving.web import bind
-from tests.serving_at import (
+from tests.local_server import (
     FAST,
     HELLO,
     QUESTION,
     connected,
     converse,
     next_message,
-    serving,
+    running_server,
     status_of,
 )
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("talks"), FAST) as found:
+    with running_server(tmp_path_factory.mktemp("talks"), FAST) as found:
         yield found
 
 
@@ -129,7 +129,7 @@ def test_invalid_frames_end_one_connection_only(address):
 
 def test_many_silent_connections_do_not_block_others(tmp_path):
     limits = Limits(1, hello_timeout_s=1.0, max_handshakes=3)
-    with serving(tmp_path, limits) as address, contextlib.ExitStack() as opened:
+    with running_server(tmp_path, limits) as address, contextlib.ExitStack() as opened:
         silent = [
             opened.enter_context(connect(f"ws://{address}/talk", close_timeout=0.2))
             for _ in range(5)
@@ -173,7 +173,9 @@ def test_websockets_from_other_pages_are_refused(address):
 
 
 def test_with_a_token_every_request_needs_it(tmp_path):
-    with serving(tmp_path, FAST, token="secret", origins=["https://talk.example"]) as address:
+    with running_server(
+        tmp_path, FAST, token="secret", origins=["https://talk.example"]
+    ) as address:
         assert (
             status_of(address, "/") == 401
             and status_of(address, "/about", Authorization="Bearer wrong") == 401

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 from serving.limits import Limits
 from serving.web import bind
-from tests.serving_at import connected, next_message, serving
+from tests.local_server import connected, next_message, running_server
 from tests.talker import ANSWERS, HIGH_HZ, LOW_HZ, tones
 
 BROWSER = next(
@@ -81,7 +81,7 @@ def test_a_conversation_through_the_microphone(tmp_path: Path) -> None:
         f"--use-file-for-fake-audio-capture={tmp_path / 'talk.wav'}%noloop",
     ]  # fmt: skip
     with (
-        serving(tmp_path / "talks", Limits(2)) as address,
+        running_server(tmp_path / "talks", Limits(2)) as address,
         browsing(address, *switches) as (page, wrong),
     ):
         page.keyboard.press("Tab")
@@ -125,7 +125,7 @@ def test_a_conversation_through_the_microphone(tmp_path: Path) -> None:
 
 def test_clips_sentences_and_a_second_clip_that_interrupts(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    with serving(tmp_path, Limits(2)) as address, browsing(address) as (page, wrong):
+    with running_server(tmp_path, Limits(2)) as address, browsing(address) as (page, wrong):
         page.click("[data-clip=question]")
         page.wait_for_selector("#turns .in-progress")
         page.fill("#text", "what is the capital of france")
@@ -143,7 +143,7 @@ def test_the_page_shows_busy_and_gone_and_recovers(tmp_path: Path) -> None:
     with bind("127.0.0.1", 0) as bound:
         port = bound.getsockname()[1]
     assert port
-    with serving(tmp_path, Limits(1)) as address, browsing(address) as (page, _):
+    with running_server(tmp_path, Limits(1)) as address, browsing(address) as (page, _):
         with connected(address) as other:
             assert next_message(other)["type"] == "ready"
             page.click("[data-clip=question]")
@@ -159,7 +159,7 @@ def test_the_page_shows_busy_and_gone_and_recovers(tmp_path: Path) -> None:
 
 
 def test_the_page_is_accessible_and_fits_a_telephone(tmp_path: Path) -> None:
-    with serving(tmp_path, Limits(1)) as address, browsing(address) as (page, wrong):
+    with running_server(tmp_path, Limits(1)) as address, browsing(address) as (page, wrong):
         tree = page.locator("body").aria_snapshot()
         for part in (
             'heading "DuplexMamba"',
@@ -195,7 +195,7 @@ def test_resampling_equals_that_of_a_library(tmp_path: Path, rate_hz: int) -> No
         }
         return out;
     }"""
-    with serving(tmp_path, Limits(1)) as address, browsing(address) as (page, _):
+    with running_server(tmp_path, Limits(1)) as address, browsing(address) as (page, _):
         found = np.array(page.evaluate(script, [(noise + high).tolist(), rate_hz, [128]]))
     expected = soxr.resample(noise, rate_hz, 16_000)[: len(found)]
     assert 0.95 * len(noise) * 16_000 / rate_hz < len(found) <= len(noise) * 16_000 / rate_hz + 1

@@ -22,7 +22,7 @@ from serving.conversations import Conversation, Conversations, push_batched
 from serving.limits import AudioRateLimit, Limits
 from serving.messages import ConversationEnded
 from tests import test_session
-from tests.serving_at import (
+from tests.local_server import (
     FAST,
     QUESTION,
     connected,
@@ -30,7 +30,7 @@ from tests.serving_at import (
     eventually,
     get,
     next_message,
-    serving,
+    running_server,
     single_session_events,
 )
 from tests.talker import LOW_HZ, Talker, tones
@@ -38,7 +38,7 @@ from tests.talker import LOW_HZ, Talker, tones
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("talks"), FAST) as found:
+    with running_server(tmp_path_factory.mktemp("talks"), FAST) as found:
         yield found
 
 
@@ -273,7 +273,7 @@ def test_a_client_that_does_not_read_is_disconnected():
     ],
 )
 def test_a_conversation_ends_in_time(tmp_path, limits, reason):
-    with serving(tmp_path, Limits(1, **limits)) as address, connected(address) as socket:
+    with running_server(tmp_path, Limits(1, **limits)) as address, connected(address) as socket:
         assert next_message(socket)["type"] == "ready"
         if reason != "idle":
             socket.send(QUESTION[:32_000].tobytes())

@@ -19,12 +19,12 @@ from tests.talker import LOW_HZ, Talker, tones
 
 HELLO = {"version": 1, "rate_hz": 16_000}
 FAST = Limits(max_conversations=4, max_ahead_s=600, max_backlog_s=600)
-"""For audio that is sent as fast as possible."""
+"""Limits that admit audio sent faster than real time."""
 QUESTION = tones((0, 0.4), (LOW_HZ, 1), (0, 9))
 
 
 @contextlib.contextmanager
-def serving(folder: Path, limits: Limits, session=None, **access) -> Iterator[str]:
+def running_server(folder: Path, limits: Limits, session=None, **access) -> Iterator[str]:
     """The address, "host:port"."""
     folder.mkdir(exist_ok=True)
     with bind("127.0.0.1", 0) as bound:
