@@ -70,6 +70,7 @@ class Conversation:
         embeddings_per_s = 1000 / FrameTiming.of(config.model).token_ms
         self.steps_per_minute = round(60 * (embeddings_per_s + config.duplex.tokens_per_s / 2))
         self.slice = 0.1 * torch.randn(self.session.slice_samples)
+        # The first slice creates the states of the encoder and the connector.
         self.session.push(self.slice)
         self.lm_state: LMState | None = None
         self.num_steps = 0
@@ -114,6 +115,7 @@ def bench(conversations: dict[str, Conversation], minutes: int, rounds: int) -> 
         conversation.grow_to(minutes)
         slices[kind] = functools.partial(conversation.process_slice, conversation.session_state())
         forks[kind] = functools.partial(states.clone, conversation.lm_state)
+    # Interleaved, so that a change in the machine's speed affects all kinds equally.
     slice_times = interleave(slices, rounds, f"slices, minute {minutes}", clock=time.process_time)
     fork_times = interleave(forks, rounds, f"forks, minute {minutes}", clock=time.process_time)
     numbers = {}

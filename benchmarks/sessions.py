@@ -58,6 +58,7 @@ def process_s(group: list[Session], slices: Iterator[Tensor]) -> float:
     """Processor time of one slice of each session, in seconds."""
     inputs = [next(slices) for _ in group]
     start_s = time.process_time()
+    # `push` is how a server without batching would process a slice.
     if len(group) == 1:
         group[0].push(inputs[0])
     else:

@@ -21,7 +21,7 @@ listening branch continues. drop: the listening branch is discarded."""
 
 @dataclasses.dataclass(frozen=True)
 class BranchCounters:
-    """Memory of the policy about a listening branch; all values count slices since the fork."""
+    """State of the policy for a listening branch; all values count slices since the fork."""
 
     num_slices: int = 0
     """All slices that the branch has processed."""
