@@ -1,12 +1,15 @@
-"""A slice of a live session that is minutes old: Mamba-1, Mamba-2 and a Transformer of equal size.
+"""Cost of a slice in a live session that is minutes old: Mamba-1, Mamba-2, and a Transformer.
 
-    python benchmarks/long_session.py [--json FILE] [--preset tiny] [--minutes 1 5 15 60] [--plot docs/long_session.png]
+    python benchmarks/long_session.py [--json FILE] [--preset tiny] [--minutes 1 5 15 60]
+                                      [--plot docs/long_session.png]
 
-Random weights, float32, the processor's time on one thread. A conversation leaves what it has heard in the language
-model's memory, an embedding for each 200 ms, and answers, `duplex.tokens_per_s` of them half of the time. The session
-answers while it listens: a slice is heard, read by the listening branch together with a token of the answer, and
-judged. A fork is a copy of the language model's memory. A session holds three: where the conversation rests, what
-listens, what answers. As many sessions fit as 24 GiB hold beside the weights.
+All models have equally many parameters, random weights and float32; times are processor time on
+one thread. A conversation adds an embedding per 200 ms of speech to the state of the language
+model, and tokens of responses at `duplex.tokens_per_s` half of the time. The session responds while
+it listens: a slice is encoded, the listening branch processes it in one batch with a token of the
+response, and its turn state is read. A fork is a copy of the language model's state. A session
+holds three states: idle, listening branch, responding branch. The number of sessions is how many
+fit into 24 GiB with the weights.
 """
 
 import dataclasses
@@ -16,12 +19,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from evaluation.duplex.embed_speech import all_bytes
 from measure import arguments, interleave, machine, median, save, show
 
 from configs.loading import load_config
 from duplexmamba.duplex.fork import ForkSession, ForkState, ListeningBranch, Response
-from duplexmamba.models.language_models import LANGUAGE_MODELS
+from duplexmamba.models.lm import LMState
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming import state as states
@@ -29,113 +31,128 @@ from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.trainer.hardware import keep_freed_memory
 
-ROOM = 24 * 2**30  # bytes
-CHUNK = 1024  # tokens at a time when a memory is filled
+CAPACITY_BYTES = 24 * 2**30
+CHUNK_TOKENS = 1024
+"""Tokens that are processed at once when a state is aged."""
 TITLES = {"mamba": "Mamba-1", "mamba2": "Mamba-2", "transformer": "Transformer"}
 COLUMNS = {
-    "slice_ms": "ms per slice", "fork_ms": "fork, ms", "state_bytes": "state, MB", "session_bytes": "session, MB",
+    "slice_ms": "ms per slice",
+    "fork_ms": "fork, ms",
+    "state_bytes": "state, MB",
+    "session_bytes": "session, MB",
     "sessions_in_24_gib": "sessions in 24 GiB",
-}  # fmt: skip
+}
+PLOTTED = ("slice_ms", "state_bytes", "sessions_in_24_gib")
+Numbers = dict[str, float]
+"""By column."""
 
 
 class Conversation:
-    """A session of one kind of language model, and the memory it would have after any time."""
+    """A session with one kind of language model, and the state that it would have at any age.
+
+    Args:
+        kind: `lm.kind`.
+        preset: name of a preset in configs/preset.
+    """
 
     def __init__(self, kind: str, preset: str):
-        words = [
-            f"lm.kind={kind}",
-            "lm.pretrained=null",
-            "duplex.min_slices=1000000000",
-        ]  # it goes on listening
-        config = load_config(
-            [f"configs/preset/{preset}.yaml", "configs/stage/streaming.yaml", *words]
-        )
-        tokens = Tokenizer.train([" what is seven plus five", " twelve"] * 9)
-        tokens.end = -1  # it goes on answering
+        overrides = [f"lm.kind={kind}", "lm.pretrained=null"]
+        overrides.append("duplex.min_slices=1000000000")  # the branch never starts a response
+        files = [f"configs/preset/{preset}.yaml", "configs/stage/streaming.yaml"]
+        config = load_config([*files, *overrides])
+        tokenizer = Tokenizer.train([" what is seven plus five", " twelve"] * 9)
+        tokenizer.end = -1  # the response never ends
         torch.manual_seed(0)
-        self.session = ForkSession(SpeechLM(config.model).eval(), tokens, config.duplex)
-        self.lm, self.vocab_size = self.session.model.lm, config.lm.vocab_size
-        self.per_minute = round(
-            60 * (1000 / FrameTiming.of(config.model).token_ms + config.duplex.tokens_per_s / 2)
-        )
+        model = SpeechLM(config.model).eval()
+        self.session = ForkSession(model, tokenizer, config.duplex)
+        self.lm = model.lm
+        self.vocab_size = config.lm.vocab_size
+        embeddings_per_s = 1000 / FrameTiming.of(config.model).token_ms
+        self.steps_per_minute = round(60 * (embeddings_per_s + config.duplex.tokens_per_s / 2))
         self.slice = 0.1 * torch.randn(self.session.slice_samples)
+        # The first slice creates the states of the encoder and the connector.
         self.session.push(self.slice)
-        self.memory, self.age = None, 0
-        self.weights = sum(p.nbytes for p in self.session.model.parameters())
+        self.lm_state: LMState | None = None
+        self.num_steps = 0
+        self.weight_bytes = sum(p.nbytes for p in model.parameters())
 
-    def go_on(self, minutes: int) -> None:
-        """Fill the memory until it is so old."""
-        while self.age < minutes * self.per_minute:
-            ids = torch.randint(
-                self.vocab_size, (1, min(CHUNK, minutes * self.per_minute - self.age))
-            )
-            _, self.memory = self.lm(Padded(self.lm.embed(ids)), self.memory)
-            self.age += ids.shape[1]
+    def grow_to(self, minutes: int) -> None:
+        """Process random tokens until the state is that of a conversation of this duration."""
+        target = minutes * self.steps_per_minute
+        while self.num_steps < target:
+            num_tokens = min(CHUNK_TOKENS, target - self.num_steps)
+            ids = torch.randint(self.vocab_size, (1, num_tokens))
+            _, self.lm_state = self.lm(Padded(self.lm.embed(ids)), self.lm_state)
+            self.num_steps += num_tokens
 
-    def moment(self) -> ForkState:
-        """The session now, in the midst of an answer, one token of which is due."""
-        assert self.memory is not None
-        now, reply = self.session.snapshot(), Response(self.memory, next_token=7, start_slice=0)
+    def session_state(self) -> ForkState:
+        """State of the session during a response, with one token due in the next slice."""
+        assert self.lm_state is not None
         return dataclasses.replace(
-            now,
-            slices=0,
-            idle_state=self.memory,
-            listening=ListeningBranch(self.memory),
-            reply=reply,
+            self.session.snapshot(),
+            num_slices=0,
+            idle_state=self.lm_state,
+            listening=ListeningBranch(self.lm_state),
+            response=Response(self.lm_state, next_token=7, start_slice=0),
         )
 
-    def hear(self, moment: ForkState) -> None:
-        """One slice."""
-        self.session.restore(moment)
+    def process_slice(self, state: ForkState) -> None:
+        """Process one slice from a state."""
+        self.session.restore(state)
         self.session.push(self.slice)
 
 
 @torch.inference_mode()
-def bench(
-    conversations: dict[str, Conversation], minutes: int, rounds: int
-) -> dict[str, dict[str, float]]:
-    """Of each kind what a slice at this age costs."""
-    slices, forks = {}, {}
+def bench(conversations: dict[str, Conversation], minutes: int, rounds: int) -> dict[str, Numbers]:
+    """Measure a slice of every kind of language model at one age.
+
+    Returns:
+        The numbers by kind.
+    """
+    slices = {}
+    forks = {}
     for kind, conversation in conversations.items():
-        conversation.go_on(minutes)
-        slices[kind] = functools.partial(conversation.hear, conversation.moment())
-        forks[kind] = functools.partial(states.clone, conversation.memory)
+        conversation.grow_to(minutes)
+        slices[kind] = functools.partial(conversation.process_slice, conversation.session_state())
+        forks[kind] = functools.partial(states.clone, conversation.lm_state)
+    # Interleaved, so that a change in the machine's speed affects all kinds equally.
     slice_times = interleave(slices, rounds, f"slices, minute {minutes}", clock=time.process_time)
     fork_times = interleave(forks, rounds, f"forks, minute {minutes}", clock=time.process_time)
-    found = {}
+    numbers = {}
     for kind, conversation in conversations.items():
-        held = all_bytes(conversation.session.snapshot())
-        found[kind] = {
-            "slice_ms": median(slice_times, kind), "fork_ms": median(fork_times, kind),
-            "state_bytes": states.num_bytes(conversation.memory), "session_bytes": held,
-            "sessions_in_24_gib": (ROOM - conversation.weights) // held,
-        }  # fmt: skip
-    return found
+        # The three branches have diverged after a slice, so each state counts.
+        session_bytes = conversation.session.snapshot().num_bytes()
+        free_bytes = CAPACITY_BYTES - conversation.weight_bytes
+        numbers[kind] = {
+            "slice_ms": median(slice_times, kind),
+            "fork_ms": median(fork_times, kind),
+            "state_bytes": states.num_bytes(conversation.lm_state),
+            "session_bytes": session_bytes,
+            "sessions_in_24_gib": free_bytes // session_bytes,
+        }
+    return numbers
 
 
 def cell(name: str, value: float) -> str:
-    """As the table has it."""
+    """A number as the table shows it, bytes in MB."""
     if name.endswith("_ms"):
         return f"{value:.2f}"
-    return f"{value / 1e6:,.2f}" if name.endswith("_bytes") else f"{value:,.0f}"
+    if name.endswith("_bytes"):
+        return f"{value / 1e6:,.2f}"
+    return f"{value:,.0f}"
 
 
-def draw(found: dict[int, dict[str, dict[str, float]]], file: Path) -> None:
-    """Time, memory and room against minutes."""
-    figure, panels = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
-    for axis, name in zip(panels, ("slice_ms", "state_bytes", "sessions_in_24_gib"), strict=True):
+def draw(numbers: dict[int, dict[str, Numbers]], file: Path) -> None:
+    """Plot time, state and number of sessions against the age of the conversation in minutes."""
+    figure, panels = plt.subplots(1, len(PLOTTED), figsize=(10, 3.2), layout="constrained")
+    ages = list(numbers)
+    for axis, name in zip(panels, PLOTTED, strict=True):
+        scale = 1e-6 if name.endswith("_bytes") else 1
         for kind, title in TITLES.items():
-            scale = 1e-6 if name == "state_bytes" else 1
-            axis.plot(
-                list(found),
-                [scale * at[kind][name] for at in found.values()],
-                marker="o",
-                label=title,
-            )
-        axis.set(
-            title=COLUMNS[name], xlabel="minutes of conversation", xscale="log", xticks=list(found)
-        )
-        axis.set_xticks(list(found), [str(minutes) for minutes in found])
+            values = [scale * by_kind[kind][name] for by_kind in numbers.values()]
+            axis.plot(ages, values, marker="o", label=title)
+        axis.set(title=COLUMNS[name], xlabel="minutes of conversation", xscale="log", xticks=ages)
+        axis.set_xticks(ages, [str(minutes) for minutes in ages])
         axis.minorticks_off()
         if name == "slice_ms":
             axis.set_ylim(bottom=0)
@@ -145,34 +162,44 @@ def draw(found: dict[int, dict[str, dict[str, float]]], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
+def show_tables(
+    conversations: dict[str, Conversation], numbers: dict[int, dict[str, Numbers]], preset: str
+) -> None:
+    """Print a table for each kind of language model."""
+    for kind, title in TITLES.items():
+        num_parameters = sum(p.numel() for p in conversations[kind].lm.parameters())
+        rows = []
+        for minutes, by_kind in numbers.items():
+            cells = [cell(name, by_kind[kind][name]) for name in COLUMNS]
+            rows.append([str(minutes), *cells])
+        heading = f"{title}, {num_parameters / 1e6:.2f} M parameters, preset {preset}"
+        show(heading, ["minutes", *COLUMNS.values()], rows)
+
+
 def main() -> None:
+    """Parse the command line, run the benchmark, and save the numbers and the plot."""
     parser = arguments(__doc__)
     parser.set_defaults(threads=1, rounds=5)
     parser.add_argument("--preset", choices=["tiny", "small"], default="tiny")
     parser.add_argument("--minutes", type=int, nargs="+", default=[1, 5, 15, 60])
-    parser.add_argument("--plot", type=Path, help="PNG of the curves")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    parser.add_argument("--plot", type=Path, help="PNG file for the curves")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     keep_freed_memory()  # as live sessions do
-    print(f"{machine()}, {asked.threads} threads")
-    conversations = {kind: Conversation(kind, asked.preset) for kind in LANGUAGE_MODELS}
-    found = {
-        minutes: bench(conversations, minutes, asked.rounds) for minutes in sorted(asked.minutes)
-    }
-    for kind, title in TITLES.items():
-        lm = sum(p.numel() for p in conversations[kind].lm.parameters()) / 1e6
-        rows = [
-            [str(m), *(cell(name, at[kind][name]) for name in COLUMNS)] for m, at in found.items()
-        ]
-        show(
-            f"{title}, {lm:.2f} M parameters, preset {asked.preset}",
-            ["minutes", *COLUMNS.values()],
-            rows,
-        )
-    if asked.plot:
-        draw(found, asked.plot)
-    save({f"{kind}/minutes_{m}/{name}": value for m, at in found.items() for kind, numbers in at.items()
-          for name, value in numbers.items()}, asked.json)  # fmt: skip
+    print(f"{machine()}, {args.threads} threads")
+    conversations = {kind: Conversation(kind, args.preset) for kind in KINDS}
+    numbers = {}
+    for minutes in sorted(args.minutes):
+        numbers[minutes] = bench(conversations, minutes, args.rounds)
+    show_tables(conversations, numbers, args.preset)
+    if args.plot:
+        draw(numbers, args.plot)
+    flat = {}
+    for minutes, by_kind in numbers.items():
+        for kind, by_name in by_kind.items():
+            for name, value in by_name.items():
+                flat[f"{kind}/minutes_{minutes}/{name}"] = value
+    save(flat, args.json)
 
 
 if __name__ == "__main__":

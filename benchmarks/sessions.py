@@ -1,17 +1,19 @@
-"""Conversations at once, in real time on one core, over one model: in common batches against one by one.
+"""Concurrent conversations in real time on one core, over one model: batched against one by one.
 
     python benchmarks/sessions.py [--json FILE] [--run runs/latest] [--seconds 4] [--most 256]
 
-The tiny preset with random weights, or a run's. Every conversation listens and answers all the time. Its slices come
-when speech would bring them, each at a phase of its own; whatever is ready is heard in one batch, as in `make serve`,
-or one after the other. The clock is a simulated one: it stands still but for the processor's time that hearing takes,
-so that other programs do not count, and jumps to the next slice where none is ready.
+The model is the tiny preset with random weights, or that of a run. Every conversation listens and
+responds all the time. Its slices arrive at the rate of speech, each conversation with its own
+phase; slices that have arrived are processed as one batch, as in `make serve`, or one after the
+other. Time is simulated: it advances only by the processor time of the work, so that other programs
+do not count, and jumps to the next slice when there is no work.
 """
 
 import heapq
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,115 +24,167 @@ from configs.loading import load_config
 from duplexmamba.duplex.fork import ForkSession
 from duplexmamba.duplex.session import Session, push_batched
 from duplexmamba.models.speech_lm import SpeechLM
-from duplexmamba.streaming.state import num_bytes
 from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.sessions import open_sessions
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from lightning_modules.trainer.hardware import set_up_torch
 from serving.capacity import busy, noise
 
-WARM_UP = 3
-"""Slices of each conversation that do not count."""
+NUM_WARM_UP_SLICES = 3
+"""Slices of each conversation that are not counted."""
+NUM_STATE_SLICES = 12
+"""Slices after which a conversation has a listening branch and a response."""
 
 
-def tiny() -> Session:
-    """A session of the tiny preset, of random weights."""
+class Arrival(NamedTuple):
+    """A slice that arrives, ordered by time."""
+
+    time_s: float
+    conversation: int
+    remaining: int
+    """Slices of the conversation that are left, this one included."""
+
+
+def tiny_session() -> Session:
+    """A session of the tiny preset with random weights."""
     config = load_config(["configs/preset/tiny.yaml", "configs/stage/streaming.yaml"])
     set_up_torch(config)
     torch.manual_seed(0)
-    return ForkSession(
-        SpeechLM(config.model).eval(), Tokenizer.train(["answer the question"]), config.duplex
-    )
+    model = SpeechLM(config.model).eval()
+    return ForkSession(model, Tokenizer.train(["answer the question"]), config.duplex)
 
 
-def hearing_s(group: list[Session], heard: Iterator[Tensor]) -> float:
-    """The processor's seconds for a slice of each."""
-    slices = [next(heard) for _ in group]
-    began_s = time.process_time()
+def process_s(group: list[Session], slices: Iterator[Tensor]) -> float:
+    """Processor time of one slice of each session, in seconds."""
+    inputs = [next(slices) for _ in group]
+    start_s = time.process_time()
+    # `push` is how a server without batching would process a slice.
     if len(group) == 1:
-        group[0].push(slices[0])
+        group[0].push(inputs[0])
     else:
-        push_batched(group, slices)
-    return time.process_time() - began_s
+        push_batched(group, inputs)
+    return time.process_time() - start_s
 
 
-def latencies_ms(session: Session, count: int, slices: int, together: bool) -> np.ndarray:
-    """From the arrival of each slice of `count` conversations to its event."""
-    group, heard = [busy(session) for _ in range(count)], noise(session)
-    coming = [(i / count * session.slice_s, i, slices + WARM_UP) for i in range(count)]
-    now_s, found = 0.0, []
-    while coming:
-        now_s = max(now_s, coming[0][0])
-        ready = [heapq.heappop(coming)]
-        while together and coming and coming[0][0] <= now_s:
-            ready.append(heapq.heappop(coming))
-        now_s += hearing_s([group[i] for _, i, _ in ready], heard)
-        found += [1000 * (now_s - arrived_s) for arrived_s, _, left in ready if left <= slices]
-        for arrived_s, i, left in ready:
-            if left > 1:
-                heapq.heappush(coming, (arrived_s + session.slice_s, i, left - 1))
-    return np.array(found)
+def latencies_ms(session: Session, count: int, num_slices: int, batched: bool) -> np.ndarray:
+    """Simulate conversations.
+
+    Args:
+        session: a new session over the model.
+        count: number of conversations.
+        num_slices: counted slices of each conversation.
+        batched: whether slices that have arrived are processed as one batch.
+
+    Returns:
+        (count * num_slices,) times from the arrival of a slice to its event.
+    """
+    group = [busy(session) for _ in range(count)]
+    slices = noise(session)
+    total = num_slices + NUM_WARM_UP_SLICES
+    # Evenly spaced phases, which is already a valid heap.
+    queue = [Arrival(i / count * session.slice_s, i, total) for i in range(count)]
+    now_s = 0.0
+    latencies: list[float] = []
+    while queue:
+        # Idle time is skipped, not waited for.
+        now_s = max(now_s, queue[0].time_s)
+        ready = [heapq.heappop(queue)]
+        while batched and queue and queue[0].time_s <= now_s:
+            ready.append(heapq.heappop(queue))
+        now_s += process_s([group[arrival.conversation] for arrival in ready], slices)
+        for arrival in ready:
+            if arrival.remaining <= num_slices:
+                latencies.append(1000 * (now_s - arrival.time_s))
+            if arrival.remaining > 1:
+                next_s = arrival.time_s + session.slice_s
+                following = Arrival(next_s, arrival.conversation, arrival.remaining - 1)
+                heapq.heappush(queue, following)
+    return np.array(latencies)
 
 
-def most(session: Session, slices: int, together: bool, limit: int) -> tuple[int, np.ndarray]:
-    """The most conversations, to a sixteenth, of which 99 % of the slices are heard within a slice's time, and their
-    latencies."""
-    fits, best, too_many, count = 0, np.array([np.nan]), limit + 1, 1
+def max_conversations(
+    session: Session, num_slices: int, batched: bool, limit: int
+) -> tuple[int, np.ndarray]:
+    """Search the most conversations of which 99 % of the slices take at most a slice's duration.
+
+    Returns:
+        The number, exact to a sixteenth, and the latencies at it.
+    """
+    fits = 0  # the largest count that is fast enough so far
+    too_many = limit + 1
+    best_latencies = np.array([np.nan])
+    count = 1
     while fits + fits // 16 < count < too_many:
-        found = latencies_ms(session, count, slices, together)
-        if np.percentile(found, 99) <= 1000 * session.slice_s:
-            fits, best = count, found
+        latencies = latencies_ms(session, count, num_slices, batched)
+        if np.percentile(latencies, 99) <= 1000 * session.slice_s:
+            fits = count
+            best_latencies = latencies
         else:
             too_many = count
+        # Double until it is too much, then bisect; 0 ends the search where nothing fits.
         count = min(2 * fits, (fits + too_many) // 2) if fits else 0
-    return fits, best
+    return fits, best_latencies
 
 
 def state_bytes(session: Session) -> int:
-    """Of one conversation that listens and answers; what two branches share is counted once."""
-    one, heard = busy(session), noise(session)
-    for _ in range(12):
-        one.push(next(heard))
-    moment = one.snapshot()
-    kept = {id(memory): memory for memory in moment.lm_states}
-    return num_bytes((moment.pending_samples, moment.speech_state, *kept.values()))
+    """Bytes of the state of one conversation that listens and responds."""
+    busy_session = busy(session)
+    slices = noise(session)
+    for _ in range(NUM_STATE_SLICES):
+        busy_session.push(next(slices))
+    return busy_session.snapshot().num_bytes()
+
+
+def bench(
+    session: Session, name: str, num_slices: int, limit: int, threads: int
+) -> dict[str, float]:
+    """Run the benchmark and print its table; returns the numbers by name."""
+    numbers: dict[str, float] = {"sessions/state_bytes": state_bytes(session)}
+    rows = []
+    counts = {}
+    for mode in ("batched", "single"):
+        batched = mode == "batched"
+        counts[mode], latencies = max_conversations(session, num_slices, batched, limit)
+        p50_ms = np.percentile(latencies, 50)
+        p99_ms = np.percentile(latencies, 99)
+        rows.append([mode, str(counts[mode]), f"{p50_ms:.0f}", f"{p99_ms:.0f}"])
+        numbers[f"sessions/{mode}_p50_ms"] = p50_ms
+        numbers[f"sessions/{mode}_p99_ms"] = p99_ms
+    numbers["sessions/realtime_per_core"] = counts["batched"] / threads
+    numbers["sessions/p99_ms"] = numbers["sessions/batched_p99_ms"]
+    numbers["sessions/batched_over_single"] = counts["batched"] / max(1, counts["single"])
+    print(f"{machine()}, {threads} threads")
+    show(f"{name}: conversations in real time", ["", "at once", "p50, ms", "p99, ms"], rows)
+    print(f"state of a conversation: {numbers['sessions/state_bytes'] / 1e3:.0f} kB")
+    return numbers
 
 
 @torch.inference_mode()
 def main() -> None:
+    """Parse the command line, run the benchmark, and save the numbers."""
     parser = arguments(__doc__)
     parser.set_defaults(threads=1)
-    parser.add_argument("--seconds", type=float, default=4, help="of each conversation (default 4)")
     parser.add_argument(
-        "--most", type=int, default=256, help="conversations that are tried (default 256)"
+        "--seconds", type=float, default=4, help="duration of each conversation (default 4)"
     )
     parser.add_argument(
-        "--run", type=Path, help="folder of a finished run; the tiny preset, if not given"
+        "--most", type=int, default=256, help="upper limit of conversations (default 256)"
     )
-    asked = parser.parse_args()
-    if asked.run is None:
-        session, name = tiny(), "tiny"
+    parser.add_argument(
+        "--run", type=Path, help="folder of a finished run (default: the tiny preset)"
+    )
+    args = parser.parse_args()
+    if args.run is None:
+        name = "tiny"
+        session = tiny_session()
     else:
-        given = StageCheckpoint.load(asked.run / FILE)
-        session, name = open_sessions(given, given.config, asked.run)(), asked.run.resolve().name
-    torch.set_num_threads(asked.threads)
-    slices = round(asked.seconds / session.slice_s)
-    numbers: dict[str, float] = {"sessions/state_bytes": state_bytes(session)}
-    rows, found = [], {}
-    for way, together in (("batched", True), ("single", False)):
-        found[way], times = most(session, slices, together, asked.most)
-        middle, late = np.percentile(times, 50), np.percentile(times, 99)
-        rows.append([way, str(found[way]), f"{middle:.0f}", f"{late:.0f}"])
-        numbers |= {f"sessions/{way}_p50_ms": middle, f"sessions/{way}_p99_ms": late}
-    numbers |= {
-        "sessions/realtime_per_core": found["batched"] / asked.threads,
-        "sessions/p99_ms": numbers["sessions/batched_p99_ms"],
-        "sessions/batched_over_single": found["batched"] / max(1, found["single"]),
-    }
-    print(f"{machine()}, {asked.threads} threads")
-    show(f"{name}: conversations in real time", ["", "at once", "p50, ms", "p99, ms"], rows)
-    print(f"state of a conversation: {numbers['sessions/state_bytes'] / 1e3:.0f} kB")
-    save(numbers, asked.json)
+        name = args.run.resolve().name
+        checkpoint = StageCheckpoint.load(args.run / FILE)
+        session = open_sessions(checkpoint, checkpoint.config, args.run)()
+    torch.set_num_threads(args.threads)
+    num_slices = round(args.seconds / session.slice_s)
+    numbers = bench(session, name, num_slices, args.most, args.threads)
+    save(numbers, args.json)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def draw_session(
         del row_heights["user"]
     rows = TimelineRows(title, len(slices) * slice_s, row_heights)
     for from_s, axes in rows:
+        # Each iteration is one line of the figure, of which the axes show their part.
         by_name = dict(zip(row_heights, axes, strict=True))
         if waveform is not None:
             draw_wave(by_name["user"], from_s, waveform.samples, waveform.rate_hz)
@@ -110,6 +111,7 @@ def _draw_branches(axes: Axes, slices: Sequence[PlottedSlice], slice_s: float) -
         is_last_slice = index == len(slices) - 1
         if slice_.action == "listen" and not is_last_slice:
             continue
+        # The branch ends here, by its action or with the session.
         axes.barh(
             y=0.5,
             width=(index + 1 - first) * slice_s,

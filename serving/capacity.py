@@ -46,7 +46,7 @@ def noise(session: Session, seed: int = 0) -> Iterator[Tensor]:
 
 def step_s(sessions: Sequence[Session], slices: Iterator[Tensor]) -> float:
     """Time that processing one slice of each session takes, in seconds."""
-    inputs = [next(slices) for _ in sessions]
+    inputs = [next(slices) for _ in sessions]  # before the timer starts
     start_s = time.perf_counter()
     push_batched(sessions, inputs)
     return time.perf_counter() - start_s
@@ -68,10 +68,11 @@ def capacity(session: Session, most: int = MAX_SESSIONS) -> tuple[int, float]:
     best_count = 1
     best_s = 0.0
     count = 1
-    # Doubling finds the limit in few steps, each of which takes a whole step of the model.
+    # Doubling finds the limit in few measurements, and interpolation refines it.
     while count <= most:
         group = [busy(session) for _ in range(count)]
         times_s = [step_s(group, slices) for _ in range(NUM_WARM_UP_SLICES + NUM_TIMED_SLICES)]
+        # The median ignores single slices that another program has delayed.
         median_s = statistics.median(times_s[NUM_WARM_UP_SLICES:])
         if median_s > allowed_s:
             if count == 1:

@@ -121,8 +121,10 @@ def _synthesise(part: Part, rate_hz: int) -> list[np.ndarray]:
     speech = speak(part.text, part.voice, RATE_WPM)
     if not speech.samples.any():
         raise RuntimeError(f"nothing in {part.text!r} can be spoken")
+    # The synthesiser pads with silence, which would add to the pauses of the clip.
     start, stop = heard(speech.samples, speech.sample_rate_hz)
     samples = resample(speech.samples[start:stop], speech.sample_rate_hz, rate_hz)
+    # (n,) at rate_hz and unit level -> LEVEL_DB.
     samples = scaled(samples) * np.float32(10 ** (LEVEL_DB / 20))
     silence_before = _silence(part.silence_before_s, rate_hz)
     if not part.pause_before:
@@ -132,6 +134,7 @@ def _synthesise(part: Part, rate_hz: int) -> list[np.ndarray]:
         for word in speech.words
         if part.text[word.position :].startswith(part.pause_before)
     )
+    # Word times count from the start of the untrimmed speech.
     pause_index = round((word_start_s - start / speech.sample_rate_hz) * rate_hz)
     return [
         silence_before,

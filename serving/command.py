@@ -145,11 +145,13 @@ def converse(session: Session, run: Path, options: argparse.Namespace) -> list[E
         raise ValueError(str(error)) from None
     path: Path = options.trace or run / "traces" / f"{options.wav.stem}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Absolute, because the trace may be read from another working directory.
     wav = str(options.wav.resolve())
     header = TraceHeader(str(run), session.slice_s, wav, options.channel)
     printer = ConversationPrinter(partial(print, end="", flush=True))
     events: list[Event] = []
     live_events = play_recording(session, samples, in_real_time=options.pace == "real")
+    # Ctrl-C ends the conversation, not the summary of it.
     with contextlib.suppress(KeyboardInterrupt):
         for event in record_trace(path, header, live_events):
             printer.print(event)

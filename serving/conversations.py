@@ -54,6 +54,7 @@ class Conversation:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Raises `ConversationEnded` when the conversation cannot continue."""
         self._rate_limit = AudioRateLimit(limits)
+        # Less than a slice; the session itself only receives whole slices.
         self._pending_pcm = b""
 
     def push_audio(self, pcm: bytes) -> None:
@@ -82,6 +83,7 @@ class Conversation:
         self._split_into_slices(pcm)
         if len(self.pending_slices) * self.session.slice_s > self.limits.max_backlog_s:
             raise ConversationEnded("overloaded", "the server is too slow now; try again later")
+        # An earlier slice may still be pending, in which case this call changes nothing.
         if self.pending_slices:
             self.on_slice()
 
@@ -109,6 +111,7 @@ class Conversation:
                 raise result
             self.recording.write_event(result)
             latency_ms = 1000 * (time.monotonic() - arrival_s)
+            # Waiting for space would let one slow client delay all others.
             self.messages.put_nowait(slice_message(result, latency_ms))
         except asyncio.QueueFull:
             self._end(ConversationEnded("slow", "events were not fetched: read all messages"))
@@ -159,6 +162,7 @@ class Conversations:
                 "busy",
                 f"busy: {len(self._open)} conversations are active; try again later",
             )
+        # A copy shares the model and has its own state.
         session = copy.copy(self.session)
         recording = Recording(self.folder, self.run, session.slice_s, session.rate_hz)
         conversation = Conversation(session, recording, self.limits, self._slices_ready.set)
@@ -177,11 +181,13 @@ class Conversations:
             yield
         finally:
             task.cancel()
+            # A slice that is being processed cannot be cancelled: wait for it.
             self._model_thread.shutdown()
 
     async def _process_forever(self) -> None:
         while True:
             await self._slices_ready.wait()
+            # Cleared before, not after, or slices that arrive meanwhile would be missed.
             self._slices_ready.clear()
             await self._process_ready()
 
@@ -205,6 +211,7 @@ class Conversations:
 
     def _close(self, conversation: Conversation) -> None:
         """Close a conversation and delete the oldest recordings beyond the limit."""
+        # Results of a slice that is being processed are not published any more.
         self._open.remove(conversation)
         conversation.ended.cancel()
         self._closed_recordings.append(conversation.recording)

@@ -27,9 +27,11 @@ def play_recording(session: Session, samples: np.ndarray, in_real_time: bool) ->
     slice_samples = session.slice_samples
     for end in range(slice_samples, len(samples) + 1, slice_samples):
         if in_real_time:
+            # From the start and not from the last slice, so that delays do not add up.
             due_s = start_s + end / session.rate_hz
             time.sleep(max(0.0, due_s - time.perf_counter()))
         yield from session.push(torch.from_numpy(samples[end - slice_samples : end]))
+    # The rest stays pending in the session until `close` fills the slice with silence.
     num_full_samples = len(samples) // slice_samples * slice_samples
     yield from session.push(torch.from_numpy(samples[num_full_samples:]))
     yield from session.close()

@@ -60,10 +60,12 @@ def check_hello(text: str | None, rate_hz: int) -> None:
         hello = json.loads(text or "")
         client_version = hello["version"]
         client_rate_hz = hello["rate_hz"]
+    # RecursionError: deeply nested JSON.
     except (ValueError, TypeError, KeyError, RecursionError):
         expected = f'{{"version": {VERSION}, "rate_hz": {rate_hz}}}'
         message = f"the first message must be a text: {expected}"
         raise ConversationEnded("hello", message) from None
+    # True == 1, and 1.0 == 1, but neither is a version.
     if type(client_version) is not int or client_version != VERSION:
         raise ConversationEnded(
             "hello",

@@ -44,10 +44,12 @@ class Recording:
 
     def close(self) -> None:
         """Close both files."""
+        # Wave_write does not close a file that it was given.
         with contextlib.closing(self._events), self._file:
             self._audio.close()
 
     def delete(self) -> None:
         """Delete both files."""
+        # They may be missing if someone has emptied the temporary folder.
         for path in (self.wav, self.trace):
             path.unlink(missing_ok=True)

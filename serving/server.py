@@ -28,7 +28,7 @@ PAGE_FOLDER = Path(__file__).with_name("page")
 END_TIMEOUT_S = 1.0
 """Time for sending the last message to a client that may have stopped reading."""
 MAX_BYTES_PER_CHAR = 4
-"""Of UTF-8."""
+"""UTF-8 uses at most four bytes for a character."""
 Source = TypeVar("Source")
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class Server:
         self.limits = limits
         self.conversations = Conversations(session, limits, folder, run)
         self._clip_files: dict[str, bytes] = {}
+        # One text at a time, so that the model keeps most of the processor.
         self._synthesiser_lock = asyncio.Lock()
         self._num_waiting_texts = 0
         self._num_handshakes = 0
@@ -83,6 +84,7 @@ class Server:
         clips = {clip.name: clip for clip in CLIPS}
         if name not in clips:
             raise HTTPException(404, f"there is no clip {name!r:.40}")
+        # Clips are synthesised when first requested, since the synthesiser is optional.
         if name not in self._clip_files:
             self._clip_files[name] = await self._synthesise(clip_audio, clips[name])
         return Response(self._clip_files[name], media_type="audio/wav")
@@ -99,6 +101,7 @@ class Server:
         """Read a body up to the largest size that a valid text can have."""
         body = b""
         with contextlib.suppress(ClientDisconnect):
+            # Not `request.body()`, which would read a body of any size.
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MAX_BYTES_PER_CHAR * self.limits.max_text_chars:
@@ -107,6 +110,7 @@ class Server:
 
     async def recording(self, request: Request) -> Response:
         """Answer with the trace or the audio of a conversation, which may still be open."""
+        # Names are looked up and never joined to a path, so that no other file can be read.
         recording = self.conversations.recordings.get(request.path_params["name"])
         if recording is None:
             raise HTTPException(404, "this conversation is not saved any more")
@@ -122,7 +126,7 @@ class Server:
         try:
             await self._converse(socket)
         except WebSocketDisconnect:
-            pass
+            pass  # the usual end: the client has closed the connection
         except ConversationEnded as end:
             await _send_end(socket, end)
         except Exception as error:
@@ -243,6 +247,7 @@ async def _run_until_first_ends(*awaitables: Awaitable[None]) -> None:
     finally:
         for task in tasks:
             task.cancel()
+        # Cancelled tasks must have ended before the conversation is closed.
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -53,7 +53,7 @@ def draw_trace(trace: Trace) -> Figure:
         slices.append(PlottedSlice(probabilities, event.action, event.compute_ms))
     responses = []
     for response in emitted_responses(trace.events):
-        # Text of a slice is emitted at its end and spoken during the next one.
+        # Text is emitted at the end of a slice and drawn over the next one.
         start_s = (response.start_slice + 1) * slice_s
         stop_s = (response.stop_slice + 1 + response.complete) * slice_s
         text = printable(response.text.strip())
@@ -76,7 +76,7 @@ def load_waveform(trace: Trace) -> Waveform | None:
             max_s=math.inf,
         )
     except UnusableAudio:
-        return None
+        return None  # the rest of the trace can be drawn without its audio
     return Waveform(samples, WAVEFORM_RATE_HZ)
 
 

@@ -53,6 +53,7 @@ class TraceWriter:
 
     def _write_line(self, record: TraceHeader | Event) -> None:
         self._file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+        # A process that is killed loses nothing, and clients can download open traces.
         self._file.flush()
 
 
@@ -83,6 +84,7 @@ def load_trace(path: Path) -> Trace:
     except (ValueError, TypeError, IndexError) as error:
         message = f"TRACE={path} is not a trace of a conversation ({error}): {remedy}"
         raise ValueError(message) from None
+    # Joining leaves an absolute path as it is.
     if header.wav is not None:
         header = dataclasses.replace(header, wav=str(path.parent / header.wav))
     return Trace(header, events)

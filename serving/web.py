@@ -108,11 +108,13 @@ def serve_page(
         ValueError: the address cannot be bound.
     """
     if token is None and not is_loopback(host):
+        # Anyone in the network could use the model otherwise.
         token = secrets.token_urlsafe(TOKEN_BYTES)
     with (
         bind(host, port) as bound_socket,
         tempfile.TemporaryDirectory(prefix="conversations-") as folder,
     ):
+        # The chosen port if `port` is 0.
         bound_port = bound_socket.getsockname()[1]
         print(page_address(host, bound_port, token), flush=True)
         server = create_server(session, run, limits, Path(folder), token, origins)

@@ -1,4 +1,4 @@
-"""A recording in, what happens told, written and drawn, by the real entry points."""
+"""A recording played to a session, printed, written and drawn, by the real entry points."""
 
 import contextlib
 import dataclasses
@@ -36,7 +36,7 @@ def small(stage):
 
 @pytest.fixture
 def run(tmp_path):
-    """A folder as training leaves it, of random weights."""
+    """Folder of a run with random weights."""
     config = small("streaming")
     StageCheckpoint(config, TOKENS, SpeechLM(config.model).state_dict()).save(tmp_path / FILE)
     return tmp_path
@@ -52,7 +52,7 @@ def wav(tmp_path):
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """The model says of the first slices what SCRIPT says, then "ignore"."""
+    """The turn states of the first slices are those of SCRIPT, then "ignore"."""
     states = iter(SCRIPT)
     monkeypatch.setattr("duplexmamba.duplex.fork.classify_state", lambda *_: next(states, "ignore"))
 
@@ -61,10 +61,10 @@ def without_times(events):
     return [dataclasses.replace(event, compute_ms=0) for event in events]
 
 
-# ---- the recording is heard
+# ---- the recording is played
 
 
-def test_what_happens_is_told_and_written(run, wav, scripted, capsys, monkeypatch):
+def test_events_are_printed_and_written(run, wav, scripted, capsys, monkeypatch):
     events = serve.main([str(run), "--wav", str(wav), "--channel", "1", "--pace", "fast"])
     path, out = run / "traces" / "talk.jsonl", capsys.readouterr().out
     header = trace.TraceHeader(str(run), 0.2, str(wav), 1)
@@ -80,7 +80,7 @@ def test_what_happens_is_told_and_written(run, wav, scripted, capsys, monkeypatc
     )
 
 
-def test_a_session_by_hand_gives_the_same(run, wav, monkeypatch):
+def test_events_equal_those_of_a_session_by_hand(run, wav, monkeypatch):
     def events_of(function):
         states = iter(SCRIPT)
         monkeypatch.setattr(
@@ -103,7 +103,7 @@ def test_a_session_by_hand_gives_the_same(run, wav, monkeypatch):
     assert without_times(trace.load_trace(run / "x.jsonl").events) == told
 
 
-def test_in_real_time_a_slice_is_heard_when_it_is_over(monkeypatch):
+def test_in_real_time_a_slice_is_processed_when_it_is_over(monkeypatch):
     clock, heard = SimpleNamespace(now=100.0), []
 
     def sleep(seconds):
@@ -140,7 +140,7 @@ TALK = [
 ]  # fmt: skip
 
 
-def test_a_line_for_every_change_and_words_as_they_come():
+def test_a_line_for_every_change_and_text_as_it_is_emitted():
     told = []
     printer = converse.ConversationPrinter(told.append)
     for happened in TALK:
@@ -159,18 +159,21 @@ def test_a_line_for_every_change_and_words_as_they_come():
         "    1.4 s  ends    the response",
         "    1.6 s  state   ignore 80 %",
     ]
-    expected = "1.6 s of audio, responses: 2, complete: 1; a slice takes 2.0 ms (median; largest 8.0), 0.014 of real"
+    expected = (
+        "1.6 s of audio, responses: 2, complete: 1; a slice takes 2.0 ms (median; largest 8.0), "
+        "0.014 of real"
+    )
     assert converse.summary(TALK, 0.2).startswith(expected)
 
 
-def test_a_conversation_that_breaks_off_is_written_up_to_there(tmp_path):
-    def breaks_off():
+def test_an_interrupted_conversation_is_written_up_to_there(tmp_path):
+    def interrupted():
         yield from TALK[:3]
         raise KeyboardInterrupt
 
     header = trace.TraceHeader("run", 0.2)
     with contextlib.suppress(KeyboardInterrupt):
-        list(trace.record_trace(tmp_path / "t.jsonl", header, breaks_off()))
+        list(trace.record_trace(tmp_path / "t.jsonl", header, interrupted()))
     assert trace.load_trace(tmp_path / "t.jsonl") == trace.Trace(header, TALK[:3])
 
 
@@ -187,7 +190,7 @@ def test_a_conversation_that_breaks_off_is_written_up_to_there(tmp_path):
         (["asr", "--wav", "talk.wav"], "run of stage asr.*name a run of stage state or streaming"),
     ],
 )
-def test_a_mistake_is_answered_with_what_to_do(run, wav, args, message, capsys, monkeypatch):
+def test_errors_name_the_remedy(run, wav, args, message, capsys, monkeypatch):
     (run / "junk.wav").write_bytes(b"junk" * 99)
     (run / "asr").mkdir()
     StageCheckpoint(
@@ -228,7 +231,7 @@ def test_a_conversation_is_drawn_next_to_its_trace(run, wav, scripted, capsys):
     assert len(answers.patches) == 2
 
 
-def test_words_stand_where_they_were_said_and_a_cut_answer_is_hatched():
+def test_text_is_drawn_at_its_time_and_an_interrupted_response_is_hatched():
     talk = [*TALK, *(event(i) for i in range(8, 100))]
     first, second = timeline.draw_trace(
         trace.Trace(trace.TraceHeader("run", 0.2, "gone.wav"), talk)
@@ -241,7 +244,7 @@ def test_words_stand_where_they_were_said_and_a_cut_answer_is_hatched():
     assert (whole.get_x(), whole.get_width()) == (pytest.approx(1.2), pytest.approx(0.4))
 
 
-def test_a_conversation_that_has_hardly_begun_is_drawn_too(tmp_path):
+def test_an_empty_conversation_is_drawn(tmp_path):
     header = trace.TraceHeader("run", 0.2)
     list(trace.record_trace(tmp_path / "t.jsonl", header, []))
     assert timeline.main([str(tmp_path / "t.jsonl")]).exists()
@@ -264,6 +267,6 @@ def test_a_file_that_is_no_trace_is_named(tmp_path, content, message):
         timeline.main([str(tmp_path / "t.jsonl")])
 
 
-def test_no_trace_given():
+def test_a_missing_argument_is_named():
     with pytest.raises(ValueError, match="make timeline TRACE="):
         timeline.main([""])

@@ -1,4 +1,4 @@
-"""Clients of the page's server that mean no good, and pages and machines that have no business with it."""
+"""Misbehaving clients of the server, and requests from other pages and machines."""
 
 import contextlib
 import json
@@ -15,37 +15,42 @@ from websockets.sync.client import connect
 from serving.limits import Limits, is_loopback
 from serving.messages import ConversationEnded, check_hello
 from serving.web import bind
-from tests.serving_at import (
+from tests.local_server import (
     FAST,
     HELLO,
     QUESTION,
     connected,
     converse,
     next_message,
-    serving,
+    running_server,
     status_of,
 )
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("talks"), FAST) as found:
+    with running_server(tmp_path_factory.mktemp("talks"), FAST) as found:
         yield found
 
 
-# ---- those who mean no good
+# ---- misbehaving clients
 
 
 @pytest.mark.parametrize(
     ("hello", "reason"),
     [
-        ({"version": 2, "rate_hz": 16_000}, "hello"), ({"version": True, "rate_hz": 16_000}, "hello"),
-        ({"version": 1, "rate_hz": 48_000}, "rate"), ({"version": 1, "rate_hz": "16000"}, "rate"),
-        ({"version": 1, "rate_hz": float("nan")}, "rate"), ({"rate_hz": 16_000}, "hello"), ([], "hello"), (3, "hello"),
+        ({"version": 2, "rate_hz": 16_000}, "hello"),
+        ({"version": True, "rate_hz": 16_000}, "hello"),
+        ({"version": 1, "rate_hz": 48_000}, "rate"),
+        ({"version": 1, "rate_hz": "16000"}, "rate"),
+        ({"version": 1, "rate_hz": float("nan")}, "rate"),
+        ({"rate_hz": 16_000}, "hello"),
+        ([], "hello"),
+        (3, "hello"),
         (None, "hello"),
     ],
-)  # fmt: skip
-def test_a_wrong_hello_is_answered_with_what_is_right(hello, reason):
+)
+def test_a_wrong_hello_is_refused(hello, reason):
     with pytest.raises(ConversationEnded) as end:
         check_hello(json.dumps(hello), 16_000)
     assert end.value.reason == reason
@@ -58,7 +63,7 @@ def test_a_wrong_hello_is_answered_with_what_is_right(hello, reason):
         ([json.dumps(HELLO), b""], "audio"), ([json.dumps(HELLO), b"\0\0\0"], "audio"),
     ],
 )  # fmt: skip
-def test_what_is_not_due_ends_the_conversation(address, messages, reason):
+def test_an_unexpected_message_ends_the_conversation(address, messages, reason):
     with connect(f"ws://{address}/talk", compression=None) as socket:
         for message in messages:
             socket.send(message)
@@ -66,7 +71,7 @@ def test_what_is_not_due_ends_the_conversation(address, messages, reason):
         assert (next_message(socket) if found["type"] == "ready" else found)["reason"] == reason
 
 
-def test_a_message_too_large_is_not_taken(address):
+def test_a_message_that_is_too_large_is_refused(address):
     with connected(address) as socket:
         assert next_message(socket)["type"] == "ready"
         socket.send(bytes(70_000))
@@ -84,13 +89,11 @@ pieces = st.one_of(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(pieces, max_size=6), st.binary(max_size=200))
-def test_whatever_comes_changes_nothing_for_another(address, messages, junk):
+def test_arbitrary_input_does_not_affect_other_clients(address, messages, junk):
     with connected(address) as good:
         assert next_message(good)["type"] == "ready"
         host, port = address.split(":")
-        with sockets.create_connection(
-            (host, int(port))
-        ) as raw:  # rubbish, and then gone without a word
+        with sockets.create_connection((host, int(port))) as raw:  # junk, then a disconnect
             raw.sendall(b"GET /talk HTTP/1.1\r\nHost: localhost\r\n" + junk + b"\r\n\r\n")
         try:
             with connect(f"ws://{address}/talk", compression=None, close_timeout=0.2) as bad:
@@ -104,7 +107,7 @@ def test_whatever_comes_changes_nothing_for_another(address, messages, junk):
         assert next_message(good)["slice"] == 0
 
 
-def test_frames_that_break_the_protocol_end_one_connection_only(address):
+def test_invalid_frames_end_one_connection_only(address):
     with connected(address) as good:
         assert next_message(good)["type"] == "ready"
         for frame in (
@@ -124,9 +127,9 @@ def test_frames_that_break_the_protocol_end_one_connection_only(address):
         assert next_message(good)["slice"] == 0
 
 
-def test_many_that_say_nothing_leave_room_for_who_speaks(tmp_path):
+def test_many_silent_connections_do_not_block_others(tmp_path):
     limits = Limits(1, hello_timeout_s=1.0, max_handshakes=3)
-    with serving(tmp_path, limits) as address, contextlib.ExitStack() as opened:
+    with running_server(tmp_path, limits) as address, contextlib.ExitStack() as opened:
         silent = [
             opened.enter_context(connect(f"ws://{address}/talk", close_timeout=0.2))
             for _ in range(5)
@@ -136,23 +139,29 @@ def test_many_that_say_nothing_leave_room_for_who_speaks(tmp_path):
         assert converse(address, QUESTION[:3200])[0]["type"] == "ready"
 
 
-# ---- who may talk
+# ---- access
 
 
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({}, 200), ({"Host": "localhost:1"}, 200), ({"Host": "[::1]:1"}, 200), ({"Host": "[::1]"}, 200),
-        ({"Host": "["}, 403), ({"Host": "evil.example"}, 403),
-        ({"Host": "localhost.evil.example:8765"}, 403), ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "null"}, 403), ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
+        ({}, 200),
+        ({"Host": "localhost:1"}, 200),
+        ({"Host": "[::1]:1"}, 200),
+        ({"Host": "[::1]"}, 200),
+        ({"Host": "["}, 403),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "localhost.evil.example:8765"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "localhost:1", "Origin": "http://localhost:1"}, 200),
     ],
-)  # fmt: skip
-def test_another_page_s_requests_are_refused(address, headers, status):
+)
+def test_requests_from_other_pages_are_refused(address, headers, status):
     assert status_of(address, "/about", **headers) == status
 
 
-def test_another_page_s_openedare_refused(address):
+def test_websockets_from_other_pages_are_refused(address):
     with (
         pytest.raises(InvalidStatus, match="403"),
         connect(f"ws://{address}/talk", origin="http://evil.example"),
@@ -163,8 +172,10 @@ def test_another_page_s_openedare_refused(address):
         assert next_message(socket)["type"] == "ready"
 
 
-def test_with_a_token_nothing_comes_without_it(tmp_path):
-    with serving(tmp_path, FAST, token="secret", origins=["https://talk.example"]) as address:
+def test_with_a_token_every_request_needs_it(tmp_path):
+    with running_server(
+        tmp_path, FAST, token="secret", origins=["https://talk.example"]
+    ) as address:
         assert (
             status_of(address, "/") == 401
             and status_of(address, "/about", Authorization="Bearer wrong") == 401
@@ -190,18 +201,26 @@ def test_with_a_token_nothing_comes_without_it(tmp_path):
             assert next_message(socket)["type"] == "ready"
 
 
-@pytest.mark.parametrize("path", ["/conversations/none.wav", "/conversations/..%2Fx.wav", "/conversations/x.txt",
-                                  "/..%2fserver.py", "/clips/none.wav"])  # fmt: skip
-def test_nothing_else_is_to_be_had(address, path):
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/conversations/none.wav",
+        "/conversations/..%2Fx.wav",
+        "/conversations/x.txt",
+        "/..%2fserver.py",
+        "/clips/none.wav",
+    ],
+)
+def test_no_other_file_is_served(address, path):
     assert status_of(address, path) == 404
 
 
-def test_what_is_loopback():
+def test_is_loopback():
     assert all(map(is_loopback, ["127.0.0.1", "localhost", "::1", "[::1]"]))
     assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.1.2", "example.com", ""]))
 
 
-def test_an_address_that_is_taken_is_named():
+def test_an_address_in_use_is_named():
     with (
         bind("127.0.0.1", 0) as bound,
         pytest.raises(ValueError, match="HOST=127.0.0.1 PORT=.*choose another"),

@@ -1,4 +1,4 @@
-"""The baseline of one sequence: what it trains on is what its live session does, and all that may happen there."""
+"""The multiplexed baseline: training equals live sessions, and all special cases of a session."""
 
 import dataclasses
 import itertools
@@ -57,38 +57,40 @@ SLICE = 3200
 PACES = {
     "slower than slices": [], "faster": ["duplex.tokens_per_s=11"],
     "long slices": ["duplex.slice_ms=600", "dialogue.endpoint_silence_ms=120"],
-    "merged frames": ["connector.kind=merge", "connector.merge_threshold=0.99", "duplex.slice_ms=400"],
+    "merged frames": [
+        "connector.kind=merge", "connector.merge_threshold=0.99", "duplex.slice_ms=400",
+    ],
 }  # fmt: skip
 LENGTH = 5
 
 
 def make(*words) -> MultiplexSession:
-    """A session over a model that says something else after every token and after every other sound."""
+    """A session whose model emits another token after every token and change of the audio."""
     upstream = test_session.make(*words)
     return MultiplexSession(upstream.model, upstream.tokenizer, override(SMALL, [*words]).duplex)
 
 
 def scripted(session, decided):
-    """The model begins an answer in these slices, and no other."""
+    """The model starts a response in these slices, and no other."""
     return mock.patch(
         "duplexmamba.duplex.multiplex.starts_response",
         lambda probability, duplex: session.snapshot().num_slices in decided,
     )
 
 
-# ---- what it trains on is what a session does
+# ---- training equals a session
 
 
 @pytest.mark.parametrize("pace", PACES)
 @pytest.mark.parametrize("letters", SCRIPTS)
-def test_a_row_sees_what_a_session_sees_wherever_something_is_written(letters, pace) -> None:
+def test_training_logits_equal_those_of_a_session_at_every_written_position(letters, pace) -> None:
     session = make(f"duplex.max_tokens={LENGTH}", *PACES[pace])
-    dialogue, after, logits = dialogue_of(letters, session.slice_samples), session._step, []
+    dialogue, step, logits = dialogue_of(letters, session.slice_samples), session._step, []
 
-    def noted(steps, memory):
-        found = yield from after(steps, memory)
-        logits.append(found.logits)
-        return found
+    def noted(embeddings, lm_state):
+        result = yield from step(embeddings, lm_state)
+        logits.append(result.logits)
+        return result
 
     decided = [answer.begin for answer in dialogue.answers]
     with scripted(session, decided), mock.patch.object(session, "_step", noted):
@@ -124,8 +126,9 @@ def markers(ids) -> str:
     return TOKENS._tokenizer.decode(ids, skip_special_tokens=False).replace("<|ignore|>", ".")
 
 
-def test_a_row_written_out() -> None:
-    """Two questions, the second in the answer to the first; two tokens a second are one in two or three slices."""
+def test_the_training_sequence_of_a_dialogue() -> None:
+    """Two questions, the second during the response to the first; two tokens a second are one in
+    two or three slices."""
     names = {".": "ignore", "?": "incomplete", "!": "response"}
     turns = [
         Turn("question", "", answer, 0.0, 1.0, None, "")
@@ -161,24 +164,24 @@ def stage_and_batch(letters=SCRIPTS[:3], **changes) -> tuple[MultiplexStage, obj
     return stage, collate_dialogues([(dialogue_of(text, SLICE), []) for text in letters], SLICE)
 
 
-def test_a_batch_equals_each_dialogue_alone() -> None:
+def test_a_batch_equals_single_dialogues() -> None:
     stage, batch = stage_and_batch()
     stage.model.double().eval()
     rows = [script(dialogue, stage.tokens, SMALL.duplex) for dialogue in batch.dialogues]
     with torch.no_grad():
         speech, _ = stage.model.embed_speech(batch.samples, final=True)
-        run_batched = stage.read_whole(rows, speech)
-        run_single = []
+        batched = stage.read_whole(rows, speech)
+        single = []
         for i, row in enumerate(rows):
             one = Padded(speech.values[i : i + 1, : int(speech.row_lengths()[i])])
-            run_single.append(stage.read_whole([row], one))
-    for whole, parts in zip(run_batched, zip(*run_single, strict=True), strict=True):
+            single.append(stage.read_whole([row], one))
+    for whole, parts in zip(batched, zip(*single, strict=True), strict=True):
         torch.testing.assert_close(whole, torch.cat(parts))
 
 
 @pytest.mark.parametrize("letters", [SCRIPTS[:3], [SCRIPTS[3]]], ids=["answers", "none"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_loss_is_that_of_the_choices_that_a_session_has(letters, smoothing) -> None:
+def test_the_loss_covers_the_choices_of_a_session(letters, smoothing) -> None:
     stage, batch = stage_and_batch(
         letters, optim=dataclasses.replace(SMALL.optim, label_smoothing=smoothing)
     )
@@ -198,7 +201,7 @@ def test_the_loss_is_that_of_the_choices_that_a_session_has(letters, smoothing) 
     assert bool(losses[True]) == (letters != [SCRIPTS[3]])
 
 
-def test_it_learns_also_under_autocast() -> None:
+def test_training_reduces_the_loss_also_under_autocast() -> None:
     stage, batch = stage_and_batch()
     optimizer, losses = torch.optim.AdamW(stage.parameters(), lr=1e-2), []
     for step in range(12):
@@ -218,7 +221,7 @@ def test_it_learns_also_under_autocast() -> None:
 # ---- a session
 
 
-def test_what_can_come_is_a_token_where_one_is_due_and_else_a_marker() -> None:
+def test_only_markers_are_possible_where_no_token_is_due() -> None:
     logits, two = torch.randn(9), torch.tensor([3, 5])
     torch.testing.assert_close(choice_probabilities(logits, two, True), logits.softmax(0))
     few = choice_probabilities(logits, two, False)
@@ -228,7 +231,7 @@ def test_what_can_come_is_a_token_where_one_is_due_and_else_a_marker() -> None:
 
 
 @pytest.mark.parametrize("kind", ["causal", "causal_lookahead", "slice", "mamba2"])
-def test_any_cut_of_the_samples_gives_the_same(kind) -> None:
+def test_any_split_of_the_samples_gives_the_same_events(kind) -> None:
     whole = make(*KINDS[kind], "encoder.train_slice_ms=[400,400]")
     samples = sound(8, size=whole.slice_samples)
     with scripted(whole, {2, 5}):
@@ -244,17 +247,17 @@ def test_any_cut_of_the_samples_gives_the_same(kind) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 4, 9])
-def test_a_snapshot_stands_and_can_be_gone_back_to(at) -> None:
+def test_a_snapshot_can_be_restored(at) -> None:
     session, samples = make(), sound(12)
     with scripted(session, {1, 6}):
         session.push(samples[: at * SLICE + 100])
-        moment = session.snapshot()
+        snapshot = session.snapshot()
         rest = facts(session.push(samples[at * SLICE + 100 :]))
-        session.restore(moment)
+        session.restore(snapshot)
         assert facts(session.push(samples[at * SLICE + 100 :])) == rest
 
 
-def test_an_answer_keeps_its_pace_and_its_length_and_makes_way_for_the_next() -> None:
+def test_a_response_keeps_its_pace_and_length_until_the_next_one() -> None:
     session = make("duplex.max_tokens=4")
     with scripted(session, {1, 5}):
         events = session.push(sound(20))
@@ -266,7 +269,7 @@ def test_an_answer_keeps_its_pace_and_its_length_and_makes_way_for_the_next() ->
     assert {event.action for event in events if event.slice not in (1, 5)} == {"listen"}
 
 
-def test_an_answer_may_fall_silent_and_go_on() -> None:
+def test_a_response_may_pause_and_continue() -> None:
     session = make()
     silent = range(4, 10)
 
@@ -284,7 +287,7 @@ def test_an_answer_may_fall_silent_and_go_on() -> None:
     assert all(event.answering for event in events[1:]) and len(emitted_responses(events)) == 1
 
 
-def test_close_waits_for_an_answer_and_to_its_end() -> None:
+def test_close_waits_for_a_response_and_for_its_end() -> None:
     session = make("duplex.max_tokens=3", "duplex.max_wait_s=1")
     assert session.close() == []
     with scripted(session, {6}):
@@ -300,7 +303,7 @@ def test_close_waits_for_an_answer_and_to_its_end() -> None:
         assert len(silent.push(sound(4))) == 4 and len(silent.close()) == 5 and silent.close() == []
 
 
-def test_close_ends_also_with_a_model_that_never_does() -> None:
+def test_close_ends_also_if_responses_never_end() -> None:
     session = make("duplex.max_tokens=3", "duplex.max_wait_s=1")
     with scripted(session, range(999)):
         assert len(session.push(sound(2))) == 2 and len(session.close()) == math.ceil(
@@ -308,17 +311,17 @@ def test_close_ends_also_with_a_model_that_never_does() -> None:
         )
 
 
-def test_an_answer_finished_at_once_is_the_one_that_silence_brings() -> None:
+def test_finish_equals_pushing_silence() -> None:
     session = make("duplex.max_tokens=6")
     with scripted(session, {1}):
         assert session.finish() == ""
         begun = session.push(sound(3))
-        moment = session.snapshot()
+        snapshot = session.snapshot()
         rest = session.push(torch.zeros(20 * SLICE))
-        session.restore(moment)
+        session.restore(snapshot)
         whole = "".join(event.text for event in [*begun, *rest])
         assert session.finish() == whole != "" and not session.answering
-    session.restore(moment)
+    session.restore(snapshot)
     with scripted(session, {5}):
         assert (
             session.finish() == "".join(event.text for event in [*begun, *rest[:2]])
@@ -326,12 +329,12 @@ def test_an_answer_finished_at_once_is_the_one_that_silence_brings() -> None:
         )
 
 
-# ---- the whole way
+# ---- end to end
 
 
 def test_the_kind_of_a_configuration_chooses_stage_and_session(tmp_path) -> None:
-    given_ = {kind: override(SMALL, [f"duplex.kind={kind}"]) for kind in ("fork", "multiplex")}
-    for kind, config in given_.items():
+    configs = {kind: override(SMALL, [f"duplex.kind={kind}"]) for kind in ("fork", "multiplex")}
+    for kind, config in configs.items():
         model = SpeechLM(config.model)
         stage = dialogue_stage(config, model, TOKENS)
         session = open_sessions(
@@ -352,22 +355,22 @@ def test_the_kind_of_a_configuration_chooses_stage_and_session(tmp_path) -> None
 
 def test_another_kind_than_the_trained_one_is_refused(tmp_path) -> None:
     model = SpeechLM(SMALL.model)
-    given_ = StageCheckpoint(SMALL, TOKENS, model.state_dict())
+    checkpoint = StageCheckpoint(SMALL, TOKENS, model.state_dict())
     with pytest.raises(
         ValueError, match="duplex.kind=fork.*trained with multiplex; leave duplex.kind out"
     ):
-        open_sessions(given_, override(SMALL, ["duplex.kind=fork"]), tmp_path)
+        open_sessions(checkpoint, override(SMALL, ["duplex.kind=fork"]), tmp_path)
     with pytest.raises(ValueError, match="duplex.kind.*'both'.*fork.*multiplex"):
         override(SMALL, ["duplex.kind=both"])
 
 
-def test_a_run_from_before_there_were_kinds_is_a_fork() -> None:
+def test_the_default_kind_is_fork() -> None:
     values = to_dict(SMALL)
     del values["duplex"]["kind"]
     assert from_dict(values).duplex.kind == "fork"
 
 
-def test_states_that_are_not_told_apart_have_no_scores() -> None:
+def test_states_that_a_session_does_not_distinguish_have_no_scores() -> None:
     one = Heard(
         "x",
         0.2,
@@ -403,8 +406,8 @@ def test_train_score_and_converse(tmp_path: Path, capsys) -> None:
         f"{part}: {state}" for part in ("features", "frontend", "encoder", "connector", "lm")
     )
     summary = train.main([
-        TINY[0], "configs/stage/streaming.yaml", *SHORT, f"run.dir={folder}", "duplex.kind=multiplex",
-        "duplex.max_tokens=4", f"stage.init={{{parts}}}",
+        TINY[0], "configs/stage/streaming.yaml", *SHORT, f"run.dir={folder}",
+        "duplex.kind=multiplex", "duplex.max_tokens=4", f"stage.init={{{parts}}}",
     ])  # fmt: skip
     latest = (folder / "latest").resolve()
     assert "test/exact_match" in summary and not any(
@@ -437,7 +440,7 @@ def test_train_score_and_converse(tmp_path: Path, capsys) -> None:
     assert timeline.main([str(latest / "traces" / "talk.jsonl")]).stat().st_size > 10_000
 
 
-def test_the_sweep_asks_for_what_there_is() -> None:
+def test_the_sweep_names_existing_parameters() -> None:
     sweep = yaml.safe_load(Path("sweeps/duplex.yaml").read_text())
     assert sweep["method"] == "grid" and Path(sweep["program"]).exists()
     files = [word for word in sweep["command"] if word.endswith(".yaml")]

@@ -1,4 +1,4 @@
-"""The real page in headless Chromium: its fake microphone plays a recording, a stand-in for a model answers."""
+"""The real page in headless Chromium: a fake microphone plays a recording to a stand-in model."""
 
 import shutil
 import wave
@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 from serving.limits import Limits
 from serving.web import bind
-from tests.serving_at import connected, next_message, serving
+from tests.local_server import connected, next_message, running_server
 from tests.talker import ANSWERS, HIGH_HZ, LOW_HZ, tones
 
 BROWSER = next(
@@ -27,8 +27,10 @@ pytestmark = [
 ]
 WAIT_MS = 120_000
 TALK = tones(
-    (0, 1), (LOW_HZ, 1), (0, 2), (HIGH_HZ, 1), (0, 1.5),  # a question, an aside into its answer
-    (LOW_HZ, 1), (0, 2.5), (LOW_HZ, 0.5), (0, 0.9), (LOW_HZ, 0.5), (0, 8),  # an interruption; a question with a pause
+    # a question; speech to somebody else during its answer
+    (0, 1), (LOW_HZ, 1), (0, 2), (HIGH_HZ, 1), (0, 1.5),
+    # an interruption; a question with a pause
+    (LOW_HZ, 1), (0, 2.5), (LOW_HZ, 0.5), (0, 0.9), (LOW_HZ, 0.5), (0, 8),
 )  # fmt: skip
 
 
@@ -53,8 +55,9 @@ def browsing(address: str, *switches: str, **context) -> Iterator[tuple]:
 
 
 def answers(page) -> list[tuple[str, bool]]:
-    """Of the list on the page: what was said, and whether it was cut off."""
-    read = "items => items.map(i => [i.querySelector('span').textContent, i.classList.contains('cut')])"
+    """(text, interrupted) of the responses in the list on the page."""
+    read = """items => items.map(i => [
+        i.querySelector('span').textContent, i.classList.contains('interrupted')])"""
     return [tuple(found) for found in page.eval_on_selector_all("#turns .answer", read)]
 
 
@@ -78,17 +81,18 @@ def test_a_conversation_through_the_microphone(tmp_path: Path) -> None:
         f"--use-file-for-fake-audio-capture={tmp_path / 'talk.wav'}%noloop",
     ]  # fmt: skip
     with (
-        serving(tmp_path / "talks", Limits(2)) as address,
+        running_server(tmp_path / "talks", Limits(2)) as address,
         browsing(address, *switches) as (page, wrong),
     ):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.id") == "talk"
         page.keyboard.press("Enter")
         page.wait_for_selector("#turns .answer >> nth=2")
-        page.wait_for_selector("#turns .answer:not(.going) >> nth=2")
+        page.wait_for_selector("#turns .answer:not(.in-progress) >> nth=2")
         if len(answers(page)) > 3:
             pytest.skip(
-                "the browser played parts of the recording twice: the machine is too busy for its microphone"
+                "the browser played parts of the recording twice: the machine is too busy for its "
+                "microphone"
             )
         first, second, third = answers(page)
         assert (
@@ -121,12 +125,12 @@ def test_a_conversation_through_the_microphone(tmp_path: Path) -> None:
 
 def test_clips_sentences_and_a_second_clip_that_interrupts(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    with serving(tmp_path, Limits(2)) as address, browsing(address) as (page, wrong):
+    with running_server(tmp_path, Limits(2)) as address, browsing(address) as (page, wrong):
         page.click("[data-clip=question]")
-        page.wait_for_selector("#turns .going")
+        page.wait_for_selector("#turns .in-progress")
         page.fill("#text", "what is the capital of france")
         page.press("#text", "Enter")
-        page.wait_for_selector("#turns .cut")
+        page.wait_for_selector("#turns .interrupted")
         assert (
             page.locator("#turns .you")
             .all_inner_texts()[1]
@@ -135,11 +139,11 @@ def test_clips_sentences_and_a_second_clip_that_interrupts(tmp_path: Path) -> No
         assert page.inner_text("#microphone") == "Microphone is off" and not wrong
 
 
-def test_busy_and_gone_are_said_and_the_page_recovers(tmp_path: Path) -> None:
+def test_the_page_shows_busy_and_gone_and_recovers(tmp_path: Path) -> None:
     with bind("127.0.0.1", 0) as bound:
         port = bound.getsockname()[1]
     assert port
-    with serving(tmp_path, Limits(1)) as address, browsing(address) as (page, _):
+    with running_server(tmp_path, Limits(1)) as address, browsing(address) as (page, _):
         with connected(address) as other:
             assert next_message(other)["type"] == "ready"
             page.click("[data-clip=question]")
@@ -154,18 +158,25 @@ def test_busy_and_gone_are_said_and_the_page_recovers(tmp_path: Path) -> None:
         assert not page.is_visible("#notice")
 
 
-def test_it_can_be_read_aloud_and_fits_a_telephone(tmp_path: Path) -> None:
-    with serving(tmp_path, Limits(1)) as address, browsing(address) as (page, wrong):
+def test_the_page_is_accessible_and_fits_a_telephone(tmp_path: Path) -> None:
+    with running_server(tmp_path, Limits(1)) as address, browsing(address) as (page, wrong):
         tree = page.locator("body").aria_snapshot()
-        for part in ('heading "DuplexMamba"', 'button "Start talking"', 'button "A question"', 'meter "response"',
-                     'textbox "A sentence to be spoken"', 'status: Ready', 'img "Timeline'):  # fmt: skip
+        for part in (
+            'heading "DuplexMamba"',
+            'button "Start talking"',
+            'button "A question"',
+            'meter "response"',
+            'textbox "A sentence to be spoken"',
+            "status: Ready",
+            'img "Timeline',
+        ):
             assert part in tree, tree
         page.set_viewport_size({"width": 320, "height": 640})
         assert page.evaluate("document.documentElement.scrollWidth") <= 320 and not wrong
 
 
 @pytest.mark.parametrize("rate_hz", [48_000, 44_100, 16_000, 8_000])
-def test_what_is_resampled_is_what_a_library_makes_of_it(tmp_path: Path, rate_hz: int) -> None:
+def test_resampling_equals_that_of_a_library(tmp_path: Path, rate_hz: int) -> None:
     rng = np.random.default_rng(0)
     noise = soxr.resample(
         rng.normal(0, 0.1, 6_000), 6_000, rate_hz
@@ -179,11 +190,12 @@ def test_what_is_resampled_is_what_a_library_makes_of_it(tmp_path: Path, rate_hz
         const { Resampler } = await import("/resample.js");
         const resampler = new Resampler(rate, 16000), out = [];
         for (let at = 0, i = 0; at < samples.length; at += sizes[i++ % sizes.length]) {
-            out.push(...resampler.push(Float32Array.from(samples.slice(at, at + sizes[i % sizes.length]))));
+            const chunk = samples.slice(at, at + sizes[i % sizes.length]);
+            out.push(...resampler.push(Float32Array.from(chunk)));
         }
         return out;
     }"""
-    with serving(tmp_path, Limits(1)) as address, browsing(address) as (page, _):
+    with running_server(tmp_path, Limits(1)) as address, browsing(address) as (page, _):
         found = np.array(page.evaluate(script, [(noise + high).tolist(), rate_hz, [128]]))
     expected = soxr.resample(noise, rate_hz, 16_000)[: len(found)]
     assert 0.95 * len(noise) * 16_000 / rate_hz < len(found) <= len(noise) * 16_000 / rate_hz + 1

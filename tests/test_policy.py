@@ -1,4 +1,4 @@
-"""Turn-taking: every rule of it, and what follows from them all."""
+"""Turn-taking policy: every rule, and properties of all of them together."""
 
 import dataclasses
 from fractions import Fraction
@@ -24,17 +24,17 @@ def duplex(**values):
 
 
 def run(slices, config):
-    """Actions after slices, given as states or (state, quiet), and what is known in the end."""
-    known, actions = BranchCounters(), []
+    """Actions after slices, each a state or (state, silent), and the counters at the end."""
+    counters, actions = BranchCounters(), []
     for item in slices:
-        state, quiet = (item, False) if isinstance(item, str) else item
-        action, known = decide(state, quiet, known, config)
+        state, silent = (item, False) if isinstance(item, str) else item
+        action, counters = decide(state, silent, counters, config)
         actions.append(action)
-        known = known if action == "listen" else BranchCounters()
-    return actions, known
+        counters = counters if action == "listen" else BranchCounters()
+    return actions, counters
 
 
-def test_response_is_answered_from_its_threshold_on_else_the_likelier_other_holds():
+def test_response_needs_its_threshold_else_the_likelier_other_state_is_chosen():
     config = duplex(response_threshold=0.6)
     for response, incomplete, state in (
         (0.6, 0.3, "response"),
@@ -53,14 +53,14 @@ def test_response_is_answered_from_its_threshold_on_else_the_likelier_other_hold
 
 
 @given(st.tuples(*[st.floats(0.01, 1)] * 3), st.floats(0.05, 0.95))
-def test_a_state_holds_as_its_threshold_says(weights, threshold):
+def test_states_follow_the_threshold(weights, threshold):
     found = dict(zip(TURN_STATES, (weight / sum(weights) for weight in weights), strict=True))
     state = classify_state(found, duplex(response_threshold=threshold))
     assert (state == "response") == (found["response"] >= threshold)
     assert state == "response" or found[state] == max(found["incomplete"], found["ignore"])
 
 
-def test_nothing_is_answered_before_the_fewest_slices():
+def test_no_response_before_min_slices():
     assert run(["response"] * 4, duplex(min_slices=3))[0] == [
         "listen",
         "listen",
@@ -70,13 +70,13 @@ def test_nothing_is_answered_before_the_fewest_slices():
     assert run(["response"] * 2, duplex(min_slices=1))[0] == ["respond"] * 2
 
 
-def test_only_ignored_slices_in_a_row_make_it_forget():
+def test_only_consecutive_ignored_slices_drop_a_branch():
     states = ["ignore", "incomplete", "ignore", "response", "ignore", "ignore"]
     assert run(states, duplex(min_slices=9, ignored_slices=2))[0] == ["listen"] * 5 + ["drop"]
     assert run(["ignore"] * 3, duplex(ignored_slices=1))[0] == ["drop"] * 3
 
 
-def test_patience_ends_after_the_longest_wait_in_silence():
+def test_an_incomplete_question_is_answered_after_max_wait_s_of_silence():
     config, open_ = duplex(max_wait_s=0.6, slice_ms=200), ("incomplete", True)
     assert run([open_] * 3, config)[0] == ["listen", "listen", "respond"]
     assert run([open_, open_, ("incomplete", False), open_, open_, open_], config)[0] == [
@@ -89,23 +89,23 @@ def test_patience_ends_after_the_longest_wait_in_silence():
 
 
 @given(st.lists(st.tuples(STATES, st.booleans())), RULES)
-def test_what_is_known_of_a_branch_counts_its_last_slices(slices, config):
-    actions, known = run(slices, config)
+def test_counters_count_the_last_slices_of_a_branch(slices, config):
+    actions, counters = run(slices, config)
     ends = [i + 1 for i, action in enumerate(actions) if action != "listen"]
     heard = slices[ends[-1] if ends else 0 :]
     last_other = [i + 1 for i, (state, _) in enumerate(heard) if state != "ignore"]
-    last_sound = [i + 1 for i, (_, quiet) in enumerate(heard) if not quiet]
+    last_sound = [i + 1 for i, (_, silent) in enumerate(heard) if not silent]
     expected = BranchCounters(
         len(heard), len(heard) - max(last_other, default=0), len(heard) - max(last_sound, default=0)
     )
-    assert known == expected
-    assert known.num_ignored < config.ignored_slices
+    assert counters == expected
+    assert counters.num_ignored < config.ignored_slices
 
 
 @given(
     st.integers(1, 500), st.sampled_from([200, 600, 1000]), st.sampled_from([0.5, 1, 2, 5, 12.5])
 )
-def test_tokens_keep_the_pace_and_the_first_comes_with_the_decision(slices, slice_ms, pace):
+def test_tokens_keep_the_pace_and_the_first_is_due_with_the_decision(slices, slice_ms, pace):
     config = duplex(slice_ms=slice_ms, tokens_per_s=pace)
     due = Fraction(slices * slice_ms, 1000) * Fraction(pace)
     assert tokens_due(0, config) == 0 and tokens_due(1, config) >= 1
@@ -121,8 +121,9 @@ def test_branches_cover_all_slices_in_order(labels, config):
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9))), RULES)
-def test_a_listener_who_is_right_answers_exactly_where_a_response_is_due(questions, config):
-    """Questions of as many slices as an answer needs, or more, behind any number of those that are to be ignored."""
+def test_a_perfect_model_responds_exactly_where_labelled(questions, config):
+    """Questions with at least as many slices as a response needs, each after any number of
+    ignored slices."""
     labels = []
     for ignored, more in questions:
         labels += (

@@ -1,4 +1,4 @@
-"""The server of the page, over real sockets: conversations, many at once, and how they end."""
+"""The server of the page over real sockets: conversations, concurrency, and how they end."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ from serving.conversations import Conversation, Conversations, push_batched
 from serving.limits import AudioRateLimit, Limits
 from serving.messages import ConversationEnded
 from tests import test_session
-from tests.serving_at import (
+from tests.local_server import (
     FAST,
     QUESTION,
     connected,
@@ -30,7 +30,7 @@ from tests.serving_at import (
     eventually,
     get,
     next_message,
-    serving,
+    running_server,
     single_session_events,
 )
 from tests.talker import LOW_HZ, Talker, tones
@@ -38,7 +38,7 @@ from tests.talker import LOW_HZ, Talker, tones
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("talks"), FAST) as found:
+    with running_server(tmp_path_factory.mktemp("talks"), FAST) as found:
         yield found
 
 
@@ -46,7 +46,7 @@ def address(tmp_path_factory):
 
 
 @pytest.mark.parametrize("size", [640, 3200, 5001])
-def test_events_are_those_of_the_trace_and_of_a_session_by_hand(address, size, tmp_path):
+def test_events_equal_the_trace_and_a_single_session(address, size, tmp_path):
     ready, events = converse(address, QUESTION, size)
     assert ready["version"] == 1 and ready["rate_hz"] == 16_000 and ready["run"] == "test-run"
     assert all(event.pop("type") == "slice" and event.pop("latency_ms") >= 0 for event in events)
@@ -69,7 +69,7 @@ def test_events_are_those_of_the_trace_and_of_a_session_by_hand(address, size, t
     )  # the sound was found beside the trace
 
 
-def test_the_page_and_what_it_needs_come_from_here_and_forbid_all_else(address):
+def test_the_page_loads_nothing_from_other_servers(address):
     _, headers, page = get(address, "/")
     assert (
         b"<h1>DuplexMamba</h1>" in page
@@ -90,7 +90,7 @@ def test_the_page_and_what_it_needs_come_from_here_and_forbid_all_else(address):
 @pytest.mark.parametrize(("name", "least_s", "pauses"), [
     ("question", 1, 0), ("unfinished", 2, 1), ("interruption", 6, 1), ("talking_to_other", 5, 1),
 ])  # fmt: skip
-def test_clips_are_speech_with_the_pauses_that_they_promise(address, name, least_s, pauses):
+def test_clips_are_speech_with_the_expected_pauses(address, name, least_s, pauses):
     pytest.importorskip("espeakng_loader")
     sound, rate_hz = sf.read(io.BytesIO(get(address, f"/clips/{name}.wav")[2]))
     silent = np.abs(sound[: len(sound) // 160 * 160].reshape(-1, 160)).max(1) == 0
@@ -108,7 +108,7 @@ def test_clips_are_speech_with_the_pauses_that_they_promise(address, name, least
     assert 0.03 < np.sqrt(np.mean(sound[np.abs(sound) > 0] ** 2)) < 0.3
 
 
-def test_any_sentence_is_spoken_and_what_is_none_is_refused(address):
+def test_any_sentence_is_synthesised_and_other_input_is_refused(address):
     pytest.importorskip("espeakng_loader")
 
     def speak(body):
@@ -126,7 +126,7 @@ def test_any_sentence_is_spoken_and_what_is_none_is_refused(address):
         assert refused.value.code == code, body[:9]
 
 
-def test_the_example_of_the_documentation_talks(address, tmp_path):
+def test_the_example_of_the_documentation_works(address, tmp_path):
     sf.write(tmp_path / "question.wav", tones((0, 0.4), (LOW_HZ, 1), (0, 0.2)), 16_000)
     command = [
         sys.executable,
@@ -142,7 +142,7 @@ def test_the_example_of_the_documentation_talks(address, tmp_path):
 # ---- many at once
 
 
-def test_slices_that_are_ready_are_one_batch_and_who_fails_fails_alone(tmp_path):
+def test_ready_slices_are_one_batch_and_an_error_affects_one_conversation(tmp_path):
     class Broken(Talker):
         def process_slice(self, samples):
             if self.state.slices == 1:
@@ -171,7 +171,7 @@ def test_slices_that_are_ready_are_one_batch_and_who_fails_fails_alone(tmp_path)
     assert [json.loads(text)["slice"] for text in found] == [0, 1, 2] and sizes[0] == 2
 
 
-def test_who_leaves_while_heard_is_not_told_and_the_others_are(tmp_path):
+def test_a_client_that_leaves_during_a_batch_gets_no_message(tmp_path):
     async def run():
         conversations = Conversations(Talker(), FAST, tmp_path, "run")
         async with conversations.processing():
@@ -188,7 +188,7 @@ def test_who_leaves_while_heard_is_not_told_and_the_others_are(tmp_path):
     assert (json.loads(first)["slice"], json.loads(second)["slice"], left) == (0, 1, 0)
 
 
-def test_beyond_the_limit_is_busy_until_somebody_leaves(address):
+def test_beyond_the_limit_the_server_is_busy_until_a_client_leaves(address):
     with connected(address) as a, connected(address) as b, connected(address) as c:
         for socket in (a, b, c):
             assert next_message(socket)["type"] == "ready"
@@ -207,7 +207,7 @@ def test_beyond_the_limit_is_busy_until_somebody_leaves(address):
     assert eventually(lambda: converse(address, QUESTION[:3200])[0]["type"] == "ready")
 
 
-def test_a_thousand_conversations_leave_nothing_behind(tmp_path):
+def test_a_thousand_conversations_leak_nothing(tmp_path):
     def things():
         gc.collect()
         kinds = [type(thing).__name__ for thing in gc.get_objects()]
@@ -240,7 +240,7 @@ def test_a_thousand_conversations_leave_nothing_behind(tmp_path):
     )
 
 
-def test_who_does_not_read_is_dropped():
+def test_a_client_that_does_not_read_is_disconnected():
     async def run():
         recording = mock.Mock()
         conversation = Conversation(
@@ -266,12 +266,14 @@ def test_who_does_not_read_is_dropped():
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        ({"idle_timeout_s": 0.3}, "idle"), ({"max_conversation_s": 0.4}, "time"), ({"max_ahead_s": 0.5}, "flood"),
+        ({"idle_timeout_s": 0.3}, "idle"),
+        ({"max_conversation_s": 0.4}, "time"),
+        ({"max_ahead_s": 0.5}, "flood"),
         ({"max_ahead_s": 600, "max_backlog_s": 0.1}, "overloaded"),
     ],
-)  # fmt: skip
+)
 def test_a_conversation_ends_in_time(tmp_path, limits, reason):
-    with serving(tmp_path, Limits(1, **limits)) as address, connected(address) as socket:
+    with running_server(tmp_path, Limits(1, **limits)) as address, connected(address) as socket:
         assert next_message(socket)["type"] == "ready"
         if reason != "idle":
             socket.send(QUESTION[:32_000].tobytes())
@@ -282,16 +284,16 @@ def test_a_conversation_ends_in_time(tmp_path, limits, reason):
         assert eventually(lambda: converse(address, QUESTION[:3200])[0]["type"] == "ready")
 
 
-def test_the_pace_forgives_a_burst_and_no_more():
-    now = mock.Mock(return_value=100.0)
-    pace = AudioRateLimit(Limits(1, max_ahead_s=2, min_message_s=0.01), now)
-    assert pace.admits(2.0) and not pace.admits(0.1)
-    now.return_value = 1000.0
-    assert pace.admits(4.0) and not pace.admits(
+def test_the_rate_limit_admits_one_burst():
+    timer = mock.Mock(return_value=100.0)
+    rate_limit = AudioRateLimit(Limits(1, max_ahead_s=2, min_message_s=0.01), timer)
+    assert rate_limit.admits(2.0) and not rate_limit.admits(0.1)
+    timer.return_value = 1000.0
+    assert rate_limit.admits(4.0) and not rate_limit.admits(
         0.1
-    )  # a long silence saves up no more than a burst before and behind
-    now.return_value = 2000.0
-    admitted = sum(pace.admits(0.0) for _ in range(1000))
+    )  # a long pause allows one burst, not more
+    timer.return_value = 2000.0
+    admitted = sum(rate_limit.admits(0.0) for _ in range(1000))
     assert 390 <= admitted <= 400
 
 
@@ -299,7 +301,7 @@ def test_the_pace_forgives_a_burst_and_no_more():
 
 
 @pytest.mark.parametrize(("slice_ms", "expected"), [(10, 10), (200, 1), (0.01, 64), (30, 3)])
-def test_as_many_conversations_as_fit_in_half_of_time(monkeypatch, slice_ms, expected):
+def test_capacity_is_half_of_real_time(monkeypatch, slice_ms, expected):
     talker = Talker()
     talker.duplex = None
     monkeypatch.setattr(capacity, "busy", lambda session: session)
@@ -307,7 +309,7 @@ def test_as_many_conversations_as_fit_in_half_of_time(monkeypatch, slice_ms, exp
     assert capacity.capacity(talker, most=64)[0] == expected
 
 
-def test_the_load_listens_and_speaks_all_the_time():
+def test_busy_sessions_respond_all_the_time():
     session = capacity.busy(test_session.make("duplex.max_tokens=64"))
     slices = capacity.noise(session)
     events = session.push(torch.cat([next(slices) for _ in range(24)]))

@@ -1,4 +1,4 @@
-"""A live session against what it should do, read literally, and everything that may happen in one."""
+"""Live sessions against a literal reference without states, and all their special cases."""
 
 import contextlib
 import dataclasses
@@ -41,8 +41,8 @@ KINDS = {
 
 
 def make(*words, end=None):
-    """A session whose model says something else after every token and after every other sound: its memory outweighs
-    what passes it by."""
+    """A session whose model emits another token after every token and every change of the audio:
+    its state has more weight than the current input."""
     config = override(SMALL, [*words])
     torch.manual_seed(0)
     model = SpeechLM(config.model).eval().double()
@@ -72,21 +72,20 @@ def sound(slices, seed=0, size=SLICE):
 
 
 @contextlib.contextmanager
-def saying(session, script):
-    """The model says of each slice what a letter of the script says; behind its end, "ignore"."""
+def scripted_states(session, script):
+    """The turn state of each slice is that of a letter of the script; after its end, "ignore"."""
 
-    def read(probabilities, config):
-        return LETTERS[
-            script[session.snapshot().num_slices : session.snapshot().num_slices + 1] or "i"
-        ]
+    def classify(probabilities, config):
+        index = session.snapshot().num_slices
+        return LETTERS[script[index] if index < len(script) else "i"]
 
-    with mock.patch("duplexmamba.duplex.fork.classify_state", read):
+    with mock.patch("duplexmamba.duplex.fork.classify_state", classify):
         yield
 
 
-def hear(session, parts, script):
-    """Events of a scripted session."""
-    with saying(session, script):
+def events_of(session, parts, script):
+    """Events of a session with scripted turn states."""
+    with scripted_states(session, script):
         return [event for part in parts for event in session.push(part)]
 
 
@@ -94,13 +93,13 @@ def facts(events):
     return [dataclasses.replace(event, compute_ms=0) for event in events]
 
 
-# ---- read literally
+# ---- the literal reference
 
 
 @torch.no_grad()
 def literally(session, samples, script):
-    """(probabilities, action, tokens) after each slice of a session that keeps nothing but what was heard and said:
-    everything is read from the beginning for every word."""
+    """(probabilities, action, tokens) of each slice, by a reference session without states: it
+    processes its whole input again for every token."""
     lm, tokens, duplex, size = (
         session.model.lm,
         session.tokenizer,
@@ -167,8 +166,8 @@ def literally(session, samples, script):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_session_does_what_it_should_do_read_literally(kind):
-    given_ = []
+def test_a_session_equals_the_literal_reference(kind):
+    responses = []
     for seed in range(1, 3):
         script = "".join(
             random.Random(seed).choices(["oor", "orr", "iior", "ii", "iiiiii", "ooo"], k=40)
@@ -176,21 +175,23 @@ def test_a_session_does_what_it_should_do_read_literally(kind):
         session = make(*KINDS[kind], "duplex.max_tokens=7", "duplex.max_wait_s=0.4", end=137)
         samples = sound(40, seed, session.slice_samples)
         samples[15 * session.slice_samples : 30 * session.slice_samples] *= 1e-3
-        events = hear(session, [samples], script)
+        events = events_of(session, [samples], script)
         expected = literally(session, samples, script)
         assert [(e.action, e.tokens, e.answering) for e in events] == [row[1:] for row in expected]
         for event, (probabilities, *_) in zip(events, expected, strict=True):
             assert event.probabilities == pytest.approx(probabilities, abs=1e-6)
-        given_ += emitted_responses(events)
-    assert len({reply.text for reply in given_}) > 4 and {reply.complete for reply in given_} == {
+        responses += emitted_responses(events)
+    assert len({response.text for response in responses}) > 4 and {
+        response.complete for response in responses
+    } == {
         True,
         False,
     }
 
 
-def test_an_answer_is_word_for_word_the_greedy_one_while_everything_is_ignored():
+def test_a_response_equals_greedy_decoding_while_all_slices_are_ignored():
     session, samples = make("duplex.tokens_per_s=3"), sound(40)
-    [reply] = emitted_responses(hear(session, [samples], "ooor"))
+    [response] = emitted_responses(events_of(session, [samples], "ooor"))
     model, tokens = session.model, session.tokenizer
     before, after = (
         Padded(torch.tensor([ids]))
@@ -198,18 +199,20 @@ def test_an_answer_is_word_for_word_the_greedy_one_while_everything_is_ignored()
     )
     with torch.no_grad():
         speech, _ = model.embed_speech(Padded(samples[None, : 4 * SLICE]))
-        hidden, memory = model(before, speech, after)
-        [expected] = greedy(model.lm, model.lm.logits(hidden.values[:, -1]), memory, tokens.end, 23)
-    assert len(set(expected)) > 6 and reply.start_slice == 3
-    assert reply.text == tokens.decode(expected[:23]) and not reply.complete
+        hidden, lm_state = model(before, speech, after)
+        [expected] = greedy(
+            model.lm, model.lm.logits(hidden.values[:, -1]), lm_state, tokens.end, 23
+        )
+    assert len(set(expected)) > 6 and response.start_slice == 3
+    assert response.text == tokens.decode(expected[:23]) and not response.complete
 
 
-# ---- any cut of the input
+# ---- any split of the input
 
 
 @functools.cache
-def in_one_piece():
-    return facts(hear(make(), [sound(9)], SCRIPT))
+def events_in_one_push():
+    return facts(events_of(make(), [sound(9)], SCRIPT))
 
 
 @settings(deadline=None, max_examples=15)
@@ -218,45 +221,49 @@ def in_one_piece():
         st.one_of(st.sampled_from([0, 1, SLICE, 3 * SLICE]), st.integers(0, 5 * SLICE)), max_size=12
     )
 )
-def test_any_cut_of_the_samples_gives_the_same(sizes):
+def test_any_split_of_the_samples_gives_the_same_events(sizes):
     samples = sound(9)
     parts = torch.tensor_split(samples, list(itertools.accumulate(sizes)))
-    assert facts(hear(make(), parts, SCRIPT)) == in_one_piece()
+    assert facts(events_of(make(), parts, SCRIPT)) == events_in_one_push()
 
 
 @pytest.mark.parametrize("size", [1, 997])
 @pytest.mark.parametrize("kind", ["causal", "causal_lookahead", "slice"])
-def test_small_parts_give_the_same_in_every_context(size, kind):
+def test_small_chunks_give_the_same_events_in_every_context(size, kind):
     session, whole = (
         make(*KINDS[kind], "duplex.min_slices=1"),
         make(*KINDS[kind], "duplex.min_slices=1"),
     )
     samples = sound(3, size=session.slice_samples)
-    assert facts(hear(session, samples.split(size), "ror")) == facts(hear(whole, [samples], "ror"))
+    assert facts(events_of(session, samples.split(size), "ror")) == facts(
+        events_of(whole, [samples], "ror")
+    )
 
 
-def test_a_buffer_that_is_used_again_changes_nothing():
+def test_samples_are_copied_from_a_reused_buffer():
     session, samples = make(), sound(6)
     buffer, events = torch.empty(1700), []
     for part in samples[: len(samples) // 1700 * 1700].split(1700):
         buffer.copy_(part)
-        events += hear(session, [buffer], "oor")
-    assert facts(events) == facts(hear(make(), [samples], "oor"))[: len(events)]
+        events += events_of(session, [buffer], "oor")
+    assert facts(events) == facts(events_of(make(), [samples], "oor"))[: len(events)]
 
 
-# ---- a value at every moment
+# ---- the state is a value
 
 
-def test_a_snapshot_stands_and_can_be_gone_back_to():
+def test_a_snapshot_does_not_change_and_can_be_restored():
     session, samples = make(), sound(24)
     events, kept = [], []
     for part in samples.split(2111):
         kept.append((session.snapshot(), len(events)))
-        events += hear(session, [part], SCRIPT)
+        events += events_of(session, [part], SCRIPT)
     held = clone(kept[9][0])
     for i in (9, 3, 20, 0):
         session.restore(kept[i][0])
-        assert facts(hear(session, samples.split(2111)[i:], SCRIPT)) == facts(events[kept[i][1] :])
+        assert facts(events_of(session, samples.split(2111)[i:], SCRIPT)) == facts(
+            events[kept[i][1] :]
+        )
     assert all(torch.equal(a, b) for a, b in zip(tensors(kept[9][0]), tensors(held), strict=True))
 
 
@@ -276,34 +283,34 @@ def clone(snapshot):
 def tensors(snapshot):
     """All of a snapshot's."""
     found = []
-    memories = [
+    lm_states = [
         branch.lm_state for branch in (snapshot.listening, snapshot.response) if branch is not None
     ]
-    for part in (snapshot.pending_samples, snapshot.idle_state, snapshot.speech_state, *memories):
+    for part in (snapshot.pending_samples, snapshot.idle_state, snapshot.speech_state, *lm_states):
         states.map_state(lambda t: found.append(t) or t, part)
     return found
 
 
-def test_branches_in_one_batch_do_what_they_do_alone():
+def test_batched_branches_equal_single_branches():
     batched = []
 
     def one_by_one(lm, branches):
         batched.append(len(branches))
         return [advance(lm, [branch])[0] for branch in branches]
 
-    expected = hear(make(), [sound(24)], SCRIPT)
+    expected = events_of(make(), [sound(24)], SCRIPT)
     with mock.patch("duplexmamba.duplex.batching.advance", one_by_one):
-        found = hear(make(), [sound(24)], SCRIPT)
+        found = events_of(make(), [sound(24)], SCRIPT)
     for event, other in zip(found, expected, strict=True):
         assert (event.action, event.tokens, event.text) == (other.action, other.tokens, other.text)
         assert event.probabilities == pytest.approx(other.probabilities, abs=1e-6)
     assert batched.count(2) > 5
 
 
-def test_asking_leaves_no_trace():
+def test_reading_the_turn_state_leaves_no_trace():
     session, samples, events = make(), sound(24), []
     for part in samples.split(SLICE):
-        events += hear(session, [part], SCRIPT)
+        events += events_of(session, [part], SCRIPT)
         if (listening := session.snapshot().listening) is not None:
             for _ in range(3):
                 run_single(
@@ -314,14 +321,14 @@ def test_asking_leaves_no_trace():
                         session.snapshot().response,
                     ),
                 )
-    assert facts(events) == facts(hear(make(), [samples], SCRIPT))
+    assert facts(events) == facts(events_of(make(), [samples], SCRIPT))
 
 
 # ---- turns
 
 
 def test_an_interruption_of_an_interruption():
-    events = hear(make(), [sound(14)], "oorooroor" + "i" * 5)
+    events = events_of(make(), [sound(14)], "oorooroor" + "i" * 5)
     assert [event.slice for event in events if event.action == "respond"] == [2, 5, 8]
     first, second, third = emitted_responses(events)
     assert (first.start_slice, first.stop_slice, second.stop_slice, third.stop_slice) == (
@@ -334,24 +341,24 @@ def test_an_interruption_of_an_interruption():
     assert len({first.text, second.text, third.text}) == 3
 
 
-def test_what_is_ignored_stops_no_answer_and_what_is_open_neither():
-    ignored, open_ = (hear(make(), [sound(16)], "oor" + letter * 13) for letter in "io")
+def test_ignored_and_incomplete_slices_do_not_interrupt_a_response():
+    ignored, open_ = (events_of(make(), [sound(16)], "oor" + letter * 13) for letter in "io")
     assert [event.tokens for event in ignored] == [event.tokens for event in open_]
     assert {event.action for event in ignored[3:]} == {"listen", "drop"}
     assert {event.action for event in open_[3:]} == {"listen"}
 
 
-def test_many_turns_with_a_question_after_each_finished_answer():
-    given_ = emitted_responses(hear(make("duplex.max_tokens=2"), [sound(80)], "oorii" * 16))
-    assert given_ == [
-        EmittedResponse(begun, begun + 2, reply.text, True)
-        for begun, reply in zip(range(2, 80, 5), given_, strict=True)
+def test_many_turns_with_a_question_after_each_complete_response():
+    responses = emitted_responses(events_of(make("duplex.max_tokens=2"), [sound(80)], "oorii" * 16))
+    assert responses == [
+        EmittedResponse(begun, begun + 2, response.text, True)
+        for begun, response in zip(range(2, 80, 5), responses, strict=True)
     ]
-    assert len({reply.text for reply in given_}) > 4
+    assert len({response.text for response in responses}) > 4
 
 
-def test_to_be_ignored_from_the_very_first_slice_on():
-    events = hear(make(), [sound(9)], "iiiiioori")
+def test_ignored_slices_at_the_start():
+    events = events_of(make(), [sound(9)], "iiiiioori")
     assert [event.action for event in events] == [
         *["listen", "drop"] * 2,
         *["listen"] * 3,
@@ -360,15 +367,15 @@ def test_to_be_ignored_from_the_very_first_slice_on():
     ]
 
 
-def test_replies_are_what_was_heard():
-    events = hear(make("duplex.max_tokens=3"), [sound(12)], "ooroor")
+def test_emitted_responses_join_the_texts_of_events():
+    events = events_of(make("duplex.max_tokens=3"), [sound(12)], "ooroor")
     cut, whole = emitted_responses(events)
     assert cut == EmittedResponse(2, 5, "".join(event.text for event in events[2:5]), False)
     assert whole == EmittedResponse(5, 10, "".join(event.text for event in events[5:11]), True)
     assert emitted_responses([]) == []
 
 
-def test_a_character_of_several_tokens_is_heard_whole():
+def test_a_character_of_several_tokens_is_emitted_whole():
     session, emitted = make(), TOKENS.encode(" café — née")
     assert any(REPLACEMENT_CHARACTER in TOKENS.decode(emitted[:i]) for i in range(len(emitted)))
     heard = [
@@ -385,14 +392,14 @@ def test_a_character_of_several_tokens_is_heard_whole():
 
 def test_close_waits_for_the_answer_and_for_the_question():
     session = make("duplex.max_tokens=5")
-    with saying(session, "oooor"):
+    with scripted_states(session, "oooor"):
         events = [*session.push(sound(4)), *session.close()]
         assert session.close() == []
-    [reply] = emitted_responses(events)
+    [response] = emitted_responses(events)
     assert (
-        reply.complete
-        and reply.start_slice == 4
-        and len(events) == reply.stop_slice + 1
+        response.complete
+        and response.start_slice == 4
+        and len(events) == response.stop_slice + 1
         and not session.answering
     )
 
@@ -400,22 +407,22 @@ def test_close_waits_for_the_answer_and_for_the_question():
 @pytest.mark.parametrize("script", ["o" * 999, "r" * 999, "or" * 500])
 def test_close_ends_also_with_a_model_that_never_does(script):
     session = make("duplex.max_wait_s=1", "duplex.max_tokens=4")
-    with saying(session, script):
+    with scripted_states(session, script):
         heard, after = session.push(sound(3)), session.close()
     assert len(after) <= 15 and emitted_responses(heard + after)
 
 
 def test_close_gives_an_answer_that_patience_begins_its_time():
     session = make("duplex.max_wait_s=1", "duplex.max_tokens=4")
-    with saying(session, "o" * 8):
-        [reply] = emitted_responses([*session.push(sound(3)), *session.close()])
-    assert reply.start_slice == 7 and reply.complete
+    with scripted_states(session, "o" * 8):
+        [response] = emitted_responses([*session.push(sound(3)), *session.close()])
+    assert response.start_slice == 7 and response.complete
 
 
 def test_close_of_what_was_never_begun_or_only_ignored():
     assert make().close() == []
     session = make()
-    with saying(session, ""):
+    with scripted_states(session, ""):
         session.push(sound(1)[:100])
         assert [event.slice for event in session.close()] == [0]
 
@@ -453,7 +460,7 @@ def test_an_hour_of_silence_leaves_the_memory_as_it_was():
         (["duplex.slice_ms=300"], "duplex.slice_ms=300 ms.*multiple of 200"),
     ],
 )
-def test_what_cannot_be_heard_slice_by_slice_is_refused(words, message):
+def test_configurations_without_whole_slices_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
         make(*words)
 

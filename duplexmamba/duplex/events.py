@@ -68,6 +68,7 @@ def emitted_responses(events: Sequence[Event]) -> list[EmittedResponse]:
             )
             responses.append(started)
         elif in_progress:
+            # Also slices without new text extend the response.
             responses[-1] = dataclasses.replace(
                 responses[-1],
                 stop_slice=event.slice,

@@ -97,7 +97,7 @@ class ForkSession(Session[ForkState]):
         super().__init__(model, tokenizer, duplex, instruction)
         self._response_prompt_embeddings = self._embed(tokenizer.after_speech("response"))
         turn_state_ids = [tokenizer.turn_states[state] for state in TURN_STATES]
-        self._turn_state_ids = torch.tensor(turn_state_ids, device=self.device)
+        self._turn_state_ids = torch.tensor(turn_state_ids, device=self.device)  # (3,)
         self._state = ForkState(
             pending_samples=torch.zeros(0, device=self.device),
             idle_state=self._initial_lm_state(),
@@ -133,21 +133,23 @@ class ForkSession(Session[ForkState]):
         before = self._state
         encoded = yield from encode(EncodeRequest(samples, before.speech_state))
         listening = before.listening
+        # There is none after it was dropped or became the response in the previous slice.
         if listening is None:
             listening = yield from self._fork()
-        listened, response = yield from self._step_branches(
+        speech_result, response = yield from self._step_branches(
             encoded.embeddings, listening.lm_state, before.response
         )
-        # Only the logits of this step are used: the branch continues from `listened`.
-        probe, response = yield from self._step_branches(
-            self._end_of_speech_embeddings, listened.lm_state, response
+        # Only the logits of this step are used: the branch continues from `speech_result`.
+        probe_result, response = yield from self._step_branches(
+            self._end_of_speech_embeddings, speech_result.lm_state, response
         )
-        probabilities = self._turn_state_probabilities(probe.logits)
+        probabilities = self._turn_state_probabilities(probe_result.logits)
         state = classify_state(probabilities, self.duplex)
-        listening = dataclasses.replace(listening, lm_state=listened.lm_state)
+        listening = dataclasses.replace(listening, lm_state=speech_result.lm_state)
         action, listening = self._decide(state, samples, listening)
         if action == "respond":
-            response = yield from self._start_response(listened.lm_state)
+            # It replaces a response in progress, which has been interrupted.
+            response = yield from self._start_response(speech_result.lm_state)
         if response is not None:
             response = yield from self._emit_due(response)
         after = dataclasses.replace(
@@ -159,6 +161,7 @@ class ForkSession(Session[ForkState]):
         )
         if response is not None and response.finished:
             after = yield from self._return_to_idle(after, response)
+        # A new response shares no tokens with the interrupted one.
         previous = None if action == "respond" else before.response
         event = Event(
             slice=before.num_slices,
@@ -192,11 +195,11 @@ class ForkSession(Session[ForkState]):
             The result of the listening branch, and the response.
         """
         if response is None or not self._is_token_due(response):
-            listened = yield from self._step(embeddings, lm_state)
-            return listened, response
+            speech_result = yield from self._step(embeddings, lm_state)
+            return speech_result, response
         requests = [StepRequest(embeddings, lm_state), self._token_request(response)]
-        listened, responded = yield from step(requests)
-        return listened, self._after_token(response, responded)
+        speech_result, token_result = yield from step(requests)
+        return speech_result, self._after_token(response, token_result)
 
     def _turn_state_probabilities(self, logits: Tensor) -> dict[TurnState, float]:
         """(V,) logits after the end-of-speech marker -> probability of each turn state."""
@@ -209,12 +212,14 @@ class ForkSession(Session[ForkState]):
         """Apply the policy to a slice; returns the action and the branch with its new counters."""
         level_db = _level_db(samples)
         max_level_db = max(listening.max_level_db, level_db)
+        # Relative to the loudest slice, so that the gain of a microphone does not matter.
         silent = level_db < max_level_db + self.duplex.silence_db
         action, counters = decide(state, silent, listening.counters, self.duplex)
         return action, ListeningBranch(listening.lm_state, counters, max_level_db)
 
     def _return_to_idle(self, state: ForkState, response: Response) -> Computation[ForkState]:
         """Replace a finished response by an idle state that starts after it."""
+        # The prompt is included, so that later forks from the idle state cost no step.
         prompted = yield from self._step(self._prompt_embeddings, response.lm_state)
         return dataclasses.replace(state, response=None, idle_state=prompted.lm_state)
 
@@ -255,6 +260,7 @@ class ForkSession(Session[ForkState]):
         if len(emitted) < self.duplex.max_tokens:
             next_token = int(result.logits.argmax())
         else:
+            # The model sees the end-of-text token also where the response is truncated.
             next_token = self.tokenizer.end
         return Response(result.lm_state, next_token, response.start_slice, emitted)
 
@@ -262,4 +268,5 @@ class ForkSession(Session[ForkState]):
 def _level_db(samples: Tensor) -> float:
     """Root mean square of (n,) samples in dB relative to full scale."""
     power = float(samples.square().mean())
+    # The small constant avoids log10(0) for digital silence.
     return max(MIN_LEVEL_DB, 10 * math.log10(power + 1e-12))

@@ -135,17 +135,17 @@ class MultiplexSession(Session[MultiplexState]):
         encoded = yield from encode(EncodeRequest(samples, before.speech_state))
         unread = self._embed(before.unread_ids)
         inputs = torch.cat([unread, encoded.embeddings, self._end_of_speech_embeddings])  # (L, D)
-        listened = yield from self._step(inputs, before.lm_state)
+        speech_result = yield from self._step(inputs, before.lm_state)
         token_due = before.response is not None and before.response.is_token_due(
             before.num_slices, self.duplex
         )
-        probabilities = choice_probabilities(listened.logits, self._marker_ids, token_due)
+        probabilities = choice_probabilities(speech_result.logits, self._marker_ids, token_due)
         response_probability = float(probabilities[self._response_id])
         responds = starts_response(response_probability, self.duplex)
         if responds:
-            written = yield from self._write_start(listened.lm_state)
+            written = yield from self._write_start(speech_result.lm_state)
         else:
-            written = yield from self._write_next(probabilities, listened.lm_state)
+            written = yield from self._write_next(probabilities, speech_result.lm_state)
         response = written.response
         in_progress = response is not None and not response.finished
         after = MultiplexState(
@@ -157,6 +157,7 @@ class MultiplexSession(Session[MultiplexState]):
             response=response if in_progress else None,
             num_wait_slices=self._num_wait_slices(samples),
         )
+        # A new response shares no tokens with the interrupted one.
         previous = None if responds else before.response
         event = Event(
             slice=before.num_slices,
@@ -175,6 +176,7 @@ class MultiplexSession(Session[MultiplexState]):
         """Write the response marker and the first tokens of a new response."""
         prompted = yield from self._step(self._response_prompt_embeddings, lm_state)
         response = Response(self._state.num_slices)
+        # The first token of a response is due in the slice of the decision.
         written = yield from self._write_due(response, prompted.logits, prompted.lm_state)
         return written
 
@@ -184,6 +186,7 @@ class MultiplexSession(Session[MultiplexState]):
         scores = probabilities.clone()
         scores[self._response_id] = 0  # below the threshold it is not chosen, even if likeliest
         if response is None or int(scores.argmax()) == self._idle_id:
+            # An idle token during a response lets it fall silent; it may continue later.
             return _Written(response, lm_state, (self._idle_id,))
         written = yield from self._write_due(response, scores, lm_state)
         return written
@@ -198,8 +201,10 @@ class MultiplexSession(Session[MultiplexState]):
             else:
                 next_token = self.tokenizer.end
             if next_token == self.tokenizer.end:
+                # The model processes this id with the next slice, as `unread_ids`.
                 finished = dataclasses.replace(response, finished=True)
                 return _Written(finished, lm_state, (next_token,))
+            # The check follows the one for the end of text, which is never delayed.
             if not response.is_token_due(self._state.num_slices, self.duplex):
                 return _Written(response, lm_state, ())
             result = yield from self._step(self._embed([next_token]), lm_state)
@@ -209,6 +214,7 @@ class MultiplexSession(Session[MultiplexState]):
 
     def _num_wait_slices(self, samples: Tensor) -> int:
         """Slices of silence in which a response may still start, after a slice of samples."""
+        # Exact zeros are the silence that `close` and `finish` push.
         if bool(samples.any()):
             return math.ceil(self.duplex.max_wait_s / self.slice_s)
         return max(0, self._state.num_wait_slices - 1)
@@ -228,6 +234,7 @@ def choice_probabilities(logits: Tensor, marker_ids: Tensor, token_due: bool) ->
     logits = logits.float()
     if token_due:
         return logits.softmax(-1)
+    # All ids but the two markers get probability 0.
     masked = torch.full_like(logits, -math.inf)
     masked = masked.index_copy(0, marker_ids, logits[marker_ids])
     return masked.softmax(-1)

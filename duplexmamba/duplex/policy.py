@@ -21,7 +21,7 @@ listening branch continues. drop: the listening branch is discarded."""
 
 @dataclasses.dataclass(frozen=True)
 class BranchCounters:
-    """What the policy remembers of a listening branch. All values count slices since the fork."""
+    """State of the policy for a listening branch; all values count slices since the fork."""
 
     num_slices: int = 0
     """All slices that the branch has processed."""
@@ -76,14 +76,14 @@ def decide(
     return "listen", updated
 
 
-def tokens_due(slices: int, config: DuplexConfig) -> int:
+def tokens_due(num_slices: int, config: DuplexConfig) -> int:
     """Number of response tokens that are emitted within a number of slices.
 
     Args:
-        slices: slices since the start of the response, the slice of the decision included.
+        num_slices: slices since the start of the response, the slice of the decision included.
         config: `tokens_per_s` sets the pace.
     """
-    return math.ceil(slices * config.slice_ms * config.tokens_per_s / 1000)
+    return math.ceil(num_slices * config.slice_ms * config.tokens_per_s / 1000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +112,11 @@ def branches(labels: Sequence[TurnState], config: DuplexConfig) -> list[Branch]:
     first = 0
     counters = BranchCounters()
     for index, label in enumerate(labels):
+        # Labels do not depend on the level: no slice counts as silent.
         action, counters = decide(label, False, counters, config)
         is_last_slice = index == len(labels) - 1
         if action != "listen" or is_last_slice:
             found.append(Branch(first, index, answered=action == "respond"))
             first = index + 1
-            counters = BranchCounters()
+            counters = BranchCounters()  # the next slice belongs to a new branch
     return found

@@ -52,6 +52,7 @@ class SessionState(abc.ABC):
 
     def num_bytes(self) -> int:
         """Bytes of all tensors; a state that two branches share counts once."""
+        # By identity, since a fork shares its tensors with the branch that it comes from.
         distinct = {id(state): state for state in self.lm_states}
         return num_bytes((self.pending_samples, self.speech_state, *distinct.values()))
 
@@ -106,6 +107,7 @@ class Session(abc.ABC, Generic[StateT]):
         self.rate_hz = model.config.features.sample_rate_hz
         self.slice_s = self.duplex.slice_ms / 1000
         self.slice_samples = round(self.duplex.slice_ms * self.rate_hz / 1000)
+        # (L, D) each: the same for every slice, so they are embedded once.
         self._prompt_embeddings = self._embed(tokenizer.before_speech(instruction))
         self._end_of_speech_embeddings = self._embed(tokenizer.end_of_speech())
 
@@ -138,7 +140,7 @@ class Session(abc.ABC, Generic[StateT]):
             One event per slice that the samples complete.
         """
         new_samples = samples.to(self.device, torch.float32)
-        stream = torch.cat([self._state.pending_samples, new_samples])
+        stream = torch.cat([self._state.pending_samples, new_samples])  # (n,)
         num_full_samples = len(stream) - len(stream) % self.slice_samples
         events = []
         for start in range(0, num_full_samples, self.slice_samples):
@@ -156,6 +158,7 @@ class Session(abc.ABC, Generic[StateT]):
         events = self.push(torch.zeros(num_missing_samples))
         longest_response_s = self.duplex.max_tokens / self.duplex.tokens_per_s
         limit_s = self.duplex.max_wait_s + longest_response_s
+        # The limit matters for models that never end a response.
         max_slices = math.ceil(limit_s * self.rate_hz / self.slice_samples)
         for _ in range(max_slices):
             if not self.answering and not self.awaiting_response:
@@ -242,6 +245,7 @@ def push_batched(sessions: Sequence[Session], slices: Sequence[Tensor]) -> list[
     if not sessions:
         return []
     results = run_batched(sessions[0].model, computations)
+    # Only now, so that an error in one session leaves all of them unchanged.
     for session, (_, state) in zip(sessions, results, strict=True):
         session.restore(state)
     return [event for event, _ in results]
@@ -262,6 +266,7 @@ def run_sessions(sessions: Sequence[Session], signals: Sequence[Tensor]) -> list
     longest = max(len(signal) for signal in signals)
     for end in range(num_samples, longest + 1, num_samples):
         start = end - num_samples
+        # Sessions whose signal has ended leave the batch.
         active = [index for index, signal in enumerate(signals) if len(signal) >= end]
         active_sessions = [sessions[index] for index in active]
         slices = [signals[index][start:end] for index in active]

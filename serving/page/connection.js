@@ -1,9 +1,10 @@
 // A conversation over a WebSocket, version 1 of docs/talk.md.
 
 export const VERSION = 1;
-const MOST_UNSENT = 256 * 1024; // bytes: 8 s of sound
+const MAX_UNSENT_BYTES = 256 * 1024; // 8 s of audio
 
-// on: { ready(facts), slice(event), end({ reason, message }) }; end comes once, "gone" where the server says nothing.
+// on: { ready(fields), slice(event), end({ reason, message }) }. `end` is called once, with reason "gone" if the
+// connection is lost.
 export class Connection {
   constructor(rateHz, on) {
     this.on = on;
@@ -12,29 +13,32 @@ export class Connection {
     address.protocol = address.protocol.replace("http", "ws");
     this.socket = new WebSocket(address);
     this.socket.onopen = () => this.socket.send(JSON.stringify({ version: VERSION, rate_hz: rateHz }));
-    this.socket.onmessage = ({ data }) => this.open && this.take(JSON.parse(data));
+    this.socket.onmessage = ({ data }) => this.open && this.receive(JSON.parse(data));
     this.socket.onclose = () => this.end({ reason: "gone", message: "The server is gone." });
   }
 
-  take({ type, ...facts }) {
-    if (type === "end") this.end(facts);
-    else this.on[type]?.(facts);
+  receive({ type, ...fields }) {
+    if (type === "end") this.end(fields);
+    else this.on[type]?.(fields);
   }
 
   send(samples) {
     if (!this.open || this.socket.readyState !== WebSocket.OPEN) return;
-    if (this.socket.bufferedAmount > MOST_UNSENT) this.close({ reason: "gone", message: "The line to the server is too slow." });
-    else this.socket.send(samples);
+    if (this.socket.bufferedAmount > MAX_UNSENT_BYTES) {
+      this.close({ reason: "gone", message: "The connection to the server is too slow." });
+    } else {
+      this.socket.send(samples);
+    }
   }
 
-  close(why = { reason: "closed", message: "" }) {
-    this.end(why);
+  close(reason = { reason: "closed", message: "" }) {
+    this.end(reason);
     this.socket.close();
   }
 
-  end(why) {
+  end(reason) {
     if (!this.open) return;
     this.open = false;
-    this.on.end(why);
+    this.on.end(reason);
   }
 }

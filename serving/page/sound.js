@@ -1,30 +1,31 @@
-// The way of every sound to the server: microphone and clips through one worklet.
+// Audio to the server: microphone and clips through one worklet.
 
 export class Sound {
-  // heard(Int16Array): the next piece.
-  static async open(rateHz, heard) {
+  // onAudio(Int16Array) is called with each chunk.
+  static async open(rateHz, onAudio) {
     if (!window.isSecureContext) {
-      throw new Error("A browser lends sound to https:// and localhost only. Reach this server by ssh -L, or behind https.");
+      throw new Error("Browsers allow audio on https:// and localhost only. Reach this server by ssh -L, or behind https.");
     }
     const context = new AudioContext();
     await context.audioWorklet.addModule("worklet.js");
     await context.resume();
-    return new Sound(context, rateHz, heard);
+    return new Sound(context, rateHz, onAudio);
   }
 
-  constructor(context, rateHz, heard) {
+  constructor(context, rateHz, onAudio) {
     this.context = context;
-    this.ear = new AudioWorkletNode(context, "ear", { channelCount: 1, channelCountMode: "explicit", processorOptions: { rateHz } });
-    this.ear.port.onmessage = ({ data }) => heard(data);
-    this.ear.connect(context.destination); // silent: a node that leads nowhere is not run
+    const options = { channelCount: 1, channelCountMode: "explicit", processorOptions: { rateHz } };
+    this.sender = new AudioWorkletNode(context, "audio-sender", options);
+    this.sender.port.onmessage = ({ data }) => onAudio(data);
+    this.sender.connect(context.destination); // outputs silence, but an unconnected node is not run
     this.microphone = new GainNode(context);
-    this.microphone.connect(this.ear);
+    this.microphone.connect(this.sender);
     this.stream = this.clip = null;
   }
 
   async useMicrophone() {
-    const wanted = { channelCount: 1, echoCancellation: true, noiseSuppression: false, autoGainControl: true };
-    this.stream = await navigator.mediaDevices.getUserMedia({ audio: wanted });
+    const audio = { channelCount: 1, echoCancellation: true, noiseSuppression: false, autoGainControl: true };
+    this.stream = await navigator.mediaDevices.getUserMedia({ audio });
     this.context.createMediaStreamSource(this.stream).connect(this.microphone);
   }
 
@@ -33,20 +34,20 @@ export class Sound {
     this.stream = null;
   }
 
-  // Play a WAV file, instead of another one and of the microphone; resolves when it is over.
+  // Play a WAV file instead of the current clip and the microphone; resolves when it has ended.
   async play(file) {
     const buffer = await this.context.decodeAudioData(file);
     this.clip?.stop();
     const clip = (this.clip = new AudioBufferSourceNode(this.context, { buffer }));
-    clip.connect(this.ear);
+    clip.connect(this.sender);
     clip.connect(this.context.destination);
     this.microphone.gain.value = 0;
     clip.start();
     await new Promise((resolve) => (clip.onended = resolve));
-    if (this.clip === clip) this.hush();
+    if (this.clip === clip) this.stopClip();
   }
 
-  hush() {
+  stopClip() {
     this.clip?.stop();
     this.clip = null;
     this.microphone.gain.value = 1;
@@ -54,7 +55,7 @@ export class Sound {
 
   close() {
     this.dropMicrophone();
-    this.ear.port.onmessage = null;
+    this.sender.port.onmessage = null;
     return this.context.close();
   }
 }

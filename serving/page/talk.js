@@ -1,62 +1,66 @@
-// The page: its buttons, and where what comes from the server goes.
+// The page: its buttons, and the display of the server's messages.
 
 import { Connection, VERSION } from "./connection.js";
 import { Sound } from "./sound.js";
 import { Timeline } from "./timeline.js";
 import { Turns } from "./turns.js";
 
-const by = (id) => document.getElementById(id);
-const WORDS = {
+const byId = (id) => document.getElementById(id);
+const STATUS_TEXTS = {
   idle: "Ready", connecting: "Connecting …", listening: "Listening", hearing: "Hears you", answering: "Answering",
   busy: "Busy", gone: "Server gone",
 };
-const ROWS_KEPT = 50;
-const LOOK_AGAIN_MS = 3000;
+const MAX_TABLE_ROWS = 50;
+const RECONNECT_MS = 3000;
 
-const turns = new Turns(by("turns"), by("announced"));
-const timeline = new Timeline(by("timeline"));
+const turns = new Turns(byId("turns"), byId("announced"));
+const timeline = new Timeline(byId("timeline"));
 let about = null;
 let connection = null;
 let sound = null;
-let beginning = null;
+let starting = null;
 let latencies = [];
 
-function show(state) {
-  by("status").dataset.state = state;
-  if (by("status").textContent !== WORDS[state]) by("status").textContent = WORDS[state];
+function showStatus(state) {
+  byId("status").dataset.state = state;
+  if (byId("status").textContent !== STATUS_TEXTS[state]) byId("status").textContent = STATUS_TEXTS[state];
 }
 
-function notice(text = "") {
-  by("notice").hidden = !text;
-  by("notice").textContent = text;
+function showNotice(text = "") {
+  byId("notice").hidden = !text;
+  byId("notice").textContent = text;
 }
 
-function buttons() {
+function updateButtons() {
   const live = connection !== null;
-  by("talk").textContent = live ? "Hang up" : "Start talking";
-  by("talk").classList.toggle("live", live);
-  by("microphone").hidden = !live;
-  by("microphone").setAttribute("aria-pressed", String(Boolean(sound?.stream)));
-  by("microphone").textContent = sound?.stream ? "Microphone is on" : "Microphone is off";
+  byId("talk").textContent = live ? "Hang up" : "Start talking";
+  byId("talk").classList.toggle("live", live);
+  byId("microphone").hidden = !live;
+  byId("microphone").setAttribute("aria-pressed", String(Boolean(sound?.stream)));
+  byId("microphone").textContent = sound?.stream ? "Microphone is on" : "Microphone is off";
 }
 
 // ---- a conversation
 
-// One that is open for sound; begins it where there is none.
-function converse() {
-  if (connection && !beginning) return Promise.resolve();
-  return (beginning ??= begin().finally(() => (beginning = null)));
+// Resolves when a conversation accepts audio; starts one if there is none.
+function ensureConversation() {
+  if (connection && !starting) return Promise.resolve();
+  return (starting ??= startConversation().finally(() => (starting = null)));
 }
 
-async function begin() {
-  notice();
-  show("connecting");
-  about ??= await look();
+async function startConversation() {
+  showNotice();
+  showStatus("connecting");
+  about ??= await fetchAbout();
   if (about.version !== VERSION) throw new Error("This page is older than its server: reload it.");
-  sound = await Sound.open(about.rate_hz, hear);
+  sound = await Sound.open(about.rate_hz, sendAudio);
   try {
     await new Promise((resolve, reject) => {
-      connection = new Connection(about.rate_hz, { ready: (facts) => resolve(ready(facts)), slice, end: (why) => reject(end(why)) });
+      connection = new Connection(about.rate_hz, {
+        ready: (fields) => resolve(ready(fields)),
+        slice,
+        end: (reason) => reject(end(reason)),
+      });
     });
   } catch (error) {
     await stopSound();
@@ -66,52 +70,52 @@ async function begin() {
 
 function ready({ conversation, slice_s: sliceS, rate_hz: rateHz }) {
   turns.clear();
-  by("slices").replaceChildren();
+  byId("slices").replaceChildren();
   latencies = [];
   timeline.clear(sliceS, rateHz);
   timeline.begin();
-  by("downloads").hidden = false;
-  by("trace").href = `conversations/${conversation}.jsonl`;
-  by("sound").href = `conversations/${conversation}.wav`;
-  show("listening");
-  buttons();
+  byId("downloads").hidden = false;
+  byId("trace").href = `conversations/${conversation}.jsonl`;
+  byId("sound").href = `conversations/${conversation}.wav`;
+  showStatus("listening");
+  updateButtons();
 }
 
-function hear(samples) {
+function sendAudio(samples) {
   if (!timeline.live || !connection) return;
   connection.send(samples);
-  timeline.hear(samples);
+  timeline.addAudio(samples);
 }
 
 function slice(event) {
-  turns.take(event);
-  timeline.take(event);
-  show(event.answering ? "answering" : event.state === "incomplete" ? "hearing" : "listening");
-  for (const meter of by("meters").children) {
+  turns.addSlice(event);
+  timeline.addSlice(event);
+  showStatus(event.answering ? "answering" : event.state === "incomplete" ? "hearing" : "listening");
+  for (const meter of byId("meters").children) {
     const percent = Math.round(100 * (event.probabilities[meter.dataset.state] ?? 0));
-    meter.classList.toggle("now", meter.dataset.state === event.state);
+    meter.classList.toggle("current", meter.dataset.state === event.state);
     meter.querySelector("[role=meter]").ariaValueNow = percent;
     meter.querySelector("i").style.width = `${percent}%`;
     meter.querySelector("output").textContent = `${percent} %`;
   }
   latencies = [...latencies, event.latency_ms].slice(-150);
-  const middle = latencies.toSorted((a, b) => a - b)[latencies.length >> 1];
-  by("latency").textContent = `latency of a slice ${event.latency_ms.toFixed(0)} ms, median ${middle.toFixed(0)} ms`;
-  row(event);
+  const medianMs = latencies.toSorted((a, b) => a - b)[latencies.length >> 1];
+  byId("latency").textContent = `latency of a slice ${event.latency_ms.toFixed(0)} ms, median ${medianMs.toFixed(0)} ms`;
+  addTableRow(event);
 }
 
-function row({ time_s: atS, probabilities: shares, action, text, compute_ms: computeMs, latency_ms: latencyMs }) {
+function addTableRow({ time_s: atS, probabilities: shares, action, text, compute_ms: computeMs, latency_ms: latencyMs }) {
   const percent = (state) => (state in shares ? `${Math.round(100 * shares[state])} %` : "–");
   const cells = [
     atS.toFixed(1), percent("response"), percent("incomplete"), percent("ignore"), action, text.trim(),
     computeMs.toFixed(1), latencyMs.toFixed(1),
   ];
-  const line = by("slices").insertRow(0);
-  for (const cell of cells) line.insertCell().textContent = cell;
-  if (by("slices").rows.length > ROWS_KEPT) by("slices").deleteRow(-1);
+  const row = byId("slices").insertRow(0);
+  for (const cell of cells) row.insertCell().textContent = cell;
+  if (byId("slices").rows.length > MAX_TABLE_ROWS) byId("slices").deleteRow(-1);
 }
 
-// What there is to say about it is returned as an error.
+// Returns an error with the reason, already shown on the page.
 function end({ reason, message }) {
   connection = null;
   timeline.end();
@@ -119,112 +123,113 @@ function end({ reason, message }) {
   stopSound();
   const state = reason === "busy" || reason === "gone" ? reason : "idle";
   const advice = reason === "gone" ? " Start it again with make serve; this page will notice." : "";
-  if (reason !== "closed") notice(`${message[0].toUpperCase()}${message.slice(1)}${advice}`);
-  show(state);
-  if (reason === "gone") setTimeout(lookAgain, LOOK_AGAIN_MS);
-  return Object.assign(new Error(message), { told: true });
+  if (reason !== "closed") showNotice(`${message[0].toUpperCase()}${message.slice(1)}${advice}`);
+  showStatus(state);
+  if (reason === "gone") setTimeout(reconnect, RECONNECT_MS);
+  return Object.assign(new Error(message), { shown: true });
 }
 
 async function stopSound() {
   const old = sound;
   sound = null;
-  buttons();
-  for (const button of by("clips").children) button.classList.remove("playing");
+  updateButtons();
+  for (const button of byId("clips").children) button.classList.remove("playing");
   await old?.close();
 }
 
 // ---- the server
 
-async function ask(address, options) {
-  const answer = await fetch(address, options).catch(() => {
+async function request(address, options) {
+  const response = await fetch(address, options).catch(() => {
     throw Object.assign(new Error("The server is gone. Start it again with make serve."), { gone: true });
   });
-  if (!answer.ok) throw new Error(await answer.text());
-  return answer;
+  if (!response.ok) throw new Error(await response.text());
+  return response;
 }
 
-const look = async () => (await ask("about")).json();
+const fetchAbout = async () => (await request("about")).json();
 
-async function lookAgain() {
-  if (by("status").dataset.state !== "gone") return;
-  about = await look().catch(() => null);
-  if (!about) return void setTimeout(lookAgain, LOOK_AGAIN_MS);
-  notice();
-  show("idle");
+// Poll until the server is back.
+async function reconnect() {
+  if (byId("status").dataset.state !== "gone") return;
+  about = await fetchAbout().catch(() => null);
+  if (!about) return void setTimeout(reconnect, RECONNECT_MS);
+  showNotice();
+  showStatus("idle");
 }
 
-// ---- what people do
+// ---- the user's actions
 
-// Run it, and say what goes wrong.
-async function attempt(deed) {
+// Run an action and show its error.
+async function attempt(action) {
   try {
-    await deed();
+    await action();
   } catch (error) {
-    if (error.told) return;
-    notice(error.message);
+    if (error.shown) return;
+    showNotice(error.message);
     if (connection) return;
-    show(error.gone ? "gone" : "idle");
-    if (error.gone) setTimeout(lookAgain, LOOK_AGAIN_MS);
+    showStatus(error.gone ? "gone" : "idle");
+    if (error.gone) setTimeout(reconnect, RECONNECT_MS);
     await stopSound();
   }
 }
 
-async function listen() {
+async function startMicrophone() {
   try {
     await sound.useMicrophone();
   } catch (error) {
     throw new Error(`No microphone: ${error.message}. The clips and the sentence below work without one.`);
   } finally {
-    buttons();
+    updateButtons();
   }
 }
 
 async function play(text, address, options) {
-  const file = await (await ask(address, options)).arrayBuffer();
-  await converse();
-  turns.said(text, timeline.heardS);
+  const file = await (await request(address, options)).arrayBuffer();
+  await ensureConversation();
+  turns.addClip(text, timeline.sentS);
   await sound.play(file);
 }
 
-by("talk").addEventListener("click", () => {
+byId("talk").addEventListener("click", () => {
   if (connection) return connection.close();
   return attempt(async () => {
-    await converse();
-    await listen();
+    await ensureConversation();
+    await startMicrophone();
   });
 });
 
-by("microphone").addEventListener("click", () =>
+byId("microphone").addEventListener("click", () =>
   attempt(async () => {
-    if (!sound.stream) return listen();
+    if (!sound.stream) return startMicrophone();
     sound.dropMicrophone();
-    buttons();
+    updateButtons();
   }),
 );
 
-by("sentence").addEventListener("submit", (event) => {
+byId("sentence").addEventListener("submit", (event) => {
   event.preventDefault();
-  const text = by("text").value.trim();
+  const text = byId("text").value.trim();
   if (!text) return;
-  by("text").value = "";
+  byId("text").value = "";
   attempt(() => play(text, "speak", { method: "POST", body: text }));
 });
 
-function offer({ name, title, text }) {
+function addClipButton({ name, title, text }) {
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: title, title: text });
   button.dataset.clip = name;
   button.addEventListener("click", () =>
     attempt(async () => {
-      for (const other of by("clips").children) other.classList.toggle("playing", other === button);
+      for (const other of byId("clips").children) other.classList.toggle("playing", other === button);
       await play(text, `clips/${name}.wav`).finally(() => button.classList.remove("playing"));
     }),
   );
-  by("clips").append(button);
+  byId("clips").append(button);
 }
 
 attempt(async () => {
-  const { run, text_letters: letters, clips } = (about = await look());
-  by("run").textContent = `${run} · it listens while it answers`;
-  by("text").maxLength = letters;
-  clips.forEach(offer);
+  const { run, text_letters: letters, clips } = (about = await fetchAbout());
+  byId("run").textContent = `${run} · it listens while it answers`;
+  byId("text").maxLength = letters;
+  clips.forEach(addClipButton);
 });

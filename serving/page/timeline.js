@@ -1,13 +1,13 @@
-// The last seconds of a conversation, moving: the rows of the picture that `make timeline` draws.
+// Moving timeline of the last seconds of a conversation, with the rows of `make timeline`.
 
 const ROWS = { sound: 44, states: 64, listens: 40, answers: 60, ms: 40 };
 const GAP = 6; // pixels between rows
 const PIXELS_PER_S = 64;
 const NARROW = 500; // pixels, below which a second is shorter
-const COLOURS = ["ink", "quiet", "line", "response", "incomplete", "ignore", "answer", "taken"];
-const KEPT_S = 60;
-const LINE = 14; // pixels between words, three of which are upstream each other
-const BECAME = { respond: "response", listen: "incomplete", drop: "ignore" };
+const COLOURS = ["ink", "quiet", "line", "response", "incomplete", "ignore", "answer", "compute"];
+const HISTORY_S = 60;
+const LINE_HEIGHT = 14; // pixels between lines of words, which alternate between three lines
+const BRANCH_COLOURS = { respond: "response", listen: "incomplete", drop: "ignore" };
 const STATES = ["response", "incomplete", "ignore"];
 
 export class Timeline {
@@ -22,7 +22,8 @@ export class Timeline {
   }
 
   clear(sliceS, rateHz) {
-    Object.assign(this, { sliceS, rateHz, heardS: 0, heardAt: 0, peaks: [], slices: [], branches: [], answers: [], live: false });
+    Object.assign(this, { sliceS, rateHz, sentS: 0, sentAt: 0, live: false });
+    Object.assign(this, { peaks: [], slices: [], branches: [], answers: [] });
     this.draw();
   }
 
@@ -42,36 +43,37 @@ export class Timeline {
     requestAnimationFrame(() => this.move());
   }
 
-  // A piece of what the server hears.
-  hear(samples) {
-    const peak = samples.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 32768;
-    this.peaks.push({ atS: this.heardS, peak });
-    this.heardS += samples.length / this.rateHz;
-    this.heardAt = performance.now();
+  // A chunk of audio that was sent to the server.
+  addAudio(samples) {
+    const peak = samples.reduce((max, value) => Math.max(max, Math.abs(value)), 0) / 32768;
+    this.peaks.push({ atS: this.sentS, peak });
+    this.sentS += samples.length / this.rateHz;
+    this.sentAt = performance.now();
   }
 
-  take(event) {
+  addSlice(event) {
     const fromS = event.time_s - this.sliceS;
     this.slices.push({ ...event, fromS });
     const branch = this.branches.at(-1);
-    if (!branch || branch.became !== "listen") this.branches.push({ fromS, toS: event.time_s, became: event.action });
-    else Object.assign(branch, { toS: event.time_s, became: event.action });
-    this.answer(event, fromS);
-    this.forget(event.time_s - KEPT_S);
+    // A branch continues until an action other than `listen` ends it.
+    if (branch?.action === "listen") Object.assign(branch, { toS: event.time_s, action: event.action });
+    else this.branches.push({ fromS, toS: event.time_s, action: event.action });
+    this.addText(event);
+    this.forget(event.time_s - HISTORY_S);
     if (this.still.matches) this.draw();
   }
 
-  answer({ action, text, answering, time_s: toS }, fromS) {
+  addText({ action, text, answering, time_s: toS }) {
     let last = this.answers.at(-1);
     if (action === "respond") {
-      if (last?.going) Object.assign(last, { going: false, cut: true });
-      last = { fromS: toS, toS, words: [], going: true, cut: false };
+      if (last?.inProgress) Object.assign(last, { inProgress: false, interrupted: true });
+      last = { fromS: toS, toS, words: [], inProgress: true, interrupted: false };
       this.answers.push(last);
     }
-    if (!last?.going) return;
-    if (text && !text.startsWith(" ") && last.words.length) last.words.at(-1).text += text; // a word goes on
+    if (!last?.inProgress) return;
+    if (text && !text.startsWith(" ") && last.words.length) last.words.at(-1).text += text; // continues the last word
     else if (text.trim()) last.words.push({ atS: toS, text: text.trim() });
-    Object.assign(last, { toS: toS + this.sliceS, going: answering });
+    Object.assign(last, { toS: toS + this.sliceS, inProgress: answering });
   }
 
   forget(beforeS) {
@@ -81,7 +83,7 @@ export class Timeline {
     for (const name of ["branches", "answers"]) this[name] = this[name].filter(later("toS"));
   }
 
-  // In the colours of the style sheet, as they are by day or by night.
+  // Read the colours of the style sheet, which depend on the colour scheme.
   paint() {
     for (const name of COLOURS) {
       this.canvas.style.color = `var(--${name})`;
@@ -98,8 +100,8 @@ export class Timeline {
     pen.scale(scale, scale);
     pen.font = "12px system-ui, sans-serif";
     this.perS = width < NARROW ? PIXELS_PER_S / 2 : PIXELS_PER_S;
-    const passedS = this.live ? Math.min(0.2, (performance.now() - this.heardAt) / 1000) : 0;
-    const nowS = this.heardS && this.heardS + (this.still.matches ? 0 : passedS);
+    const passedS = this.live ? Math.min(0.2, (performance.now() - this.sentAt) / 1000) : 0;
+    const nowS = this.sentS && this.sentS + (this.still.matches ? 0 : passedS);
     this.fromS = Math.max(0, nowS - (width - 8) / this.perS);
     let top = 0;
     this.seconds(width, height);
@@ -151,29 +153,32 @@ export class Timeline {
   }
 
   listensRow(top, height) {
-    for (const { fromS, toS, became } of this.branches) {
-      this.bar(fromS, toS, top + 8, height - 16, BECAME[became], 1);
+    for (const { fromS, toS, action } of this.branches) {
+      this.bar(fromS, toS, top + 8, height - 16, BRANCH_COLOURS[action], 1);
       this.text("○", this.x(fromS) - 1, top + 6, "quiet", 10);
-      if (became === "respond") this.text("▲", this.x(toS) - 9, top + 7, "response", 11);
-      if (became === "drop") this.text("×", this.x(toS) - 9, top + height, "quiet", 12);
+      if (action === "respond") this.text("▲", this.x(toS) - 9, top + 7, "response", 11);
+      if (action === "drop") this.text("×", this.x(toS) - 9, top + height, "quiet", 12);
     }
   }
 
   answersRow(top, height) {
-    for (const { fromS, toS, words, cut } of this.answers) {
-      this.bar(fromS, toS, top, height, cut ? "line" : "answer", 1);
-      words.forEach(({ atS, text }, i) => this.text(text, this.x(atS) + 4, top + 12 + LINE * (i % 3), cut ? "quiet" : "ink", 11));
+    for (const { fromS, toS, words, interrupted } of this.answers) {
+      this.bar(fromS, toS, top, height, interrupted ? "line" : "answer", 1);
+      words.forEach(({ atS, text }, i) => {
+        const y = top + 12 + LINE_HEIGHT * (i % 3);
+        this.text(text, this.x(atS) + 4, y, interrupted ? "quiet" : "ink", 11);
+      });
     }
   }
 
   msRow(top, height) {
-    const most = Math.max(20, ...this.slices.map(({ latency_ms }) => latency_ms));
+    const maxMs = Math.max(20, ...this.slices.map(({ latency_ms }) => latency_ms));
     for (const { fromS, time_s, latency_ms, compute_ms } of this.slices) {
-      for (const [value, colour] of [[latency_ms, "line"], [compute_ms, "taken"]]) {
-        const tall = (height * value) / most;
+      for (const [value, colour] of [[latency_ms, "line"], [compute_ms, "compute"]]) {
+        const tall = (height * value) / maxMs;
         this.bar(fromS, time_s, top + height - tall, tall, colour);
       }
     }
-    this.text(`up to ${Math.round(most)}`, 26, top - 3, "quiet", 10);
+    this.text(`up to ${Math.round(maxMs)}`, 26, top - 3, "quiet", 10);
   }
 }

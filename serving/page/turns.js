@@ -1,4 +1,4 @@
-// The conversation as a list: what was played to it, and its answers, word by word.
+// The conversation as a list: clips that were played, and responses, word by word.
 
 export class Turns {
   constructor(list, announced) {
@@ -12,16 +12,16 @@ export class Turns {
     this.answer = null;
   }
 
-  // Something said by a clip or the synthesiser, at a time of the conversation.
-  said(text, atS) {
+  // A clip or a sentence of the synthesiser, with its time in the conversation.
+  addClip(text, atS) {
     this.add("you", text, atS);
   }
 
-  // A slice: words of an answer, its end, or a new answer in the place of the old one.
-  take({ action, text, answering, time_s: atS }) {
+  // A slice: text of a response, its end, or a new response that interrupts the old one.
+  addSlice({ action, text, answering, time_s: atS }) {
     if (action === "respond") {
       if (this.answer) this.stop("interrupted");
-      this.answer = this.add("answer going", "", atS);
+      this.answer = this.add("answer in-progress", "", atS);
     }
     if (!this.answer) return;
     const words = this.answer.querySelector("span");
@@ -30,17 +30,17 @@ export class Turns {
     if (!answering) this.stop("");
   }
 
-  // The answer under way is over; why: interrupted, or nothing.
-  stop(why) {
+  // End the response in progress; reason: "interrupted", "ended" or empty.
+  stop(reason) {
     if (!this.answer) return;
     const words = this.answer.querySelector("span").textContent || "(nothing)";
     this.answer.querySelector("span").textContent = words;
-    this.answer.classList.remove("going");
-    if (why) {
-      this.answer.classList.add("cut");
-      this.answer.append(Object.assign(document.createElement("em"), { textContent: why }));
+    this.answer.classList.remove("in-progress");
+    if (reason) {
+      this.answer.classList.add("interrupted");
+      this.answer.append(Object.assign(document.createElement("em"), { textContent: reason }));
     }
-    this.announced.textContent = `${why ? `Answer, ${why}` : "Answer"}: ${words}`;
+    this.announced.textContent = `${reason ? `Answer, ${reason}` : "Answer"}: ${words}`;
     this.answer = null;
   }
 

@@ -1,20 +1,23 @@
-// What the microphone or a clip sounds like, to the server's rate, in pieces of 40 ms.
+// AudioWorklet that resamples the microphone or a clip to the server's rate, in chunks of 40 ms.
 
 import { Resampler } from "./resample.js";
 
-class Ear extends AudioWorkletProcessor {
+const CHUNK_S = 0.04;
+
+class AudioSender extends AudioWorkletProcessor {
   constructor({ processorOptions: { rateHz } }) {
     super();
     this.resampler = new Resampler(sampleRate, rateHz);
-    this.piece = new Int16Array(Math.round(0.04 * rateHz));
+    this.chunk = new Int16Array(Math.round(CHUNK_S * rateHz));
     this.filled = 0;
   }
 
-  process([[heard = new Float32Array(128)]]) {
-    for (const value of this.resampler.push(heard)) {
-      this.piece[this.filled++] = Math.max(-32768, Math.min(32767, Math.round(32768 * value)));
-      if (this.filled === this.piece.length) {
-        this.port.postMessage(this.piece.slice());
+  // A quantum without input is silence.
+  process([[samples = new Float32Array(128)]]) {
+    for (const value of this.resampler.push(samples)) {
+      this.chunk[this.filled++] = Math.max(-32768, Math.min(32767, Math.round(32768 * value)));
+      if (this.filled === this.chunk.length) {
+        this.port.postMessage(this.chunk.slice());
         this.filled = 0;
       }
     }
@@ -22,4 +25,4 @@ class Ear extends AudioWorkletProcessor {
   }
 }
 
-registerProcessor("ear", Ear);
+registerProcessor("audio-sender", AudioSender);

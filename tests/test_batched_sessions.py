@@ -1,4 +1,4 @@
-"""Many conversations over one model, in common batches, against each by itself."""
+"""Many sessions over one model, in shared batches, against single sessions."""
 
 import copy
 import dataclasses
@@ -27,13 +27,16 @@ KINDS = {
 }
 
 
-def side_by_side(session, sounds, begins):
-    """Events of sessions over its model: session i begins in round begins[i] and is heard with all that have begun."""
+def batched_events(session, sounds, begins):
+    """Events of sessions over one model: session i starts in round begins[i] and shares its batches
+    with all others that have started."""
     group, events = [copy.copy(session) for _ in sounds], [[] for _ in sounds]
     for now in range(max(begins) + len(sounds[0])):
         ready = [i for i, begin in enumerate(begins) if 0 <= now - begin < len(sounds[i])]
-        heard = push_batched([group[i] for i in ready], [sounds[i][now - begins[i]] for i in ready])
-        for i, event in zip(ready, heard, strict=True):
+        new_events = push_batched(
+            [group[i] for i in ready], [sounds[i][now - begins[i]] for i in ready]
+        )
+        for i, event in zip(ready, new_events, strict=True):
             events[i].append(event)
     return events
 
@@ -43,13 +46,13 @@ def without_floats(events):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sessions_in_common_batches_do_what_they_do_alone(kind):
+def test_batched_sessions_equal_single_sessions(kind):
     make, words = KINDS[kind]
     session = make(*words)
     sounds = [
         sound(16, seed, session.slice_samples).split(session.slice_samples) for seed in range(4)
     ]
-    found = side_by_side(session, sounds, begins=[0, 0, 1, 5])
+    found = batched_events(session, sounds, begins=[0, 0, 1, 5])
     for events, parts in zip(found, sounds, strict=True):
         expected = copy.copy(session).push(torch.cat(parts))
         assert without_floats(events) == without_floats(expected)
@@ -61,7 +64,7 @@ def test_sessions_in_common_batches_do_what_they_do_alone(kind):
     )
 
 
-def test_signals_of_any_length_heard_together_are_heard_as_alone():
+def test_batched_signals_of_any_length_equal_single_ones():
     session, lengths = test_session.make(*FORK), [16000, 0, 41600, 25000]
     signals = [sound(14, seed)[:length] for seed, length in enumerate(lengths)]
     found = run_sessions([copy.copy(session) for _ in signals], signals)
@@ -80,32 +83,34 @@ def test_branches_of_all_sessions_share_a_batch():
         return advance(lm, branches)
 
     with mock.patch("duplexmamba.duplex.batching.advance", counted):
-        side_by_side(session, [sound(8, seed).split(3200) for seed in range(4)], begins=[0] * 4)
+        batched_events(session, [sound(8, seed).split(3200) for seed in range(4)], begins=[0] * 4)
     assert max(sizes) > 4 and sum(sizes) / len(sizes) > 2
 
 
-def test_a_session_that_fails_leaves_all_where_they_were():
+def test_an_error_in_one_session_leaves_all_unchanged():
     group = [test_session.make(), test_session.make()]
     before = [session.snapshot() for session in group]
     with pytest.raises(RuntimeError):
         push_batched(group, [torch.zeros(3200), torch.zeros(3200).double().to_sparse()])
-    assert all(session.snapshot() is moment for session, moment in zip(group, before, strict=True))
+    assert all(
+        session.snapshot() is snapshot for session, snapshot in zip(group, before, strict=True)
+    )
 
 
-def test_what_one_session_keeps_holds_nothing_of_the_others():
+def test_the_state_of_a_session_does_not_hold_memory_of_others():
     session = test_session.make(*FORK)
     group = [copy.copy(session) for _ in range(8)]
     for part in sound(6).split(3200):
         push_batched(group, [part] * 8)
     session.push(sound(6))
-    run_single, beside = (
+    single_bytes, batched_bytes = (
         [t.untyped_storage().nbytes() for t in tensors(one.snapshot())]
         for one in (session, group[0])
     )
-    assert sum(beside) <= sum(run_single)
+    assert sum(batched_bytes) <= sum(single_bytes)
 
 
-def test_nobody_is_ready():
+def test_an_empty_batch_of_sessions():
     assert push_batched([], []) == []
 
 
@@ -120,7 +125,7 @@ def test_items_of_one_key_run_at_once_and_come_back_in_order():
     assert groups == [["a", "c", "e"], ["bb", "dd"]]
 
 
-def test_rows_are_what_select_takes():
+def test_rows_equal_select():
     state = (torch.randn(3, 4), (torch.arange(3), None))
     for i, row in enumerate(states.rows(state)):
         expected = states.select(state, torch.tensor([i]))

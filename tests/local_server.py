@@ -19,12 +19,12 @@ from tests.talker import LOW_HZ, Talker, tones
 
 HELLO = {"version": 1, "rate_hz": 16_000}
 FAST = Limits(max_conversations=4, max_ahead_s=600, max_backlog_s=600)
-"""For sound that comes as fast as can be."""
+"""Limits that admit audio sent faster than real time."""
 QUESTION = tones((0, 0.4), (LOW_HZ, 1), (0, 9))
 
 
 @contextlib.contextmanager
-def serving(folder: Path, limits: Limits, session=None, **access) -> Iterator[str]:
+def running_server(folder: Path, limits: Limits, session=None, **access) -> Iterator[str]:
     """The address, "host:port"."""
     folder.mkdir(exist_ok=True)
     with bind("127.0.0.1", 0) as bound:
@@ -43,7 +43,7 @@ def serving(folder: Path, limits: Limits, session=None, **access) -> Iterator[st
 
 @contextlib.contextmanager
 def connected(address: str, hello: object = HELLO, **options) -> Iterator[ClientConnection]:
-    """A connection that has said hello."""
+    """A connection after its hello."""
     with connect(f"ws://{address}/talk", compression=None, **options) as socket:
         socket.send(json.dumps(hello))
         yield socket
@@ -68,7 +68,7 @@ def status_of(address, path, **headers):
 
 
 def converse(address, pcm, size=3200):
-    """The first message, and one for every slice."""
+    """Send audio; return the first message, and one for every slice."""
     with connected(address) as socket:
         first = next_message(socket)
         for begin in range(0, len(pcm), size):
@@ -77,7 +77,7 @@ def converse(address, pcm, size=3200):
 
 
 def single_session_events(pcm):
-    """What the stand-in does by itself."""
+    """Events of a single session without a server."""
     talker, events = Talker(), []
     for part in np.split(pcm, len(pcm) // 3200):
         try:
@@ -89,7 +89,7 @@ def single_session_events(pcm):
 
 
 def eventually(succeeds, within_s=20):
-    """Whether it does in the end."""
+    """Whether a predicate becomes true in time."""
     while within_s > 0 and not succeeds():
         time.sleep(0.05)
         within_s -= 0.05
