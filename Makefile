@@ -49,7 +49,7 @@ train: $(VENV)/.train ## train a stage, and first the stages it stands on; ends 
 	@$(BIN)/python train.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 lora-drop: $(VENV)/.train ## train a stage with LoRA-drop: a probe tells which linears keep an adapter of their own
-	@$(BIN)/python lora_drop.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+	@$(BIN)/python train.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml lora_drop.enabled=true $(overrides)
 
 eval-wer: $(VENV)/.train ## word error rate of RUN (default runs/latest), on its own test speech or on DATA
 	@$(BIN)/python evaluate.py wer $(RUN) $(overrides)

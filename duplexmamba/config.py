@@ -174,6 +174,8 @@ class LoraConfig:
 class LoraDropConfig:
     """Which linears keep an adapter of their own; see `lora_drop` for why the values are what they are."""
 
+    enabled: bool
+    """Train with LoRA-drop: run a probe first, and give adapters to the linear layers that it selects."""
     steps: int
     """Updates of the probe."""
     sample: int
