@@ -114,7 +114,8 @@ def test_stages_of_several_processes_depend_on_each_other(tmp_path: Path) -> Non
 def test_a_command_that_is_waited_for_ends_with_this_process(tmp_path: Path) -> None:
     """SIGTERM is passed on to it; its exit code becomes this process's."""
     script = (
-        "import sys, lightning_modules.trainer.parallel as p, lightning_modules.trainer.exits as e\n"
+        "import sys, lightning_modules.trainer.exits as e\n"
+        "import lightning_modules.trainer.parallel as p\n"
         "with e.exit_cleanly(): p.run_to_completion([sys.executable, '-c', sys.argv[1]])"
     )
     failing = subprocess.run([sys.executable, "-c", script, "import sys; sys.exit(3)"])

@@ -137,7 +137,8 @@ def load_parts(
     if problems:
         raise ValueError(
             f"the checkpoint of {source} does not fit this configuration "
-            f"in {len(problems)} weights ({problems[0]}, ...); use the configuration it was trained with"
+            f"in {len(problems)} weights ({problems[0]}, ...); "
+            "use the configuration it was trained with"
         )
     model.load_state_dict(available, strict=False)
 
