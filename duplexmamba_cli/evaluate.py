@@ -38,7 +38,10 @@ def evaluate(args: Sequence[str]) -> dict[str, float | None]:
     Returns:
         The scores; None for a score that cannot be computed.
     """
-    parsed = parser(DESCRIPTION).parse_args(args)
+    arguments = parser(DESCRIPTION)
+    # the name of the script or module would hide the subcommand
+    arguments.prog = "duplexmamba evaluate"
+    parsed = arguments.parse_args(args)
     scores = score(parsed)
     if parsed.run is not None:
         keep(parsed, scores)

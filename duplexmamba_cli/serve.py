@@ -55,7 +55,9 @@ def serve(args: Sequence[str]) -> list[Event]:
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
     parser = argparse.ArgumentParser(
-        description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="duplexmamba serve",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "run", type=Path, help="folder of a finished run of stage state or streaming"
