@@ -6,6 +6,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+Metrics = Sequence[dict[str, float]]
+"""Lines of metrics.jsonl."""
 LOGARITHMIC = ("loss", "wer", "cer")
 """Metrics with a logarithmic axis."""
 PANEL_WIDTH_IN = 4
@@ -13,7 +15,7 @@ PANEL_HEIGHT_IN = 3
 DPI = 110
 
 
-def draw_curves(metrics: Sequence[dict[str, float]], path: Path, title: str) -> None:
+def draw_curves(metrics: Metrics, path: Path, title: str) -> None:
     """Draw one panel for each metric, with one line for each split; test scores are left out.
 
     Args:
@@ -35,12 +37,14 @@ def draw_curves(metrics: Sequence[dict[str, float]], path: Path, title: str) -> 
     figure.savefig(path, dpi=DPI)
 
 
-def _curve_names(metrics: Sequence[dict[str, float]]) -> list[str]:
+def _curve_names(metrics: Metrics) -> list[str]:
     names: set[str] = set()
     for line in metrics:
         names.update(line)
     names.discard("step")
-    return sorted(name for name in names if not name.startswith("test/"))
+    # a test score is a single number, not a curve
+    curves = [name for name in names if not name.startswith("test/")]
+    return sorted(curves)
 
 
 def _metric(name: str) -> str:
@@ -48,10 +52,9 @@ def _metric(name: str) -> str:
     return name.split("/")[-1]
 
 
-def _draw_panel(
-    axis: Axes, panel: str, names: list[str], metrics: Sequence[dict[str, float]]
-) -> None:
+def _draw_panel(axis: Axes, panel: str, names: list[str], metrics: Metrics) -> None:
     for name in names:
+        # splits are logged at different updates
         lines = [line for line in metrics if name in line]
         steps = [line["step"] for line in lines]
         values = [line[name] for line in lines]

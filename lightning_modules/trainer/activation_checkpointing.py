@@ -25,6 +25,7 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 
 def _forward(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # in validation there is nothing to recompute
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)

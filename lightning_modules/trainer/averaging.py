@@ -21,6 +21,7 @@ class WeightAveraging(L.Callback):
 
     def __init__(self, config: Config):
         trainer = config.trainer
+        # the last update has a snapshot, whatever the interval
         snapshot_steps = range(trainer.max_steps, 0, -trainer.average_every_steps)
         self.steps = set(snapshot_steps[: trainer.average_last])
         self.sum: dict[str, Tensor] = {}
@@ -41,6 +42,7 @@ class WeightAveraging(L.Callback):
         self.count += 1
 
     def _add(self, name: str, weight: Tensor) -> None:
+        # a collective operation under FSDP: all ranks add the same weights in the same order
         value = whole(weight.detach()).to("cpu", torch.float32, copy=True)
         if name in self.sum:
             value = self.sum[name] + value

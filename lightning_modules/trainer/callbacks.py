@@ -108,6 +108,7 @@ class ResumeCheckpoint(L.Callback):
                 trainer.strategy.launcher.kill(signal.SIGTERM)
             self._stop_requested = True
 
+        # Python accepts handlers only from the main thread
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, stop)
 
@@ -133,6 +134,7 @@ class ProgressBar(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Show the bar, and one line where several processes train."""
+        # a bar in a log file would be a line for every change
         is_shown = self.console.is_terminal and trainer.is_global_zero
         if trainer.is_global_zero and trainer.world_size > 1:
             print(f"{self.stage}: training with {trainer.world_size} processes", flush=True)
@@ -173,6 +175,7 @@ class ProgressBar(L.Callback):
 
     def on_exception(self, *_: Any) -> None:
         """Leave the bar as it is, so that the error message has lines of its own."""
+        # the error may come before training has started
         if hasattr(self, "progress"):
             self.progress.stop()
 

@@ -86,6 +86,7 @@ class StageCheckpoint:
 
     @classmethod
     def _read(cls, path: Path) -> "StageCheckpoint":
+        # weights_only: the file may come from elsewhere, and pickle could run code
         content = torch.load(path, map_location="cpu", weights_only=True)
         tokenizer = None
         if content["tokenizer"] is not None:
@@ -95,6 +96,7 @@ class StageCheckpoint:
 
 def write_atomically(value: Any, path: Path) -> None:
     """Like torch.save, but the previous file stays intact if writing fails."""
+    # on the same file system, so that os.replace is atomic; several processes may write
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
@@ -118,13 +120,13 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def load_parts(
-    model: nn.Module, given: StageCheckpoint, parts: Collection[str], source: str
+    model: nn.Module, checkpoint: StageCheckpoint, parts: Collection[str], source: str
 ) -> None:
     """Copy all weights of some parts of a checkpoint into a model.
 
     Args:
         model: the model whose weights are replaced.
-        given: the checkpoint to copy from.
+        checkpoint: the checkpoint to copy from.
         parts: first components of the weights' names: encoder, connector, lm, ...
         source: stage or folder of the checkpoint, for the error message.
 
@@ -132,7 +134,7 @@ def load_parts(
         ValueError: weights are missing, unknown or of another shape; says how many, and the first.
     """
     expected = _weights_of(model.state_dict(), parts)
-    available = _weights_of(given.weights, parts)
+    available = _weights_of(checkpoint.weights, parts)
     problems = _differences(expected, available)
     if problems:
         raise ValueError(
@@ -140,6 +142,7 @@ def load_parts(
             f"in {len(problems)} weights ({problems[0]}, ...); "
             "use the configuration it was trained with"
         )
+    # strict=False: the model's other parts have other sources
     model.load_state_dict(available, strict=False)
 
 
@@ -162,14 +165,14 @@ def _differences(expected: dict[str, Tensor], available: dict[str, Tensor]) -> l
     return problems
 
 
-def load_ctc_head(model: nn.Module, given: StageCheckpoint, source: str) -> None:
+def load_ctc_head(model: nn.Module, checkpoint: StageCheckpoint, source: str) -> None:
     """Initialise a connector's CTC head with the CTC head of an encoder's checkpoint.
 
     Raises:
         ValueError: the checkpoint has no CTC head.
     """
     head = {}
-    for name, weight in given.weights.items():
+    for name, weight in checkpoint.weights.items():
         if part_of(name) == "ctc":
             head[f"connector.head.{name.removeprefix('ctc.')}"] = weight
     if not head:

@@ -43,6 +43,7 @@ class Sharded(ModelParallelStrategy):
         """Gather all weights at once: ranks generate responses of different lengths."""
         for module in sharded_modules(self.lightning_module):
             module.unshard()
+            # without this a layer would free its weights after the first decoding step
             module.set_reshard_after_forward(False, recurse=False)
 
     def on_validation_end(self) -> None:
@@ -69,6 +70,7 @@ class Sharded(ModelParallelStrategy):
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Load this rank's shards of full weights."""
+        # the current weights say how each full tensor is to be sharded
         assert self.lightning_module is not None
         weights = self.lightning_module.state_dict()
         shards = {}
@@ -120,8 +122,10 @@ def shard(module: LightningModule, step: str, mesh: DeviceMesh) -> None:
         step: name of the method that computes the loss; every weight is used within it.
         mesh: all ranks, in one dimension.
     """
+    # inner modules first: what remains of the weights belongs to the whole module
     for part in [*shared_modules(module), *layers(module)]:
         fully_shard(part, mesh=mesh)
+    # its weights are needed again at once, in the backward pass
     fully_shard(module, mesh=mesh, reshard_after_forward=False)
     register_fsdp_forward_method(module, step)
 

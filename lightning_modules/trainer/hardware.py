@@ -103,6 +103,7 @@ def fastest_exact() -> str:
     Some CPUs have faster routines for `medium` that are as exact, others go down to bfloat16.
     """
     torch.set_float32_matmul_precision("medium")
+    # a generator of its own leaves the random state of the training alone
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 256, 256, generator=generator)
     expected = a.double() @ b.double()
@@ -115,6 +116,7 @@ def keep_freed_memory() -> None:
 
     Without this every large tensor is mapped anew, and its pages are faulted in again.
     """
+    # musl and macOS have no mallopt
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)

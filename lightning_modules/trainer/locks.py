@@ -22,6 +22,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
+    # the file stays: removing it could let two processes hold two locks of one name
     lock = FileLock(folder / ".lock")
     try:
         acquired = lock.acquire(timeout=0)

@@ -44,6 +44,7 @@ class JsonlLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a line. Lightning's count of epochs is left out: training data have no end."""
+        # a line at a time, so that a kill loses no more than the last one
         line: dict[str, Any] = {"step": step}
         for name, value in metrics.items():
             if name != "epoch":
@@ -99,6 +100,7 @@ def log_artifact(
     # W&B cannot be reached, or refuses the key
     except wandb.Error as error:
         return f"W&B: no artifact ({error}); WANDB_MODE=offline keeps one for wandb sync"
+    # W&B refuses other characters in the names of artifacts
     name = re.sub(r"[^\w.-]", "-", "-".join([kind, *names]))
     artifact = wandb.Artifact(name[:MAX_ARTIFACT_NAME], type=kind, metadata={"runs": names})
     for file in files:
@@ -117,6 +119,7 @@ def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
     It logs online with an API key and offline without one, and so never asks on the screen. A trial
     of a sweep logs to the W&B run of its agent.
     """
+    # under an agent the run exists already, so that `auto` needs no answer
     mode: Any = config.wandb.mode if in_sweep() else wandb_mode(config)
     if mode == "disabled" or not is_rank_zero():
         return None

@@ -45,6 +45,7 @@ def run_parallel(commands: Sequence[list[str]]) -> Iterator[None]:
     try:
         yield
     finally:
+        # all of them first: each takes a while to write its checkpoint
         for process in processes:
             process.terminate()
         for process, relay in zip(processes, relays, strict=True):
@@ -59,6 +60,7 @@ def run_to_completion(command: list[str]) -> None:
         try:
             process.wait()
         finally:
+            # no effect on a process that has ended
             process.terminate()
             process.wait()
     if process.returncode:

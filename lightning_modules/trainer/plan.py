@@ -1,4 +1,4 @@
-"""What a training needs of its GPUs, found before one is rented:
+"""GPU memory of a training, estimated without a GPU:
 
     python -m lightning_modules.trainer.plan 6 configs/preset/paper.yaml configs/stage/asr.yaml
 

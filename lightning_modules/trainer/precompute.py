@@ -52,5 +52,6 @@ def can_precompute(config: Config, model: SpeechEncoder) -> bool:
         for name, weight in model.named_parameters()
         if part_of(name) in ENCODER_PARTS
     )
+    # workers compute on the CPU without autocast
     in_float32 = config.trainer.precision in ("auto", "32-true")
     return is_frozen and in_float32 and trains_on_cpu(config.trainer)

@@ -81,9 +81,11 @@ def _train(
     data.check_ranks(trainer.world_size)
     fit(trainer, module, data, folder)
 
+    # from here on every rank has all weights: export and scoring need them
     module = unsharded(module)
     num_trained = module.num_trained()
     export(config, trainer, module, folder)
+    # before scoring, which is not training time
     elapsed_s = resume.elapsed_s
     scores = test(trainer, module, data)
     summary = scores
@@ -177,6 +179,7 @@ def finish_folder(folder: Path) -> None:
     for line in whole_lines(folder / METRICS_FILE):
         metrics.append({n: v for n, v in line.items() if n not in THROUGHPUT_METRICS})
     draw_curves(metrics, folder / "curves.png", folder.name)
+    # a relative link, so that the folder of all runs can be moved
     latest = folder.parent / "latest"
     latest.unlink(missing_ok=True)
     latest.symlink_to(folder.name)

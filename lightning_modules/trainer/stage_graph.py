@@ -65,6 +65,7 @@ def train_with_prerequisites(
         if source not in STAGES:
             folders[source] = Path(source)
             continue
+        # two stages may depend on the same one
         if source not in finished:
             source_config = load_config(list(args), source)
             finished[source] = train_with_prerequisites(
@@ -126,6 +127,7 @@ def parallel_commands(args: Sequence[str]) -> list[list[str]]:
     roots = untrained_roots(args, config)
     num_cores_needed = 0
     for root in roots.values():
+        # 0 threads means torch's own choice: one for each core
         threads = root.trainer.threads or num_cores()
         num_cores_needed += threads * num_processes(root.trainer)
     if num_cores_needed > num_cores():
@@ -141,6 +143,7 @@ def untrained_roots(args: Sequence[str], config: Config) -> dict[str, Config]:
         if source not in STAGES:
             continue
         source_config = load_config(list(args), source)
+        # not a root itself, but its own prerequisites may be
         if checkpoint_sources(source_config):
             untrained |= untrained_roots(args, source_config)
         elif not (run_folder(source_config) / SUMMARY).exists():

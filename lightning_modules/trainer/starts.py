@@ -17,6 +17,7 @@ GIT_TIMEOUT_S = 30
 @rank_zero_only
 def log_start(folder: Path) -> None:
     """Append a line: the time (UTC), the command as it was typed, and the git commit or null."""
+    # orig_argv has interpreter options such as -m, which sys.argv lacks
     command = shlex.join(["python", *sys.orig_argv[1:]])
     start = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

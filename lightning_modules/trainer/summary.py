@@ -83,6 +83,7 @@ def print_summary(
     out.rule(f"{folder.name}: scores on unseen voices and sentences", align="left")
     out.print(_score_table(summary))
     out.print(_example_table(pairs))
+    # without markup: file names may contain brackets
     for line in skipped[:NUM_SKIPPED]:
         out.print(f"left out ({len(skipped)} in all): {line}", markup=False)
     out.print(f"run:  {folder}\nnext: {next_command}", markup=False)
@@ -97,6 +98,7 @@ def _score_table(summary: dict[str, float]) -> Table:
 
 def _example_table(pairs: list[tuple[str, str]]) -> Table:
     table = Table("reference", "hypothesis", box=None)
+    # spread over the whole set, not its beginning
     stride = max(1, len(pairs) // NUM_EXAMPLES)
     for reference, hypothesis in pairs[::stride][:NUM_EXAMPLES]:
         style = "" if reference == hypothesis else "red"

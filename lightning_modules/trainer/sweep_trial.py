@@ -100,6 +100,7 @@ class SweepTrial:
         }
         if error:
             content["error"] = error
+        # the report of a sweep may be reading the file
         temporary = self.folder / f".{FILE}"
         temporary.write_text(json.dumps(content, indent=1) + "\n")
         temporary.replace(self.folder / FILE)
@@ -128,6 +129,7 @@ def sweep_trial(args: Sequence[str]) -> Iterator[list[str]]:
         yield args
         return
     trial = SweepTrial.from_environment(args)
+    # last, so that they win over overrides of the sweep's file
     args += trial.overrides(stage_of(args))
     if not is_rank_zero():
         yield args
@@ -139,6 +141,7 @@ def sweep_trial(args: Sequence[str]) -> Iterator[list[str]]:
             run = _start_wandb_run(trial)
             yield args
         except SIGTERMException:
+            # W&B offers the run to the next agent, which starts it with the same id
             trial.write_state("preempted")
             if wandb.run is not None:
                 wandb.run.mark_preempting()
@@ -178,6 +181,7 @@ def _start_wandb_run(trial: SweepTrial) -> wandb.Run:
     sweep.
     """
     sweep = os.environ["WANDB_SWEEP_ID"]
+    # `wandb agent sweeps/name.yaml` passes the path of the file as the id
     is_on_hub = sweep.startswith(HUB_PREFIX) or sweep.endswith(".yaml")
     if is_on_hub:
         del os.environ["WANDB_SWEEP_ID"]
@@ -192,6 +196,7 @@ def _start_wandb_run(trial: SweepTrial) -> wandb.Run:
             settings=wandb.Settings(silent=True),
         )
     finally:
+        # `in_sweep` looks for it until the process ends
         os.environ["WANDB_SWEEP_ID"] = sweep
 
 

@@ -69,6 +69,7 @@ class ThroughputLogger(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Leave out the time of the validation."""
+        # moves the start of the interval instead of keeping a second sum
         self._start += time.monotonic() - self._validation_start
 
     def on_train_batch_end(
@@ -108,6 +109,7 @@ class ThroughputLogger(L.Callback):
 
 def num_audio_samples(batch: Any) -> int | Tensor:
     """Return the number of audio samples in a batch, padding left out; 0 for a batch of texts."""
+    # batches of dialogues come with utterances that are trained on as well
     if isinstance(batch, DialogueBatch):
         return _num_samples(batch.samples) + num_audio_samples(batch.utterances)
     samples = getattr(batch, "samples", None)
