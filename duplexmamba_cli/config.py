@@ -10,6 +10,6 @@ from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
 def main(args: Sequence[str]) -> None:
     """Explain what the arguments name; `configs.explain` has its own options and help."""
     quiet_libraries()
-    explain = importlib.import_module("configs.explain")
     with exit_cleanly():
+        explain = importlib.import_module("configs.explain")
         explain.main(find_config_files(args))
