@@ -1,4 +1,4 @@
-# The newcomer's commands. `make` alone tells what there is.
+# Short commands; `make` alone lists them.
 STAGE ?= asr
 PRESET ?= tiny
 DATA ?=
@@ -33,7 +33,7 @@ overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 .DEFAULT_GOAL := help
 .PHONY: help install data plan train lora-drop eval-wer eval-duplex eval-voicebench dialogues serve converse timeline scorecard sweep hub report report-wandb test lint clean
 
-help: ## this text
+help: ## list the commands
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 17
 
@@ -42,14 +42,14 @@ install: $(VENV)/.train ## the virtual environment and what training needs
 data: $(VENV)/.train ## check and prepare a corpus: NAME=librispeech ROOT=folder; a report, and a manifest to train on
 	@$(BIN)/python -m datamodules.sources.prepare "$(NAME)" "$(ROOT)" configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
-plan: $(VENV)/.train ## memory and tokens of a training on GPUS=6 cards, and which cards it fits
+plan: $(VENV)/.train ## memory and tokens of a training on GPUS=6 cards, and the cards it fits
 	@$(BIN)/python -m lightning_modules.trainer.plan $(GPUS) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
-train: $(VENV)/.train ## train a stage, and first the stages it stands on; ends with its score
+train: $(VENV)/.train ## train a stage, and first the stages it starts from; ends with its score
 	@$(BIN)/python train.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
-lora-drop: $(VENV)/.train ## train a stage with LoRA-drop: a probe tells which linears keep an adapter of their own
-	@$(BIN)/python lora_drop.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+lora-drop: $(VENV)/.train ## train a stage with LoRA-drop: a probe selects the linear layers with an adapter of their own
+	@$(BIN)/python train.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml lora_drop.enabled=true $(overrides)
 
 eval-wer: $(VENV)/.train ## word error rate of RUN (default runs/latest), on its own test speech or on DATA
 	@$(BIN)/python evaluate.py wer $(RUN) $(overrides)
@@ -61,13 +61,13 @@ eval-voicebench: $(VENV)/.train ## RUN's answers to VoiceBench's questions, scor
 	@$(BIN)/python evaluate.py voicebench $(if $(RESPONSES),,$(CKPT) $(ARGS)) --batch $(BATCH) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
 		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) $(if $(RESPONSES),--responses "$(RESPONSES)") $(if $(JSON),--json "$(JSON)")
 
-dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, to hear and to see
+dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, as audio and pictures
 	@$(BIN)/python -m datamodules.dialogue.write $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
-serve: $(VENV)/.serve ## a page to speak with RUN: microphone, clips, what it thinks; HOST=127.0.0.1 PORT=8765
+serve: $(VENV)/.serve ## a page to talk with RUN: microphone, clips, the model's states; HOST=127.0.0.1 PORT=8765
 	@$(BIN)/python serve.py $(RUN) --host $(HOST) --port $(PORT)
 
-converse: $(VENV)/.train ## RUN hears WAV (or its CHANNEL=0) and answers, at PACE=real or fast
+converse: $(VENV)/.train ## play WAV (or its CHANNEL=0) to RUN and print its answers, at PACE=real or fast
 	@$(BIN)/python serve.py $(RUN) $(if $(WAV),--wav "$(WAV)") --pace $(PACE) $(if $(CHANNEL),--channel $(CHANNEL))
 
 timeline: $(VENV)/.train ## a picture of a conversation, from the TRACE that converse has written
@@ -77,13 +77,13 @@ scorecard: $(VENV)/.train ## CKPT's word error rate, VoiceBench, conversation, s
 	@$(BIN)/python evaluate.py scorecard "$(CKPT)" $(overrides) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
 		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) --batch $(BATCH) $(if $(AS_IS),--as-is) $(if $(JSON),--json "$(JSON)")
 
-sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1 and ARGS for all points: on W&B where you are logged in, else on a hub of this machine
+sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1 and ARGS for all trials: on W&B if you are logged in, else on a local hub
 	@$(BIN)/python -m sweeps.run "$(SWEEP)" --agents $(AGENTS) --backend $(BACKEND) $(overrides)
 
-hub: $(VENV)/.hub ## a hub for `wandb agent sweeps/slice_size.yaml`, until Ctrl-C
+hub: $(VENV)/.hub ## a local hub for `wandb agent sweeps/slice_size.yaml`, until Ctrl-C
 	@$(BIN)/python -m sweeps.hub --settings
 
-report: $(VENV)/.train ## one HTML file from the runs of SWEEP, to mail: answer, figures, tables, commands
+report: $(VENV)/.train ## one HTML file about the runs of SWEEP: answer, figures, tables, commands
 	@$(BIN)/python -m sweeps.report $(SWEEP)
 
 report-wandb: $(VENV)/.reports ## the same as a shared W&B report

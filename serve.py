@@ -2,10 +2,10 @@
 
 import sys
 
-from lightning_modules.trainer.hardware import exit_cleanly, quiet_libraries
+from duplexmamba_cli.serve import main as run_command
 from serving.command import main
 
+__all__ = ["main"]
+
 if __name__ == "__main__":
-    quiet_libraries()
-    with exit_cleanly():
-        main(sys.argv[1:])
+    run_command(sys.argv[1:])

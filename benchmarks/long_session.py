@@ -23,6 +23,7 @@ from measure import arguments, interleave, machine, median, save, show
 
 from configs.loading import load_config
 from duplexmamba.duplex.fork import ForkSession, ForkState, ListeningBranch, Response
+from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.lm import LMState
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.models.timing import FrameTiming
@@ -187,7 +188,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     keep_freed_memory()  # as live sessions do
     print(f"{machine()}, {args.threads} threads")
-    conversations = {kind: Conversation(kind, args.preset) for kind in KINDS}
+    conversations = {kind: Conversation(kind, args.preset) for kind in LANGUAGE_MODELS}
     numbers = {}
     for minutes in sorted(args.minutes):
         numbers[minutes] = bench(conversations, minutes, args.rounds)

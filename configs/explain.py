@@ -99,9 +99,7 @@ def _field_docstrings(section: type) -> dict[str, str]:
             assert isinstance(node.target, ast.Name)
             name = node.target.id
         elif name and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            text = node.value.value
-            assert isinstance(text, str)
-            found[name] = inspect.cleandoc(text)
+            found[name] = inspect.cleandoc(typing.cast(str, node.value.value))
             name = None
         else:
             name = None

@@ -8,10 +8,17 @@ from configs.schema import Config
 
 TINY = ["configs/preset/tiny.yaml", "configs/stage/asr.yaml"]
 SMALL_SIZES = [
-    "encoder.d_model=32", "encoder.num_layers=2", "encoder.d_ffn=48", "encoder.conv_kernel=7", "encoder.num_heads=2",
+    "encoder.d_model=32",
+    "encoder.num_layers=2",
+    "encoder.d_ffn=48",
+    "encoder.conv_kernel=7",
+    "encoder.num_heads=2",
     "features.num_mels=20",
-    "frontend.channels=[4,4]", "connector.d_hidden=24", "lm.d_model=32", "lm.num_layers=2",
-]  # fmt: skip
+    "frontend.channels=[4,4]",
+    "connector.d_hidden=24",
+    "lm.d_model=32",
+    "lm.num_layers=2",
+]
 
 
 @pytest.fixture(autouse=True)

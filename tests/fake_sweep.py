@@ -22,7 +22,8 @@ parameters:
   encoder.context: {values: [slice, causal_lookahead]}
   seed: {values: [1, 2, 3]}
 command:
-  ["${env}", "${interpreter}", "${program}", configs/preset/tiny.yaml, configs/stage/asr.yaml, "${args_no_hyphens}"]
+  ["${env}", "${interpreter}", "${program}", configs/preset/tiny.yaml, configs/stage/asr.yaml,
+   "${args_no_hyphens}"]
 """
 COMMIT = "48ceeb1d0f0c5c0f3d8f6f3c7b1a2e4d5c6b7a80"
 WER = {"slice": [0.094, 0.061, 0.042, 0.0375], "causal_lookahead": [0.035, 0.0318, 0.0312, 0.0326]}

@@ -1,4 +1,4 @@
-"""train.py, with a line in the file LOG for every batch: the update it belongs to and the texts in it.
+"""train.py, with a line in the file LOG for every batch: its update and its texts.
 
 python -m tests.record_items LOG configs/preset/tiny.yaml ...
 """
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning_modules.stage import StageModule
-from lightning_modules.trainer.hardware import exit_cleanly, quiet_libraries
+from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
 from train import main
 
 
 def record(log: Path) -> None:
-    begin = StageModule.on_train_batch_start
+    on_train_batch_start = StageModule.on_train_batch_start
 
     def note(module: StageModule, batch: Any, batch_idx: int) -> None:
         with log.open("a") as lines:
             lines.write(json.dumps([module.global_step, batch_idx % 2, batch.texts]) + "\n")
-        begin(module, batch, batch_idx)
+        on_train_batch_start(module, batch, batch_idx)
 
     StageModule.on_train_batch_start = note  # type: ignore[method-assign]
 

@@ -18,22 +18,40 @@ from tests.conftest import SMALL_SIZES, TINY
 from train import main
 
 BRIEF = [
-    "trainer.valid_every_steps=2", "trainer.average_every_steps=1", "trainer.average_last=2", "trainer.max_steps=4",
-    "trainer.accelerator=cpu", "trainer.threads=1", "trainer.cpu_processes=1",
-]  # fmt: skip
+    "trainer.valid_every_steps=2",
+    "trainer.average_every_steps=1",
+    "trainer.average_last=2",
+    "trainer.max_steps=4",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",
+    "trainer.cpu_processes=1",
+]
 SHORT = [
-    *SMALL_SIZES, "data.batch_s=25", "data.valid_size=4", "data.test_size=4", "data.num_workers=0", "data.max_s=12",
-    "data.batch_texts=4", "data.batch_dialogues=2", "data.valid_dialogues=2", "data.test_dialogues=3",
-    "wandb.mode=disabled", *BRIEF,
+    *SMALL_SIZES,
+    "data.batch_s=25",
+    "data.valid_size=4",
+    "data.test_size=4",
+    "data.num_workers=0",
+    "data.max_s=12",
+    "data.batch_texts=4",
+    "data.batch_dialogues=2",
+    "data.valid_dialogues=2",
+    "data.test_dialogues=3",
+    "wandb.mode=disabled",
+    *BRIEF,
     *[f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in BRIEF],
-]  # fmt: skip
+]
 
 
 def run(script: str, *args: str, wait: bool = True, **env: str) -> subprocess.Popen:
     process = subprocess.Popen(
-        [sys.executable, script, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1", **env},
-    )  # fmt: skip
+        [sys.executable, script, *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+    )
     if wait:
         process.out, process.err = process.communicate(timeout=250)
     return process
@@ -59,7 +77,7 @@ def write_wav(
 
 
 def write_corpus(folder: Path, count: int = 20) -> Path:
-    """A manifest of noise with words to it, all splits."""
+    """A manifest of noise with texts, for all splits."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(count):
@@ -93,8 +111,10 @@ def train_in_two(
     kill: signal.Signals,
     send: Callable[[int, int], None] = os.killpg,
 ) -> None:
-    """Kill a stage once it has written a checkpoint, and let the same command go on. Schedulers kill whole groups."""
-    cut = run(
+    """Kill a stage once it has written a checkpoint, and resume it by the same command. Schedulers
+    kill whole groups.
+    """
+    killed = run(
         "train.py",
         TINY[0],
         f"configs/stage/{stage}.yaml",
@@ -104,19 +124,19 @@ def train_in_two(
         wait=False,
     )
     while not list(folder.glob("*/last.ckpt")):
-        assert cut.poll() is None, cut.stderr.read()
+        assert killed.poll() is None, killed.stderr.read()
         time.sleep(0.02)
-    send(cut.pid, kill)
-    cut.communicate(timeout=60)
-    assert cut.returncode == (143 if kill == signal.SIGTERM else -signal.SIGKILL)
+    send(killed.pid, kill)
+    killed.communicate(timeout=60)
+    assert killed.returncode == (143 if kill == signal.SIGTERM else -signal.SIGKILL)
     resumed = train(folder, *args, stage=stage)
-    assert resumed.returncode == 0 and "going on from update" in resumed.out, (
+    assert resumed.returncode == 0 and "resuming from update" in resumed.out, (
         resumed.out + resumed.err
     )
 
 
 def refused(folder: Path, *args: str, stage: str = "asr") -> str:
-    """What train.py says to arguments it does not take."""
+    """The message with which train.py refuses arguments."""
     with pytest.raises(ValueError) as caught:
         main([TINY[0], f"configs/stage/{stage}.yaml", *SHORT, f"run.dir={folder}", *args])
     return str(caught.value)

@@ -1,4 +1,6 @@
-"""A program of a sweep that trains nothing: logs one step after the other, and goes on after it was stopped."""
+"""A program of a sweep that trains nothing: logs one step after the other, and goes on after it was
+stopped.
+"""
 
 import json
 import os

@@ -4,30 +4,30 @@ import torch
 
 from configs.loading import override
 from configs.schema import Config
-from lightning_modules.trainer import hardware as entry
+from lightning_modules.trainer import hardware
 
 
 def test_auto_precision_is_the_fastest_that_is_exact(monkeypatch) -> None:
-    chosen = entry.fastest_exact()
+    chosen = hardware.fastest_exact()
     torch.set_float32_matmul_precision(chosen)
     a, b = torch.randn(2, 64, 64)
     torch.testing.assert_close((a @ b).double(), a.double() @ b.double(), atol=1e-4, rtol=1e-5)
-    monkeypatch.setattr(entry, "EXACT", 0.0)
-    assert entry.fastest_exact() == "highest"
+    monkeypatch.setattr(hardware, "EXACT", 0.0)
+    assert hardware.fastest_exact() == "highest"
 
 
-def test_an_asked_precision_is_obeyed(config: Config) -> None:
-    entry.trainer_settings(override(config, ["trainer.matmul_precision=high"]))
+def test_a_configured_precision_is_used(config: Config) -> None:
+    hardware.trainer_settings(override(config, ["trainer.matmul_precision=high"]))
     assert torch.get_float32_matmul_precision() == "high"
     torch.set_float32_matmul_precision("highest")
 
 
-def test_freed_memory_is_kept_where_the_library_can(monkeypatch) -> None:
+def test_freed_memory_is_kept_where_the_library_supports_it(monkeypatch) -> None:
     calls = []
     library = type("Library", (), {"mallopt": staticmethod(lambda *x: calls.append(x))})
-    monkeypatch.setattr(entry.ctypes, "CDLL", lambda name: library)
-    entry.keep_freed_memory()
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: library)
+    hardware.keep_freed_memory()
     assert calls == [(-4, 0), (-1, -1)]
-    monkeypatch.setattr(entry.ctypes, "CDLL", lambda name: object())
-    entry.keep_freed_memory()
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: object())
+    hardware.keep_freed_memory()
     assert len(calls) == 2

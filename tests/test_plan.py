@@ -1,4 +1,4 @@
-"""What is planned is what a training step takes."""
+"""The planned memory is the memory of a training step."""
 
 import multiprocessing
 from pathlib import Path
@@ -10,7 +10,7 @@ from configs.loading import load_config, override
 from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechLM
 from lightning_modules.trainer import plan as planning
-from lightning_modules.trainer.plan import Plan, kept, kept_by_all_layers, plan
+from lightning_modules.trainer.plan import Plan, measure_saved, plan, saved_by_all_layers
 from tests.conftest import SMALL_SIZES, TINY
 
 BATCH_S = 60
@@ -22,11 +22,11 @@ BATCH_S = 60
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_layers_that_were_not_built_are_counted(recomputed: bool, kind: list[str]) -> None:
     config = load_config([*TINY, *SMALL_SIZES, *kind, "encoder.num_layers=4", "lm.num_layers=3"])
-    total, layer = kept_by_all_layers(config, recomputed)
-    assert total == pytest.approx(kept(config, recomputed), rel=0.01) and 0 < layer < total
+    total, layer = saved_by_all_layers(config, recomputed)
+    assert total == pytest.approx(measure_saved(config, recomputed), rel=0.01) and 0 < layer < total
 
 
-def test_frozen_parts_have_no_gradients_and_every_rank_all_weights(config: Config) -> None:
+def test_frozen_parts_have_no_gradients_and_every_rank_holds_all_weights(config: Config) -> None:
     one, six = plan(config, 1), plan(config, 6)
     assert set(one.parameters) == {"frontend", "encoder", "connector", "lm"}
     assert one.trained == sum(one.parameters.values()) - one.parameters["lm"]
@@ -36,7 +36,7 @@ def test_frozen_parts_have_no_gradients_and_every_rank_all_weights(config: Confi
     assert one.total(recomputed=True) < one.total(recomputed=False)
 
 
-def test_shared_weights_are_divided_among_the_ranks(config: Config) -> None:
+def test_sharded_weights_are_divided_among_the_ranks(config: Config) -> None:
     config = override(
         config, ["encoder.num_layers=12", "lm.num_layers=12", "stage.trained=[encoder,lm]"]
     )
@@ -60,7 +60,7 @@ def step_bytes(words: list[str]) -> tuple[Plan, int]:
     config = load_config([*TINY, *words])
     planned = plan(config, 1)
     before = peak_bytes()
-    model = planning._model(config).train()
+    model = planning._build_model(config).train()
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
     planning.PROBE_S = BATCH_S
     planning._loss(model, config).backward()
@@ -79,7 +79,7 @@ def peak_bytes() -> int:
 
 
 @pytest.mark.timeout(200)
-def test_tiny_takes_what_was_planned() -> None:
+def test_a_step_of_tiny_takes_the_planned_memory() -> None:
     words = [f"data.batch_s={BATCH_S}", f"data.max_s={BATCH_S}"]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         planned, measured = pool.apply(step_bytes, (words,))

@@ -1,4 +1,4 @@
-"""Several processes, or blocks computed again for their gradients, are the same training as one process."""
+"""Several processes, or activation checkpointing, give the same training as one process."""
 
 import json
 import os
@@ -26,12 +26,12 @@ SAME_UPDATES = {
 
 
 @pytest.mark.timeout(900)
-def test_two_ranks_shared_weights_and_recomputed_blocks_give_the_weights_of_one_process(
+def test_two_ranks_sharding_and_activation_checkpointing_give_the_weights_of_one_process(
     tmp_path: Path,
 ) -> None:
     corpus = write_corpus(tmp_path / "corpus", 40)
     fixed = [f"data.path={corpus}", "data.synthetic_share=0", "trainer.matmul_precision=highest"]
-    found = {}
+    results = {}
     for name, words in SAME_UPDATES.items():
         args = [
             TINY[0],
@@ -44,12 +44,12 @@ def test_two_ranks_shared_weights_and_recomputed_blocks_give_the_weights_of_one_
         done = run("train.py", *args)
         assert done.returncode == 0, done.err
         latest = tmp_path / name / "latest"
-        found[name] = (
+        results[name] = (
             StageCheckpoint.load(latest / FILE).weights,
             json.loads((latest / "summary.json").read_text()),
         )
-    weights, summary = found.pop("one")
-    for others, scores in found.values():
+    weights, summary = results.pop("one")
+    for others, scores in results.values():
         for key, value in weights.items():
             torch.testing.assert_close(others[key], value, atol=2e-5, rtol=2e-4)
         assert [scores[f"test/{name}"] for name in ("wer", "cer")] == [
@@ -60,7 +60,7 @@ def test_two_ranks_shared_weights_and_recomputed_blocks_give_the_weights_of_one_
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("strategy", "send"), [("ddp", os.killpg), ("fsdp", os.kill)])
-def test_two_ranks_go_on_after_sigterm_to_the_same_losses(
+def test_two_ranks_resume_after_sigterm_to_the_same_losses(
     tmp_path: Path, strategy: str, send
 ) -> None:
     """All of them get it, or the first alone."""
@@ -76,21 +76,21 @@ def test_two_ranks_go_on_after_sigterm_to_the_same_losses(
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
-def step(config: Config, again: bool) -> tuple[dict[str, torch.Tensor], int]:
-    """Gradients of one step, and bytes that were kept for them."""
+def step(config: Config, recomputed: bool) -> tuple[dict[str, torch.Tensor], int]:
+    """Gradients of one step, and bytes that were saved for the backward pass."""
     torch.manual_seed(0)
     model = SpeechLM(config.model).train()
-    if again:
+    if recomputed:
         checkpoint_activations(model)
     audio, words = (
         Padded(torch.randn(2, 32000), torch.tensor([32000, 19200])),
         Padded(torch.randint(0, 1024, (2, 5))),
     )
-    kept: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     torch.manual_seed(1)
@@ -100,17 +100,17 @@ def step(config: Config, again: bool) -> tuple[dict[str, torch.Tensor], int]:
         loss = hidden.values.square().mean() + later.values.square().mean()
     loss.backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, sum(
-        kept.values()
+        sizes.values()
     )
 
 
 @pytest.mark.parametrize("lm", ["kind=mamba", "family=gpt_neox", "family=llama"])
-def test_recomputed_blocks_give_the_same_gradients_from_less_memory(lm: str) -> None:
+def test_activation_checkpointing_gives_the_same_gradients_with_less_memory(lm: str) -> None:
     kind = [] if lm == "kind=mamba" else ["lm.kind=transformer", "lm.num_heads=2", "lm.d_ffn=64"]
     deep = ["encoder.dropout=0.2", "encoder.num_layers=4", "lm.num_layers=4"]
     config = load_config([*TINY, *SMALL_SIZES, *kind, *deep, f"lm.{lm}"])
-    (plain, kept), (again, kept_again) = step(config, False), step(config, True)
+    (plain, saved), (again, saved_again) = step(config, False), step(config, True)
     assert plain.keys() == again.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, msg=name)
-    assert kept_again < 0.7 * kept
+    assert saved_again < 0.7 * saved

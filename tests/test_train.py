@@ -1,4 +1,4 @@
-"""The real entry points on a very small model: train, go on after a kill, score, two ranks."""
+"""The real entry points on a very small model: train, resume after a kill, score, two ranks."""
 
 import itertools
 import json
@@ -18,16 +18,17 @@ from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.speech import InstructStage
 from lightning_modules.trainer.checkpoint import StageCheckpoint
+from lightning_modules.trainer.stage_graph import checkpoint_sources
 from tests.conftest import SMALL_SIZES, TINY
 from tests.small_runs import SHORT, losses, refused, run, train, train_in_two, write_corpus
-from train import main, sources
+from train import main
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which asr and what it stands on were trained."""
+    """A folder in which asr and its prerequisites were trained."""
     pytest.importorskip("espeakng_loader")
     folder = tmp_path_factory.mktemp("runs")
     done = train(folder, "wandb.mode=offline")
@@ -36,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_asr_trains_what_it_stands_on_and_leaves_its_numbers(runs: Path) -> None:
+def test_asr_trains_its_prerequisites_and_leaves_its_numbers(runs: Path) -> None:
     latest = (runs / "latest").resolve()
     assert latest.name.startswith("asr-tiny-") and len(list(runs.glob("*-tiny-*"))) == 3
     summary = json.loads((latest / "summary.json").read_text())
@@ -61,13 +62,13 @@ def test_asr_trains_what_it_stands_on_and_leaves_its_numbers(runs: Path) -> None
     assert list((latest / "wandb").glob("offline-run-*/*.wandb"))
 
 
-def test_the_same_command_finds_what_was_trained(runs: Path) -> None:
+def test_the_same_command_finds_finished_runs(runs: Path) -> None:
     again = train(runs, "wandb.mode=offline")
-    assert again.returncode == 0 and again.out.count("trained before") == 3, again.out + again.err
+    assert again.returncode == 0 and again.out.count("already trained") == 3, again.out + again.err
 
 
-def test_what_a_stage_starts_from_comes_in_one_order(tmp_path: Path) -> None:
-    """A run is known by it: the same command has to find its run again, in a process with other hashes too."""
+def test_checkpoint_sources_have_one_order(tmp_path: Path) -> None:
+    """The run's fingerprint depends on it, and must be the same in a process with other hashes."""
     for name in "edcba":
         (tmp_path / name).mkdir()
     parts = zip(
@@ -77,7 +78,7 @@ def test_what_a_stage_starts_from_comes_in_one_order(tmp_path: Path) -> None:
         f"stage.init.{part}={name if name == 'asr' else tmp_path / name}" for part, name in parts
     ]
     config = load_config([TINY[0], "configs/stage/instruct.yaml", *words])
-    assert sources(config) == ["asr", *(str(tmp_path / name) for name in "abcd")]
+    assert checkpoint_sources(config) == ["asr", *(str(tmp_path / name) for name in "abcd")]
 
 
 def test_frozen_parts_stay_and_trained_parts_move(runs: Path) -> None:
@@ -106,9 +107,13 @@ def test_frozen_parts_are_in_eval_mode_from_the_first_update(
 
     monkeypatch.setattr(module, "training_step", step)
     trainer = L.Trainer(
-        max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        max_steps=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
         enable_model_summary=False,
-    )  # fmt: skip
+    )
     trainer.fit(module, torch.utils.data.DataLoader([0], batch_size=1))
     assert seen == [
         {"features": False, "frontend": False, "encoder": False, "connector": True, "lm": True}
@@ -130,10 +135,10 @@ def test_every_context_trains(context: str, tmp_path: Path) -> None:
     assert summary["test/cer"] > 0
 
 
-def test_the_stages_go_on_to_streaming(runs: Path, tmp_path: Path) -> None:
+def test_streaming_trains_the_stages_in_between(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
     done = train(folder, stage="streaming")
-    assert done.returncode == 0 and done.out.count("trained before") == 3, done.out + done.err
+    assert done.returncode == 0 and done.out.count("already trained") == 3, done.out + done.err
     latest = (folder / "latest").resolve()
     summary = json.loads((latest / "summary.json").read_text())
     assert {"test/exact_match", "test/state_accuracy", "test/state_macro_f1"} <= summary.keys()
@@ -165,14 +170,14 @@ def test_every_stage_trains_a_transformer(tmp_path: Path) -> None:
         "trainer.average_last=1",
         "wandb.mode=disabled",
     ]
-    upstream = [f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in once]
+    prerequisites = [f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in once]
     few = [
         "data.valid_dialogues=1",
         "data.test_dialogues=1",
         "data.valid_size=2",
         "data.test_size=2",
     ]
-    words = [*SHORT, f"run.dir={tmp_path}", "lm.kind=transformer", *once, *upstream, *few]
+    words = [*SHORT, f"run.dir={tmp_path}", "lm.kind=transformer", *once, *prerequisites, *few]
     summary = main([TINY[0], "configs/stage/streaming.yaml", *words])
     assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys() and summary[
         "test/state_macro_f1"
@@ -202,7 +207,7 @@ def test_evaluate_on_other_speech(runs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_goes_on_to_the_same_losses(tmp_path: Path, kill: signal.Signals) -> None:
+def test_a_killed_run_resumes_to_the_same_losses(tmp_path: Path, kill: signal.Signals) -> None:
     pytest.importorskip("espeakng_loader")
     args = [
         "trainer.max_steps=12",
@@ -220,7 +225,7 @@ def test_a_killed_run_goes_on_to_the_same_losses(tmp_path: Path, kill: signal.Si
 ADAPTED = ["lora.enabled=true", "lora.rank=2"]
 
 
-def test_adapters_go_on_after_a_kill_to_the_same_losses(runs: Path, tmp_path: Path) -> None:
+def test_adapters_resume_after_a_kill_to_the_same_losses(runs: Path, tmp_path: Path) -> None:
     whole, cut = (
         shutil.copytree(runs, tmp_path / name, symlinks=True) for name in ("whole", "cut")
     )
@@ -235,7 +240,7 @@ def test_adapters_go_on_after_a_kill_to_the_same_losses(runs: Path, tmp_path: Pa
     assert all(torch.equal(weight, here[name]) for name, weight in there.items())
 
 
-def test_adapters_pass_from_stage_to_stage_merged_and_beside(runs: Path, tmp_path: Path) -> None:
+def test_adapters_pass_from_stage_to_stage_merged_and_separate(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
     done = train(
         folder,
@@ -276,7 +281,7 @@ def test_adapters_pass_from_stage_to_stage_merged_and_beside(runs: Path, tmp_pat
     torch.testing.assert_close(again, ours, atol=1e-5, rtol=1e-4)
 
 
-def test_lora_drop_probes_chooses_and_trains(runs: Path, tmp_path: Path) -> None:
+def test_lora_drop_probes_selects_and_trains(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
     drop = [
         "lora.rank=2",
@@ -285,8 +290,15 @@ def test_lora_drop_probes_chooses_and_trains(runs: Path, tmp_path: Path) -> None
         "lora_drop.keep=1",
         "lora_drop.start=probe",
     ]
-    command = [TINY[0], "configs/stage/instruct.yaml", *SHORT, f"run.dir={folder}", *drop]
-    done = run("lora_drop.py", *command)
+    command = [
+        TINY[0],
+        "configs/stage/instruct.yaml",
+        *SHORT,
+        f"run.dir={folder}",
+        "lora_drop.enabled=true",
+        *drop,
+    ]
+    done = run("train.py", *command)
     assert done.returncode == 0 and "lora.rank=" in done.out, done.out + done.err
     [probe] = [found.parent for found in folder.glob("instruct-*/importance.json")]
     found = json.loads((probe / "importance.json").read_text())["linears"]
@@ -296,11 +308,11 @@ def test_lora_drop_probes_chooses_and_trains(runs: Path, tmp_path: Path) -> None
     latest = (folder / "latest").resolve()
     shared = StageCheckpoint.load(latest / "checkpoint.pt").config.lora.shared
     assert sorted(shared) == sorted(name for name, linear in found.items() if not linear["kept"])
-    again = run("lora_drop.py", *command)
-    assert again.returncode == 0 and again.out.count("instruct: trained before") == 2, (
+    again = run("train.py", *command)
+    assert again.returncode == 0 and again.out.count("instruct: already trained") == 2, (
         again.out + again.err
     )
-    frozen = run("lora_drop.py", *command, "lora_drop.rest=frozen")
+    frozen = run("train.py", *command, "lora_drop.rest=frozen")
     assert frozen.returncode == 0, frozen.out + frozen.err
     summaries = [
         json.loads((f / "summary.json").read_text())

@@ -44,9 +44,11 @@ def test_a_sound_loader_is_as_any() -> None:
 
 @pytest.mark.parametrize(
     ("trouble", "answer"),
-    [("stuck", "no batch within data.worker_timeout_s=10 s; worker 0 was reading 3.flac"),
-     ("dead", "a data worker died: .*; worker 0 was reading 3.flac")],
-)  # fmt: skip
+    [
+        ("stuck", "no batch within data.worker_timeout_s=10 s; worker 0 was reading 3.flac"),
+        ("dead", "a data worker died: .*; worker 0 was reading 3.flac"),
+    ],
+)
 def test_what_a_lost_worker_was_reading_is_named(trouble: str, answer: str) -> None:
     with pytest.raises(ValueError, match=answer):
         list(loader(trouble))

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: what happens within a block is computed again for its gradient instead of being kept."""
+"""Activation checkpointing: blocks are computed again in the backward pass to save memory."""
 
 import functools
 from collections.abc import Callable
@@ -13,16 +13,19 @@ from duplexmamba.models.lm import MambaBlock
 from duplexmamba.models.transformer import BLOCK
 
 BLOCKS = (ConvBlock, TransformerBlock, MambaBlock, BLOCK)
+"""Classes of the blocks of encoders and language models."""
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """From now on, of every block of encoder and language model, only the input is kept for the gradient."""
+    """Let every block save only its input, and compute the rest again in the backward pass."""
     for block in model.modules():
         if isinstance(block, BLOCKS):
-            block.forward = functools.partial(_forward, block.forward)  # type: ignore[method-assign]
+            recomputed = functools.partial(_forward, block.forward)
+            block.forward = recomputed  # type: ignore[method-assign]
 
 
 def _forward(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    # in validation there is nothing to recompute
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)

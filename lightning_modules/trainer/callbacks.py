@@ -1,4 +1,4 @@
-"""Going on after a kill, and showing how far a stage is."""
+"""Callbacks of a training: checkpoints to resume from, and its progress on the screen."""
 
 import signal
 import threading
@@ -19,38 +19,51 @@ from rich.progress import (
 )
 
 LAST = "last.ckpt"
+"""Name of the file in a run's folder from which a killed training resumes."""
+NOT_SHOWN = ("train/lr", "valid/cer", "train/data_wait_share", "train/peak_memory_gib")
+"""Metrics that are logged but would make the line of progress too long."""
 
 
 class ResumeCheckpoint(L.Callback):
-    """Writes the checkpoint from which the same command goes on: every so many seconds, and on SIGTERM.
+    """Writes the checkpoint from which the same command resumes: at an interval, and on SIGTERM.
 
-    Ranks stop behind the same update, whichever of them SIGTERM reaches. Lightning's own handler of it waits for other
-    ranks in the middle of whatever they are at, and with several may wait for ever.
+    All ranks stop after the same update, whichever of them gets SIGTERM. Lightning's own handler
+    makes a rank wait for the others in the middle of whatever they do, and with several ranks may
+    wait for ever.
+
+    Args:
+        path: file of the checkpoint.
+        every_s: seconds between two checkpoints.
     """
 
     def __init__(self, path: Path, every_s: float):
-        self.path, self.every_s = path, every_s
-        self._told_to_stop = False
-        self._written = time.monotonic()
+        self.path = path
+        self.every_s = every_s
+        self._stop_requested = False
+        self._last_written = time.monotonic()
         self._earlier_s = 0.0
-        self._begun = time.monotonic()
+        self._start = time.monotonic()
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of training, those before a kill included."""
-        return self._earlier_s + time.monotonic() - self._begun
+        """Seconds of training, including those before the training was killed."""
+        return self._earlier_s + time.monotonic() - self._start
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the training time for the checkpoint."""
         return {"elapsed_s": self.elapsed_s}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with the training time of a checkpoint."""
         self._earlier_s = state["elapsed_s"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._listen(trainer)
+        """Replace Lightning's handler of SIGTERM."""
+        self._handle_sigterm(trainer)
 
     def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._listen(trainer)
+        """Replace Lightning's handler of SIGTERM."""
+        self._handle_sigterm(trainer)
 
     def on_train_batch_end(
         self,
@@ -60,81 +73,118 @@ class ResumeCheckpoint(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Not before a validation, which Lightning would leave out when it goes on from there."""
-        between_updates = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        validation_follows = (
-            trainer.val_check_batch is not None and (batch_idx + 1) % trainer.val_check_batch == 0
-        )
-        if not between_updates or validation_follows or trainer.global_step >= trainer.max_steps:
+        """Write a checkpoint after a whole update, when it is time or when SIGTERM has come.
+
+        There is none before a validation: Lightning would skip the validation when it resumes
+        there.
+        """
+        num_batches = batch_idx + 1
+        update_ended = num_batches % trainer.accumulate_grad_batches == 0
+        interval = trainer.val_check_batch
+        validation_follows = interval is not None and num_batches % interval == 0
+        if not update_ended or validation_follows or trainer.global_step >= trainer.max_steps:
             return
-        stop = trainer.strategy.reduce_boolean_decision(self._told_to_stop, all=False)
-        if stop or trainer.strategy.broadcast(time.monotonic() - self._written >= self.every_s):
+        # SIGTERM may reach one rank only, and clocks differ: ranks agree on both decisions
+        strategy = trainer.strategy
+        stop = strategy.reduce_boolean_decision(self._stop_requested, all=False)
+        if stop or strategy.broadcast(time.monotonic() - self._last_written >= self.every_s):
             trainer.save_checkpoint(self.path)
-            self._written = time.monotonic()
+            self._last_written = time.monotonic()
         if stop:
             raise SIGTERMException
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        self._stop_at_once()
+        """Stop on SIGTERM."""
+        self._stop_if_requested()
 
     def on_test_batch_end(self, *_: Any) -> None:
-        self._stop_at_once()
+        """Stop on SIGTERM."""
+        self._stop_if_requested()
 
-    def _listen(self, trainer: L.Trainer) -> None:
+    def _handle_sigterm(self, trainer: L.Trainer) -> None:
         def stop(*_: Any) -> None:
-            if not self._told_to_stop and trainer.strategy.launcher is not None:
-                trainer.strategy.launcher.kill(
-                    signal.SIGTERM
-                )  # the ranks that this one has started
-            self._told_to_stop = True
+            if not self._stop_requested and trainer.strategy.launcher is not None:
+                # the ranks that this process has started
+                trainer.strategy.launcher.kill(signal.SIGTERM)
+            self._stop_requested = True
 
+        # Python accepts handlers only from the main thread
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, stop)
 
-    def _stop_at_once(self) -> None:
-        """Nothing is written, so that ranks need not agree: the last checkpoint repeats the scoring."""
-        if self._told_to_stop:
+    def _stop_if_requested(self) -> None:
+        """Stop without a checkpoint, so that ranks need not agree: resuming repeats the scoring."""
+        if self._stop_requested:
             raise SIGTERMException
 
 
 class ProgressBar(L.Callback):
-    """One progress bar per stage; where output is no terminal, a line at each validation."""
+    """Shows one progress bar per stage; where the output is no terminal, a line at each validation.
+
+    Args:
+        stage: name of the stage.
+        max_steps: number of updates.
+    """
 
     def __init__(self, stage: str, max_steps: int):
-        self.stage, self.max_steps = stage, max_steps
+        self.stage = stage
+        self.max_steps = max_steps
         self.console = Console(stderr=True)
-        self.begun = time.monotonic()
+        self._start = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        shown = self.console.is_terminal and trainer.is_global_zero
+        """Show the bar, and one line where several processes train."""
+        # a bar in a log file would be a line for every change
+        is_shown = self.console.is_terminal and trainer.is_global_zero
+        if trainer.is_global_zero and trainer.world_size > 1:
+            print(f"{self.stage}: training with {trainer.world_size} processes", flush=True)
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[values]}"),
-            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, disable=not shown,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[values]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not is_shown,
+        )
         self.task = self.progress.add_task(
             self.stage, total=self.max_steps, values="", completed=trainer.global_step
         )
         self.progress.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self.progress.update(self.task, completed=trainer.global_step, values=_values(trainer))
+        """Move the bar."""
+        values = _format_metrics(trainer)
+        self.progress.update(self.task, completed=trainer.global_step, values=values)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if not self.console.is_terminal and not trainer.sanity_checking and trainer.is_global_zero:
-            seconds = time.monotonic() - self.begun
-            line = f"{self.stage}: step {trainer.global_step}/{self.max_steps}  {_values(trainer)}  {seconds:.0f} s"
-            print(line, flush=True)
+        """Print a line where there is no bar."""
+        if self.console.is_terminal or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        elapsed_s = time.monotonic() - self._start
+        step = f"step {trainer.global_step}/{self.max_steps}"
+        print(
+            f"{self.stage}: {step}  {_format_metrics(trainer)}  {elapsed_s:.0f} s",
+            flush=True,
+        )
 
     def on_train_end(self, *_: Any) -> None:
+        """Leave the bar as it is."""
         self.progress.stop()
 
     def on_exception(self, *_: Any) -> None:
+        """Leave the bar as it is, so that the error message has lines of its own."""
+        # the error may come before training has started
         if hasattr(self, "progress"):
             self.progress.stop()
 
 
-def _values(trainer: L.Trainer) -> str:
-    shown = {
-        n: v for n, v in trainer.callback_metrics.items() if n not in ("train/lr", "valid/cer")
-    }
-    return "  ".join(f"{name} {float(value):.3f}" for name, value in shown.items())
+def _format_metrics(trainer: L.Trainer) -> str:
+    shown = []
+    for name, value in trainer.callback_metrics.items():
+        if name == "train/audio_s_per_s":
+            shown.append(f"{name} {float(value):.0f}")
+        elif name not in NOT_SHOWN:
+            shown.append(f"{name} {float(value):.3f}")
+    return "  ".join(shown)

@@ -1,4 +1,4 @@
-"""Where numbers go: metrics.jsonl and learning curves in the run's folder, and Weights & Biases."""
+"""Where numbers go: metrics.jsonl in the run's folder, and Weights & Biases."""
 
 import json
 import os
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -15,16 +14,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from configs.loading import to_dict
 from configs.schema import Config
 from duplexmamba.text.jsonl import whole_lines
+from lightning_modules.trainer.exits import is_rank_zero
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
+METRICS_FILE = "metrics.jsonl"
 MAX_ARTIFACT_NAME = 128
-"""Letters that W&B takes."""
+"""Number of characters that W&B accepts in the name of an artifact."""
 
 
 class JsonlLogger(Logger):
-    """One JSON object per line: {"step": ..., name: value, ...}."""
+    """Writes one JSON object per line: {"step": ..., name: value, ...}."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -32,98 +30,114 @@ class JsonlLogger(Logger):
 
     @property
     def name(self) -> str:
+        """Name of this logger for Lightning."""
         return "jsonl"
 
     @property
     def version(self) -> str:
+        """Name of the run's folder."""
         return self.path.parent.name
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The resolved configuration lies beside the file already."""
+        """Do nothing: the resolved configuration is saved in config.yaml."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        """Append a line. Lightning's count of epochs is left out: training data have no end."""
+        # a line at a time, so that a kill loses no more than the last one
+        line: dict[str, Any] = {"step": step}
+        for name, value in metrics.items():
+            if name != "epoch":
+                line[name] = value
         with open(self.path, "a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(json.dumps(line) + "\n")
 
     @rank_zero_only
-    def cut_after(self, step: int) -> None:
-        """Forget what a killed run logged past the checkpoint it goes on from."""
-        kept = [line for line in whole_lines(self.path) if line["step"] <= step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-
-
-def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None:
-    """One panel per name, all splits of a name in one panel."""
-    names = sorted({name for line in metrics for name in line} - {"step"})
-    panels = sorted({name.split("/")[-1] for name in names if not name.startswith("test/")})
-    if not panels:
-        return
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(4 * len(panels), 3), layout="constrained", squeeze=False
-    )
-    for axis, panel in zip(axes[0], panels, strict=True):
-        for name in (n for n in names if n.split("/")[-1] == panel and not n.startswith("test/")):
-            points = [(line["step"], line[name]) for line in metrics if name in line]
-            axis.plot(*zip(*points, strict=True), label=name, linewidth=1)
-        axis.set(xlabel="update", title=panel)
-        axis.set_yscale("log" if panel in ("loss", "wer", "cer") else "linear")
-        axis.legend(frameon=False)
-        axis.grid(alpha=0.3)
-    figure.suptitle(title)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    def truncate_after(self, step: int) -> None:
+        """Remove what a killed training logged after the checkpoint from which it resumes."""
+        lines = [line for line in whole_lines(self.path) if line["step"] <= step]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def wandb_mode(config: Config) -> Any:
-    """online, offline or disabled."""
+    """Return online, offline or disabled: `wandb.mode` with `auto` resolved."""
     if config.wandb.mode != "auto":
         return config.wandb.mode
-    return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    mode_of_environment = os.environ.get("WANDB_MODE")
+    if mode_of_environment:
+        return mode_of_environment
+    return "online" if wandb.login(prompt=False) else "offline"
 
 
 def log_artifact(
     kind: str, names: list[str], files: list[Path], values: Mapping[str, Any], config: Config
 ) -> str:
-    """Files as one artifact of a run of its own, which lies beside the first of them; returns where, in words."""
+    """Log files as one artifact of a W&B run of its own.
+
+    Args:
+        kind: type of the artifact, and of the run's job.
+        names: names of the trained runs that the files are about.
+        files: the files; W&B's own folder is created next to the first of them.
+        values: numbers for the run's summary; None is left out.
+        config: configuration that names mode and project of W&B.
+
+    Returns:
+        A sentence that says where the artifact is, or why there is none.
+    """
     mode = wandb_mode(config)
     if mode == "disabled":
         return "W&B is disabled: no artifact"
     try:
         run = wandb.init(
-            project=config.wandb.project, name=f"{kind} of {', '.join(names)}", job_type=kind, dir=files[0].parent,
-            mode=mode, config={"runs": names}, settings=wandb.Settings(silent=True),
-        )  # fmt: skip
-    except wandb.Error as error:  # not reached, or not let in
+            project=config.wandb.project,
+            name=f"{kind} of {', '.join(names)}",
+            job_type=kind,
+            dir=files[0].parent,
+            mode=mode,
+            config={"runs": names},
+            settings=wandb.Settings(silent=True),
+        )
+    # W&B cannot be reached, or refuses the key
+    except wandb.Error as error:
         return f"W&B: no artifact ({error}); WANDB_MODE=offline keeps one for wandb sync"
-    name = re.sub(r"[^\w.-]", "-", "-".join([kind, *names]))[:MAX_ARTIFACT_NAME]
-    artifact = wandb.Artifact(name, type=kind, metadata={"runs": names})
+    # W&B refuses other characters in the names of artifacts
+    name = re.sub(r"[^\w.-]", "-", "-".join([kind, *names]))
+    artifact = wandb.Artifact(name[:MAX_ARTIFACT_NAME], type=kind, metadata={"runs": names})
     for file in files:
         artifact.add_file(str(file))
     run.log_artifact(artifact)
-    run.summary.update({name: value for name, value in values.items() if value is not None})
+    numbers = {name: value for name, value in values.items() if value is not None}
+    run.summary.update(numbers)
     folder = Path(run.dir).parent
     run.finish()
     return f"W&B: {run.url if mode == 'online' else folder}"
 
 
 def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
-    """Online with an API key, offline without one, so that nothing waits for an answer; None if disabled.
+    """Return a logger for W&B; None if W&B is disabled or this is not the first rank.
 
-    A point of a sweep has the run that its agent was given.
+    It logs online with an API key and offline without one, and so never asks on the screen. A trial
+    of a sweep logs to the W&B run of its agent.
     """
+    # under an agent the run exists already, so that `auto` needs no answer
     mode: Any = config.wandb.mode if in_sweep() else wandb_mode(config)
-    if mode == "disabled" or getattr(rank_zero_only, "rank", 0) != 0:
+    if mode == "disabled" or not is_rank_zero():
         return None
     if in_sweep():
         assert wandb.run is not None
         wandb.run.config.update(to_dict(config), allow_val_change=True)
         return WandbLogger(experiment=wandb.run)
     run = wandb.init(
-        project=config.wandb.project, name=folder.name, id=os.environ.get("WANDB_RUN_ID", folder.name), dir=folder,
-        mode=mode, config=to_dict(config), resume="allow", settings=wandb.Settings(silent=True),
-    )  # fmt: skip
+        project=config.wandb.project,
+        name=folder.name,
+        # a training that resumes goes on with the same W&B run
+        id=os.environ.get("WANDB_RUN_ID", folder.name),
+        resume="allow",
+        dir=folder,
+        mode=mode,
+        config=to_dict(config),
+        settings=wandb.Settings(silent=True),
+    )
     return WandbLogger(experiment=run)
 
 
@@ -133,6 +147,6 @@ def in_sweep() -> bool:
 
 
 def finish_wandb() -> None:
-    """The next stage of this process is a run of its own; the run of a sweep's point ends with the process."""
+    """End the W&B run of a stage; the run of a sweep's trial ends with the process."""
     if not in_sweep():
         wandb.finish()

@@ -1,4 +1,4 @@
-"""Commands that run beside this process, or while it waits, and end no later than it does."""
+"""Subprocesses that train prerequisite stages, and end no later than this process."""
 
 import contextlib
 import os
@@ -6,53 +6,80 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from lightning_modules.trainer.sweep_trial import OF_AGENT, stoppable
+from lightning_modules.trainer.sweep_trial import AGENT_VARIABLES, stoppable
 
-OF_THIS_PROCESS = (*OF_AGENT, "WANDB_SERVICE")
-"""Variables of this process alone: whose point of a sweep it is, and its W&B client's background process."""
+OWN_VARIABLES = (*AGENT_VARIABLES, "WANDB_SERVICE")
+"""Environment variables that subprocesses must not get: sweep trial and W&B client."""
+ROOT = Path(__file__).resolve().parents[2]
+"""Folder from which this package is imported: the checkout, or site-packages."""
+
+
+def stage_command(args: Sequence[str], stage: str) -> list[str]:
+    """Return the command that trains one prerequisite stage of a training.
+
+    Args:
+        args: configuration files and overrides of the whole training.
+        stage: name of the prerequisite stage.
+    """
+    return [sys.executable, "-m", "lightning_modules.trainer", *args, f"--only-stage={stage}"]
 
 
 @contextlib.contextmanager
 def run_parallel(commands: Sequence[list[str]]) -> Iterator[None]:
-    """Run them while it is open, their lines on this process's screen. What still runs when it closes gets SIGTERM, and
-    time to write its checkpoint."""
-    started = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_env())
-        for command in commands
-    ]
-    relays = [threading.Thread(target=_relay, args=(process,)) for process in started]
+    """Run commands while the context is open, with their output on this process's screen.
+
+    A command that still runs when the context closes gets SIGTERM, and time to write its
+    checkpoint.
+    """
+    processes = []
+    for command in commands:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=_subprocess_environment()
+        )
+        processes.append(process)
+    relays = [threading.Thread(target=_relay, args=(process,)) for process in processes]
     for relay in relays:
         relay.start()
     try:
         yield
     finally:
-        for process in started:
+        # all of them first: each takes a while to write its checkpoint
+        for process in processes:
             process.terminate()
-        for process, relay in zip(started, relays, strict=True):
+        for process, relay in zip(processes, relays, strict=True):
             process.wait()
             relay.join()
 
 
-def run_to_end(command: list[str]) -> None:
-    """Run it to its end. SIGTERM reaches it too; where it fails this process exits as it did."""
+def run_to_completion(command: list[str]) -> None:
+    """Run a command to its end and pass SIGTERM on to it; if it fails, exit with its exit code."""
     with stoppable():
-        process = subprocess.Popen(command, env=_env())
+        process = subprocess.Popen(command, env=_subprocess_environment())
         try:
             process.wait()
         finally:
+            # no effect on a process that has ended
             process.terminate()
             process.wait()
     if process.returncode:
         sys.exit(process.returncode)
 
 
-def _env() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in OF_THIS_PROCESS}
+def _subprocess_environment() -> dict[str, str]:
+    environment = {}
+    for name, value in os.environ.items():
+        if name not in OWN_VARIABLES:
+            environment[name] = value
+    # `python /path/to/train.py` works in any folder, and so must the commands that it starts
+    paths = [str(ROOT), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    return environment
 
 
 def _relay(process: subprocess.Popen[str]) -> None:
-    """Lines go through this process's own stdout, in which a bar makes way for them."""
+    """Print the output through this process's stdout, so that a progress bar makes way for it."""
     assert process.stdout is not None
     with process.stdout:
         for line in process.stdout:

@@ -1,13 +1,15 @@
-"""What training needs of a GPU, before one is rented:
+"""GPU memory of a training, estimated without a GPU:
 
     python -m lightning_modules.trainer.plan 6 configs/preset/paper.yaml configs/stage/asr.yaml
 
-Parameters are counted on the meta device. What is kept for gradients is counted on the CPU in models of one layer and
-of two, over a few seconds of speech; all layers and the seconds of a batch follow from that.
+Parameters are counted on torch's meta device. Activations are measured on the CPU, in models of one
+layer and of two, over a few seconds of speech; those of all layers and of a whole batch follow from
+them.
 """
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 
 import torch
 from rich.console import Console
@@ -22,179 +24,250 @@ from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import token_loss
 from lightning_modules.assembly import KINDS
 from lightning_modules.trainer.activation_checkpointing import BLOCKS, checkpoint_activations
+from lightning_modules.trainer.exits import EXIT_BAD_INPUT
 from lightning_modules.trainer.fsdp import layers
 
 GB = 1e9
+BYTES_PER_FLOAT = 4
 CARDS_GB = (24, 80, 141)
+"""Memory of common GPUs."""
 PROBE_S = 4
-"""Seconds of speech that are counted."""
+"""Seconds of speech over which activations are measured."""
 TEXT_PER_S = 4
-"""Tokens of text to a second of speech: English read aloud."""
-SPARE = 0.9
-"""Share of a card that can be filled: the rest is the driver's, the allocator's and what a layer needs for a moment."""
+"""Text tokens in a second of speech: English read aloud."""
+USABLE_SHARE = 0.9
+"""Share of a GPU's memory that can be filled.
+
+The rest is for the driver, the allocator, and temporary tensors within a layer.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Bytes on each rank, and tokens of a whole update."""
+    """Memory of each rank in bytes, and tokens of a whole update."""
 
     parameters: dict[str, int]
-    """Part -> count."""
+    """Part of the model -> number of its parameters."""
     trained: int
+    """Number of parameters that are trained."""
     weights: int
+    """Bytes of the weights."""
     gradients: int
+    """Bytes of the gradients."""
     optimizer: int
+    """Bytes of the optimiser's state."""
     activations: int
+    """Bytes that are saved for the backward pass."""
     activations_recomputed: int
-    """With trainer.activation_checkpointing."""
+    """Bytes that are saved with trainer.activation_checkpointing."""
     speech_tokens: int
+    """Speech embeddings on each rank in an update."""
     text_tokens: int
-    """Per rank and update."""
+    """Text tokens on each rank in an update, estimated."""
 
     def total(self, recomputed: bool) -> int:
-        fixed = self.weights + self.gradients + self.optimizer
-        return fixed + (self.activations_recomputed if recomputed else self.activations)
+        """Return all bytes on a rank, with or without activation checkpointing."""
+        activations = self.activations_recomputed if recomputed else self.activations
+        return self.weights + self.gradients + self.optimizer + activations
 
 
 def plan(config: Config, gpus: int) -> Plan:
-    """Raises ValueError: stage lm, which hears no speech."""
+    """Compute memory and tokens of a training on a number of GPUs.
+
+    Raises:
+        ValueError: the stage is lm, which has no speech.
+    """
     if config.stage.name == "lm":
         raise ValueError(
-            "STAGE=lm hears no speech, by whose seconds memory is planned; plan STAGE=asr"
+            "STAGE=lm has no speech, by the seconds of which memory is planned; plan STAGE=asr"
         )
     with torch.device("meta"):
-        model = _model(config)
+        model = _build_model(config)
     parameters: dict[str, int] = {}
     for name, weight in model.named_parameters():
-        parameters[part_of(name)] = parameters.get(part_of(name), 0) + weight.numel()
+        part = part_of(name)
+        parameters[part] = parameters.get(part, 0) + weight.numel()
+    num_parameters = sum(parameters.values())
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    batch_s, updates = config.data.batch_s, config.trainer.accumulate
-    scale = batch_s / PROBE_S
-    plain, block = kept_by_all_layers(config, recomputed=False)
-    again, _ = kept_by_all_layers(config, recomputed=True)
-    every = sum(parameters.values())
-    weights, gradients, optimizer = 4 * every, 4 * trained, 8 * trained
+    weights = BYTES_PER_FLOAT * num_parameters
+    gradients = BYTES_PER_FLOAT * trained
+    # AdamW has two moments
+    optimizer = 2 * BYTES_PER_FLOAT * trained
     if config.trainer.strategy == "fsdp" and gpus > 1:
-        at_once = gathered(model)
-        weights, gradients = (
-            weights // gpus + 4 * at_once,
-            gradients // gpus + 4 * min(at_once, trained),
-        )
+        num_gathered = count_gathered(model)
+        weights = weights // gpus + BYTES_PER_FLOAT * num_gathered
+        gradients = gradients // gpus + BYTES_PER_FLOAT * min(num_gathered, trained)
         optimizer //= gpus
     elif gpus > 1:
-        gradients *= 2  # DistributedDataParallel sends them from buffers of its own
+        # DistributedDataParallel sends gradients from buffers of its own
+        gradients *= 2
+    activations, activations_recomputed = batch_activations(config)
+    batch_s = config.data.batch_s
+    update_s = config.trainer.accumulate * batch_s
     return Plan(
         parameters=parameters,
         trained=trained,
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
-        activations=int(scale * plain),
-        activations_recomputed=int(scale * (again + block)),  # one block at a time is whole
-        speech_tokens=int(updates * batch_s * 1000 / FrameTiming.of(config.model).token_ms),
-        text_tokens=int(updates * batch_s * TEXT_PER_S),
+        activations=activations,
+        activations_recomputed=activations_recomputed,
+        speech_tokens=int(update_s * 1000 / FrameTiming.of(config.model).token_ms),
+        text_tokens=int(update_s * TEXT_PER_S),
     )
 
 
-def gathered(model: nn.Module) -> int:
-    """Weights that a rank holds at once beside its share of all: what belongs to no layer, and the two largest layers,
-    since one computes while the next is on its way."""
-    sizes = sorted(sum(weight.numel() for weight in layer.parameters()) for layer in layers(model))
-    return sum(weight.numel() for weight in model.parameters()) - sum(sizes) + sum(sizes[-2:])
+def count_gathered(model: nn.Module) -> int:
+    """Return the largest number of gathered weights that a rank holds at a time.
 
-
-def kept_by_all_layers(config: Config, recomputed: bool) -> tuple[int, int]:
-    """Bytes kept for the gradient of PROBE_S seconds, by all layers and by the largest one.
-
-    A layer more of a kind costs what the second one does.
+    These are the weights that belong to no layer, and the two largest layers: one computes while
+    the next is gathered.
     """
-    one = kept(_with_layers(config, 1, 1), recomputed)
-    encoder_layer = kept(_with_layers(config, 2, 1), recomputed) - one
-    lm_layer = kept(_with_layers(config, 1, 2), recomputed) - one
-    rest = (config.encoder.num_layers - 1) * encoder_layer + (config.lm.num_layers - 1) * lm_layer
-    return one + rest, max(encoder_layer, lm_layer)
+    sizes = [sum(weight.numel() for weight in layer.parameters()) for layer in layers(model)]
+    sizes.sort()
+    num_parameters = sum(weight.numel() for weight in model.parameters())
+    return num_parameters - sum(sizes) + sum(sizes[-2:])
+
+
+def batch_activations(config: Config) -> tuple[int, int]:
+    """Return the activations of a batch in bytes, without and with checkpointing."""
+    scale = config.data.batch_s / PROBE_S
+    saved, largest_block = saved_by_all_layers(config, recomputed=False)
+    saved_recomputed, _ = saved_by_all_layers(config, recomputed=True)
+    # when its turn comes in the backward pass, a block has all of its activations again
+    return int(scale * saved), int(scale * (saved_recomputed + largest_block))
+
+
+def saved_by_all_layers(config: Config, recomputed: bool) -> tuple[int, int]:
+    """Return the activations of PROBE_S seconds in bytes, of all layers and the largest.
+
+    Each additional layer of a kind costs what the second layer of that kind does.
+    """
+    one_each = measure_saved(_with_layers(config, encoder=1, lm=1), recomputed)
+    encoder_layer = measure_saved(_with_layers(config, encoder=2, lm=1), recomputed) - one_each
+    lm_layer = measure_saved(_with_layers(config, encoder=1, lm=2), recomputed) - one_each
+    more_encoder_layers = (config.encoder.num_layers - 1) * encoder_layer
+    more_lm_layers = (config.lm.num_layers - 1) * lm_layer
+    return one_each + more_encoder_layers + more_lm_layers, max(encoder_layer, lm_layer)
 
 
 def _with_layers(config: Config, encoder: int, lm: int) -> Config:
     return override(config, [f"encoder.num_layers={encoder}", f"lm.num_layers={lm}"])
 
 
-def kept(config: Config, recomputed: bool) -> int:
-    """Bytes that the graph of one forward pass holds besides the parameters."""
-    model = _model(config).train()
-    own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+def measure_saved(config: Config, recomputed: bool) -> int:
+    """Return the bytes that the graph of one forward pass holds, in addition to the parameters.
+
+    Args:
+        config: configuration of the model.
+        recomputed: with activation checkpointing.
+    """
+    model = _build_model(config).train()
+    parameters = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    # address of a storage -> its size: tensors that share a storage count once
     sizes: dict[int, int] = {}
 
-    def note(tensor: torch.Tensor) -> None:
+    def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in parameters:
             sizes[storage.data_ptr()] = storage.nbytes()
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        note(tensor)
         return tensor
+
+    def note_input(_: nn.Module, args: tuple[torch.Tensor | Padded, ...]) -> None:
+        note(args[0].values if isinstance(args[0], Padded) else args[0])
 
     if recomputed:
         checkpoint_activations(model)
+        # a recomputed block still saves its input, but not through the hooks below
         for block in model.modules():
-            if isinstance(block, BLOCKS):  # what comes in is kept all the same
-                block.register_forward_pre_hook(
-                    lambda _, args: note(args[0].values if isinstance(args[0], Padded) else args[0])
-                )
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _loss(model, config)  # noqa: F841  alive, so that no address is given twice
+            if isinstance(block, BLOCKS):
+                block.register_forward_pre_hook(note_input)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        # keeps the graph alive, so that no address is used twice
+        loss = _loss(model, config)  # noqa: F841
     return sum(sizes.values())
 
 
-def _model(config: Config) -> nn.Module:
-    model = KINDS[config.stage.name][0](override(config, ["lm.pretrained=null"]).model)
+def _build_model(config: Config) -> nn.Module:
+    build_model = KINDS[config.stage.name][0]
+    model = build_model(override(config, ["lm.pretrained=null"]).model)
+    trained_parts = {*config.stage.trained, "ctc"}
     for name, weight in model.named_parameters():
-        weight.requires_grad_(part_of(name) in {*config.stage.trained, "ctc"})
+        weight.requires_grad_(part_of(name) in trained_parts)
     return model
 
 
 def _loss(model: nn.Module, config: Config) -> torch.Tensor:
+    """Loss over PROBE_S seconds of noise, with text where there is a language model."""
     assert isinstance(model, SpeechEncoder)
+    # (1, n) samples
     audio = Padded(torch.randn(1, PROBE_S * config.features.sample_rate_hz))
     if not isinstance(model, SpeechLM):
-        return model.encode(audio, final=True)[0].values.square().mean()
-    words = Padded(torch.zeros(1, PROBE_S * TEXT_PER_S, dtype=torch.int64))
-    hidden, _ = model(Padded(words.values[:, :1]), model.embed_speech(audio, final=True)[0], words)
-    return token_loss(model.lm.logits(hidden.values), words.values, config.optim.label_smoothing)
+        frames, _ = model.encode(audio, final=True)
+        return frames.values.square().mean()
+    # (1, L) token ids
+    text = Padded(torch.zeros(1, PROBE_S * TEXT_PER_S, dtype=torch.int64))
+    prompt = Padded(text.values[:, :1])
+    speech, _ = model.embed_speech(audio, final=True)
+    hidden, _ = model(prompt, speech, text)
+    logits = model.lm.logits(hidden.values)
+    return token_loss(logits, text.values, config.optim.label_smoothing)
 
 
-def show(found: Plan, config: Config, gpus: int) -> None:
-    """The plan on the screen."""
+def show(planned: Plan, config: Config, gpus: int) -> None:
+    """Print a plan: parameters, tokens, and a table of memory."""
     out = Console()
-    counts = ", ".join(f"{name} {count:,}" for name, count in found.parameters.items())
+    counts = ", ".join(f"{name} {count:,}" for name, count in planned.parameters.items())
     out.print(
-        f"{config.stage.name}, preset {config.preset}: {counts}; trained {found.trained:,}",
+        f"{config.stage.name}, preset {config.preset}: {counts}; trained {planned.trained:,}",
         highlight=False,
     )
-    tokens = found.speech_tokens, found.text_tokens
+    speech, text = planned.speech_tokens, planned.text_tokens
     out.print(
-        f"an update of {gpus} ranks: {tokens[0]:,} tokens of speech and about {tokens[1]:,} of text on each, "
-        f"{gpus * tokens[0]:,} and {gpus * tokens[1]:,} in all", highlight=False,
-    )  # fmt: skip
+        f"an update of {gpus} ranks: {speech:,} tokens of speech and about {text:,} of text "
+        f"on each, {gpus * speech:,} and {gpus * text:,} in all",
+        highlight=False,
+    )
+    out.print(_memory_table(planned))
+
+
+def _memory_table(planned: Plan) -> Table:
     table = Table("GB on each rank, float32", "plain", "activation_checkpointing", box=None)
     for name in ("weights", "gradients", "optimizer"):
-        table.add_row(name, *[f"{getattr(found, name) / GB:.2f}"] * 2)
-    table.add_row(
-        "activations", f"{found.activations / GB:.2f}", f"{found.activations_recomputed / GB:.2f}"
-    )
-    totals = [found.total(recomputed) / GB for recomputed in (False, True)]
-    table.add_row("all", *[f"{total:.2f}" for total in totals])
-    for card in CARDS_GB:
-        table.add_row(
-            f"fits {card} GB", *["yes" if total < SPARE * card else "no" for total in totals]
-        )
-    out.print(table)
+        size = _gb(getattr(planned, name))
+        table.add_row(name, size, size)
+    table.add_row("activations", _gb(planned.activations), _gb(planned.activations_recomputed))
+    plain = planned.total(recomputed=False)
+    recomputed = planned.total(recomputed=True)
+    table.add_row("all", _gb(plain), _gb(recomputed))
+    for card_gb in CARDS_GB:
+        usable = USABLE_SHARE * card_gb * GB
+        answers = ["yes" if total < usable else "no" for total in (plain, recomputed)]
+        table.add_row(f"fits {card_gb} GB", *answers)
+    return table
+
+
+def _gb(size: int) -> str:
+    return f"{size / GB:.2f}"
+
+
+def main(args: Sequence[str]) -> None:
+    """Print the plan of a training.
+
+    Args:
+        args: number of GPUs, then configuration files and overrides.
+
+    Raises:
+        ValueError: the configuration does not fit, or the number is no number.
+    """
+    num_gpus, *config_args = args
+    config = load_config(config_args)
+    show(plan(config, int(num_gpus)), config, int(num_gpus))
 
 
 if __name__ == "__main__":
     try:
-        asked, ranks = load_config(sys.argv[2:]), int(sys.argv[1])
-        show(plan(asked, ranks), asked, ranks)
+        main(sys.argv[1:])
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_BAD_INPUT)

@@ -1,4 +1,4 @@
-"""The encoder where it does not learn: run by the data workers, a few batches ahead of what learns from it."""
+"""A frozen speech encoder, run by the data workers ahead of training."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from duplexmamba.models.speech_lm import SpeechEncoder, part_of
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.trainer.hardware import trains_on_cpu
 
-EAR = {"features", "frontend", "encoder"}
+ENCODER_PARTS = {"features", "frontend", "encoder"}
 
 
 class PrecomputeFrames:
@@ -21,15 +21,20 @@ class PrecomputeFrames:
         self.model = model
 
     def __call__(self, batch: Any) -> Any:
+        """Return the batch with its frames (B, T, D); an empty batch is returned as it is."""
         if isinstance(batch, DialogueBatch):
             batch = dataclasses.replace(batch, utterances=self(batch.utterances))
-        return dataclasses.replace(batch, frames=self._hear(batch.samples)) if len(batch) else batch
+        if not len(batch):
+            return batch
+        return dataclasses.replace(batch, frames=self._encode(batch.samples))
 
     @torch.no_grad()
-    def _hear(self, samples: Padded) -> Padded:
-        parts = [self.model.get_submodule(name) for name in sorted(EAR)]
+    def _encode(self, samples: Padded) -> Padded:
+        """Samples (B, n) -> frames (B, T, D), without dropout."""
+        parts = [self.model.get_submodule(name) for name in sorted(ENCODER_PARTS)]
         modes = [part.training for part in parts]
-        for part in parts:  # here and now: the first batch is made before training sets any mode
+        # the first batch is made before Lightning has set the mode of any part
+        for part in parts:
             part.eval()
         frames, _ = self.model.encode(samples, final=True)
         for part, mode in zip(parts, modes, strict=True):
@@ -38,9 +43,15 @@ class PrecomputeFrames:
 
 
 def can_precompute(config: Config, model: SpeechEncoder) -> bool:
-    """Whether nothing of the ear learns, and workers can run it as training would: on the CPU, in float32."""
-    learns = any(
-        weight.requires_grad for name, weight in model.named_parameters() if part_of(name) in EAR
+    """Whether data workers can run the encoder with the results that training would get.
+
+    The encoder must be frozen, and training must run on the CPU in float32.
+    """
+    is_frozen = not any(
+        weight.requires_grad
+        for name, weight in model.named_parameters()
+        if part_of(name) in ENCODER_PARTS
     )
-    plain = trains_on_cpu(config.trainer) and config.trainer.precision in ("auto", "32-true")
-    return plain and not learns
+    # workers compute on the CPU without autocast
+    in_float32 = config.trainer.precision in ("auto", "32-true")
+    return is_frozen and in_float32 and trains_on_cpu(config.trainer)

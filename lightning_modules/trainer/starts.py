@@ -1,4 +1,4 @@
-"""How and with which code a run was started: starts.jsonl in its folder, a line for each time."""
+"""The file starts.jsonl in a run's folder: command and code version of each start."""
 
 import json
 import shlex
@@ -11,11 +11,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 FILE = "starts.jsonl"
 CODE = Path(__file__).resolve().parent
+GIT_TIMEOUT_S = 30
 
 
 @rank_zero_only
 def log_start(folder: Path) -> None:
-    """Add a line: the time (UTC), the command as it was typed, the git commit or null."""
+    """Append a line: the time (UTC), the command as it was typed, and the git commit or null."""
+    # orig_argv has interpreter options such as -m, which sys.argv lacks
     command = shlex.join(["python", *sys.orig_argv[1:]])
     start = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -27,11 +29,15 @@ def log_start(folder: Path) -> None:
 
 
 def git_commit(folder: Path = CODE) -> str | None:
-    """The commit that is checked out in the repository of a folder, with -dirty behind it where tracked files differ;
-    None where there is no repository, or no git."""
+    """Return the git commit of a folder, or None without a repository or without git.
+
+    The commit ends in `-dirty` where tracked files differ from it.
+    """
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30)
+        result = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=GIT_TIMEOUT_S
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return result.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""A program as a point of a W&B sweep: what `wandb agent` gives it, and what agent and run folder get back."""
+"""A training as a trial of a W&B sweep, started by `wandb agent`."""
 
 import contextlib
 import dataclasses
@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,164 +15,209 @@ import wandb
 import yaml
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from configs.recipes import STAGES
+from lightning_modules.trainer.exits import EXIT_SIGTERM, is_rank_zero
 from lightning_modules.trainer.logging import in_sweep
 from lightning_modules.trainer.summary import SUMMARY
 
 FILE = "sweep.json"
-SWEEP_FILE, KEPT = "DUPLEXMAMBA_SWEEP", "sweep.yaml"
-"""The variable that names a sweep's file where that is not sweeps/<name>.yaml, and the name of the copy."""
-OF_AGENT = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID")
-"""Variables by which an agent tells a program that it is a point."""
-OF_HUB = "hub-"
-"""How the ids of sweeps begin that the hub, not the W&B cloud, has made."""
+SWEEP_VARIABLE = "DUPLEXMAMBA_SWEEP"
+"""Environment variable with the path of the sweep's file, where that is not sweeps/<name>.yaml."""
+SAVED_SWEEP = "sweep.yaml"
+"""Name of the copy of the sweep's file."""
+AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID")
+"""Environment variables by which an agent makes a process a trial."""
+HUB_PREFIX = "hub-"
+"""Beginning of the ids of sweeps that the hub of this project, not the W&B cloud, has created."""
+AGENT_PARAMETERS = ("wandb_version", "_wandb")
+"""Keys in the agent's file of parameters that are W&B's own."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
-    """What the agent has said."""
+class SweepTrial:
+    """One trial: its sweep, its W&B run, and its parameters."""
 
     sweep: str
-    """Its id."""
+    """Id of the sweep."""
     name: str
-    """The stem of its file."""
+    """Stem of the sweep's file."""
     run_id: str
-    """The same when a point that was preempted comes back."""
+    """Id of the W&B run; the same when a trial that was preempted continues."""
     parameters: dict[str, Any]
+    """The values that the sweep varies."""
     runs: Path
+    """Folder that holds all runs."""
 
     @classmethod
-    def of(cls, words: list[str]) -> "Point":
-        """Of the agent's variables, and the words of the configuration."""
-        given = dict(word.split("=", 1) for word in words if "=" in word)
+    def from_environment(cls, overrides: Sequence[str]) -> "SweepTrial":
+        """Read a trial from the agent's variables, and from `run.sweep` and `run.dir`."""
+        values = dict(word.split("=", 1) for word in overrides if "=" in word)
         sweep = os.environ["WANDB_SWEEP_ID"]
-        stored = yaml.safe_load(Path(os.environ["WANDB_SWEEP_PARAM_PATH"]).read_text())
-        parameters = {
-            name: v["value"]
-            for name, v in stored.items()
-            if name not in ("wandb_version", "_wandb")
-        }
-        name = given.get("run.sweep", sweep.removesuffix(".yaml"))
+        file = Path(os.environ["WANDB_SWEEP_PARAM_PATH"])
+        parameters = {}
+        for name, entry in yaml.safe_load(file.read_text()).items():
+            if name not in AGENT_PARAMETERS:
+                parameters[name] = entry["value"]
         return cls(
-            sweep, name, os.environ["WANDB_RUN_ID"], parameters, Path(given.get("run.dir", "runs"))
+            sweep=sweep,
+            name=values.get("run.sweep", sweep.removesuffix(".yaml")),
+            run_id=os.environ["WANDB_RUN_ID"],
+            parameters=parameters,
+            runs=Path(values.get("run.dir", "runs")),
         )
 
     @property
     def folder(self) -> Path:
+        """The run's folder."""
         return self.runs / f"{self.name}-{self.run_id}"
 
-    def words(self, stage: str) -> list[str]:
-        """The run's folder goes by the id, and the stages upstream leave the agent's run alone."""
-        others = [
-            f"stages.{upstream}.wandb.mode=disabled" for upstream in STAGES if upstream != stage
-        ]
-        return [f"run.id={self.folder.name}", f"run.sweep={self.name}", *others]
+    def overrides(self, stage: str) -> list[str]:
+        """Return overrides for the run's name, and to keep other stages out of its W&B run.
 
-    def note(self, state: str, error: str | None = None) -> None:
-        """Write sweep.json, in one piece."""
+        Args:
+            stage: the stage that the trial trains.
+        """
+        overrides = [f"run.id={self.folder.name}", f"run.sweep={self.name}"]
+        for other in STAGES:
+            if other != stage:
+                overrides.append(f"stages.{other}.wandb.mode=disabled")
+        return overrides
+
+    def write_state(self, state: str, error: str | None = None) -> None:
+        """Write sweep.json atomically.
+
+        Args:
+            state: running, finished, failed or preempted.
+            error: message of the error that ended a failed trial.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        noted = {
+        content = {
             "sweep": self.sweep,
             "name": self.name,
             "parameters": self.parameters,
             "state": state,
         }
+        if error:
+            content["error"] = error
+        # the report of a sweep may be reading the file
         temporary = self.folder / f".{FILE}"
-        temporary.write_text(
-            json.dumps({**noted, **({"error": error} if error else {})}, indent=1) + "\n"
-        )
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
         temporary.replace(self.folder / FILE)
 
-    def keep_file(self) -> None:
-        """A copy of the sweep's file beside its points."""
-        file = Path(os.environ.get(SWEEP_FILE, f"sweeps/{self.name}.yaml"))
-        kept = self.runs / "sweeps" / self.name / KEPT
-        if file.is_file() and file.resolve() != kept.resolve():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, kept)
+    def save_sweep_file(self) -> None:
+        """Copy the sweep's file to where its report will be."""
+        file = Path(os.environ.get(SWEEP_VARIABLE, f"sweeps/{self.name}.yaml"))
+        copy = self.runs / "sweeps" / self.name / SAVED_SWEEP
+        if file.is_file() and file.resolve() != copy.resolve():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
 
 
 @contextlib.contextmanager
-def sweep_point(words: list[str]) -> Iterator[list[str]]:
-    """The words by which the program is to go; under an agent its W&B run and sweep.json, from beginning to end.
+def sweep_trial(args: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the arguments to train with; under an agent, update W&B run and sweep.json.
 
-    A run that SIGTERM stops is marked so that another agent goes on with it; a point that cannot be is marked failed.
+    A trial that SIGTERM stops is marked so that another agent continues it; a trial that ends with
+    an error is marked as failed.
+
+    Args:
+        args: configuration files and overrides as an agent has passed them.
     """
-    words = [plain(word) for word in words if not word.startswith("_wandb=")]
+    args = [_with_yaml_null(arg) for arg in args if not arg.startswith("_wandb=")]
     if not in_sweep():
-        yield words
+        yield args
         return
-    point = Point.of(words)
-    words += point.words(stage_of(words))
-    if getattr(rank_zero_only, "rank", 0) != 0:
-        yield words
+    trial = SweepTrial.from_environment(args)
+    # last, so that they win over overrides of the sweep's file
+    args += trial.overrides(stage_of(args))
+    if not is_rank_zero():
+        yield args
         return
-    point.keep_file()
-    point.note("running")
+    trial.save_sweep_file()
+    trial.write_state("running")
     with stoppable():
         try:
-            run = begin(point)
-            yield words
+            run = _start_wandb_run(trial)
+            yield args
         except SIGTERMException:
-            point.note("preempted")
+            # W&B offers the run to the next agent, which starts it with the same id
+            trial.write_state("preempted")
             if wandb.run is not None:
                 wandb.run.mark_preempting()
-            wandb.finish(exit_code=143)
+            wandb.finish(exit_code=EXIT_SIGTERM)
             raise
         except BaseException as error:
-            point.note("failed", str(error) or type(error).__name__)
+            trial.write_state("failed", str(error) or type(error).__name__)
             wandb.finish(exit_code=1)
             raise
-        run.summary.update(json.loads((point.folder / SUMMARY).read_text()))
+        summary = json.loads((trial.folder / SUMMARY).read_text())
+        run.summary.update(summary)
         run.finish()
-        point.note("finished")
+        trial.write_state("finished")
 
 
-def plain(word: str) -> str:
+def _with_yaml_null(arg: str) -> str:
     """W&B writes null as Python does."""
-    name, equals, value = word.partition("=")
-    return f"{name}={'null' if value == 'None' else value}" if equals else word
+    name, equals, value = arg.partition("=")
+    if equals and value == "None":
+        return f"{name}=null"
+    return arg
 
 
-def stage_of(words: list[str]) -> str:
-    """The stage asked for, by its file."""
-    return next((Path(w).stem for w in words if Path(w).parent.name == "stage"), STAGES[-1])
+def stage_of(args: Sequence[str]) -> str:
+    """Return the stage whose file is among the arguments, by default the last stage."""
+    for arg in args:
+        path = Path(arg)
+        if path.parent.name == "stage":
+            return path.stem
+    return STAGES[-1]
 
 
-def begin(point: Point) -> wandb.Run:
-    """The agent's run. One of the hub's is not stamped with its sweep, which `wandb sync` would look for elsewhere."""
+def _start_wandb_run(trial: SweepTrial) -> wandb.Run:
+    """Start the agent's run.
+
+    A run on the hub is not linked to its sweep: after `wandb sync` the cloud would not know that
+    sweep.
+    """
     sweep = os.environ["WANDB_SWEEP_ID"]
-    of_hub = sweep.startswith(OF_HUB) or sweep.endswith(".yaml")
-    if of_hub:
+    # `wandb agent sweeps/name.yaml` passes the path of the file as the id
+    is_on_hub = sweep.startswith(HUB_PREFIX) or sweep.endswith(".yaml")
+    if is_on_hub:
         del os.environ["WANDB_SWEEP_ID"]
     try:
         return wandb.init(
-            project="duplexmamba" if of_hub else None, id=point.run_id if of_hub else None, name=point.folder.name,
-            group=point.name, dir=point.folder, resume="allow", settings=wandb.Settings(silent=True),
-        )  # fmt: skip
+            project="duplexmamba" if is_on_hub else None,
+            id=trial.run_id if is_on_hub else None,
+            name=trial.folder.name,
+            group=trial.name,
+            dir=trial.folder,
+            resume="allow",
+            settings=wandb.Settings(silent=True),
+        )
     finally:
+        # `in_sweep` looks for it until the process ends
         os.environ["WANDB_SWEEP_ID"] = sweep
 
 
-def scheduler() -> list[SLURMEnvironment]:
-    """For the trainer of a point: what the agent's job requeues, Lightning must not requeue too."""
-    return (
-        [SLURMEnvironment(auto_requeue=False)] if in_sweep() and SLURMEnvironment.detect() else []
-    )
+def slurm_plugins() -> list[SLURMEnvironment]:
+    """Return the trainer's plugins under Slurm, where a trial must not requeue itself."""
+    if in_sweep() and SLURMEnvironment.detect():
+        return [SLURMEnvironment(auto_requeue=False)]
+    return []
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM raises SIGTERMException, except while a trainer is at work, which stops between two updates."""
+    """Make SIGTERM raise SIGTERMException, except while a trainer handles it."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
+        # a trainer's handler calls this one too, and then decides itself when to stop
         if signal.getsignal(signal.SIGTERM) is stop:
             raise SIGTERMException
 
-    before = signal.signal(signal.SIGTERM, stop)
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

@@ -1,4 +1,6 @@
-"""Two ranks that share their weights make the gradients, the updates and the files of ranks that hold all of them."""
+"""Two ranks with sharded weights have the gradients, updates and files of ranks that hold full
+weights.
+"""
 
 import os
 import shutil
@@ -24,15 +26,15 @@ from lightning_modules.assembly import KINDS, unsharded
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.stage import StageModule
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
+from lightning_modules.trainer.averaging import WeightAveraging
 from lightning_modules.trainer.callbacks import LAST, ResumeCheckpoint
-from lightning_modules.trainer.checkpoint import WeightAveraging
-from lightning_modules.trainer.fsdp import largest, shard, tied, whole
+from lightning_modules.trainer.fsdp import largest, shard, shared_modules, whole
+from lightning_modules.trainer.run import build_trainer, fit
 from tests.conftest import SMALL_SIZES, TINY
 from tests.test_rehearsal import SCRIPTS, dialogue_of
-from train import build_trainer, fit
 
 RANKS = 2
-UNIT = 3200
+TOKEN_SAMPLES = 3200
 """Samples of a speech embedding."""
 LEARNING_LM = ["stage.trained=[connector,lm]"]
 CASES = {
@@ -58,17 +60,19 @@ pytestmark = pytest.mark.timeout(300)
 def speech(seed: int, count: int) -> SpeechBatch:
     """Noise with words to it."""
     noise = torch.randn(
-        count, UNIT * (5 + seed), generator=torch.Generator().manual_seed(seed)
+        count, TOKEN_SAMPLES * (5 + seed), generator=torch.Generator().manual_seed(seed)
     ).numpy()
     return collate(
         [Utterance(f"{seed}", row, f"word {seed} and more", "an answer", "s") for row in noise],
-        UNIT,
+        TOKEN_SAMPLES,
     )
 
 
-def dialogues(scripts: list[str], beside: SpeechBatch) -> DialogueBatch:
-    made = collate_dialogues([(dialogue_of(script, UNIT), []) for script in scripts], UNIT)
-    return DialogueBatch(made.samples, made.dialogues, beside, [])
+def dialogues(scripts: list[str], utterances: SpeechBatch) -> DialogueBatch:
+    made = collate_dialogues(
+        [(dialogue_of(script, TOKEN_SAMPLES), []) for script in scripts], TOKEN_SAMPLES
+    )
+    return DialogueBatch(made.samples, made.dialogues, utterances, [])
 
 
 def stage_of(case: str) -> StageModule:
@@ -107,7 +111,7 @@ def assert_same_gradients(rank: int, folder: Path) -> None:
     mesh = init_device_mesh("cpu", (RANKS,))
     for case in CASES:
         plain, module, batches = stage_of(case), stage_of(case), batches_of(case)
-        assert bool(tied(module)) == ("in common" in case)
+        assert bool(shared_modules(module)) == ("in common" in case)
         expected = []
         for seed, batch in enumerate(batches):
             torch.manual_seed(seed)
@@ -130,16 +134,16 @@ def assert_same_gradients(rank: int, folder: Path) -> None:
     module._no_loss().backward()
     assert all(not gradient.any() for gradient in gradients(module).values())
     distributed.destroy_process_group()
-    (folder / f"held on rank {rank}").touch()
+    (folder / f"passed on rank {rank}").touch()
 
 
 def assert_on_all_ranks(check: Callable[[int, Path], None], folder: Path) -> None:
     """What fails on a rank fails here; each leaves a file behind its last assertion."""
     torch.multiprocessing.spawn(check, (folder,), RANKS)
-    assert len([*folder.glob("held on rank *")]) == RANKS
+    assert len([*folder.glob("passed on rank *")]) == RANKS
 
 
-def test_shared_weights_give_the_gradients_of_whole_ones(tmp_path: Path) -> None:
+def test_sharded_weights_give_the_gradients_of_full_ones(tmp_path: Path) -> None:
     assert_on_all_ranks(assert_same_gradients, tmp_path)
 
 
@@ -188,7 +192,7 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
-def assert_going_on(rank: int, folder: Path) -> None:
+def assert_resuming(rank: int, folder: Path) -> None:
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     os.environ["MASTER_PORT"] = (folder / "port").read_text()
     unbroken = trained(folder / "fsdp", "fsdp")
@@ -211,11 +215,11 @@ def assert_going_on(rank: int, folder: Path) -> None:
         torch.testing.assert_close(again[name], weight, atol=0, rtol=0)
         for other in others:
             torch.testing.assert_close(other[name], weight, atol=1e-5, rtol=1e-3, msg=name)
-    (folder / f"held on rank {rank}").touch()
+    (folder / f"passed on rank {rank}").touch()
 
 
-def test_checkpoints_go_on_shared_or_whole(tmp_path: Path) -> None:
+def test_training_resumes_with_sharded_or_full_weights(tmp_path: Path) -> None:
     (tmp_path / "port").write_text(str(free_port()))
     for name in ("fsdp", "ddp", "fsdp_bf16", "ddp_bf16"):
         (tmp_path / name).mkdir()
-    assert_on_all_ranks(assert_going_on, tmp_path)
+    assert_on_all_ranks(assert_resuming, tmp_path)

@@ -1,4 +1,4 @@
-"""What passes from stage to stage: whole files, averaged weights, nothing that does not fit."""
+"""Stage checkpoints: complete files, averaged weights, and refusal of weights that do not fit."""
 
 import errno
 from pathlib import Path
@@ -11,17 +11,18 @@ from configs.loading import override
 from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
+from lightning_modules.trainer.averaging import WeightAveraging
 from lightning_modules.trainer.checkpoint import (
     StageCheckpoint,
-    WeightAveraging,
+    checkpoint_file,
     load_ctc_head,
     load_parts,
     write_atomically,
 )
-from lightning_modules.trainer.hardware import exit_cleanly
+from lightning_modules.trainer.exits import exit_cleanly
 
 
-def test_weights_configuration_and_nothing_else_come_back(config: Config, tmp_path: Path) -> None:
+def test_a_checkpoint_is_loaded_as_it_was_saved(config: Config, tmp_path: Path) -> None:
     weights = SpeechEncoder(config.model).state_dict()
     StageCheckpoint(config, None, weights).save(tmp_path / "checkpoint.pt")
     loaded = StageCheckpoint.load(tmp_path / "checkpoint.pt")
@@ -29,43 +30,56 @@ def test_weights_configuration_and_nothing_else_come_back(config: Config, tmp_pa
     assert all(torch.equal(loaded.weights[name], weight) for name, weight in weights.items())
 
 
+def test_a_checkpoint_under_its_earlier_name_is_found(config: Config, tmp_path: Path) -> None:
+    assert checkpoint_file(tmp_path).name == "checkpoint.pt"
+    weights = {"encoder.weight": torch.ones(1)}
+    StageCheckpoint(config, None, weights).save(tmp_path / "handover.pt")
+    assert checkpoint_file(tmp_path).name == "handover.pt"
+    for path in (tmp_path, tmp_path / "checkpoint.pt", tmp_path / "handover.pt"):
+        assert StageCheckpoint.load(path).weights == weights
+    StageCheckpoint(config, None, {}).save(tmp_path / "checkpoint.pt")
+    assert checkpoint_file(tmp_path).name == "checkpoint.pt"
+    assert StageCheckpoint.load(tmp_path).weights == {}
+
+
 @pytest.mark.parametrize(
-    ("content", "answer"), [(None, "no checkpoint at"), (b"junk", "not a readable checkpoint")]
+    ("content", "message"), [(None, "no checkpoint at"), (b"junk", "not a readable checkpoint")]
 )
 def test_a_missing_or_broken_file_says_what_to_do(
-    tmp_path: Path, content: bytes | None, answer: str
+    tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     if content:
         (tmp_path / "checkpoint.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=answer):
+    with pytest.raises(ValueError, match=message):
         StageCheckpoint.load(tmp_path / "checkpoint.pt")
 
 
 @pytest.mark.parametrize(
-    "words", [["encoder.d_model=48"], ["encoder.num_layers=3"], ["encoder.num_layers=1"]]
+    "overrides", [["encoder.d_model=48"], ["encoder.num_layers=3"], ["encoder.num_layers=1"]]
 )
-def test_weights_of_another_shape_are_refused(config: Config, words: list[str]) -> None:
-    given = StageCheckpoint(config, None, SpeechEncoder(config.model).state_dict())
+def test_weights_of_another_shape_are_refused(config: Config, overrides: list[str]) -> None:
+    checkpoint = StageCheckpoint(config, None, SpeechEncoder(config.model).state_dict())
     with pytest.raises(ValueError, match="checkpoint of encoder does not fit"):
         load_parts(
-            SpeechEncoder(override(config, words).model), given, ["frontend", "encoder"], "encoder"
+            SpeechEncoder(override(config, overrides).model),
+            checkpoint,
+            ["frontend", "encoder"],
+            "encoder",
         )
 
 
-def test_only_the_named_parts_are_taken(config: Config) -> None:
-    given, model = (
-        StageCheckpoint(config, None, SpeechEncoder(config.model).state_dict()),
-        SpeechEncoder(config.model),
-    )
+def test_only_the_named_parts_are_loaded(config: Config) -> None:
+    checkpoint = StageCheckpoint(config, None, SpeechEncoder(config.model).state_dict())
+    model = SpeechEncoder(config.model)
     before = model.frontend.linear.weight.clone()
-    load_parts(model, given, ["encoder"], "encoder")
+    load_parts(model, checkpoint, ["encoder"], "encoder")
     assert torch.equal(model.frontend.linear.weight, before)
     assert torch.equal(
-        model.encoder.blocks[0].ffn1[1].weight, given.weights["encoder.blocks.0.ffn1.1.weight"]
+        model.encoder.blocks[0].ffn1[1].weight, checkpoint.weights["encoder.blocks.0.ffn1.1.weight"]
     )
 
 
-def test_a_connectors_ctc_begins_as_the_encoders(config: Config) -> None:
+def test_a_ctc_connector_starts_from_the_encoders_ctc_head(config: Config) -> None:
     model, trained = (
         SpeechLM(override(config, ["connector.kind=ctc"]).model),
         CTCRecogniser(config.model),
@@ -77,7 +91,7 @@ def test_a_connectors_ctc_begins_as_the_encoders(config: Config) -> None:
         load_ctc_head(model, StageCheckpoint(config, None, model.state_dict()), "asr")
 
 
-def test_average_is_the_mean_of_the_last_snapshots_also_after_a_resume(config: Config) -> None:
+def test_the_average_is_the_mean_of_the_last_snapshots_also_after_resuming(config: Config) -> None:
     config = override(
         config, ["trainer.max_steps=10", "trainer.average_every_steps=3", "trainer.average_last=2"]
     )
@@ -104,7 +118,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert torch.load(path) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["x.pt"]
 
 
-def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture) -> None:
+def test_a_full_disk_is_reported_in_one_sentence(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match="1"), exit_cleanly(), open("/dev/full", "wb") as file:
         torch.save({"a": torch.zeros(1000)}, file)
     assert "disk full" in capsys.readouterr().err

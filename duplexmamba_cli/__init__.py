@@ -1,0 +1,1 @@
+"""The command `duplexmamba`, which works in any folder once the package is installed."""

@@ -1,0 +1,68 @@
+"""Averaging of weights over the end of a training."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from configs.schema import Config
+from lightning_modules.stage import StageModule
+from lightning_modules.trainer.fsdp import share, whole
+
+
+class WeightAveraging(L.Callback):
+    """Replaces the trained weights, when training ends, by their mean over the last snapshots.
+
+    A snapshot is taken every `average_every_steps` updates, counted back from the last update, and
+    the mean is over `average_last` of them. The sums are kept in float32 on the CPU and are part of
+    Lightning's checkpoints.
+    """
+
+    def __init__(self, config: Config):
+        trainer = config.trainer
+        # the last update has a snapshot, whatever the interval
+        snapshot_steps = range(trainer.max_steps, 0, -trainer.average_every_steps)
+        self.steps = set(snapshot_steps[: trainer.average_last])
+        self.sum: dict[str, Tensor] = {}
+        self.count = 0
+        self.last_step = 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        """Add the weights to the sums after an update that has a snapshot."""
+        step = trainer.global_step
+        # with gradient accumulation, several batches belong to one update
+        if step not in self.steps or step == self.last_step:
+            return
+        self.last_step = step
+        assert isinstance(module, StageModule)
+        for name, weight in module.model.named_parameters():
+            if weight.requires_grad:
+                self._add(name, weight)
+        self.count += 1
+
+    def _add(self, name: str, weight: Tensor) -> None:
+        # a collective operation under FSDP: all ranks add the same weights in the same order
+        value = whole(weight.detach()).to("cpu", torch.float32, copy=True)
+        if name in self.sum:
+            value = self.sum[name] + value
+        self.sum[name] = value
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Put the means in place."""
+        assert isinstance(module, StageModule)
+        weights = dict(module.model.named_parameters())
+        for name, total in self.sum.items():
+            mean = total / self.count
+            weights[name].copy_(share(mean, weights[name]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums for a checkpoint of Lightning's."""
+        return {"sum": self.sum, "count": self.count, "last_step": self.last_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with the sums of a checkpoint."""
+        self.sum = state["sum"]
+        self.count = state["count"]
+        self.last_step = state["last_step"]

@@ -1,0 +1,69 @@
+"""How programs end and what they print: exit codes, one-sentence errors, quiet libraries."""
+
+import contextlib
+import errno
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+EXIT_DISK_FULL = 1
+EXIT_BAD_INPUT = 2
+EXIT_SIGTERM = 143
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is the first of its training, or the only one."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def quiet_libraries() -> None:
+    """Silence advertisements, start-up messages and harmless warnings of the libraries."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    # "Initializing distributed" comes once from every rank; training prints its own line on the
+    # first
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    # from convolutions with a single input channel
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+
+
+@contextlib.contextmanager
+def exit_cleanly() -> Iterator[None]:
+    """Turn an error that the user can mend into one sentence and an exit code.
+
+    Exit codes are 2 for bad input, 1 for a full disk, and 143 after SIGTERM. After SIGTERM only the
+    first rank exits with 143: if another rank did, Lightning would kill the first rank before it
+    has ended.
+    """
+    try:
+        yield
+    except SIGTERMException:
+        if not is_rank_zero():
+            sys.exit(0)
+        print("stopped by SIGTERM: the same command resumes this training", file=sys.stderr)
+        sys.exit(EXIT_SIGTERM)
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except (OSError, RuntimeError) as error:
+        if not is_disk_full(error):
+            raise
+        message = "disk full; free some space: the same command resumes from its last checkpoint"
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(EXIT_DISK_FULL)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk caused an error, directly or further up the chain of its contexts.
+
+    torch raises an error of its own while it handles the one of the file system.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return True
+        error = error.__context__
+    return False

@@ -1,0 +1,125 @@
+"""A training as a trial of a sweep, and the lock on a run that two trials share."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import wandb
+import yaml
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from configs.loading import load_config
+from lightning_modules.trainer.locks import run_lock
+from lightning_modules.trainer.sweep_trial import slurm_plugins, sweep_trial
+from tests.conftest import TINY
+
+ARGS = [*TINY, "run.sweep=grid", "optim.lr=0.5", "lm.pretrained=None", "_wandb={}"]
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The environment that an agent gives to a program; returns the folder of its trial."""
+    wandb.teardown()  # a client that was used before in this process has settings of its own
+    parameters = tmp_path / "config.yaml"
+    parameters.write_text(yaml.safe_dump({"wandb_version": 1, "optim.lr": {"value": 0.5}}))
+    variables = {
+        "SWEEP_ID": "hub-1",
+        "RUN_ID": "abc",
+        "SWEEP_PARAM_PATH": str(parameters),
+        "MODE": "disabled",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    return tmp_path / "grid-abc"
+
+
+def sweep_state(folder: Path) -> dict:
+    return json.loads((folder / "sweep.json").read_text())
+
+
+def test_without_an_agent_arguments_only_get_yaml_null() -> None:
+    with sweep_trial(ARGS) as args:
+        assert args == [*ARGS[:-2], "lm.pretrained=null"]
+
+
+def test_a_trial_has_its_own_folder_and_keeps_prerequisites_out_of_its_wandb_run(
+    agent: Path,
+) -> None:
+    with sweep_trial([*ARGS, f"run.dir={agent.parent}"]) as args:
+        assert sweep_state(agent) == {
+            "sweep": "hub-1",
+            "name": "grid",
+            "parameters": {"optim.lr": 0.5},
+            "state": "running",
+        }
+        config, prerequisite = load_config(args), load_config(args, "encoder")
+        (agent / "summary.json").write_text('{"test/wer": 0.5}')
+    assert (config.run.id, config.run.sweep, config.wandb.mode) == ("grid-abc", "grid", "auto")
+    assert (prerequisite.run.id, prerequisite.run.sweep) == (None, None)
+    assert prerequisite.wandb.mode == "disabled"
+    assert sweep_state(agent)["state"] == "finished" and os.environ["WANDB_SWEEP_ID"] == "hub-1"
+
+
+def test_a_trial_with_bad_parameters_has_failed_and_says_why(agent: Path) -> None:
+    with (
+        pytest.raises(ValueError),
+        sweep_trial([*ARGS, f"run.dir={agent.parent}", "optim.lrr=1"]) as args,
+    ):
+        load_config(args)
+    assert (
+        sweep_state(agent)["state"] == "failed"
+        and "Did you mean 'lr'" in sweep_state(agent)["error"]
+    )
+
+
+def test_sigterm_before_training_preempts_a_trial(agent: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SIGTERMException), sweep_trial([*ARGS, f"run.dir={agent.parent}"]):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert sweep_state(agent)["state"] == "preempted" and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_during_training_the_trainer_handles_sigterm(agent: Path) -> None:
+    with sweep_trial([*ARGS, f"run.dir={agent.parent}"]):
+        ours, received = signal.getsignal(signal.SIGTERM), []
+
+        def handler_of_trainer(signum: int, frame: object) -> None:
+            received.append(signum)
+            ours(signum, frame)
+
+        signal.signal(signal.SIGTERM, handler_of_trainer)
+        os.kill(os.getpid(), signal.SIGTERM)
+        (agent / "summary.json").write_text("{}")
+    assert received == [signal.SIGTERM] and sweep_state(agent)["state"] == "finished"
+
+
+def test_under_an_agent_lightning_does_not_requeue(
+    agent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert slurm_plugins() == []
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "sweep")
+    assert [environment.auto_requeue for environment in slurm_plugins()] == [False]
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    assert slurm_plugins() == []
+
+
+def test_one_process_at_a_time_trains_in_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = []
+
+    def second() -> None:
+        with run_lock(tmp_path / "run"):
+            order.append("second")
+
+    with run_lock(tmp_path / "run"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.7)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"] and "waiting for another process" in capsys.readouterr().out
