@@ -174,63 +174,100 @@ class FiniteBatches(Sampler[list[int]]):
 
 
 def pack(positions: Sequence[int], durations_s: Sequence[float], batch_s: float) -> list[list[int]]:
-    """Group positions by length so that longest times count stays within `batch_s`; none is left out."""
-    batches: list[list[int]] = [[]]
+    """Group positions by duration into batches whose padded total, longest times count, is at most `batch_s` seconds.
+
+    No position is left out: an utterance longer than `batch_s` has a batch of its own.
+    """
+    batches: list[list[int]] = []
+    current: list[int] = []
     for i in np.argsort(durations_s, kind="stable"):
-        if (
-            batches[-1] and durations_s[i] * (len(batches[-1]) + 1) > batch_s
-        ):  # ascending: i is the longest so far
-            batches.append([])
-        batches[-1].append(positions[int(i)])
-    return [b for b in batches if b]
+        # Ascending order: utterance i is the longest of its batch so far.
+        padded_s = durations_s[i] * (len(current) + 1)
+        if current and padded_s > batch_s:
+            batches.append(current)
+            current = []
+        current.append(positions[int(i)])
+    if current:
+        batches.append(current)
+    return batches
 
 
 def alike(positions: Sequence[int], lengths: list[int], size: int) -> list[list[int]]:
-    """Group positions by length, `size` at a time."""
+    """Group positions by length, `size` to a batch."""
     ordered = [positions[int(i)] for i in np.argsort(lengths, kind="stable")]
-    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 def stratified(strata: Sequence[Hashable], size: int) -> list[int]:
-    """`size` places of a sequence, or all: the first ones of each stratum, of each its share, rounded (Hare's way)."""
-    places: dict[Hashable, list[int]] = {}
-    for place, stratum in enumerate(strata):
-        places.setdefault(stratum, []).append(place)
-    quotas = [min(size, len(strata)) * len(group) / len(strata) for group in places.values()]
-    counts = [int(quota) for quota in quotas]
-    for i in sorted(range(len(counts)), key=lambda i: counts[i] - quotas[i])[
-        : min(size, len(strata)) - sum(counts)
-    ]:
+    """Indices of a stratified sample of a sequence.
+
+    Each stratum contributes its first elements in proportion to its size (largest remainder method).
+
+    Args:
+        strata: stratum of each element.
+        size: size of the sample; all indices where there are fewer elements.
+
+    Returns:
+        Ascending indices.
+    """
+    indices_by_stratum: dict[Hashable, list[int]] = {}
+    for index, stratum in enumerate(strata):
+        indices_by_stratum.setdefault(stratum, []).append(index)
+    groups = list(indices_by_stratum.values())
+    total = min(size, len(strata))
+    exact = [total * len(group) / len(strata) for group in groups]
+    counts = [int(value) for value in exact]
+    by_remainder = sorted(range(len(counts)), key=lambda i: counts[i] - exact[i])
+    num_missing = total - sum(counts)
+    for i in by_remainder[:num_missing]:
         counts[i] += 1
-    return sorted(
-        place
-        for group, count in zip(places.values(), counts, strict=True)
-        for place in group[:count]
-    )
+    sample: list[int] = []
+    for group, count in zip(groups, counts, strict=True):
+        sample += group[:count]
+    return sorted(sample)
 
 
 def at_least(count: int, batches: list[list[int]]) -> list[list[int]]:
-    """Halve the largest batches until there are `count`: a rank without any would wait for ever at the scores."""
-    while len(batches) < count and len(largest := max(batches, key=len)) > 1:
+    """Halve the largest batches until there are `count`, since a rank without a batch would block the others."""
+    while len(batches) < count:
+        largest = max(batches, key=len)
+        if len(largest) == 1:
+            break
         batches.remove(largest)
         batches += [largest[::2], largest[1::2]]
     return batches
 
 
 def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> SpeechBatch:
-    """Pad with silence; rows end on a multiple of `unit_samples`, so that no speech waits for more to come."""
-    good = [i for i in items if isinstance(i, Utterance)]
-    skipped = [str(i) for i in items if isinstance(i, UnusableAudio)]
-    samples = pad_signals([i.samples for i in good], unit_samples)
-    return SpeechBatch(samples, [i.text for i in good], [i.answer for i in good], skipped)
+    """Batch utterances; each is padded with silence to a multiple of `unit_samples`, so that the model sees its end.
+
+    Args:
+        items: utterances, and the errors of those that could not be read.
+        unit_samples: samples of one language-model token.
+    """
+    utterances: list[Utterance] = []
+    skipped: list[str] = []
+    for item in items:
+        if isinstance(item, Utterance):
+            utterances.append(item)
+        else:
+            skipped.append(str(item))
+    return SpeechBatch(
+        samples=pad_signals([u.samples for u in utterances], unit_samples),
+        texts=[u.text for u in utterances],
+        answers=[u.answer for u in utterances],
+        skipped=skipped,
+    )
 
 
 def pad_signals(signals: list[np.ndarray], unit_samples: int) -> Padded:
-    """(n,) signals, each with silence behind it up to a multiple of `unit_samples`."""
-    rows = [F.pad(torch.from_numpy(s), (0, -len(s) % unit_samples)) for s in signals]
-    values = (
-        torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        if rows
-        else torch.zeros(0, unit_samples)
-    )
-    return Padded(values, torch.tensor([len(row) for row in rows], dtype=torch.int64))
+    """Batch (n,) signals as (B, n), each followed by silence up to a multiple of `unit_samples`."""
+    rows = []
+    for signal in signals:
+        num_missing = -len(signal) % unit_samples
+        rows.append(F.pad(torch.from_numpy(signal), (0, num_missing)))
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    if not rows:
+        return Padded(torch.zeros(0, unit_samples), lengths)
+    values = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return Padded(values, lengths)
