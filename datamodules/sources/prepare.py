@@ -14,6 +14,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.progress import track
 
@@ -58,9 +59,9 @@ def main(args: list[str]) -> Path:
 
 def find_source(name: str, root: str, config: Config) -> SourceConfig:
     """The line of data.sources that has this name, else one of the published format, or whatever is there."""
-    line = config.data.sources.get(name) or dataclasses.replace(
-        config.data.source, kind=PUBLISHED_CORPORA.get(name, AUTO)
-    )
+    format_name: Any = PUBLISHED_CORPORA.get(name, AUTO)
+    default = dataclasses.replace(config.data.source, kind=format_name)
+    line = config.data.sources.get(name) or default
     if not (root or line.path):
         raise ValueError(f"ROOT= is empty; say where {name} lies, such as ROOT=/corpora/{name}")
     return dataclasses.replace(line, path=root or line.path)
