@@ -1,4 +1,4 @@
-"""Utterances to batches, each a pure function of (seed, position), so that a run goes on where it was killed."""
+"""Batches of utterances. Batch k is a pure function of the configuration and k, so that a killed run can resume."""
 
 import dataclasses
 import itertools
@@ -16,48 +16,57 @@ from datamodules.synthetic.augment import augment
 from duplexmamba.streaming.padded import Padded
 
 WINDOW = 512
-"""Stream positions among which utterances of like length are put together."""
+"""Positions of the stream that are sorted into batches of similar length together."""
 LANES = 16
-"""Windows that take turns where speech comes in groups from a network: a data worker has lanes, and groups, of its own
-where the number of all workers of all ranks divides this."""
+"""Windows that are interleaved where speech is fetched in groups from a network. Each data worker then has windows,
+and groups, of its own if the number of workers of all ranks divides this."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeechBatch:
-    """What a stage sees of speech."""
+    """A batch of speech as the stages receive it."""
 
     samples: Padded
-    """(B, n) float32; each row ends in silence up to a whole language-model token."""
+    """(B, n) float32; each row is padded with silence to a multiple of a language-model token."""
     texts: list[str]
     answers: list[str]
     skipped: list[str]
     """Why utterances of this batch are missing, one sentence each."""
     frames: Padded | None = None
-    """(B, T, D) what the encoder makes of the samples, where a data worker has run it."""
+    """(B, T, D) encoder output, where a data worker has precomputed it."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def to(self, device: torch.device) -> "SpeechBatch":
-        """The same batch with its samples on `device`."""
+        """Copy of the batch with its samples on `device`."""
         return dataclasses.replace(self, samples=self.samples.to(device))
 
 
 class TrainingStream(Dataset[Utterance | UnusableAudio]):
     """An endless stream of training utterances drawn from synthetic and recorded speech.
 
-    The synthetic share falls evenly from 1 to `synthetic_share` over the first `ramp` positions and stays there.
-    Recorded utterances have new augmentation each time.
+    The synthetic share falls linearly from 1 to `synthetic_share` over the first `ramp` positions and stays there.
+    Recorded utterances are augmented anew each time they are drawn; synthetic ones are generated augmented.
     """
 
     def __init__(
-        self, synthetic: Corpus | None, recorded: Mixture | None, synthetic_share: float, ramp: int, seed: int,
-        augment_config: AugmentConfig, rate_hz: int,
-    ):  # fmt: skip
-        self.synthetic, self.recorded, self.seed = synthetic, recorded, seed
+        self,
+        synthetic: Corpus | None,
+        recorded: Mixture | None,
+        synthetic_share: float,
+        ramp: int,
+        seed: int,
+        augment_config: AugmentConfig,
+        rate_hz: int,
+    ):
+        self.synthetic = synthetic
+        self.recorded = recorded
+        self.seed = seed
         self.share = synthetic_share if recorded is not None else 1.0
         self.ramp = ramp if synthetic_share > 0 else 0
-        self.augment_config, self.rate_hz = augment_config, rate_hz
+        self.augment_config = augment_config
+        self.rate_hz = rate_hz
 
     def __getitem__(self, position: int) -> Utterance | UnusableAudio:
         corpus, index = self._locate(position)
@@ -66,40 +75,41 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
         except UnusableAudio as error:
             return error
         if corpus is self.synthetic:
-            return utterance  # made augmented
+            return utterance
         rng = np.random.default_rng([self.seed, position])
-        return dataclasses.replace(
-            utterance, samples=augment(utterance.samples, rng, self.augment_config, self.rate_hz)
-        )
+        samples = augment(utterance.samples, rng, self.augment_config, self.rate_hz)
+        return dataclasses.replace(utterance, samples=samples)
 
     def duration_s(self, position: int) -> float:
+        """Length in seconds, exact or estimated, without reading audio."""
         corpus, index = self._locate(position)
         return corpus.duration_s(index)
 
     def qa_pair(self, position: int) -> tuple[str, str]:
-        """Text and answer, without sound."""
+        """Text and answer, without reading audio."""
         corpus, index = self._locate(position)
         return corpus.qa_pair(index)
 
     def _locate(self, position: int) -> tuple[Corpus, int]:
-        synthetic_before = self._synthetic_before(position)
-        if self._synthetic_before(position + 1) > synthetic_before:
+        num_synthetic = self._num_synthetic(position)
+        if self._num_synthetic(position + 1) > num_synthetic:
             assert self.synthetic is not None
-            return self.synthetic, synthetic_before
+            return self.synthetic, num_synthetic
         assert self.recorded is not None
-        return self.recorded.locate(position - synthetic_before)
+        return self.recorded.locate(position - num_synthetic)
 
-    def _synthetic_before(self, position: int) -> int:
-        on_the_ramp = min(position, self.ramp)
-        recorded = (
-            (1 - self.share) * on_the_ramp * (on_the_ramp / (2 * self.ramp) if self.ramp else 0)
-        )
-        recorded += (1 - self.share) * (position - on_the_ramp)
-        return position - int(recorded)
+    def _num_synthetic(self, position: int) -> int:
+        """Synthetic utterances among the first `position` of the stream."""
+        on_ramp = min(position, self.ramp)
+        mean_progress = on_ramp / (2 * self.ramp) if self.ramp else 0
+        # The recorded share rises linearly along the ramp: its integral is quadratic.
+        num_recorded = (1 - self.share) * on_ramp * mean_progress
+        num_recorded += (1 - self.share) * (position - on_ramp)
+        return position - int(num_recorded)
 
 
 class ScoredSet(Dataset[Utterance | UnusableAudio]):
-    """The utterances of a corpus as they are."""
+    """The utterances of a corpus without augmentation, for validation and test."""
 
     def __init__(self, corpus: Corpus):
         self.corpus = corpus
@@ -112,58 +122,70 @@ class ScoredSet(Dataset[Utterance | UnusableAudio]):
 
 
 class EndlessBatches(Sampler[list[int]]):
-    """Batches of a stream's positions: those of batch k are the same in every run and process.
+    """Batches of positions of an endless stream; batch k is the same in every run and process.
 
     Args:
-        group: makes the batches of WINDOW positions; they come in random order.
-        start: batch of this rank to begin with.
-        rank, world: this process takes every `world`-th batch, or of every batch a part.
-        positions: those to go through over and over; None: all.
-        lanes: batch k is of lane k mod `lanes`, and so are windows.
-        shared: batches are shared out; of one that does not go round somebody takes what another has.
+        group: forms the batches of WINDOW positions; they are then yielded in random order.
+        seed: selects that order.
+        start: first batch of this rank.
+        rank: number of this process.
+        world: number of processes; each takes every `world`-th batch, or with `shared` a part of every batch.
+        positions: the positions to repeat over and over; None: all.
+        lanes: windows that are interleaved: batch k belongs to lane k mod `lanes`, and so do windows.
+        shared: split each batch among the processes; one that would get nothing repeats the last position.
     """
 
     def __init__(
-        self, group: Callable[[Sequence[int]], list[list[int]]], seed: int, start: int = 0, rank: int = 0,
-        world: int = 1, positions: Sequence[int] | None = None, lanes: int = 1, shared: bool = False,
-    ):  # fmt: skip
-        self.group, self.seed, self.positions, self.lanes, self.shared = (
-            group,
-            seed,
-            positions,
-            lanes,
-            shared,
-        )
-        self.start, self.rank, self.world = start, rank, world
+        self,
+        group: Callable[[Sequence[int]], list[list[int]]],
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        positions: Sequence[int] | None = None,
+        lanes: int = 1,
+        shared: bool = False,
+    ):
+        self.group = group
+        self.seed = seed
+        self.start = start
+        self.rank = rank
+        self.world = world
+        self.positions = positions
+        self.lanes = lanes
+        self.shared = shared
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.shared:
-            for batch in itertools.islice(self._all(), self.start, None):
+            for batch in itertools.islice(self._all_batches(), self.start, None):
                 yield batch[self.rank :: self.world] or batch[-1:]
-        else:
-            yield from itertools.islice(
-                self._all(), self.start * self.world + self.rank, None, self.world
-            )
+            return
+        first = self.start * self.world + self.rank
+        yield from itertools.islice(self._all_batches(), first, None, self.world)
 
-    def _all(self) -> Iterator[list[int]]:
-        lanes = [self._lane(first) for first in range(self.lanes)]
+    def _all_batches(self) -> Iterator[list[int]]:
+        lanes = [self._lane_batches(first_window) for first_window in range(self.lanes)]
         while True:
-            yield from map(next, lanes)
+            for lane in lanes:
+                yield next(lane)
 
-    def _lane(self, window: int) -> Iterator[list[int]]:
+    def _lane_batches(self, window: int) -> Iterator[list[int]]:
         while True:
-            batches = self.group(self.positions or range(window * WINDOW, (window + 1) * WINDOW))
-            for k in np.random.default_rng([self.seed, window]).permutation(len(batches)):
+            positions = self.positions or range(window * WINDOW, (window + 1) * WINDOW)
+            batches = self.group(positions)
+            rng = np.random.default_rng([self.seed, window])
+            for k in rng.permutation(len(batches)):
                 yield batches[k]
             window += self.lanes
 
 
 class FiniteBatches(Sampler[list[int]]):
-    """Every utterance of a corpus once, the ranks taking turns."""
+    """Batches of every utterance of a corpus once, distributed over the ranks in turn."""
 
     def __init__(self, corpus: Corpus, batch_s: float, rank: int = 0, world: int = 1):
         indices = range(len(corpus))
-        batches = pack(indices, [corpus.duration_s(i) for i in indices], batch_s)
+        durations_s = [corpus.duration_s(i) for i in indices]
+        batches = pack(indices, durations_s, batch_s)
         self.batches = at_least(world, batches)[rank::world]
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -174,63 +196,100 @@ class FiniteBatches(Sampler[list[int]]):
 
 
 def pack(positions: Sequence[int], durations_s: Sequence[float], batch_s: float) -> list[list[int]]:
-    """Group positions by length so that longest times count stays within `batch_s`; none is left out."""
-    batches: list[list[int]] = [[]]
+    """Group positions by duration into batches whose padded total, longest times count, is at most `batch_s` seconds.
+
+    No position is left out: an utterance longer than `batch_s` has a batch of its own.
+    """
+    batches: list[list[int]] = []
+    current: list[int] = []
     for i in np.argsort(durations_s, kind="stable"):
-        if (
-            batches[-1] and durations_s[i] * (len(batches[-1]) + 1) > batch_s
-        ):  # ascending: i is the longest so far
-            batches.append([])
-        batches[-1].append(positions[int(i)])
-    return [b for b in batches if b]
+        # Ascending order: utterance i is the longest of its batch so far.
+        padded_s = durations_s[i] * (len(current) + 1)
+        if current and padded_s > batch_s:
+            batches.append(current)
+            current = []
+        current.append(positions[int(i)])
+    if current:
+        batches.append(current)
+    return batches
 
 
 def alike(positions: Sequence[int], lengths: list[int], size: int) -> list[list[int]]:
-    """Group positions by length, `size` at a time."""
+    """Group positions by length, `size` to a batch."""
     ordered = [positions[int(i)] for i in np.argsort(lengths, kind="stable")]
-    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 def stratified(strata: Sequence[Hashable], size: int) -> list[int]:
-    """`size` places of a sequence, or all: the first ones of each stratum, of each its share, rounded (Hare's way)."""
-    places: dict[Hashable, list[int]] = {}
-    for place, stratum in enumerate(strata):
-        places.setdefault(stratum, []).append(place)
-    quotas = [min(size, len(strata)) * len(group) / len(strata) for group in places.values()]
-    counts = [int(quota) for quota in quotas]
-    for i in sorted(range(len(counts)), key=lambda i: counts[i] - quotas[i])[
-        : min(size, len(strata)) - sum(counts)
-    ]:
+    """Indices of a stratified sample of a sequence.
+
+    Each stratum contributes its first elements in proportion to its size (largest remainder method).
+
+    Args:
+        strata: stratum of each element.
+        size: size of the sample; all indices where there are fewer elements.
+
+    Returns:
+        Ascending indices.
+    """
+    indices_by_stratum: dict[Hashable, list[int]] = {}
+    for index, stratum in enumerate(strata):
+        indices_by_stratum.setdefault(stratum, []).append(index)
+    groups = list(indices_by_stratum.values())
+    total = min(size, len(strata))
+    exact = [total * len(group) / len(strata) for group in groups]
+    counts = [int(value) for value in exact]
+    by_remainder = sorted(range(len(counts)), key=lambda i: counts[i] - exact[i])
+    num_missing = total - sum(counts)
+    for i in by_remainder[:num_missing]:
         counts[i] += 1
-    return sorted(
-        place
-        for group, count in zip(places.values(), counts, strict=True)
-        for place in group[:count]
-    )
+    sample: list[int] = []
+    for group, count in zip(groups, counts, strict=True):
+        sample += group[:count]
+    return sorted(sample)
 
 
 def at_least(count: int, batches: list[list[int]]) -> list[list[int]]:
-    """Halve the largest batches until there are `count`: a rank without any would wait for ever at the scores."""
-    while len(batches) < count and len(largest := max(batches, key=len)) > 1:
+    """Halve the largest batches until there are `count`, since a rank without a batch would block the others."""
+    while len(batches) < count:
+        largest = max(batches, key=len)
+        if len(largest) == 1:
+            break
         batches.remove(largest)
         batches += [largest[::2], largest[1::2]]
     return batches
 
 
 def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> SpeechBatch:
-    """Pad with silence; rows end on a multiple of `unit_samples`, so that no speech waits for more to come."""
-    good = [i for i in items if isinstance(i, Utterance)]
-    skipped = [str(i) for i in items if isinstance(i, UnusableAudio)]
-    samples = pad_signals([i.samples for i in good], unit_samples)
-    return SpeechBatch(samples, [i.text for i in good], [i.answer for i in good], skipped)
+    """Batch utterances; each is padded with silence to a multiple of `unit_samples`, so that the model sees its end.
+
+    Args:
+        items: utterances, and the errors of those that could not be read.
+        unit_samples: samples of one language-model token.
+    """
+    utterances: list[Utterance] = []
+    skipped: list[str] = []
+    for item in items:
+        if isinstance(item, Utterance):
+            utterances.append(item)
+        else:
+            skipped.append(str(item))
+    return SpeechBatch(
+        samples=pad_signals([u.samples for u in utterances], unit_samples),
+        texts=[u.text for u in utterances],
+        answers=[u.answer for u in utterances],
+        skipped=skipped,
+    )
 
 
 def pad_signals(signals: list[np.ndarray], unit_samples: int) -> Padded:
-    """(n,) signals, each with silence behind it up to a multiple of `unit_samples`."""
-    rows = [F.pad(torch.from_numpy(s), (0, -len(s) % unit_samples)) for s in signals]
-    values = (
-        torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        if rows
-        else torch.zeros(0, unit_samples)
-    )
-    return Padded(values, torch.tensor([len(row) for row in rows], dtype=torch.int64))
+    """Batch (n,) signals as (B, n), each followed by silence up to a multiple of `unit_samples`."""
+    rows = []
+    for signal in signals:
+        num_missing = -len(signal) % unit_samples
+        rows.append(F.pad(torch.from_numpy(signal), (0, num_missing)))
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    if not rows:
+        return Padded(torch.zeros(0, unit_samples), lengths)
+    values = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return Padded(values, lengths)

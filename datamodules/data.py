@@ -25,14 +25,20 @@ from datamodules.batching import (
 )
 from datamodules.corpus import Corpus, Utterance
 from datamodules.mixture import Mixture, tempered
-from datamodules.sources.corpus_manifest import Survey, join, open_sources, sources_of
+from datamodules.sources.corpus_manifest import (
+    ManifestCorpus,
+    Survey,
+    join,
+    open_sources,
+    sources_of,
+)
 from datamodules.synthetic.in_domain_text import InDomainText
 from datamodules.synthetic.speech import SyntheticSpeech
 from datamodules.watchdog import WatchedLoader
 from duplexmamba.models.timing import FrameTiming
 
 TOKENIZER_TEXTS = 20_000
-"""QAPairs the byte-level BPE is made from, besides the recorded training transcripts."""
+"""Synthetic texts from which the byte-level BPE is trained, in addition to the recorded training transcripts."""
 
 
 class Corpora:
@@ -46,40 +52,52 @@ class Corpora:
     """
 
     def __init__(self, config: Config, splits: Sequence[str] = SPLITS):
-        data, rate_hz = config.data, config.features.sample_rate_hz
+        data = config.data
+        rate_hz = config.features.sample_rate_hz
         opened = open_sources(data, rate_hz)
         self.surveys: dict[str, Survey] = {name: survey for name, (_, survey) in opened.items()}
-        held = {s: {name: c[s] for name, (c, _) in opened.items() if len(c[s])} for s in SPLITS}
-        self.recorded: dict[str, Corpus] = {
-            split: join([*c.values()]) for split, c in held.items() if c
-        }
-        if opened and (missing := set(splits) - self.recorded.keys()):
+        # split -> source -> corpus, without empty ones
+        by_split: dict[str, dict[str, ManifestCorpus]] = {split: {} for split in SPLITS}
+        for name, (corpora, _) in opened.items():
+            for split in SPLITS:
+                if len(corpora[split]):
+                    by_split[split][name] = corpora[split]
+        self.recorded: dict[str, Corpus] = {}
+        for split, corpora in by_split.items():
+            if corpora:
+                self.recorded[split] = join(list(corpora.values()))
+        missing = set(splits) - self.recorded.keys()
+        if opened and missing:
             raise ValueError(
                 f"data.path and data.sources: no utterance is left for {' and '.join(sorted(missing))}; "
                 "give more speech, or a manifest whose rows name their split"
             )
-        recorded, train = self.recorded, mix(held["train"], data, config.seed)
-        retold = (
-            (InDomainText(train), data.in_domain_text_share)
-            if train is not None and data.in_domain_text_share
-            else None
-        )
+        train = mix(by_split["train"], data, config.seed)
+        in_domain = None
+        if train is not None and data.in_domain_text_share:
+            in_domain = (InDomainText(train), data.in_domain_text_share)
         synthetic = functools.partial(
-            SyntheticSpeech, seed=config.seed, rate_hz=rate_hz, augment=data.augment
+            SyntheticSpeech,
+            seed=config.seed,
+            rate_hz=rate_hz,
+            augment=data.augment,
         )
         self.stream = TrainingStream(
-            synthetic("train", size=TOKENIZER_TEXTS, retold=retold), train, data.synthetic_share,
-            data.synthetic_ramp, config.seed, data.augment, rate_hz,
-        )  # fmt: skip
-        self.valid = _first(
-            recorded.get("valid") or synthetic("valid", size=data.valid_size), data.valid_size
+            synthetic("train", size=TOKENIZER_TEXTS, retold=in_domain),
+            train,
+            data.synthetic_share,
+            data.synthetic_ramp,
+            config.seed,
+            data.augment,
+            rate_hz,
         )
-        self.test = _first(
-            recorded.get("test") or synthetic("test", size=data.test_size), data.test_size
-        )
+        valid = self.recorded.get("valid") or synthetic("valid", size=data.valid_size)
+        test = self.recorded.get("test") or synthetic("test", size=data.test_size)
+        self.valid = _first(valid, data.valid_size)
+        self.test = _first(test, data.test_size)
 
     def training_texts(self) -> Iterator[str]:
-        """Texts and answers for a tokenizer: what the training stream says behind its ramp."""
+        """Texts and answers of the training stream after its ramp, to train a tokenizer."""
         recorded = len(self.stream.recorded) if self.stream.recorded else 0
         for position in range(
             self.stream.ramp, self.stream.ramp + max(TOKENIZER_TEXTS, 2 * recorded)
@@ -245,12 +263,12 @@ class TextData(StageData):
     """Batches of (text, answer), as in `QAPairs`."""
 
     def train_dataloader(self) -> DataLoader:
-        exchanges, size = self._exchanges(self.corpora.stream), self.config.data.batch_texts
+        qa_pairs, size = self._qa_pairs(self.corpora.stream), self.config.data.batch_texts
 
         def group(positions: Sequence[int]) -> list[list[int]]:
-            return alike(positions, [exchanges.length(p) for p in positions], size)
+            return alike(positions, [qa_pairs.length(p) for p in positions], size)
 
-        return self._loader(exchanges, self._endless(group), list)
+        return self._loader(qa_pairs, self._endless(group), list)
 
     def val_dataloader(self) -> DataLoader:
         return self._scored(self.corpora.valid)
@@ -261,7 +279,7 @@ class TextData(StageData):
     def _scored(self, corpus: Corpus) -> DataLoader:
         size, (rank, world) = self.config.data.batch_texts, self._rank()
         batches = [list(range(i, min(i + size, len(corpus)))) for i in range(0, len(corpus), size)]
-        return self._loader(self._exchanges(corpus), at_least(world, batches)[rank::world], list)
+        return self._loader(self._qa_pairs(corpus), at_least(world, batches)[rank::world], list)
 
-    def _exchanges(self, corpus: Corpus | TrainingStream) -> QAPairs:
+    def _qa_pairs(self, corpus: Corpus | TrainingStream) -> QAPairs:
         return QAPairs(corpus, self.config.stage.answer_share, self.config.seed)

@@ -1,4 +1,17 @@
-"""Endless draws from several corpora in fixed shares: which utterance draw n is, is a pure function of (seed, n)."""
+"""Endless draws from several corpora in fixed shares, with random access.
+
+The utterance of draw n is a pure function of (seed, n), so that any process can start at any draw:
+
+1. Shares. The weights become whole quotas: of each block of BLOCK draws, corpus c gets quotas[c] (`quotas`).
+2. Block. Draw n is position n % BLOCK of block n // BLOCK. A permutation seeded with (seed, block) assigns the
+   positions of the block to corpora, each corpus exactly as often as its quota (`_assign_block`).
+3. Rank. The rank of draw n within corpus c counts the draws that c had before: block * quotas[c], plus those at
+   earlier positions of this block. Because every block has the same quotas, no earlier block has to be computed.
+4. Round. rank // len(c) is the number of complete passes through the corpus, rank % len(c) the position in this pass.
+5. Order. A permutation seeded with (seed, round, c) maps the position to an utterance, so that each pass visits every
+   utterance once, in a new order (`_round_order`). Corpora whose utterances are cheaper to read in groups, such as the
+   row groups of remote parquet files, are permuted group by group and then within short windows (`shuffled`).
+"""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,9 +22,9 @@ import numpy as np
 from datamodules.corpus import Corpus
 
 BLOCK = 1000
-"""Draws of which every corpus has its exact share, at least one."""
+"""Draws in which every corpus has its exact share, and at least one draw."""
 STIRRED = 256
-"""Consecutive utterances of a grouped corpus that change places."""
+"""Consecutive utterances of a grouped corpus that are permuted among each other."""
 
 
 @runtime_checkable
@@ -19,85 +32,103 @@ class Grouped(Protocol):
     """A corpus that is cheaper to read group by group."""
 
     groups: np.ndarray | None
-    """(len,) number of each utterance's group; None: in any order."""
+    """(len,) number of each utterance's group; None: every order costs the same."""
 
 
 class Mixture:
-    """Corpora, each gone through in a new order every time round.
+    """Corpora in fixed shares; each pass through a corpus has a new order.
 
     Args:
-        weights: of any sum, more than 0.
+        corpora: the corpora, none empty.
+        weights: share of each corpus, of any sum, each above 0.
+        seed: selects the orders.
     """
 
     def __init__(self, corpora: Sequence[Corpus], weights: Sequence[float], seed: int):
         assert len(corpora) == len(weights) > 0
-        self.corpora, self.seed = corpora, seed
+        self.corpora = corpora
+        self.seed = seed
         self.quotas = quotas(weights, BLOCK)
 
     def __len__(self) -> int:
         """Utterances of all corpora."""
-        return sum(map(len, self.corpora))
+        return sum(len(corpus) for corpus in self.corpora)
 
     def locate(self, draw: int) -> tuple[Corpus, int]:
-        """Corpus and index of a draw."""
-        block, place = divmod(draw, BLOCK)
-        which, nth = _block(self.seed, block, self.quotas)
-        source = int(which[place])
-        corpus = self.corpora[source]
-        round_, place = divmod(block * self.quotas[source] + int(nth[place]), len(corpus))
-        return corpus, int(_order(self, round_, source)[place])
+        """Corpus and utterance index of a draw."""
+        block, position = divmod(draw, BLOCK)
+        assignment, ranks = _assign_block(self.seed, block, self.quotas)
+        number = int(assignment[position])
+        corpus = self.corpora[number]
+        rank = block * self.quotas[number] + int(ranks[position])
+        round_number, index = divmod(rank, len(corpus))
+        order = _round_order(self, round_number, number)
+        return corpus, int(order[index])
 
     @property
     def is_grouped(self) -> bool:
-        """Whether a corpus is to be read group by group."""
+        """Whether a corpus should be read group by group."""
         return any(groups_of(corpus) is not None for corpus in self.corpora)
 
 
 def groups_of(corpus: Corpus) -> np.ndarray | None:
-    """See `Grouped`."""
+    """(len,) group of each utterance; None where the order does not matter (see `Grouped`)."""
     return corpus.groups if isinstance(corpus, Grouped) else None
 
 
 def tempered(weights: Sequence[float], temperature: float) -> list[float]:
-    """weight ^ (1 / temperature), scaled so that no power overflows."""
-    return [(weight / max(weights)) ** (1 / temperature) for weight in weights]
+    """weight ^ (1 / temperature), divided by the largest so that no power overflows."""
+    largest = max(weights)
+    return [(weight / largest) ** (1 / temperature) for weight in weights]
 
 
 def quotas(weights: Sequence[float], total: int) -> tuple[int, ...]:
-    """Whole numbers in the ratio of the weights, none 0, that make up `total` (largest remainders)."""
-    exact = [weight / sum(weights) * (total - len(weights)) for weight in weights]
+    """Whole numbers in the ratio of the weights that sum to `total`, each at least 1 (largest remainder method)."""
+    divisible = total - len(weights)  # one is reserved for each
+    exact = [weight / sum(weights) * divisible for weight in weights]
     counts = [1 + int(value) for value in exact]
-    for i in sorted(range(len(exact)), key=lambda i: int(exact[i]) - exact[i])[
-        : total - sum(counts)
-    ]:
+    by_remainder = sorted(range(len(exact)), key=lambda i: int(exact[i]) - exact[i])
+    num_missing = total - sum(counts)
+    for i in by_remainder[:num_missing]:
         counts[i] += 1
     return tuple(counts)
 
 
 @lru_cache(maxsize=4)
-def _block(seed: int, block: int, counts: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each draw of a block: its corpus, and how many draws of the block that corpus has had before."""
-    which = np.random.default_rng([seed, block, 1]).permutation(
-        np.repeat(np.arange(len(counts)), counts)
-    )
-    nth = np.zeros_like(which)
-    for source, count in enumerate(counts):
-        nth[which == source] = np.arange(count)
-    return which, nth
+def _assign_block(seed: int, block: int, counts: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(BLOCK,) corpus number of each draw, and (BLOCK,) how many draws that corpus had before within the block."""
+    rng = np.random.default_rng([seed, block, 1])
+    assignment = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    ranks = np.zeros_like(assignment)
+    for number, count in enumerate(counts):
+        ranks[assignment == number] = np.arange(count)
+    return assignment, ranks
 
 
 @lru_cache(maxsize=16)
-def _order(mixture: Mixture, round_: int, source: int) -> np.ndarray:
-    corpus = mixture.corpora[source]
-    rng = np.random.default_rng([mixture.seed, round_, source])
+def _round_order(mixture: Mixture, round_number: int, number: int) -> np.ndarray:
+    corpus = mixture.corpora[number]
+    rng = np.random.default_rng([mixture.seed, round_number, number])
     return shuffled(len(corpus), groups_of(corpus), rng)
 
 
 def shuffled(size: int, groups: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-    """(size,) a random order; with `groups`, group by group, stirred a little."""
+    """Random order of `size` utterances.
+
+    Args:
+        size: number of utterances.
+        groups: (size,) group of each; with it the groups come in random order, and windows of STIRRED utterances are
+            permuted, so that consecutive draws need only a few groups at once.
+        rng: source of the permutations.
+
+    Returns:
+        (size,) a permutation.
+    """
     if groups is None:
         return rng.permutation(size)
-    order = np.argsort(rng.permutation(int(groups.max()) + 1)[groups], kind="stable")
-    return np.concatenate(
-        [rng.permutation(order[i : i + STIRRED]) for i in range(0, size, STIRRED)]
-    )
+    group_order = rng.permutation(int(groups.max()) + 1)
+    order = np.argsort(group_order[groups], kind="stable")
+    windows = []
+    for start in range(0, size, STIRRED):
+        windows.append(rng.permutation(order[start : start + STIRRED]))
+    return np.concatenate(windows)

@@ -14,7 +14,7 @@ import soundfile as sf
 from configs.loading import load_config
 from configs.schema import DataConfig, SourceConfig
 from datamodules.sources.corpus_manifest import ManifestCorpus, Survey, open_source
-from datamodules.sources.manifest_entry import Entry, Skip
+from datamodules.sources.manifest_entry import Entry, Skipped
 from datamodules.sources.readers import read_source
 from tests.conftest import TINY
 
@@ -27,7 +27,7 @@ def source(path: Path | str, **more: Any) -> SourceConfig:
     return dataclasses.replace(DATA.source, path=str(path), **more)
 
 
-def read_corpus(path: Path | str, **more: Any) -> tuple[list[Entry], list[Skip]]:
+def read_corpus(path: Path | str, **more: Any) -> tuple[list[Entry], list[Skipped]]:
     return read_source(source(path, **more))
 
 

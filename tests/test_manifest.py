@@ -15,7 +15,7 @@ from datamodules.corpus import UnusableAudio
 from datamodules.sources import corpus_manifest as manifest
 from datamodules.sources import lhotse_cuts as cuts
 from datamodules.sources.corpus_manifest import Survey, check_bad_share, measure, split_entries
-from datamodules.sources.manifest_entry import UNUSABLE, Entry, Skip, split_of
+from datamodules.sources.manifest_entry import UNUSABLE, Entry, Skipped, split_of
 from tests.corpora import open_corpora, read_corpus
 
 RATE_HZ = 8000
@@ -49,7 +49,7 @@ def librispeech(root: Path, speakers: list[str], utterances: int = 2, suffix: st
 
 def skips(skipped) -> dict[str, list[str]]:
     return {
-        reason: [s.what for s in skipped if s.reason == reason]
+        reason: [s.detail for s in skipped if s.reason == reason]
         for reason in {s.reason for s in skipped}
     }
 
@@ -451,7 +451,7 @@ def test_durations_of_the_manifest_are_trusted_and_headers_fill_in(tmp_path, mon
 def test_bad_share():
     def survey(good: int, bad: int) -> Survey:
         facts = {"train": manifest.SplitFacts(good, 1.0, 1)}
-        return Survey(facts, [Skip(UNUSABLE, f"{n}.flac is broken") for n in range(bad)], [])
+        return Survey(facts, [Skipped(UNUSABLE, f"{n}.flac is broken") for n in range(bad)], [])
 
     check_bad_share(survey(95, 5), 0.05)
     with pytest.raises(ValueError) as caught:

@@ -8,7 +8,7 @@ import pytest
 import soundfile as sf
 
 from configs.schema import Config
-from datamodules.sources.audio_sources import Cell, Member
+from datamodules.sources.audio_sources import ParquetSource, TarSource
 from datamodules.sources.manifest_entry import UNUSABLE
 from datamodules.sources.prepare import main, unknown_characters
 from datamodules.sources.report import draw
@@ -90,7 +90,7 @@ def test_shards_stay_where_they_are(tmp_path: Path) -> None:
     corpora.webdataset(tmp_path / "web")
     folder = prepare("web", tmp_path / "web", tmp_path / "runs", "data.max_bad_share=1")
     opened, _ = open_corpora(folder, RATE_HZ, 0.1, 20.0)
-    assert all(isinstance(e.path, Member) for c in opened.values() for e in c.entries)
+    assert all(isinstance(e.path, TarSource) for c in opened.values() for e in c.entries)
     assert len(opened["train"][0].samples) == round(RATE_HZ * opened["train"].duration_s(0))
 
 
@@ -102,7 +102,7 @@ def test_a_published_corpus_by_its_name(tmp_path: Path) -> None:
     )
     opened, _ = open_corpora(folder, RATE_HZ, 0.1, 20.0)
     assert {e.answer for e in opened["train"].entries} == {"A.", ""}
-    assert all(isinstance(e.path, Cell) for e in opened["test"].entries)
+    assert all(isinstance(e.path, ParquetSource) for e in opened["test"].entries)
 
 
 def test_a_root_is_needed() -> None:

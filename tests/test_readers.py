@@ -1,15 +1,18 @@
 """The formats that people have: what is in them is found, what is wrong with them is named, and sound can be read."""
 
 import dataclasses
+import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from datamodules.sources import CORPUS_FORMATS
 from datamodules.sources.corpus_manifest import ManifestCorpus, measure
-from datamodules.sources.manifest_entry import Skip
-from datamodules.sources.readers import detect
+from datamodules.sources.manifest_entry import Skipped
+from datamodules.sources.readers import detect_format
 from datamodules.sources.shards import expand
 from tests import corpora
 from tests.corpora import RATE_HZ, encoded, read_corpus, shard, write
@@ -49,7 +52,7 @@ def made(build: Callable[[Path], None], folder: Path) -> Path:
     return folder
 
 
-def reasons(skipped: list[Skip]) -> dict[str, int]:
+def reasons(skipped: list[Skipped]) -> dict[str, int]:
     return {
         reason: sum(s.reason == reason for s in skipped) for reason in {s.reason for s in skipped}
     }
@@ -59,7 +62,7 @@ def reasons(skipped: list[Skip]) -> dict[str, int]:
 def test_every_format_is_known_by_its_files_and_read(kind: str, tmp_path: Path) -> None:
     build, texts, splits = BUILDERS[kind]
     root = made(build, tmp_path / "corpus")
-    assert detect(root) == kind
+    assert detect_format(root) == kind
     entries, _ = read_corpus(root)
     assert {e.split for e in entries} == set(splits)
     assert texts is None or {e.id: e.text for e in entries} == texts
@@ -146,7 +149,7 @@ def test_parquet_columns_are_named_by_the_user_and_broken_sounds_by_us(tmp_path:
     assert [e.duration_s for e in measured] == [
         1.0,
         0.5,
-    ] and "validation-00000-of-00001.parquet:1:0 is broken" in broken[0].what
+    ] and "validation-00000-of-00001.parquet:1:0 is broken" in broken[0].detail
     with pytest.raises(
         ValueError, match=r"columns names wordz; its keys are answer, question, question_audio"
     ):
@@ -186,7 +189,7 @@ def test_a_truncated_shard_gives_what_is_there(tmp_path: Path) -> None:
     entries, skipped = read_corpus(path)
     assert 1 <= len(entries) < 4
     [cut] = [s for s in skipped if s.reason == "unusable"]
-    assert f"{path} is broken or truncated after" in cut.what
+    assert f"{path} is broken or truncated after" in cut.detail
     whole = shard(tmp_path / "whole.tar", files)
     [first, *_], _ = read_corpus(whole)
     whole.write_bytes(whole.read_bytes()[:700])
@@ -199,7 +202,7 @@ def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:
     write(tmp_path / "train-00000-of-00001.parquet", b"PAR1 and no more")
     entries, skipped = read_corpus(tmp_path)
     assert {e.split for e in entries} == {"valid", "test"}
-    assert any("train-00000-of-00001.parquet is broken or truncated" in s.what for s in skipped)
+    assert any("train-00000-of-00001.parquet is broken or truncated" in s.detail for s in skipped)
 
 
 @pytest.mark.parametrize(
@@ -243,3 +246,11 @@ def test_many_shards_in_few_words() -> None:
     assert expand("{0..1}/{0..1}") == ["0/0", "0/1", "1/0", "1/1"] and expand("one.tar") == [
         "one.tar"
     ]
+
+
+@pytest.mark.parametrize("name", CORPUS_FORMATS)
+def test_every_registered_format_has_a_reader_and_a_line_in_the_docs(name: str) -> None:
+    module, function = CORPUS_FORMATS[name].reader.split(".")
+    assert callable(getattr(importlib.import_module(f"datamodules.sources.{module}"), function))
+    table = (Path(__file__).parents[1] / "docs/data.md").read_text()
+    assert re.search(rf"^\| `{name}` \|", table, re.MULTILINE)

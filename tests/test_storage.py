@@ -10,7 +10,7 @@ import pytest
 
 from datamodules.corpus import UnusableAudio
 from datamodules.sources import storage
-from datamodules.sources.audio_sources import Member, Remote
+from datamodules.sources.audio_sources import RemoteSource, TarSource
 from datamodules.sources.corpus_manifest import ManifestCorpus, open_source
 from datamodules.sources.storage import read_bytes
 from tests import corpora
@@ -124,7 +124,7 @@ def test_manifests_may_name_urls_or_lie_on_the_network(server: Server, tmp_path:
     for audio in ("a.flac", f"{server.url}/a.flac"):
         write(tmp_path / "m.jsonl", f'{{"audio": "{audio}", "text": "Hi", "duration": 1.0}}\n')
         [entry], _ = read_corpus(f"{server.url}/m.jsonl")
-        assert entry.path == Remote(f"{server.url}/a.flac")
+        assert entry.path == RemoteSource(f"{server.url}/a.flac")
         assert len(ManifestCorpus([entry], RATE_HZ, 0.1, 5.0)[0].samples) == RATE_HZ
 
 
@@ -148,14 +148,14 @@ def test_what_keeps_breaking_off_is_given_up_and_named(server: Server, tmp_path:
     write(tmp_path / "a.flac", encoded(1.0))
     server.drops = 100
     with pytest.raises(UnusableAudio, match=f"{server.url}/a.flac cannot be read, tried 4 times"):
-        Remote(f"{server.url}/a.flac").read()
+        RemoteSource(f"{server.url}/a.flac").read()
     assert server.drops == 96
 
 
 def test_what_is_gone_is_not_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage.time, "sleep", lambda s: pytest.fail("waited"))
     with pytest.raises(UnusableAudio, match="none.flac is missing"):
-        Remote(f"{server.url}/none.flac").read()
+        RemoteSource(f"{server.url}/none.flac").read()
     with pytest.raises(
         ValueError, match="holds nothing usable; left out: 1 unusable .*none.tar is missing"
     ):
@@ -177,7 +177,7 @@ def test_a_disk_that_fails_for_a_moment_is_tried_again(
         return path.open("rb")
 
     monkeypatch.setattr(storage, "open", fail_twice, raising=False)
-    member = Member(str(path), "x", 2, 3)
+    member = TarSource(str(path), "x", 2, 3)
     assert member.read() == b"234" and not failures
     with pytest.raises(UnusableAudio, match="is cut off: 1 of 3 bytes are there"):
         dataclasses.replace(member, start=9).read()

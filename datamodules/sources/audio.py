@@ -10,7 +10,7 @@ import soundfile as sf
 import soxr
 
 from datamodules.corpus import UnusableAudio
-from datamodules.sources.audio_sources import Place
+from datamodules.sources.audio_sources import AudioSource
 from datamodules.watchdog import reading
 
 SILENCE = 1e-4
@@ -27,7 +27,7 @@ CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 def read_audio(
-    path: Place,
+    path: AudioSource,
     rate_hz: int,
     start_s: float = 0.0,
     duration_s: float | None = None,
@@ -67,13 +67,13 @@ def read_audio(
     return mono / np.float32(max(1.0, np.abs(mono).max()))
 
 
-def audio_duration_s(path: Place) -> float:
+def audio_duration_s(path: AudioSource) -> float:
     """Length in seconds from the header alone. Raises UnusableAudio: missing, broken, truncated WAV, or empty."""
     with _open(path) as sound:
         return sound.frames / sound.samplerate
 
 
-def native_rate_hz(path: Place) -> int:
+def native_rate_hz(path: AudioSource) -> int:
     """The rate of the file itself. Raises UnusableAudio."""
     with _open(path) as sound:
         return sound.samplerate
@@ -92,7 +92,7 @@ def length_trouble(seconds: float, min_s: float, max_s: float) -> str | None:
     return f"under data.min_s={min_s:g}" if round(seconds, 2) < min_s else None
 
 
-def _open(path: Place) -> sf.SoundFile:
+def _open(path: AudioSource) -> sf.SoundFile:
     if not isinstance(path, Path):
         return _sound(io.BytesIO(path.read()), str(path))
     if not path.is_file():
@@ -113,7 +113,7 @@ def _sound(file: Path | IO[bytes], name: str) -> sf.SoundFile:
     return sound
 
 
-def _decode(path: Place, sound: sf.SoundFile, start: int, count: int) -> np.ndarray:
+def _decode(path: AudioSource, sound: sf.SoundFile, start: int, count: int) -> np.ndarray:
     try:
         sound.seek(start)
         samples = sound.read(count, dtype="float32", always_2d=True)
@@ -136,7 +136,7 @@ def _announced_frames(sound: sf.SoundFile) -> int:
 
 
 def _segment(
-    path: Place, sound: sf.SoundFile, start_s: float, duration_s: float | None
+    path: AudioSource, sound: sf.SoundFile, start_s: float, duration_s: float | None
 ) -> tuple[int, int]:
     """First frame and number of frames."""
     rate_hz, start = sound.samplerate, round(start_s * sound.samplerate)
@@ -149,7 +149,7 @@ def _segment(
     return start, min(count, sound.frames - start)
 
 
-def _check_whole(path: Place | str, sound: sf.SoundFile, frames: int, announced: int) -> None:
+def _check_whole(path: AudioSource | str, sound: sf.SoundFile, frames: int, announced: int) -> None:
     rate_hz = sound.samplerate
     if announced - frames > HEADER_SLACK_S * rate_hz:
         or_else = ", or lacks the length tag of an MP3" if sound.format == "MP3" else ""

@@ -1,4 +1,4 @@
-"""Where a sound lies: in a file, on the network, within a shard, in a table, or in what lhotse makes of others."""
+"""Locations of encoded audio: a file, a URL, a member of a tar shard, a cell of a parquet table, a lhotse cut."""
 
 import dataclasses
 import functools
@@ -11,27 +11,31 @@ from typing import Any, Protocol
 import soundfile as sf
 
 from datamodules.corpus import UnusableAudio
-from datamodules.sources.storage import is_url, open_bytes, persist, read_bytes
+from datamodules.sources.storage import is_url, open_bytes, read_bytes, retry
 
-GROUPS_HELD = 8
-"""Row groups that a process keeps, so that their rows are fetched once: those that a window of the stream is from."""
-_one_at_a_time = threading.Lock()
+NUM_CACHED_ROW_GROUPS = 8
+"""Parquet row groups that a process caches, enough for the row groups of one window of the training stream."""
+_row_group_lock = threading.Lock()
 
 
-class Sound(Protocol):
-    """A sound file that is no file of its own; `str` names it."""
+class StoredAudio(Protocol):
+    """An encoded sound that is not a local file of its own. `str` names it in messages."""
 
     def read(self) -> bytes:
-        """The whole sound file. Raises UnusableAudio."""
+        """Read the whole encoded sound.
+
+        Raises:
+            UnusableAudio: it is missing, incomplete or unreachable.
+        """
         ...
 
 
-Place = Path | Sound
-"""Where a sound file lies."""
+AudioSource = Path | StoredAudio
+"""Location of an encoded sound: a local file, or anything that can be read as bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Held:
+class BytesSource:
     """A sound file in memory."""
 
     data: bytes
@@ -41,11 +45,12 @@ class Held:
         return self.name
 
     def read(self) -> bytes:
+        """Return the bytes."""
         return self.data
 
 
 @dataclasses.dataclass(frozen=True)
-class Remote:
+class RemoteSource:
     """A sound file with a URL."""
 
     url: str
@@ -54,118 +59,146 @@ class Remote:
         return self.url
 
     def read(self) -> bytes:
+        """Download the file. Raises UnusableAudio."""
         return read_bytes(self.url)
 
 
+# `make data` writes the fields of the following classes to manifests by position: their order is a file format.
+
+
 @dataclasses.dataclass(frozen=True)
-class Member:
-    """A sound file within a tar shard."""
+class TarSource:
+    """A sound file within an uncompressed tar shard, addressed as a byte range."""
 
     shard: str
     """Path or URL."""
     name: str
     start: int
+    """Offset of the sound within the shard, in bytes."""
     size: int
-    """Bytes of the shard."""
+    """Length of the sound, in bytes."""
 
     def __str__(self) -> str:
         return f"{self.shard}:{self.name}"
 
     def read(self) -> bytes:
-        found = read_bytes(self.shard, self.start, self.start + self.size)
-        if len(found) < self.size:
+        """Read the byte range. Raises UnusableAudio: unreachable, or the shard ends early."""
+        data = read_bytes(self.shard, self.start, self.start + self.size)
+        if len(data) < self.size:
             raise UnusableAudio(
-                f"{self} is cut off: {len(found):,} of {self.size:,} bytes are there"
+                f"{self} is cut off: {len(data):,} of {self.size:,} bytes are there"
             )
-        return found
+        return data
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """A sound in a row of a parquet file."""
+class ParquetSource:
+    """A sound in one cell of a parquet file: bytes, a path, or the struct of both that `datasets` writes."""
 
     file: str
     """Path or URL."""
     group: int
+    """Number of the row group."""
     row: int
-    """Within the row group."""
+    """Row within the row group."""
     column: str
 
     def __str__(self) -> str:
         return f"{self.file}:{self.group}:{self.row}"
 
     def read(self) -> bytes:
-        with _one_at_a_time:  # threads that measure want the same row group at the same time
-            sounds = persist(lambda: _sounds(self.file, self.group, self.column), self.file)
-        value = sounds[self.row].as_py()
-        if isinstance(value, bytes):
-            return value
-        value = {"path": value} if isinstance(value, str) else value or {}
-        if value.get("bytes"):
-            return value["bytes"]
-        if not value.get("path"):
+        """Read the cell, or the file that it names. Raises UnusableAudio."""
+        # Threads that measure durations request the same row group at once; the lock makes one of them fetch it.
+        with _row_group_lock:
+            cells = retry(lambda: _read_column(self.file, self.group, self.column), self.file)
+        cell = cells[self.row].as_py()
+        if isinstance(cell, bytes):
+            return cell
+        if isinstance(cell, str):
+            return self._read_named_file(cell)
+        cell = cell or {}
+        if cell.get("bytes"):
+            return cell["bytes"]
+        if not cell.get("path"):
             raise UnusableAudio(f"{self} is empty")
-        beside = (
-            value["path"] if is_url(value["path"]) else str(Path(self.file).parent / value["path"])
-        )
-        return read_bytes(beside)
+        return self._read_named_file(cell["path"])
+
+    def _read_named_file(self, path: str) -> bytes:
+        if not path:
+            raise UnusableAudio(f"{self} is empty")
+        if is_url(path):
+            return read_bytes(path)
+        return read_bytes(str(Path(self.file).parent / path))
 
 
 @dataclasses.dataclass(frozen=True)
-class Cut:
-    """Sound that lhotse mixes or transforms while it is read."""
+class LhotseSource:
+    """A lhotse cut that lhotse mixes or transforms as it is read."""
 
     id: str
     manifest: str
     """JSON of the cut."""
     base: str
-    """Folder that the paths in it start from."""
+    """Folder to which the paths in the JSON are relative."""
 
     def __str__(self) -> str:
         return f"cut {self.id}"
 
     def read(self) -> bytes:
+        """Let lhotse render the cut, as the bytes of a float WAV. Raises UnusableAudio."""
         from lhotse.serialization import deserialize_item
 
         try:
-            cut = deserialize_item(json.loads(self.manifest)).with_recording_path_prefix(self.base)
-            samples = cut.load_audio()
-        except Exception as error:  # lhotse passes on what its readers raise
-            raise UnusableAudio(
-                f"{self} cannot be read by lhotse: {' '.join(str(error).split())[:200]}"
-            ) from None
+            cut = deserialize_item(json.loads(self.manifest))
+            cut = cut.with_recording_path_prefix(self.base)
+            samples = cut.load_audio()  # (channels, n)
+        except Exception as error:  # lhotse passes on what its backends raise
+            reason = " ".join(str(error).split())[:200]
+            raise UnusableAudio(f"{self} cannot be read by lhotse: {reason}") from None
         file = io.BytesIO()
         sf.write(file, samples.T, cut.sampling_rate, format="WAV", subtype="FLOAT")
         return file.getvalue()
 
 
-KINDS = {"remote": Remote, "member": Member, "cell": Cell, "cut": Cut}
+SOURCE_CLASSES: dict[str, Any] = {
+    "remote": RemoteSource,
+    "member": TarSource,
+    "cell": ParquetSource,
+    "cut": LhotseSource,
+}
+"""Key in a prepared manifest -> class whose fields the key's value lists."""
+
+Place = AudioSource
+Held = BytesSource
 
 
-def to_row(place: Place) -> dict[str, Any]:
-    """Columns of a manifest that `from_row` understands."""
-    if isinstance(place, Path):
-        return {"audio": str(place.absolute())}
-    [kind] = (name for name, kind in KINDS.items() if isinstance(place, kind))
-    return {
-        "audio": str(place),
-        kind: [getattr(place, field.name) for field in dataclasses.fields(KINDS[kind])],
-    }
+def audio_source_to_record(audio: AudioSource) -> dict[str, Any]:
+    """Columns that locate a sound in a manifest, as `audio_source_from_record` reads them."""
+    if isinstance(audio, Path):
+        return {"audio": str(audio.absolute())}
+    [key] = [key for key, cls in SOURCE_CLASSES.items() if isinstance(audio, cls)]
+    fields = dataclasses.fields(SOURCE_CLASSES[key])
+    values = [getattr(audio, field.name) for field in fields]
+    return {"audio": str(audio), key: values}
 
 
-def from_row(row: dict[str, Any]) -> Sound | None:
-    """The place that a prepared manifest names; None: `audio` is a path."""
-    return next((place(*row[kind]) for kind, place in KINDS.items() if row.get(kind)), None)
+def audio_source_from_record(record: dict[str, Any]) -> StoredAudio | None:
+    """Audio source that a prepared manifest names; None: the column `audio` is a path or URL."""
+    for key, cls in SOURCE_CLASSES.items():
+        if record.get(key):
+            return cls(*record[key])
+    return None
 
 
 def open_parquet(file: str) -> Any:
-    """A pyarrow ParquetFile; of a remote one only what is asked for is fetched."""
+    """Open a path or URL as a pyarrow ParquetFile. Only the requested parts of a remote file are fetched."""
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(open_bytes(file) if is_url(file) else file)
 
 
-@functools.lru_cache(maxsize=GROUPS_HELD)
-def _sounds(file: str, group: int, column: str) -> Any:
-    with open_parquet(file) as opened:
-        return opened.read_row_group(group, columns=[column]).column(column)
+@functools.lru_cache(maxsize=NUM_CACHED_ROW_GROUPS)
+def _read_column(file: str, group: int, column: str) -> Any:
+    with open_parquet(file) as parquet:
+        table = parquet.read_row_group(group, columns=[column])
+    return table.column(column)

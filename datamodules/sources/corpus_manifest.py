@@ -12,8 +12,8 @@ from configs.checks import SPLITS
 from configs.schema import DataConfig, SourceConfig
 from datamodules.corpus import UnusableAudio, Utterance
 from datamodules.sources.audio import audio_duration_s, length_trouble, read_audio
-from datamodules.sources.audio_sources import Cell
-from datamodules.sources.manifest_entry import UNUSABLE, Entry, Skip, summarise
+from datamodules.sources.audio_sources import ParquetSource
+from datamodules.sources.manifest_entry import UNUSABLE, Entry, Skipped, summarise_skipped
 from datamodules.sources.readers import check_any, read_source
 from datamodules.sources.storage import is_url
 
@@ -37,13 +37,13 @@ class Survey:
     """What was found on the disk; `str` makes a few lines of it."""
 
     splits: dict[str, SplitFacts]
-    skipped: list[Skip]
+    skipped: list[Skipped]
     notes: list[str]
 
     @property
     def unusable(self) -> list[str]:
         """One sentence for each file that should have been usable."""
-        return [skip.what for skip in self.skipped if skip.reason == UNUSABLE]
+        return [skip.detail for skip in self.skipped if skip.reason == UNUSABLE]
 
     def __str__(self) -> str:
         found = [
@@ -54,7 +54,7 @@ class Survey:
 
     def left_out(self) -> list[str]:
         """One phrase for each reason."""
-        return summarise(self.skipped)
+        return summarise_skipped(self.skipped)
 
 
 class ManifestCorpus:
@@ -98,7 +98,10 @@ class ManifestCorpus:
 
 def remote_groups(entries: list[Entry]) -> np.ndarray | None:
     """(len,) which row group on the network each sound comes with; None where each can be fetched alone."""
-    names = [f"{e.path.file}:{e.path.group}" if isinstance(e.path, Cell) else "" for e in entries]
+    names = [
+        f"{e.path.file}:{e.path.group}" if isinstance(e.path, ParquetSource) else ""
+        for e in entries
+    ]
     if not any(is_url(name) for name in names):
         return None
     return np.unique(names, return_inverse=True)[1]
@@ -146,7 +149,7 @@ def open_source(
 
 
 def survey_entries(
-    entries: list[Entry], skipped: list[Skip], source: SourceConfig
+    entries: list[Entry], skipped: list[Skipped], source: SourceConfig
 ) -> tuple[dict[str, list[Entry]], Survey]:
     """train, valid and test, and the facts of them. Raises ValueError: no entry remains."""
     check_any(source.path, entries, skipped)
@@ -182,7 +185,7 @@ def check_bad_share(survey: Survey, max_bad_share: float) -> None:
         )
 
 
-def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entry], list[Skip]]:
+def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entry], list[Skipped]]:
     """Entries with their durations, from headers where the manifest has none, and those that are not fit for use.
 
     What lies on a network is not fetched for that.
@@ -193,10 +196,12 @@ def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entr
             track(pool.map(_measured, entries), "Looking at audio files", len(entries), disable=few)
         )
     fitted = [fitted_in(item, min_s, max_s) for item in measured]
-    return [e for e in fitted if isinstance(e, Entry)], [s for s in fitted if isinstance(s, Skip)]
+    return [e for e in fitted if isinstance(e, Entry)], [
+        s for s in fitted if isinstance(s, Skipped)
+    ]
 
 
-def _measured(entry: Entry) -> Entry | Skip:
+def _measured(entry: Entry) -> Entry | Skipped:
     if entry.duration_s is None and is_url(str(entry.path)):
         return entry
     if entry.duration_s is not None and (not isinstance(entry.path, Path) or entry.path.is_file()):
@@ -204,15 +209,15 @@ def _measured(entry: Entry) -> Entry | Skip:
     try:
         return dataclasses.replace(entry, duration_s=audio_duration_s(entry.path) - entry.start_s)
     except UnusableAudio as error:
-        return Skip(UNUSABLE, str(error))
+        return Skipped(UNUSABLE, str(error))
 
 
-def fitted_in(item: Entry | Skip, min_s: float, max_s: float) -> Entry | Skip:
+def fitted_in(item: Entry | Skipped, min_s: float, max_s: float) -> Entry | Skipped:
     """The entry, unless it is too short or too long."""
-    if isinstance(item, Skip):
+    if isinstance(item, Skipped):
         return item
     trouble = length_trouble(item.length_s, min_s, max_s)
-    return Skip(trouble, f"{item.id}: {item.length_s:.2f} s") if trouble else item
+    return Skipped(trouble, f"{item.id}: {item.length_s:.2f} s") if trouble else item
 
 
 def split_entries(

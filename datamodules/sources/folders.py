@@ -11,10 +11,10 @@ from datamodules.sources.manifest_entry import (
     NO_TEXT,
     NO_TRANSCRIPT,
     Entry,
-    Found,
-    Skip,
+    EntryOrSkipped,
+    Skipped,
     split_of,
-    spoken,
+    spoken_text,
 )
 
 SOUND_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3", ".opus", ".sph")
@@ -36,7 +36,7 @@ def split_above(relative: Path) -> str | None:
     return next((part for part in relative.parts if split_of(part)), None)
 
 
-def read_librispeech(source: SourceConfig, folder: Path) -> Iterator[Found]:
+def read_librispeech(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
     """`*.trans.txt` beside its sound files: "ID WORDS" a line."""
     for root, files, split in walk(folder):
         audio = _sounds(root, files)
@@ -44,14 +44,14 @@ def read_librispeech(source: SourceConfig, folder: Path) -> Iterator[Found]:
             for id, text in _lines(root / transcript):
                 path = audio.pop(id, None)
                 yield (
-                    Skip(NO_AUDIO, id)
+                    Skipped(NO_AUDIO, id)
                     if path is None
                     else _whole(id, path, text, id.split("-")[0], split)
                 )
-        yield from (Skip(NO_TRANSCRIPT, str(path)) for path in audio.values())
+        yield from (Skipped(NO_TRANSCRIPT, str(path)) for path in audio.values())
 
 
-def read_mls(source: SourceConfig, folder: Path) -> Iterator[Found]:
+def read_mls(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
     """<split>/transcripts.txt ("ID<tab>words") and <split>/audio/<speaker>/<book>/ID.flac or .opus."""
     for root, files, split in walk(folder):
         if "transcripts.txt" not in files:
@@ -65,7 +65,7 @@ def read_mls(source: SourceConfig, folder: Path) -> Iterator[Found]:
             yield (
                 _whole(id, path, text, speaker, split, lengths.get(id))
                 if found
-                else Skip(NO_AUDIO, id)
+                else Skipped(NO_AUDIO, id)
             )
 
 
@@ -75,7 +75,7 @@ def _mls_lengths(path: Path) -> dict[str, float]:
     return {row[0]: float(row[3]) - float(row[2]) for row in rows if len(row) == 4}
 
 
-def read_tedlium(source: SourceConfig, folder: Path) -> Iterator[Found]:
+def read_tedlium(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
     """<split>/stm/TALK.stm ("talk channel speaker start end <tags> words") and <split>/sph/TALK.sph."""
     legacy = next(
         (root for root, _, _ in walk(folder) if root.name == "legacy"), folder
@@ -93,30 +93,30 @@ def read_tedlium(source: SourceConfig, folder: Path) -> Iterator[Found]:
                     yield _talk_segment(line, path, split)
 
 
-def _talk_segment(line: str, path: Path | None, split: str | None) -> Found:
+def _talk_segment(line: str, path: Path | None, split: str | None) -> EntryOrSkipped:
     talk, _, speaker, start, end, *rest = line.split(maxsplit=5)
     id = f"{talk}-{start}-{end}"
     if path is None:
-        return Skip(NO_AUDIO, id)
-    text = "" if UNSCORED in line else spoken(APART.sub("'", " ".join(rest)))
+        return Skipped(NO_AUDIO, id)
+    text = "" if UNSCORED in line else spoken_text(APART.sub("'", " ".join(rest)))
     return Entry(id, path, float(start), float(end) - float(start), text, "", speaker, split)
 
 
-def read_duplexmamba(source: SourceConfig, folder: Path) -> Iterator[Found]:
+def read_duplexmamba(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
     """`*response.txt` beside its sound files: "ID text" a line, the transcript where ID begins with asr-."""
     for root, files, split in walk(folder):
         audio = _sounds(root, files)
         for transcript in (name for name in files if name.endswith("response.txt")):
             for id, text in _lines(root / transcript):
                 if not id.startswith("asr-"):
-                    yield Skip(NO_WORDS, id)
+                    yield Skipped(NO_WORDS, id)
                 elif id not in audio:
-                    yield Skip(NO_AUDIO, id)
+                    yield Skipped(NO_AUDIO, id)
                 else:
                     yield _whole(id, audio[id], text, id.split("-")[1], split)
 
 
-def read_sidecars(source: SourceConfig, folder: Path) -> Iterator[Found]:
+def read_sidecars(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
     """Any folder: the words of a sound file in a .txt or .lab of the same name beside it."""
     for root, files, split in walk(folder):
         words = {Path(name).stem: root / name for name in files if name.endswith((".txt", ".lab"))}
@@ -130,7 +130,7 @@ def read_sidecars(source: SourceConfig, folder: Path) -> Iterator[Found]:
                     split,
                 )
             else:
-                yield Skip(NO_TRANSCRIPT, str(path))
+                yield Skipped(NO_TRANSCRIPT, str(path))
 
 
 def _sounds(folder: Path, files: list[str]) -> dict[str, Path]:
@@ -149,9 +149,9 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def _whole(
     id: str, path: Path, text: str, speaker: str, split: str | None, duration_s: float | None = None
-) -> Found:
+) -> EntryOrSkipped:
     return (
-        Entry(id, path, 0.0, duration_s, spoken(text), "", speaker, split)
+        Entry(id, path, 0.0, duration_s, spoken_text(text), "", speaker, split)
         if text.strip()
-        else Skip(NO_TEXT, id)
+        else Skipped(NO_TEXT, id)
     )

@@ -1,109 +1,151 @@
-"""What readers find: one `Entry` per utterance that can be used, one `Skip` for each that cannot."""
+"""Results of reading a corpus: an `Entry` for each usable utterance, a `Skipped` for each that is left out."""
 
 import dataclasses
 import re
 from collections.abc import Iterable
 
-from datamodules.sources.audio_sources import Place
+from datamodules.sources.audio_sources import AudioSource
 from duplexmamba.text.tokenizer import normalise
 
-SPLIT_WORDS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-SPLIT_WORDS |= dict.fromkeys(("valid", "validation", "val", "dev"), "valid")
-NO_TEXT, NO_AUDIO, NO_TRANSCRIPT = (
-    "without text",
-    "in a transcript but without audio",
-    "audio without a transcript",
-)
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
+"""Word in a corpus's name of a split -> train, valid or test."""
+
+# Reasons to leave an utterance out. Only UNUSABLE counts against data.max_bad_share.
+NO_TEXT = "without text"
+NO_AUDIO = "in a transcript but without audio"
+NO_TRANSCRIPT = "audio without a transcript"
 NO_ANSWER = "without an answer"
 UNUSABLE = "unusable"
-"""Reasons to leave something out; only what is UNUSABLE counts against data.max_bad_share."""
-LETTER_S, AROUND_S = 0.065, 0.5
-"""Seconds of a letter, and around an utterance."""
-NOT_SPOKEN = re.compile(r"<[^<>]*>|\{[^{}]*\}")
-"""Marks of transcribers: <COMMA>, <unk>, {NOISE}."""
+
+LETTER_S = 0.065
+"""Estimated seconds of speech per letter."""
+MARGIN_S = 0.5
+"""Estimated seconds of silence around an utterance."""
+TRANSCRIBER_MARK = re.compile(r"<[^<>]*>|\{[^{}]*\}")
+"""Marks that are not spoken: <COMMA>, <unk>, {NOISE}."""
+NUM_EXAMPLES = 3
+"""Names that a summary lists per reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where one utterance lies and what is said in it."""
+    """Location, transcript and properties of one utterance."""
 
     id: str
-    path: Place
+    path: AudioSource
     start_s: float
+    """Start of the utterance within the sound."""
     duration_s: float | None
-    """None: to the end of the file."""
+    """None: to the end of the sound."""
     text: str
-    """Normalised, never empty."""
+    """Normalised; empty only before `assign_split`."""
     answer: str
+    """Expected response; empty: none."""
     speaker: str
     """Empty: unknown."""
     split: str | None
-    """As the corpus calls it, and after `assign` train, valid or test; None: the corpus does not say."""
+    """The corpus's own name of the split; after `assign_split` train, valid or test. None: the corpus names none."""
     channel: int | None = None
-    """None: the mean of all channels."""
+    """Channel to read; None: the mean of all channels."""
 
     @property
     def length_s(self) -> float:
-        """The duration, or what the text makes likely where nobody has measured."""
-        return AROUND_S + LETTER_S * len(self.text) if self.duration_s is None else self.duration_s
+        """The duration in seconds, estimated from the text where it is not known."""
+        if self.duration_s is None:
+            return MARGIN_S + LETTER_S * len(self.text)
+        return self.duration_s
 
 
 @dataclasses.dataclass(frozen=True)
-class Skip:
-    """Something left out."""
+class Skipped:
+    """An utterance or file that is left out."""
 
     reason: str
-    what: str
-    """The name of the utterance or file, or a sentence that begins with it; empty: left out by the user's own will."""
+    detail: str
+    """Name of the utterance or file, or a sentence that begins with it; empty: excluded by the configuration."""
 
 
-Found = Entry | Skip
+EntryOrSkipped = Entry | Skipped
 
 
-def spoken(text: str) -> str:
-    """A transcript as the project writes it, without marks that nobody says."""
-    return normalise(NOT_SPOKEN.sub(" ", text))
+def spoken_text(transcript: str) -> str:
+    """Normalise a transcript, without the marks of transcribers."""
+    return normalise(TRANSCRIBER_MARK.sub(" ", transcript))
 
 
 def split_of(name: str) -> str | None:
     """train, valid or test from a name such as "dev-clean"; None if no word of it is known."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
+    for word in re.split(r"[^a-z]+", name.lower()):
+        if word in SPLIT_WORDS:
+            return SPLIT_WORDS[word]
+    return None
 
 
-def assign(item: Found, wanted: dict[str, str], task: str) -> Found:
-    """The entry under its split's proper name and with what `task` needs, unless it cannot serve.
+def partition(items: Iterable[EntryOrSkipped]) -> tuple[list[Entry], list[Skipped]]:
+    """Separate entries from skipped items, each in their order."""
+    entries: list[Entry] = []
+    skipped: list[Skipped] = []
+    for item in items:
+        if isinstance(item, Entry):
+            entries.append(item)
+        else:
+            skipped.append(item)
+    return entries, skipped
+
+
+def assign_split(item: EntryOrSkipped, split_names: dict[str, str], task: str) -> EntryOrSkipped:
+    """Give an entry its split and keep only what `task` needs.
 
     Args:
-        wanted: the corpus's own name -> train, valid or test; empty: whatever `split_of` knows. What the corpus gives
-            no split is left to train.
+        item: entry under the corpus's own name of the split.
+        split_names: the corpus's own name -> train, valid or test; empty: the names that `split_of` knows. An entry
+            without a split belongs to train.
+        task: `task` of the source.
+
+    Returns:
+        The entry, or the reason to leave it out.
     """
-    if isinstance(item, Skip):
+    if isinstance(item, Skipped):
         return item
-    split = wanted.get(item.split or "") if wanted else split_of(item.split or "")
-    if wanted and not split and (item.split or "train" not in wanted.values()):
-        return Skip(f"of split {item.split!r}, which data.sources does not ask for", "")
+    own_name = item.split or ""
+    split = split_names.get(own_name) if split_names else split_of(own_name)
+    train_requested = "train" in split_names.values()
+    if split_names and not split and (item.split or not train_requested):
+        return Skipped(f"of split {item.split!r}, which data.sources does not ask for", "")
     if not item.text:
-        return Skip(NO_TEXT, item.id)
+        return Skipped(NO_TEXT, item.id)
     if item.split and not split:
-        return Skip(f"of split {item.split!r}, which is none of train, valid and test", item.id)
+        reason = f"of split {item.split!r}, which is none of train, valid and test"
+        return Skipped(reason, item.id)
     if task == "answer" and not item.answer:
-        return Skip(NO_ANSWER, item.id)
-    return dataclasses.replace(
-        item, split=split, answer="" if task == "transcribe" else item.answer
-    )
+        return Skipped(NO_ANSWER, item.id)
+    answer = "" if task == "transcribe" else item.answer
+    return dataclasses.replace(item, split=split, answer=answer)
 
 
-def summarise(skipped: Iterable[Skip]) -> list[str]:
-    """One phrase per reason: how many, and up to three of them."""
-    by_reason: dict[str, list[str]] = {}
-    for skip in skipped:
-        by_reason.setdefault(skip.reason, []).append(skip.what)
-    return [
-        f"{len(names):,} {reason}{_few([name for name in names if name])}"
-        for reason, names in by_reason.items()
-    ]
+def summarise_skipped(skipped: Iterable[Skipped]) -> list[str]:
+    """One phrase per reason: the count, the reason, and up to three examples."""
+    details_by_reason: dict[str, list[str]] = {}
+    for item in skipped:
+        details_by_reason.setdefault(item.reason, []).append(item.detail)
+    phrases = []
+    for reason, details in details_by_reason.items():
+        examples = _format_examples([detail for detail in details if detail])
+        phrases.append(f"{len(details):,} {reason}{examples}")
+    return phrases
 
 
-def _few(names: list[str]) -> str:
-    return f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
+def _format_examples(names: list[str]) -> str:
+    if not names:
+        return ""
+    more = ", ..." if len(names) > NUM_EXAMPLES else ""
+    return f" ({', '.join(names[:NUM_EXAMPLES])}{more})"

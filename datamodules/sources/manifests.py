@@ -1,4 +1,4 @@
-"""Rows -> entries: JSONL, JSON, CSV and TSV manifests, whatever their columns are called."""
+"""Manifests (JSONL, JSON, CSV, TSV) -> entries, whatever their columns are called."""
 
 import csv
 import gzip
@@ -11,12 +11,19 @@ from typing import Any
 
 from configs.schema import SourceConfig
 from datamodules.corpus import UnusableAudio
-from datamodules.sources.audio_sources import Place, Remote, from_row
-from datamodules.sources.manifest_entry import NO_AUDIO, Entry, Found, Skip, spoken
+from datamodules.sources.audio_sources import AudioSource, RemoteSource, audio_source_from_record
+from datamodules.sources.manifest_entry import (
+    NO_AUDIO,
+    Entry,
+    EntryOrSkipped,
+    Skipped,
+    spoken_text,
+)
 from datamodules.sources.storage import is_url, read_bytes
 
-Row = dict[str, Any]
-USUAL = {
+Record = dict[str, Any]
+"""One line of a manifest or row of a table: column -> value."""
+USUAL_COLUMNS = {
     "audio": (
         "audio",
         "audio_filepath",
@@ -34,160 +41,236 @@ USUAL = {
     "offset": ("offset",),
     "split": ("split",),
 }
-"""What a column may be called without being named in the configuration."""
-LEFT_OUT = "left out by `where`"
+"""Field -> names of its column that are recognised without configuration, the most likely first."""
+EXCLUDED_BY_WHERE = "left out by `where`"
+NUM_SAMPLED_PATHS = 20
+"""Audio paths that are tried to find the folder to which they are relative."""
 
 
 class Columns:
-    """Where a source's rows hold what."""
+    """Access to the fields of a source's records, under the names that its columns have."""
 
     def __init__(self, source: SourceConfig):
-        self.given, self.where = source.columns, source.where
+        self.configured = source.columns
+        self.where = source.where
 
     def names(self, field: str) -> tuple[str, ...]:
-        """Columns that may hold a field, the likeliest first."""
-        return (self.given[field],) if field in self.given else USUAL[field]
+        """Columns that may hold a field, the most likely first."""
+        if field in self.configured:
+            return (self.configured[field],)
+        return USUAL_COLUMNS[field]
 
-    def get(self, row: Row, field: str) -> str:
-        """The first value that is there and not null, as text; else nothing."""
-        return next(
-            (str(row[name]).strip() for name in self.names(field) if row.get(name) is not None), ""
-        )
+    def get(self, record: Record, field: str) -> str:
+        """First value of the field that is present and not null, as text; "" if there is none."""
+        for name in self.names(field):
+            if record.get(name) is not None:
+                return str(record[name]).strip()
+        return ""
 
-    def seconds(self, row: Row, field: str, place: str) -> float | None:
-        """A duration or offset. Raises ValueError naming the place of the row."""
-        found = self.get(row, field)
+    def seconds(self, record: Record, field: str, location: str) -> float | None:
+        """A duration or offset in seconds; None if the record has none.
+
+        Args:
+            location: position of the record, for the message.
+
+        Raises:
+            ValueError: the value is not a number.
+        """
+        value = self.get(record, field)
+        if not value:
+            return None
         try:
-            return float(found) if found else None
+            return float(value)
         except ValueError:
-            name = next(name for name in self.names(field) if row.get(name) is not None)
-            problem = f"{place}: {name}={row[name]!r} is not a number of seconds; correct it or leave it out"
-            raise ValueError(problem) from None
+            name = next(name for name in self.names(field) if record.get(name) is not None)
+            raise ValueError(
+                f"{location}: {name}={record[name]!r} is not a number of seconds; correct it or leave it out"
+            ) from None
 
-    def wanted(self, row: Row) -> bool:
-        return all(str(row.get(name)) == value for name, value in self.where.items())
+    def selects(self, record: Record) -> bool:
+        """Whether the record has every value that `where` demands."""
+        return all(str(record.get(name)) == value for name, value in self.where.items())
 
     def check(
-        self, keys: Iterable[str], place: str, fields: tuple[str, ...] = ("audio", "text")
+        self,
+        keys: Iterable[str],
+        location: str,
+        required: tuple[str, ...] = ("audio", "text"),
     ) -> None:
-        """Raises ValueError when no row can have what every row needs, or a column named by the user is nowhere."""
-        has = sorted(keys)
-        for field in fields:
-            if not set(has) & set(self.names(field)):
-                give = f"one of {', '.join(self.names(field))}, or name yours as columns.{field}"
+        """Check the columns of a whole manifest.
+
+        Args:
+            keys: columns that occur in it.
+            location: its name, for the message.
+            required: fields that every record needs.
+
+        Raises:
+            ValueError: a required field or a column named in the configuration does not occur.
+        """
+        present = set(keys)
+        listed = ", ".join(sorted(present))
+        for field in required:
+            if not present & set(self.names(field)):
+                usual = ", ".join(self.names(field))
                 raise ValueError(
-                    f"{place}: no line has a key for {field}; its keys are {', '.join(has)}; give {give}"
+                    f"{location}: no line has a key for {field}; its keys are {listed}; "
+                    f"give one of {usual}, or name yours as columns.{field}"
                 )
-        for what, named in (("columns", self.given.values()), ("where", self.where)):
-            if missing := set(named) - set(has):
+        for setting, named in (("columns", self.configured.values()), ("where", self.where)):
+            missing = set(named) - present
+            if missing:
                 raise ValueError(
-                    f"{place}: {what} names {', '.join(sorted(missing))}; its keys are {', '.join(has)}"
+                    f"{location}: {setting} names {', '.join(sorted(missing))}; its keys are {listed}"
                 )
 
-    def entry(self, row: Row, path: Place, id: str, split: str | None, place: str) -> Found:
-        """The entry of a row whose sound lies at `path`; `id` and `split` hold where the row has none."""
-        id = self.get(row, "id") or id
-        if not self.wanted(row):
-            return Skip(LEFT_OUT, "")
+    def entry(
+        self,
+        record: Record,
+        audio: AudioSource,
+        id: str,
+        split: str | None,
+        location: str,
+    ) -> EntryOrSkipped:
+        """Entry of a record.
+
+        Args:
+            record: columns and values.
+            audio: location of its sound.
+            id: used where the record has none.
+            split: used where the record has none.
+            location: position of the record, for messages.
+
+        Raises:
+            ValueError: a duration or offset is not a number.
+        """
+        if not self.selects(record):
+            return Skipped(EXCLUDED_BY_WHERE, "")
         return Entry(
-            id=id,
-            path=path,
-            start_s=self.seconds(row, "offset", place) or 0.0,
-            duration_s=self.seconds(row, "duration", place),
-            text=spoken(self.get(row, "text")),
-            answer=self.get(row, "answer"),
-            speaker=self.get(row, "speaker"),
-            split=self.get(row, "split") or split,
-            channel=row.get("channel"),
+            id=self.get(record, "id") or id,
+            path=audio,
+            start_s=self.seconds(record, "offset", location) or 0.0,
+            duration_s=self.seconds(record, "duration", location),
+            text=spoken_text(self.get(record, "text")),
+            answer=self.get(record, "answer"),
+            speaker=self.get(record, "speaker"),
+            split=self.get(record, "split") or split,
+            channel=record.get("channel"),
         )
 
 
-def read_rows(path: str | Path) -> list[Row]:
-    """The rows of a manifest (.jsonl, .json, .csv, .tsv, each perhaps .gz), on the disk or the network.
+def read_records(path: str | Path) -> list[Record]:
+    """Read a manifest (.jsonl, .json, .csv, .tsv, each optionally .gz) from a path or URL.
 
     Raises:
-        ValueError: broken, with the line, or empty.
+        ValueError: it is missing, empty, or broken, with the number of the line.
     """
+    name = str(path)
     try:
-        content = read_bytes(str(path))
-        content = gzip.decompress(content) if str(path).endswith(".gz") else content
+        content = read_bytes(name)
+        if name.endswith(".gz"):
+            content = gzip.decompress(content)
     except UnusableAudio as error:
         raise ValueError(str(error)) from None
     except (gzip.BadGzipFile, EOFError) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}; fetch or write it again") from None
-    rows = _parse(str(path).removesuffix(".gz"), content)
-    if not rows:
-        raise ValueError(f"{path} is empty; a manifest holds one JSON object per line")
-    return rows
+        raise ValueError(f"{name} cannot be unpacked: {error}; fetch or write it again") from None
+    records = _parse(name.removesuffix(".gz"), content)
+    if not records:
+        raise ValueError(f"{name} is empty; a manifest holds one JSON object per line")
+    return records
 
 
-def _parse(path: str, content: bytes) -> list[Row]:
-    if path.endswith((".csv", ".tsv")):
-        lines = io.StringIO(content.decode("utf-8-sig"), newline="")
-        if path.endswith(".tsv"):
-            return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-        return list(csv.DictReader(lines))
-    if path.endswith(".json"):
-        try:
-            found = json.loads(content)
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON: {error}; fetch or write it again") from None
-        return found if isinstance(found, list) else [found]
-    return [
-        _row(path, number, line)
-        for number, line in enumerate(content.split(b"\n"), 1)
-        if line.strip()
-    ]
+def _parse(name: str, content: bytes) -> list[Record]:
+    if name.endswith((".csv", ".tsv")):
+        return _parse_table(name, content)
+    if name.endswith(".json"):
+        return _parse_json(name, content)
+    records = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            records.append(_parse_line(name, number, line))
+    return records
 
 
-def _row(path: str, number: int, line: bytes) -> Row:
+def _parse_table(name: str, content: bytes) -> list[Record]:
+    lines = io.StringIO(content.decode("utf-8-sig"), newline="")
+    if name.endswith(".tsv"):
+        # Quotation marks in TSV corpora such as Common Voice belong to the text.
+        return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return list(csv.DictReader(lines))
+
+
+def _parse_json(name: str, content: bytes) -> list[Record]:
     try:
-        row = json.loads(line)
+        value = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON: {error}; fetch or write it again") from None
+    return value if isinstance(value, list) else [value]
+
+
+def _parse_line(name: str, number: int, line: bytes) -> Record:
+    try:
+        record = json.loads(line)
     except ValueError:
-        row = None
-    if not isinstance(row, dict):
+        record = None
+    if not isinstance(record, dict):
         raise ValueError(
-            f"{path}, line {number}: not a JSON object; a manifest is JSONL, one object per line"
+            f"{name}, line {number}: not a JSON object; a manifest is JSONL, one object per line"
         )
-    return row
+    return record
 
 
-def read_plain(
-    path: str | Path, rows: list[Row], source: SourceConfig, split: str | None
-) -> Iterator[Found]:
-    """Entries of rows that name a sound file each."""
+def read_plain_manifest(
+    path: str | Path,
+    records: list[Record],
+    source: SourceConfig,
+    split: str | None,
+) -> Iterator[EntryOrSkipped]:
+    """Read records that name one sound file each.
+
+    Args:
+        path: the manifest, for relative audio paths and messages.
+        records: its content.
+        source: names of the columns.
+        split: used where a record has none.
+
+    Raises:
+        ValueError: a column is missing, or a time is not a number.
+    """
     columns = Columns(source)
-    columns.check(set().union(*rows), str(path))
-    base = audio_base(path, (columns.get(row, "audio") for row in rows))
-    name = str(path).rsplit("/", 1)[-1]
-    for number, row in enumerate(rows, 1):
-        audio = columns.get(row, "audio")
-        if not audio:
-            yield Skip(NO_AUDIO, f"{name} row {number}")
+    columns.check(set().union(*records), str(path))
+    folder = audio_folder(path, (columns.get(record, "audio") for record in records))
+    file_name = str(path).rsplit("/", 1)[-1]
+    for number, record in enumerate(records, 1):
+        audio_name = columns.get(record, "audio")
+        if not audio_name:
+            yield Skipped(NO_AUDIO, f"{file_name} row {number}")
             continue
-        place = f"{path}, row {number}"
-        start_s = columns.seconds(row, "offset", place)
-        id = f"{audio}@{start_s:g}" if start_s else audio
-        yield columns.entry(row, from_row(row) or _place(base, audio), id, split, place)
+        location = f"{path}, row {number}"
+        start_s = columns.seconds(record, "offset", location)
+        id = f"{audio_name}@{start_s:g}" if start_s else audio_name
+        audio = audio_source_from_record(record) or _audio_source(folder, audio_name)
+        yield columns.entry(record, audio, id, split, location)
 
 
-def _place(base: str | Path, audio: str) -> Place:
-    if is_url(audio):
-        return Remote(audio)
-    return Remote(f"{base}/{audio}") if isinstance(base, str) else base / audio
+def _audio_source(folder: str | Path, audio_name: str) -> AudioSource:
+    if is_url(audio_name):
+        return RemoteSource(audio_name)
+    if isinstance(folder, str):
+        return RemoteSource(f"{folder}/{audio_name}")
+    return folder / audio_name
 
 
-def audio_base(manifest: str | Path, audio: Iterable[str]) -> str | Path:
-    """The folder that relative audio paths start from: the manifest's own, or the nearest above it that has the files.
+def audio_folder(manifest: str | Path, audio_names: Iterable[str]) -> str | Path:
+    """Folder to which the audio paths of a manifest are relative.
 
-    lhotse's and many other manifests are written relative to the folder their recipe ran in.
+    It is the manifest's own folder, or the nearest one above it that has the files: lhotse's and many other manifests
+    are written relative to the folder in which their recipe ran.
     """
     if is_url(manifest):
         return str(manifest).rpartition("/")[0]
     manifest = Path(manifest)
-    sample = list(itertools.islice(filter(None, audio), 20))
-    parents = manifest.absolute().parents
-    return next(
-        (base for base in parents if any((base / name).is_file() for name in sample)),
-        manifest.parent,
-    )
+    sample = list(itertools.islice(filter(None, audio_names), NUM_SAMPLED_PATHS))
+    for folder in manifest.absolute().parents:
+        if any((folder / name).is_file() for name in sample):
+            return folder
+    return manifest.parent

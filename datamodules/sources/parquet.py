@@ -11,16 +11,16 @@ from pathlib import Path
 
 from configs.schema import SourceConfig
 from datamodules.corpus import UnusableAudio
-from datamodules.sources.audio_sources import Cell, open_parquet
-from datamodules.sources.manifest_entry import UNUSABLE, Found, Skip, split_of
-from datamodules.sources.manifests import USUAL, Columns, Row
-from datamodules.sources.storage import persist
+from datamodules.sources.audio_sources import ParquetSource, open_parquet
+from datamodules.sources.manifest_entry import UNUSABLE, EntryOrSkipped, Skipped, split_of
+from datamodules.sources.manifests import USUAL_COLUMNS, Columns, Record
+from datamodules.sources.storage import retry
 
 OWN_TIMES = ("begin_time", "end_time")
 """GigaSpeech's: where an utterance lay in its recording."""
 
 
-def read_dataset(source: SourceConfig) -> Iterator[Found]:
+def read_dataset(source: SourceConfig) -> Iterator[EntryOrSkipped]:
     """Every row of a data set: a local folder, parquet files, or a name on the hub."""
     if not importlib.util.find_spec("pyarrow"):
         raise ImportError(
@@ -84,35 +84,35 @@ def _resolved(source: SourceConfig) -> list[tuple[str | None, str]]:
     return files
 
 
-def _read_file(file: str, split: str | None, source: SourceConfig) -> Iterator[Found]:
+def _read_file(file: str, split: str | None, source: SourceConfig) -> Iterator[EntryOrSkipped]:
     import pyarrow as pa
 
     columns = Columns(source)
     try:
-        opened = persist(lambda: open_parquet(file), file)
+        opened = retry(lambda: open_parquet(file), file)
         has = opened.schema_arrow.names
         columns.check(has, file)
         sound = next(name for name in columns.names("audio") if name in has)
-        wanted = {name for field in USUAL for name in columns.names(field)}
+        wanted = {name for field in USUAL_COLUMNS for name in columns.names(field)}
         wanted |= {*columns.where, *OWN_TIMES, "duration_ms"}
         for group in range(opened.num_row_groups):
-            rows = persist(
+            rows = retry(
                 functools.partial(_rows, file, group, sorted(wanted & {*has} - {sound})), file
             )
             for number, row in enumerate(rows):
-                yield _entry(row, Cell(file, group, number, sound), columns, split)
+                yield _entry(row, ParquetSource(file, group, number, sound), columns, split)
     except (UnusableAudio, pa.ArrowException, OSError) as error:
-        yield Skip(UNUSABLE, f"{file} is broken or truncated: {error}")
+        yield Skipped(UNUSABLE, f"{file} is broken or truncated: {error}")
 
 
-def _entry(row: Row, cell: Cell, columns: Columns, split: str | None) -> Found:
+def _entry(row: Record, cell: ParquetSource, columns: Columns, split: str | None) -> EntryOrSkipped:
     found = columns.entry({**row, cell.column: None}, cell, str(cell), split, str(cell))
-    if isinstance(found, Skip):
+    if isinstance(found, Skipped):
         return found
     return dataclasses.replace(found, start_s=0.0, duration_s=found.duration_s or _length_s(row))
 
 
-def _length_s(row: Row) -> float | None:
+def _length_s(row: Record) -> float | None:
     if row.get("duration_ms") is not None:
         return float(row["duration_ms"]) / 1000
     if all(row.get(name) is not None for name in OWN_TIMES):
@@ -120,6 +120,6 @@ def _length_s(row: Row) -> float | None:
     return None
 
 
-def _rows(file: str, group: int, names: list[str]) -> list[Row]:
+def _rows(file: str, group: int, names: list[str]) -> list[Record]:
     with open_parquet(file) as opened:
         return opened.read_row_group(group, columns=names).to_pylist()

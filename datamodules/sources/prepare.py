@@ -21,21 +21,15 @@ from rich.progress import track
 from configs.loading import load_config
 from configs.schema import Config, SourceConfig
 from datamodules.corpus import UnusableAudio
+from datamodules.sources import AUTO, PUBLISHED_CORPORA
 from datamodules.sources.audio import native_rate_hz, read_audio
-from datamodules.sources.audio_sources import to_row
+from datamodules.sources.audio_sources import audio_source_to_record
 from datamodules.sources.corpus_manifest import check_bad_share, fitted_in, survey_entries
-from datamodules.sources.manifest_entry import UNUSABLE, Entry, Found, Skip
+from datamodules.sources.manifest_entry import UNUSABLE, Entry, EntryOrSkipped, Skipped
 from datamodules.sources.readers import read_source
 from datamodules.sources.report import Report, print_report, write_html
 from duplexmamba.text.tokenizer import Tokenizer
 
-FORMATS: dict[str, Any] = {
-    "voiceassistant": "huggingface",
-    "commonvoice": "commonvoice",
-    "instructs2s": "instructs2s",
-}
-FORMATS |= {name: name for name in ("librispeech", "mls", "tedlium", "gigaspeech", "duplexmamba")}
-"""Names of published corpora, and what they come in; every other name is the user's own."""
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz' ")
 """Characters that are not worth a line in a report."""
 
@@ -65,9 +59,9 @@ def main(args: list[str]) -> Path:
 
 def find_source(name: str, root: str, config: Config) -> SourceConfig:
     """The line of data.sources that has this name, else one of the published format, or whatever is there."""
-    line = config.data.sources.get(name) or dataclasses.replace(
-        config.data.source, kind=FORMATS.get(name, "auto")
-    )
+    format_name: Any = PUBLISHED_CORPORA.get(name, AUTO)
+    default = dataclasses.replace(config.data.source, kind=format_name)
+    line = config.data.sources.get(name) or default
     if not (root or line.path):
         raise ValueError(f"ROOT= is empty; say where {name} lies, such as ROOT=/corpora/{name}")
     return dataclasses.replace(line, path=root or line.path)
@@ -85,7 +79,7 @@ def check(name: str, source: SourceConfig, config: Config) -> tuple[Report, dict
     found = [fitted_in(item, config.data.min_s, config.data.max_s) for item, _ in heard]
     left = [item for item in found if isinstance(item, Entry)]
     splits, survey = survey_entries(
-        left, skipped + [s for s in found if isinstance(s, Skip)], source
+        left, skipped + [s for s in found if isinstance(s, Skipped)], source
     )
     characters = collections.Counter("".join(e.text + e.answer for e in left))
     report = Report(
@@ -101,7 +95,7 @@ def check(name: str, source: SourceConfig, config: Config) -> tuple[Report, dict
     return report, splits
 
 
-def _hear(entry: Entry) -> tuple[Found, int | None]:
+def _hear(entry: Entry) -> tuple[EntryOrSkipped, int | None]:
     """The entry as it was measured, and the rate of its file."""
     try:
         rate_hz = native_rate_hz(entry.path)
@@ -115,7 +109,7 @@ def _hear(entry: Entry) -> tuple[Found, int | None]:
             max_s=math.inf,
         )
     except UnusableAudio as error:
-        return Skip(UNUSABLE, str(error)), None
+        return Skipped(UNUSABLE, str(error)), None
     return dataclasses.replace(entry, duration_s=len(samples) / rate_hz), rate_hz
 
 
@@ -142,7 +136,7 @@ def write_manifest(splits: dict[str, list[Entry]], path: Path) -> None:
                     "speaker": e.speaker,
                     "split": split,
                     "channel": e.channel,
-                    **to_row(e.path),
+                    **audio_source_to_record(e.path),
                 }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 

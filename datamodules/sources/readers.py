@@ -1,199 +1,238 @@
-"""A source of the configuration -> entries, one per utterance, and what was left out; no sound is decoded."""
+"""A source of the configuration -> its entries, one per utterance, without decoding audio.
+
+`read_source` works in three steps:
+
+1. Locate: a URL or a pattern of shards, a single file, or a folder, whose format is configured or detected.
+2. Read: the reader of the format (see `datamodules.sources.CORPUS_FORMATS`) yields entries and skipped items.
+3. Assign: `assign_split` gives each entry its split and skips what the configuration does not use.
+"""
 
 import concurrent.futures
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from configs.schema import SourceConfig
-from datamodules.sources.folders import (
-    SOUND_SUFFIXES,
-    read_duplexmamba,
-    read_librispeech,
-    read_mls,
-    read_sidecars,
-    read_tedlium,
-    walk,
-)
+from datamodules.sources import AUTO, CORPUS_FORMATS, KNOWN_LAYOUTS
+from datamodules.sources.folders import SOUND_SUFFIXES, walk
 from datamodules.sources.lhotse_cuts import read_cuts, read_recordings, read_shar
-from datamodules.sources.manifest_entry import Entry, Found, Skip, assign, split_of, summarise
-from datamodules.sources.manifests import read_plain, read_rows
+from datamodules.sources.manifest_entry import (
+    Entry,
+    EntryOrSkipped,
+    Skipped,
+    assign_split,
+    partition,
+    split_of,
+    summarise_skipped,
+)
+from datamodules.sources.manifests import read_plain_manifest, read_records
 from datamodules.sources.parquet import read_dataset
-from datamodules.sources.published import read_commonvoice, read_gigaspeech, read_instructs2s
+from datamodules.sources.published import read_gigaspeech, read_instructs2s
 from datamodules.sources.shards import expand, read_shard
 from datamodules.sources.storage import is_url
 
-SHARDS_AT_ONCE = 8
-MANIFEST = re.compile(r"\.(jsonl(\.gz)?|csv)$")
-KNOWN_STEM = re.compile(r"^(manifest|metadata|cuts)$|recordings")
-"""Manifests that are known by their names, besides those of a split."""
-LAYOUTS = (
-    "a LibriSpeech-layout folder (*.trans.txt beside *.flac or *.wav), a folder of MLS, TED-LIUM 3, Common Voice or "
-    "GigaSpeech, sound files with a .txt beside each, a JSONL manifest or a folder with manifest.jsonl or "
-    "train/valid/test.jsonl (one line per utterance, with audio and text), lhotse cuts, recordings and supervisions or "
-    "Shar, tar shards, or parquet files"
-)
-TREES: dict[str, Callable[[SourceConfig, Path], Iterator[Found]]] = {
-    "librispeech": read_librispeech, "mls": read_mls, "tedlium": read_tedlium, "commonvoice": read_commonvoice,
-    "duplexmamba": read_duplexmamba, "folder": read_sidecars,
-}  # fmt: skip
-TABLES = {"gigaspeech": "GigaSpeech.json", "instructs2s": "*.json"}
-SHARDS = {"shar": re.compile(r"^cuts\.\d+\.jsonl(\.gz)?$"), "webdataset": re.compile(r"\.tar$")}
-MARKS = (
-    (re.compile(r"\.trans\.txt$"), "librispeech"),
-    (re.compile(r"^transcripts\.txt$"), "mls"),
-    (re.compile(r"\.stm$"), "tedlium"),
-    (re.compile(r"^(train|dev|test|validated)\.tsv$"), "commonvoice"),
-    (re.compile(r"^GigaSpeech\.json$"), "gigaspeech"),
-    (re.compile(r"response\.txt$"), "duplexmamba"),
-    *((mark, kind) for kind, mark in SHARDS.items()),
-    (re.compile(r"\.parquet$"), "huggingface"),
-)
-"""Files by which a folder is known, anywhere in it."""
+NUM_SHARD_THREADS = 8
+"""Shards that are read in parallel."""
+MANIFEST_FILE = re.compile(r"\.(jsonl(\.gz)?|csv)$")
+MANIFEST_STEM = re.compile(r"^(manifest|metadata|cuts)$|recordings")
+"""Names of manifests, in addition to those of splits."""
+TRANSCRIPT_SUFFIXES = (".txt", ".lab")
+
+Shard = tuple[str, str | None]
+"""Path or URL of a shard, and the split that its name implies."""
 
 
-def read_source(source: SourceConfig) -> tuple[list[Entry], list[Skip]]:
-    """Every utterance of a source, and what was left out.
+def read_source(source: SourceConfig) -> tuple[list[Entry], list[Skipped]]:
+    """Read every utterance of a source.
+
+    Returns:
+        Usable entries and skipped items.
 
     Raises:
-        ValueError: no such path, a layout that is not understood, a broken manifest, or nothing usable in it.
+        ValueError: no such path, an unknown layout, a broken manifest, or no usable utterance.
     """
-    wanted = {theirs: ours for ours, names in source.split.items() for theirs in names.split("+")}
-    found = [assign(item, wanted, source.task) for item in _read(source)]
-    entries = [item for item in found if isinstance(item, Entry)]
-    skipped = [item for item in found if isinstance(item, Skip)]
+    split_names = {}
+    for split, joined_names in source.split.items():
+        for name in joined_names.split("+"):
+            split_names[name] = split
+    items = [assign_split(item, split_names, source.task) for item in _read(source)]
+    entries, skipped = partition(items)
     check_any(source.path, entries, skipped)
     return entries, skipped
 
 
-def check_any(path: str, entries: list[Entry], skipped: list[Skip]) -> None:
-    """Raises ValueError, with what was left out and why, when no entry remains."""
+def check_any(path: str, entries: list[Entry], skipped: list[Skipped]) -> None:
+    """Raise ValueError, with the reasons for what was left out, when no entry remains."""
     if not entries:
-        raise ValueError(
-            f"{path} holds nothing usable; left out: {'; '.join(summarise(skipped)) or 'nothing'}"
-        )
+        reasons = "; ".join(summarise_skipped(skipped)) or "nothing"
+        raise ValueError(f"{path} holds nothing usable; left out: {reasons}")
 
 
-def _read(source: SourceConfig) -> Iterable[Found]:
+def _read(source: SourceConfig) -> Iterable[EntryOrSkipped]:
     path = Path(source.path).expanduser()
     if source.kind == "huggingface" and not path.exists():
         return read_dataset(source)
     if is_url(source.path) or "{" in source.path:
-        return _read_shards(
-            [(name, split_of(name.rpartition("/")[2])) for name in expand(source.path)], source
-        )
+        names = expand(source.path)
+        return _read_shards([(name, split_of(name.rpartition("/")[2])) for name in names], source)
     if not path.exists():
-        raise ValueError(f"{path} does not exist; give {LAYOUTS}")
-    return _read_file(path, source, None) if path.is_file() else _read_folder(path, source)
+        raise ValueError(f"{path} does not exist; give {KNOWN_LAYOUTS}")
+    if path.is_file():
+        return _read_file(path, source, None)
+    return _read_folder(path, source)
 
 
-def _read_file(path: Path, source: SourceConfig, split: str | None) -> Iterable[Found]:
+def _read_file(path: Path, source: SourceConfig, split: str | None) -> Iterable[EntryOrSkipped]:
     if path.suffix in (".tar", ".parquet"):
         return _read_shards([(str(path), split)], source)
-    rows = read_rows(path)
-    keys = set().union(*rows)
+    records = read_records(path)
+    keys: set[str] = set().union(*records)
     if "audios" in keys:
         return read_gigaspeech(source, path)
     if "conversation" in keys:
         return read_instructs2s(source, path)
-    read = read_cuts if keys & {"supervisions", "tracks"} else read_plain
-    return read(path, rows, source, split)
+    if keys & {"supervisions", "tracks"}:
+        return read_cuts(path, records, source, split)
+    return read_plain_manifest(path, records, source, split)
 
 
-def _read_folder(folder: Path, source: SourceConfig) -> Iterable[Found]:
-    kind = detect(folder) if source.kind == "auto" else source.kind
-    if kind in TREES:
-        _check_no_columns(source, kind)
-        return TREES[kind](source, folder)
-    if kind in TABLES:
-        return _read_file(_first_of(folder, TABLES[kind]), source, None)
-    if kind in SHARDS:
-        shards = [(root / name, split) for root, names, split in walk(folder) for name in names]
-        wanted = [(path, split) for path, split in shards if SHARDS[kind].search(path.name)]
-        return _read_shards(
-            [(str(path), split or split_of(path.stem)) for path, split in wanted], source
-        )
-    return read_dataset(source) if kind == "huggingface" else _read_manifests(folder, source)
-
-
-def _check_no_columns(source: SourceConfig, kind: str) -> None:
-    if kind != "commonvoice" and (source.where or source.columns):
+def _read_folder(folder: Path, source: SourceConfig) -> Iterable[EntryOrSkipped]:
+    name = detect_format(folder) if source.kind == AUTO else source.kind
+    corpus_format = CORPUS_FORMATS[name]
+    if not corpus_format.has_columns and (source.where or source.columns):
         raise ValueError(
-            f"{source.path} is of kind {kind}, which has no columns; leave out `where` and `columns`"
+            f"{source.path} is of kind {name}, which has no columns; leave out `where` and `columns`"
         )
+    return corpus_format.read(source, folder)
 
 
-def _first_of(folder: Path, pattern: str) -> Path:
-    found = next((path for path in sorted(folder.rglob(pattern))), None)
-    if found is None:
+def read_gigaspeech_folder(source: SourceConfig, folder: Path) -> Iterable[EntryOrSkipped]:
+    """Read a folder with GigaSpeech.json."""
+    return _read_file(_first_match(folder, "GigaSpeech.json"), source, None)
+
+
+def read_instructs2s_folder(source: SourceConfig, folder: Path) -> Iterable[EntryOrSkipped]:
+    """Read a folder with the JSON file of InstructS2S-200K."""
+    return _read_file(_first_match(folder, "*.json"), source, None)
+
+
+def _first_match(folder: Path, pattern: str) -> Path:
+    matches = sorted(folder.rglob(pattern))
+    if not matches:
         raise ValueError(f"{folder} holds no {pattern}; give the folder that does")
-    return found
+    return matches[0]
 
 
-def _read_manifests(folder: Path, source: SourceConfig) -> Iterable[Found]:
-    stems = _manifests(folder)
-    whole = [file for file, stem in stems.items() if stem in ("manifest", "metadata")]
-    cuts = [file for file, stem in stems.items() if not re.search("recordings|supervisions", stem)]
-    if whole or cuts:
-        return (
-            item
-            for file in whole or cuts
-            for item in _read_file(file, source, split_of(stems[file]) and stems[file])
-        )
-    recordings = [file for file, stem in stems.items() if "recordings" in stem]
-    return (
-        item
-        for file in recordings
-        for item in read_recordings(file, source, split_of(stems[file]) and stems[file])
-    )
+def read_shar_folder(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
+    """Read a folder of lhotse Shar."""
+    return _read_shard_folder("shar", source, folder)
 
 
-def _manifests(folder: Path) -> dict[Path, str]:
-    """The manifests in a folder and their names without suffixes."""
-    stems = {
-        f: f.name.split(".jsonl")[0].split(".csv")[0]
-        for f in sorted(folder.iterdir())
-        if MANIFEST.search(f.name)
-    }
-    return {f: stem for f, stem in stems.items() if KNOWN_STEM.search(stem) or split_of(stem)}
+def read_webdataset_folder(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
+    """Read a folder of WebDataset tar shards."""
+    return _read_shard_folder("webdataset", source, folder)
 
 
-def _read_shards(shards: list[tuple[str, str | None]], source: SourceConfig) -> Iterator[Found]:
-    """Shards side by side: over a network most of the time is waiting."""
-
-    def read(shard: tuple[str, str | None]) -> list[Found]:
-        path, split = shard
-        if path.endswith(".parquet"):
-            return list(read_dataset(dataclasses.replace(source, path=path)))
-        if path.endswith((".jsonl", ".jsonl.gz")):
-            is_shar = SHARDS["shar"].search(path.rpartition("/")[2])
-            return list(
-                read_shar(path, source, split)
-                if is_shar
-                else read_plain(path, read_rows(path), source, split)
-            )
-        return list(read_shard(path, source, split))
-
-    with concurrent.futures.ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
-        for found in pool.map(read, shards):
-            yield from found
+def read_parquet_folder(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
+    """Read a local folder of parquet files."""
+    return read_dataset(source)
 
 
-def detect(folder: Path) -> str:
-    """The kind of a folder. Raises ValueError: it holds nothing that is understood."""
-    if any(SHARDS["shar"].search(file.name) for file in folder.iterdir()):
+def _read_shard_folder(name: str, source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
+    shards: list[Shard] = []
+    for root, file_names, split in walk(folder):
+        for file_name in file_names:
+            if CORPUS_FORMATS[name].matches(file_name):
+                path = root / file_name
+                shards.append((str(path), split or split_of(path.stem)))
+    return _read_shards(shards, source)
+
+
+def read_manifest_folder(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
+    """Read a folder of manifests.
+
+    manifest.jsonl or metadata.csv holds the whole corpus where there is one; otherwise each file of lhotse cuts or of
+    a split is read, and recordings with their supervisions where there is nothing else.
+    """
+    stems = _manifest_stems(folder)
+    complete = []
+    recordings = []
+    others = []
+    for file, stem in stems.items():
+        if stem in ("manifest", "metadata"):
+            complete.append(file)
+        if "recordings" in stem:
+            recordings.append(file)
+        if not re.search("recordings|supervisions", stem):
+            others.append(file)
+    for file in complete or others:
+        yield from _read_file(file, source, _split_name(stems[file]))
+    if not complete and not others:
+        for file in recordings:
+            yield from read_recordings(file, source, _split_name(stems[file]))
+
+
+def _split_name(stem: str) -> str | None:
+    return stem if split_of(stem) else None
+
+
+def _manifest_stems(folder: Path) -> dict[Path, str]:
+    """Manifests directly in a folder, and their names without suffixes."""
+    stems = {}
+    for file in sorted(folder.iterdir()):
+        stem = file.name.split(".jsonl")[0].split(".csv")[0]
+        is_manifest = MANIFEST_FILE.search(file.name) is not None
+        if is_manifest and (MANIFEST_STEM.search(stem) or split_of(stem)):
+            stems[file] = stem
+    return stems
+
+
+def _read_shards(shards: list[Shard], source: SourceConfig) -> Iterator[EntryOrSkipped]:
+    """Read shards in parallel, since most of the time of a network is waiting; results keep the order of shards."""
+
+    def read(shard: Shard) -> list[EntryOrSkipped]:
+        return list(_read_one_shard(shard, source))
+
+    with concurrent.futures.ThreadPoolExecutor(NUM_SHARD_THREADS) as pool:
+        for items in pool.map(read, shards):
+            yield from items
+
+
+def _read_one_shard(shard: Shard, source: SourceConfig) -> Iterable[EntryOrSkipped]:
+    path, split = shard
+    if path.endswith(".parquet"):
+        return read_dataset(dataclasses.replace(source, path=path))
+    if not path.endswith((".jsonl", ".jsonl.gz")):
+        return read_shard(path, source, split)
+    if CORPUS_FORMATS["shar"].matches(path.rpartition("/")[2]):
+        return read_shar(path, source, split)
+    return read_plain_manifest(path, read_records(path), source, split)
+
+
+def detect_format(folder: Path) -> str:
+    """Name of the format of a folder.
+
+    Shar and manifests are recognised by the files directly in the folder, the other formats by the first marker of
+    CORPUS_FORMATS that any file below it matches.
+
+    Raises:
+        ValueError: no known format.
+    """
+    if any(CORPUS_FORMATS["shar"].matches(file.name) for file in folder.iterdir()):
         return "shar"
-    if _manifests(folder):
+    if _manifest_stems(folder):
         return "manifest"
-    sounds = words = False
-    for _, files, _ in walk(folder):
-        for name in files:
-            if kind := next((kind for mark, kind in MARKS if mark.search(name)), None):
-                return kind
-        sounds |= any(name.lower().endswith(SOUND_SUFFIXES) for name in files)
-        words |= any(name.endswith((".txt", ".lab")) for name in files)
-    if sounds and words:
+    has_audio = False
+    has_transcripts = False
+    for _, file_names, _ in walk(folder):
+        for file_name in file_names:
+            for name, corpus_format in CORPUS_FORMATS.items():
+                if corpus_format.matches(file_name):
+                    return name
+            has_audio |= file_name.lower().endswith(SOUND_SUFFIXES)
+            has_transcripts |= file_name.endswith(TRANSCRIPT_SUFFIXES)
+    if has_audio and has_transcripts:
         return "folder"
-    trouble = "holds audio but no transcripts" if sounds else "holds no speech"
-    raise ValueError(f"{folder} {trouble}; understood are {LAYOUTS}")
+    problem = "holds audio but no transcripts" if has_audio else "holds no speech"
+    raise ValueError(f"{folder} {problem}; understood are {KNOWN_LAYOUTS}")

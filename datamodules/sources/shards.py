@@ -9,14 +9,14 @@ from typing import IO
 from configs.schema import SourceConfig
 from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio import stream_duration_s
-from datamodules.sources.audio_sources import Member
+from datamodules.sources.audio_sources import TarSource
 from datamodules.sources.folders import SOUND_SUFFIXES
-from datamodules.sources.manifest_entry import NO_AUDIO, UNUSABLE, Found, Skip
-from datamodules.sources.manifests import Columns, Row
+from datamodules.sources.manifest_entry import NO_AUDIO, UNUSABLE, EntryOrSkipped, Skipped
+from datamodules.sources.manifests import Columns, Record
 from datamodules.sources.storage import open_bytes
 
 SPAN = re.compile(r"\{(\d+)\.\.(\d+)\}")
-Content = tuple[Member | Skip, bytes | float | None]
+Content = tuple[TarSource | Skipped, bytes | float | None]
 """A member with its text or the seconds it lasts."""
 
 
@@ -34,11 +34,11 @@ def expand(pattern: str) -> list[str]:
     ]
 
 
-def read_shard(shard: str, source: SourceConfig, split: str | None) -> Iterator[Found]:
+def read_shard(shard: str, source: SourceConfig, split: str | None) -> Iterator[EntryOrSkipped]:
     """Files that share their name up to the first dot are one utterance."""
-    columns, key, sample = Columns(source), "", list[tuple[Member, bytes | float | None]]()
+    columns, key, sample = Columns(source), "", list[tuple[TarSource, bytes | float | None]]()
     for member, content in members(shard):
-        if isinstance(member, Skip):
+        if isinstance(member, Skipped):
             yield member
             continue
         own = _key(member.name)
@@ -63,20 +63,23 @@ def members(shard: str) -> Iterator[Content]:
                 content = tar.extractfile(info)
                 if content is not None:
                     count += 1
-                    yield _look(Member(shard, info.name, info.offset_data, info.size), content)
+                    yield _look(TarSource(shard, info.name, info.offset_data, info.size), content)
     except (tarfile.TarError, OSError) as error:
-        yield Skip(UNUSABLE, f"{shard} is broken or truncated after {count:,} files: {error}"), None
+        yield (
+            Skipped(UNUSABLE, f"{shard} is broken or truncated after {count:,} files: {error}"),
+            None,
+        )
     except UnusableAudio as error:
-        yield Skip(UNUSABLE, str(error)), None
+        yield Skipped(UNUSABLE, str(error)), None
 
 
-def _look(member: Member, content: IO[bytes]) -> Content:
+def _look(member: TarSource, content: IO[bytes]) -> Content:
     if not member.name.lower().endswith(SOUND_SUFFIXES):
         return member, content.read()
     try:
         return member, stream_duration_s(content, str(member))
     except UnusableAudio as error:
-        return Skip(UNUSABLE, str(error)), None
+        return Skipped(UNUSABLE, str(error)), None
 
 
 def _key(name: str) -> str:
@@ -86,23 +89,23 @@ def _key(name: str) -> str:
 
 def _utterance(
     key: str,
-    sample: list[tuple[Member, bytes | float | None]],
+    sample: list[tuple[TarSource, bytes | float | None]],
     columns: Columns,
     shard: str,
     split: str | None,
-) -> Found:
+) -> EntryOrSkipped:
     sounds = [(member, content) for member, content in sample if isinstance(content, float)]
     if not sounds:
-        return Skip(NO_AUDIO, f"{shard}:{key.lstrip('/')}")
+        return Skipped(NO_AUDIO, f"{shard}:{key.lstrip('/')}")
     (sound, duration_s) = sounds[0]
-    row: Row = {}
+    row: Record = {}
     for member, content in sample:
         if isinstance(content, bytes):
             row |= _words(member, content)
     return columns.entry({"duration": duration_s, **row}, sound, key.lstrip("/"), split, str(sound))
 
 
-def _words(member: Member, content: bytes) -> Row:
+def _words(member: TarSource, content: bytes) -> Record:
     """The columns that a file beside the sound holds: those of its JSON, or its text under its own suffix."""
     suffix = member.name.rpartition(".")[2]
     text = content.decode("utf-8", errors="replace")

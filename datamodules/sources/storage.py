@@ -33,15 +33,15 @@ def read_bytes(path: str, start: int | None = None, end: int | None = None) -> b
         system, name = fsspec.core.url_to_fs(path)
         return system.cat_file(name, start, end)
 
-    return persist(read, path)
+    return retry(read, path)
 
 
 def open_bytes(path: str) -> BinaryIO:
     """A file to look through; of a remote one only what is looked at is fetched. Raises UnusableAudio."""
     if not is_url(path):
-        return persist(lambda: open(path, "rb"), path)
+        return retry(lambda: open(path, "rb"), path)
     system, name = fsspec.core.url_to_fs(path)
-    file = persist(
+    file = retry(
         lambda: system.open(name, "rb", block_size=BLOCK_BYTES, cache_type="readahead"), path
     )
     return io.BufferedReader(_Steady(file, path), BLOCK_BYTES)
@@ -66,7 +66,7 @@ class _Steady(io.RawIOBase):
         return self.file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        found = persist(lambda: self.file.read(len(buffer)), self.name)
+        found = retry(lambda: self.file.read(len(buffer)), self.name)
         buffer[: len(found)] = found
         return len(found)
 
@@ -75,7 +75,7 @@ class _Steady(io.RawIOBase):
         super().close()
 
 
-def persist(read: Callable[[], Result], name: str) -> Result:
+def retry(read: Callable[[], Result], name: str) -> Result:
     """What `read` returns, tried again where a disk or a network fails for a moment. Raises UnusableAudio."""
     for wait_s in (*WAITS_S, None):
         try:
