@@ -26,7 +26,7 @@ from datamodules.dialogue.phrases import (
 )
 from datamodules.dialogue.turns import RULES, Answer, Event, Kind, Slices, Turn, draw_events
 from datamodules.synthetic import grammar
-from datamodules.synthetic import side_speech as asides
+from datamodules.synthetic import other_speech as asides
 from datamodules.synthetic.grammar import Split
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.text.tokenizer import TurnState

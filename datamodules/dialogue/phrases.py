@@ -12,7 +12,7 @@ from datamodules.corpus import Corpus
 from datamodules.synthetic.augment import LOWEST_HZ, resample
 from datamodules.synthetic.espeak import speak
 from datamodules.synthetic.grammar import KINDS, QAPair, Split
-from datamodules.synthetic.speech import draw_voice
+from datamodules.synthetic.voices import draw_espeak_voice as draw_voice
 
 ROOMS = ("white", "pink", "hum")
 """What a room sounds like."""

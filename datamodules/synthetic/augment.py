@@ -1,4 +1,4 @@
-"""What a room, a microphone and a hurried speaker do to speech. All of it is drawn from the generator given."""
+"""Augmentation of speech: speed, room, level, silence and noise, all drawn from one generator."""
 
 import numpy as np
 import soxr
@@ -7,83 +7,131 @@ from configs.schema import AugmentConfig
 from datamodules.synthetic.recorded_noise import draw_noise, reverberate
 
 FLOOR_DB = -70.0
-"""Level of the faint noise in recordings that get no other: digital silence does not occur in life."""
+"""Level of the faint noise added to recordings without other noise: digital silence is unnatural."""
 HUM_SHARE = 0.25
-"""Share of noises that carry the hum of a machine."""
+"""Share of the generated noises that contain the hum of a machine."""
 LOWEST_HZ = 40.0
-"""Noise has no more power below this than at it."""
+"""Coloured noise has a flat spectrum below this frequency."""
+FFT_BLOCK = 4096
+"""Sizes of Fourier transforms are rounded up to a multiple of this number of samples."""
 
 
 def augment(
     samples: np.ndarray, rng: np.random.Generator, config: AugmentConfig, rate_hz: int
 ) -> np.ndarray:
-    """Training audio from a recording: speed, then `condition`.
+    """Change the speed of a recording, then apply `condition`.
 
     Args:
         samples: (n,) float32 in [-1, 1] at `rate_hz`.
+        rng: source of every random decision.
+        config: ranges and shares of the changes.
+        rate_hz: sample rate of input and output.
 
     Returns:
         (m,) float32 in [-1, 1].
     """
-    return condition(
-        resample(samples, rate_hz * draw_speed(rng, config), rate_hz), rng, config, rate_hz
-    )
+    speed = draw_speed(rng, config)
+    # Reading the samples at a higher rate than their own shortens them and raises their pitch.
+    faster = resample(samples, rate_hz * speed, rate_hz)
+    return condition(faster, rng, config, rate_hz)
 
 
 def draw_speed(rng: np.random.Generator, config: AugmentConfig) -> float:
-    """Factor by which an utterance is played faster."""
+    """Draw the factor by which an utterance is played faster."""
     return float(rng.choice(config.speeds))
 
 
 def resample(samples: np.ndarray, from_hz: float, to_hz: float) -> np.ndarray:
-    """(n,) float32 at one rate to (about n * to_hz / from_hz,) at another."""
-    return samples if from_hz == to_hz else soxr.resample(samples, from_hz, to_hz)
+    """Resample (n,) float32 from one rate to another; returns about n * to_hz / from_hz samples."""
+    if from_hz == to_hz:
+        return samples
+    return soxr.resample(samples, from_hz, to_hz)
 
 
 def condition(
     samples: np.ndarray, rng: np.random.Generator, config: AugmentConfig, rate_hz: int
 ) -> np.ndarray:
-    """Room, level, pads and noise, but the speaker's own pace: what evaluation hears too.
+    """Add room, level, padding and noise without a change of speed, as in evaluation.
 
     Args:
         samples: (n,) float32 in [-1, 1] at `rate_hz`.
+        rng: source of every random decision.
+        config: ranges and shares of the changes.
+        rate_hz: sample rate of input and output.
 
     Returns:
-        (m,) float32 in [-1, 1], longer by the two pads.
+        (m,) float32 in [-1, 1], longer than the input by the padding at both ends.
     """
     if config.rir_path and rng.random() < config.rir_share:
         samples = reverberate(samples, config.rir_path, rng, rate_hz)
-    level_db = _between(config.level_db, rng)
-    before, after = (int(_between(config.pad_s, rng) * rate_hz) for _ in range(2))
+    level_db = _uniform(config.level_db, rng)
+    pad_before = int(_uniform(config.pad_s, rng) * rate_hz)
+    pad_after = int(_uniform(config.pad_s, rng) * rate_hz)
+    speech_end = pad_before + len(samples)
+
+    mixed = _draw_background(speech_end + pad_after, level_db, rng, config, rate_hz)
+    mixed[pad_before:speech_end] += _at_level(samples, level_db)
+    peak = np.abs(mixed).max()
+    return mixed / max(1.0, peak)
+
+
+def _draw_background(
+    size: int,
+    speech_db: float,
+    rng: np.random.Generator,
+    config: AugmentConfig,
+    rate_hz: int,
+) -> np.ndarray:
+    """(size,) float32: audible noise for a share of the utterances, else the noise floor."""
     noisy = rng.random() < config.noise_share
-    noise_db = level_db - _between(config.snr_db, rng) if noisy else FLOOR_DB
-    size = before + len(samples) + after
-    folder = config.noise_path if noisy else None
-    noise = draw_noise(folder, size, rng, rate_hz) if folder else _noise(size, rng, rate_hz)
-    mixed = _at_level(noise, noise_db)
-    mixed[before : before + len(samples)] += _at_level(samples, level_db)
-    return mixed / max(1.0, np.abs(mixed).max())
+    noise_db = FLOOR_DB
+    if noisy:
+        noise_db = speech_db - _uniform(config.snr_db, rng)
+    if noisy and config.noise_path:
+        noise = draw_noise(config.noise_path, size, rng, rate_hz)
+    else:
+        noise = _generate_noise(size, rng, rate_hz)
+    return _at_level(noise, noise_db)
 
 
-def _between(span: list[float], rng: np.random.Generator) -> float:
-    low, high = span
+def _uniform(bounds: list[float], rng: np.random.Generator) -> float:
+    low, high = bounds
     return rng.uniform(low, high)
 
 
 def _at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
-    """Scaled to a root mean square of `level_db` relative to full scale; silence stays silent."""
+    """Scale to a root mean square of `level_db` relative to full scale; silence stays silent."""
     rms = np.sqrt(np.mean(np.square(samples)))
-    return samples * np.float32(10 ** (level_db / 20) / max(rms, 1e-8))
+    amplitude = 10 ** (level_db / 20)
+    return samples * np.float32(amplitude / max(rms, 1e-8))
 
 
-def _noise(size: int, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
-    """(size,) float32 of any level: a colour between white (amplitude flat) and brown (1 / frequency), perhaps hum."""
-    whole = -(-size // 4096) * 4096  # Fourier transforms of other sizes can be many times slower
-    bins_hz = np.arange(whole // 2 + 1, dtype=np.float32) * np.float32(rate_hz / whole)
-    spectrum = rng.standard_normal(2 * len(bins_hz), np.float32).view(np.complex64)
-    spectrum *= np.maximum(bins_hz, LOWEST_HZ) ** np.float32(-rng.uniform(0, 1))
+def _generate_noise(size: int, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
+    """(size,) float32 of arbitrary level: coloured between white and brown, with or without hum."""
+    spectrum, bins_hz, fft_size = white_spectrum(size, rng, rate_hz)
+    # White noise has a flat amplitude (exponent 0), brown noise falls with 1 / frequency (-1).
+    exponent = np.float32(-rng.uniform(0, 1))
+    spectrum *= np.maximum(bins_hz, LOWEST_HZ) ** exponent
     if rng.random() < HUM_SHARE:
         pitch_hz = rng.uniform(50, 240)
-        lines = (np.arange(pitch_hz, 2_000, pitch_hz) * (whole / rate_hz)).astype(int)
-        spectrum[lines] *= np.sqrt(np.float32(whole)) / 10
+        harmonics_hz = np.arange(pitch_hz, 2_000, pitch_hz)
+        harmonic_bins = (harmonics_hz * (fft_size / rate_hz)).astype(int)
+        spectrum[harmonic_bins] *= np.sqrt(np.float32(fft_size)) / 10
     return np.fft.irfft(spectrum)[:size]
+
+
+def white_spectrum(
+    size: int, rng: np.random.Generator, rate_hz: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Draw the spectrum of white noise for a signal of at least `size` samples.
+
+    Returns:
+        Complex spectrum (F,), the frequency of each bin in Hz (F,) float32, and the size of the
+        Fourier transform in samples.
+    """
+    # Fourier transforms of other sizes can be many times slower.
+    fft_size = -(-size // FFT_BLOCK) * FFT_BLOCK
+    bin_width_hz = np.float32(rate_hz / fft_size)
+    bins_hz = np.arange(fft_size // 2 + 1, dtype=np.float32) * bin_width_hz
+    real_and_imaginary = rng.standard_normal(2 * len(bins_hz), np.float32)
+    return real_and_imaginary.view(np.complex64), bins_hz, fft_size

@@ -1,12 +1,13 @@
-"""Text to speech through espeak-ng, bit for bit the same for the same request, whatever was spoken before.
+"""Text to speech with espeak-ng, bit-identical for identical requests.
 
-espeak-ng carries its oscillators and its random state from one utterance to the next, so each utterance is spoken by a
-freshly forked child. Forking a process that holds torch is slow and, with threads about, unsafe: this file therefore
-runs a second time as a script, a small process that holds nothing but the library and forks once per request. For that
-reason it imports numpy and espeakng_loader only inside functions.
+espeak-ng keeps oscillator and random state from one utterance to the next, so each utterance is
+synthesised by a freshly forked child process. Forking a process that has loaded torch is slow and,
+with other threads running, unsafe. Therefore this file is also run as a script: a small server
+process that has loaded nothing but the library and forks once per request. That is why numpy and
+espeakng_loader are imported inside functions only.
 
-espeak-ng is GPL-3.0. It is reached at run time alone, through the pip package espeakng-loader (extra `tts`).
-Needs `os.fork`: Linux or macOS.
+espeak-ng is GPL-3.0. It is used at run time only, through the pip package espeakng-loader (extra
+`tts`). Needs `os.fork`: Linux or macOS.
 """
 
 from __future__ import annotations
@@ -27,25 +28,31 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE_HZ = 22_050
 REQUEST = struct.Struct("<HIiii")
-"""Bytes of the voice, bytes of the text, rate, pitch, pitch range; then voice and text."""
+"""Number of bytes of the voice, number of bytes of the text, rate, pitch and pitch range.
+The bytes of voice and text follow."""
 REPLY = struct.Struct("<iii")
-"""0 or what failed, words, samples; then the words, then the samples as int16."""
+"""Failure code (0: none), number of words, number of samples.
+The words follow, then the samples as int16."""
 WORD = struct.Struct("<iii")
-"""First sample, first character, characters."""
-UNKNOWN_VOICE, UNSPOKEN = 2, 3
+"""First sample, first character, number of characters."""
+UNKNOWN_VOICE = 2
+SYNTHESIS_FAILED = 3
+PIPE_BYTES = 1 << 20
+"""Size of the reply pipe. An utterance fits, so that the server need not wait for its reader."""
 
 
 class Word(NamedTuple):
-    """Where a word begins."""
+    """Start of a word in the audio, and its place in the text."""
 
     start_s: float
     position: int
     """Index of its first character in the text."""
     length: int
+    """Number of characters."""
 
 
 class Speech(NamedTuple):
-    """What espeak-ng said."""
+    """Synthesised speech."""
 
     samples: np.ndarray
     """(n,) float32 in [-1, 1]."""
@@ -57,12 +64,12 @@ class Speech(NamedTuple):
 def speak(
     text: str, voice: str, rate_wpm: int = 175, pitch: int = 50, pitch_range: int = 50
 ) -> Speech:
-    """Speak a sentence. One thread of a process at a time.
+    """Synthesise a sentence. Only one thread of a process may call this at a time.
 
     Args:
-        text: what to say.
-        voice: identifier of an accent, and perhaps a variant: `gmw/en-US+m1`.
-        rate_wpm: words a minute, 80 to 450.
+        text: the sentence.
+        voice: identifier of an accent with an optional variant: `gmw/en-US+m1`.
+        rate_wpm: words per minute, 80 to 450.
         pitch: 0 to 100.
         pitch_range: 0 (monotone) to 100.
 
@@ -74,63 +81,87 @@ def speak(
     import numpy as np
 
     try:
-        failed, words, pcm = _ask(_helper(os.getpid()), text, voice, rate_wpm, pitch, pitch_range)
+        server = _server(os.getpid())
+        failure, words, pcm = _request(server, text, voice, rate_wpm, pitch, pitch_range)
     except BaseException as error:
-        _helper.cache_clear()  # interrupted, it would answer the next request with this one's speech
+        # After an interruption the server would answer the next request with this one's speech.
+        _server.cache_clear()
         if isinstance(error, BrokenPipeError | struct.error):
             raise RuntimeError(
-                f"espeak-ng ended unexpectedly before voice {voice!r} said {text!r}"
+                f"espeak-ng ended unexpectedly while voice {voice!r} spoke {text!r}"
             ) from None
         raise
-    if failed == UNKNOWN_VOICE:
-        raise ValueError(
-            f"espeak-ng knows no voice {voice!r} (to say {text!r}); give an identifier: gmw/en-US+m1"
-        )
-    if failed:
-        raise RuntimeError(
-            f"espeak-ng could not say {text!r} with voice {voice!r} (failure {failed})"
-        )
+    _check_failure(failure, text, voice)
     samples = np.frombuffer(pcm, np.int16).astype(np.float32) / 32_768
-    heard = [Word(sample / SAMPLE_RATE_HZ, *where) for sample, *where in WORD.iter_unpack(words)]
-    return Speech(samples, SAMPLE_RATE_HZ, heard)
+    return Speech(samples, SAMPLE_RATE_HZ, _unpack_words(words))
 
 
-def _ask(
-    helper: subprocess.Popen[bytes], text: str, voice: str, *parameters: int
+def _check_failure(failure: int, text: str, voice: str) -> None:
+    if failure == UNKNOWN_VOICE:
+        raise ValueError(
+            f"espeak-ng knows no voice {voice!r} (to speak {text!r}); "
+            "give an identifier such as gmw/en-US+m1"
+        )
+    if failure:
+        raise RuntimeError(
+            f"espeak-ng could not speak {text!r} with voice {voice!r} (failure {failure})"
+        )
+
+
+def _unpack_words(packed: bytes) -> list[Word]:
+    words = []
+    for sample, position, length in WORD.iter_unpack(packed):
+        words.append(Word(sample / SAMPLE_RATE_HZ, position, length))
+    return words
+
+
+def _request(
+    server: subprocess.Popen[bytes], text: str, voice: str, *parameters: int
 ) -> tuple[int, bytes, bytes]:
-    """0 or what failed, words, samples."""
-    assert helper.stdin and helper.stdout
-    said, name = text.encode(), voice.encode()
-    os.write(helper.stdin.fileno(), REQUEST.pack(len(name), len(said), *parameters) + name + said)
-    failed, num_words, num_samples = REPLY.unpack(helper.stdout.read(REPLY.size))
-    return failed, helper.stdout.read(WORD.size * num_words), helper.stdout.read(2 * num_samples)
+    """Send one request; returns failure code, packed words and int16 samples."""
+    assert server.stdin and server.stdout
+    voice_bytes = voice.encode()
+    text_bytes = text.encode()
+    header = REQUEST.pack(len(voice_bytes), len(text_bytes), *parameters)
+    os.write(server.stdin.fileno(), header + voice_bytes + text_bytes)
+
+    failure, num_words, num_samples = REPLY.unpack(server.stdout.read(REPLY.size))
+    words = server.stdout.read(WORD.size * num_words)
+    pcm = server.stdout.read(2 * num_samples)
+    return failure, words, pcm
 
 
 @functools.lru_cache(maxsize=1)
-def _helper(pid: int) -> subprocess.Popen[bytes]:
-    """This process's helper. `pid` keeps a forked worker from sharing its parent's."""
+def _server(pid: int) -> subprocess.Popen[bytes]:
+    """Start the server of process `pid`, so that a forked worker does not share its parent's."""
     try:
         import espeakng_loader
     except ImportError:
         raise ImportError("synthetic speech needs espeak-ng: pip install -e '.[tts]'") from None
-    paths = [espeakng_loader.get_library_path(), espeakng_loader.get_data_path()]
-    helper = subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, *paths],
+    library_path = espeakng_loader.get_library_path()
+    data_path = espeakng_loader.get_data_path()
+    server = subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, library_path, data_path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        pipesize=1 << 20,  # an utterance fits, so that the helper need not wait for its reader
-        start_new_session=True,  # Ctrl-C is for the parent; the helper ends when its stdin does
+        pipesize=PIPE_BYTES,
+        # Ctrl-C is for the parent; the server ends when its stdin does.
+        start_new_session=True,
     )
-    atexit.register(_end, helper)
-    return helper
+    atexit.register(_stop, server)
+    return server
 
 
-def _end(helper: subprocess.Popen[bytes]) -> None:
-    with helper:  # closes the pipes and waits
-        helper.kill()  # a worker forked meanwhile holds the pipes too, and would keep it waiting
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    # The context closes the pipes and waits. A worker that was forked meanwhile may keep the pipes
+    # open, so the server does not see the end of its stdin and must be killed.
+    with server:
+        server.kill()
 
 
 class _Event(ctypes.Structure):
+    """`espeak_EVENT` of speak_lib.h."""
+
     _fields_ = [
         ("type", ctypes.c_int),
         ("unique_identifier", ctypes.c_uint),
@@ -144,64 +175,83 @@ class _Event(ctypes.Structure):
 
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Event))
-_SYNCHRONOUS, _NO_EXIT, _UTF8, _CHARACTERS, _WORD_EVENT = 2, 0x8000, 1, 1, 1
-_RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
-_HEADROOM = 50
-"""Volume in percent: at 100 the loud voices clip."""
+# Constants of speak_lib.h.
+_SYNCHRONOUS = 2
+_NO_EXIT = 0x8000
+_UTF8 = 1
+_BY_CHARACTER = 1
+_WORD_EVENT = 1
+_RATE = 1
+_VOLUME = 2
+_PITCH = 3
+_PITCH_RANGE = 4
+_VOLUME_PERCENT = 50
+"""At 100 the loud voices clip."""
 
 
 def _serve(library_path: str, data_path: str) -> None:
-    """Answer requests from stdin until it ends."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader killed meanwhile is no error
+    """Process requests from stdin until it ends."""
+    # Without this, a reader that was killed meanwhile would cause a traceback.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     library = ctypes.CDLL(library_path)
-    if library.espeak_Initialize(_SYNCHRONOUS, 0, data_path.encode(), _NO_EXIT) != SAMPLE_RATE_HZ:
+    rate_hz = library.espeak_Initialize(_SYNCHRONOUS, 0, data_path.encode(), _NO_EXIT)
+    if rate_hz != SAMPLE_RATE_HZ:
         sys.exit(f"espeak-ng does not start with the data in {data_path}")
-    # Both are read from many small files at first use: once here rather than in every child.
+    # Both calls read many small files at first use: once here rather than in every child.
     library.espeak_ListVoices(None)
     library.espeak_SetVoiceByName(b"gmw/en")
     gc.freeze()
     while header := sys.stdin.buffer.read(REQUEST.size):
-        name_size, text_size, *parameters = REQUEST.unpack(header)
-        voice, text = sys.stdin.buffer.read(name_size), sys.stdin.buffer.read(text_size)
+        voice_size, text_size, *parameters = REQUEST.unpack(header)
+        voice = sys.stdin.buffer.read(voice_size)
+        text = sys.stdin.buffer.read(text_size)
         child = os.fork()
         if not child:
-            os._exit(_say(library, voice, text, parameters))
-        failed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if failed:  # a child replies only when all went well
-            os.write(1, REPLY.pack(failed, 0, 0))
+            os._exit(_synthesise(library, voice, text, parameters))
+        _, status = os.waitpid(child, 0)
+        failure = os.waitstatus_to_exitcode(status)
+        # A child replies itself if it succeeds.
+        if failure:
+            os.write(1, REPLY.pack(failure, 0, 0))
 
 
-def _say(library: ctypes.CDLL, voice: bytes, text: bytes, parameters: list[int]) -> int:
-    """Speak and write the reply to stdout; returns 0 or what failed."""
-    pcm, words = [], []
+def _synthesise(library: ctypes.CDLL, voice: bytes, text: bytes, parameters: list[int]) -> int:
+    """Synthesise and write the reply to stdout; returns the failure code, 0 for none."""
+    chunks: list[bytes] = []
+    words: list[bytes] = []
 
     @_Callback
     def collect(samples, num_samples, events) -> int:
         if num_samples:
-            pcm.append(ctypes.string_at(samples, 2 * num_samples))
+            chunks.append(ctypes.string_at(samples, 2 * num_samples))
+        # An event of type 0 ends the array.
         i = 0
         while events[i].type:
-            if events[i].type == _WORD_EVENT:
-                words.append(
-                    WORD.pack(events[i].sample, events[i].text_position - 1, events[i].length)
-                )
+            event = events[i]
+            if event.type == _WORD_EVENT:
+                # espeak-ng counts characters from 1.
+                words.append(WORD.pack(event.sample, event.text_position - 1, event.length))
             i += 1
         return 0
 
     library.espeak_SetSynthCallback(collect)
     if library.espeak_SetVoiceByName(voice):
         return UNKNOWN_VOICE
-    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # breath is drawn from it
-    for parameter, value in zip(
-        (_RATE, _PITCH, _RANGE, _VOLUME), (*parameters, _HEADROOM), strict=True
-    ):
-        library.espeak_SetParameter(parameter, value, 0)
+    # Breath noise is drawn from this generator.
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+    rate_wpm, pitch, pitch_range = parameters
+    library.espeak_SetParameter(_RATE, rate_wpm, 0)
+    library.espeak_SetParameter(_PITCH, pitch, 0)
+    library.espeak_SetParameter(_PITCH_RANGE, pitch_range, 0)
+    library.espeak_SetParameter(_VOLUME, _VOLUME_PERCENT, 0)
     size = ctypes.c_size_t(len(text) + 1)
-    if library.espeak_Synth(text, size, 0, _CHARACTERS, 0, _UTF8, None, None) or not pcm:
-        return UNSPOKEN
-    sound = b"".join(pcm)
+    error = library.espeak_Synth(text, size, 0, _BY_CHARACTER, 0, _UTF8, None, None)
+    if error or not chunks:
+        return SYNTHESIS_FAILED
+    pcm = b"".join(chunks)
+    header = REPLY.pack(0, len(words), len(pcm) // 2)
     with os.fdopen(1, "wb") as stdout:
-        stdout.write(REPLY.pack(0, len(words), len(sound) // 2) + b"".join(words) + sound)
+        stdout.write(header + b"".join(words) + pcm)
     return 0
 
 

@@ -1,7 +1,8 @@
-"""The default corpus as text: short questions and orders, each with its one right answer.
+"""Text of the default corpus: short questions and orders, each with exactly one correct answer.
 
-A sentence is a core ("seven plus five") in a frame ("can you tell me ... please"). Every core and frame is listed, so
-the vocabulary is known exactly; together they are so many that some sentences can be kept out of training.
+A sentence is a core ("seven plus five") in a frame ("can you tell me ... please"). All cores and
+frames are listed here, so the vocabulary is known exactly. Their combinations are so many that some
+sentences can be held out of training.
 """
 
 import hashlib
@@ -12,21 +13,23 @@ from typing import Literal, NamedTuple
 
 Split = Literal["train", "valid", "test"]
 MAX_WORDS = 12
+"""A sentence has at most so many words."""
 
 
 class QAPair(NamedTuple):
-    """A sentence to be spoken and the reply to it: lower-case words of a to z and apostrophe."""
+    """A sentence to be spoken and the response to it: lower-case words of a to z and apostrophe."""
 
     text: str
     answer: str
     kind: str
+    """Key of `KINDS`, or the name of another source of text."""
 
 
 class Core(NamedTuple):
-    """What is asked, without its frame."""
+    """Content of a question or an order, without its frame."""
 
     form: str
-    """The frames that fit: those of a thing (a noun phrase), a question or an order."""
+    """Key of `FRAMES`: "thing" (a noun phrase), "question" or "order"."""
     text: str
     answer: str
 
@@ -37,36 +40,45 @@ def _list(names: str) -> list[str]:
 
 def _table(rows: str) -> list[list[str]]:
     """`a b, c_d e` -> [[a, b], [c d, e]]."""
-    return [[cell.replace("_", " ") for cell in row.split()] for row in rows.split(",")]
+    table = []
+    for row in rows.split(","):
+        cells = row.split()
+        table.append([cell.replace("_", " ") for cell in cells])
+    return table
 
 
 def _frames(leads: str, tails: str) -> list[tuple[str, str]]:
-    """Every lead with every tail; nobody says please twice."""
-    pairs = itertools.product(leads.split("|"), tails.split("|"))
-    return [(lead, tail) for lead, tail in pairs if not ("please" in lead and tail == "please")]
+    """All pairs of a lead and a tail, except those with "please" in both."""
+    frames = []
+    for lead, tail in itertools.product(leads.split("|"), tails.split("|")):
+        if "please" in lead and tail == "please":
+            continue
+        frames.append((lead, tail))
+    return frames
 
 
 FRAMES = {
     "thing": _frames(
-        "what is|what's|tell me|please tell me|can you tell me|could you tell me|do you know|i want to know|"
-        "i would like to know|give me|please give me|so what is|okay what is|quick question what is",
+        "what is|what's|tell me|please tell me|can you tell me|could you tell me|do you know|"
+        "i want to know|i would like to know|give me|please give me|so what is|okay what is|"
+        "quick question what is",
         "|please|thank you|if you know",
     ),
     "question": _frames(
-        "|so|okay|hey|well|tell me|please tell me|quick question|next question|one more question|excuse me|"
-        "i have a question",
+        "|so|okay|hey|well|tell me|please tell me|quick question|next question|"
+        "one more question|excuse me|i have a question",
         "|please|thank you|if you know",
     ),
     "order": _frames(
-        "|please|can you|could you|would you|will you|okay|hey|i want you to|i would like you to|go ahead and|"
-        "now please",
+        "|please|can you|could you|would you|will you|okay|hey|i want you to|"
+        "i would like you to|go ahead and|now please",
         "|please|now|for me|right away|thank you",
     ),
 }
 
 ONES = _list(
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
 )
 TENS = _list("twenty thirty forty fifty sixty seventy eighty ninety")
 DAYS = _list("monday tuesday wednesday thursday friday saturday sunday")
@@ -81,133 +93,183 @@ MUSIC = _list("jazz rock pop blues folk opera country classical")
 ROOMS = _list("kitchen bedroom bathroom garage office hall attic cellar")
 DEVICES = _table("lights are, lamp is, heating is, fan is, television is, radio is")
 COUNTRIES = _table(
-    "france paris, germany berlin, spain madrid, italy rome, austria vienna, greece athens, poland warsaw, "
-    "norway oslo, ireland dublin, japan tokyo, china beijing, india delhi, egypt cairo, canada ottawa, cuba havana, "
-    "peru lima"
+    "france paris, germany berlin, spain madrid, italy rome, austria vienna, greece athens, "
+    "poland warsaw, norway oslo, ireland dublin, japan tokyo, china beijing, india delhi, "
+    "egypt cairo, canada ottawa, cuba havana, peru lima"
 )
 OPPOSITES = _table(
-    "hot cold, big small, old young, fast slow, happy sad, light dark, high low, open closed, full empty, wet dry, "
-    "early late, rich poor, strong weak, hard soft, long short, left right, up down, in out, on off, day night"
+    "hot cold, big small, old young, fast slow, happy sad, light dark, high low, open closed, "
+    "full empty, wet dry, early late, rich poor, strong weak, hard soft, long short, "
+    "left right, up down, in out, on off, day night"
 )
 COLOURS = _table(
-    "the_sky blue, grass green, snow white, coal black, blood red, a_banana yellow, a_lemon yellow, a_carrot orange, "
-    "milk white, chocolate brown, a_strawberry red, a_leaf green"
+    "the_sky blue, grass green, snow white, coal black, blood red, a_banana yellow, "
+    "a_lemon yellow, a_carrot orange, milk white, chocolate brown, a_strawberry red, "
+    "a_leaf green"
 )
 SOUNDS = _table(
-    "a_cow moo, a_dog woof, a_cat meow, a_duck quack, a_sheep baa, a_horse neigh, a_pig oink, a_lion roar, "
-    "a_snake hiss, a_bee buzz"
+    "a_cow moo, a_dog woof, a_cat meow, a_duck quack, a_sheep baa, a_horse neigh, a_pig oink, "
+    "a_lion roar, a_snake hiss, a_bee buzz"
 )
 YOUNG = _table("dog puppy, cat kitten, cow calf, horse foal, sheep lamb, pig piglet")
 LEGS = _table(
-    "a_spider eight, a_dog four, a_cat four, a_horse four, a_cow four, an_ant six, a_bee six, a_bird two, a_duck two, "
-    "a_snake zero, a_fish zero, a_beetle six, a_sheep four, a_chicken two, a_scorpion eight, a_person two"
+    "a_spider eight, a_dog four, a_cat four, a_horse four, a_cow four, an_ant six, a_bee six, "
+    "a_bird two, a_duck two, a_snake zero, a_fish zero, a_beetle six, a_sheep four, "
+    "a_chicken two, a_scorpion eight, a_person two"
 )
 SIDES = _table(
-    "a_triangle three, a_square four, a_rectangle four, a_pentagon five, a_hexagon six, an_octagon eight"
+    "a_triangle three, a_square four, a_rectangle four, a_pentagon five, a_hexagon six, "
+    "an_octagon eight"
 )
 JOBS = _table(
-    "flies_a_plane a_pilot, teaches_children a_teacher, bakes_bread a_baker, puts_out_fires a_firefighter, "
-    "cuts_hair a_barber, grows_crops a_farmer, catches_fish a_fisherman, treats_sick_people a_doctor, "
-    "treats_sick_animals a_vet, repairs_teeth a_dentist"
+    "flies_a_plane a_pilot, teaches_children a_teacher, bakes_bread a_baker, "
+    "puts_out_fires a_firefighter, cuts_hair a_barber, grows_crops a_farmer, "
+    "catches_fish a_fisherman, treats_sick_people a_doctor, treats_sick_animals a_vet, "
+    "repairs_teeth a_dentist"
 )
 PLURALS = _table(
-    "mouse mice, child children, foot feet, tooth teeth, goose geese, man men, woman women, sheep sheep"
+    "mouse mice, child children, foot feet, tooth teeth, goose geese, man men, woman women, "
+    "sheep sheep"
 )
 PASTS = _table("go went, see saw, eat ate, run ran, come came, take took, give gave, write wrote")
 UNITS = _table(
-    "seconds minute 60, minutes hour 60, hours day 24, days week 7, months year 12, years decade 10, "
-    "centimetres metre 100, metres kilometre 1000, grams kilogram 1000, cents dollar 100"
+    "seconds minute 60, minutes hour 60, hours day 24, days week 7, months year 12, "
+    "years decade 10, centimetres metre 100, metres kilometre 1000, grams kilogram 1000, "
+    "cents dollar 100"
 )
 
 
 def number(n: int) -> str:
-    """0 to 9999 in words: 42 -> "forty two", 180 -> "one hundred eighty"."""
+    """Spell 0 to 9999 in words: 42 -> "forty two", 180 -> "one hundred eighty"."""
     if n < 20:
         return ONES[n]
     if n < 100:
-        return TENS[n // 10 - 2] + (f" {ONES[n % 10]}" if n % 10 else "")
-    size, name = (1000, "thousand") if n >= 1000 else (100, "hundred")
-    return f"{number(n // size)} {name}" + (f" {number(n % size)}" if n % size else "")
+        words, rest = TENS[n // 10 - 2], n % 10
+    elif n < 1000:
+        words, rest = f"{number(n // 100)} hundred", n % 100
+    else:
+        words, rest = f"{number(n // 1000)} thousand", n % 1000
+    if rest:
+        words = f"{words} {number(rest)}"
+    return words
 
 
 def _cores(form: str, text: str, answer: str, rows: Iterable) -> list[Core]:
-    """One core a row: its cells fill {0}, {1}, ... of text and answer; integers become words."""
-    spelt = [[number(cell) if isinstance(cell, int) else cell for cell in row] for row in rows]
-    return [Core(form, text.format(*row), answer.format(*row)) for row in spelt]
+    """One core per row, whose cells fill {0}, {1}, ... of text and answer; integers as words."""
+    cores = []
+    for row in rows:
+        cells = [number(cell) if isinstance(cell, int) else cell for cell in row]
+        cores.append(Core(form, text.format(*cells), answer.format(*cells)))
+    return cores
 
 
-def _next_in(cycle: list[str]) -> list[tuple[str, str]]:
-    return list(zip(cycle, cycle[1:] + cycle[:1], strict=True))
+def _successors(cycle: list[str]) -> list[tuple[str, str]]:
+    """Pairs of each element and the one after it; the first one follows the last."""
+    rotated = cycle[1:] + cycle[:1]
+    return list(zip(cycle, rotated, strict=True))
 
 
-def _round(cycle: list[str]) -> list[tuple[str, str]]:
-    """Each with all of them, itself first."""
-    return [(first, " ".join(cycle[i:] + cycle[:i])) for i, first in enumerate(cycle)]
+def _rotations(cycle: list[str]) -> list[tuple[str, str]]:
+    """Pairs of each element and the text of the whole cycle that starts with it."""
+    rotations = []
+    for i, first in enumerate(cycle):
+        rotated = cycle[i:] + cycle[:i]
+        rotations.append((first, " ".join(rotated)))
+    return rotations
 
 
-_TWO = [(a, b) for a in range(11) for b in range(11)]
-_RISING = [(a, b) for a, b in _TWO if a < b]
-_COUNTS = [
-    (a, b, [number(n) for n in range(a, b + 1)])
-    for a in range(1, 20)
-    for b in range(a + 1, min(a + 12, 21))
-]
-_UPWARDS = [(a, b, " ".join(between)) for a, b, between in _COUNTS]
-_DOWNWARDS = [(b, a, " ".join(reversed(between))) for a, b, between in _COUNTS]
-_SPANS = [
-    (n, f"{unit}s" if n > 1 else unit)
-    for unit in ("second", "minute", "hour")
-    for n in range(1, 61)
-]
-_SWITCHES = [
-    (device, verb, room, to) for device, verb in DEVICES for room in ROOMS for to in ("on", "off")
-]
+def _counts() -> Iterator[tuple[int, int, list[str]]]:
+    """Ranges of 2 to 12 numbers within 1 to 20: first, last, and all of them in words."""
+    for first in range(1, 20):
+        for last in range(first + 1, min(first + 12, 21)):
+            yield first, last, [number(n) for n in range(first, last + 1)]
+
+
+def _counts_up() -> list[tuple[int, int, str]]:
+    return [(first, last, " ".join(words)) for first, last, words in _counts()]
+
+
+def _counts_down() -> list[tuple[int, int, str]]:
+    return [(last, first, " ".join(reversed(words))) for first, last, words in _counts()]
+
+
+def _durations() -> Iterator[tuple[int, str]]:
+    """1 to 60 seconds, minutes and hours."""
+    for unit in ("second", "minute", "hour"):
+        yield 1, unit
+        for n in range(2, 61):
+            yield n, f"{unit}s"
+
+
+def _unit_multiples() -> Iterator[tuple[str, str, int, int]]:
+    """Small unit, large unit, number of large units, and the same amount in small units."""
+    for small, large, size in UNITS:
+        for n in range(2, 10):
+            yield small, large, n, n * int(size)
+
+
+def _switches() -> Iterator[tuple[str, str, str, str]]:
+    """Device, verb, room and new state."""
+    for device, verb in DEVICES:
+        for room in ROOMS:
+            yield device, verb, room, "on"
+            yield device, verb, room, "off"
+
+
+def _single(words: Iterable) -> list[tuple]:
+    """Rows with one cell."""
+    return [(word,) for word in words]
+
+
+_OPERANDS = list(itertools.product(range(11), range(11)))
+_RISING = [(a, b) for a, b in _OPERANDS if a < b]
+_FALLING = [(a, b) for a, b in _OPERANDS if a >= b]
+_FACTORS = [(a, b) for a, b in _OPERANDS if max(a, b) <= 5]
+_SUMS = [(a, b, a + b) for a, b in _OPERANDS]
+_DIFFERENCES = [(a, b, a - b) for a, b in _FALLING]
+_PRODUCTS = [(a, b, a * b) for a, b in _FACTORS]
+_DOUBLES = [(n, 2 * n) for n in range(1, 11)]
+_NEIGHBOURS = [(n, n + 1) for n in range(30)]
+_DURATIONS = list(_durations())
+_SWITCHES = list(_switches())
+_UNIT_SIZES = [(small, large, number(int(size))) for small, large, size in UNITS]
+_SPELLINGS = [(word, " ".join(word)) for word in SPELT]
 
 KINDS: dict[str, list[Core]] = {
-    "plus": _cores("thing", "{0} plus {1}", "{2}", [(a, b, a + b) for a, b in _TWO]),
-    "minus": _cores("thing", "{0} minus {1}", "{2}", [(a, b, a - b) for a, b in _TWO if a >= b]),
-    "times": _cores(
-        "thing", "{0} times {1}", "{2}", [(a, b, a * b) for a, b in _TWO if max(a, b) <= 5]
-    ),
-    "halves": _cores("thing", "twice {0}", "{1}", [(n, 2 * n) for n in range(1, 11)])
-    + _cores("thing", "half of {1}", "{0}", [(n, 2 * n) for n in range(1, 11)]),
-    "neighbours": _cores("thing", "the number after {0}", "{1}", [(n, n + 1) for n in range(30)])
-    + _cores("thing", "the number before {1}", "{0}", [(n, n + 1) for n in range(30)]),
-    "parity": _cores(
-        "question", "is {0} odd or even", "{0} is even", [(n,) for n in range(0, 100, 2)]
-    )
-    + _cores("question", "is {0} odd or even", "{0} is odd", [(n,) for n in range(1, 100, 2)]),
+    "plus": _cores("thing", "{0} plus {1}", "{2}", _SUMS),
+    "minus": _cores("thing", "{0} minus {1}", "{2}", _DIFFERENCES),
+    "times": _cores("thing", "{0} times {1}", "{2}", _PRODUCTS),
+    "halves": _cores("thing", "twice {0}", "{1}", _DOUBLES)
+    + _cores("thing", "half of {1}", "{0}", _DOUBLES),
+    "neighbours": _cores("thing", "the number after {0}", "{1}", _NEIGHBOURS)
+    + _cores("thing", "the number before {1}", "{0}", _NEIGHBOURS),
+    "parity": _cores("question", "is {0} odd or even", "{0} is even", _single(range(0, 100, 2)))
+    + _cores("question", "is {0} odd or even", "{0} is odd", _single(range(1, 100, 2))),
     "comparison": _cores("question", "which is larger {0} or {1}", "{1}", _RISING)
     + _cores("question", "which is larger {1} or {0}", "{1}", _RISING)
     + _cores("question", "which is smaller {0} or {1}", "{0}", _RISING)
     + _cores("question", "which is smaller {1} or {0}", "{0}", _RISING),
-    "counting": _cores("order", "count from {0} to {1}", "{2}", _UPWARDS)
-    + _cores("order", "count down from {0} to {1}", "{2}", _DOWNWARDS),
-    "timer": _cores("order", "set a timer for {0} {1}", "timer set for {0} {1}", _SPANS)
-    + _cores("order", "wake me in {0} {1}", "alarm set in {0} {1}", _SPANS),
-    "units": _cores(
-        "question", "how many {0} are in one {1}", "{2}", [(*u, number(int(n))) for *u, n in UNITS]
-    )
+    "counting": _cores("order", "count from {0} to {1}", "{2}", _counts_up())
+    + _cores("order", "count down from {0} to {1}", "{2}", _counts_down()),
+    "timer": _cores("order", "set a timer for {0} {1}", "timer set for {0} {1}", _DURATIONS)
+    + _cores("order", "wake me in {0} {1}", "alarm set in {0} {1}", _DURATIONS),
+    "units": _cores("question", "how many {0} are in one {1}", "{2}", _UNIT_SIZES)
     + _cores(
         "question",
         "how many {0} are in {2} {1}s",
         "{3}",
-        [(*u, k, k * int(n)) for *u, n in UNITS for k in range(2, 10)],
+        _unit_multiples(),
     ),
-    "days": _cores("thing", "the day after {0}", "{1}", _next_in(DAYS))
-    + _cores("thing", "the day before {1}", "{0}", _next_in(DAYS))
-    + _cores("question", "which day comes after {0}", "{1}", _next_in(DAYS))
-    + _cores("question", "which day comes before {1}", "{0}", _next_in(DAYS)),
-    "months": _cores("thing", "the month after {0}", "{1}", _next_in(MONTHS))
-    + _cores("thing", "the month before {1}", "{0}", _next_in(MONTHS))
-    + _cores(
-        "question", "how many days are in {0}", "thirty one", [(month,) for month in LONG_MONTHS]
-    )
-    + _cores(
-        "question", "how many days are in {0}", "thirty", [(month,) for month in SHORT_MONTHS]
-    ),
-    "lists": _cores("order", "name the days from {0}", "{1}", _round(DAYS))
-    + _cores("order", "name the months from {0}", "{1}", _round(MONTHS)),
+    "days": _cores("thing", "the day after {0}", "{1}", _successors(DAYS))
+    + _cores("thing", "the day before {1}", "{0}", _successors(DAYS))
+    + _cores("question", "which day comes after {0}", "{1}", _successors(DAYS))
+    + _cores("question", "which day comes before {1}", "{0}", _successors(DAYS)),
+    "months": _cores("thing", "the month after {0}", "{1}", _successors(MONTHS))
+    + _cores("thing", "the month before {1}", "{0}", _successors(MONTHS))
+    + _cores("question", "how many days are in {0}", "thirty one", _single(LONG_MONTHS))
+    + _cores("question", "how many days are in {0}", "thirty", _single(SHORT_MONTHS)),
+    "lists": _cores("order", "name the days from {0}", "{1}", _rotations(DAYS))
+    + _cores("order", "name the months from {0}", "{1}", _rotations(MONTHS)),
     "capitals": _cores("thing", "the capital of {0}", "{1}", COUNTRIES)
     + _cores("question", "{1} is the capital of which country", "{0}", COUNTRIES),
     "opposites": _cores("thing", "the opposite of {0}", "{1}", OPPOSITES)
@@ -218,8 +280,8 @@ KINDS: dict[str, list[Core]] = {
     + _cores("question", "how many legs does {0} have", "{1}", LEGS),
     "shapes": _cores("question", "how many sides does {0} have", "{1}", SIDES),
     "jobs": _cores("question", "who {0}", "{1}", JOBS),
-    "spelling": _cores("order", "spell {0}", "{1}", [(word, " ".join(word)) for word in SPELT])
-    + _cores("question", "how do you spell {0}", "{1}", [(word, " ".join(word)) for word in SPELT]),
+    "spelling": _cores("order", "spell {0}", "{1}", _SPELLINGS)
+    + _cores("question", "how do you spell {0}", "{1}", _SPELLINGS),
     "words": _cores("thing", "the plural of {0}", "{1}", PLURALS)
     + _cores("thing", "the past tense of {0}", "{1}", PASTS),
     "devices": _cores("order", "turn {3} the {0} in the {2}", "the {2} {0} {1} {3}", _SWITCHES)
@@ -228,56 +290,71 @@ KINDS: dict[str, list[Core]] = {
         "order",
         "add {0} to my shopping list",
         "{0} added to your shopping list",
-        [(i,) for i in ITEMS],
+        _single(ITEMS),
     ),
-    "music": _cores(
-        "order", "play some {0} music", "playing {0} music", [(music,) for music in MUSIC]
-    ),
+    "music": _cores("order", "play some {0} music", "playing {0} music", _single(MUSIC)),
 }
-_NAMES = list(KINDS)
-_WEIGHTS = list(
-    itertools.accumulate(
-        len({w for c in cores for w in c.text.split()}) for cores in KINDS.values()
-    )
-)
-"""Running sums: a kind is drawn as often as it has words, so that no word is rare."""
+"""Kind of question or order -> its cores."""
+
+
+def _num_distinct_words(cores: list[Core]) -> int:
+    return len({word for core in cores for word in core.text.split()})
+
+
+_KIND_NAMES = list(KINDS)
+_CUMULATIVE_WEIGHTS = list(itertools.accumulate(map(_num_distinct_words, KINDS.values())))
+"""A kind is drawn in proportion to its number of distinct words, so that no word is rare."""
 
 
 def split_of_text(text: str) -> Split:
-    """Where a sentence belongs: 5 % to valid, 5 % to test, by a hash that never changes."""
-    place = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") % 100
-    return "valid" if place < 5 else "test" if place < 10 else "train"
+    """Assign a sentence to a split by a stable hash: 5 % to valid, 5 % to test."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    percentile = int.from_bytes(digest, "big") % 100
+    if percentile < 5:
+        return "valid"
+    if percentile < 10:
+        return "test"
+    return "train"
 
 
 def draw(rng: random.Random, split: Split) -> QAPair:
-    """A sentence of this split. Every word of every split occurs in train."""
+    """Draw a sentence of one split.
+
+    Every word of the valid and test sentences also occurs in train.
+    """
     while True:
-        [kind] = rng.choices(_NAMES, cum_weights=_WEIGHTS)
+        [kind] = rng.choices(_KIND_NAMES, cum_weights=_CUMULATIVE_WEIGHTS)
         core = rng.choice(KINDS[kind])
-        text = _framed(core, rng.choice(FRAMES[core.form]))
-        if text.count(" ") < MAX_WORDS and split_of_text(text) == split:
+        frame = rng.choice(FRAMES[core.form])
+        text = _sentence(core, frame)
+        if _is_short(text) and split_of_text(text) == split:
             return QAPair(text, core.answer, kind)
 
 
 def sentences() -> Iterator[QAPair]:
-    """Every sentence that can be drawn, of all splits."""
+    """Iterate over every sentence of all splits."""
     for kind, cores in KINDS.items():
         for core in cores:
             for frame in FRAMES[core.form]:
-                text = _framed(core, frame)
-                if text.count(" ") < MAX_WORDS:
+                text = _sentence(core, frame)
+                if _is_short(text):
                     yield QAPair(text, core.answer, kind)
 
 
 def vocabulary() -> list[str]:
-    """Every word that is said or answered, sorted."""
-    frames = [part for frames in FRAMES.values() for frame in frames for part in frame]
-    cores = [
-        part for cores in KINDS.values() for core in cores for part in (core.text, core.answer)
-    ]
-    return sorted({word for text in frames + cores for word in text.split()})
+    """Sorted list of all words of sentences and answers."""
+    words: set[str] = set()
+    for lead, tail in itertools.chain.from_iterable(FRAMES.values()):
+        words.update(lead.split(), tail.split())
+    for core in itertools.chain.from_iterable(KINDS.values()):
+        words.update(core.text.split(), core.answer.split())
+    return sorted(words)
 
 
-def _framed(core: Core, frame: tuple[str, str]) -> str:
+def _sentence(core: Core, frame: tuple[str, str]) -> str:
     lead, tail = frame
     return f"{lead} {core.text} {tail}".strip()
+
+
+def _is_short(text: str) -> bool:
+    return text.count(" ") < MAX_WORDS

@@ -1,7 +1,8 @@
-"""What recorded speech says, for synthetic voices to say: its sentences, and new ones in its manner.
+"""In-domain text for synthetic voices: sentences of the recorded corpus, and new ones like them.
 
-Few sentences, said often, are soon known by heart, and what is known by heart is no longer listened to. Where no answer
-depends on the words, new ones are therefore made by going from word to word as the recorded ones do (a Markov chain).
+A small set of sentences that is repeated often is soon memorised, and the model stops using the
+audio. Where no answer depends on the exact words, new sentences are therefore generated from the
+recorded ones with a Markov chain over words.
 """
 
 import collections
@@ -11,51 +12,61 @@ from collections.abc import Iterable
 from datamodules.mixture import Mixture
 from datamodules.synthetic.grammar import QAPair
 
-TEXTS = 20_000
-"""Draws of the mixture from which the chain is made."""
-MEMORY = 2
-"""Words that decide about the next one."""
+MAX_CHAIN_TEXTS = 20_000
+"""At most so many draws of the mixture are used to build the chain."""
+ORDER = 2
+"""Order of the chain: the number of preceding words that the next word depends on."""
 MAX_WORDS = 40
-"""A new sentence ends here."""
+"""A generated sentence has at most so many words."""
 
-_Words = tuple[str, ...]
+_Context = tuple[str, ...]
 
 
 class InDomainText:
-    """QAPairs without end.
+    """Unlimited QAPairs in the manner of a recorded corpus.
 
     Args:
-        recorded: what is retold, in its shares.
+        recorded: mixture of corpora whose transcripts are used, in its shares.
     """
 
     def __init__(self, recorded: Mixture):
         self.recorded = recorded
-        exchanges = map(self._recorded, range(min(TEXTS, 2 * len(recorded))))
-        self._next = _chain(text for text, answer in exchanges if not answer)
+        num_draws = min(MAX_CHAIN_TEXTS, 2 * len(recorded))
+        unanswered = []
+        for draw in range(num_draws):
+            text, answer = self._recorded_pair(draw)
+            if not answer:
+                unanswered.append(text)
+        self._next_words = _build_chain(unanswered)
 
     def qa_pair(self, rng: random.Random, draw: int) -> QAPair:
-        """Draw `draw` of the mixture where it has an answer, else a new sentence."""
-        text, answer = self._recorded(draw)
-        return QAPair(text if answer or not self._next else self._sentence(rng), answer, "retold")
+        """Return draw `draw` of the mixture if it has an answer, else a generated sentence."""
+        text, answer = self._recorded_pair(draw)
+        if not answer and self._next_words:
+            text = self._generate(rng)
+        return QAPair(text, answer, "in_domain_text")
 
-    def _recorded(self, draw: int) -> tuple[str, str]:
-        corpus, place = self.recorded.locate(draw)
-        return corpus.qa_pair(place)
+    def _recorded_pair(self, draw: int) -> tuple[str, str]:
+        corpus, index = self.recorded.locate(draw)
+        return corpus.qa_pair(index)
 
-    def _sentence(self, rng: random.Random) -> str:
+    def _generate(self, rng: random.Random) -> str:
         words: list[str] = []
-        while (word := rng.choice(self._next[tuple(words[-MEMORY:])])) is not None and len(
-            words
-        ) < MAX_WORDS:
+        while True:
+            context = tuple(words[-ORDER:])
+            word = rng.choice(self._next_words[context])
+            if word is None or len(words) >= MAX_WORDS:
+                return " ".join(words)
             words.append(word)
-        return " ".join(words)
 
 
-def _chain(texts: Iterable[str]) -> dict[_Words, list[str | None]]:
-    """The last words -> all that ever came next; None: the end."""
-    following: dict[_Words, list[str | None]] = collections.defaultdict(list)
+def _build_chain(texts: Iterable[str]) -> dict[_Context, list[str | None]]:
+    """Map each context of up to ORDER words to all its successors; None ends a sentence."""
+    next_words: dict[_Context, list[str | None]] = collections.defaultdict(list)
     for text in texts:
         words = text.split()
-        for place, word in enumerate([*words, None]):
-            following[tuple(words[max(0, place - MEMORY) : place])].append(word)
-    return following
+        for position, word in enumerate([*words, None]):
+            # Contexts at the beginning of a sentence are shorter than ORDER.
+            context = tuple(words[max(0, position - ORDER) : position])
+            next_words[context].append(word)
+    return next_words

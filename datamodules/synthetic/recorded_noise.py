@@ -1,4 +1,4 @@
-"""Noise and rooms from the user's folders, for augmentation."""
+"""Augmentation with the user's own recordings of noise and of room impulse responses."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -9,49 +9,86 @@ import soundfile as sf
 from datamodules.sources.audio import read_audio
 from datamodules.sources.folders import SOUND_SUFFIXES
 
-LONGEST_S = 600.0
-"""Of a noise file; a longer one is used up to here."""
-ROOM_S = 2.0
-"""Of an impulse response; what comes later is not heard upstream speech."""
+MAX_NOISE_S = 600.0
+"""Only this much of a long noise file is used."""
+MAX_RESPONSE_S = 2.0
+"""Only this much of an impulse response is used; its later tail is inaudible under the speech."""
 
 
 def draw_noise(folder: str, size: int, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
-    """(size,) float32 out of one of the folder's files from anywhere in it, over and over where it is shorter."""
-    path = _draw(folder, "data.augment.noise_path", rng)
-    noise = _read(path, rate_hz, LONGEST_S)
-    return noise.take(np.arange(size) + rng.integers(len(noise)), mode="wrap")
+    """Cut noise out of a random file of a folder.
+
+    Args:
+        folder: holds sound files, at any depth.
+        size: samples to return.
+        rng: draws the file and the position in it.
+        rate_hz: sample rate of the result.
+
+    Returns:
+        (size,) float32, starting anywhere in the file and repeating a file that is too short.
+
+    Raises:
+        ValueError: the folder holds no sound files.
+    """
+    path = _draw_file(folder, "data.augment.noise_path", rng)
+    noise = _read(path, rate_hz, MAX_NOISE_S)
+    start = rng.integers(len(noise))
+    return noise.take(np.arange(size) + start, mode="wrap")
 
 
 def reverberate(
     samples: np.ndarray, folder: str, rng: np.random.Generator, rate_hz: int
 ) -> np.ndarray:
-    """The samples as they are heard in one of the folder's rooms: as long, and no later."""
-    response = _read(_draw(folder, "data.augment.rir_path", rng), rate_hz, ROOM_S)
-    response = response[np.abs(response).argmax() :]  # the direct sound comes first
-    size = 1 << (len(samples) + len(response) - 1).bit_length()
-    heard = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size))
-    return heard[: len(samples)].astype(np.float32)
+    """Convolve speech with a random impulse response of a folder.
 
+    Args:
+        samples: (n,) float32.
+        folder: holds impulse responses as sound files, at any depth.
+        rng: draws the file.
+        rate_hz: sample rate of input and output.
 
-def _draw(folder: str, key: str, rng: np.random.Generator) -> Path:
-    return sound_files(folder, key)[int(rng.integers(len(sound_files(folder, key))))]
+    Returns:
+        (n,) float32, neither longer nor delayed.
+
+    Raises:
+        ValueError: the folder holds no sound files.
+    """
+    response = _read(_draw_file(folder, "data.augment.rir_path", rng), rate_hz, MAX_RESPONSE_S)
+    # The direct sound is the loudest sample. Starting there keeps the speech in its place in time.
+    direct_sound = np.abs(response).argmax()
+    response = response[direct_sound:]
+    fft_size = 1 << (len(samples) + len(response) - 1).bit_length()
+    spectrum = np.fft.rfft(samples, fft_size) * np.fft.rfft(response, fft_size)
+    reverberant = np.fft.irfft(spectrum)
+    return reverberant[: len(samples)].astype(np.float32)
 
 
 @lru_cache(maxsize=8)
 def sound_files(folder: str, key: str) -> list[Path]:
-    """Those of a folder, at any depth. Raises ValueError: there are none."""
-    found = [
-        path
-        for path in sorted(Path(folder).rglob("*"))
-        if path.name.lower().endswith(SOUND_SUFFIXES)
-    ]
-    if not found:
+    """List the sound files of a folder, at any depth, sorted.
+
+    Args:
+        folder: where to search.
+        key: configuration key that names the folder, for the error message.
+
+    Raises:
+        ValueError: there are none.
+    """
+    paths = []
+    for path in sorted(Path(folder).rglob("*")):
+        if path.name.lower().endswith(SOUND_SUFFIXES):
+            paths.append(path)
+    if not paths:
         raise ValueError(f"{key}={folder} holds no sound files; name a folder that does, or null")
-    return found
+    return paths
+
+
+def _draw_file(folder: str, key: str, rng: np.random.Generator) -> Path:
+    paths = sound_files(folder, key)
+    return paths[int(rng.integers(len(paths)))]
 
 
 @lru_cache(maxsize=64)
 def _read(path: Path, rate_hz: int, longest_s: float) -> np.ndarray:
-    return read_audio(
-        path, rate_hz, 0.0, min(sf.info(path).duration, longest_s), min_s=0.0, max_s=longest_s
-    )
+    duration_s = min(sf.info(path).duration, longest_s)
+    return read_audio(path, rate_hz, 0.0, duration_s, min_s=0.0, max_s=longest_s)
