@@ -5,8 +5,8 @@ import importlib
 from pathlib import Path
 
 COMMANDS = {
-    "wer": "wer.score", "duplex": "duplex.score", "full-duplex-bench": "benches.score_full_duplex_bench",
-    "turnbench": "benches.score_turnbench", "voicebench": "voicebench.run", "speed": "speed.score",
+    "wer": "wer.score", "duplex": "duplex.score", "full-duplex-bench": "turn_benchmarks.score_full_duplex_bench",
+    "turnbench": "turn_benchmarks.score_turnbench", "voicebench": "voicebench.run", "speed": "speed.score",
     "scorecard": "scorecard.make",
 }  # fmt: skip
 """Functions of `evaluation.commands`; each is imported only when it is asked for, for what it needs."""
