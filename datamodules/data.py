@@ -38,7 +38,8 @@ from datamodules.watchdog import WatchedLoader
 from duplexmamba.models.timing import FrameTiming
 
 TOKENIZER_TEXTS = 20_000
-"""Synthetic texts from which the byte-level BPE is trained, in addition to the recorded training transcripts."""
+"""Synthetic texts from which the byte-level BPE is trained, in addition to the recorded training
+transcripts."""
 
 
 class Corpora:
@@ -136,7 +137,8 @@ def _first(corpus: Corpus, size: int) -> Corpus:
 
 
 class QAPairs(Dataset[tuple[str, str]]):
-    """Text of each utterance and the answer wanted: none, "", where the text is to be transcribed."""
+    """Text of each utterance and the answer wanted: none, "", where the text is to be
+    transcribed."""
 
     def __init__(self, corpus: Corpus | TrainingStream, answer_share: float, seed: int):
         self.corpus, self.answer_share, self.seed = corpus, answer_share, seed
@@ -148,13 +150,14 @@ class QAPairs(Dataset[tuple[str, str]]):
         ).random() < self.answer_share else ""
 
     def length(self, index: int) -> int:
-        """Characters of text and answer, wanted or not: by those of the response, questions and texts to transcribe
-        would come in batches of their own, from which much less is learnt."""
+        """Characters of text and answer, wanted or not: by those of the response, questions and
+        texts to transcribe would come in batches of their own, from which much less is learnt."""
         return sum(map(len, self.corpus.qa_pair(index)))
 
 
 Ahead = Callable[[Any], Any]
-"""What data workers do with each training batch: the part of the model that does not learn, run beforehand."""
+"""What data workers do with each training batch: the part of the model that does not learn, run
+beforehand."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +172,8 @@ class Collate:
 
 
 class StageData(L.LightningDataModule):
-    """Loaders of one stage. Batch k of a run is the same whenever it is asked for; `start_batch` is the first one."""
+    """Loaders of one stage. Batch k of a run is the same whenever it is asked for; `start_batch` is
+    the first one."""
 
     ahead: Ahead | None = None
 

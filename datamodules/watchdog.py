@@ -1,4 +1,5 @@
-"""A loader that cannot hang: when no batch comes, it stops and says what its workers were reading."""
+"""A loader that cannot hang: when no batch comes, it stops and says what its workers were
+reading."""
 
 import contextlib
 import ctypes
@@ -30,7 +31,8 @@ def reading(name: str) -> Iterator[None]:
 
 
 class WatchedLoader(DataLoader):
-    """A DataLoader that raises ValueError, and names what is being read, when no batch comes or a worker dies.
+    """A DataLoader that raises ValueError, and names what is being read, when no batch comes or a
+    worker dies.
 
     Args:
         worker_timeout_s: seconds without a batch; 0: no limit.
@@ -92,7 +94,8 @@ def _end(workers: list[multiprocessing.Process]) -> None:
 
 
 def _begin(slots: list[Any], worker: int) -> None:
-    """A scheduler signals the whole process group; workers that died of it would fail the step that is to be saved."""
+    """A scheduler signals the whole process group; workers that died of it would fail the step that
+    is to be saved."""
     global _slot
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _slot = slots[worker]

@@ -1,4 +1,5 @@
-"""make data: what is wrong with a corpus is found, counted and named, and what is left can be trained on."""
+"""make data: what is wrong with a corpus is found, counted and named, and what is left can be
+trained on."""
 
 import json
 from pathlib import Path

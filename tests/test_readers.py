@@ -1,4 +1,5 @@
-"""The formats that people have: what is in them is found, what is wrong with them is named, and sound can be read."""
+"""The formats that people have: what is in them is found, what is wrong with them is named, and
+sound can be read."""
 
 import dataclasses
 import importlib

@@ -263,8 +263,8 @@ def _audio_source(folder: str | Path, audio_name: str) -> AudioSource:
 def audio_folder(manifest: str | Path, audio_names: Iterable[str]) -> str | Path:
     """Folder to which the audio paths of a manifest are relative.
 
-    It is the manifest's own folder, or the nearest one above it that has the files: lhotse's and many other manifests
-    are written relative to the folder in which their recipe ran.
+    It is the manifest's own folder, or the nearest one above it that has the files: lhotse's and
+    many other manifests are written relative to the folder in which their recipe ran.
     """
     if is_url(manifest):
         return str(manifest).rpartition("/")[0]

@@ -1,6 +1,8 @@
-"""Hugging Face data sets -> entries. Only the columns of words are read; a sound is fetched when it is asked for.
+"""Hugging Face data sets -> entries. Only the columns of words are read; a sound is fetched when it
+is asked for.
 
-`datasets` says which files a data set consists of, pyarrow reads them; both come with the extra `corpora`.
+`datasets` says which files a data set consists of, pyarrow reads them; both come with the extra
+`corpora`.
 """
 
 import dataclasses

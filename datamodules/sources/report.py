@@ -1,4 +1,5 @@
-"""What a corpus is like, on one page: for the terminal, and as HTML that needs nothing beside it."""
+"""What a corpus is like, on one page: for the terminal, and as HTML that needs nothing beside
+it."""
 
 import dataclasses
 import html
