@@ -105,8 +105,11 @@ def plain_datasets(folder: Path) -> Iterator[np.ndarray]:
 
 
 PEERS = {
-    "files": lhotse_files, "shar": lhotse_shar, "webdataset": plain_webdataset, "parquet": plain_datasets,
-}  # fmt: skip
+    "files": lhotse_files,
+    "shar": lhotse_shar,
+    "webdataset": plain_webdataset,
+    "parquet": plain_datasets,
+}
 
 
 def waiting_share(steps: int) -> float:
@@ -159,7 +162,8 @@ def main() -> None:
         rows,
     )
     print(
-        f"share of a training step of preset tiny that waits for data: {numbers['train/data_wait_share']:.1%}"
+        "share of a training step of preset tiny that waits for data: "
+        f"{numbers['train/data_wait_share']:.1%}"
     )
     save(numbers, asked.json)
 

@@ -70,7 +70,8 @@ class Corpora:
         missing = set(splits) - self.recorded.keys()
         if opened and missing:
             raise ValueError(
-                f"data.path and data.sources: no utterance is left for {' and '.join(sorted(missing))}; "
+                "data.path and data.sources: no utterance is left for "
+                f"{' and '.join(sorted(missing))}; "
                 "give more speech, or a manifest whose rows name their split"
             )
         train = mix(by_split["train"], data, config.seed)
@@ -190,16 +191,20 @@ class StageData(L.LightningDataModule):
     ) -> DataLoader:
         data = self.config.data
         return WatchedLoader(
-            dataset, batch_sampler=batches, collate_fn=Collate(collate_fn, ahead) if ahead else collate_fn,
-            num_workers=data.num_workers, worker_timeout_s=data.worker_timeout_s,
-        )  # fmt: skip
+            dataset,
+            batch_sampler=batches,
+            collate_fn=Collate(collate_fn, ahead) if ahead else collate_fn,
+            num_workers=data.num_workers,
+            worker_timeout_s=data.worker_timeout_s,
+        )
 
     def check_ranks(self, ranks: int) -> None:
         """Raises ValueError where there is less to score than there are ranks."""
         for field, size in self.scored().items():
             if size < ranks:
                 raise ValueError(
-                    f"data.{field}: {size} to score for {ranks} ranks, of which each needs one; give them more, or "
+                    f"data.{field}: {size} to score for {ranks} ranks, of which each "
+                    "needs one; give them more, or "
                     "lower trainer.devices or trainer.cpu_processes"
                 )
 

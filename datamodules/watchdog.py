@@ -39,17 +39,25 @@ class WatchedLoader(DataLoader):
     """
 
     def __init__(
-        self, dataset: Dataset, batch_sampler: Iterable[list[int]], num_workers: int, worker_timeout_s: float,
+        self,
+        dataset: Dataset,
+        batch_sampler: Iterable[list[int]],
+        num_workers: int,
+        worker_timeout_s: float,
         collate_fn: Callable | None = None,
-    ):  # fmt: skip
+    ):
         self.slots = [
             multiprocessing.RawArray(ctypes.c_char, NAME_BYTES) for _ in range(num_workers)
         ]
         super().__init__(
-            dataset, batch_sampler=batch_sampler, collate_fn=collate_fn, num_workers=num_workers,
-            timeout=worker_timeout_s if num_workers else 0, prefetch_factor=8 if num_workers else None,
+            dataset,
+            batch_sampler=batch_sampler,
+            collate_fn=collate_fn,
+            num_workers=num_workers,
+            timeout=worker_timeout_s if num_workers else 0,
+            prefetch_factor=8 if num_workers else None,
             worker_init_fn=functools.partial(_begin, self.slots),
-        )  # fmt: skip
+        )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches: Any = super().__iter__()

@@ -160,5 +160,6 @@ def _check_whole(path: AudioSource | str, sound: sf.SoundFile, frames: int, anno
     if announced - frames > HEADER_SLACK_S * rate_hz:
         or_else = ", or lacks the length tag of an MP3" if sound.format == "MP3" else ""
         raise UnusableAudio(
-            f"{path} is truncated{or_else}: {frames / rate_hz:.2f} s of {announced / rate_hz:.2f} s are there"
+            f"{path} is truncated{or_else}: {frames / rate_hz:.2f} s of "
+            f"{announced / rate_hz:.2f} s are there"
         )

@@ -47,7 +47,8 @@ class Survey:
 
     def __str__(self) -> str:
         found = [
-            f"{name:<6}{facts.utterances:>9,} utterances {facts.hours:>9.2f} h {facts.speakers:>7,} speakers"
+            f"{name:<6}{facts.utterances:>9,} utterances {facts.hours:>9.2f} h "
+            f"{facts.speakers:>7,} speakers"
             for name, facts in self.splits.items()
         ]
         return "\n".join(found + [f"left out: {phrase}" for phrase in self.left_out()] + self.notes)
@@ -184,8 +185,10 @@ def check_bad_share(survey: Survey, max_bad_share: float) -> None:
     total = len(bad) + sum(facts.utterances for facts in survey.splits.values())
     if len(bad) > max_bad_share * total:
         raise ValueError(
-            f"{len(bad):,} of {total:,} files ({100 * len(bad) / total:.1f} %) cannot be used, more than "
-            f"data.max_bad_share={max_bad_share:g}: {'; '.join(bad[:3])}{'; ...' if len(bad) > 3 else ''}; "
+            f"{len(bad):,} of {total:,} files ({100 * len(bad) / total:.1f} %) cannot be "
+            "used, more than "
+            f"data.max_bad_share={max_bad_share:g}: "
+            f"{'; '.join(bad[:3])}{'; ...' if len(bad) > 3 else ''}; "
             "mend or remove them, or raise data.max_bad_share"
         )
 

@@ -84,7 +84,8 @@ class Columns:
         except ValueError:
             name = next(name for name in self.names(field) if record.get(name) is not None)
             raise ValueError(
-                f"{location}: {name}={record[name]!r} is not a number of seconds; correct it or leave it out"
+                f"{location}: {name}={record[name]!r} is not a number of seconds; correct "
+                "it or leave it out"
             ) from None
 
     def selects(self, record: Record) -> bool:
@@ -120,7 +121,8 @@ class Columns:
             missing = set(named) - present
             if missing:
                 raise ValueError(
-                    f"{location}: {setting} names {', '.join(sorted(missing))}; its keys are {listed}"
+                    f"{location}: {setting} names {', '.join(sorted(missing))}; its keys "
+                    f"are {listed}"
                 )
 
     def entry(

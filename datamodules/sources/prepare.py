@@ -54,7 +54,8 @@ def main(args: list[str]) -> Path:
     (folder / "report.json").write_text(json.dumps(report.numbers(), indent=1) + "\n")
     print_report(report)
     print(
-        f"{folder}: report.html, report.json, manifest.jsonl.gz\ntrain on it: make train DATA={folder}"
+        f"{folder}: report.html, report.json, manifest.jsonl.gz\ntrain on it: make train "
+        f"DATA={folder}"
     )
     check_bad_share(report.survey, config.data.max_bad_share)
     return folder

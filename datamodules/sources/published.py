@@ -18,7 +18,8 @@ def read_commonvoice(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkip
     languages = sorted(clips.parent for clips in folder.glob("**/clips"))
     if len(languages) != 1:
         raise ValueError(
-            f"{folder} holds clips of {len(languages)} languages; give the folder of one, such as .../en"
+            f"{folder} holds clips of {len(languages)} languages; give the folder of one, "
+            "such as .../en"
         )
     [language] = languages
     names = {name for names in source.split.values() for name in names.split("+")} or set(

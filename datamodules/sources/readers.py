@@ -104,7 +104,8 @@ def _read_folder(folder: Path, source: SourceConfig) -> Iterable[EntryOrSkipped]
     corpus_format = CORPUS_FORMATS[name]
     if not corpus_format.has_columns and (source.where or source.columns):
         raise ValueError(
-            f"{source.path} is of kind {name}, which has no columns; leave out `where` and `columns`"
+            f"{source.path} is of kind {name}, which has no columns; leave out `where` "
+            "and `columns`"
         )
     return corpus_format.read(source, folder)
 

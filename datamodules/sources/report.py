@@ -77,10 +77,12 @@ class Report:
             f"does not know {' '.join(self.unknown)}" if self.unknown else "knows every character"
         )
         return [
-            *[f"left out: {phrase}" for phrase in self.survey.left_out()], *self.survey.notes,
+            *[f"left out: {phrase}" for phrase in self.survey.left_out()],
+            *self.survey.notes,
             f"files by rate: {rates}; all are resampled as they are read",
-            f"characters other than a to z: {others}", f"the tokenizer ({self.tokenizer}) {unknown}",
-        ]  # fmt: skip
+            f"characters other than a to z: {others}",
+            f"the tokenizer ({self.tokenizer}) {unknown}",
+        ]
 
 
 COLUMNS = ["split", "utterances", "hours", "speakers", "5 % (s)", "median (s)", "95 % (s)"]
