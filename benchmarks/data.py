@@ -1,9 +1,10 @@
-"""Utterances a second on one core, ours and the plain loaders of lhotse, webdataset and datasets on the same files, and
-the share of a training step that is spent waiting for data.
+"""Utterances a second on one core, ours and the plain loaders of lhotse, webdataset and datasets on
+the same files, and the share of a training step that is spent waiting for data.
 
     python benchmarks/data.py [--json FILE] [--utterances 400] [--steps 40]
 
-Ours draws utterances in random order, and checks and trims every sound; the others go through them in theirs.
+Ours draws utterances in random order, and checks and trims every sound; the others go through them
+in theirs.
 """
 
 import dataclasses
@@ -34,11 +35,13 @@ from lightning_modules.assembly import build
 PRESET = ["configs/preset/tiny.yaml", "configs/stage/encoder.yaml"]
 RATE_HZ, SECONDS = 16000, 3.0
 GROUP = 100
-"""Rows in a row group of parquet, utterances in a shard: as datasets and lhotse make them for speech."""
+"""Rows in a row group of parquet, utterances in a shard: as datasets and lhotse make them for
+speech."""
 
 
 def make(folder: Path, count: int) -> None:
-    """The same utterances as files with a manifest and with lhotse's, as tar shards, as Shar, and as parquet."""
+    """The same utterances as files with a manifest and with lhotse's, as tar shards, as Shar, and
+    as parquet."""
     for name in ("files", "shar", "webdataset", "parquet"):
         (folder / name).mkdir()
     rng, cuts, rows, sounds = np.random.default_rng(0), [], [], []
@@ -102,12 +105,16 @@ def plain_datasets(folder: Path) -> Iterator[np.ndarray]:
 
 
 PEERS = {
-    "files": lhotse_files, "shar": lhotse_shar, "webdataset": plain_webdataset, "parquet": plain_datasets,
-}  # fmt: skip
+    "files": lhotse_files,
+    "shar": lhotse_shar,
+    "webdataset": plain_webdataset,
+    "parquet": plain_datasets,
+}
 
 
 def waiting_share(steps: int) -> float:
-    """Of the time of a training step on the default preset, after a first step that does not count."""
+    """Of the time of a training step on the default preset, after a first step that does not
+    count."""
     config = load_config([*PRESET, "data.synthetic_ramp=0"])
     torch.set_num_threads(config.trainer.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +162,8 @@ def main() -> None:
         rows,
     )
     print(
-        f"share of a training step of preset tiny that waits for data: {numbers['train/data_wait_share']:.1%}"
+        "share of a training step of preset tiny that waits for data: "
+        f"{numbers['train/data_wait_share']:.1%}"
     )
     save(numbers, asked.json)
 

@@ -1,4 +1,5 @@
-"""Batches of utterances. Batch k is a pure function of the configuration and k, so that a killed run can resume."""
+"""Batches of utterances. Batch k is a pure function of the configuration and k, so that a killed
+run can resume."""
 
 import dataclasses
 import itertools
@@ -18,8 +19,8 @@ from duplexmamba.streaming.padded import Padded
 WINDOW = 512
 """Positions of the stream that are sorted into batches of similar length together."""
 LANES = 16
-"""Windows that are interleaved where speech is fetched in groups from a network. Each data worker then has windows,
-and groups, of its own if the number of workers of all ranks divides this."""
+"""Windows that are interleaved where speech is fetched in groups from a network. Each data worker
+then has windows, and groups, of its own if the number of workers of all ranks divides this."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +47,9 @@ class SpeechBatch:
 class TrainingStream(Dataset[Utterance | UnusableAudio]):
     """An endless stream of training utterances drawn from synthetic and recorded speech.
 
-    The synthetic share falls linearly from 1 to `synthetic_share` over the first `ramp` positions and stays there.
-    Recorded utterances are augmented anew each time they are drawn; synthetic ones are generated augmented.
+    The synthetic share falls linearly from 1 to `synthetic_share` over the first `ramp` positions
+    and stays there. Recorded utterances are augmented anew each time they are drawn; synthetic ones
+    are generated augmented.
     """
 
     def __init__(
@@ -129,10 +131,13 @@ class EndlessBatches(Sampler[list[int]]):
         seed: selects that order.
         start: first batch of this rank.
         rank: number of this process.
-        world: number of processes; each takes every `world`-th batch, or with `shared` a part of every batch.
+        world: number of processes; each takes every `world`-th batch, or with `shared` a part of
+            every batch.
         positions: the positions to repeat over and over; None: all.
-        lanes: windows that are interleaved: batch k belongs to lane k mod `lanes`, and so do windows.
-        shared: split each batch among the processes; one that would get nothing repeats the last position.
+        lanes: windows that are interleaved: batch k belongs to lane k mod `lanes`, and so do
+            windows.
+        shared: split each batch among the processes; one that would get nothing repeats the last
+            position.
     """
 
     def __init__(
@@ -196,7 +201,8 @@ class FiniteBatches(Sampler[list[int]]):
 
 
 def pack(positions: Sequence[int], durations_s: Sequence[float], batch_s: float) -> list[list[int]]:
-    """Group positions by duration into batches whose padded total, longest times count, is at most `batch_s` seconds.
+    """Group positions by duration into batches whose padded total, longest times count, is at most
+    `batch_s` seconds.
 
     No position is left out: an utterance longer than `batch_s` has a batch of its own.
     """
@@ -223,7 +229,8 @@ def alike(positions: Sequence[int], lengths: list[int], size: int) -> list[list[
 def stratified(strata: Sequence[Hashable], size: int) -> list[int]:
     """Indices of a stratified sample of a sequence.
 
-    Each stratum contributes its first elements in proportion to its size (largest remainder method).
+    Each stratum contributes its first elements in proportion to its size (largest remainder
+    method).
 
     Args:
         strata: stratum of each element.
@@ -250,7 +257,8 @@ def stratified(strata: Sequence[Hashable], size: int) -> list[int]:
 
 
 def at_least(count: int, batches: list[list[int]]) -> list[list[int]]:
-    """Halve the largest batches until there are `count`, since a rank without a batch would block the others."""
+    """Halve the largest batches until there are `count`, since a rank without a batch would block
+    the others."""
     while len(batches) < count:
         largest = max(batches, key=len)
         if len(largest) == 1:
@@ -261,7 +269,8 @@ def at_least(count: int, batches: list[list[int]]) -> list[list[int]]:
 
 
 def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> SpeechBatch:
-    """Batch utterances; each is padded with silence to a multiple of `unit_samples`, so that the model sees its end.
+    """Batch utterances; each is padded with silence to a multiple of `unit_samples`, so that the
+    model sees its end.
 
     Args:
         items: utterances, and the errors of those that could not be read.

@@ -21,11 +21,13 @@ class Utterance:
 
 
 class UnusableAudio(Exception):
-    """A file that cannot be trained on. The message names the file and what is wrong with it, in one sentence."""
+    """A file that cannot be trained on. The message names the file and what is wrong with it, in
+    one sentence."""
 
 
 class Corpus(Protocol):
-    """Utterances by index. The same index always gives the same utterance, in any process and order."""
+    """Utterances by index. The same index always gives the same utterance, in any process and
+    order."""
 
     def __len__(self) -> int: ...
 

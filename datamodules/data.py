@@ -38,7 +38,8 @@ from datamodules.watchdog import WatchedLoader
 from duplexmamba.models.timing import FrameTiming
 
 TOKENIZER_TEXTS = 20_000
-"""Synthetic texts from which the byte-level BPE is trained, in addition to the recorded training transcripts."""
+"""Synthetic texts from which the byte-level BPE is trained, in addition to the recorded training
+transcripts."""
 
 
 class Corpora:
@@ -69,7 +70,8 @@ class Corpora:
         missing = set(splits) - self.recorded.keys()
         if opened and missing:
             raise ValueError(
-                f"data.path and data.sources: no utterance is left for {' and '.join(sorted(missing))}; "
+                "data.path and data.sources: no utterance is left for "
+                f"{' and '.join(sorted(missing))}; "
                 "give more speech, or a manifest whose rows name their split"
             )
         train = mix(by_split["train"], data, config.seed)
@@ -136,7 +138,8 @@ def _first(corpus: Corpus, size: int) -> Corpus:
 
 
 class QAPairs(Dataset[tuple[str, str]]):
-    """Text of each utterance and the answer wanted: none, "", where the text is to be transcribed."""
+    """Text of each utterance and the answer wanted: none, "", where the text is to be
+    transcribed."""
 
     def __init__(self, corpus: Corpus | TrainingStream, answer_share: float, seed: int):
         self.corpus, self.answer_share, self.seed = corpus, answer_share, seed
@@ -148,13 +151,14 @@ class QAPairs(Dataset[tuple[str, str]]):
         ).random() < self.answer_share else ""
 
     def length(self, index: int) -> int:
-        """Characters of text and answer, wanted or not: by those of the response, questions and texts to transcribe
-        would come in batches of their own, from which much less is learnt."""
+        """Characters of text and answer, wanted or not: by those of the response, questions and
+        texts to transcribe would come in batches of their own, from which much less is learnt."""
         return sum(map(len, self.corpus.qa_pair(index)))
 
 
 Ahead = Callable[[Any], Any]
-"""What data workers do with each training batch: the part of the model that does not learn, run beforehand."""
+"""What data workers do with each training batch: the part of the model that does not learn, run
+beforehand."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +173,8 @@ class Collate:
 
 
 class StageData(L.LightningDataModule):
-    """Loaders of one stage. Batch k of a run is the same whenever it is asked for; `start_batch` is the first one."""
+    """Loaders of one stage. Batch k of a run is the same whenever it is asked for; `start_batch` is
+    the first one."""
 
     ahead: Ahead | None = None
 
@@ -186,16 +191,20 @@ class StageData(L.LightningDataModule):
     ) -> DataLoader:
         data = self.config.data
         return WatchedLoader(
-            dataset, batch_sampler=batches, collate_fn=Collate(collate_fn, ahead) if ahead else collate_fn,
-            num_workers=data.num_workers, worker_timeout_s=data.worker_timeout_s,
-        )  # fmt: skip
+            dataset,
+            batch_sampler=batches,
+            collate_fn=Collate(collate_fn, ahead) if ahead else collate_fn,
+            num_workers=data.num_workers,
+            worker_timeout_s=data.worker_timeout_s,
+        )
 
     def check_ranks(self, ranks: int) -> None:
         """Raises ValueError where there is less to score than there are ranks."""
         for field, size in self.scored().items():
             if size < ranks:
                 raise ValueError(
-                    f"data.{field}: {size} to score for {ranks} ranks, of which each needs one; give them more, or "
+                    f"data.{field}: {size} to score for {ranks} ranks, of which each "
+                    "needs one; give them more, or "
                     "lower trainer.devices or trainer.cpu_processes"
                 )
 

@@ -2,15 +2,20 @@
 
 The utterance of draw n is a pure function of (seed, n), so that any process can start at any draw:
 
-1. Shares. The weights become whole quotas: of each block of BLOCK draws, corpus c gets quotas[c] (`quotas`).
-2. Block. Draw n is position n % BLOCK of block n // BLOCK. A permutation seeded with (seed, block) assigns the
-   positions of the block to corpora, each corpus exactly as often as its quota (`_assign_block`).
-3. Rank. The rank of draw n within corpus c counts the draws that c had before: block * quotas[c], plus those at
-   earlier positions of this block. Because every block has the same quotas, no earlier block has to be computed.
-4. Round. rank // len(c) is the number of complete passes through the corpus, rank % len(c) the position in this pass.
-5. Order. A permutation seeded with (seed, round, c) maps the position to an utterance, so that each pass visits every
-   utterance once, in a new order (`_round_order`). Corpora whose utterances are cheaper to read in groups, such as the
-   row groups of remote parquet files, are permuted group by group and then within short windows (`shuffled`).
+1. Shares. The weights become whole quotas: of each block of BLOCK draws, corpus c gets quotas[c]
+   (`quotas`).
+2. Block. Draw n is position n % BLOCK of block n // BLOCK. A permutation seeded with (seed, block)
+   assigns the positions of the block to corpora, each corpus exactly as often as its quota
+   (`_assign_block`).
+3. Rank. The rank of draw n within corpus c counts the draws that c had before: block * quotas[c],
+   plus those at earlier positions of this block. Because every block has the same quotas, no
+   earlier block has to be computed.
+4. Round. rank // len(c) is the number of complete passes through the corpus, rank % len(c) the
+   position in this pass.
+5. Order. A permutation seeded with (seed, round, c) maps the position to an utterance, so that each
+   pass visits every utterance once, in a new order (`_round_order`). Corpora whose utterances are
+   cheaper to read in groups, such as the row groups of remote parquet files, are permuted group by
+   group and then within short windows (`shuffled`).
 """
 
 from collections.abc import Sequence
@@ -83,7 +88,8 @@ def tempered(weights: Sequence[float], temperature: float) -> list[float]:
 
 
 def quotas(weights: Sequence[float], total: int) -> tuple[int, ...]:
-    """Whole numbers in the ratio of the weights that sum to `total`, each at least 1 (largest remainder method)."""
+    """Whole numbers in the ratio of the weights that sum to `total`, each at least 1 (largest
+    remainder method)."""
     divisible = total - len(weights)  # one is reserved for each
     exact = [weight / sum(weights) * divisible for weight in weights]
     counts = [1 + int(value) for value in exact]
@@ -96,7 +102,8 @@ def quotas(weights: Sequence[float], total: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4)
 def _assign_block(seed: int, block: int, counts: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(BLOCK,) corpus number of each draw, and (BLOCK,) how many draws that corpus had before within the block."""
+    """(BLOCK,) corpus number of each draw, and (BLOCK,) how many draws that corpus had before
+    within the block."""
     rng = np.random.default_rng([seed, block, 1])
     assignment = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     ranks = np.zeros_like(assignment)
@@ -117,8 +124,9 @@ def shuffled(size: int, groups: np.ndarray | None, rng: np.random.Generator) -> 
 
     Args:
         size: number of utterances.
-        groups: (size,) group of each; with it the groups come in random order, and windows of STIRRED utterances are
-            permuted, so that consecutive draws need only a few groups at once.
+        groups: (size,) group of each; with it the groups come in random order, and windows of
+            STIRRED utterances are permuted, so that consecutive draws need only a few groups at
+            once.
         rng: source of the permutations.
 
     Returns:

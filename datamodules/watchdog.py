@@ -1,4 +1,5 @@
-"""A loader that cannot hang: when no batch comes, it stops and says what its workers were reading."""
+"""A loader that cannot hang: when no batch comes, it stops and says what its workers were
+reading."""
 
 import contextlib
 import ctypes
@@ -30,24 +31,33 @@ def reading(name: str) -> Iterator[None]:
 
 
 class WatchedLoader(DataLoader):
-    """A DataLoader that raises ValueError, and names what is being read, when no batch comes or a worker dies.
+    """A DataLoader that raises ValueError, and names what is being read, when no batch comes or a
+    worker dies.
 
     Args:
         worker_timeout_s: seconds without a batch; 0: no limit.
     """
 
     def __init__(
-        self, dataset: Dataset, batch_sampler: Iterable[list[int]], num_workers: int, worker_timeout_s: float,
+        self,
+        dataset: Dataset,
+        batch_sampler: Iterable[list[int]],
+        num_workers: int,
+        worker_timeout_s: float,
         collate_fn: Callable | None = None,
-    ):  # fmt: skip
+    ):
         self.slots = [
             multiprocessing.RawArray(ctypes.c_char, NAME_BYTES) for _ in range(num_workers)
         ]
         super().__init__(
-            dataset, batch_sampler=batch_sampler, collate_fn=collate_fn, num_workers=num_workers,
-            timeout=worker_timeout_s if num_workers else 0, prefetch_factor=8 if num_workers else None,
+            dataset,
+            batch_sampler=batch_sampler,
+            collate_fn=collate_fn,
+            num_workers=num_workers,
+            timeout=worker_timeout_s if num_workers else 0,
+            prefetch_factor=8 if num_workers else None,
             worker_init_fn=functools.partial(_begin, self.slots),
-        )  # fmt: skip
+        )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches: Any = super().__iter__()
@@ -92,7 +102,8 @@ def _end(workers: list[multiprocessing.Process]) -> None:
 
 
 def _begin(slots: list[Any], worker: int) -> None:
-    """A scheduler signals the whole process group; workers that died of it would fail the step that is to be saved."""
+    """A scheduler signals the whole process group; workers that died of it would fail the step that
+    is to be saved."""
     global _slot
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _slot = slots[worker]

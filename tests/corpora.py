@@ -95,10 +95,11 @@ def tedlium(root: Path) -> None:
     for split in ("train", "dev", "test"):
         sound(root / "legacy" / split / "sph/Ann_2010.sph", 4.0)
         segments = [
-            ";; a comment", "Ann_2010 1 Ann 0.5 1.5 <o,f0,female> hello <unk> there it 's me",
+            ";; a comment",
+            "Ann_2010 1 Ann 0.5 1.5 <o,f0,female> hello <unk> there it 's me",
             "Ann_2010 1 Ann 1.5 2.0 <o,f0,female> ignore_time_segment_in_scoring",
             "Bob_2011 1 Bob 0 1 <NA> no sound",
-        ]  # fmt: skip
+        ]
         write(root / "legacy" / split / "stm/Ann_2010.stm", "\n".join(segments[:3]) + "\n")
         write(root / "legacy" / split / "stm/Bob_2011.stm", segments[3])
 
@@ -127,9 +128,12 @@ def gigaspeech(root: Path) -> None:
         }
 
     said = [
-        segment(0, "HELLO <COMMA> THERE <PERIOD>", "{XL}", "{M}"), segment(1, "BIG ONE", "{XL}"),
-        segment(2, "<MUSIC>", "{XL}", "{M}"), segment(3, "DEVELOPED", "{DEV}"), segment(4, "TESTED", "{TEST}"),
-    ]  # fmt: skip
+        segment(0, "HELLO <COMMA> THERE <PERIOD>", "{XL}", "{M}"),
+        segment(1, "BIG ONE", "{XL}"),
+        segment(2, "<MUSIC>", "{XL}", "{M}"),
+        segment(3, "DEVELOPED", "{DEV}"),
+        segment(4, "TESTED", "{TEST}"),
+    ]
     lost = [{"aid": "POD1", "path": "audio/lost.opus", "segments": [segment(9, "LOST", "{XL}")]}]
     audios = [{"aid": "POD0", "path": "audio/podcast/P0/POD0.opus", "segments": said}, *lost]
     write(root / "GigaSpeech.json", json.dumps({"dataset": "GigaSpeech", "audios": audios}))
@@ -137,9 +141,11 @@ def gigaspeech(root: Path) -> None:
 
 def instructs2s(root: Path) -> None:
     turns = [
-        {"from": "human", "text": "What is one and one?", "speech": "en/wav/0-0.wav"}, {"from": "gpt", "text": "Two."},
-        {"from": "human", "text": "And two?", "speech": "en/wav/0-1.wav"}, {"from": "gpt", "text": "Four."},
-    ]  # fmt: skip
+        {"from": "human", "text": "What is one and one?", "speech": "en/wav/0-0.wav"},
+        {"from": "gpt", "text": "Two."},
+        {"from": "human", "text": "And two?", "speech": "en/wav/0-1.wav"},
+        {"from": "gpt", "text": "Four."},
+    ]
     for n in range(2):
         sound(root / f"en/wav/0-{n}.wav", 1.0)
     write(root / "instructs2s.json", json.dumps([{"id": "q0", "conversation": turns}]))
@@ -176,9 +182,16 @@ def webdataset(root: Path) -> None:
         row = json.dumps({"text": "Hello there", "speaker": "ann"}).encode()
         shard(
             root / f"{split}-000000.tar",
-            {"000.flac": encoded(1.0), "000.json": row, "001.wav": encoded(1.5, "WAV"), "001.txt": b"Two",
-             "002.json": row, "003.flac": b"broken", "003.txt": b"Broken"},
-        )  # fmt: skip
+            {
+                "000.flac": encoded(1.0),
+                "000.json": row,
+                "001.wav": encoded(1.5, "WAV"),
+                "001.txt": b"Two",
+                "002.json": row,
+                "003.flac": b"broken",
+                "003.txt": b"Broken",
+            },
+        )
 
 
 def shar(root: Path) -> None:
@@ -202,8 +215,17 @@ def shar(root: Path) -> None:
                 "num_samples": 8000,
                 "duration": 1.0,
             }
-            cuts.append({"id": f"c.{n}", "start": 0, "duration": 1.0, "channel": 0, "supervisions": [heard],
-                         "recording": recording, "type": "MonoCut"})  # fmt: skip
+            cuts.append(
+                {
+                    "id": f"c.{n}",
+                    "start": 0,
+                    "duration": 1.0,
+                    "channel": 0,
+                    "supervisions": [heard],
+                    "recording": recording,
+                    "type": "MonoCut",
+                }
+            )
             files |= {f"c.{n}.flac": encoded(1.0), f"c.{n}.json": json.dumps(recording).encode()}
         shard(root / split / "recording.000000.tar", files)
         lines = "".join(json.dumps(cut) + "\n" for cut in cuts)
@@ -217,8 +239,12 @@ def parquet(root: Path) -> None:
 
     root.mkdir(parents=True, exist_ok=True)
     for split in ("train", "validation", "test"):
-        sounds = [{"bytes": encoded(1.0), "path": "a.flac"}, {"bytes": encoded(1.5), "path": None},
-                  {"bytes": b"broken", "path": None}, {"bytes": encoded(0.5), "path": None}]  # fmt: skip
+        sounds = [
+            {"bytes": encoded(1.0), "path": "a.flac"},
+            {"bytes": encoded(1.5), "path": None},
+            {"bytes": b"broken", "path": None},
+            {"bytes": encoded(0.5), "path": None},
+        ]
         rows = {
             "question": ["One?", "Two?", "Three?", ""],
             "question_audio": sounds,

@@ -80,8 +80,11 @@ def test_librispeech_folder(tmp_path, suffix):
     for path in (tmp_path, tmp_path / "LibriSpeech"):
         entries, skipped = read_corpus(path)
         assert [(e.speaker, e.split) for e in entries[::2]] == [
-            ("84", "valid"), ("61", "test"), ("19", "train"), ("20", "train"),
-        ]  # fmt: skip
+            ("84", "valid"),
+            ("61", "test"),
+            ("19", "train"),
+            ("20", "train"),
+        ]
         assert entries[0].id == "84-7-0000" and entries[0].text == "hello it's 0" and not skipped
 
 
@@ -185,11 +188,19 @@ def test_folder_with_manifests(tmp_path, suffix):
 @pytest.mark.parametrize(
     "name, split",
     [
-        ("train", "train"), ("train-clean-100", "train"), ("train960", "train"), ("dev-clean", "valid"),
-        ("validation", "valid"), ("Test", "test"), ("librispeech_cuts_dev-other", "valid"),
-        ("validated", None), ("background", None), ("latest", None), ("", None),
+        ("train", "train"),
+        ("train-clean-100", "train"),
+        ("train960", "train"),
+        ("dev-clean", "valid"),
+        ("validation", "valid"),
+        ("Test", "test"),
+        ("librispeech_cuts_dev-other", "valid"),
+        ("validated", None),
+        ("background", None),
+        ("latest", None),
+        ("", None),
     ],
-)  # fmt: skip
+)
 def test_split_names(name, split):
     assert split_of(name) == split
 
@@ -304,8 +315,9 @@ def test_lhotse_reads_what_it_mixes_and_transforms(tmp_path):
         u.id: u for corpus in corpora.values() for u in (corpus[i] for i in range(len(corpus)))
     }
     assert {id: (u.text, len(u.samples) / RATE_HZ) for id, u in found.items()} == {
-        "mixed": ("hello", 2.5), "quick": ("hello", 0.5)
-    }  # fmt: skip
+        "mixed": ("hello", 2.5),
+        "quick": ("hello", 0.5),
+    }
     assert found["mixed"].samples[6000] == pytest.approx(0.2, abs=0.01)
 
 
@@ -457,7 +469,8 @@ def test_bad_share():
     with pytest.raises(ValueError) as caught:
         check_bad_share(survey(88, 12), 0.05)
     assert str(caught.value) == (
-        "12 of 100 files (12.0 %) cannot be used, more than data.max_bad_share=0.05: 0.flac is broken; "
+        "12 of 100 files (12.0 %) cannot be used, more than data.max_bad_share=0.05: "
+        "0.flac is broken; "
         "1.flac is broken; 2.flac is broken; ...; mend or remove them, or raise data.max_bad_share"
     )
 

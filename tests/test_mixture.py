@@ -1,4 +1,5 @@
-"""Mixtures: every corpus has its share, goes round whole, and comes group by group where that is cheaper."""
+"""Mixtures: every corpus has its share, goes round whole, and comes group by group where that is
+cheaper."""
 
 import collections
 import pickle

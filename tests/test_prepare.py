@@ -1,4 +1,5 @@
-"""make data: what is wrong with a corpus is found, counted and named, and what is left can be trained on."""
+"""make data: what is wrong with a corpus is found, counted and named, and what is left can be
+trained on."""
 
 import json
 from pathlib import Path
@@ -11,7 +12,7 @@ from configs.schema import Config
 from datamodules.sources.audio_sources import ParquetSource, TarSource
 from datamodules.sources.manifest_entry import UNUSABLE
 from datamodules.sources.prepare import main, unknown_characters
-from datamodules.sources.report import draw
+from reporting.corpus_report import draw
 from tests import corpora
 from tests.conftest import TINY
 from tests.corpora import RATE_HZ, open_corpora, sound, write

@@ -1,4 +1,5 @@
-"""The formats that people have: what is in them is found, what is wrong with them is named, and sound can be read."""
+"""The formats that people have: what is in them is found, what is wrong with them is named, and
+sound can be read."""
 
 import dataclasses
 import importlib
@@ -102,9 +103,10 @@ def test_gigaspeech_takes_the_size_that_is_asked_for(tmp_path: Path) -> None:
     ]
     assert (entries[0].start_s, entries[0].duration_s, entries[0].speaker) == (0.0, 1.0, "")
     assert reasons(skipped) == {
-        "without text": 1, "in a transcript but without audio": 1,
+        "without text": 1,
+        "in a transcript but without audio": 1,
         "of split 'other', which data.sources does not ask for": 1,
-    }  # fmt: skip
+    }
 
 
 def test_tedlium_leaves_out_what_is_not_scored(tmp_path: Path) -> None:
@@ -118,15 +120,17 @@ def test_instructs2s_has_a_question_and_an_answer_for_each_turn(tmp_path: Path) 
     for path, kind in ((tmp_path / "instructs2s.json", "auto"), (tmp_path, "instructs2s")):
         entries, _ = read_corpus(path, kind=kind)
         assert [(e.id, e.text, e.answer, e.path.name) for e in entries] == [
-            ("q0-0", "what is one and one", "Two.", "0-0.wav"), ("q0-2", "and two", "Four.", "0-1.wav"),
-        ]  # fmt: skip
+            ("q0-0", "what is one and one", "Two.", "0-0.wav"),
+            ("q0-2", "and two", "Four.", "0-1.wav"),
+        ]
 
 
 def test_duplexmamba_counts_what_has_no_transcript(tmp_path: Path) -> None:
     corpora.duplexmamba(tmp_path)
     assert reasons(read_corpus(tmp_path)[1]) == {
-        "with a state or a response, but no transcript": 3, "in a transcript but without audio": 1
-    }  # fmt: skip
+        "with a state or a response, but no transcript": 3,
+        "in a transcript but without audio": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -159,7 +163,10 @@ def test_parquet_columns_are_named_by_the_user_and_broken_sounds_by_us(tmp_path:
 def test_a_data_set_with_a_card_is_opened_by_datasets(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     corpora.parquet(tmp_path / "a")
-    card = "---\nconfigs:\n- config_name: small\n  data_files:\n  - split: test\n    path: a/test*.parquet\n---\n"
+    card = (
+        "---\nconfigs:\n- config_name: small\n  data_files:\n  - split: test\n    path: "
+        "a/test*.parquet\n---\n"
+    )
     write(tmp_path / "README.md", card)
     entries, _ = read_corpus(tmp_path, kind="huggingface", subset="small")
     assert {e.split for e in entries} == {"test"} and len(entries) == 3

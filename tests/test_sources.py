@@ -1,4 +1,5 @@
-"""Sources of a configuration: mixed by their weights, each with splits of its own, and gone on with after a kill."""
+"""Sources of a configuration: mixed by their weights, each with splits of its own, and gone on with
+after a kill."""
 
 import json
 import os

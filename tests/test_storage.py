@@ -1,4 +1,5 @@
-"""A network that answers, drops and goes away: shards and parquet are read from it in place, a bit at a time."""
+"""A network that answers, drops and goes away: shards and parquet are read from it in place, a bit
+at a time."""
 
 import dataclasses
 import http.server

@@ -1,8 +1,9 @@
 """Readers of recorded corpora, and the registry of the formats they understand.
 
-To add a format, write a reader `(source, folder) -> entries` in a module of this package and add one record to
-CORPUS_FORMATS. The choices of `data.sources.*.kind`, detection, `make data` and the error texts derive from it.
-Importing this module is cheap: a reader's module is only imported when the reader is called.
+To add a format, write a reader `(source, folder) -> entries` in a module of this package and add
+one record to CORPUS_FORMATS. The choices of `data.sources.*.kind`, detection, `make data` and the
+error texts derive from it. Importing this module is cheap: a reader's module is only imported when
+the reader is called.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class CorpusFormat:
     reader: str
     """Module within this package and function, joined by a dot."""
     marker: str | None = None
-    """Regular expression of a file name that identifies the format anywhere in a folder; None: see `detect_format`."""
+    """Regular expression of a file name that identifies the format anywhere in a folder; None: see
+    `detect_format`."""
     published_names: tuple[str, ...] = ()
     """Values of NAME in `make data NAME=...` that imply this format."""
     has_columns: bool = False

@@ -16,9 +16,11 @@ from datamodules.watchdog import reading
 SILENCE = 1e-4
 """Peak (-80 dBFS) below which a file counts as silent."""
 HEADER_SLACK_S = 0.1
-"""Seconds of audio that may be missing against the header: MP3 encoders count their padding in or not."""
+"""Seconds of audio that may be missing against the header: MP3 encoders count their padding in or
+not."""
 SEGMENT_SLACK_S = 0.5
-"""Seconds by which a manifest's segment may pass the end of its file: durations are often rounded."""
+"""Seconds by which a manifest's segment may pass the end of its file: durations are often
+rounded."""
 UNKNOWN_FRAMES = 2**62
 """libsndfile's count for a FLAC without a length is beyond this."""
 STREAMED_BYTES = 0x7FFF0000
@@ -44,8 +46,8 @@ def read_audio(
         min_s, max_s: lengths that are accepted; a longer one is refused before it is read.
 
     Raises:
-        UnusableAudio: missing, broken, truncated, empty, silent, NaN or infinite, too short or too long, without the
-            channel.
+        UnusableAudio: missing, broken, truncated, empty, silent, NaN or infinite, too short or too
+            long, without the channel.
     """
     with reading(str(path)), _open(path) as sound:
         start, count = _segment(path, sound, start_s, duration_s)
@@ -63,12 +65,14 @@ def read_audio(
     if np.abs(mono).max() < SILENCE:
         raise UnusableAudio(f"{path} is silent: no sample above -80 dB of full scale")
     mono = soxr.resample(mono, sound.samplerate, rate_hz)
-    # Lossy codecs and resampling overshoot full scale a little, float files at will: scale, since clipping distorts.
+    # Lossy codecs and resampling overshoot full scale a little, float files at will: scale, since
+    # clipping distorts.
     return mono / np.float32(max(1.0, np.abs(mono).max()))
 
 
 def audio_duration_s(path: AudioSource) -> float:
-    """Length in seconds from the header alone. Raises UnusableAudio: missing, broken, truncated WAV, or empty."""
+    """Length in seconds from the header alone. Raises UnusableAudio: missing, broken, truncated
+    WAV, or empty."""
     with _open(path) as sound:
         return sound.frames / sound.samplerate
 
@@ -86,7 +90,8 @@ def stream_duration_s(file: IO[bytes], name: str) -> float:
 
 
 def length_trouble(seconds: float, min_s: float, max_s: float) -> str | None:
-    """What is wrong with a length, if anything; to the hundredth of a second, since manifests round."""
+    """What is wrong with a length, if anything; to the hundredth of a second, since manifests
+    round."""
     if round(seconds, 2) > max_s:
         return f"over data.max_s={max_s:g}"
     return f"under data.min_s={min_s:g}" if round(seconds, 2) < min_s else None
@@ -128,7 +133,8 @@ def _plain(error: sf.LibsndfileError) -> str:
 
 
 def _announced_frames(sound: sf.SoundFile) -> int:
-    """Frames according to the header: of a cut WAV libsndfile counts only what is there, and tells its log alone."""
+    """Frames according to the header: of a cut WAV libsndfile counts only what is there, and tells
+    its log alone."""
     cut = CUT_WAV.search(sound.extra_info)
     if cut is None or int(cut[1]) >= STREAMED_BYTES:
         return sound.frames
@@ -154,5 +160,6 @@ def _check_whole(path: AudioSource | str, sound: sf.SoundFile, frames: int, anno
     if announced - frames > HEADER_SLACK_S * rate_hz:
         or_else = ", or lacks the length tag of an MP3" if sound.format == "MP3" else ""
         raise UnusableAudio(
-            f"{path} is truncated{or_else}: {frames / rate_hz:.2f} s of {announced / rate_hz:.2f} s are there"
+            f"{path} is truncated{or_else}: {frames / rate_hz:.2f} s of "
+            f"{announced / rate_hz:.2f} s are there"
         )

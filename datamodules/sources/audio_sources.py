@@ -1,4 +1,5 @@
-"""Locations of encoded audio: a file, a URL, a member of a tar shard, a cell of a parquet table, a lhotse cut."""
+"""Locations of encoded audio: a file, a URL, a member of a tar shard, a cell of a parquet table, a
+lhotse cut."""
 
 import dataclasses
 import functools
@@ -14,7 +15,8 @@ from datamodules.corpus import UnusableAudio
 from datamodules.sources.storage import is_url, open_bytes, read_bytes, retry
 
 NUM_CACHED_ROW_GROUPS = 8
-"""Parquet row groups that a process caches, enough for the row groups of one window of the training stream."""
+"""Parquet row groups that a process caches, enough for the row groups of one window of the training
+stream."""
 _row_group_lock = threading.Lock()
 
 
@@ -63,7 +65,8 @@ class RemoteSource:
         return read_bytes(self.url)
 
 
-# `make data` writes the fields of the following classes to manifests by position: their order is a file format.
+# `make data` writes the fields of the following classes to manifests by position: their order is a
+# file format.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +96,8 @@ class TarSource:
 
 @dataclasses.dataclass(frozen=True)
 class ParquetSource:
-    """A sound in one cell of a parquet file: bytes, a path, or the struct of both that `datasets` writes."""
+    """A sound in one cell of a parquet file: bytes, a path, or the struct of both that `datasets`
+    writes."""
 
     file: str
     """Path or URL."""
@@ -108,7 +112,8 @@ class ParquetSource:
 
     def read(self) -> bytes:
         """Read the cell, or the file that it names. Raises UnusableAudio."""
-        # Threads that measure durations request the same row group at once; the lock makes one of them fetch it.
+        # Threads that measure durations request the same row group at once; the lock makes one of
+        # them fetch it.
         with _row_group_lock:
             cells = retry(lambda: _read_column(self.file, self.group, self.column), self.file)
         cell = cells[self.row].as_py()
@@ -191,7 +196,8 @@ def audio_source_from_record(record: dict[str, Any]) -> StoredAudio | None:
 
 
 def open_parquet(file: str) -> Any:
-    """Open a path or URL as a pyarrow ParquetFile. Only the requested parts of a remote file are fetched."""
+    """Open a path or URL as a pyarrow ParquetFile. Only the requested parts of a remote file are
+    fetched."""
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(open_bytes(file) if is_url(file) else file)

@@ -47,7 +47,8 @@ class Survey:
 
     def __str__(self) -> str:
         found = [
-            f"{name:<6}{facts.utterances:>9,} utterances {facts.hours:>9.2f} h {facts.speakers:>7,} speakers"
+            f"{name:<6}{facts.utterances:>9,} utterances {facts.hours:>9.2f} h "
+            f"{facts.speakers:>7,} speakers"
             for name, facts in self.splits.items()
         ]
         return "\n".join(found + [f"left out: {phrase}" for phrase in self.left_out()] + self.notes)
@@ -82,7 +83,8 @@ class ManifestCorpus:
         return self.entries[index].text, self.entries[index].answer
 
     def __getitem__(self, index: int) -> Utterance:
-        """Raises UnusableAudio: what shows only when the audio is read, such as a broken body or silence."""
+        """Raises UnusableAudio: what shows only when the audio is read, such as a broken body or
+        silence."""
         e = self.entries[index]
         samples = read_audio(
             e.path,
@@ -97,7 +99,8 @@ class ManifestCorpus:
 
 
 def remote_groups(entries: list[Entry]) -> np.ndarray | None:
-    """(len,) which row group on the network each sound comes with; None where each can be fetched alone."""
+    """(len,) which row group on the network each sound comes with; None where each can be fetched
+    alone."""
     names = [
         f"{e.path.file}:{e.path.group}" if isinstance(e.path, ParquetSource) else ""
         for e in entries
@@ -121,7 +124,8 @@ def open_sources(
     """train, valid and test of every source, and what was found there.
 
     Raises:
-        ValueError: nothing there, not understood, nothing in it usable, or too much of it not; names the source.
+        ValueError: nothing there, not understood, nothing in it usable, or too much of it not;
+            names the source.
     """
     opened = {}
     for name, source in sources_of(data).items():
@@ -138,7 +142,8 @@ def open_sources(
 def open_source(
     source: SourceConfig, data: DataConfig, rate_hz: int
 ) -> tuple[dict[str, ManifestCorpus], Survey]:
-    """train, valid and test of one source (see `readers`), and what was found there. Raises ValueError."""
+    """train, valid and test of one source (see `readers`), and what was found there. Raises
+    ValueError."""
     entries, skipped = read_source(source)
     entries, unfit = measure(entries, data.min_s, data.max_s)
     splits, survey = survey_entries(entries, skipped + unfit, source)
@@ -153,7 +158,8 @@ def survey_entries(
 ) -> tuple[dict[str, list[Entry]], Survey]:
     """train, valid and test, and the facts of them. Raises ValueError: no entry remains."""
     check_any(source.path, entries, skipped)
-    # Corpora come speaker by speaker; in the order of a hash the first hundred of a split are a fair sample of it.
+    # Corpora come speaker by speaker; in the order of a hash the first hundred of a split are a
+    # fair sample of it.
     splits, notes = split_entries(in_fair_order(entries), hold_out=not source.split)
     return splits, Survey({name: _facts(held) for name, held in splits.items()}, skipped, notes)
 
@@ -179,14 +185,17 @@ def check_bad_share(survey: Survey, max_bad_share: float) -> None:
     total = len(bad) + sum(facts.utterances for facts in survey.splits.values())
     if len(bad) > max_bad_share * total:
         raise ValueError(
-            f"{len(bad):,} of {total:,} files ({100 * len(bad) / total:.1f} %) cannot be used, more than "
-            f"data.max_bad_share={max_bad_share:g}: {'; '.join(bad[:3])}{'; ...' if len(bad) > 3 else ''}; "
+            f"{len(bad):,} of {total:,} files ({100 * len(bad) / total:.1f} %) cannot be "
+            "used, more than "
+            f"data.max_bad_share={max_bad_share:g}: "
+            f"{'; '.join(bad[:3])}{'; ...' if len(bad) > 3 else ''}; "
             "mend or remove them, or raise data.max_bad_share"
         )
 
 
 def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entry], list[Skipped]]:
-    """Entries with their durations, from headers where the manifest has none, and those that are not fit for use.
+    """Entries with their durations, from headers where the manifest has none, and those that are
+    not fit for use.
 
     What lies on a network is not fetched for that.
     """
@@ -225,9 +234,10 @@ def split_entries(
 ) -> tuple[dict[str, list[Entry]], list[str]]:
     """train, valid and test, and notes on what the corpus left open.
 
-    Splits that the corpus gives are kept, and its entries without one join train. What it lacks of valid and test is
-    cut from train: whole speakers, chosen by a hash of their names, so that they stay where they are when files are
-    added; with fewer than three speakers single utterances, chosen alike. Without `hold_out` nothing is cut.
+    Splits that the corpus gives are kept, and its entries without one join train. What it lacks of
+    valid and test is cut from train: whole speakers, chosen by a hash of their names, so that they
+    stay where they are when files are added; with fewer than three speakers single utterances,
+    chosen alike. Without `hold_out` nothing is cut.
     """
     splits = {name: [e for e in entries if (e.split or "train") == name] for name in SPLITS}
     missing, train = [name for name in ("valid", "test") if not splits[name]], splits["train"]
@@ -249,7 +259,8 @@ def split_entries(
 
 
 def _hold_out(keys: set[str], missing: list[str]) -> dict[str, str]:
-    """Key -> the split it is held out for: those whose hash falls in the split's band, or next to it if none does."""
+    """Key -> the split it is held out for: those whose hash falls in the split's band, or next to
+    it if none does."""
     position = {key: _position(key) for key in keys}
     ranked = sorted(keys, key=position.__getitem__)
     places: dict[str, str] = {}

@@ -25,7 +25,8 @@ NO_WORDS = "with a state or a response, but no transcript"
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], str | None]]:
-    """Every folder, its files in order, and the name of the first folder on the way that is a split's."""
+    """Every folder, its files in order, and the name of the first folder on the way that is a
+    split's."""
     for root, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         yield Path(root), sorted(files), split_above(Path(root).relative_to(folder))
@@ -52,7 +53,8 @@ def read_librispeech(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkip
 
 
 def read_mls(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
-    """<split>/transcripts.txt ("ID<tab>words") and <split>/audio/<speaker>/<book>/ID.flac or .opus."""
+    """<split>/transcripts.txt ("ID<tab>words") and <split>/audio/<speaker>/<book>/ID.flac or
+    .opus."""
     for root, files, split in walk(folder):
         if "transcripts.txt" not in files:
             continue
@@ -76,7 +78,8 @@ def _mls_lengths(path: Path) -> dict[str, float]:
 
 
 def read_tedlium(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
-    """<split>/stm/TALK.stm ("talk channel speaker start end <tags> words") and <split>/sph/TALK.sph."""
+    """<split>/stm/TALK.stm ("talk channel speaker start end <tags> words") and
+    <split>/sph/TALK.sph."""
     legacy = next(
         (root for root, _, _ in walk(folder) if root.name == "legacy"), folder
     )  # data/ has no splits
@@ -103,7 +106,8 @@ def _talk_segment(line: str, path: Path | None, split: str | None) -> EntryOrSki
 
 
 def read_duplexmamba(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
-    """`*response.txt` beside its sound files: "ID text" a line, the transcript where ID begins with asr-."""
+    """`*response.txt` beside its sound files: "ID text" a line, the transcript where ID begins with
+    asr-."""
     for root, files, split in walk(folder):
         audio = _sounds(root, files)
         for transcript in (name for name in files if name.endswith("response.txt")):

@@ -1,4 +1,5 @@
-"""lhotse's manifests and Shar folders -> entries. Plain cuts are read here; what is mixed or transformed, by lhotse."""
+"""lhotse's manifests and Shar folders -> entries. Plain cuts are read here; what is mixed or
+transformed, by lhotse."""
 
 import importlib.util
 import json
@@ -72,7 +73,8 @@ def read_recordings(
 
 
 def read_shar(cuts: str, source: SourceConfig, split: str | None) -> Iterator[EntryOrSkipped]:
-    """A shard of cuts, with the sound of each in the tar of recordings that bears the same number."""
+    """A shard of cuts, with the sound of each in the tar of recordings that bears the same
+    number."""
     shard = cuts.replace("cuts.", "recording.").removesuffix(".gz").removesuffix(".jsonl") + ".tar"
     columns, found = Columns(source), list(members(shard))
     sounds = {

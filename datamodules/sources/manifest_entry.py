@@ -1,4 +1,5 @@
-"""Results of reading a corpus: an `Entry` for each usable utterance, a `Skipped` for each that is left out."""
+"""Results of reading a corpus: an `Entry` for each usable utterance, a `Skipped` for each that is
+left out."""
 
 import dataclasses
 import re
@@ -53,7 +54,8 @@ class Entry:
     speaker: str
     """Empty: unknown."""
     split: str | None
-    """The corpus's own name of the split; after `assign_split` train, valid or test. None: the corpus names none."""
+    """The corpus's own name of the split; after `assign_split` train, valid or test. None: the
+    corpus names none."""
     channel: int | None = None
     """Channel to read; None: the mean of all channels."""
 
@@ -71,7 +73,8 @@ class Skipped:
 
     reason: str
     detail: str
-    """Name of the utterance or file, or a sentence that begins with it; empty: excluded by the configuration."""
+    """Name of the utterance or file, or a sentence that begins with it; empty: excluded by the
+    configuration."""
 
 
 EntryOrSkipped = Entry | Skipped
@@ -107,8 +110,8 @@ def assign_split(item: EntryOrSkipped, split_names: dict[str, str], task: str) -
 
     Args:
         item: entry under the corpus's own name of the split.
-        split_names: the corpus's own name -> train, valid or test; empty: the names that `split_of` knows. An entry
-            without a split belongs to train.
+        split_names: the corpus's own name -> train, valid or test; empty: the names that `split_of`
+            knows. An entry without a split belongs to train.
         task: `task` of the source.
 
     Returns:

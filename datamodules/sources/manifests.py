@@ -84,7 +84,8 @@ class Columns:
         except ValueError:
             name = next(name for name in self.names(field) if record.get(name) is not None)
             raise ValueError(
-                f"{location}: {name}={record[name]!r} is not a number of seconds; correct it or leave it out"
+                f"{location}: {name}={record[name]!r} is not a number of seconds; correct "
+                "it or leave it out"
             ) from None
 
     def selects(self, record: Record) -> bool:
@@ -120,7 +121,8 @@ class Columns:
             missing = set(named) - present
             if missing:
                 raise ValueError(
-                    f"{location}: {setting} names {', '.join(sorted(missing))}; its keys are {listed}"
+                    f"{location}: {setting} names {', '.join(sorted(missing))}; its keys "
+                    f"are {listed}"
                 )
 
     def entry(
@@ -263,8 +265,8 @@ def _audio_source(folder: str | Path, audio_name: str) -> AudioSource:
 def audio_folder(manifest: str | Path, audio_names: Iterable[str]) -> str | Path:
     """Folder to which the audio paths of a manifest are relative.
 
-    It is the manifest's own folder, or the nearest one above it that has the files: lhotse's and many other manifests
-    are written relative to the folder in which their recipe ran.
+    It is the manifest's own folder, or the nearest one above it that has the files: lhotse's and
+    many other manifests are written relative to the folder in which their recipe ran.
     """
     if is_url(manifest):
         return str(manifest).rpartition("/")[0]

@@ -1,6 +1,8 @@
-"""Hugging Face data sets -> entries. Only the columns of words are read; a sound is fetched when it is asked for.
+"""Hugging Face data sets -> entries. Only the columns of words are read; a sound is fetched when it
+is asked for.
 
-`datasets` says which files a data set consists of, pyarrow reads them; both come with the extra `corpora`.
+`datasets` says which files a data set consists of, pyarrow reads them; both come with the extra
+`corpora`.
 """
 
 import dataclasses
@@ -79,7 +81,8 @@ def _resolved(source: SourceConfig) -> list[tuple[str | None, str]]:
     if not files or not all(file.endswith(".parquet") for _, file in files):
         held = files[0][1] if files else "a script"
         raise ValueError(
-            f"{source.path} is not made of parquet files but of such as {held}; save it with to_parquet"
+            f"{source.path} is not made of parquet files but of such as {held}; save it "
+            "with to_parquet"
         )
     return files
 

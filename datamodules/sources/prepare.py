@@ -1,9 +1,11 @@
 """Check a corpus before anything is trained on it, and prepare it:
 
-    python -m datamodules.sources.prepare librispeech /corpora/LibriSpeech configs/preset/tiny.yaml configs/stage/asr.yaml
+    python -m datamodules.sources.prepare librispeech /corpora/LibriSpeech configs/preset/tiny.yaml
+    configs/stage/asr.yaml
 
-reads every sound once and leaves in runs/data/<name>: `manifest.jsonl.gz`, which training reads in place of the corpus
-and in which all is measured already, `report.html`, and `report.json` with the numbers.
+reads every sound once and leaves in runs/data/<name>: `manifest.jsonl.gz`, which training reads in
+place of the corpus and in which all is measured already, `report.html`, and `report.json` with the
+numbers.
 """
 
 import collections
@@ -38,7 +40,8 @@ def main(args: list[str]) -> Path:
     """Args: name, root, and those of `load_config`. Returns the folder of what was made.
 
     Raises:
-        ValueError: nothing usable, or more than data.max_bad_share unusable, after the report has named it.
+        ValueError: nothing usable, or more than data.max_bad_share unusable, after the report has
+            named it.
     """
     name, root, *rest = args
     config = load_config(rest)
@@ -51,14 +54,16 @@ def main(args: list[str]) -> Path:
     (folder / "report.json").write_text(json.dumps(report.numbers(), indent=1) + "\n")
     print_report(report)
     print(
-        f"{folder}: report.html, report.json, manifest.jsonl.gz\ntrain on it: make train DATA={folder}"
+        f"{folder}: report.html, report.json, manifest.jsonl.gz\ntrain on it: make train "
+        f"DATA={folder}"
     )
     check_bad_share(report.survey, config.data.max_bad_share)
     return folder
 
 
 def find_source(name: str, root: str, config: Config) -> SourceConfig:
-    """The line of data.sources that has this name, else one of the published format, or whatever is there."""
+    """The line of data.sources that has this name, else one of the published format, or whatever is
+    there."""
     format_name: Any = PUBLISHED_CORPORA.get(name, AUTO)
     default = dataclasses.replace(config.data.source, kind=format_name)
     line = config.data.sources.get(name) or default
@@ -68,7 +73,8 @@ def find_source(name: str, root: str, config: Config) -> SourceConfig:
 
 
 def check(name: str, source: SourceConfig, config: Config) -> tuple[Report, dict[str, list[Entry]]]:
-    """What every sound and text of a source is like, and what of it is left. Raises ValueError: nothing is."""
+    """What every sound and text of a source is like, and what of it is left. Raises ValueError:
+    nothing is."""
     entries, skipped = read_source(source)
     with concurrent.futures.ThreadPoolExecutor(max(1, config.data.num_workers)) as pool:
         heard = [

@@ -1,4 +1,5 @@
-"""Corpora that come with one large table of their own making -> entries: Common Voice, GigaSpeech, InstructS2S-200K."""
+"""Corpora that come with one large table of their own making -> entries: Common Voice, GigaSpeech,
+InstructS2S-200K."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ def read_commonvoice(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkip
     languages = sorted(clips.parent for clips in folder.glob("**/clips"))
     if len(languages) != 1:
         raise ValueError(
-            f"{folder} holds clips of {len(languages)} languages; give the folder of one, such as .../en"
+            f"{folder} holds clips of {len(languages)} languages; give the folder of one, "
+            "such as .../en"
         )
     [language] = languages
     names = {name for names in source.split.values() for name in names.split("+")} or set(
@@ -43,7 +45,8 @@ def _clip_lengths(table: Path) -> dict[str, float]:
 
 
 def read_gigaspeech(source: SourceConfig, table: Path) -> Iterator[EntryOrSkipped]:
-    """GigaSpeech.json: hours-long recordings with their segments, each in several of {XS} to {XL}, {DEV}, {TEST}."""
+    """GigaSpeech.json: hours-long recordings with their segments, each in several of {XS} to {XL},
+    {DEV}, {TEST}."""
     wanted = {name.lower(): name for names in source.split.values() for name in names.split("+")}
     [corpus] = read_records(table)
     for recording in corpus["audios"]:
@@ -66,7 +69,8 @@ def _segment(segment: dict[str, Any], path: Path, wanted: dict[str, str]) -> Ent
 
 
 def read_instructs2s(source: SourceConfig, table: Path) -> Iterator[EntryOrSkipped]:
-    """[{id, conversation: [{from, text, speech}, ...]}, ...]: each spoken turn, with the next one as its answer."""
+    """[{id, conversation: [{from, text, speech}, ...]}, ...]: each spoken turn, with the next one
+    as its answer."""
     questions = [question for row in read_records(table) for question in _questions(row)]
     yield from read_plain_manifest(table, questions, source, None)
 

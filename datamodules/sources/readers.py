@@ -2,8 +2,10 @@
 
 `read_source` works in three steps:
 
-1. Locate: a URL or a pattern of shards, a single file, or a folder, whose format is configured or detected.
-2. Read: the reader of the format (see `datamodules.sources.CORPUS_FORMATS`) yields entries and skipped items.
+1. Locate: a URL or a pattern of shards, a single file, or a folder, whose format is configured or
+   detected.
+2. Read: the reader of the format (see `datamodules.sources.CORPUS_FORMATS`) yields entries and
+   skipped items.
 3. Assign: `assign_split` gives each entry its split and skips what the configuration does not use.
 """
 
@@ -102,7 +104,8 @@ def _read_folder(folder: Path, source: SourceConfig) -> Iterable[EntryOrSkipped]
     corpus_format = CORPUS_FORMATS[name]
     if not corpus_format.has_columns and (source.where or source.columns):
         raise ValueError(
-            f"{source.path} is of kind {name}, which has no columns; leave out `where` and `columns`"
+            f"{source.path} is of kind {name}, which has no columns; leave out `where` "
+            "and `columns`"
         )
     return corpus_format.read(source, folder)
 
@@ -152,8 +155,9 @@ def _read_shard_folder(name: str, source: SourceConfig, folder: Path) -> Iterato
 def read_manifest_folder(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
     """Read a folder of manifests.
 
-    manifest.jsonl or metadata.csv holds the whole corpus where there is one; otherwise each file of lhotse cuts or of
-    a split is read, and recordings with their supervisions where there is nothing else.
+    manifest.jsonl or metadata.csv holds the whole corpus where there is one; otherwise each file of
+    lhotse cuts or of a split is read, and recordings with their supervisions where there is nothing
+    else.
     """
     stems = _manifest_stems(folder)
     complete = []
@@ -189,7 +193,8 @@ def _manifest_stems(folder: Path) -> dict[Path, str]:
 
 
 def _read_shards(shards: list[Shard], source: SourceConfig) -> Iterator[EntryOrSkipped]:
-    """Read shards in parallel, since most of the time of a network is waiting; results keep the order of shards."""
+    """Read shards in parallel, since most of the time of a network is waiting; results keep the
+    order of shards."""
 
     def read(shard: Shard) -> list[EntryOrSkipped]:
         return list(_read_one_shard(shard, source))
@@ -213,8 +218,8 @@ def _read_one_shard(shard: Shard, source: SourceConfig) -> Iterable[EntryOrSkipp
 def detect_format(folder: Path) -> str:
     """Name of the format of a folder.
 
-    Shar and manifests are recognised by the files directly in the folder, the other formats by the first marker of
-    CORPUS_FORMATS that any file below it matches.
+    Shar and manifests are recognised by the files directly in the folder, the other formats by the
+    first marker of CORPUS_FORMATS that any file below it matches.
 
     Raises:
         ValueError: no known format.

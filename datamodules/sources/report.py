@@ -1,4 +1,5 @@
-"""What a corpus is like, on one page: for the terminal, and as HTML that needs nothing beside it."""
+"""What a corpus is like, on one page: for the terminal, and as HTML that needs nothing beside
+it."""
 
 import dataclasses
 import html
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from datamodules.sources.corpus_manifest import Survey
 from datamodules.sources.manifest_entry import UNUSABLE
+from reporting.corpus_report import draw
 
 BARS = 24
 """Of the histogram of lengths."""
@@ -76,10 +78,12 @@ class Report:
             f"does not know {' '.join(self.unknown)}" if self.unknown else "knows every character"
         )
         return [
-            *[f"left out: {phrase}" for phrase in self.survey.left_out()], *self.survey.notes,
+            *[f"left out: {phrase}" for phrase in self.survey.left_out()],
+            *self.survey.notes,
             f"files by rate: {rates}; all are resampled as they are read",
-            f"characters other than a to z: {others}", f"the tokenizer ({self.tokenizer}) {unknown}",
-        ]  # fmt: skip
+            f"characters other than a to z: {others}",
+            f"the tokenizer ({self.tokenizer}) {unknown}",
+        ]
 
 
 COLUMNS = ["split", "utterances", "hours", "speakers", "5 % (s)", "median (s)", "95 % (s)"]
@@ -132,20 +136,3 @@ def write_html(report: Report, path: Path) -> None:
         f"<h2>Findings</h2><ul>{findings}</ul>{broken}</html>\n",
         encoding="utf-8",
     )
-
-
-def draw(counts: list[int], edges: list[float]) -> str:
-    """A histogram as SVG: utterances over seconds."""
-    width, height = 800 / len(counts), 180
-    bars = "".join(
-        f'<rect x="{i * width:.1f}" y="{20 + height - height * count / max(counts):.1f}" width="{width - 2:.1f}" '
-        f'height="{height * count / max(counts):.1f}" fill="#4a90c2"><title>{count:,} of {edges[i]:.1f} to '
-        f"{edges[i + 1]:.1f} s</title></rect>"
-        for i, count in enumerate(counts)
-    )
-    marks = "".join(
-        f'<text x="{i * width:.1f}" y="216" font-size="13" fill="currentColor">{edges[i]:.1f} s</text>'
-        for i in range(0, len(counts), 4)
-    )
-    top = f'<text x="0" y="14" font-size="13" fill="currentColor">most: {max(counts):,} utterances</text>'
-    return f'<svg viewBox="0 0 800 222" role="img">{top}{bars}{marks}</svg>'

@@ -1,4 +1,5 @@
-"""Tar shards -> entries: WebDataset's, with the words in a .json or .txt beside each sound. Nothing is unpacked."""
+"""Tar shards -> entries: WebDataset's, with the words in a .json or .txt beside each sound. Nothing
+is unpacked."""
 
 import json
 import re
@@ -106,7 +107,8 @@ def _utterance(
 
 
 def _words(member: TarSource, content: bytes) -> Record:
-    """The columns that a file beside the sound holds: those of its JSON, or its text under its own suffix."""
+    """The columns that a file beside the sound holds: those of its JSON, or its text under its own
+    suffix."""
     suffix = member.name.rpartition(".")[2]
     text = content.decode("utf-8", errors="replace")
     if suffix != "json":

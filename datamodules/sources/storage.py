@@ -37,7 +37,8 @@ def read_bytes(path: str, start: int | None = None, end: int | None = None) -> b
 
 
 def open_bytes(path: str) -> BinaryIO:
-    """A file to look through; of a remote one only what is looked at is fetched. Raises UnusableAudio."""
+    """A file to look through; of a remote one only what is looked at is fetched. Raises
+    UnusableAudio."""
     if not is_url(path):
         return retry(lambda: open(path, "rb"), path)
     system, name = fsspec.core.url_to_fs(path)
@@ -76,7 +77,8 @@ class _Steady(io.RawIOBase):
 
 
 def retry(read: Callable[[], Result], name: str) -> Result:
-    """What `read` returns, tried again where a disk or a network fails for a moment. Raises UnusableAudio."""
+    """What `read` returns, tried again where a disk or a network fails for a moment. Raises
+    UnusableAudio."""
     for wait_s in (*WAITS_S, None):
         try:
             return read()
