@@ -18,7 +18,7 @@ from lightning_modules.stage import StageModule
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
 from lightning_modules.trainer.checkpoint import StageCheckpoint, load_ctc_head, load_parts
-from lightning_modules.trainer.fsdp import whole
+from lightning_modules.trainer.fsdp import full_tensor
 from lightning_modules.trainer.precompute import PrecomputeFrames, can_precompute
 
 FITTED_ON = 64
@@ -30,7 +30,7 @@ def build(
 ) -> tuple[StageModule, StageData]:
     """The stage's module, with the weights it starts from, and its data."""
     stage = STAGE_REGISTRY[config.stage.name]
-    tokens = find_tokenizer(config, corpora, given, folder)
+    tokenizer = find_tokenizer(config, corpora, given, folder)
     torch.manual_seed(config.seed)
     model = stage.model(config.model)
     for source, checkpoint in given.items():
@@ -57,7 +57,7 @@ def build(
         lora.adapt(model, config.lora, config.stage.trained)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(model)
-    module = stage.module(config, model, tokens)
+    module = stage.module(config, model, tokenizer)
     data = stage.data(config, corpora)
     if isinstance(model, SpeechEncoder) and can_precompute(config, model):
         data.ahead = PrecomputeFrames(model)
@@ -74,9 +74,9 @@ def unsharded(module: StageModule) -> StageModule:
     if config.lora.enabled:
         lora.adapt(model, dataclasses.replace(config.lora, start=None), config.stage.trained)
     model.load_state_dict(
-        {name: whole(weight).cpu() for name, weight in module.model.state_dict().items()}
+        {name: full_tensor(weight).cpu() for name, weight in module.model.state_dict().items()}
     )
-    plain = stage.module(config, model, module.tokens)
+    plain = stage.module(config, model, module.tokenizer)
     plain.seen, plain.skipped = module.seen, module.skipped
     return plain
 
@@ -115,19 +115,19 @@ def find_tokenizer(
     if not STAGE_REGISTRY[config.stage.name].has_tokenizer:
         return None
     if config.stage.init.get("lm") in given:
-        return given[config.stage.init["lm"]].tokens
+        return given[config.stage.init["lm"]].tokenizer
     made = folder / "tokenizer.json"
     if config.tokenizer.source != "bpe":
-        tokens = Tokenizer.load(config.tokenizer.source)
+        tokenizer = Tokenizer.load(config.tokenizer.source)
     else:
-        tokens = (
+        tokenizer = (
             Tokenizer.from_json(made.read_text())
             if made.exists()
             else Tokenizer.train(corpora.training_texts())
         )
-    made.write_text(tokens.to_json())
-    if tokens.size > config.lm.vocab_size:
+    made.write_text(tokenizer.to_json())
+    if tokenizer.size > config.lm.vocab_size:
         raise ValueError(
-            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokens.size}; set it to that or more"
+            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokenizer.size}; set it to that or more"
         )
-    return tokens
+    return tokenizer
