@@ -18,7 +18,8 @@ from configs.loading import load_config
 from datamodules.mixture import Mixture
 from datamodules.synthetic import grammar
 from datamodules.synthetic import speech as synthetic
-from datamodules.synthetic.espeak import SAMPLE_RATE_HZ, _helper, speak
+from datamodules.synthetic import voices as voices_module
+from datamodules.synthetic.espeak import SAMPLE_RATE_HZ, _server, speak
 from datamodules.synthetic.in_domain_text import MAX_WORDS, InDomainText
 from datamodules.synthetic.speech import SyntheticSpeech
 from tests.conftest import TINY
@@ -80,7 +81,7 @@ def test_another_seed_is_another_corpus():
 def test_voices_and_sentences_held_out_never_train(held_out):
     variants = {
         split: {v for group in groups for v in group}
-        for split, groups in synthetic.VARIANTS.items()
+        for split, groups in voices_module.VARIANTS.items()
     }
     assert not variants[held_out] & variants["train"]
     recipes = {
@@ -88,7 +89,7 @@ def test_voices_and_sentences_held_out_never_train(held_out):
     }
     texts, voices = (
         {split: {key(r) for r in drawn} for split, drawn in recipes.items()}
-        for key in (lambda r: r.qa_pair.text, lambda r: r.voice.partition("+")[2])
+        for key in (lambda r: r.qa_pair.text, lambda r: r.voice.name.partition("+")[2])
     )
     assert not texts[held_out] & texts["train"]
     assert voices == {split: variants[split] for split in ("train", held_out)}
@@ -98,14 +99,14 @@ def test_voices_and_sentences_held_out_never_train(held_out):
 def test_every_voice_is_known_to_espeak_and_unlike_the_others():
     """espeak-ng says nothing of an unknown variant: it speaks without it."""
     variants = sorted(
-        {v for groups in synthetic.VARIANTS.values() for group in groups for v in group}
+        {v for groups in voices_module.VARIANTS.values() for group in groups for v in group}
     )
     shipped = {
         path.name for path in (Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir()
     }
     assert set(variants) <= shipped
-    voices = [f"{synthetic.ACCENTS[0]}+{v}" for v in variants] + [
-        f"{accent}+m1" for accent in synthetic.ACCENTS[1:]
+    voices = [f"{voices_module.ACCENTS[0]}+{v}" for v in variants] + [
+        f"{accent}+m1" for accent in voices_module.ACCENTS[1:]
     ]
     assert len(
         {speak("which month comes after january", voice).samples.tobytes() for voice in voices}
@@ -191,7 +192,7 @@ def test_only_in_training_do_speakers_hesitate(monkeypatch):
 def test_failures_name_voice_and_text():
     with pytest.raises(ValueError, match=r"'gmw/zz'.*'spell cat'"):
         speak("spell cat", "gmw/zz")
-    os.kill(_helper(os.getpid()).pid, signal.SIGKILL)
+    os.kill(_server(os.getpid()).pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match=r"'gmw/en'.*'spell cat'"):
         speak("spell cat", "gmw/en")
     assert len(speak("spell cat", "gmw/en").samples) > SAMPLE_RATE_HZ / 4, (
