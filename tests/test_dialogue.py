@@ -25,7 +25,7 @@ from datamodules.dialogue.phrases import (
     unfinished,
 )
 from datamodules.dialogue.turns import RULES, draw_events
-from datamodules.synthetic import grammar
+from datamodules.synthetic import grammar, other_speech
 from datamodules.synthetic import voices as synthetic
 from datamodules.synthetic.espeak import speak
 from tests.conftest import TINY
@@ -349,7 +349,7 @@ def test_other_speech_is_plain_and_for_somebody_else():
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_other_speech_stays_in_their_split_and_repeat(split):
+def test_other_speech_stays_in_its_split_and_repeat(split):
     drawn, again = (
         [other_speech.draw(rng, split) for _ in range(500)]
         for rng in (random.Random(3), random.Random(3))
