@@ -1,4 +1,4 @@
-"""Dialogues: the same everywhere, labelled by the rules, every kind in its share, held out as promised."""
+"""Dialogues: reproducible, labelled by the rules, all kinds in their shares, splits held out."""
 
 import collections
 import dataclasses
@@ -176,10 +176,16 @@ def test_events_come_in_an_order_that_can_be():
             )
             seen.add((before and before.kind, event.kind, event.overlaps_response))
     assert {
-        (None, "talking_to_other", False), (None, "background_speech", False), (None, "silence", False),
-        ("question", "question", False), ("interruption", "interruption", True), ("question", "talking_to_other", True),
-        ("question", "talking_to_other", False), ("talking_to_other", "question", False), ("paused_question", "backchannel", True),
-    } <= seen  # fmt: skip
+        (None, "talking_to_other", False),
+        (None, "background_speech", False),
+        (None, "silence", False),
+        ("question", "question", False),
+        ("interruption", "interruption", True),
+        ("question", "talking_to_other", True),
+        ("question", "talking_to_other", False),
+        ("talking_to_other", "question", False),
+        ("paused_question", "backchannel", True),
+    } <= seen
 
 
 def test_kinds_of_made_dialogues(made):
@@ -306,8 +312,10 @@ def test_a_cut_lies_where_a_word_begins_and_takes_nothing_away():
     changed = np.flatnonzero(both != phrase.samples)
     assert not paused.samples[paused.pause.start : paused.pause.stop].any()
     assert set(changed) <= {
-        *range(fade), *range(paused.pause.start - fade, paused.pause.start + fade), *range(len(both) - fade, len(both))
-    }  # fmt: skip
+        *range(fade),
+        *range(paused.pause.start - fade, paused.pause.start + fade),
+        *range(len(both) - fade, len(both)),
+    }
 
 
 @pytest.mark.parametrize("colour", sounds.ROOM_NOISES)
@@ -429,8 +437,11 @@ def test_recordings_without_answers_are_named():
     [
         ("shares.questoin=1", "Did you mean 'question'"),
         ("shares.question=-1", "none may be negative"),
-        ("shares={question: 0, paused_question: 0, interruption: 0, talking_to_other: 0, background_speech: 0, noise: 0, backchannel: 0, "
-         "silence: 0}", "one must be more than 0"),
+        (
+            "shares={question: 0, paused_question: 0, interruption: 0, talking_to_other: 0, background_speech: 0, noise: 0, backchannel: 0, "
+            "silence: 0}",
+            "one must be more than 0",
+        ),
         ("gap_s=[2,1]", "dialogue.gap_s=.*give \\[low, high\\]"),
         ("events=[0,2]", "dialogue.events=.*at least one"),
         ("gap_s=[-1,1]", "dialogue.gap_s=.*cannot be negative"),
@@ -440,9 +451,12 @@ def test_recordings_without_answers_are_named():
         ("pause_s=[0.1,1]", "dialogue.pause_s=.*dialogue.endpoint_silence_ms=120.0.*raise pause_s"),
         ("level_db=[-40,-10]", "dialogue.level_db=.*narrow level_db"),
         ("slice_ms=250", "duplex.slice_ms=250 ms.*multiple of 200"),
-        ("min_interrupted_answer_s=13", "answer of 26 words, and the longest has 12.*lower min_interrupted_answer_s"),
+        (
+            "min_interrupted_answer_s=13",
+            "answer of 26 words, and the longest has 12.*lower min_interrupted_answer_s",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_names_the_field_and_the_remedy(word, answer):
     with pytest.raises(ValueError, match=answer):
         dialogues(words=[word])
