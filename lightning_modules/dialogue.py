@@ -213,7 +213,7 @@ def live_pairs(
     named = [TURN_STATES[event.state] for event in events]
     pairs = list(zip([TURN_STATES[label] for label in dialogue.labels], named, strict=True))
     given = emitted_responses(events)
-    for answer, window in zip(dialogue.answers, dialogue.reply_windows(slice_s), strict=True):
+    for answer, window in zip(dialogue.answers, dialogue.response_windows(slice_s), strict=True):
         if answer.end is None:
             texts = [reply.text for reply in given if reply.start_slice in window]
             pairs.append((dialogue.turns[answer.turn].answer, texts[-1] if texts else ""))

@@ -116,7 +116,7 @@ def model(small: Config, tokens: Tokenizer) -> SpeechLM:
 def live(dialogue: Dialogue, model, tokens, config, monkeypatch) -> list[sessions.Event]:
     """A session whose model is right about every slice."""
     labels = iter(dialogue.labels)
-    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(labels))
+    monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(labels))
     return sessions.ForkSession(model, tokens, config.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
@@ -287,7 +287,7 @@ def test_a_sound_to_be_ignored_is_also_judged_by_a_branch_that_did_not_ignore_it
     dialogue = dataclasses.replace(dialogue_of("." * 16, 3200), turns=(noise,))
     mistaken = ["ignore"] * 4 + ["incomplete"] * 5 + ["ignore"] * 7
     states = iter(mistaken)
-    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
+    monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(states))
     events = sessions.ForkSession(model, tokens, small.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
@@ -312,7 +312,7 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(
     dialogue = dialogue_of("...???!......", 3200)
     mistaken = ["ignore"] * 3 + ["incomplete"] * 4 + ["ignore"] * 6
     states = iter(mistaken)
-    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
+    monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(states))
     events = sessions.ForkSession(model, tokens, small.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
