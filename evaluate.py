@@ -2,8 +2,7 @@
 
 import sys
 
-from duplexmamba_cli.evaluate import evaluate as main
-from duplexmamba_cli.evaluate import main as run_command
+from evaluation.main import main, run_command
 
 __all__ = ["main"]
 

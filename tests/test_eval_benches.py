@@ -11,8 +11,8 @@ import evaluate
 from duplexmamba.duplex.events import Event
 from evaluation.duplex import full_duplex_bench as fdb
 from evaluation.duplex import turnbench
-from evaluation.duplex.dialogues import Score
 from evaluation.duplex.full_duplex_bench import Item, Word
+from evaluation.record import ScoreValue
 from lightning_modules.trainer.checkpoint import FILE
 from tests.test_eval_duplex import untrained
 
@@ -213,10 +213,10 @@ def test_scores_of_a_conversation():
     }
     found = turnbench.scores({"a": predicted}, {"a": {"speaker_1": one, "speaker_2": nothing}})
     assert found == {
-        "eot/recall": Score(0.75, 4), "eot/fp_rate": Score(0.5, 2), "eot/ranked": Score(False, 2),
-        "eot/latency_p10_s": Score(pytest.approx(0.2), 3), "eot/latency_p50_s": Score(1.0, 3),
-        "eot/latency_p90_s": Score(pytest.approx(1.8), 3),
-        "interruption/fp_rate": Score(0.0, 1), "interruption/ranked": Score(True, 1),
+        "eot/recall": ScoreValue(0.75, 4), "eot/fp_rate": ScoreValue(0.5, 2), "eot/ranked": ScoreValue(False, 2),
+        "eot/latency_p10_s": ScoreValue(pytest.approx(0.2), 3), "eot/latency_p50_s": ScoreValue(1.0, 3),
+        "eot/latency_p90_s": ScoreValue(pytest.approx(1.8), 3),
+        "interruption/fp_rate": ScoreValue(0.0, 1), "interruption/ranked": ScoreValue(True, 1),
     }  # fmt: skip
 
 

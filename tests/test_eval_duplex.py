@@ -12,42 +12,48 @@ import evaluate
 from configs.loading import load_config, override
 from configs.schema import Config
 from datamodules.synthetic import grammar
+from duplexmamba.duplex.events import EmittedResponse
 from duplexmamba.duplex.fork import ForkSession
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import Tokenizer
 from evaluation.duplex.dialogues import (
-    Heard,
-    Reply,
-    Score,
+    PlayedDialogue,
     Turn,
+    cases_of,
     confusion,
     curve,
-    findings,
     scores,
 )
+from evaluation.record import ScoreValue
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from tests.conftest import SMALL_SIZES, TINY
 
 STREAMING = [TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, "trainer.accelerator=cpu"]
 
 
-def heard(turns=(), given=(), count=30, **fields) -> Heard:
+def dialogue(turns=(), responses=(), count=30, **fields) -> PlayedDialogue:
     """Slices of 200 ms, all ignored and so named."""
     facts = {
         "labels": ["ignore"] * count,
-        "named": ["ignore"] * count,
+        "predicted": ["ignore"] * count,
         "response": [0.0] * count,
         **fields,
     }
-    return Heard("one", 0.2, turns, **facts, replies=given, compute_ms=[10.0] * count)
+    return PlayedDialogue(
+        "one", 0.2, turns, **facts, responses=responses, compute_ms=[10.0] * count
+    )
+
+
+def response(start_slice: int, stop_slice: int, text: str) -> EmittedResponse:
+    return EmittedResponse(start_slice, stop_slice, text, complete=True)
 
 
 def question(start_s=1.0, end_s=2.0, window=range(5, 30), **fields) -> Turn:
     return Turn("question", start_s, end_s, answer="four", window=window, **fields)
 
 
-def value(found: Heard, name: str) -> list[float] | None:
-    return findings(found).get(name)
+def value(found: PlayedDialogue, name: str) -> list[float] | None:
+    return cases_of(found).get(name)
 
 
 # ---- states
@@ -55,13 +61,13 @@ def value(found: Heard, name: str) -> list[float] | None:
 
 def test_states_are_counted_slice_by_slice():
     labels = ["response", "response", "incomplete", "ignore"]
-    named = ["response", "ignore", "incomplete", "ignore"]
-    found = scores([heard(labels=labels, named=named, response=[0.9, 0.2, 0.3, 0.1])])
-    assert found["state/accuracy"] == Score(0.75, 4)
-    assert found["state/f1_response"] == Score(pytest.approx(2 / 3), 2)
-    assert found["state/f1_incomplete"] == Score(1.0, 1)
+    predicted = ["response", "ignore", "incomplete", "ignore"]
+    found = scores([dialogue(labels=labels, predicted=predicted, response=[0.9, 0.2, 0.3, 0.1])])
+    assert found["state/accuracy"] == ScoreValue(0.75, 4)
+    assert found["state/f1_response"] == ScoreValue(pytest.approx(2 / 3), 2)
+    assert found["state/f1_incomplete"] == ScoreValue(1.0, 1)
     assert found["state/macro_f1"].value == pytest.approx((2 / 3 + 1 + 2 / 3) / 3)
-    matrix = confusion([heard(labels=labels, named=named)])
+    matrix = confusion([dialogue(labels=labels, predicted=predicted)])
     assert (
         matrix["response", "ignore"] == 1
         and matrix["ignore", "response"] == 0
@@ -72,14 +78,14 @@ def test_states_are_counted_slice_by_slice():
 def test_a_threshold_is_reached_by_what_equals_it():
     labels = ["response", "response", "ignore", "incomplete", "ignore"]
     points = {
-        p.threshold: p for p in curve([heard(labels=labels, response=[0.9, 0.5, 0.5, 0.3, 0.0])])
+        p.threshold: p for p in curve([dialogue(labels=labels, response=[0.9, 0.5, 0.5, 0.3, 0.0])])
     }
     assert points[0.0][1:] == (1.0, 1.0)
     assert points[0.5][1:] == (1.0, pytest.approx(1 / 3))
     assert points[0.51][1:] == (0.5, 0.0)
     assert points[1.0][1:] == (0.0, 0.0)
     with pytest.raises(ValueError, match="test_dialogues"):
-        curve([heard()])
+        curve([dialogue()])
 
 
 # ---- taking over
@@ -89,14 +95,14 @@ def test_a_threshold_is_reached_by_what_equals_it():
     ("begun", "latency_s", "premature"), [(9, 0.0, 0), (10, 0.2, 0), (14, 1.0, 0), (7, 0.0, 1)]
 )
 def test_latency_is_from_the_end_of_speech_to_the_end_of_the_slice(begun, latency_s, premature):
-    found = heard([question()], [Reply(begun, begun, "four")])
+    found = dialogue([question()], [response(begun, begun, "four")])
     assert value(found, "turn/takeover_rate") == [1]
     assert value(found, "turn/latency_s") == [pytest.approx(latency_s)]
     assert value(found, "turn/premature_rate") == [premature]
 
 
 def test_a_reply_outside_the_window_takes_nothing_over():
-    found = heard([question(window=range(5, 20))], [Reply(20, 21, "four")])
+    found = dialogue([question(window=range(5, 20))], [response(20, 21, "four")])
     assert value(found, "turn/takeover_rate") == [0] and value(found, "turn/latency_s") is None
 
 
@@ -104,31 +110,37 @@ def test_a_reply_outside_the_window_takes_nothing_over():
 def test_a_pause_lasts_until_the_sound_after_it(begun, false):
     """Speech from 1 s, silent from 2 s to 3 s: what is decided at 3 s is, at 3.2 s is not, and at 1 s not yet."""
     turn = Turn("paused_question", 1.0, 4.0, (2.0, 3.0), "four", range(5, 30))
-    assert value(heard([turn], [Reply(begun, begun, "x")]), "pause/false_takeover_rate") == [false]
+    assert value(dialogue([turn], [response(begun, begun, "x")]), "pause/false_takeover_rate") == [
+        false
+    ]
 
 
 @pytest.mark.parametrize(("begun", "false"), [(4, 0), (5, 1), (14, 1), (15, 0)])
 @pytest.mark.parametrize("kind", ["talking_to_other", "background_speech", "noise", "backchannel"])
 def test_an_ignored_sound_answers_for_the_second_after_it(kind, begun, false):
-    found = heard([Turn(kind, 1.0, 2.0)], [Reply(begun, begun, "x")])
+    found = dialogue([Turn(kind, 1.0, 2.0)], [response(begun, begun, "x")])
     assert value(found, f"ignore/false_takeover_rate/{kind}") == [false]
 
 
 def test_an_ignored_sound_does_not_answer_for_the_next_question():
     turns = [Turn("noise", 1.0, 2.0), question(2.4, 2.5, range(12, 30))]
-    assert value(heard(turns, [Reply(12, 12, "x")]), "ignore/false_takeover_rate/noise") == [0]
+    assert value(dialogue(turns, [response(12, 12, "x")]), "ignore/false_takeover_rate/noise") == [
+        0
+    ]
 
 
 def test_silence_is_where_nothing_is_or_was_lately_heard():
     """30 slices, of which those from 1 s to 3 s are not silent."""
     turns = [Turn("noise", 1.0, 2.0), Turn("silence", 4.0, 5.0)]
-    found = scores([heard(turns, [Reply(14, 14, "x"), Reply(15, 15, "x")])])
-    assert found["silence/false_takeover_per_hour"] == Score(pytest.approx(3600 / (20 * 0.2)), 20)
+    found = scores([dialogue(turns, [response(14, 14, "x"), response(15, 15, "x")])])
+    assert found["silence/false_takeover_per_hour"] == ScoreValue(
+        pytest.approx(3600 / (20 * 0.2)), 20
+    )
 
 
 def test_a_late_answer_is_no_false_one():
-    given = [Reply(20, 20, "four"), Reply(25, 25, "x")]
-    found = scores([heard([question()], given)])
+    responses = [response(20, 20, "four"), response(25, 25, "x")]
+    found = scores([dialogue([question()], responses)])
     assert found["silence/false_takeover_per_hour"].value == pytest.approx(3600 / (20 * 0.2))
     assert found["turn/latency_s"].value == pytest.approx(2.2)
 
@@ -141,7 +153,7 @@ def test_an_interruption_stops_what_is_under_way():
         question(window=range(5, 15), disturbed_by="interruption"),
         Turn("interruption", 3.0, 4.0, None, "six", range(15, 30)),
     ]
-    found = heard(turns, [Reply(10, 20, "a long"), Reply(20, 22, "six")])
+    found = dialogue(turns, [response(10, 20, "a long"), response(20, 22, "six")])
     assert value(found, "interruption/stop_s") == [pytest.approx(1.2)]
     assert value(found, "interruption/latency_s") == [pytest.approx(0.2)]
     assert (
@@ -149,33 +161,38 @@ def test_an_interruption_stops_what_is_under_way():
         == value(found, "answer/exact_match_after_interruption")
         == [1]
     )
-    over = heard(turns, [Reply(10, 14, "a long"), Reply(20, 22, "six")])
+    over = dialogue(turns, [response(10, 14, "a long"), response(20, 22, "six")])
     assert value(over, "interruption/stop_s") is None
 
 
 def test_the_last_reply_to_a_question_counts():
     assert value(
-        heard([question()], [Reply(8, 9, "two"), Reply(11, 12, "four")]), "answer/exact_match"
+        dialogue([question()], [response(8, 9, "two"), response(11, 12, "four")]),
+        "answer/exact_match",
     ) == [1]
     assert value(
-        heard([question()], [Reply(8, 9, "four"), Reply(11, 12, "two")]), "answer/exact_match"
+        dialogue([question()], [response(8, 9, "four"), response(11, 12, "two")]),
+        "answer/exact_match",
     ) == [0]
-    assert value(heard([question()]), "answer/exact_match") == [0]
+    assert value(dialogue([question()]), "answer/exact_match") == [0]
 
 
 def test_questions_with_a_pause_are_scored_apart_too():
     paused = Turn("paused_question", 1.0, 4.0, (2.0, 3.0), "four", range(5, 30))
-    found = heard(
-        [paused, question(6.0, 7.0, range(30, 50))], [Reply(20, 21, "five"), Reply(35, 36, "four")]
+    found = dialogue(
+        [paused, question(6.0, 7.0, range(30, 50))],
+        [response(20, 21, "five"), response(35, 36, "four")],
     )
     assert value(found, "answer/exact_match_after_pause") == [0]
     assert value(found, "answer/exact_match") == [0, 1]
 
 
-@pytest.mark.parametrize(("reply", "right"), [(Reply(10, 20, "four"), 1), (Reply(10, 15, "fo"), 0)])
+@pytest.mark.parametrize(
+    ("reply", "right"), [(response(10, 20, "four"), 1), (response(10, 15, "fo"), 0)]
+)
 def test_an_answer_goes_on_as_if_an_ignored_sound_were_none(reply, right):
     turns = [question(disturbed_by="talking_to_other"), Turn("talking_to_other", 2.6, 3.0)]
-    found = dataclasses.replace(heard(turns, [reply]), unheard={1: "four"})
+    found = dataclasses.replace(dialogue(turns, [reply]), undisturbed={1: "four"})
     assert (
         value(found, "answer/resumed_after_ignore")
         == value(found, "answer/exact_match_after_ignore")
@@ -192,14 +209,15 @@ def test_a_later_question_may_cut_an_answer_that_was_resumed():
     ]
     for text, right in (("fo", 1), ("tw", 0)):
         found = dataclasses.replace(
-            heard(turns, [Reply(10, 25, text), Reply(25, 26, "x")]), unheard={1: "four"}
+            dialogue(turns, [response(10, 25, text), response(25, 26, "x")]),
+            undisturbed={1: "four"},
         )
         assert value(found, "answer/resumed_after_ignore") == [right]
 
 
 def test_compute():
     one = dataclasses.replace(
-        heard(), compute_ms=[10.0] * 98 + [50.0, 90.0], lm_bytes=3, all_bytes=7
+        dialogue(), compute_ms=[10.0] * 98 + [50.0, 90.0], lm_bytes=3, all_bytes=7
     )
     found = scores([one])
     assert found["slice/median_ms"].value == 10 and found["slice/p99_ms"].value == 50
@@ -234,7 +252,7 @@ def test_an_answer_finished_at_once_is_the_one_that_would_have_come():
     deaf = session_of(override(given.config, ["duplex.response_threshold=0.999999"]), given)
     deaf.restore(moment)
     events = deaf.push(torch.zeros(40 * session.slice_samples))
-    begun = session.tokens.decode(list(moment.response.emitted))
+    begun = session.tokenizer.decode(list(moment.response.emitted))
     assert begun + "".join(event.text for event in events) == session.finish() != begun
     assert not session.answering and session.finish() == ""
 

@@ -12,11 +12,12 @@ import evaluate
 from configs.loading import load_config
 from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM
-from evaluation.commands import scorecard
-from evaluation.commands.arguments import parser
-from evaluation.commands.saved_scores import keep, kept
-from evaluation.scorecard.card import Card, Part, Row, best, shown
+from evaluation.arguments import COMMANDS, parser
+from evaluation.saved_scores import load_scores, save_scores
+from evaluation.scorecard import command as scorecard
+from evaluation.scorecard.card import Card, Row, SavedScores, best_cards, format_score
 from evaluation.scorecard.page import page
+from evaluation.scores import SCORES
 from evaluation.speed import measure
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.checkpoint import FILE
@@ -51,8 +52,8 @@ def write_run(
     untrained(stage).save(folder / FILE)
     for command, values in scores.items():
         own = words if command == "voicebench" else [word for word in words if "=" in word]
-        data = ["FOLDER"] if command in scorecard.NEED_DATA else []
-        keep(parser().parse_args([command, str(folder), *data, *own]), values)
+        data = ["FOLDER"] if SCORES[command].needs_folder else []
+        save_scores(parser().parse_args([command, str(folder), *data, *own]), values)
     return folder
 
 
@@ -122,16 +123,17 @@ def test_two_checkpoints_side_by_side(tmp_path: Path):
 def test_the_best_is_marked_where_there_is_one():
     rates = {"one": 0.1, "two": 0.2, "three": 0.1, "none": None}
     cards = [
-        Card(name, {}, {"wer": Part({"test/wer": rate}, {})}, []) for name, rate in rates.items()
+        Card(name, {}, {"wer": SavedScores({"test/wer": rate}, {})}, [])
+        for name, rate in rates.items()
     ]
-    assert best(cards, Row("wer", "test/wer", "", -1)) == {"one", "three"}
-    assert best(cards, Row("wer", "test/wer", "", 1)) == {"two"}
+    assert best_cards(cards, Row("wer", "test/wer", "", -1)) == {"one", "three"}
+    assert best_cards(cards, Row("wer", "test/wer", "", 1)) == {"two"}
     assert (
-        best(cards, Row("wer", "test/wer", ""))
-        == best(cards, Row("wer", "test/cer", "", -1))
+        best_cards(cards, Row("wer", "test/wer", ""))
+        == best_cards(cards, Row("wer", "test/cer", "", -1))
         == set()
     )
-    assert best(cards[::2], Row("wer", "test/wer", "", -1)) == set()
+    assert best_cards(cards[::2], Row("wer", "test/wer", "", -1)) == set()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_the_best_is_marked_where_there_is_one():
     ],
 )  # fmt: skip
 def test_scores_are_shown_with_their_unit(name: str, value: float | None, words: str):
-    assert shown(name, value) == words
+    assert format_score(name, value) == words
 
 
 # ---- what is used again
@@ -160,18 +162,18 @@ def test_scores_are_taken_again_only_for_other_settings_or_weights(
         asked.append(own.score)
         return SPEED if own.score == "speed" else WER
 
-    monkeypatch.setattr(scorecard, "score", count)
+    monkeypatch.setattr(scorecard, "compute", count)
     evaluate.main(["scorecard", str(run)])
     evaluate.main(["scorecard", str(run)])
     assert asked == ["speed"]
     evaluate.main(["scorecard", str(run), "data.test_size=9"])
     assert asked == ["speed", "wer", "speed"]
     untrained("encoder", "encoder.num_layers=1").save(run / FILE)
-    assert kept(run, "wer") is None
+    assert load_scores(run, "wer") is None
     evaluate.main(["scorecard", str(run), "data.test_size=9"])
     assert asked == ["speed", "wer", "speed", "wer", "speed"]
     (run / "scores" / "wer.settings.json").write_text("{")
-    assert kept(run, "wer") is None
+    assert load_scores(run, "wer") is None
 
 
 def test_a_command_that_fails_is_named_and_the_others_are_shown(
@@ -182,7 +184,7 @@ def test_a_command_that_fails_is_named_and_the_others_are_shown(
     def fail(own: object) -> dict[str, float]:
         raise ValueError("no such <corpus>")
 
-    monkeypatch.setattr(scorecard, "score", fail)
+    monkeypatch.setattr(scorecard, "compute", fail)
     evaluate.main(["scorecard", str(run)])
     text = document(run / "scores" / "scorecard")
     assert "25.0 %" in text and "no such &lt;corpus&gt;<br><code>python evaluate.py speed" in text

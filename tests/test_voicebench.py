@@ -14,9 +14,8 @@ import pytest
 import soundfile as sf
 
 import evaluate
-from evaluation.commands import voicebench
-from evaluation.voicebench import judge, report, score, subsets
-from evaluation.voicebench.responses import Log, Response, find
+from evaluation.voicebench import command, judge, report, score, subsets
+from evaluation.voicebench.responses import Response, ResponseLog, match_responses
 from lightning_modules.trainer.checkpoint import FILE
 from tests.test_eval_duplex import untrained
 
@@ -46,68 +45,68 @@ def test_what_is_wrong_with_lines_is_named_and_the_rest_is_scored(tmp_path: Path
         f"test/{i}": {"prompt": prompt, "reference": "no"}
         for i, prompt in enumerate(["one", "two", "three"])
     }
-    found = find(file, ["reference"], items)
+    found = match_responses(file, ["reference"], items)
     assert [(r.name, r.text, r.fields["reference"]) for r in found.responses] == [
         ("test/0", "yes", "no"), ("test/1", "yes", "no")
     ]  # fmt: skip
-    assert [len(found.troubles[kind]) for kind in ("broken", "double", "unknown", "missing")] == [
+    assert [len(found.problems[kind]) for kind in ("broken", "double", "unknown", "missing")] == [
         3,
         1,
         1,
         1,
     ]
-    assert "line 6: no JSON" in found.troubles["broken"][1] and found.troubles["missing"] == [
+    assert "line 6: no JSON" in found.problems["broken"][1] and found.problems["missing"] == [
         "test/2"
     ]
-    assert "'what?'" in found.troubles["unknown"][0]
+    assert "'what?'" in found.problems["unknown"][0]
 
 
 def test_without_the_items_every_line_is_one(tmp_path: Path):
     file = tmp_path / "some.jsonl"
     file.write_text(line("one", reference="no") + line("one", reference="no") + line("two"))
-    found = find(file, ["reference"], None)
+    found = match_responses(file, ["reference"], None)
     assert [r.name for r in found.responses] == ["line 1", "line 2"]
-    assert "has no reference" in found.troubles["broken"][0]
+    assert "has no reference" in found.problems["broken"][0]
     odd = line("three", "one\u2028line", item=7, reference="no").replace("\\u2028", "\u2028")
     file.write_text(odd + line("four", item=["?"], reference="no"))
-    assert [(r.name, r.text) for r in find(file, [], None).responses] == [
+    assert [(r.name, r.text) for r in match_responses(file, [], None).responses] == [
         ("7", "one\u2028line"),
         ("['?']", "yes"),
     ]
     with pytest.raises(ValueError, match="no responses at"):
-        find(tmp_path / "none.jsonl", [], None)
+        match_responses(tmp_path / "none.jsonl", [], None)
 
 
 def test_the_same_prompt_is_as_many_items_as_it_occurs_in(tmp_path: Path):
     file = tmp_path / "some.jsonl"
     file.write_text(line("one", "first") + line("one", "second") + line("one", "third"))
-    found = find(file, [], {"a": {"prompt": "one"}, "b": {"prompt": "one"}})
+    found = match_responses(file, [], {"a": {"prompt": "one"}, "b": {"prompt": "one"}})
     assert [(r.name, r.text) for r in found.responses] == [("a", "first"), ("b", "second")]
-    assert len(found.troubles["double"]) == 1
+    assert len(found.problems["double"]) == 1
 
 
 def test_a_name_of_another_prompt_is_no_name(tmp_path: Path):
     file = tmp_path / "some.jsonl"
     file.write_text(line("two", "second", item="a") + line("three", item="b"))
-    found = find(file, [], {"a": {"prompt": "one"}, "b": {"prompt": "two"}})
+    found = match_responses(file, [], {"a": {"prompt": "one"}, "b": {"prompt": "two"}})
     assert [(r.name, r.text) for r in found.responses] == [("b", "second")]
-    assert len(found.troubles["unknown"]) == 1 and found.troubles["missing"] == ["a"]
+    assert len(found.problems["unknown"]) == 1 and found.problems["missing"] == ["a"]
 
 
 def test_a_log_goes_on_behind_a_line_that_was_cut_off(tmp_path: Path):
     file = tmp_path / "deep" / "log.jsonl"
-    Log(file, "me").write("test/0", {"prompt": "one", "response": "ü"})
+    ResponseLog(file, "me").write("test/0", {"prompt": "one", "response": "ü"})
     with file.open("a") as log:
         log.write('{"item": "test/1", "pro')
-    again = Log(file, "me")
-    assert again.holds("test/0", "one") and not again.holds("test/1", "two")
+    again = ResponseLog(file, "me")
+    assert again.contains("test/0", "one") and not again.contains("test/1", "two")
     with pytest.raises(ValueError, match="an answer to other data"):
-        again.holds("test/0", "another")
+        again.contains("test/0", "another")
     again.write("test/1", {"prompt": "two", "response": "b"})
-    found = find(file, [], None)
-    assert [r.text for r in found.responses] == ["ü", "b"] and len(found.troubles["broken"]) == 1
+    found = match_responses(file, [], None)
+    assert [r.text for r in found.responses] == ["ü", "b"] and len(found.problems["broken"]) == 1
     with pytest.raises(ValueError, match="was made by me, not by you"):
-        Log(file, "you")
+        ResponseLog(file, "you")
 
 
 # ---- the judge
@@ -146,7 +145,7 @@ def endpoint() -> Iterator[Callable[[Callable[[str], str | None]], tuple[str, li
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "BACK_OFF_S", 0.0)
+    monkeypatch.setattr(judge, "BACKOFF_S", 0.0)
 
 
 def test_a_judge_is_asked_three_times_and_never_again(endpoint, tmp_path: Path):
@@ -156,19 +155,19 @@ def test_a_judge_is_asked_three_times_and_never_again(endpoint, tmp_path: Path):
         Response("b", {"prompt": "Who?"}, "me"),
     ]
     who, file = judge.Judge(url, "judge-1"), tmp_path / "replies.jsonl"
-    replies, troubles = judge.judge("open", some, who, file)
-    assert replies == {"a": ["4"] * 3, "b": ["2"] * 3} and not troubles and len(asked) == 6
+    replies, problems = judge.ask_all("open", some, who, file)
+    assert replies == {"a": ["4"] * 3, "b": ["2"] * 3} and not problems and len(asked) == 6
     assert (
         asked[0]["path"] == "/v1/chat/completions"
         and asked[0]["temperature"] == 0.5
         and asked[0]["top_p"] == 0.95
     )
-    assert judge.judge("open", some, who, file)[0] == replies and len(asked) == 6
-    judge.judge("open", [some[0]._replace(text="another sea")], who, file)
+    assert judge.ask_all("open", some, who, file)[0] == replies and len(asked) == 6
+    judge.ask_all("open", [some[0]._replace(text="another sea")], who, file)
     assert len(asked) == 9
     file.write_text(file.read_text()[:-30])
     for _ in range(2):
-        judge.judge("open", [some[0]._replace(text="another sea")], who, file)
+        judge.ask_all("open", [some[0]._replace(text="another sea")], who, file)
         assert len(asked) == 10
 
 
@@ -181,15 +180,15 @@ def test_nonsense_and_errors_are_kept_named_and_asked_about_again(
     ]
     file = tmp_path / "replies.jsonl"
     broken, asked = endpoint(lambda question: "Yes" if "good" in question else None)
-    replies, troubles = judge.judge("qa", some, judge.Judge(broken, "j"), file)
-    assert replies == {"a": ["Yes"] * 3, "b": []} and len(asked) == 3 + 3 * judge.TRIES
-    assert len(troubles) == 3 and "b: no reply from" in troubles[0]
+    replies, problems = judge.ask_all("qa", some, judge.Judge(broken, "j"), file)
+    assert replies == {"a": ["Yes"] * 3, "b": []} and len(asked) == 3 + 3 * judge.NUM_TRIES
+    assert len(problems) == 3 and "b: no reply from" in problems[0]
     odd, _ = endpoint(lambda question: "Perhaps")
-    replies, troubles = judge.judge("qa", some, judge.Judge(odd, "j"), file)
-    assert replies["b"] == [] and "nonsense from the judge: 'Perhaps'" in troubles[0]
+    replies, problems = judge.ask_all("qa", some, judge.Judge(odd, "j"), file)
+    assert replies["b"] == [] and "nonsense from the judge: 'Perhaps'" in problems[0]
     whole, asked = endpoint(lambda question: "no.")
-    replies, troubles = judge.judge("qa", some, judge.Judge(whole, "j"), file)
-    assert replies == {"a": ["Yes"] * 3, "b": ["no."] * 3} and not troubles and len(asked) == 3
+    replies, problems = judge.ask_all("qa", some, judge.Judge(whole, "j"), file)
+    assert replies == {"a": ["Yes"] * 3, "b": ["no."] * 3} and not problems and len(asked) == 3
     assert len(file.read_text().splitlines()) == 3 + 3 + 3 + 3
 
 
@@ -199,33 +198,40 @@ def test_a_judge_that_is_away_is_given_up(at_once, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(judge.Judge, "ask", nobody)
     some = [Response(f"test/{i}", {"prompt": "Q"}, "A") for i in range(20)]
-    replies, troubles = judge.judge(
+    replies, problems = judge.ask_all(
         "open", some, judge.Judge("http://nobody/v1", "j"), tmp_path / "replies.jsonl"
     )
-    assert set(map(len, replies.values())) == {0} and "36 requests not made" in troubles[-1]
-    assert "timed out" in troubles[0] and len(troubles) == 25
+    assert set(map(len, replies.values())) == {0} and "36 requests not made" in problems[-1]
+    assert "timed out" in problems[0] and len(problems) == 25
 
 
 # ---- the report
 
 
-def subtotal(name: str, official: float, judge_name: str = "") -> report.Subtotal:
-    return report.Subtotal(
-        name, score.Scores(official, official, 0.0), subsets.SUBSETS[name].size, 0, {}, judge_name
+def result(name: str, official: float, judge_name: str = "") -> report.SubsetResult:
+    return report.SubsetResult(
+        name,
+        score.SubsetScores(official, official, 0.0),
+        subsets.SUBSETS[name].size,
+        0,
+        {},
+        judge_name,
     )
 
 
 def test_overall_needs_all_nine_whole_and_the_judge_of_the_leaderboard():
-    judged, names = {"open": judge.OFFICIAL, "qa": judge.OFFICIAL}, subsets.LEADERBOARD
+    judged, names = {"open": judge.OFFICIAL_MODEL, "qa": judge.OFFICIAL_MODEL}, subsets.LEADERBOARD
     scores = {name: 4.0 if subset.scorer == "open" else 50.0 for name, subset in names.items()}
-    nine = [subtotal(name, scores[name], judged.get(names[name].scorer, "")) for name in names]
-    assert report.flat(nine, embedded=False)["overall"] == pytest.approx((3 * 80 + 6 * 50) / 9)
-    assert (
-        report.flat(nine, embedded=True)["overall"] is None
-        and report.flat(nine[1:], False)["overall"] is None
+    nine = [result(name, scores[name], judged.get(names[name].scorer, "")) for name in names]
+    assert report.flat_values(nine, embedded=False)["overall"] == pytest.approx(
+        (3 * 80 + 6 * 50) / 9
     )
-    local = [s if not s.judge else subtotal(s.name, scores[s.name], "llama") for s in nine]
-    values = report.flat(local, embedded=False)
+    assert (
+        report.flat_values(nine, embedded=True)["overall"] is None
+        and report.flat_values(nine[1:], False)["overall"] is None
+    )
+    local = [s if not s.judge else result(s.name, scores[s.name], "llama") for s in nine]
+    values = report.flat_values(local, embedded=False)
     assert values["overall"] is None and values["overall/by/llama"] == pytest.approx(
         (3 * 80 + 6 * 50) / 9
     )
@@ -236,7 +242,7 @@ def test_overall_needs_all_nine_whole_and_the_judge_of_the_leaderboard():
     ("gpt-4o-mini", True), ("gpt-4o-mini-2024-07-18", True), ("gpt-4o-mini-audio-preview", False), ("gpt-4o", False)
 ])  # fmt: skip
 def test_another_judge_has_a_column_of_its_own(name: str, official: bool):
-    assert (subtotal("sd-qa", 50, name).own_name == "") is official
+    assert (result("sd-qa", 50, name).judge_column == "") is official
 
 
 # ---- a run
@@ -279,7 +285,7 @@ def test_embedded_items_live_and_again_without_the_model(
     file.write_text(file.read_text().splitlines()[0] + "\n")
     evaluate.main([*words[:-3], "bbh", "--limit", "2"])
     assert len(file.read_text().splitlines()) == 2
-    monkeypatch.setattr(voicebench, "open_sessions", None)
+    monkeypatch.setattr(command, "open_sessions", None)
     assert evaluate.main(words) == found
     with pytest.raises(ValueError, match="was made by"):
         evaluate.main([*words[:2], "duplex.max_tokens=5", *words[2:]])

@@ -6,11 +6,11 @@ import pytest
 
 from evaluation.voicebench import bbh, judge, mcq, qa, score
 from evaluation.voicebench.harm import refuses
-from evaluation.voicebench.ifeval import accuracies, followed, loosened
+from evaluation.voicebench.ifeval import accuracies, followed, loose_variants
 from evaluation.voicebench.instructions import CHECKS
 from evaluation.voicebench.phrases import guess
 from evaluation.voicebench.responses import Response
-from evaluation.voicebench.subsets import LEADERBOARD, SUBSETS, chosen, embedded
+from evaluation.voicebench.subsets import LEADERBOARD, SUBSETS, embedded_items, parse_subsets
 
 
 def response(text: str, name: str = "test/0", **fields: object) -> Response:
@@ -38,8 +38,8 @@ def test_letters(text, official, stated):
 
 def test_an_unread_letter_is_guessed_in_one_column_and_wrong_in_the_other():
     many = [response("none", f"test/{i}", reference="ABCD"[i % 4]) for i in range(400)]
-    found = score.of_letters(many)
-    assert found == score.of_letters(many[::-1]) and found.parse_failure_rate == 1
+    found = score.score_choices(many)
+    assert found == score.score_choices(many[::-1]) and found.parse_failure_rate == 1
     assert found.official is not None and 15 < found.official < 35 and found.strict == 0
     assert guess("ABCD", "one") == guess("ABCD", "one")
 
@@ -79,7 +79,7 @@ def test_tasks_are_known_by_the_id():
         response("Yes", id="navigate_3", reference="yes"),
         response("b", id="hyperbaton_1", reference="(B)"),
     ]
-    found = score.of_tasks(right)
+    found = score.score_tasks(right)
     assert (found.official, found.strict, found.parse_failure_rate) == (50, 100, 0)
     with pytest.raises(ValueError, match="no task of bbh"):
         bbh.task_of("word_sorting_2")
@@ -166,7 +166,7 @@ def test_strict_and_loose_accuracies():
         "strict_prompt": 0, "strict_instruction": pytest.approx(1 / 3), "loose_prompt": 0.5,
         "loose_instruction": pytest.approx(2 / 3),
     }  # fmt: skip
-    assert loosened("a*\nb\nc") == [
+    assert loose_variants("a*\nb\nc") == [
         "a*\nb\nc",
         "b\nc",
         "a*\nb",
@@ -205,7 +205,7 @@ def test_instructions_that_are_none(kinds, given, says):
     ],
 )
 def test_refusals(text, official, strict):
-    found = score.of_refusals([response(text)])
+    found = score.score_refusals([response(text)])
     assert (found.official, found.strict) == (official, strict)
     assert refuses(text) is bool(strict)
 
@@ -243,23 +243,23 @@ def test_majorities(replies, official, stated):
 
 def test_open_answers_are_the_mean_of_all_ratings():
     some = [response("well", "a"), response(" ", "b")]
-    assert score.of_ratings(some, {"a": ["4", "5", "3"], "b": ["2", "2", "2"]}) == score.Scores(
-        3, 2.5, 0
-    )
-    partly = score.of_ratings(some, {"a": ["4", "5", "3"], "b": ["2"]})
+    assert score.score_ratings(
+        some, {"a": ["4", "5", "3"], "b": ["2", "2", "2"]}
+    ) == score.SubsetScores(3, 2.5, 0)
+    partly = score.score_ratings(some, {"a": ["4", "5", "3"], "b": ["2"]})
     assert partly.official is None and partly.parse_failure_rate == pytest.approx(1 / 3)
-    assert score.of_ratings(some, None) == score.Scores()
+    assert score.score_ratings(some, None) == score.SubsetScores()
 
 
 def test_spoken_questions_need_both_halves():
     some = [response("Paris", "a", reference="Paris"), response("", "b", reference="Rome")]
     replies = {"a": ["Yes"] * 3, "b": ["Yes."] * 3}
-    both = score.of_answers(some, replies, lambda r: r.text == r.fields["reference"])
+    both = score.score_answers(some, replies, lambda r: r.text == r.fields["reference"])
     assert (both.official, both.strict) == (50, 50) and both.parts == {"panda": 50, "gpt": 50}
-    assert score.of_answers(some, replies, None) == score.Scores(
+    assert score.score_answers(some, replies, None) == score.SubsetScores(
         None, None, 0, {"panda": None, "gpt": 50}
     )
-    assert score.of_answers(some, None, None).parts == {"panda": None, "gpt": None}
+    assert score.score_answers(some, None, None).parts == {"panda": None, "gpt": None}
 
 
 # ---- the whole
@@ -278,11 +278,11 @@ def test_overall_is_the_leaderboards():
 def test_embedded_items_have_what_their_scorers_need():
     assert sum(LEADERBOARD["mmsu"].splits.values()) == 3074 and len(LEADERBOARD) == 9
     for name, subset in SUBSETS.items():
-        for item in embedded(name):
+        for item in embedded_items(name):
             assert all(item.fields.get(field) is not None for field in ("prompt", *subset.needs)), (
                 item
             )
             assert score.check(subset.scorer, Response(item.name, item.fields, "words")) == ""
             json.dumps(item.fields)
     with pytest.raises(ValueError, match="no 'mmlu'"):
-        chosen("bbh,mmlu")
+        parse_subsets("bbh,mmlu")

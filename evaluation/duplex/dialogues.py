@@ -1,265 +1,328 @@
-"""Scores of turn-taking and of answers in our own dialogues: pure functions over plain records, of live sessions or
-made by hand.
+"""Scores of turn-taking and of answers in dialogues, as pure functions of plain records.
 
-To take over is to decide to respond. Full-Duplex-Bench asks for four words or a second of speech besides
-(`full_duplex_bench.took_over`); here most right answers are a single word. A decision is made where its slice ends.
+A takeover is a decision to respond. Full-Duplex-Bench also requires four words or a second of
+speech (`full_duplex_bench.took_over`); here most correct answers are a single word. A decision is
+made at the end of its slice.
 """
 
 import collections
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from duplexmamba.duplex.events import EmittedResponse
 from duplexmamba.text.metrics import exact_match, f1, macro_f1
 from duplexmamba.text.tokenizer import TURN_STATES
+from evaluation.record import ScoreValue
 
 IGNORED = ("talking_to_other", "background_speech", "noise", "backchannel")
-"""Kinds of sounds that nothing should come of."""
-TAKEN = {"question": "turn", "interruption": "interruption"}
-"""Kinds of turns to take over from, and what their scores are called."""
-AFTER_S = 1.0
-"""A decision so long after a sound still counts as made of it."""
+"""Kinds of sounds that the model should not react to."""
+TAKEN_OVER = {"question": "turn", "interruption": "interruption"}
+"""Kinds of turns that the model should take over from -> first part of their score keys."""
+AFTER_SOUND_S = 1.0
+"""A decision up to this long after the end of a sound is attributed to the sound."""
 THRESHOLDS = [0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, *(i / 100 for i in range(1, 101))]
+
+Case = tuple[str, float]
+"""Score key and the value of a single case, 1 for yes and 0 for no."""
 
 
 class Turn(NamedTuple):
-    """What happens in a dialogue, and what should come of it."""
+    """A turn or sound of a dialogue, and the expected reaction to it."""
 
     kind: str
     start_s: float
     end_s: float
     pause_s: tuple[float, float] | None = None
-    """Of a cut question: where its silence begins and ends."""
+    """Begin and end of the silence within a paused question."""
     answer: str = ""
-    """Wanted; empty where nothing is asked."""
+    """Expected answer; empty if nothing is asked."""
     window: range = range(0)
-    """Slices in which a reply that begins is one to this turn."""
+    """Slices in which a response that starts belongs to this turn."""
     disturbed_by: str = ""
-    """The kind of the turn that falls into its answer."""
-
-
-class Reply(NamedTuple):
-    """An answer that was given."""
-
-    begun: int
-    """Slice of the decision."""
-    stopped: int
-    """Slice of its last token, or of the decision that cut it off."""
-    text: str
+    """Kind of the turn that falls into the answer to this one."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Heard:
-    """A dialogue, and what a session made of it."""
+class PlayedDialogue:
+    """A dialogue, and the behaviour of a session that it was played to."""
 
     id: str
     slice_s: float
     turns: Sequence[Turn]
     labels: Sequence[str]
-    """The right state of each slice."""
+    """Expected state of each slice."""
     states: Sequence[str] = tuple(TURN_STATES)
-    """Those that the session tells apart. Where `incomplete` is not one of them, all but `response` is `ignore`."""
-    named: Sequence[str] = ()
-    """The state that the session named."""
+    """States that the session distinguishes. If `incomplete` is not one of them, everything except
+    `response` counts as `ignore`."""
+    predicted: Sequence[str] = ()
+    """Predicted state of each slice."""
     response: Sequence[float] = ()
-    """The probability it gave to `response`."""
-    replies: Sequence[Reply] = ()
-    unheard: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    """By the index of a sound to be ignored, the answer under way when it begins, as it would be without hearing it."""
+    """Predicted probability of the state `response` for each slice."""
+    responses: Sequence[EmittedResponse] = ()
+    undisturbed: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Index of a sound that should be ignored -> the response in progress when it begins, as it
+    would end without the sound."""
     compute_ms: Sequence[float] = ()
+    """Computing time of each slice."""
     lm_bytes: int = 0
-    """The language model's memory of one branch."""
+    """Size of the language model's state in one branch."""
     all_bytes: int = 0
-    """Everything that the session remembered, at its most."""
+    """Largest size of the session state during the dialogue."""
 
     def first_slice(self, turn: Turn) -> int:
-        """In which a turn begins."""
+        """Index of the slice in which a turn begins."""
         return int(round(turn.start_s / self.slice_s, 6))
 
     def end_s(self, slice_: int) -> float:
-        """Of a slice: when its decision is made."""
+        """End of a slice, which is when its decision is made."""
         return round((slice_ + 1) * self.slice_s, 6)
 
 
-class Score(NamedTuple):
-    """A number, and how many cases it was taken from."""
-
-    value: float
-    cases: int
+Heard = PlayedDialogue
+"""Earlier name of PlayedDialogue."""
 
 
-def scores(heard: Sequence[Heard]) -> dict[str, Score]:
-    """All of them, units in their names. One without a single case is left out."""
-    cases: dict[str, list[float]] = collections.defaultdict(list)
-    for h in heard:
-        for name, values in findings(h).items():
-            cases[name] += values
-    found = {
-        name: Score(statistics.fmean(values), len(values)) for name, values in sorted(cases.items())
-    }
-    return _states(heard) | found | _silence(heard) | _compute(heard)
-
-
-def _states(heard: Sequence[Heard]) -> dict[str, Score]:
-    """Of all slices; of a session that does not tell all states apart, its responses alone."""
-    pairs, found = [pair for h in heard for pair in zip(h.labels, h.named, strict=True)], {}
-    labels: list[str] = (
-        list(TURN_STATES) if set(heard[0].states) == set(TURN_STATES) else ["response"]
-    )
-    if len(labels) > 1:
-        found["state/accuracy"] = Score(exact_match(pairs), len(pairs))
-        found["state/macro_f1"] = Score(macro_f1(pairs), len(pairs))
-    for label in labels:
-        if slices := sum(right == label for right, _ in pairs):
-            found[f"state/f1_{label}"] = Score(f1(pairs, label), slices)
-    return found
-
-
-def findings(heard: Heard) -> dict[str, list[float]]:
-    """Case by case, what the scores of turns and answers are the means of; 1 stands for yes."""
-    found: dict[str, list[float]] = collections.defaultdict(list)
-    for number, turn in enumerate(heard.turns):
-        for name, value in (
-            *_decisions(heard, turn),
-            *_answers(heard, turn),
-            *_resumed(heard, number, turn),
-        ):
-            found[name].append(float(value))
-    return dict(found)
-
-
-def confusion(heard: Sequence[Heard]) -> dict[tuple[str, str], int]:
-    """Slices by (label, named), of all that can be named."""
-    counts = collections.Counter(
-        pair for h in heard for pair in zip(h.labels, h.named, strict=True)
-    )
-    return {
-        (label, named): counts[label, named] for label in TURN_STATES for named in heard[0].states
-    }
-
-
-class Point(NamedTuple):
-    """What a threshold on the probability of `response` would do."""
+class ThresholdPoint(NamedTuple):
+    """Rates of a threshold on the probability of `response`."""
 
     threshold: float
     recall: float
-    """Share of the slices labelled `response` that reach it."""
+    """Share of the slices labelled `response` that reach the threshold."""
     false_positive_rate: float
-    """Share of all others that do."""
+    """Share of all other slices that reach it."""
 
 
-def curve(heard: Sequence[Heard]) -> list[Point]:
-    """One point for each of `THRESHOLDS`. Raises ValueError: no slice, or every one, is labelled `response`."""
-    given: dict[bool, list[float]] = {True: [], False: []}
-    for h in heard:
-        for label, probability in zip(h.labels, h.response, strict=True):
-            given[label == "response"].append(probability)
-    if not given[True] or not given[False]:
+def scores(dialogues: Sequence[PlayedDialogue]) -> dict[str, ScoreValue]:
+    """Compute all scores, with units in their keys. A score without a single case is left out."""
+    values: dict[str, list[float]] = collections.defaultdict(list)
+    for dialogue in dialogues:
+        for key, cases in cases_of(dialogue).items():
+            values[key] += cases
+    means = {}
+    for key in sorted(values):
+        means[key] = ScoreValue(statistics.fmean(values[key]), len(values[key]))
+    return _state_scores(dialogues) | means | _silence_scores(dialogues) | _cost(dialogues)
+
+
+def cases_of(dialogue: PlayedDialogue) -> dict[str, list[float]]:
+    """Single cases of the scores of turns and answers: score key -> 1 for yes, 0 for no, or s."""
+    values: dict[str, list[float]] = collections.defaultdict(list)
+    for index, turn in enumerate(dialogue.turns):
+        cases = [
+            *_decision_cases(dialogue, turn),
+            *_answer_cases(dialogue, turn),
+            *_resumption_cases(dialogue, index, turn),
+        ]
+        for key, value in cases:
+            values[key].append(float(value))
+    return dict(values)
+
+
+def confusion(dialogues: Sequence[PlayedDialogue]) -> dict[tuple[str, str], int]:
+    """Numbers of slices by (label, predicted state), zeros included."""
+    counts = collections.Counter(_state_pairs(dialogues))
+    matrix: dict[tuple[str, str], int] = {}
+    for label in TURN_STATES:
+        for state in dialogues[0].states:
+            matrix[label, state] = counts[label, state]
+    return matrix
+
+
+def curve(dialogues: Sequence[PlayedDialogue]) -> list[ThresholdPoint]:
+    """Compute the rates of each of `THRESHOLDS`.
+
+    Raises:
+        ValueError: no slice is labelled `response`, or every slice is.
+    """
+    positives: list[float] = []
+    negatives: list[float] = []
+    for dialogue in dialogues:
+        for label, probability in zip(dialogue.labels, dialogue.response, strict=True):
+            if label == "response":
+                positives.append(probability)
+            else:
+                negatives.append(probability)
+    if not positives or not negatives:
         raise ValueError("no slice, or every one, is labelled response: raise data.test_dialogues")
-    return [Point(at, _reaching(given[True], at), _reaching(given[False], at)) for at in THRESHOLDS]
+    points = []
+    for threshold in THRESHOLDS:
+        recall = _share_reaching(positives, threshold)
+        false_positive_rate = _share_reaching(negatives, threshold)
+        points.append(ThresholdPoint(threshold, recall, false_positive_rate))
+    return points
 
 
-def _reaching(probabilities: list[float], threshold: float) -> float:
+def _share_reaching(probabilities: list[float], threshold: float) -> float:
     return sum(p >= threshold for p in probabilities) / len(probabilities)
 
 
-def _decisions(heard: Heard, turn: Turn) -> Iterator[tuple[str, float]]:
-    """What was decided about a turn."""
-    name, taken_s = TAKEN.get(turn.kind), _taken_s(heard, turn)
+# ---- states of slices
+
+
+def _state_pairs(dialogues: Iterable[PlayedDialogue]) -> list[tuple[str, str]]:
+    """(label, predicted state) of every slice."""
+    pairs: list[tuple[str, str]] = []
+    for dialogue in dialogues:
+        pairs += zip(dialogue.labels, dialogue.predicted, strict=True)
+    return pairs
+
+
+def _state_scores(dialogues: Sequence[PlayedDialogue]) -> dict[str, ScoreValue]:
+    """Scores over all slices; only those of `response` if a session does not know all states."""
+    pairs = _state_pairs(dialogues)
+    result = {}
+    labels: list[str] = ["response"]
+    if set(dialogues[0].states) == set(TURN_STATES):
+        labels = list(TURN_STATES)
+        result["state/accuracy"] = ScoreValue(exact_match(pairs), len(pairs))
+        result["state/macro_f1"] = ScoreValue(macro_f1(pairs), len(pairs))
+    for label in labels:
+        num_slices = sum(expected == label for expected, _ in pairs)
+        if num_slices:
+            result[f"state/f1_{label}"] = ScoreValue(f1(pairs, label), num_slices)
+    return result
+
+
+# ---- turns and answers
+
+
+def _decision_cases(dialogue: PlayedDialogue, turn: Turn) -> Iterator[Case]:
+    """Whether and when the model decided to respond to a turn."""
+    name = TAKEN_OVER.get(turn.kind)
+    takeover_s = _takeover_s(dialogue, turn)
     if name:
-        yield f"{name}/takeover_rate", taken_s is not None
-    if name and taken_s is not None:
-        yield f"{name}/latency_s", max(0.0, taken_s - turn.end_s)
-        yield f"{name}/premature_rate", taken_s < turn.end_s
-    old = _under_way(heard, turn)
-    if turn.kind == "interruption" and old:
-        yield "interruption/stop_s", heard.end_s(old.stopped) - turn.start_s
+        yield f"{name}/takeover_rate", takeover_s is not None
+    if name and takeover_s is not None:
+        # A decision before the end of the turn is premature, not fast.
+        yield f"{name}/latency_s", max(0.0, takeover_s - turn.end_s)
+        yield f"{name}/premature_rate", takeover_s < turn.end_s
+    interrupted = _response_in_progress(dialogue, turn)
+    if turn.kind == "interruption" and interrupted:
+        yield "interruption/stop_s", dialogue.end_s(interrupted.stop_slice) - turn.start_s
     if turn.pause_s:
-        yield "pause/false_takeover_rate", _decided(heard, turn.start_s, turn.pause_s[1])
+        decided = _decided_between(dialogue, turn.start_s, turn.pause_s[1])
+        yield "pause/false_takeover_rate", decided
     if turn.kind in IGNORED:
-        until_s = min(
-            [turn.end_s + AFTER_S, *(t.start_s for t in heard.turns if t.start_s > turn.start_s)]
-        )
-        yield f"ignore/false_takeover_rate/{turn.kind}", _decided(heard, turn.start_s, until_s)
+        later_starts_s = [t.start_s for t in dialogue.turns if t.start_s > turn.start_s]
+        until_s = min([turn.end_s + AFTER_SOUND_S, *later_starts_s])
+        decided = _decided_between(dialogue, turn.start_s, until_s)
+        yield f"ignore/false_takeover_rate/{turn.kind}", decided
 
 
-def _answers(heard: Heard, turn: Turn) -> Iterator[tuple[str, float]]:
-    """How the last reply to a turn reads, if nothing was to take its place."""
-    given = [reply.text for reply in heard.replies if reply.begun in turn.window]
-    right = given[-1:] == [turn.answer]
+def _answer_cases(dialogue: PlayedDialogue, turn: Turn) -> Iterator[Case]:
+    """Whether the last response to a turn is the expected answer.
+
+    An answer that another turn should interrupt is not scored.
+    """
+    texts = [r.text for r in dialogue.responses if r.start_slice in turn.window]
+    correct = texts[-1:] == [turn.answer]
     if turn.answer and not turn.disturbed_by:
-        yield "answer/exact_match", right
+        yield "answer/exact_match", correct
         if turn.kind == "interruption":
-            yield "answer/exact_match_after_interruption", right
+            yield "answer/exact_match_after_interruption", correct
         if turn.pause_s:
-            yield "answer/exact_match_after_pause", right
+            yield "answer/exact_match_after_pause", correct
     if turn.disturbed_by in IGNORED:
-        yield "answer/exact_match_after_ignore", right
+        yield "answer/exact_match_after_ignore", correct
 
 
-def _resumed(heard: Heard, number: int, turn: Turn) -> Iterator[tuple[str, float]]:
-    """Whether an answer went on as if a sound had not been heard; where a question came up later, up to that."""
-    reply = _under_way(heard, turn)
-    if number in heard.unheard and reply:
-        later = [heard.first_slice(t) for t in heard.turns[number + 1 :] if t.answer]
-        asked = bool(later) and reply.stopped >= later[0]
-        unheard = heard.unheard[number]
-        yield (
-            "answer/resumed_after_ignore",
-            unheard.startswith(reply.text) if asked else reply.text == unheard,
-        )
+def _resumption_cases(dialogue: PlayedDialogue, index: int, turn: Turn) -> Iterator[Case]:
+    """Whether a response continued after a sound as it would have without the sound.
+
+    If a later question interrupted the response, only the part before the question is compared.
+    """
+    response = _response_in_progress(dialogue, turn)
+    if index not in dialogue.undisturbed or response is None:
+        return
+    expected = dialogue.undisturbed[index]
+    later_questions = [t for t in dialogue.turns[index + 1 :] if t.answer]
+    interrupted = False
+    if later_questions:
+        interrupted = response.stop_slice >= dialogue.first_slice(later_questions[0])
+    # A prefix of the response would also match an answer that stopped for no reason.
+    resumed = response.text == expected
+    if interrupted:
+        resumed = expected.startswith(response.text)
+    yield "answer/resumed_after_ignore", resumed
 
 
-def _under_way(heard: Heard, turn: Turn) -> Reply | None:
-    """The answer that was being given when a turn began."""
-    first = heard.first_slice(turn)
-    return next((reply for reply in heard.replies if reply.begun < first <= reply.stopped), None)
+def _response_in_progress(dialogue: PlayedDialogue, turn: Turn) -> EmittedResponse | None:
+    """The response that the model was emitting when a turn began."""
+    first = dialogue.first_slice(turn)
+    for response in dialogue.responses:
+        if response.start_slice < first <= response.stop_slice:
+            return response
+    return None
 
 
-def _taken_s(heard: Heard, turn: Turn) -> float | None:
-    """When the turn was taken over from, first."""
-    return next(
-        (heard.end_s(reply.begun) for reply in heard.replies if reply.begun in turn.window), None
-    )
+def _takeover_s(dialogue: PlayedDialogue, turn: Turn) -> float | None:
+    """Time of the first decision to respond to a turn."""
+    for response in dialogue.responses:
+        if response.start_slice in turn.window:
+            return dialogue.end_s(response.start_slice)
+    return None
 
 
-def _decided(heard: Heard, after_s: float, until_s: float) -> bool:
-    return any(after_s < heard.end_s(reply.begun) <= until_s for reply in heard.replies)
+def _decided_between(dialogue: PlayedDialogue, after_s: float, until_s: float) -> bool:
+    decisions_s = [dialogue.end_s(response.start_slice) for response in dialogue.responses]
+    return any(after_s < decision_s <= until_s for decision_s in decisions_s)
 
 
-def _silence(heard: Sequence[Heard]) -> dict[str, Score]:
-    """Decisions where nothing is heard or was lately; the first after a question, however late, is not one of them."""
-    decided, slices, seconds = 0, 0, 0.0
-    for h in heard:
-        silent = {i for i in range(len(h.labels)) if _nothing_at(h, i)}
-        late = {_taken_s(h, turn) for turn in h.turns}
-        decided += sum(
-            reply.begun in silent and h.end_s(reply.begun) not in late for reply in h.replies
-        )
-        slices, seconds = slices + len(silent), seconds + len(silent) * h.slice_s
-    return (
-        {"silence/false_takeover_per_hour": Score(3600 * decided / seconds, slices)}
-        if slices
-        else {}
-    )
+# ---- silence
 
 
-def _nothing_at(heard: Heard, slice_: int) -> bool:
-    begin_s, end_s = heard.end_s(slice_ - 1), heard.end_s(slice_)
-    sounds = [turn for turn in heard.turns if turn.kind != "silence"]
-    return not any(turn.start_s < end_s and begin_s < turn.end_s + AFTER_S for turn in sounds)
+def _silence_scores(dialogues: Sequence[PlayedDialogue]) -> dict[str, ScoreValue]:
+    """Rate of decisions to respond during silence.
+
+    The first response to a question is not counted, however late it is.
+    """
+    num_decisions = 0
+    num_slices = 0
+    seconds = 0.0
+    for dialogue in dialogues:
+        silent = {i for i in range(len(dialogue.labels)) if _is_silent(dialogue, i)}
+        takeovers_s = {_takeover_s(dialogue, turn) for turn in dialogue.turns}
+        for response in dialogue.responses:
+            start = response.start_slice
+            if start in silent and dialogue.end_s(start) not in takeovers_s:
+                num_decisions += 1
+        num_slices += len(silent)
+        seconds += len(silent) * dialogue.slice_s
+    if num_slices == 0:
+        return {}
+    per_hour = 3600 * num_decisions / seconds
+    return {"silence/false_takeover_per_hour": ScoreValue(per_hour, num_slices)}
 
 
-def _compute(heard: Sequence[Heard]) -> dict[str, Score]:
-    """What it costs to listen and to answer."""
-    spent_ms = sorted(ms for h in heard for ms in h.compute_ms)
-    audio_s, count = sum(len(h.compute_ms) * h.slice_s for h in heard), len(spent_ms)
+def _is_silent(dialogue: PlayedDialogue, slice_: int) -> bool:
+    """Whether a slice overlaps no sound, nor the time to which its after-effects are attributed."""
+    begin_s = dialogue.end_s(slice_ - 1)
+    end_s = dialogue.end_s(slice_)
+    for turn in dialogue.turns:
+        overlaps = turn.start_s < end_s and begin_s < turn.end_s + AFTER_SOUND_S
+        if turn.kind != "silence" and overlaps:
+            return False
+    return True
+
+
+# ---- cost
+
+
+def _cost(dialogues: Sequence[PlayedDialogue]) -> dict[str, ScoreValue]:
+    """Computing time per slice and size of the session state."""
+    times_ms = sorted(ms for dialogue in dialogues for ms in dialogue.compute_ms)
+    audio_s = sum(len(dialogue.compute_ms) * dialogue.slice_s for dialogue in dialogues)
+    count = len(times_ms)
+    p99_ms = times_ms[math.ceil(0.99 * count) - 1]
+    lm_bytes = max(dialogue.lm_bytes for dialogue in dialogues)
+    all_bytes = max(dialogue.all_bytes for dialogue in dialogues)
     return {
-        "slice/median_ms": Score(statistics.median(spent_ms), count),
-        "slice/p99_ms": Score(spent_ms[math.ceil(0.99 * count) - 1], count),
-        "slice/real_time_factor": Score(sum(spent_ms) / 1000 / audio_s, count),
-        "memory/lm_bytes": Score(max(h.lm_bytes for h in heard), len(heard)),
-        "memory/all_bytes": Score(max(h.all_bytes for h in heard), len(heard)),
+        "slice/median_ms": ScoreValue(statistics.median(times_ms), count),
+        "slice/p99_ms": ScoreValue(p99_ms, count),
+        "slice/real_time_factor": ScoreValue(sum(times_ms) / 1000 / audio_s, count),
+        "memory/lm_bytes": ScoreValue(lm_bytes, len(dialogues)),
+        "memory/all_bytes": ScoreValue(all_bytes, len(dialogues)),
     }

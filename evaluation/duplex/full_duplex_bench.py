@@ -1,16 +1,22 @@
-"""Full-Duplex-Bench v1 and v1.5 with a model that answers in text: the `text-emission variant`.
+"""Full-Duplex-Bench v1 and v1.5 for a model that answers in text: the `text-emission variant`.
 
-An item is a folder with `input.wav` and one annotation, which says what is scored (the names are the benchmark's own):
+An item is a folder with `input.wav` and an annotation that determines what is scored (the names are
+the benchmark's own):
 
-- `pause.json`: pause handling; take-over rate, lower is better.
-- `turn_taking.json`, `[{"timestamp": [end of turn, ...]}, ...]`: smooth turn-taking; take-over rate and latency.
-- `interrupt.json`, `[{"timestamp": [begin, end]}, ...]`: user interruption; the same, of the words after its end.
-- `metadata.json`, `{"timestamps": [begin, end]}`: v1.5; how long the model goes on while the user speaks over it, and
-  when it speaks again. The user's words are those of `transcription.json` where there is one, else that one span.
-- `transcription.json` alone: back-channels. The official scores need output audio: this take-over rate is not official.
+- `pause.json`: pause handling; takeover rate, lower is better.
+- `turn_taking.json`, `[{"timestamp": [end of turn, ...]}, ...]`: smooth turn-taking; takeover rate
+  and latency.
+- `interrupt.json`, `[{"timestamp": [begin, end]}, ...]`: user interruption; the same scores, for
+  the words after the end of the interruption.
+- `metadata.json`, `{"timestamps": [begin, end]}`: v1.5; how long the model continues while the user
+  speaks over it, and when it speaks again. The user's words are those of `transcription.json` if
+  there is one, else that single span.
+- `transcription.json` alone: back-channels. The official scores need output audio: this takeover
+  rate is not official.
 
-The model hears the file and nothing more. A word's span begins with the slice that puts out its first piece and ends
-when the next piece is due, or with the next word. Written from a description of the rules; times are in seconds.
+A session gets the samples of the file and nothing else. A word begins with the slice that emits its
+first piece. It ends when the next piece is due, or with the next word. Written from a description
+of the rules; all times are in seconds.
 """
 
 import collections
@@ -24,25 +30,32 @@ from typing import Any, NamedTuple
 import torch
 
 from duplexmamba.duplex.events import Event
-from evaluation.duplex.dialogues import Score
-from evaluation.duplex.listen import OpenSession, Read
-from evaluation.duplex.report import watched
+from evaluation.console import with_progress
+from evaluation.duplex.play import OpenSession, ReadAudio
+from evaluation.record import ScoreValue
 
-SHORT_S, FEW_WORDS = 1.0, 3
-"""What is shorter than the one and has no more words than the other takes no turn."""
-USER_GAP_S, MODEL_GAP_S = 0.6, 0.5
-"""v1.5: shorter gaps are none."""
+MIN_TURN_S = 1.0
+MAX_BACKCHANNEL_WORDS = 3
+"""Output that is shorter than `MIN_TURN_S` and has no more words than this does not take the
+turn."""
+USER_GAP_S = 0.6
+MODEL_GAP_S = 0.5
+"""v1.5: spans with a shorter gap between them are joined."""
 KINDS = {
-    "pause.json": "pause_handling", "turn_taking.json": "smooth_turn_taking", "interrupt.json": "user_interruption",
-    "metadata.json": "v1.5_timing", "transcription.json": "backchannel_not_official",
-}  # fmt: skip
-"""By annotation; the first that an item has counts."""
+    "pause.json": "pause_handling",
+    "turn_taking.json": "smooth_turn_taking",
+    "interrupt.json": "user_interruption",
+    "metadata.json": "v1.5_timing",
+    "transcription.json": "backchannel_not_official",
+}
+"""Annotation file -> kind of item. If an item has several, the first one in this order counts."""
 
 Span = tuple[float, float]
+"""Begin and end in seconds."""
 
 
 class Word(NamedTuple):
-    """A word of the model's."""
+    """A word that the model emitted."""
 
     text: str
     start_s: float
@@ -50,37 +63,46 @@ class Word(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A recording and what to score of it."""
+    """A recording and its annotation."""
 
     folder: Path
     group: str
+    """Folder of the data set that the item belongs to, relative to the root."""
     kind: str
     annotation: Any
 
 
 def find_items(root: Path) -> list[Item]:
-    """All below `root`. Raises ValueError: there is none, or one without a readable annotation."""
+    """Find all items below a folder.
+
+    Raises:
+        ValueError: there is no item, or an item has no readable annotation.
+    """
     folders = sorted(wav.parent for wav in root.rglob("input.wav"))
     if not folders:
         raise ValueError(
             f"{root}: no input.wav below it; give the folder of a Full-Duplex-Bench data set"
         )
-    return [_item(folder, root) for folder in folders]
+    return [_read_item(folder, root) for folder in folders]
 
 
-def _item(folder: Path, root: Path) -> Item:
-    name = next((name for name in KINDS if (folder / name).exists()), None)
-    if name is None:
+def _read_item(folder: Path, root: Path) -> Item:
+    """The item in a folder."""
+    names = [name for name in KINDS if (folder / name).exists()]
+    if not names:
         raise ValueError(
-            f"{folder}: none of {', '.join(KINDS)} beside input.wav; put the item's annotation there"
+            f"{folder}: none of {', '.join(KINDS)} beside input.wav; put the item's annotation "
+            "there"
         )
+    annotation = read_json(folder / names[0])
+    # Items are in subfolders of their group, except if the root itself is an item.
     group = root if folder == root else folder.parent
-    label = root.name if group == root else group.relative_to(root).as_posix()
-    return Item(folder, label, KINDS[name], read_json(folder / name))
+    group_name = root.name if group == root else group.relative_to(root).as_posix()
+    return Item(folder, group_name, KINDS[names[0]], annotation)
 
 
 def read_json(file: Path) -> Any:
-    """Raises ValueError: it holds none."""
+    """Read a JSON file. Raises ValueError: its content is not JSON."""
     try:
         return json.loads(file.read_text())
     except ValueError as error:
@@ -88,77 +110,114 @@ def read_json(file: Path) -> Any:
 
 
 def words_of(events: Sequence[Event], tokens_per_s: float) -> list[Word]:
-    """The words of a session with the times at which they came out."""
+    """The words of a session with the times at which they were emitted.
+
+    Args:
+        events: of all slices, in order.
+        tokens_per_s: pace of the model, which gives the time when the next piece is due.
+    """
     words: list[Word] = []
-    fresh = True  # the reply has no word yet
+    # The first piece of a response starts a word even without a leading space.
+    at_response_start = True
     for event in events:
-        due_s, fresh = round(event.time_s + 1 / tokens_per_s, 6), fresh or event.action == "respond"
-        for number, text in enumerate(event.text.split()):
-            if number == 0 and not fresh and not event.text.startswith(" "):
-                words[-1] = Word(words[-1].text + text, words[-1].start_s, due_s)
-            else:
+        due_s = round(event.time_s + 1 / tokens_per_s, 6)
+        if event.action == "respond":
+            at_response_start = True
+        for index, text in enumerate(event.text.split()):
+            starts_word = index > 0 or at_response_start or event.text.startswith(" ")
+            if starts_word:
                 words.append(Word(text, round(event.time_s, 6), due_s))
-            fresh = False
-    next_s = [word.start_s for word in words[1:]] + [float("inf")]
-    return [
-        word._replace(end_s=min(word.end_s, until_s))
-        for word, until_s in zip(words, next_s, strict=True)
-    ]
+            else:
+                last = words[-1]
+                words[-1] = Word(last.text + text, last.start_s, due_s)
+            at_response_start = False
+    return _end_at_next(words)
+
+
+def _end_at_next(words: Sequence[Word]) -> list[Word]:
+    """The words, none of which ends after the beginning of the next one."""
+    result = []
+    next_starts_s = [word.start_s for word in words[1:]] + [float("inf")]
+    for word, next_start_s in zip(words, next_starts_s, strict=True):
+        result.append(word._replace(end_s=min(word.end_s, next_start_s)))
+    return result
 
 
 def output(words: Sequence[Word]) -> dict[str, Any]:
-    """What goes into output.json."""
+    """Content of output.json in the benchmark's format."""
     chunks = [{"text": word.text, "timestamp": [word.start_s, word.end_s]} for word in words]
     return {"text": " ".join(word.text for word in words), "chunks": chunks}
 
 
-def run(root: Path, open_session: OpenSession, read: Read) -> list[tuple[Item, list[Word]]]:
-    """Every item with the words of a session that hears it and nothing more; writes each output.json."""
-    found = []
-    for item in watched(find_items(root), "items"):
+def run(
+    root: Path, open_session: OpenSession, read_audio: ReadAudio
+) -> list[tuple[Item, list[Word]]]:
+    """Play every item to a session of its own and write its output.json.
+
+    Returns:
+        Each item with the words of its session.
+
+    Raises:
+        ValueError: there is no item, or one cannot be read.
+    """
+    results = []
+    for item in with_progress(find_items(root), "items"):
         session = open_session()
-        events = session.push(torch.from_numpy(read(item.folder / "input.wav", None)))
+        samples = read_audio(item.folder / "input.wav", None)  # (n,)
+        events = session.push(torch.from_numpy(samples))
         words = words_of(events, session.duplex.tokens_per_s)
-        (item.folder / "output.json").write_text(json.dumps(output(words), indent=1) + "\n")
-        found.append((item, words))
-    return found
+        content = json.dumps(output(words), indent=1) + "\n"
+        (item.folder / "output.json").write_text(content)
+        results.append((item, words))
+    return results
 
 
 def took_over(words: Sequence[Word]) -> bool:
-    """The benchmark's rule: not without words, nor with at most three in less than a second."""
-    return bool(words) and (
-        round(words[-1].end_s - words[0].start_s, 6) >= SHORT_S or len(words) > FEW_WORDS
-    )
+    """Whether words take the turn: more than three, or a second from first to last."""
+    if not words:
+        return False
+    duration_s = round(words[-1].end_s - words[0].start_s, 6)
+    return duration_s >= MIN_TURN_S or len(words) > MAX_BACKCHANNEL_WORDS
 
 
 def score_item(item: Item, words: Sequence[Word]) -> dict[str, list[float]]:
-    """Cases of each score. Raises ValueError: the annotation lacks a time."""
+    """Single cases of each score. Raises ValueError: the annotation lacks a time."""
     if item.kind == "v1.5_timing":
         return timing(_user_spans(item), [(word.start_s, word.end_s) for word in words])
     if item.kind not in ("smooth_turn_taking", "user_interruption"):
         return {"takeover_rate": [took_over(words)]}
-    interrupts = item.kind == "user_interruption"
-    end_s = _time(item, item.annotation, 0, "timestamp", 1 if interrupts else 0)
-    words = [word for word in words if not interrupts or word.start_s >= end_s]
-    latency_s = [max(0.0, words[0].start_s - end_s)] if took_over(words) else []
-    return {"takeover_rate": [took_over(words)], "latency_s": latency_s}
+    if item.kind == "user_interruption":
+        # Words before the end of the interruption belong to the interrupted answer.
+        end_s = _time(item, item.annotation, 0, "timestamp", 1)
+        words = [word for word in words if word.start_s >= end_s]
+    else:
+        end_s = _time(item, item.annotation, 0, "timestamp", 0)
+    latencies_s = []
+    if took_over(words):
+        latencies_s.append(max(0.0, words[0].start_s - end_s))
+    return {"takeover_rate": [took_over(words)], "latency_s": latencies_s}
 
 
 def _user_spans(item: Item) -> list[Span]:
-    """What the user says from the moment on at which v1.5 has something happen."""
-    begin_s, end_s = (_time(item, item.annotation, "timestamps", i) for i in (0, 1))
-    file, spans = item.folder / "transcription.json", [(begin_s, end_s)]
+    """Speech of the user from the annotated event of v1.5 on."""
+    begin_s = _time(item, item.annotation, "timestamps", 0)
+    spans = [(begin_s, _time(item, item.annotation, "timestamps", 1))]
+    file = item.folder / "transcription.json"
     if file.exists():
-        heard = read_json(file)
-        chunks = heard.get("chunks", []) if isinstance(heard, dict) else heard
-        spans = [
-            (_time(item, chunk, "timestamp", 0), _time(item, chunk, "timestamp", 1))
-            for chunk in chunks
-        ]
+        transcription = read_json(file)
+        chunks = transcription
+        if isinstance(transcription, dict):
+            chunks = transcription.get("chunks", [])
+        spans = []
+        for chunk in chunks:
+            start_s = _time(item, chunk, "timestamp", 0)
+            end_s = _time(item, chunk, "timestamp", 1)
+            spans.append((start_s, end_s))
     return [span for span in merge(spans, USER_GAP_S) if span[1] > begin_s]
 
 
 def _time(item: Item, value: Any, *path: str | int) -> float:
+    """The number at a path of keys and indices in an annotation."""
     try:
         for key in path:
             value = value[key]
@@ -170,35 +229,53 @@ def _time(item: Item, value: Any, *path: str | int) -> float:
 
 
 def merge(spans: Sequence[Span], gap_s: float) -> list[Span]:
-    """By time, those joined that are less than `gap_s` apart."""
+    """Sort spans and join those less than `gap_s` apart."""
     merged: list[Span] = []
     for start_s, end_s in sorted(spans):
         if merged and round(start_s - merged[-1][1], 6) < gap_s:
-            merged[-1] = merged[-1][0], max(merged[-1][1], end_s)
+            last_start_s, last_end_s = merged[-1]
+            merged[-1] = (last_start_s, max(last_end_s, end_s))
         else:
             merged.append((start_s, end_s))
     return merged
 
 
 def timing(user: Sequence[Span], model: Sequence[Span]) -> dict[str, list[float]]:
-    """v1.5. stop_latency_s: each overlap of user and model; response_latency_s: from each end of the user to the next
-    beginning of the model, if that comes before the user's next."""
-    user, model = merge(user, USER_GAP_S), merge(model, MODEL_GAP_S)
-    overlaps = [min(u[1], m[1]) - max(u[0], m[0]) for u in user for m in model]
-    waits = []
-    for (_, end_s), (next_s, _) in itertools.pairwise([*user, (float("inf"), 0.0)]):
-        waits += [start_s - end_s for start_s, _ in model if end_s <= start_s < next_s][:1]
-    return {"stop_latency_s": [s for s in overlaps if s > 0], "response_latency_s": waits}
+    """Compute the times of v1.5.
+
+    Args:
+        user: spans of the user's speech.
+        model: spans of the model's words.
+
+    Returns:
+        `stop_latency_s`: length of each overlap of user and model. `response_latency_s`: time from
+        each end of the user's speech to the next beginning of the model's, if that comes before
+        the user speaks again.
+    """
+    user = merge(user, USER_GAP_S)
+    model = merge(model, MODEL_GAP_S)
+    stop_latencies_s = []
+    for user_start_s, user_end_s in user:
+        for model_start_s, model_end_s in model:
+            overlap_s = min(user_end_s, model_end_s) - max(user_start_s, model_start_s)
+            if overlap_s > 0:
+                stop_latencies_s.append(overlap_s)
+    response_latencies_s = []
+    for (_, end_s), (next_start_s, _) in itertools.pairwise([*user, (float("inf"), 0.0)]):
+        starts_s = [start_s for start_s, _ in model if end_s <= start_s < next_start_s]
+        if starts_s:
+            response_latencies_s.append(starts_s[0] - end_s)
+    return {"stop_latency_s": stop_latencies_s, "response_latency_s": response_latencies_s}
 
 
-def scores(found: Sequence[tuple[Item, Sequence[Word]]]) -> dict[str, Score]:
-    """Means over the items of each folder, as text_emission/<kind>/<folder>/<score>."""
+def scores(results: Sequence[tuple[Item, Sequence[Word]]]) -> dict[str, ScoreValue]:
+    """Means over the items of each group, as text_emission/<kind>/<group>/<score>."""
     cases: dict[str, list[float]] = collections.defaultdict(list)
-    for item, words in found:
+    for item, words in results:
         for name, values in score_item(item, words).items():
             cases[f"text_emission/{item.kind}/{item.group}/{name}"] += values
-    return {
-        name: Score(statistics.fmean(values), len(values))
-        for name, values in cases.items()
-        if values
-    }
+    means = {}
+    for name, values in cases.items():
+        if values:
+            means[name] = ScoreValue(statistics.fmean(values), len(values))
+    return means

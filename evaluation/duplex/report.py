@@ -1,178 +1,108 @@
-"""Scores of a duplex session as one screen, and as files."""
+"""Scores of live sessions on one screen and in files."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from duplexmamba.text.tokenizer import TURN_STATES
-from evaluation.duplex.dialogues import Heard, Point, Score, confusion, curve, findings, scores
+from evaluation.console import score_table, wide_console, write_lines
+from evaluation.duplex.dialogues import PlayedDialogue, cases_of, confusion, curve, scores
+from evaluation.record import ScoreValue
+from reporting.confusion import draw_confusion
 
-T = TypeVar("T")
-LEFT = ("state/", "answer/", "slice/", "memory/")
-"""Scores of the left column; those of turn-taking are on the right."""
-
-MARKED = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9)
-"""Thresholds named in the picture."""
-
-
-def watched(items: Iterable[T], doing: str, total: int | None = None) -> Iterable[T]:
-    """The items, `total` where they cannot be counted, behind a progress bar; where output is no terminal, behind one
-    line."""
-    count = total if total is not None or not isinstance(items, Sequence) else len(items)
-    out = Console(stderr=True)
-    if not out.is_terminal:
-        out.print(f"{doing}: {count}")
-    return track(items, doing, total=count, console=out, disable=not out.is_terminal)
+LEFT_COLUMN = ("state/", "answer/", "slice/", "memory/")
+"""Beginnings of score keys in the left column of the screen; the right one shows turn-taking."""
+DPI = 120
+draw = draw_confusion
+"""Earlier name and location of reporting.confusion.draw_confusion."""
 
 
-def write_lines(file: Path, lines: Iterable[Any]) -> None:
-    """JSON, one value a line."""
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def report(heard: Sequence[Heard], folder: Path, title: str) -> dict[str, float]:
-    """Print the scores of dialogues and draw them.
+def report(dialogues: Sequence[PlayedDialogue], folder: Path, title: str) -> dict[str, float]:
+    """Print, draw and write the scores of dialogues.
 
     Args:
-        folder: gets duplex.jsonl (a line for each dialogue), duplex_curve.json and duplex.png.
+        dialogues: with the behaviour of a session.
+        folder: receives duplex.jsonl (a line for each dialogue), duplex_curve.json and duplex.png.
+        title: of the screen and of the figure.
 
     Returns:
-        The scores, flat.
+        The scores and the cells of the confusion matrix, by score key.
+
+    Raises:
+        ValueError: no slice is labelled `response`, or every slice is.
     """
-    points, matrix, found = curve(heard), confusion(heard), scores(heard)
-    write_lines(folder / "duplex.jsonl", map(_line, heard))
-    (folder / "duplex_curve.json").write_text(
-        json.dumps([point._asdict() for point in points], indent=1) + "\n"
-    )
-    draw(matrix, points, title).savefig(folder / "duplex.png", dpi=120)
-    show(found, matrix, title)
-    counts = {f"state/confusion/{label}/{named}": count for (label, named), count in matrix.items()}
-    return {
-        **{name: score.value for name, score in found.items()},
-        **counts,
-        "count/dialogues": len(heard),
-    }
+    points = curve(dialogues)
+    matrix = confusion(dialogues)
+    values = scores(dialogues)
+    write_lines(folder / "duplex.jsonl", map(_line, dialogues))
+    curve_values = [point._asdict() for point in points]
+    (folder / "duplex_curve.json").write_text(json.dumps(curve_values, indent=1) + "\n")
+    draw_confusion(matrix, points, title).savefig(folder / "duplex.png", dpi=DPI)
+    print_screen(values, matrix, title)
+    flat = {name: score.value for name, score in values.items()}
+    for (label, predicted), count in matrix.items():
+        flat[f"state/confusion/{label}/{predicted}"] = count
+    flat["count/dialogues"] = len(dialogues)
+    return flat
 
 
-def _line(heard: Heard) -> dict[str, Any]:
-    """One dialogue: of each finding its cases in the order of the turns they are about."""
-    turns = [
-        turn._asdict() | {"window": [turn.window.start, turn.window.stop]} for turn in heard.turns
-    ]
-    said = [{"decided_s": heard.end_s(reply.begun), **reply._asdict()} for reply in heard.replies]
-    states = [f"{label}/{named}" for label, named in zip(heard.labels, heard.named, strict=True)]
-    return {
-        "id": heard.id,
-        "findings": findings(heard),
-        "replies": said,
-        "turns": turns,
-        "label/named": states,
-    }
-
-
-def report_bench(found: Mapping[str, Score], title: str) -> dict[str, float]:
-    """Print the scores of a benchmark and return them, flat."""
-    out = Console(width=max(120, Console().width))
-    out.rule(title, align="left")
-    out.print(score_table(found))
-    return {name: score.value for name, score in found.items()}
-
-
-def show(found: Mapping[str, Score], matrix: Mapping[tuple[str, str], int], title: str) -> None:
-    """One screen."""
-    out = Console(width=max(120, Console().width))
-    out.rule(title, align="left")
-    halves = Table.grid(padding=(0, 4))
-    left = score_table({name: score for name, score in found.items() if name.startswith(LEFT)})
-    right = score_table({name: score for name, score in found.items() if not name.startswith(LEFT)})
-    lower = Table.grid()
-    lower.add_row(right)
-    lower.add_row("")
-    lower.add_row(matrix_table(matrix))
-    halves.add_row(left, lower)
-    out.print(halves)
-
-
-def score_table(found: Mapping[str, Score]) -> Table:
-    """Name, value and number of cases; what has no unit in its name is a share, and in percent."""
-    table = Table("", "", "of", box=None)
-    table.columns[1].justify = table.columns[2].justify = "right"
-    for name, (value, cases) in found.items():
-        unit = name.rsplit("_", 1)[-1]
-        plain = unit in ("s", "ms", "factor", "hour", "bytes")
-        shown = (
-            f"{value:,.0f}"
-            if unit in ("bytes", "parameters")
-            else f"{value:.3g}"
-            if plain
-            else f"{value:.1%}"
+def _line(dialogue: PlayedDialogue) -> dict[str, Any]:
+    """One dialogue for duplex.jsonl; the cases of each score are in the order of the turns."""
+    turns = []
+    for turn in dialogue.turns:
+        window = [turn.window.start, turn.window.stop]
+        turns.append(turn._asdict() | {"window": window})
+    responses = []
+    for response in dialogue.responses:
+        responses.append(
+            {
+                "decided_s": dialogue.end_s(response.start_slice),
+                "begun": response.start_slice,
+                "stopped": response.stop_slice,
+                "text": response.text,
+            }
         )
-        table.add_row(name, shown, f"{cases:,}")
-    return table
+    pairs = zip(dialogue.labels, dialogue.predicted, strict=True)
+    return {
+        "id": dialogue.id,
+        "findings": cases_of(dialogue),
+        "replies": responses,
+        "turns": turns,
+        "label/named": [f"{label}/{predicted}" for label, predicted in pairs],
+    }
+
+
+def print_screen(
+    values: Mapping[str, ScoreValue], matrix: Mapping[tuple[str, str], int], title: str
+) -> None:
+    """Print scores in two columns, with the confusion matrix at the lower right."""
+    console = wide_console()
+    console.rule(title, align="left")
+    left = {key: score for key, score in values.items() if key.startswith(LEFT_COLUMN)}
+    right = {key: score for key, score in values.items() if key not in left}
+    right_column = Table.grid()
+    right_column.add_row(score_table(right))
+    right_column.add_row("")
+    right_column.add_row(matrix_table(matrix))
+    columns_table = Table.grid(padding=(0, 4))
+    columns_table.add_row(score_table(left), right_column)
+    console.print(columns_table)
 
 
 def matrix_table(matrix: Mapping[tuple[str, str], int]) -> Table:
-    """Slices: labels down, what was named across."""
+    """Numbers of slices, with a row for each label and a column for each predicted state."""
     states = columns(matrix)
     table = Table("label, named", *states, box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for label in TURN_STATES:
-        table.add_row(label, *(f"{matrix[label, named]:,}" for named in states))
+        table.add_row(label, *(f"{matrix[label, state]:,}" for state in states))
     return table
 
 
 def columns(matrix: Mapping[tuple[str, str], int]) -> list[str]:
-    """What can be named."""
-    return list(dict.fromkeys(named for _, named in matrix))
-
-
-def draw(matrix: Mapping[tuple[str, str], int], points: Sequence[Point], title: str) -> Figure:
-    """The confusion matrix, in shares of each label, and the threshold curve."""
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    left, right = figure.subplots(1, 2)
-    states = columns(matrix)
-    names: list[str] = list(TURN_STATES)
-    shares = [
-        [matrix[a, b] / max(1, sum(matrix[a, c] for c in states)) for b in states] for a in names
-    ]
-    left.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    left.set(xticks=range(len(states)), xticklabels=states, xlabel="named")
-    left.set(yticks=range(len(names)), yticklabels=names, ylabel="label")
-    for (label, named), count in matrix.items():
-        y, x = names.index(label), states.index(named)
-        left.text(
-            x,
-            y,
-            f"{count:,}",
-            ha="center",
-            va="center",
-            color="white" if shares[y][x] > 0.5 else "black",
-        )
-    right.plot(
-        [p.false_positive_rate for p in points],
-        [p.recall for p in points],
-        marker=".",
-        markersize=4,
-    )
-    for point in points:
-        if point.threshold in MARKED:
-            right.annotate(
-                f"{point.threshold:g}", (point.false_positive_rate, point.recall), fontsize=8
-            )
-    right.set_xscale("symlog", linthresh=0.001)
-    right.set(
-        xlabel="false positives among other slices",
-        ylabel="recall of response slices",
-        ylim=(-0.02, 1.02),
-    )
-    right.set_title("threshold on the probability of response", fontsize=9)
-    right.grid(color="#dddddd", linewidth=0.5)
-    return figure
+    """States that a session can predict."""
+    return list(dict.fromkeys(predicted for _, predicted in matrix))

@@ -1,12 +1,14 @@
 """TurnBench: when a speaker's turn ends, and when a speaker interrupts the other.
 
-A folder holds `<conversation>.wav` of two channels, speaker_1 and speaker_2, and where gold times are known
-`<conversation>.json`: `{"speaker_1": {"eot": [s, ...], "interruption": [s, ...], "eot_negative": [[from_s, to_s], ...],
-"interruption_negative": [...]}, "speaker_2": ...}`. That file is this project's own layout, since the benchmark
-publishes the tracks of its annotators and no single gold; a submission is the benchmark's.
+A folder holds `<conversation>.wav` of two channels, speaker_1 and speaker_2, and if gold times are
+known `<conversation>.json`: `{"speaker_1": {"eot": [s, ...], "interruption": [s, ...],
+"eot_negative": [[from_s, to_s], ...], "interruption_negative": [...]}, "speaker_2": ...}`. That
+file is this project's own layout, since the benchmark publishes the tracks of its annotators and no
+single gold standard; the submission has the benchmark's layout.
 
-A session listens to one speaker. A `response` that begins while the other is silent is an end of turn, one while the
-other speaks an interruption; `incomplete` and `ignore` are nothing. All times are in seconds, at the end of the slice.
+A session gets the audio of one speaker. A `response` that begins while the other speaker is silent
+is an end of turn (eot), one that begins while the other speaks is an interruption; `incomplete` and
+`ignore` predict nothing. All times are in seconds, at the end of the slice.
 """
 
 import itertools
@@ -19,181 +21,238 @@ import numpy as np
 import soundfile as sf
 import torch
 
-from evaluation.duplex.dialogues import Score
-from evaluation.duplex.listen import OpenSession, Read
-from evaluation.duplex.report import watched
+from evaluation.console import with_progress
+from evaluation.duplex.play import OpenSession, ReadAudio
+from evaluation.record import ScoreValue
 
 SPEAKERS = ("speaker_1", "speaker_2")
 EVENTS = ("eot", "interruption")
-EARLY_S, LATE_S = 0.25, 3.0
-"""Around a gold time, where a prediction matches; a span without events begins so early, too."""
+EARLY_S = 0.25
+LATE_S = 3.0
+"""A prediction matches a gold time from `EARLY_S` before it to `LATE_S` after it. Spans without
+events also begin `EARLY_S` early."""
 MAX_FP_RATE = 0.15
-"""Entries beyond are not ranked."""
+"""Entries with a higher false positive rate are not ranked."""
 FLOOR_DB = -60.0
-"""Level below which a channel is silent in any case, relative to full scale."""
+"""Level relative to full scale below which a channel always counts as silent."""
+PERCENTILES = (10, 50, 90)
 
 Times = Mapping[str, Mapping[str, Sequence[float]]]
-"""By speaker and event."""
+"""Speaker -> kind of event -> times in seconds."""
 
 
 class Tally(NamedTuple):
-    """How predictions of one kind of event met their gold times."""
+    """Result of matching the predictions of one kind of event with their gold times."""
 
     latencies_s: list[float]
-    """Of the matches."""
+    """Prediction minus gold time, for each match."""
     missed: int
+    """Gold times without a match."""
     false: int
     """Spans without events in which something was predicted."""
     quiet: int
-    """Those in which nothing was."""
+    """Spans without events in which nothing was predicted."""
 
 
 def run(
-    folder: Path, open_session: OpenSession, read: Read
+    folder: Path, open_session: OpenSession, read_audio: ReadAudio
 ) -> tuple[dict[str, Times], dict[str, Any]]:
-    """Predictions, and gold times where they are known, by conversation.
+    """Predict the events of all conversations in a folder.
+
+    Returns:
+        Predictions, and gold times where they are known, by conversation.
 
     Raises:
-        ValueError: there is no conversation, or a file is not laid out as above.
+        ValueError: there is no conversation, or a file does not have the layout above.
     """
     wavs = sorted(folder.glob("*.wav"))
     if not wavs:
         raise ValueError(
-            f"{folder}: no wav in it; put each conversation there as <conversation>.wav of two channels"
+            f"{folder}: no wav in it; put each conversation there as <conversation>.wav of two "
+            "channels"
         )
+    # All files are checked before the first session starts.
     for wav in wavs:
         _check_channels(wav)
-    golds = {
-        wav.stem: wav.with_suffix(".json") for wav in wavs if wav.with_suffix(".json").exists()
-    }
-    gold = {name: read_gold(file) for name, file in golds.items()}
-    return {
-        wav.stem: listen(open_session, read(wav, 0), read(wav, 1))
-        for wav in watched(wavs, "conversations")
-    }, gold
+    gold = {}
+    for wav in wavs:
+        gold_file = wav.with_suffix(".json")
+        if gold_file.exists():
+            gold[wav.stem] = read_gold(gold_file)
+    predicted = {}
+    for wav in with_progress(wavs, "conversations"):
+        channels = [read_audio(wav, channel) for channel in range(len(SPEAKERS))]
+        predicted[wav.stem] = predict(open_session, *channels)
+    return predicted, gold
 
 
 def _check_channels(wav: Path) -> None:
     try:
-        channels = sf.info(wav).channels
+        num_channels = sf.info(wav).channels
     except sf.LibsndfileError as error:
         raise ValueError(
-            f"{wav} cannot be read ({error.error_string}); mend or remove it"
+            f"{wav} cannot be read ({error.error_string}); repair or remove it"
         ) from None
-    if channels != len(SPEAKERS):
-        raise ValueError(f"{wav} has {channels} channels instead of two; put a speaker into each")
+    if num_channels != len(SPEAKERS):
+        raise ValueError(
+            f"{wav} has {num_channels} channels instead of two; put a speaker into each"
+        )
 
 
-def listen(open_session: OpenSession, *channels: np.ndarray) -> Times:
-    """What is predicted of each speaker of a conversation of two (n,) channels."""
-    found = {}
-    for who, own, other in zip(SPEAKERS, channels, channels[::-1], strict=True):
+def predict(open_session: OpenSession, *channels: np.ndarray) -> Times:
+    """Predict the events of each speaker of a conversation of two (n,) channels."""
+    predicted = {}
+    for speaker, own, other in zip(SPEAKERS, channels, channels[::-1], strict=True):
         session = open_session()
-        decided = [
-            event.slice
-            for event in session.push(torch.from_numpy(own))
-            if event.action == "respond"
-        ]
-        other_speaks = speaking(levels_db(other, session.slice_samples), session.duplex.silence_db)
-        found[who] = predictions(decided, other_speaks, session.slice_s)
-    return found
+        events = session.push(torch.from_numpy(own))
+        decisions = [event.slice for event in events if event.action == "respond"]
+        levels = levels_db(other, session.slice_samples)
+        other_speaks = speaking(levels, session.duplex.silence_db)
+        predicted[speaker] = predictions(decisions, other_speaks, session.slice_s)
+    return predicted
 
 
 def speaking(levels_db: Sequence[float], silence_db: float) -> list[bool]:
-    """Of each slice, whether it is loud beside the loudest so far."""
+    """Whether each slice is loud compared with the loudest slice so far.
+
+    Args:
+        levels_db: level of each slice.
+        silence_db: negative; a slice this far below the loudest one is silent.
+    """
     loudest_db = np.maximum.accumulate(levels_db)
-    return [
-        level > max(FLOOR_DB, loud + silence_db)
-        for level, loud in zip(levels_db, loudest_db, strict=True)
-    ]
+    speaks = []
+    for level_db, loud_db in zip(levels_db, loudest_db, strict=True):
+        speaks.append(level_db > max(FLOOR_DB, loud_db + silence_db))
+    return speaks
 
 
 def levels_db(samples: np.ndarray, slice_samples: int) -> list[float]:
-    """Root mean square of every whole slice of (n,) samples, relative to full scale."""
-    slices = samples[: len(samples) // slice_samples * slice_samples].reshape(-1, slice_samples)
-    return (10 * np.log10(np.square(slices, dtype=np.float64).mean(1) + 1e-12)).tolist()
+    """Root mean square of every whole slice of (n,) samples, in dB relative to full scale."""
+    whole_samples = len(samples) // slice_samples * slice_samples
+    slices = samples[:whole_samples].reshape(-1, slice_samples)  # (slices, slice_samples)
+    power = np.square(slices, dtype=np.float64).mean(1)
+    # The constant keeps the logarithm of digital silence finite.
+    return (10 * np.log10(power + 1e-12)).tolist()
 
 
 def predictions(
     decisions: Sequence[int], other_speaks: Sequence[bool], slice_s: float
 ) -> dict[str, list[float]]:
-    """Of the slices in which a response begins."""
-    times: dict[str, list[float]] = {name: [] for name in EVENTS}
+    """Times of the predicted events.
+
+    Args:
+        decisions: slices in which a response begins.
+        other_speaks: for each slice, whether the other speaker speaks.
+        slice_s: length of a slice.
+    """
+    times: dict[str, list[float]] = {event: [] for event in EVENTS}
     for slice_ in decisions:
-        times["interruption" if other_speaks[slice_] else "eot"].append(
-            round((slice_ + 1) * slice_s, 6)
-        )
+        event = "interruption" if other_speaks[slice_] else "eot"
+        times[event].append(round((slice_ + 1) * slice_s, 6))
     return times
 
 
-def submission(found: Mapping[str, Times]) -> dict[str, Any]:
-    """The file to hand in, of the predictions by conversation."""
-    return {
-        "schema_version": 1,
-        "predictions": [{"conversation_id": name, **times} for name, times in found.items()],
-    }
+def submission(predicted: Mapping[str, Times]) -> dict[str, Any]:
+    """Content of the file to submit, from the predictions by conversation."""
+    entries = [{"conversation_id": name, **times} for name, times in predicted.items()]
+    return {"schema_version": 1, "predictions": entries}
 
 
 def tally(
     gold: Sequence[float], negative: Sequence[Sequence[float]], predicted: Sequence[float]
 ) -> Tally:
-    """Match one to one, earliest first; a prediction that matches is false nowhere."""
-    left, latencies_s = sorted(predicted), []
-    for i, time_s in enumerate(gold):
-        until_s = min([time_s + LATE_S, *gold[i + 1 : i + 2]])
-        match = next((p for p in left if _within(p, time_s - EARLY_S, until_s)), None)
-        if match is not None:
-            left.remove(match)
-            latencies_s.append(match - time_s)
-    false = sum(any(_within(p, from_s - EARLY_S, to_s) for p in left) for from_s, to_s in negative)
-    return Tally(latencies_s, len(gold) - len(latencies_s), false, len(negative) - false)
+    """Match predictions and gold times one to one, earliest first.
+
+    A prediction that matches is not a false positive, even in a span without events.
+
+    Args:
+        gold: increasing times of events.
+        negative: spans without events.
+        predicted: times of predictions.
+    """
+    unmatched = sorted(predicted)
+    latencies_s = []
+    for index, time_s in enumerate(gold):
+        # The next event ends the window of this one.
+        until_s = min([time_s + LATE_S, *gold[index + 1 : index + 2]])
+        matches = [p for p in unmatched if _is_within(p, time_s - EARLY_S, until_s)]
+        if matches:
+            unmatched.remove(matches[0])
+            latencies_s.append(matches[0] - time_s)
+    num_false = 0
+    for from_s, to_s in negative:
+        if any(_is_within(p, from_s - EARLY_S, to_s) for p in unmatched):
+            num_false += 1
+    num_missed = len(gold) - len(latencies_s)
+    return Tally(latencies_s, num_missed, num_false, len(negative) - num_false)
 
 
-def _within(time_s: float, from_s: float, to_s: float) -> bool:
+def _is_within(time_s: float, from_s: float, to_s: float) -> bool:
+    """Whether a time is in a closed interval, apart from errors of floating point."""
     return round(time_s - from_s, 6) >= 0 and round(to_s - time_s, 6) >= 0
 
 
-def scores(found: Mapping[str, Times], gold: Mapping[str, Any]) -> dict[str, Score]:
-    """Over all speakers of the conversations that have gold times."""
-    named: dict[str, Score] = {}
+def scores(predicted: Mapping[str, Times], gold: Mapping[str, Any]) -> dict[str, ScoreValue]:
+    """Scores over all speakers of the conversations that have gold times."""
+    result: dict[str, ScoreValue] = {}
     for event in EVENTS:
-        tallies = [
-            tally(gold[name][who][event], gold[name][who][f"{event}_negative"], found[name][who][event])
-            for name in gold for who in SPEAKERS
-        ]  # fmt: skip
-        named |= {f"{event}/{score}": value for score, value in _scores(tallies).items()}
-    return named
+        tallies = []
+        for name, gold_of_speakers in gold.items():
+            for speaker in SPEAKERS:
+                times = gold_of_speakers[speaker]
+                negative = times[f"{event}_negative"]
+                tallies.append(tally(times[event], negative, predicted[name][speaker][event]))
+        for score, value in _event_scores(tallies).items():
+            result[f"{event}/{score}"] = value
+    return result
 
 
-def _scores(tallies: Sequence[Tally]) -> dict[str, Score]:
-    latencies_s = [s for t in tallies for s in t.latencies_s]
-    missed, false, quiet = (
-        sum(getattr(t, name) for t in tallies) for name in ("missed", "false", "quiet")
-    )
-    named: dict[str, Score] = {}
-    if events := len(latencies_s) + missed:
-        named["recall"] = Score(len(latencies_s) / events, events)
-    if spans := false + quiet:
-        named["fp_rate"] = Score(false / spans, spans)
-        named["ranked"] = Score(false / spans <= MAX_FP_RATE, spans)
-    for p in (10, 50, 90) if latencies_s else ():
-        named[f"latency_p{p}_s"] = Score(float(np.percentile(latencies_s, p)), len(latencies_s))
-    return named
+def _event_scores(tallies: Sequence[Tally]) -> dict[str, ScoreValue]:
+    """Scores of one kind of event; those without a single case are left out."""
+    latencies_s = [latency_s for each in tallies for latency_s in each.latencies_s]
+    num_events = len(latencies_s) + sum(each.missed for each in tallies)
+    num_false = sum(each.false for each in tallies)
+    num_spans = num_false + sum(each.quiet for each in tallies)
+    result: dict[str, ScoreValue] = {}
+    if num_events:
+        result["recall"] = ScoreValue(len(latencies_s) / num_events, num_events)
+    if num_spans:
+        fp_rate = num_false / num_spans
+        result["fp_rate"] = ScoreValue(fp_rate, num_spans)
+        result["ranked"] = ScoreValue(fp_rate <= MAX_FP_RATE, num_spans)
+    if latencies_s:
+        for percentile in PERCENTILES:
+            value = float(np.percentile(latencies_s, percentile))
+            result[f"latency_p{percentile}_s"] = ScoreValue(value, len(latencies_s))
+    return result
 
 
 def read_gold(file: Path) -> dict[str, Any]:
-    """Raises ValueError: it is not laid out as above, or its times do not increase."""
+    """Read the gold times of a conversation.
+
+    Raises:
+        ValueError: the file does not have the layout above, or its times do not increase.
+    """
     try:
-        gold = json.loads(file.read_text())
-        rows = [
-            (f"{who}.{event}", row) for who in SPEAKERS for event in EVENTS
-            for row in (gold[who][event], *gold[who][f"{event}_negative"])
-        ]  # fmt: skip
-        wrong = [name for name, row in rows if any(a >= b for a, b in itertools.pairwise(row))]
+        gold: dict[str, Any] = json.loads(file.read_text())
+        unsorted = _first_unsorted(gold)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{file} holds no gold times ({type(error).__name__}: {error}); see {__name__}"
         ) from None
-    if wrong:
-        raise ValueError(f"{file}: times of {wrong[0]} do not increase; sort them")
+    if unsorted is not None:
+        raise ValueError(f"{file}: times of {unsorted} do not increase; sort them")
     return gold
+
+
+def _first_unsorted(gold: Mapping[str, Any]) -> str | None:
+    """`<speaker>.<event>` of the first times that do not increase; None if all do."""
+    unsorted = None
+    for speaker in SPEAKERS:
+        for event in EVENTS:
+            for times in (gold[speaker][event], *gold[speaker][f"{event}_negative"]):
+                increases = all(a < b for a, b in itertools.pairwise(times))
+                # No early return: a missing key further on is the more important error.
+                if not increases and unsorted is None:
+                    unsorted = f"{speaker}.{event}"
+    return unsorted

@@ -4,92 +4,153 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.scorecard import voicebench
 from evaluation.scorecard.card import (
-    BENCHES,
-    SECTIONS,
     Card,
     Row,
-    best,
-    differences,
-    flat,
-    shown,
-    unlike,
+    Section,
+    best_cards,
+    differing_config,
+    differing_settings,
+    flat_scores,
+    format_score,
 )
+from evaluation.scores import SCORES
 from reporting.render import render
 
 TEMPLATE = Path(__file__).with_name("page.html")
-HEADLINES = (
-    Row("wer", "test/wer", "word error rate"), Row("duplex", "turn/takeover_rate", "of the questions answered"),
-    Row("duplex", "turn/latency_s", "after their end"), Row("duplex", "answer/exact_match", "of the answers right"),
-    Row("speed", "slice/real_time_factor", "of real time to hear"), Row("speed", "state/all_bytes", "of memory"),
-)  # fmt: skip
+SECTION_NOTES = {
+    "Word error rate": (
+        "Errors of the whole test set over its words; both sides in lower case without "
+        "punctuation, no other normaliser."
+    ),
+    "Speed": (
+        "One conversation at a time. Times are of one machine and of what else it did: compare "
+        "those taken together."
+    ),
+}
+TRAINING_ROWS = (
+    Row(
+        "training",
+        "test/exact_match",
+        "answers word for word right, one question at a time",
+        1,
+    ),
+    Row(
+        "training",
+        "test/state_macro_f1",
+        "state of each slice: macro F1, in its own dialogues",
+        1,
+    ),
+    Row("training", "params/trained", "parameters trained"),
+    Row("training", "time/total_s", "time, the stages upstream included", -1),
+    Row("training", "memory/peak_gib", "largest memory", -1),
+)
+"""Rows from the summary of the training, which no score of the registry computes."""
 
 
 def page(cards: Sequence[Card]) -> str:
-    """The whole file."""
-    questions = voicebench.rows(cards)
+    """Render the whole file."""
+    gaps = [(card, gap) for card in cards for gap in card.gaps]
     return render(
-        TEMPLATE, cards=cards, title=" against ".join(card.name for card in cards), headline=headline,
-        sections=sections(cards), best=best, shown=shown, questions=questions,
-        embedded=any(card.score("voicebench", "data/embedded") for card in cards), published=voicebench.PUBLISHED,
-        gaps=[(card, gap) for card in cards for gap in card.gaps], unlike=unlike(cards),
-        settings=settings(cards), differences=differences(cards), values=every(cards),
-    )  # fmt: skip
-
-
-def sections(cards: Sequence[Card]) -> dict[str, list[Row]]:
-    """The rows that some card has a score for; a benchmark that none has is left out."""
-    found = {
-        title: [r for r in rows if any(has(card, r) for card in cards)]
-        for title, rows in SECTIONS.items()
-    }
-    for title, command in BENCHES.items():
-        parts = [card.parts[command] for card in cards if command in card.parts]
-        if names := dict.fromkeys(name for part in parts for name in part.scores):
-            found[title] = [Row(command, name, name) for name in names]
-    return found
-
-
-def has(card: Card, row: Row) -> bool:
-    return card.score(row.command, row.score) is not None
-
-
-def headline(card: Card) -> str:
-    """The scores that matter most, in words."""
-    words = [
-        f"{shown(row.score, card.score(row.command, row.score))} {row.label}"
-        for row in HEADLINES
-        if has(card, row)
-    ]
-    overall = card.score("voicebench", "overall")
-    return (
-        ", ".join(words + ([] if overall is None else [f"{overall:.2f} overall on VoiceBench"]))
-        or "no score yet"
+        TEMPLATE,
+        cards=cards,
+        title=" against ".join(card.name for card in cards),
+        headline=headline,
+        sections=sections(cards),
+        best_cards=best_cards,
+        format_score=format_score,
+        gaps=gaps,
+        differing_settings=differing_settings(cards),
+        settings=settings_table(cards),
+        differing_config=differing_config(cards),
+        values=values_table(cards),
     )
 
 
-def settings(cards: Sequence[Card]) -> list[tuple[str, str, str]]:
-    """Command, checkpoint, and what was asked."""
-    return [
-        (
-            command,
-            card.name,
-            ", ".join(
-                f"{name} {json.dumps(value)}" for name, value in part.settings.items() if value
-            ),
-        )
-        for card in cards
-        for command, part in card.parts.items()
-        if part.settings
-    ]
+def sections(cards: Sequence[Card]) -> list[Section]:
+    """All tables: those of the registry, training, and benchmarks that some run was scored on."""
+    rows = [row for row in TRAINING_ROWS if _any_has(cards, row)]
+    return [*_registry_sections(cards), Section("Training", rows), *_benchmark_sections(cards)]
 
 
-def every(cards: Sequence[Card]) -> dict[str, list[str]]:
-    """All scores as they are: name -> one for each card."""
-    found = [flat([card]) for card in cards]
-    names = dict.fromkeys(name for values in found for name in values)
-    return {
-        name: ["" if values.get(name) is None else f"{values[name]:.6g}" for values in found]
-        for name in names
-    }
+def _registry_sections(cards: Sequence[Card]) -> list[Section]:
+    """Tables of the rows in the registry, and the tables that scores make themselves."""
+    ranked: dict[str, list[tuple[int, Row]]] = {}
+    ready: dict[str, Section] = {}
+    for score in SCORES.values():
+        if score.section is not None:
+            section = score.section(cards)
+            ready[section.title] = section
+            # An empty entry keeps the place of the section.
+            ranked[section.title] = []
+        for row in score.rows:
+            resolved = Row(score.name, row.key, row.label, row.better)
+            ranked.setdefault(row.section, []).append((row.rank, resolved))
+    found = []
+    for title, pairs in ranked.items():
+        if title in ready:
+            found.append(ready[title])
+            continue
+        # The sort is stable, so rows of equal rank keep the order of the registry.
+        pairs.sort(key=lambda pair: pair[0])
+        rows = [row for _, row in pairs if _any_has(cards, row)]
+        found.append(Section(title, rows, note_html=SECTION_NOTES.get(title, "")))
+    return found
+
+
+def _benchmark_sections(cards: Sequence[Card]) -> list[Section]:
+    """Tables with every score of a command; a command that no run has is left out."""
+    found = []
+    for score in SCORES.values():
+        if not score.show_all_as:
+            continue
+        keys: dict[str, None] = {}
+        for card in cards:
+            if score.name in card.saved:
+                keys |= dict.fromkeys(card.saved[score.name].scores)
+        if keys:
+            found.append(Section(score.show_all_as, [Row(score.name, key, key) for key in keys]))
+    return found
+
+
+def _any_has(cards: Sequence[Card], row: Row) -> bool:
+    return any(card.value(row.command, row.key) is not None for card in cards)
+
+
+def headline(card: Card) -> str:
+    """The most important scores of a run as a sentence without its full stop."""
+    phrases = []
+    last_phrases = []
+    for score in SCORES.values():
+        for row in score.rows:
+            value = card.value(score.name, row.key)
+            if row.headline and value is not None:
+                phrases.append(f"{format_score(row.key, value)} {row.headline}")
+        if score.headline is not None and score.name in card.saved:
+            last_phrases.append(score.headline(card.saved[score.name].scores))
+    phrases += [phrase for phrase in last_phrases if phrase]
+    return ", ".join(phrases) or "no score yet"
+
+
+def settings_table(cards: Sequence[Card]) -> list[tuple[str, str, str]]:
+    """Command, run and settings of every set of scores; empty settings are left out."""
+    table = []
+    for card in cards:
+        for command, saved in card.saved.items():
+            words = [
+                f"{name} {json.dumps(value)}" for name, value in saved.settings.items() if value
+            ]
+            if saved.settings:
+                table.append((command, card.name, ", ".join(words)))
+    return table
+
+
+def values_table(cards: Sequence[Card]) -> dict[str, list[str]]:
+    """Every score without rounding to its unit: name -> one text for each run."""
+    columns = [flat_scores([card]) for card in cards]
+    names = dict.fromkeys(name for column in columns for name in column)
+    table: dict[str, list[str]] = {}
+    for name in names:
+        values = [column.get(name) for column in columns]
+        table[name] = ["" if value is None else f"{value:.6g}" for value in values]
+    return table

@@ -1,19 +1,19 @@
-"""IFEval: which of its instructions an answer follows, and the four accuracies made of that."""
+"""IFEval: which instructions an answer follows, and the four accuracies that result."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from evaluation.voicebench.instructions import CHECKS
-from evaluation.voicebench.phrases import unmarked
+from evaluation.voicebench.phrases import without_marker
 
 
 class Followed(NamedTuple):
-    """Of each instruction of an item, whether it was followed."""
+    """For each instruction of an item, whether the answer follows it."""
 
     strict: list[bool]
     loose: list[bool]
-    """Also by the answer without its first line, its last line, or its asterisks."""
+    """Also true if the answer without its first line, last line or asterisks follows it."""
 
 
 def followed(
@@ -22,44 +22,62 @@ def followed(
     """Check one answer.
 
     Args:
-        kinds, arguments: `instruction_id_list` and `kwargs` of the item.
+        response: the answer.
+        kinds: `instruction_id_list` of the item.
+        arguments: `kwargs` of the item, one map for each instruction.
 
     Raises:
-        ValueError: a kind that IFEval does not have, or arguments that are not its own.
+        ValueError: IFEval has no such kind of instruction, or an argument is missing.
     """
     if len(kinds) != len(arguments):
         raise ValueError(
             f"{len(kinds)} instructions and {len(arguments)} kwargs; there is one for each"
         )
-    checks = [_check(kind, given) for kind, given in zip(kinds, arguments, strict=True)]
-    text = unmarked(response)
-    strict = [bool(text.strip()) and check(text) for check in checks]
-    return Followed(
-        strict, [any(check(some) for some in loosened(text) if some.strip()) for check in checks]
-    )
+    checks = [_check(kind, values) for kind, values in zip(kinds, arguments, strict=True)]
+    text = without_marker(response)
+    # An empty answer follows no instruction, not even `no_comma`.
+    variants = [variant for variant in loose_variants(text) if variant.strip()]
+    strict = []
+    loose = []
+    for check in checks:
+        strict.append(bool(text.strip()) and check(text))
+        loose.append(any(check(variant) for variant in variants))
+    return Followed(strict, loose)
 
 
-def _check(kind: str, given: Mapping[str, Any]) -> Any:
-    """The check of a kind with its arguments; the data name all arguments of all kinds, most of them null."""
+def _check(kind: str, values: Mapping[str, Any]) -> Callable[[str], bool]:
+    """The check of an instruction with its arguments.
+
+    In the data every instruction names the arguments of all kinds, most of them null.
+    """
     if kind not in CHECKS:
         raise ValueError(f"{kind!r} is no instruction of IFEval; there are {', '.join(CHECKS)}")
-    names = list(inspect.signature(CHECKS[kind]).parameters)[1:]
-    own = {name: given[name] for name in names if given.get(name) is not None}
-    if len(own) < len(names):
-        raise ValueError(f"{kind} needs {', '.join(names)}, kwargs has {', '.join(own) or 'none'}")
-    return lambda text: CHECKS[kind](text, **{name: _whole(value) for name, value in own.items()})
+    check = CHECKS[kind]
+    # The first parameter is the text.
+    names = list(inspect.signature(check).parameters)[1:]
+    arguments = {}
+    for name in names:
+        if values.get(name) is not None:
+            arguments[name] = _as_int(values[name])
+    if len(arguments) < len(names):
+        present = ", ".join(arguments) or "none"
+        raise ValueError(f"{kind} needs {', '.join(names)}, kwargs has {present}")
+    return lambda text: check(text, **arguments)
 
 
-def _whole(value: Any) -> Any:
-    """Counts are floats in data that were read by way of a table with gaps."""
+def _as_int(value: Any) -> Any:
+    """Floats as integers: tables with gaps, from which the data come, turn counts into floats."""
     return int(value) if isinstance(value, float) else value
 
 
-def loosened(text: str) -> list[str]:
-    """The eight forms of an answer of which one has to pass."""
+def loose_variants(text: str) -> list[str]:
+    """The eight variants of an answer of which one has to pass."""
     lines = text.split("\n")
-    cut = [text, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
-    return [*cut, *(some.replace("*", "") for some in cut)]
+    variants = [text]
+    for part in (lines[1:], lines[:-1], lines[1:-1]):
+        variants.append("\n".join(part).strip())
+    without_asterisks = [variant.replace("*", "") for variant in variants]
+    return variants + without_asterisks
 
 
 def accuracies(items: Sequence[Followed]) -> dict[str, float]:
@@ -67,11 +85,13 @@ def accuracies(items: Sequence[Followed]) -> dict[str, float]:
 
     Their mean is VoiceBench's score.
     """
-    found = {}
-    for name, lists in (
-        ("strict", [item.strict for item in items]),
-        ("loose", [item.loose for item in items]),
-    ):
-        found[f"{name}_prompt"] = sum(map(all, lists)) / len(lists)
-        found[f"{name}_instruction"] = sum(map(sum, lists)) / sum(map(len, lists))
-    return found
+    strict = [item.strict for item in items]
+    loose = [item.loose for item in items]
+    result = {}
+    for name, lists in (("strict", strict), ("loose", loose)):
+        num_prompts = sum(all(flags) for flags in lists)
+        num_followed = sum(sum(flags) for flags in lists)
+        num_instructions = sum(len(flags) for flags in lists)
+        result[f"{name}_prompt"] = num_prompts / len(lists)
+        result[f"{name}_instruction"] = num_followed / num_instructions
+    return result

@@ -1,6 +1,7 @@
-"""A judge: any OpenAI-compatible endpoint, asked three times about each answer; every raw reply is kept in a file.
+"""A judge: any OpenAI-compatible endpoint, asked three times about each response.
 
-The rubric and the way of asking are VoiceBench's, in words of our own.
+Every raw reply is saved in a file. The rubric and the sampling are VoiceBench's; the wording is our
+own.
 """
 
 import concurrent.futures
@@ -14,19 +15,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evaluation.voicebench.responses import Response, append, lines
+from evaluation.voicebench.responses import Response, append_lines, split_lines
 
-OFFICIAL = "gpt-4o-mini"
-DATED = re.compile(rf"{OFFICIAL}(-\d{{4}}-\d\d-\d\d)?")
-"""Its names."""
-SAMPLES = 3
+OFFICIAL_MODEL = "gpt-4o-mini"
+OFFICIAL_NAMES = re.compile(rf"{OFFICIAL_MODEL}(-\d{{4}}-\d\d-\d\d)?")
+"""Names of the official judge: with or without the date of its version."""
+NUM_SAMPLES = 3
 SAMPLING = {"temperature": 0.5, "top_p": 0.95, "max_tokens": 1024}
-TRIES, BACK_OFF_S = 3, 1.0
-GIVE_UP = 20
-"""Requests that fail one after the other before no more are made."""
-SYSTEM = "You help people by answering what they ask."
-OPEN = """\
-A voice assistant heard a user and replied. Below are transcripts of both. Rate the reply from 1 to 5:
+NUM_TRIES = 3
+BACKOFF_S = 1.0
+"""Pause before the second try; every further pause is twice as long."""
+MAX_FAILURES = 20
+"""Number of consecutive failed requests after which no more are made."""
+SHOWN_LETTERS = 80
+"""Letters of an unreadable reply in messages."""
+SYSTEM_PROMPT = "You help people by answering what they ask."
+OPEN_QUESTION = """\
+A voice assistant heard a user and replied. Below are transcripts of both. \
+Rate the reply from 1 to 5:
 1: off the topic, wrong, or no answer to the user.
 2: on the topic, but inaccurate or incomplete, or mixed with what does not belong to it.
 3: on the topic and mostly accurate, but wordy or with needless details.
@@ -38,49 +44,64 @@ Reply: {response}
 
 Answer with the number alone, without any explanation.
 """
-QA = """\
+QA_QUESTION = """\
 Question: {prompt}
 Reference answer: {reference}
 Candidate answer: {response}
 
-Going by the question and the reference answer, is the candidate answer correct? Answer with one word, Yes or No.
+Going by the question and the reference answer, is the candidate answer correct? \
+Answer with one word, Yes or No.
 """
-QUESTIONS = {"open": OPEN, "qa": QA}
+QUESTIONS = {"open": OPEN_QUESTION, "qa": QA_QUESTION}
+"""Scorer -> template of the question to the judge. The texts identify saved replies: any change
+invalidates them."""
+
 Replies = Mapping[str, list[str]]
-"""By the name of the response: raw replies that can be read, three where the judge has done its work."""
+"""Name of the response -> readable raw replies, `NUM_SAMPLES` once all requests succeeded."""
+Request = tuple[str, int]
+"""Name of the response, and number of the sample."""
 
 
 class Judge(NamedTuple):
-    """Who is asked, and how."""
+    """A model behind an endpoint."""
 
     url: str
-    """Up to and with `/v1`."""
+    """Up to and including `/v1`."""
     model: str
     key: str = ""
     timeout_s: float = 60.0
-    at_once: int = 8
+    num_parallel: int = 8
 
     def ask(self, question: str) -> str:
-        """One reply. Raises OSError: no answer in time; ValueError: an answer of another form."""
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
-        body = json.dumps({"model": self.model, "messages": messages, **SAMPLING}).encode()
+        """Send one request and return the reply.
+
+        Raises:
+            OSError: the request failed or timed out.
+            ValueError: the reply does not have the expected format.
+        """
+        messages = [
+            {"role": "system", "content": SYSTEM_PROMPT},
+            {"role": "user", "content": question},
+        ]
+        body = {"model": self.model, "messages": messages, **SAMPLING}
         headers = {
             "Content-Type": "application/json",
             "Authorization": f"Bearer {self.key or 'none'}",
         }
-        request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", body, headers)
-        with urllib.request.urlopen(request, timeout=self.timeout_s) as answered:
-            answer = json.loads(answered.read())
+        url = f"{self.url.rstrip('/')}/chat/completions"
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=self.timeout_s) as opened:
+            reply = json.loads(opened.read())
         try:
-            return str(answer["choices"][0]["message"]["content"]).strip()
+            return str(reply["choices"][0]["message"]["content"]).strip()
         except (KeyError, IndexError, TypeError):
             raise ValueError(
-                f"a reply without choices[0].message.content: {str(answer)[:200]}"
+                f"a reply without choices[0].message.content: {str(reply)[:200]}"
             ) from None
 
 
 def rating(reply: str) -> float | None:
-    """A number from 1 to 5, alone or as [[4]]; None: nonsense."""
+    """Read a number from 1 to 5, bare or as [[4]]; None if the reply is something else."""
     bracketed = re.search(r"\[\[(\d+)\]\]", reply)
     try:
         score = float(bracketed[1] if bracketed else reply)
@@ -90,116 +111,149 @@ def rating(reply: str) -> float | None:
 
 
 def verdict(reply: str) -> bool | None:
-    """Yes or no, also with a full stop or a reason behind it; None: nonsense."""
+    """Read a reply that begins with yes or no; None if it begins with something else."""
     word = re.match(r"(?i)\W*(yes|no)\b", reply)
     return None if word is None else word[1].lower() == "yes"
 
 
 READERS: dict[str, Callable[[str], float | bool | None]] = {"open": rating, "qa": verdict}
+"""Scorer -> function that reads a reply."""
 
 
 class Reply(NamedTuple):
-    """What came of one request."""
+    """Result of one request."""
 
     raw: str | None
-    trouble: str
-    """Why there is no raw reply, or none that can be read."""
+    """Text of the reply; None if there is none."""
+    problem: str
+    """Why there is no reply, or why it is unreadable; empty if it is readable."""
 
 
-def judge(
-    scorer: str, responses: Sequence[Response], who: Judge, file: Path
+def ask_all(
+    scorer: str, responses: Sequence[Response], judge: Judge, file: Path
 ) -> tuple[Replies, list[str]]:
-    """Ask about every response what the file does not hold a readable reply to.
+    """Ask about every response for which the file lacks readable replies.
 
     Args:
         scorer: open or qa.
-        file: of raw replies, which gets the new ones, nonsense included.
+        responses: to be judged.
+        judge: to be asked.
+        file: JSONL file of raw replies; new replies are appended, unreadable ones included.
 
     Returns:
-        The replies that can be read, and what went wrong, in words.
+        The readable replies, and descriptions of all problems.
     """
-    questions = {
-        r.name: QUESTIONS[scorer].format_map({**r.fields, "response": r.text}) for r in responses
-    }
-    known = _kept(file, scorer, who, questions)
-    wanted = [(name, i) for name in questions for i in range(SAMPLES) if (name, i) not in known]
-    troubles: list[str] = []
-    in_a_row = 0
+    template = QUESTIONS[scorer]
+    questions: dict[str, str] = {}
+    for response in responses:
+        fields = {**response.fields, "response": response.text}
+        questions[response.name] = template.format_map(fields)
+    known = _read_saved(file, scorer, judge, questions)
+    pending = []
+    for name in questions:
+        for sample in range(NUM_SAMPLES):
+            if (name, sample) not in known:
+                pending.append((name, sample))
+    new_replies, problems = _send(scorer, judge, questions, pending, file)
+    known |= new_replies
 
-    def ask(key: tuple[str, int]) -> Reply:
-        return _asked(who, scorer, questions[key[0]])
+    replies: dict[str, list[str]] = {}
+    for name in questions:
+        samples = [(name, sample) for sample in range(NUM_SAMPLES)]
+        replies[name] = [known[sample] for sample in samples if sample in known]
+    return replies, problems
 
-    with concurrent.futures.ThreadPoolExecutor(who.at_once) as pool:
-        for begin in range(0, len(wanted), who.at_once):
-            some = wanted[begin : begin + who.at_once]
-            answered = dict(zip(some, pool.map(ask, some), strict=True))
-            append(
-                file,
-                [
-                    _row(who, questions[name], name, i, reply)
-                    for (name, i), reply in answered.items()
-                ],
-            )
-            for (name, i), reply in answered.items():
-                in_a_row = in_a_row + 1 if reply.raw is None else 0
-                if reply.trouble:
-                    troubles.append(f"{name}: {reply.trouble}")
+
+def _send(
+    scorer: str,
+    judge: Judge,
+    questions: Mapping[str, str],
+    pending: Sequence[Request],
+    file: Path,
+) -> tuple[dict[Request, str], list[str]]:
+    """Send requests in parallel and save the replies.
+
+    Returns:
+        Readable replies, and descriptions of all problems.
+    """
+    readable: dict[Request, str] = {}
+    problems: list[str] = []
+    num_failures = 0
+
+    def send(request: Request) -> Reply:
+        return _ask_with_retries(judge, scorer, questions[request[0]])
+
+    with concurrent.futures.ThreadPoolExecutor(judge.num_parallel) as pool:
+        for begin in range(0, len(pending), judge.num_parallel):
+            batch = pending[begin : begin + judge.num_parallel]
+            replies = dict(zip(batch, pool.map(send, batch), strict=True))
+            lines = []
+            for (name, sample), reply in replies.items():
+                lines.append(_line(judge, questions[name], name, sample, reply))
+            # Saved batch by batch, so that an interruption loses few replies.
+            append_lines(file, lines)
+            for request, reply in replies.items():
+                num_failures = num_failures + 1 if reply.raw is None else 0
+                if reply.problem:
+                    problems.append(f"{request[0]}: {reply.problem}")
                 elif reply.raw is not None:
-                    known[name, i] = reply.raw
-            if in_a_row >= GIVE_UP:
-                troubles.append(
-                    f"{len(wanted) - begin - len(some)} requests not made: {in_a_row} in a row had failed"
-                )
+                    readable[request] = reply.raw
+            if num_failures >= MAX_FAILURES:
+                num_left = len(pending) - begin - len(batch)
+                problems.append(f"{num_left} requests not made: {num_failures} in a row had failed")
                 break
-    return {
-        name: [known[name, i] for i in range(SAMPLES) if (name, i) in known] for name in questions
-    }, troubles
+    return readable, problems
 
 
-def _row(who: Judge, question: str, name: str, sample: int, reply: Reply) -> dict[str, Any]:
+def _line(judge: Judge, question: str, name: str, sample: int, reply: Reply) -> dict[str, Any]:
     """A line of the file of raw replies."""
     return {
         "item": name,
         "sample": sample,
-        "model": who.model,
-        "asked": _mark(question),
-        **reply._asdict(),
+        "model": judge.model,
+        "asked": _question_hash(question),
+        "raw": reply.raw,
+        "trouble": reply.problem,
     }
 
 
-def _asked(who: Judge, scorer: str, question: str) -> Reply:
-    """One reply, in a few tries."""
-    trouble = ""
-    for attempt in range(TRIES):
+def _ask_with_retries(judge: Judge, scorer: str, question: str) -> Reply:
+    """One reply, after at most `NUM_TRIES` requests."""
+    problem = ""
+    for attempt in range(NUM_TRIES):
         try:
-            raw = who.ask(question)
+            raw = judge.ask(question)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            trouble = f"no reply from {who.url} ({error})"
-            time.sleep(BACK_OFF_S * 2**attempt if attempt + 1 < TRIES else 0)
+            problem = f"no reply from {judge.url} ({error})"
+            is_last = attempt + 1 == NUM_TRIES
+            time.sleep(0 if is_last else BACKOFF_S * 2**attempt)
             continue
-        return Reply(
-            raw,
-            "" if READERS[scorer](raw) is not None else f"nonsense from the judge: {raw[:80]!r}",
-        )
-    return Reply(None, trouble)
+        if READERS[scorer](raw) is None:
+            return Reply(raw, f"nonsense from the judge: {raw[:SHOWN_LETTERS]!r}")
+        return Reply(raw, "")
+    return Reply(None, problem)
 
 
-def _kept(
-    file: Path, scorer: str, who: Judge, questions: Mapping[str, str]
-) -> dict[tuple[str, int], str]:
-    """The file's readable replies of this judge to these very questions."""
-    known: dict[tuple[str, int], str] = {}
-    for line in lines(file) if file.exists() else []:
+def _read_saved(
+    file: Path, scorer: str, judge: Judge, questions: Mapping[str, str]
+) -> dict[Request, str]:
+    """Readable saved replies of this judge to exactly these questions."""
+    known: dict[Request, str] = {}
+    if not file.exists():
+        return known
+    for line in split_lines(file):
         try:
-            row = json.loads(line)
+            entry = json.loads(line)
         except ValueError:
-            continue  # empty, or cut off: it is asked again
-        asked = row["model"] == who.model and row["asked"] == _mark(questions.get(row["item"], ""))
-        if asked and row["raw"] is not None and READERS[scorer](row["raw"]) is not None:
-            known[row["item"], row["sample"]] = row["raw"]
+            continue  # empty, or incomplete after an interruption: it is asked again
+        question_hash = _question_hash(questions.get(entry["item"], ""))
+        is_same = entry["model"] == judge.model and entry["asked"] == question_hash
+        raw = entry["raw"]
+        if is_same and raw is not None and READERS[scorer](raw) is not None:
+            known[entry["item"], entry["sample"]] = raw
     return known
 
 
-def _mark(question: str) -> str:
-    """By which a question is known again."""
+def _question_hash(question: str) -> str:
+    """Sixteen hex digits that identify a question."""
     return hashlib.sha256(question.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The phrases that VoiceBench's scorers look for, and what the scorers share."""
+"""The phrases that VoiceBench's scorers look for, and helpers that several scorers use."""
 
 import functools
 import json
@@ -10,38 +10,56 @@ from typing import TypeVar
 
 T = TypeVar("T")
 TURN_MARKERS = ("<1>", "<2>", "<3>")
-"""With which some models begin their answers; no part of them."""
-PLACES = {" ": "{}", "<": r"\A{}", ">": r"{}\Z", "=": r"\A{}\Z"}
+"""Markers at the beginning of the answers of some models; they are not part of the answer."""
+POSITIONS = {" ": "{}", "<": r"\A{}", ">": r"{}\Z", "=": r"\A{}\Z"}
+"""Position of a phrase in an answer -> pattern: anywhere, at the start, at the end, alone."""
 
 
 @functools.cache
 def phrases(name: str) -> tuple[str, ...]:
-    """One of the lists of phrases.json, in the official order, which decides where several fit."""
-    return tuple(json.loads(Path(__file__).with_name("phrases.json").read_text("utf-8"))[name])
+    """A list of phrases.json, in the official order; if several phrases fit, the first counts."""
+    file = Path(__file__).with_name("phrases.json")
+    return tuple(json.loads(file.read_text("utf-8"))[name])
 
 
 @functools.cache
 def rules(name: str) -> tuple[tuple[int, re.Pattern[str]], ...]:
-    """Answers, 0 or 1, and the patterns that mean them; a rule with a letter is two, of option a and of option b."""
-    found = []
+    """Pairs of an answer, 0 or 1, and a pattern that means it.
+
+    The first letter of a rule in phrases.json is the answer, the second the position, and the rest
+    the words. A rule with @ as its answer stands for two rules, of option a and of option b.
+    """
+    compiled = []
     for rule in phrases(name):
-        answer, place, words = rule[0], rule[1], rule[2:]
-        for number, letter in enumerate("ab") if answer == "@" else [(int(answer), "@")]:
+        answer = rule[0]
+        position = rule[1]
+        words = rule[2:]
+        variants = [(int(answer), "@")] if answer != "@" else [(0, "a"), (1, "b")]
+        for number, letter in variants:
             pattern = re.escape(words.replace("@", letter)).replace(r"\*", ".+?")
-            found.append((number, re.compile(PLACES[place].format(pattern))))
-    return tuple(found)
+            compiled.append((number, re.compile(POSITIONS[position].format(pattern))))
+    return tuple(compiled)
 
 
-def first(name: str, text: str) -> int | None:
-    """The answer of the first rule that fits."""
-    return next((answer for answer, pattern in rules(name) if pattern.search(text)), None)
+def first_match(name: str, text: str) -> int | None:
+    """The answer of the first rule that fits a text; None if no rule fits."""
+    for answer, pattern in rules(name):
+        if pattern.search(text):
+            return answer
+    return None
 
 
-def unmarked(response: str) -> str:
-    """Without a marker at the beginning."""
-    return response[3:].strip() if response.startswith(TURN_MARKERS) else response
+def without_marker(response: str) -> str:
+    """A response without the marker at its beginning."""
+    if not response.startswith(TURN_MARKERS):
+        return response
+    # all markers have three letters
+    return response[3:].strip()
 
 
 def guess(options: Sequence[T], seed: str) -> T:
-    """Any of them, the same for the same seed: what the official scorers do with an answer that they cannot read."""
+    """Choose an option at random, always the same for the same seed.
+
+    The official scorers guess when they cannot read an answer.
+    """
     return random.Random(seed).choice(options)

@@ -1,126 +1,167 @@
-"""Scores of VoiceBench as a table, and flat for programs."""
+"""Scores of VoiceBench as a table on the screen, and as flat values."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
-from evaluation.voicebench.judge import DATED
-from evaluation.voicebench.score import Scores, overall
+from evaluation.console import wide_console
+from evaluation.voicebench.judge import OFFICIAL_NAMES
+from evaluation.voicebench.score import SubsetScores, overall
 from evaluation.voicebench.subsets import LEADERBOARD, SUBSETS
 
-SHOWN = 3
-"""Troubles of each kind that are named on the screen; the file `troubles.jsonl` has all."""
+NUM_SHOWN = 3
+"""Problems of each kind on the screen; the file `troubles.jsonl` has all."""
+OFFICIAL = "official"
+
+Values = Mapping[str, float | None]
+"""Score key -> value; None for a score that cannot be computed."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Subtotal:
-    """What came of one subset."""
+class SubsetResult:
+    """Scores of one subset with the numbers of responses and the problems."""
 
     name: str
-    scores: Scores
-    responses: int
-    empty: int
-    troubles: Mapping[str, Sequence[str]]
-    """By kind, in words."""
+    scores: SubsetScores
+    num_responses: int
+    num_empty: int
+    problems: Mapping[str, Sequence[str]]
+    """Kind of problem -> descriptions."""
     judge: str = ""
-    """Who judged, where somebody has to."""
+    """Model of the judge; empty if no judge was asked."""
     note: str = ""
     """Why a column is empty."""
 
     @property
-    def own_name(self) -> str:
-        """The column of a judge who is not the official one."""
-        return "" if not self.judge or DATED.fullmatch(self.judge) else f"by/{self.judge}"
+    def judge_column(self) -> str:
+        """Column of a judge other than the official one; empty if the scores are official."""
+        if not self.judge or OFFICIAL_NAMES.fullmatch(self.judge):
+            return ""
+        return f"by/{self.judge}"
 
     @property
-    def whole(self) -> bool:
-        return self.responses == SUBSETS[self.name].size
+    def is_complete(self) -> bool:
+        """Whether all items of the subset have a response."""
+        return self.num_responses == SUBSETS[self.name].size
 
 
-def flat(found: Sequence[Subtotal], embedded: bool) -> dict[str, float | None]:
-    """By `<subset>/<score>`; None: it cannot be had. `overall` needs all nine subsets, whole, and one judge."""
+def flat_values(results: Sequence[SubsetResult], embedded: bool) -> dict[str, float | None]:
+    """Values by `<subset>/<score>`, and the means of the leaderboard.
+
+    Args:
+        results: of the scored subsets.
+        embedded: whether the items are those of this project, for which there is no `overall`.
+
+    Returns:
+        Values; None for a score that cannot be computed. `overall` needs all nine subsets,
+        complete, and a single judge.
+    """
     values: dict[str, float | None] = {"data/embedded": float(embedded)}
-    columns = sorted({"official"} | {subtotal.own_name for subtotal in found if subtotal.own_name})
-    for subtotal in found:
-        name, scores = subtotal.name, subtotal.scores
-        official, strict = (None, None) if subtotal.own_name else (scores.official, scores.strict)
-        values |= {f"{name}/official": official, f"{name}/strict": strict}
-        if subtotal.own_name:
-            values[f"{name}/{subtotal.own_name}"] = scores.official
-        values[f"{name}/parse_failure_rate"] = scores.parse_failure_rate
-        values[f"{name}/empty_rate"] = (
-            subtotal.empty / subtotal.responses if subtotal.responses else None
-        )
-        values |= {f"{name}/{part}": value for part, value in scores.parts.items()}
-        values[f"count/{name}/responses"] = subtotal.responses
-        values |= {f"count/{name}/{kind}": len(named) for kind, named in subtotal.troubles.items()}
-    for column in columns:
-        whole = {s.name: s.scores.official for s in found if s.whole and s.own_name in ("", column)}
-        values["overall" if column == "official" else f"overall/{column}"] = (
-            None if embedded else overall(whole)
-        )
+    for result in results:
+        values |= _subset_values(result)
+    for column in sorted({OFFICIAL, *_judge_columns(results)}):
+        officials = {}
+        for result in results:
+            # Scores without a judge belong to the mean of every judge.
+            if result.is_complete and result.judge_column in ("", column):
+                officials[result.name] = result.scores.official
+        key = "overall" if column == OFFICIAL else f"overall/{column}"
+        values[key] = None if embedded else overall(officials)
     return values
 
 
-def show(found: Sequence[Subtotal], values: Mapping[str, float | None], title: str) -> None:
-    """One screen."""
-    out = Console(width=max(120, Console().width))
-    out.rule(title, align="left")
+def _subset_values(result: SubsetResult) -> dict[str, float | None]:
+    """Values of one subset."""
+    name = result.name
+    scores = result.scores
+    values: dict[str, float | None] = {}
+    if result.judge_column:
+        values[f"{name}/official"] = None
+        values[f"{name}/strict"] = None
+        values[f"{name}/{result.judge_column}"] = scores.official
+    else:
+        values[f"{name}/official"] = scores.official
+        values[f"{name}/strict"] = scores.strict
+    values[f"{name}/parse_failure_rate"] = scores.parse_failure_rate
+    empty_rate = None
+    if result.num_responses:
+        empty_rate = result.num_empty / result.num_responses
+    values[f"{name}/empty_rate"] = empty_rate
+    for part, value in scores.parts.items():
+        values[f"{name}/{part}"] = value
+    values[f"count/{name}/responses"] = result.num_responses
+    for kind, descriptions in result.problems.items():
+        values[f"count/{name}/{kind}"] = len(descriptions)
+    return values
+
+
+def _judge_columns(results: Sequence[SubsetResult]) -> list[str]:
+    """Columns of judges other than the official one."""
+    return sorted({result.judge_column for result in results if result.judge_column})
+
+
+def print_screen(results: Sequence[SubsetResult], values: Values, title: str) -> None:
+    """Print the table of subsets and the first problems of each kind."""
+    console = wide_console()
+    console.rule(title, align="left")
     if values["data/embedded"]:
-        out.print(
-            "These are the project's own few items, spoken by espeak-ng: the numbers are not VoiceBench's."
+        console.print(
+            "These are the project's own few items, spoken by espeak-ng: the numbers are not "
+            "VoiceBench's."
         )
-    judges = sorted({subtotal.own_name for subtotal in found if subtotal.own_name})
-    table = Table(
-        "subset", "responses", "official", "strict", *judges, "not parsed", "empty", "", box=None
-    )
+    console.print(_table(results, values))
+    for result in results:
+        for kind, descriptions in result.problems.items():
+            if not descriptions:
+                continue
+            more = ""
+            if len(descriptions) > NUM_SHOWN:
+                more = f" and {len(descriptions) - NUM_SHOWN:,} more"
+            shown = "; ".join(descriptions[:NUM_SHOWN])
+            line = f"{result.name}: {len(descriptions):,} {kind}: {shown}{more}"
+            console.print(line, markup=False)
+
+
+def _table(results: Sequence[SubsetResult], values: Values) -> Table:
+    """A line for each subset, and the mean of the leaderboard."""
+    judges = _judge_columns(results)
+    headings = ["subset", "responses", "official", "strict", *judges, "not parsed", "empty", ""]
+    table = Table(*headings, box=None)
     for column in table.columns[1:-1]:
         column.justify = "right"
-    for subtotal in found:
-        name = subtotal.name
-        columns = [
-            _score(values.get(f"{name}/{column}")) for column in ("official", "strict", *judges)
+    for result in results:
+        name = result.name
+        count = f"{result.num_responses:,}"
+        if not values["data/embedded"]:
+            count += f" of {SUBSETS[name].size:,}"
+        scores = [
+            _two_decimals(values.get(f"{name}/{column}"))
+            for column in (OFFICIAL, "strict", *judges)
         ]
-        rates = [_share(values[f"{name}/{rate}"]) for rate in ("parse_failure_rate", "empty_rate")]
-        of = f"{subtotal.responses:,}" + (
-            "" if values["data/embedded"] else f" of {SUBSETS[name].size:,}"
-        )
-        table.add_row(name, of, *columns, *rates, subtotal.note)
-    totals = [
-        _score(values.get(name))
-        for name in ("overall", "", *(f"overall/{judge}" for judge in judges))
-    ]
-    table.add_row(
-        "overall",
-        "",
-        *totals,
-        "",
-        "",
-        "" if values["overall"] is not None else _why_no_overall(values),
-    )
-    out.print(table)
-    for subtotal in found:
-        for kind, named in subtotal.troubles.items():
-            if named:
-                more = f" and {len(named) - SHOWN:,} more" if len(named) > SHOWN else ""
-                out.print(
-                    f"{subtotal.name}: {len(named):,} {kind}: {'; '.join(named[:SHOWN])}{more}",
-                    markup=False,
-                )
+        parse_failures = _percent(values[f"{name}/parse_failure_rate"])
+        empty = _percent(values[f"{name}/empty_rate"])
+        table.add_row(name, count, *scores, parse_failures, empty, result.note)
+    means = [_two_decimals(values.get(f"overall/{judge}")) for judge in judges]
+    reason = _why_no_overall(values) if values["overall"] is None else ""
+    # The leaderboard has no strict mean.
+    table.add_row("overall", "", _two_decimals(values["overall"]), "", *means, "", "", reason)
+    return table
 
 
-def _why_no_overall(values: Mapping[str, float | None]) -> str:
+def _why_no_overall(values: Values) -> str:
+    """Reason why the mean of the leaderboard cannot be computed."""
     if values["data/embedded"]:
         return "not VoiceBench's items"
     lacking = [name for name in LEADERBOARD if values.get(f"{name}/official") is None]
-    return f"without {', '.join(lacking)}" if lacking else "not all items are there"
+    if lacking:
+        return f"without {', '.join(lacking)}"
+    return "not all items are there"
 
 
-def _score(value: float | None) -> str:
+def _two_decimals(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _share(value: float | None) -> str:
+def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"

@@ -1,7 +1,10 @@
-"""Files of responses: JSON, a line for each item, with the item's own fields, its `prompt` and the `response`.
+"""Files of responses: JSON Lines, one line for each item.
 
-Those made here also have `item`, the name by which a line is known, and the times. Files made elsewhere, such as
-VoiceBench's own, need not: where the items are known, a line is known by its prompt.
+A line has `prompt`, `response` and the fields of the item.
+
+Lines written by this project also have `item`, the name of the item, and times. Files of other
+systems, such as VoiceBench's own, may lack the name: if the items are known, a line is assigned to
+an item by its prompt.
 """
 
 import json
@@ -10,149 +13,212 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-TROUBLES = ("broken", "double", "unknown", "missing")
+PROBLEM_KINDS = ("broken", "double", "unknown", "missing")
+LABEL_LETTERS = 60
+"""Letters of a prompt that identify a line in messages."""
+
+Fields = Mapping[str, Any]
+"""Fields of an item or of a line."""
 
 
 class Response(NamedTuple):
-    """What was answered to one item."""
+    """The response to one item."""
 
     name: str
-    fields: Mapping[str, Any]
+    """Name of the item."""
+    fields: Fields
     text: str
 
     @property
     def empty(self) -> bool:
+        """Whether the response has no visible text."""
         return not self.text.strip()
 
 
-class Found(NamedTuple):
-    """What a file holds."""
+class ResponseFile(NamedTuple):
+    """Content of a file of responses."""
 
     responses: list[Response]
-    troubles: dict[str, list[str]]
-    """By kind: what is wrong, in words; nothing of it is scored."""
+    problems: dict[str, list[str]]
+    """Kind of problem -> descriptions. Lines with a problem are not scored."""
 
 
-def read(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The lines with a prompt and a response, and what is wrong with the others.
+def read_responses(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read the lines that have a prompt and a response.
+
+    Returns:
+        The fields of these lines, and descriptions of the other lines.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: the file does not exist.
     """
     if not file.is_file():
         raise ValueError(
             f"no responses at {file}; give a JSONL file with `prompt` and `response` in each line"
         )
-    rows, broken = [], []
-    for number, line in enumerate(lines(file), 1):
+    entries = []
+    broken = []
+    for number, line in enumerate(split_lines(file), 1):
         if not line.strip():
             continue
-        trouble, row = _parsed(line)
-        if trouble:
-            broken.append(f"{file.name}, line {number}: {trouble}")
+        problem, fields = _parse(line)
+        if problem:
+            broken.append(f"{file.name}, line {number}: {problem}")
         else:
-            rows.append({**row, "item": str(row.get("item", f"line {number}"))})
-    return rows, broken
+            name = str(fields.get("item", f"line {number}"))
+            entries.append({**fields, "item": name})
+    return entries, broken
 
 
-def lines(file: Path) -> list[str]:
-    """Of a JSONL file: cut at line feeds alone, for JSON may hold what Python also calls the end of a line."""
+def split_lines(file: Path) -> list[str]:
+    """Lines of a JSONL file.
+
+    Only line feeds separate lines: JSON strings may hold other characters at which
+    `str.splitlines` splits.
+    """
     return file.read_text("utf-8", "replace").split("\n")
 
 
-def append(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Lines, at once on disk, behind what is there; a line that was cut off there stays one by itself."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def append_lines(file: Path, entries: Iterable[Fields]) -> None:
+    """Append lines to a JSONL file in a single write.
+
+    If an interruption has left an incomplete last line, the new lines start after a line feed.
+    """
+    text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
     with file.open("a+b") as opened:
-        if opened.tell():
+        if opened.tell() > 0:
             opened.seek(-1, os.SEEK_END)
-            text = text if opened.read() == b"\n" else f"\n{text}"
+            if opened.read() != b"\n":
+                text = f"\n{text}"
         opened.write(text.encode())
 
 
-def _parsed(line: str) -> tuple[str, dict[str, Any]]:
-    """What is wrong with a line, if anything, and its fields."""
+def _parse(line: str) -> tuple[str, dict[str, Any]]:
+    """The problem of a line, empty for none, and its fields."""
     try:
-        row = json.loads(line)
+        fields = json.loads(line)
     except ValueError as error:
         return f"no JSON ({error})", {}
-    if not isinstance(row, dict):
+    if not isinstance(fields, dict):
         return "no JSON object", {}
-    lacking = [field for field in ("prompt", "response") if not isinstance(row.get(field), str)]
-    return (f"{lacking[0]} is no text" if lacking else ""), row
+    for field in ("prompt", "response"):
+        if not isinstance(fields.get(field), str):
+            return f"{field} is no text", fields
+    return "", fields
 
 
-def find(file: Path, needs: Sequence[str], items: Mapping[str, Mapping[str, Any]] | None) -> Found:
-    """The responses of a file, each to one item.
+def match_responses(
+    file: Path, needs: Sequence[str], items: Mapping[str, Fields] | None
+) -> ResponseFile:
+    """Assign the responses of a file to items.
 
     Args:
+        file: JSONL file of responses.
         needs: fields that scoring needs.
-        items: the fields of all items, by name; None: not known, so that every line is an item.
+        items: name -> fields of all items; None if they are not known, so that every line is an
+            item.
 
     Returns:
-        Responses in the order of the items; of several to one item the first.
+        Responses in the order of the items. If several lines belong to an item, the first counts.
+
+    Raises:
+        ValueError: the file does not exist.
     """
-    rows, broken = read(file)
-    troubles: dict[str, list[str]] = {kind: [] for kind in TROUBLES} | {"broken": broken}
-    known = {row["item"]: row for row in rows} if items is None else items
-    by_prompt: dict[str, list[str]] = {}
+    entries, broken = read_responses(file)
+    problems: dict[str, list[str]] = {kind: [] for kind in PROBLEM_KINDS}
+    problems["broken"] = broken
+    known: Mapping[str, Fields] = items or {}
+    if items is None:
+        known = {entry["item"]: entry for entry in entries}
+    names_of_prompt: dict[str, list[str]] = {}
     for name, fields in known.items():
-        by_prompt.setdefault(fields["prompt"], []).append(name)
-    taken: dict[str, Response] = {}
-    for row in rows:
-        name = _name(row, known, by_prompt, taken)
-        label = f"{row['item']} ({row['prompt'][:60]!r})"
-        fields = {**row, **(items or {}).get(name, {})}
+        names_of_prompt.setdefault(fields["prompt"], []).append(name)
+
+    matched: dict[str, Response] = {}
+    for entry in entries:
+        name = _item_name(entry, known, names_of_prompt, matched)
+        label = f"{entry['item']} ({entry['prompt'][:LABEL_LETTERS]!r})"
+        # The item's own fields take precedence over those of the line.
+        fields = {**entry, **(items or {}).get(name, {})}
         lacking = [need for need in needs if fields.get(need) is None]
         if name not in known:
-            troubles["unknown"].append(label)
-        elif name in taken:
-            troubles["double"].append(label)
+            problems["unknown"].append(label)
+        elif name in matched:
+            problems["double"].append(label)
         elif lacking:
-            troubles["broken"].append(f"{label} has no {', '.join(lacking)}")
+            problems["broken"].append(f"{label} has no {', '.join(lacking)}")
         else:
-            taken[name] = Response(name, fields, row["response"])
-    troubles["missing"] = [] if items is None else [name for name in items if name not in taken]
-    return Found([taken[name] for name in known if name in taken], troubles)
+            matched[name] = Response(name, fields, entry["response"])
+    if items is not None:
+        problems["missing"] = [name for name in items if name not in matched]
+    responses = [matched[name] for name in known if name in matched]
+    return ResponseFile(responses, problems)
 
 
-def _name(
-    row: Mapping[str, Any],
-    known: Mapping[str, Any],
-    by_prompt: Mapping[str, list[str]],
-    taken: Mapping[str, Any],
+def _item_name(
+    entry: Fields,
+    known: Mapping[str, Fields],
+    names_of_prompt: Mapping[str, list[str]],
+    matched: Mapping[str, Response],
 ) -> str:
-    """The item a line belongs to: by its name and prompt, else the first of its prompt that has no response yet."""
-    if known.get(row["item"], {}).get("prompt") == row["prompt"]:
-        return str(row["item"])
-    same = by_prompt.get(row["prompt"], [])
-    return next((name for name in same if name not in taken), same[0] if same else "")
+    """Name of the item that a line belongs to; empty if there is none.
+
+    It is the item with the name and prompt of the line, else the first item with the same prompt
+    that has no response yet.
+    """
+    if known.get(entry["item"], {}).get("prompt") == entry["prompt"]:
+        return str(entry["item"])
+    candidates = names_of_prompt.get(entry["prompt"], [])
+    for name in candidates:
+        if name not in matched:
+            return name
+    return candidates[0] if candidates else ""
 
 
-class Log:
-    """The file that responses are written to, as they come; whoever was stopped goes on behind the last of them."""
+class ResponseLog:
+    """A file to which responses are appended one by one, so that an interrupted command resumes.
+
+    Args:
+        file: JSONL file; created with its folder if it does not exist.
+        made_by: identifies configuration and weights.
+
+    Raises:
+        ValueError: the file holds responses of another configuration or other weights, which must
+            not be scored together with new ones.
+    """
 
     def __init__(self, file: Path, made_by: str):
-        """Raises ValueError: it holds responses of another configuration, which would be scored as one with these."""
-        self.file, self.made_by = file, made_by
+        self.file = file
+        self.made_by = made_by
         file.parent.mkdir(parents=True, exist_ok=True)
-        rows, _ = read(file) if file.exists() else ([], [])
-        others = sorted({str(row.get("made_by")) for row in rows} - {made_by})
+        entries: list[dict[str, Any]] = []
+        if file.exists():
+            entries, _ = read_responses(file)
+        others = sorted({str(entry.get("made_by")) for entry in entries} - {made_by})
         if others:
             raise ValueError(
                 f"{file} was made by {others[0]}, not by {made_by}; move it away, or delete it"
             )
-        self.prompts = {row["item"]: row["prompt"] for row in rows}
+        self._prompts = {entry["item"]: entry["prompt"] for entry in entries}
 
-    def holds(self, name: str, prompt: str) -> bool:
-        """Whether an item has been answered. Raises ValueError: another question has, under its name."""
-        if self.prompts.get(name, prompt) != prompt:
+    def contains(self, name: str, prompt: str) -> bool:
+        """Whether an item has been answered.
+
+        Raises:
+            ValueError: the file has a response to another prompt under the name of the item.
+        """
+        if self._prompts.get(name, prompt) != prompt:
             raise ValueError(
                 f"{self.file}: {name} is an answer to other data; move the file away, or delete it"
             )
-        return name in self.prompts
+        return name in self._prompts
 
-    def write(self, name: str, fields: Mapping[str, Any]) -> None:
-        """One line."""
-        append(self.file, [{"item": name, **fields, "made_by": self.made_by}])
-        self.prompts[name] = fields["prompt"]
+    def write(self, name: str, fields: Fields) -> None:
+        """Append the response to an item.
+
+        Args:
+            name: of the item.
+            fields: of the item, with `response`.
+        """
+        append_lines(self.file, [{"item": name, **fields, "made_by": self.made_by}])
+        self._prompts[name] = fields["prompt"]

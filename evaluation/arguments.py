@@ -1,0 +1,116 @@
+"""Command line of evaluate.py, derived from the registry of scores."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from evaluation.record import Command, Option, Score
+from evaluation.scores import SCORES
+
+SCORECARD = Command(
+    "scorecard",
+    "all scores of one or several runs on one page",
+    function="evaluation.scorecard.command:make",
+    examples=(("scorecard runs/one,runs/other", "two runs side by side"),),
+)
+COMMANDS: dict[str, Command] = {**SCORES, SCORECARD.name: SCORECARD}
+"""Every subcommand by its name."""
+
+OUTPUT_FILES = """\
+Writes <run>/scores/<score>.json, flat (also into the file that --json names),
+<score>.settings.json, and the data behind the scores: a line per utterance or dialogue;
+duplex_curve.json and duplex.png; turnbench_submission.json; voicebench/. Full-Duplex-Bench items
+get their output.json. The environment names VoiceBench's judge: JUDGE_URL, JUDGE_MODEL, JUDGE_KEY.
+"""
+
+
+def compute(args: argparse.Namespace) -> dict[str, float | None]:
+    """Compute the scores of parsed arguments; None for a score that cannot be computed.
+
+    Raises:
+        ValueError: an argument is wrong; the message names it and the remedy.
+        ImportError: an optional library is missing.
+    """
+    return COMMANDS[args.score].compute(args)
+
+
+def parser(description: str | None = None, prog: str | None = None) -> argparse.ArgumentParser:
+    """Build the parser of all subcommands.
+
+    Args:
+        description: text of --help; None derives it from the registry.
+        prog: name of the program in usage lines; None takes the name of the script.
+    """
+    if description is None:
+        examples = [example for command in COMMANDS.values() for example in command.examples]
+        description = f"Score a finished run.\n\n{_format_examples(examples)}\n\n{OUTPUT_FILES}"
+    whole = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = whole.add_subparsers(dest="score", required=True, metavar="score")
+    for score in SCORES.values():
+        _add_score(_add_command(subparsers, score), score)
+    _add_scorecard(_add_command(subparsers, SCORECARD))
+    return whole
+
+
+def _add_command(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", command: Command
+) -> argparse.ArgumentParser:
+    """A subparser whose help has the description and the examples of the command."""
+    return subparsers.add_parser(
+        command.name,
+        help=command.description,
+        description=command.description,
+        epilog=f"examples:\n{_format_examples(command.examples)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _format_examples(examples: Iterable[tuple[str, str]]) -> str:
+    """One line for each example, with the explanations in a column."""
+    pairs = [
+        (f"python evaluate.py {arguments}", explanation) for arguments, explanation in examples
+    ]
+    width = max(len(command) for command, _ in pairs)
+    lines = [f"  {command:{width}}  # {explanation}" for command, explanation in pairs]
+    return "\n".join(lines)
+
+
+def _add_score(parser: argparse.ArgumentParser, score: Score) -> None:
+    parser.add_argument(
+        "run",
+        type=Path,
+        nargs="?" if score.run_is_optional else None,
+        help="folder of a finished run",
+    )
+    if score.needs_folder:
+        parser.add_argument("folder", type=Path, help="folder of the benchmark's data")
+    _add_common(parser)
+    for option in score.options:
+        option.add_to(parser)
+
+
+def _add_scorecard(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", help="folders of finished runs, separated by commas")
+    parser.set_defaults(run=None)
+    _add_common(parser)
+    for option in scorecard_options():
+        option.add_to(parser)
+    parser.add_argument(
+        "--as-is", action="store_true", help="compute nothing, show the scores that are saved"
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every subcommand."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train.py")
+    parser.add_argument("--json", type=Path, help="file for the scores")
+
+
+def scorecard_options() -> list[Option]:
+    """Options of all scores that the scorecard passes on."""
+    options = [option for score in SCORES.values() for option in score.options]
+    return [option for option in options if option.on_scorecard]

@@ -1,0 +1,108 @@
+"""Live sessions of a finished run on test dialogues."""
+
+import argparse
+import dataclasses
+
+import torch
+
+from configs.loading import load_config, override
+from configs.recipes import stage_file
+from datamodules.corpus import UnusableAudio
+from datamodules.data import Corpora
+from datamodules.dialogue.data import DialogueData
+from datamodules.dialogue.dialogues import Dialogue, Dialogues
+from evaluation.console import with_progress
+from evaluation.duplex.dialogues import PlayedDialogue, Turn
+from evaluation.duplex.play import OpenSession, play
+from evaluation.duplex.report import report
+from evaluation.finished_run import Run, open_run
+from lightning_modules.sessions import open_sessions
+
+WARM_UP_S = 2
+"""Seconds of silence before timing starts: kernels are built and memory is allocated at first
+use."""
+RESTRICTIONS = {"fork": "", "multiplex": " that do not tell incomplete from ignore"}
+"""Kind of session -> what the title says about it."""
+
+
+def score(args: argparse.Namespace) -> dict[str, float]:
+    """Play the test dialogues of a run to live sessions, on one CPU thread or the GPU.
+
+    Raises:
+        ValueError: the run was not trained on dialogues.
+    """
+    run = with_whole_dialogues(open_run(args.run, []), args.overrides)
+    config = run.config
+    open_session = open_sessions(run.checkpoint, config, run.folder)
+    torch.set_num_threads(1)
+    open_session().push(torch.zeros(WARM_UP_S * config.features.sample_rate_hz))
+    data = DialogueData(config, Corpora(config, splits=["test"]))
+    dialogues = data.dialogues("test", config.data.test_dialogues)
+    played = play_all(open_session, dialogues, config.data.test_dialogues)
+    restriction = RESTRICTIONS[config.duplex.kind]
+    device = open_session().device.type
+    title = f"{len(played)} test dialogues in live sessions{restriction}, on {device}"
+    return report(played, run.folder / "scores", run.titled(title))
+
+
+def play_all(open_session: OpenSession, dialogues: Dialogues, count: int) -> list[PlayedDialogue]:
+    """Play the first `count` dialogues; those with unusable audio are named and left out."""
+    played = []
+    for index in with_progress(range(count), "dialogues"):
+        try:
+            dialogue = dialogues[index]
+        except UnusableAudio as error:
+            print(f"left out: {error}")
+            continue
+        turns = turns_of(dialogue, dialogues)
+        script = PlayedDialogue(dialogue.id, dialogues.slices.seconds, turns, dialogue.labels)
+        played.append(play(open_session, dialogue.samples, script))
+    return played
+
+
+def with_whole_dialogues(run: Run, overrides: list[str]) -> Run:
+    """Apply overrides; a run of stage state is given the dialogue settings of stage streaming.
+
+    Stage state trains on dialogues with a single event, which are too short to score.
+    """
+    config = run.config
+    if config.stage.name == "state":
+        streaming = load_config([str(stage_file("streaming")), "encoder.context=causal"])
+        config = dataclasses.replace(config, dialogue=streaming.dialogue)
+    return run._replace(config=override(config, overrides))
+
+
+def turns_of(dialogue: Dialogue, dialogues: Dialogues) -> list[Turn]:
+    """The turns of a dialogue with the expected reactions.
+
+    Args:
+        dialogue: one of `dialogues`.
+        dialogues: gives the length of a slice and of an answer.
+    """
+    slice_s = dialogues.slices.seconds
+    windows = dialogue.response_windows(slice_s)
+    answer_of_turn = {}
+    for answer, window in zip(dialogue.answers, windows, strict=True):
+        answer_of_turn[answer.turn] = (answer, window)
+    turns = []
+    for index, turn in enumerate(dialogue.turns):
+        window = range(0)
+        disturbed_by = ""
+        if index in answer_of_turn:
+            answer, window = answer_of_turn[index]
+            answer_end_s = (answer.begin + 1) * slice_s + dialogues.answer_s(turn.answer)
+            next_turns = dialogue.turns[index + 1 : index + 2]
+            if next_turns and next_turns[0].start_s < answer_end_s:
+                disturbed_by = next_turns[0].kind
+        turns.append(
+            Turn(
+                turn.kind,
+                turn.start_s,
+                turn.end_s,
+                turn.pause_s,
+                turn.answer,
+                window,
+                disturbed_by,
+            )
+        )
+    return turns

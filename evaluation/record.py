@@ -1,0 +1,118 @@
+"""Records that describe a score to the command line and to the scorecard."""
+
+import argparse
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from evaluation.scorecard.card import Card, Gap, Scores, Section
+
+
+class ScoreValue(NamedTuple):
+    """A number and the number of cases it was computed from."""
+
+    value: float
+    num_cases: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A command-line option of a score."""
+
+    flag: str
+    """Begins with two hyphens."""
+    help: str
+    default: Any = None
+    type: Callable[[str], Any] | None = None
+    """Converts the text of the command line; None keeps it."""
+    choices: tuple[str, ...] | None = None
+    on_scorecard: bool = True
+    """Whether `evaluate.py scorecard` takes this option too and passes it on."""
+    affects_scores: bool = True
+    """Whether saved scores become invalid when the option changes."""
+
+    @property
+    def name(self) -> str:
+        """Name of the attribute that holds the parsed value."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the option on a parser."""
+        parser.add_argument(
+            self.flag,
+            type=self.type or str,
+            choices=self.choices,
+            default=self.default,
+            help=self.help,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TableRow:
+    """A score key that the scorecard shows as a row of a table."""
+
+    section: str
+    """Heading of the table."""
+    key: str
+    """Name of the score in the JSON file, such as `test/wer`."""
+    label: str
+    better: int = 0
+    """-1: lower is better, 1: higher is better, 0: neither."""
+    rank: int = 0
+    """Rows of a section are sorted by rank first, then in the order of the registry."""
+    headline: str = ""
+    """Words after the value in the summary at the top of the page; empty leaves the row out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A subcommand of evaluate.py."""
+
+    name: str
+    description: str
+    """One line for --help."""
+    function: str
+    """`module:function` from parsed arguments to scores. The module is imported only when the
+    command runs, since the libraries that it needs may be optional."""
+    examples: tuple[tuple[str, str], ...]
+    """Arguments and their explanation."""
+
+    def compute(self, args: argparse.Namespace) -> dict[str, float | None]:
+        """Compute the scores; None for a score that cannot be computed.
+
+        Raises:
+            ValueError: an argument is wrong; the message names it and the remedy.
+            ImportError: an optional library is missing.
+        """
+        module, function = self.function.split(":")
+        run = getattr(importlib.import_module(module), function)
+        scores: dict[str, float | None] = run(args)
+        return scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Score(Command):
+    """Scores of a finished run that one command computes and one file holds."""
+
+    stages: tuple[str, ...]
+    """Stages whose runs can be scored."""
+    rows: tuple[TableRow, ...] = ()
+    """Rows of the scorecard."""
+    show_all_as: str = ""
+    """Heading of a scorecard table with every score of the file; empty for no such table."""
+    options: tuple[Option, ...] = ()
+    run_is_optional: bool = False
+    """Whether the command works without a run."""
+    needs_folder: bool = False
+    """Whether the command takes a folder of data that the user provides. The scorecard cannot
+    compute such scores; it shows saved ones."""
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Setting -> environment variable that the scores depend on."""
+    section: Callable[[Sequence[Card]], Section] | None = None
+    """Makes a scorecard table that is not a list of rows."""
+    headline: Callable[[Scores], str] | None = None
+    """Makes a phrase for the summary at the top of the page; empty for none."""
+    gaps: Callable[[Scores, str, str], Iterable[Gap]] | None = None
+    """Lists what is missing from the scores, given the command that computed them and the command
+    that would compute all of them."""

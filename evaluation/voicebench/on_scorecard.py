@@ -1,0 +1,153 @@
+"""VoiceBench on a scorecard: a cell for each subset, and what is missing."""
+
+from collections.abc import Iterator, Sequence
+
+from evaluation.scorecard.card import Card, Cell, Gap, Scores, Section
+from evaluation.voicebench.subsets import LEADERBOARD, SUBSETS
+
+COMMAND = "voicebench"
+JUDGE = "JUDGE_URL=https://.../v1 JUDGE_MODEL=gpt-4o-mini"
+JUDGED_SCORERS = ("open", "qa")
+PUBLISHED_OVERALL = {
+    "GPT-4o-Audio": 86.75,
+    "Qwen2-Audio": 55.80,
+    "Freeze-Omni": 55.20,
+    "Mini-Omni": 30.42,
+    "Moshi": 29.51,
+}
+"""Overall scores of the leaderboard."""
+WARNING = (
+    "Answers to the project's own few questions, spoken by a synthesiser: these numbers are not "
+    "VoiceBench's."
+)
+NOTE = (
+    "Large: as the official scorer has it, which guesses where it cannot read an answer. Small: "
+    "strict, without guesses; the share of answers it could not read, of empty ones, and their "
+    "number. Percent; 1 to 5 where a judge rates."
+)
+
+
+def section(cards: Sequence[Card]) -> Section:
+    """Table of the subsets that some run has scores of, in the order of the leaderboard."""
+    scores_of_cards = [_scores_of(card) for card in cards]
+    cells: dict[str, list[Cell]] = {}
+    for name in SUBSETS:
+        if any(f"{name}/official" in scores for scores in scores_of_cards):
+            cells[name] = [subset_cell(name, scores) for scores in scores_of_cards]
+    if cells:
+        cells["overall"] = [overall_cell(scores) for scores in scores_of_cards]
+    # The project's own items are not VoiceBench's, so published numbers would mislead.
+    if any(scores.get("data/embedded") for scores in scores_of_cards):
+        return Section(
+            "VoiceBench", cells=cells, first_column="subset", warning_html=WARNING, note_html=NOTE
+        )
+    published = [f"{name} {value:.2f}" for name, value in PUBLISHED_OVERALL.items()]
+    note = f"{NOTE} Published overall: {', '.join(published)}."
+    return Section("VoiceBench", cells=cells, first_column="subset", note_html=note)
+
+
+def _scores_of(card: Card) -> Scores:
+    return card.saved[COMMAND].scores if COMMAND in card.saved else {}
+
+
+def subset_cell(name: str, scores: Scores) -> Cell:
+    """Cell of one subset.
+
+    The large number is the official score. The details are the strict score, those of other
+    judges, the rates of unreadable and empty answers, and the number of answers.
+    """
+    if f"{name}/official" not in scores:
+        return Cell("", "")
+    details = []
+    for key in (f"{name}/strict", *_other_judges(name, scores)):
+        value = scores[key]
+        if value is not None:
+            details.append(f"{key.removeprefix(f'{name}/')} {value:.2f}")
+    rates = {
+        "not parsed": scores[f"{name}/parse_failure_rate"],
+        "empty": scores[f"{name}/empty_rate"],
+    }
+    for label, rate in rates.items():
+        if rate is not None:
+            details.append(f"{100 * rate:.0f} % {label}")
+    details.append(f"of {scores[f'count/{name}/responses'] or 0:,.0f}")
+    return Cell(two_decimals(scores[f"{name}/official"]), ", ".join(details))
+
+
+def _other_judges(name: str, scores: Scores) -> list[str]:
+    """Score keys of judges that are not the official one."""
+    return [key for key in scores if key.startswith(f"{name}/by/")]
+
+
+def overall_cell(scores: Scores) -> Cell:
+    """Cell with the mean of the leaderboard; the details say how the questions were answered."""
+    details = []
+    for key, value in scores.items():
+        if key.startswith("overall/") and value is not None:
+            details.append(f"{key.removeprefix('overall/')} {value:.2f}")
+    streaming = scores.get("data/streaming")
+    if streaming is not None:
+        details.append("answered live" if streaming else "each question heard as a whole")
+    return Cell(two_decimals(scores.get("overall")), ", ".join(details))
+
+
+def two_decimals(value: float | None) -> str:
+    """A number with two decimals; empty for None."""
+    return "" if value is None else f"{value:.2f}"
+
+
+def headline(scores: Scores) -> str:
+    """Phrase for the summary at the top of the scorecard."""
+    overall = scores.get("overall")
+    return "" if overall is None else f"{overall:.2f} overall on VoiceBench"
+
+
+def gaps(scores: Scores, command: str, complete_command: str) -> Iterator[Gap]:
+    """List what is missing from the scores of a run.
+
+    Args:
+        scores: of the run.
+        command: computes the subsets that were scored.
+        complete_command: computes all items of all subsets.
+    """
+    names = [name for name in SUBSETS if f"{name}/official" in scores]
+    if scores["data/embedded"]:
+        command_with_data = f"{complete_command} --data FOLDER"
+        yield Gap("VoiceBench's own questions", "there was no copy of them", command_with_data)
+    else:
+        incomplete = _incomplete_subsets(names, scores)
+        if incomplete:
+            yield Gap("VoiceBench, responses", ", ".join(incomplete), complete_command)
+    absent = [name for name in LEADERBOARD if name not in names]
+    if absent:
+        yield Gap(f"VoiceBench: {', '.join(absent)}", "not scored", complete_command)
+    unjudged = []
+    for name in names:
+        if SUBSETS[name].scorer in JUDGED_SCORERS and not is_judged(name, scores):
+            unjudged.append(name)
+    if unjudged:
+        title = f"VoiceBench: {', '.join(unjudged)}"
+        yield Gap(title, "nobody has judged all answers", f"{JUDGE} {command}")
+    if any(f"{name}/panda" in scores and scores[f"{name}/panda"] is None for name in names):
+        yield Gap(
+            "VoiceBench: PEDANT",
+            "qa_metrics and its model were not there",
+            f"pip install qa_metrics; {command}",
+        )
+
+
+def _incomplete_subsets(names: Sequence[str], scores: Scores) -> list[str]:
+    """Subsets with fewer responses than items, with both numbers."""
+    incomplete = []
+    for name in names:
+        num_responses = scores[f"count/{name}/responses"] or 0
+        size = SUBSETS[name].size
+        if num_responses < size:
+            incomplete.append(f"{name} {num_responses:,.0f} of {size:,}")
+    return incomplete
+
+
+def is_judged(name: str, scores: Scores) -> bool:
+    """Whether a subset has a score from a judge, the official one or another."""
+    keys = [f"{name}/official", f"{name}/gpt", *_other_judges(name, scores)]
+    return any(scores.get(key) is not None for key in keys)

@@ -1,0 +1,47 @@
+"""Word and character error rate of a finished run on test speech."""
+
+import argparse
+import json
+
+import lightning as L
+
+from datamodules.data import Corpora
+from evaluation.finished_run import open_run
+from lightning_modules.stage import StageModule
+from lightning_modules.stages import STAGE_REGISTRY
+from lightning_modules.trainer.hardware import trainer_settings
+from lightning_modules.trainer.summary import print_summary
+
+
+def score(args: argparse.Namespace) -> dict[str, float]:
+    """Transcribe the test speech of a run and compare with its texts.
+
+    Writes scores/wer.jsonl: a line with `text` and `understood` for each utterance.
+
+    Raises:
+        ValueError: the run has no speech encoder.
+    """
+    run = open_run(args.run, args.overrides)
+    config = run.config
+    transcriber = STAGE_REGISTRY[config.stage.name].transcriber
+    if transcriber is None:
+        raise ValueError(
+            f"{run.folder} is a run of stage {config.stage.name}, which has no speech encoder; "
+            "name a run of stage encoder or asr"
+        )
+    # Later stages are scored as stage asr does: their model is the same, their loss is not needed.
+    stage = STAGE_REGISTRY[transcriber]
+    corpora = Corpora(config, splits=["test"])
+    model = stage.model(config.model)
+    module: StageModule = stage.module(config, model, run.checkpoint.tokenizer)
+    module.model.load_state_dict(run.checkpoint.weights)
+    trainer = L.Trainer(**trainer_settings(config), logger=False)
+    trainer.test(module, stage.data(config, corpora), verbose=False)
+
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    lines = []
+    for reference, transcript in module.scored:
+        lines.append(json.dumps({"text": reference, "understood": transcript}))
+    (run.folder / "scores" / "wer.jsonl").write_text("\n".join(lines) + "\n")
+    print_summary(run.folder, scores, module.scored, module.skipped, "make help")
+    return scores
