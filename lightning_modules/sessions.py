@@ -21,7 +21,7 @@ def open_sessions(given: StageCheckpoint, config: Config, run: Path) -> Callable
     Raises:
         ValueError: the run has not learnt when to answer, or learnt it for another kind of session.
     """
-    if given.tokenizer is None or config.stage.data != "dialogues":
+    if given.tokenizer is None or config.stage.name not in DIALOGUE_STAGES:
         raise ValueError(
             f"{run} is a run of stage {config.stage.name}, which does not learn when to answer; name a run of stage "
             + " or ".join(DIALOGUE_STAGES)

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from configs.loading import override
 from configs.schema import Config
-from duplexmamba.models.connector import BLANK_SHARE, Compressed, CTCConnector, build_connector
+from duplexmamba.models.connector import BLANK_SHARE, Compressed, CTCConnector
+from duplexmamba.models.connectors import build_connector
 from duplexmamba.streaming.padded import Padded
 
 DOUBLE = {"atol": 1e-10, "rtol": 0.0}

@@ -234,7 +234,7 @@ def test_an_answer_finished_at_once_is_the_one_that_would_have_come():
     deaf = session_of(override(given.config, ["duplex.response_threshold=0.999999"]), given)
     deaf.restore(moment)
     events = deaf.push(torch.zeros(40 * session.slice_samples))
-    begun = session.tokens.decode(list(moment.response.emitted))
+    begun = session.tokenizer.decode(list(moment.response.emitted))
     assert begun + "".join(event.text for event in events) == session.finish() != begun
     assert not session.answering and session.finish() == ""
 

@@ -244,7 +244,9 @@ class Orders:
 
 
 def retelling(exchanges, share):
-    return corpus("train", in_domain=(InDomainText(Mixture([Orders(exchanges)], [1], seed=1)), share))
+    return corpus(
+        "train", in_domain=(InDomainText(Mixture([Orders(exchanges)], [1], seed=1)), share)
+    )
 
 
 def test_a_share_says_what_recorded_speech_with_answers_says():
@@ -255,7 +257,9 @@ def test_a_share_says_what_recorded_speech_with_answers_says():
     assert {*orders} <= {*said}
     index = next(i for i, qa_pair in enumerate(said) if qa_pair in orders)
     assert (
-        (in_domain[index].text, in_domain[index].answer) == said[index] != corpus("train").qa_pair(index)
+        (in_domain[index].text, in_domain[index].answer)
+        == said[index]
+        != corpus("train").qa_pair(index)
     )
     again = retelling(orders, 0.4)
     assert [again.qa_pair(i) for i in range(1000)] == said
