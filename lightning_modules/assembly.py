@@ -128,6 +128,7 @@ def find_tokenizer(
     made.write_text(tokenizer.to_json())
     if tokenizer.size > config.lm.vocab_size:
         raise ValueError(
-            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokenizer.size}; set it to that or more"
+            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokenizer.size}; "
+            "set it to that or more"
         )
     return tokenizer

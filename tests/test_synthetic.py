@@ -48,7 +48,10 @@ def digests(indices):
 def test_two_fresh_processes_in_different_order_give_the_same_bytes():
     indices = [*range(8), 10_000_019]
     shuffled = random.Random(1).sample(indices, len(indices))
-    program = "import sys, tests.test_synthetic as t; print(*sorted(t.digests(map(int, sys.argv[1:])).items()), sep='\\n')"
+    program = (
+        "import sys, tests.test_synthetic as t; "
+        "print(*sorted(t.digests(map(int, sys.argv[1:])).items()), sep='\\n')"
+    )
     outputs = [
         subprocess.run(
             [sys.executable, "-c", program, *map(str, order)],
@@ -201,7 +204,10 @@ def test_failures_name_voice_and_text():
 
 
 def test_missing_espeak_names_the_remedy():
-    program = "import sys; sys.modules['espeakng_loader'] = None; from datamodules.synthetic.espeak import speak; speak('a', 'gmw/en')"
+    program = (
+        "import sys; sys.modules['espeakng_loader'] = None; "
+        "from datamodules.synthetic.espeak import speak; speak('a', 'gmw/en')"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
     )

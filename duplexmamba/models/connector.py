@@ -133,7 +133,7 @@ class CTCConnector(MergeConnector):
 
 
 def matched(config: ConnectorConfig, d_encoder: int, d_lm: int, d_in: int, beside: int = 0) -> int:
-    """Width of a hidden layer behind `d_in` inputs, with which a connector has as many weights as `StackConnector` with its own:
+    """Width of a hidden layer after `d_in` inputs, with which a connector has as many parameters as `StackConnector`:
     the nearest multiple of 8."""
     weights = (config.stack * d_encoder + 1 + d_lm) * config.d_hidden - beside
     return 8 * max(1, round(weights / (d_in + 1 + d_lm) / 8))

@@ -20,10 +20,14 @@ from reporting.render import render
 
 TEMPLATE = Path(__file__).with_name("page.html")
 HEADLINES = (
-    CardRow("wer", "test/wer", "word error rate"), CardRow("duplex", "turn/takeover_rate", "of the questions answered"),
-    CardRow("duplex", "turn/latency_s", "after their end"), CardRow("duplex", "answer/exact_match", "of the answers right"),
-    CardRow("speed", "slice/real_time_factor", "of real time to hear"), CardRow("speed", "state/all_bytes", "of memory"),
-)  # fmt: skip
+    CardRow("wer", "test/wer", "word error rate"),
+    CardRow("duplex", "turn/takeover_rate", "of the questions answered"),
+    CardRow("duplex", "turn/latency_s", "after their end"),
+    CardRow("duplex", "answer/exact_match", "of the answers right"),
+    CardRow("speed", "slice/real_time_factor", "of real time to encode"),
+    CardRow("speed", "state/all_bytes", "of memory"),
+)
+"""Numbers in large print at the top."""
 
 
 def page(cards: Sequence[Card]) -> str:
