@@ -167,9 +167,7 @@ class BranchTargets:
             last += 1
         return Branch(branch.first, last, False)
 
-    def _late_probes(
-        self, parent: int | None, branch: Branch, dialogue: Dialogue
-    ) -> list[Segment]:
+    def _late_probes(self, parent: int | None, branch: Branch, dialogue: Dialogue) -> list[Segment]:
         """Probes in the silence after a question, where `response` is still right.
 
         A live model that has missed the end of the question keeps listening for

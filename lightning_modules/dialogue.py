@@ -1,4 +1,4 @@
-"""Stages state and streaming: turn states of slices, and answers, from the states of a live session.
+"""Stages state and streaming: turn states and answers, from the states of a live session.
 
 Training runs the branches of a session (see `branch_targets`) in batches (see `fork_schedule`).
 Validation runs live sessions.
@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 
 import torch
+from duplexmamba.text.padding import pad_ids
 from torch import Tensor
 
 from datamodules.dialogue.data import DialogueBatch
@@ -23,7 +24,6 @@ from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded, Positions, take
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import exact_match, macro_f1
-from duplexmamba.text.padding import pad_ids
 from duplexmamba.text.tokenizer import ANSWER
 from lightning_modules.branch_targets import BranchTargets, Segment
 from lightning_modules.fork_schedule import (
@@ -36,7 +36,7 @@ from lightning_modules.fork_schedule import (
 )
 from lightning_modules.results import AnswerResult, Result, TurnStateResult, text_pairs
 from lightning_modules.speech import InstructStage
-from lightning_modules.trainer.fsdp import largest
+from lightning_modules.trainer.fsdp import max_over_ranks
 
 
 class DialogueStage(InstructStage):
@@ -52,9 +52,8 @@ class DialogueStage(InstructStage):
         """Loss of the dialogues plus that of the single utterances."""
         loss = self.dialogue_loss(batch)
         self.log_loss_part("dialogues", loss)
-        # with FSDP, all ranks run the second part if any has utterances
-        num_utterances_missing = largest(not len(batch.utterances), self)
-        if num_utterances_missing:
+        # with FSDP, all ranks leave out the second part if one has no utterances
+        if max_over_ranks(not len(batch.utterances), self):
             return loss
         return loss + super().training_loss(batch.utterances)
 
@@ -89,7 +88,7 @@ class DialogueStage(InstructStage):
         label_parts: list[Tensor] = []
         schedule = fork_schedule(segments, len(self._prompt()))
         # before the loop, since all ranks have to reach it in the same order
-        num_idle = largest(len(schedule), self) - len(schedule)
+        num_idle = max_over_ranks(len(schedule), self) - len(schedule)
         for indices in schedule:
             lm_state = fork_states.gather([segments[index].fork for index in indices])
             forks = [fork for fork in all_forks if fork.parent in indices]
@@ -161,9 +160,7 @@ class DialogueStage(InstructStage):
         is_labelled = labels != IGNORED
         return hidden.values[is_labelled], labels[is_labelled], states_at_forks
 
-    def _speech_of(
-        self, segments: list[ScheduledSegment], speech: Padded
-    ) -> tuple[Padded, Tensor]:
+    def _speech_of(self, segments: list[ScheduledSegment], speech: Padded) -> tuple[Padded, Tensor]:
         """Cut the speech of R segments out of whole dialogues.
 
         Returns:
@@ -208,9 +205,7 @@ class DialogueStage(InstructStage):
     def validate(self, batch: DialogueBatch) -> list[Result]:  # type: ignore[override]
         """Turn states of all slices, and all answers, in live sessions."""
         lengths = batch.samples.row_lengths().tolist()
-        signals = [
-            row[:length] for row, length in zip(batch.samples.values, lengths, strict=True)
-        ]
+        signals = [row[:length] for row, length in zip(batch.samples.values, lengths, strict=True)]
         sessions = [self.session(self.model, self.tokenizer, self.config.duplex) for _ in signals]
         slice_s = sessions[0].slice_s
         session_events = run_sessions(sessions, signals)

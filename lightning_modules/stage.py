@@ -17,7 +17,7 @@ from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.optim import build_optimizer, learning_rate_factor
 from lightning_modules.padding import pad_ids as pad_ids  # users: tests/test_ctc.py
 from lightning_modules.results import Result, text_pairs
-from lightning_modules.trainer.fsdp import largest, local, shard, whole
+from lightning_modules.trainer.fsdp import full_tensor, local_shard, max_over_ranks, shard
 
 MIN_SEEN = 50
 """Number of utterances from which the share of unusable ones is checked."""
@@ -49,11 +49,6 @@ class StageModule(L.LightningModule, abc.ABC):
         self.skipped: list[str] = []
         self.results: list[Result] = []
         self._freeze()
-
-    @property
-    def tokens(self) -> Tokenizer | None:
-        """Earlier name of `tokenizer`."""
-        return self.tokenizer
 
     @property
     def scored(self) -> list[tuple[str, str]]:
@@ -88,7 +83,7 @@ class StageModule(L.LightningModule, abc.ABC):
         """Loss of a batch for Lightning; zero if all its items were skipped."""
         self._note_skipped(batch)
         # with FSDP, no rank may run the model if one cannot
-        if largest(not len(batch), self):
+        if max_over_ranks(not len(batch), self):
             loss = self._zero_loss()
         else:
             loss = self.training_loss(batch)
@@ -163,7 +158,7 @@ class StageModule(L.LightningModule, abc.ABC):
             parameter for group in optimizer.param_groups for parameter in group["params"]
         ]
         norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
-        self.log("train/grad_norm", whole(norm))
+        self.log("train/grad_norm", full_tensor(norm))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and schedule for Lightning; the schedule advances with each update."""
@@ -188,7 +183,7 @@ class StageModule(L.LightningModule, abc.ABC):
         total = torch.zeros((), device=self.device)
         for parameter in self.model.parameters():
             if parameter.requires_grad:
-                total = total + local(parameter).sum()
+                total = total + local_shard(parameter).sum()
         return 0 * total
 
     def _trained_parts(self) -> set[str]:

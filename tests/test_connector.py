@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from configs.loading import override
 from configs.schema import Config
-from duplexmamba.models.connector import BLANK_SHARE, CTC, Compressed, build_connector
+from duplexmamba.models.connector import BLANK_SHARE, Compressed, CTCConnector, build_connector
 from duplexmamba.streaming.padded import Padded
 
 DOUBLE = {"atol": 1e-10, "rtol": 0.0}
@@ -27,7 +27,7 @@ def groups_of(connector, window: torch.Tensor) -> list[list[tuple[int, float]]]:
     """Frames (index, weight) of each embedding of one window (k, D), read frame by frame."""
     found, blank = [], 0.0
     for i, frame in enumerate(window):
-        if isinstance(connector, CTC):
+        if isinstance(connector, CTCConnector):
             p = connector.head(window).softmax(-1)
             begins = bool(p[i].argmax() != p[i - 1].argmax() and p[i].argmax() != 0)
             blank = float(p[i, 0])

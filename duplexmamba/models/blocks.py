@@ -10,21 +10,18 @@ over those of the mixer, the Transformer's one feed-forward those of both feed-f
 """
 
 import dataclasses
-from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duplexmamba.config import EncoderConfig
-from duplexmamba.models.attention import AttentionState, SelfAttention
-from duplexmamba.models.mamba import MambaMixer, MambaState
+from duplexmamba.models.attention import AttentionState
+from duplexmamba.models.mamba import MambaState
+from duplexmamba.models.mixers import ALIGNED, MIXERS
+from duplexmamba.models.sizes import nearest_multiple, num_parameters
 from duplexmamba.ops.conv import depthwise_conv
 from duplexmamba.ops.gates import SiLU
 from duplexmamba.streaming.padded import Padded, StreamBuffer, stream_windows
-
-ALIGNED = 8
-"""Derived widths are multiples of this, as matrix units like them."""
 
 
 class FeedForward(nn.Sequential):
@@ -81,7 +78,7 @@ class ConvBlock(nn.Module):
         c = config
         self.ffn1, self.ffn2 = (FeedForward(c.d_model, c.d_ffn, c.dropout) for _ in range(2))
         self.norm_mixer = nn.LayerNorm(c.d_model)
-        self.mixer = mamba_mixer(c) if c.mixer == "mamba" else self_attention(c, past_frames)
+        self.mixer = MIXERS[c.mixer].build(c, past_frames)
         self.dropout = nn.Dropout(c.dropout)
         self.conv = ConvModule(c, symmetric=c.context in ("full", "slice"))
         self.norm = nn.LayerNorm(c.d_model)
@@ -107,14 +104,16 @@ class TransformerBlock(nn.Module):
         super().__init__()
         c = config
         self.norm_mixer = nn.LayerNorm(c.d_model)
-        self.mixer = self_attention(c, past_frames)
+        self.mixer = MIXERS[c.mixer].build(c, past_frames)
         self.dropout = nn.Dropout(c.dropout)
         budget = (
-            count(lambda: ConvBlock(c, past_frames))
+            num_parameters(lambda: ConvBlock(c, past_frames))
             - sum(p.numel() for p in self.parameters())
             - 3 * c.d_model
         )
-        self.ffn = FeedForward(c.d_model, nearest(budget / (2 * c.d_model + 1), ALIGNED), c.dropout)
+        self.ffn = FeedForward(
+            c.d_model, nearest_multiple(budget / (2 * c.d_model + 1), ALIGNED), c.dropout
+        )
 
     def forward(
         self, x: Padded, state: BlockState | None = None, slice_frames: int | None = None
@@ -128,27 +127,6 @@ class TransformerBlock(nn.Module):
 
 def build_block(config: EncoderConfig, past_frames: int) -> ConvBlock | TransformerBlock:
     """A block of the configured kind; past_frames: of attention, where the context carries anything."""
-    return (TransformerBlock if config.mixer == "transformer" else ConvBlock)(config, past_frames)
-
-
-def mamba_mixer(c: EncoderConfig) -> MambaMixer:
-    """With a second direction wherever something of the future is seen."""
-    return MambaMixer(c.d_model, c.d_state, c.d_conv, c.expand, bidirectional=c.context != "causal")
-
-
-def self_attention(c: EncoderConfig, past_frames: int) -> SelfAttention:
-    """As many weights as the Mamba mixer in whose place it is."""
-    d_inner = nearest(count(lambda: mamba_mixer(c)) / (4 * c.d_model), ALIGNED * c.num_heads)
-    carries = c.context in ("causal", "causal_lookahead")
-    return SelfAttention(c.d_model, d_inner, c.num_heads, past_frames if carries else None)
-
-
-def count(make: Callable[[], nn.Module]) -> int:
-    """Weights of a module, without making them."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in make().parameters())
-
-
-def nearest(value: float, unit: int) -> int:
-    """The multiple of `unit` nearest to a value, at least one."""
-    return max(1, round(value / unit)) * unit
+    if MIXERS[config.mixer].convolutional_block:
+        return ConvBlock(config, past_frames)
+    return TransformerBlock(config, past_frames)

@@ -8,7 +8,6 @@ All have as many weights as the stacking one of the same configuration, to the r
 
 import abc
 import dataclasses
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +50,7 @@ class Connector(nn.Module, abc.ABC):
         """(B, history + U k, D), `lengths` counting windows -> (B, S, E)."""
 
 
-class Stack(Connector):
+class StackConnector(Connector):
     """The frames of a window side by side, then two linear layers: S = T / k (SLAM-ASR, arXiv 2402.08846; DuplexMamba,
     arXiv 2502.11123)."""
 
@@ -68,7 +67,7 @@ class Stack(Connector):
         )
 
 
-class Conv(Connector):
+class ConvConnector(Connector):
     """A convolution of stride k that also sees the window before its own, then a linear layer: S = T / k."""
 
     def __init__(self, config: ConnectorConfig, d_encoder: int, d_lm: int):
@@ -83,7 +82,7 @@ class Conv(Connector):
         return frames.with_values(self.out(F.relu(self.conv(frames.values.mT).mT)))
 
 
-class Merge(Connector):
+class MergeConnector(Connector):
     """Frames of a window that are like the one before are averaged with it: 1 to k embeddings each (the idea of
     FastAdaSP, arXiv 2410.03007, before the language model instead of inside it)."""
 
@@ -115,7 +114,7 @@ class Merge(Connector):
         return likeness <= self.merge_threshold, torch.ones_like(windows[..., 0])
 
 
-class CTC(Merge):
+class CTCConnector(MergeConnector):
     """A new label of the encoder's CTC begins a new embedding, the mean of the frames up to the next one, weighed by
     how little blank they are: 1 to k embeddings a window (the idea of AlignFormer, arXiv 2412.01145).
 
@@ -133,21 +132,8 @@ class CTC(Merge):
         return begins, 1 - (1 - BLANK_SHARE) * logits.softmax(-1)[..., 0]
 
 
-CONNECTORS: dict[str, Callable[..., Connector]] = {
-    "stack": Stack,
-    "conv": Conv,
-    "ctc": CTC,
-    "merge": Merge,
-}
-
-
-def build_connector(config: ConnectorConfig, d_encoder: int, d_lm: int) -> Connector:
-    """A connector of the configured kind."""
-    return CONNECTORS[config.kind](config, d_encoder, d_lm)
-
-
 def matched(config: ConnectorConfig, d_encoder: int, d_lm: int, d_in: int, beside: int = 0) -> int:
-    """Width of a hidden layer behind `d_in` inputs, with which a connector has as many weights as `Stack` with its own:
+    """Width of a hidden layer behind `d_in` inputs, with which a connector has as many weights as `StackConnector` with its own:
     the nearest multiple of 8."""
     weights = (config.stack * d_encoder + 1 + d_lm) * config.d_hidden - beside
     return 8 * max(1, round(weights / (d_in + 1 + d_lm) / 8))

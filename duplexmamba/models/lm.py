@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from duplexmamba.config import LMConfig
+from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.mamba import MambaMixer, MambaState
 from duplexmamba.models.mamba2 import Mamba2Mixer, Mamba2State
 from duplexmamba.models.transformer import KVState, TransformerLM
@@ -94,7 +95,8 @@ LM = MambaLM | TransformerLM
 
 def build_lm(config: LMConfig) -> LM:
     """A language model of the configured kind, with random weights."""
-    return TransformerLM(config) if config.kind == "transformer" else MambaLM(config)
+    lm: LM = LANGUAGE_MODELS[config.kind].build(config)
+    return lm
 
 
 def load_pretrained(lm: LM, source: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from duplexmamba.config import ModelConfig
-from duplexmamba.models.connector import build_connector
+from duplexmamba.models.connectors import build_connector
 from duplexmamba.models.encoder import Encoder, EncoderState, Frontend
 from duplexmamba.models.features import LogMel
 from duplexmamba.models.lm import LMState, build_lm
