@@ -72,10 +72,10 @@ def _load_initial_weights(
     if config.connector.kind == "ctc" and "encoder" in init and "connector" not in init:
         source = init["encoder"]
         load_ctc_head(model, checkpoints[source], source)
-    has_lm = isinstance(model, SpeechLM | TextModel)
     # with lm.pretrained, source `lm` is the pretrained model and not a run of stage lm
-    if config.lm.pretrained and has_lm and init.get("lm", "lm") == "lm":
-        load_pretrained(model.lm, config.lm.pretrained)
+    pretrained = config.lm.pretrained if init.get("lm", "lm") == "lm" else None
+    if pretrained and isinstance(model, SpeechLM | TextModel):
+        load_pretrained(model.lm, pretrained)
 
 
 def unsharded(module: StageModule) -> StageModule:
@@ -159,7 +159,7 @@ def find_tokenizer(
     if not STAGE_REGISTRY[config.stage.name].has_tokenizer:
         return None
     lm_source = config.stage.init.get("lm")
-    if lm_source in checkpoints:
+    if lm_source is not None and lm_source in checkpoints:
         return checkpoints[lm_source].tokenizer
     file = folder / "tokenizer.json"
     if config.tokenizer.source != "bpe":

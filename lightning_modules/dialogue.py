@@ -10,7 +10,6 @@ import random
 from collections.abc import Sequence
 
 import torch
-from duplexmamba.text.padding import pad_ids
 from torch import Tensor
 
 from datamodules.dialogue.data import DialogueBatch
@@ -34,6 +33,7 @@ from lightning_modules.fork_schedule import (
     fork_schedule,
     share_prefixes,
 )
+from lightning_modules.padding import pad_ids
 from lightning_modules.results import AnswerResult, Result, TurnStateResult, text_pairs
 from lightning_modules.speech import InstructStage
 from lightning_modules.trainer.fsdp import max_over_ranks

@@ -1,4 +1,4 @@
-"""Batches of dialogues: the same wherever a run begins, alike in length, with utterances beside them, nobody lost."""
+"""Batches of dialogues: the same when a run resumes, similar in length, with single utterances."""
 
 import itertools
 import json
