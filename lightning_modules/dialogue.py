@@ -247,7 +247,7 @@ def session_results(
     for label, event in zip(dialogue.labels, events, strict=True):
         results.append(TurnStateResult(label, event.state))
     responses = emitted_responses(events)
-    windows = dialogue.reply_windows(slice_s)
+    windows = dialogue.response_windows(slice_s)
     for answer, window in zip(dialogue.answers, windows, strict=True):
         if answer.end is not None:
             # an interrupted answer has no text to compare with
