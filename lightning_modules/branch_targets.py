@@ -124,6 +124,7 @@ class BranchTargets:
                     silent.append((parent, branch))
                 continue
             segments += self._probes(parent, branch, self.num_probes, dialogue, rng)
+            # a branch without a response leaves no trace in the conversation
             if not branch.answered:
                 continue
             segments += self._late_probes(parent, branch, dialogue)
@@ -220,6 +221,7 @@ class BranchTargets:
         self, parent: int | None, branch: Branch, slice_index: int, turn_state: TurnState
     ) -> Segment:
         """The segment that predicts the turn state after a slice."""
+        # the turn state follows the last id of the end-of-speech marker
         labels = [IGNORED] * len(self._end_of_speech)
         labels[-1] = self.tokenizer.turn_states[turn_state]
         return Segment(parent, range(branch.first, slice_index + 1), self._end_of_speech, labels)
@@ -233,6 +235,7 @@ class BranchTargets:
         response: _ResponseProgress,
     ) -> _ResponseProgress:
         """Append a question with its response (L + 1,) ids, the last of which is end-of-text."""
+        # a response during which nothing is forked stays in one segment
         is_split = response.num_split_tokens < response.num_tokens
         first_ids = ids[: response.num_split_tokens] if is_split else ids
         header = self.tokenizer.after_speech("response")
@@ -280,6 +283,7 @@ class BranchTargets:
             num_emitted = self._num_emitted(response, branch)
             if num_emitted == response.num_tokens:
                 break
+            # the state after the interruption is only right if it is forked here
             if branch.answered:
                 return num_emitted
             during.append(branch)

@@ -62,7 +62,8 @@ class DialogueStage(InstructStage):
         rng = random.Random(int(torch.randint(2**62, ())))
         targets = BranchTargets(self.tokenizer, self.config.duplex, self.config.stage.probes)
         dialogues = [targets.segments(dialogue, rng) for dialogue in batch.dialogues]
-        segments = share_prefixes(flatten(dialogues))
+        flat = flatten(dialogues)
+        segments = share_prefixes(flat)
         speech, _ = self.model.connector(self.frames(batch))
         hidden, labels = self.run_segments(segments, speech)
         logits = self.model.lm.logits(hidden)

@@ -130,6 +130,7 @@ def fork_schedule(segments: list[ScheduledSegment], num_prompt_ids: int) -> list
 
     by_depth = sorted(parents, key=lambda index: (depth(index), index))
     generations = [list(generation) for _, generation in itertools.groupby(by_depth, depth)]
+    # leaves need no state of each other, so they are batched by length
     leaves = [index for index in range(len(segments)) if index not in parents]
     lengths = [_num_steps(segments[index], num_prompt_ids) for index in leaves]
     return generations + pack(leaves, lengths, LEAF_STEPS)
@@ -186,6 +187,7 @@ class ForkStates:
             like = self._select(self._batches[0], [0] * len(fresh))
             parts.append(states.map_state(torch.zeros_like, like))
             order += fresh
+        # back from the order of the batches to the order of `forks`
         inverse = [order.index(position) for position in range(len(forks))]
         return self._select(states.join(parts), inverse)
 

@@ -1,6 +1,7 @@
 """Stage lm: the language model learns to transcribe and to answer, with text in place of speech."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,68 +43,93 @@ class TextModel(nn.Module):
         return hidden.values
 
 
+class Example(NamedTuple):
+    """A training example as ids."""
+
+    prompt: list[int]
+    """Instruction, text in place of speech, and what introduces the response."""
+    response: list[int]
+    """The answer or the transcript, with end-of-text as the last id."""
+
+
+TextBatch = list[tuple[str, str]]
+"""(text, answer) of each item; the answer is empty where there is none."""
+
+
 class LMStage(StageModule):
     """Trains on prompts and responses as text, with the loss on the responses."""
 
     model: TextModel
     tokenizer: Tokenizer
 
-    def training_loss(self, batch: list[tuple[str, str]]) -> Tensor:
+    def training_loss(self, batch: TextBatch) -> Tensor:
         """Cross entropy of the responses, given the prompts."""
-        prompts, responses = self._draw_examples(batch)
-        input_rows: list[list[int]] = []
-        label_rows: list[list[int]] = []
-        for prompt, response in zip(prompts, responses, strict=True):
-            ids = prompt + response
+        input_rows = []
+        label_rows = []
+        for example in self._draw_examples(batch):
+            ids = example.prompt + example.response
+            # the label of an id is the id after it; the last one has none
             input_rows.append(ids[:-1])
-            label_rows.append([IGNORED] * (len(prompt) - 1) + response)
+            ignored = [IGNORED] * (len(example.prompt) - 1)
+            label_rows.append(ignored + example.response)
         # (B, L, D)
         hidden = self.model(pad_ids(input_rows, self.device))
         labels = pad_ids(label_rows, self.device, IGNORED).values
         # with a large vocabulary, logits of the prompts would cost more than all else
         is_labelled = labels != IGNORED
         logits = self.model.lm.logits(hidden[is_labelled])
-        return token_loss(logits, labels[is_labelled], self.config.optim.label_smoothing)
+        smoothing = self.config.optim.label_smoothing
+        return token_loss(logits, labels[is_labelled], smoothing)
 
-    def validate(self, batch: list[tuple[str, str]]) -> list[Result]:
+    def validate(self, batch: TextBatch) -> list[Result]:
         """Greedy responses."""
-        prompts, responses = self._draw_examples(batch)
-        lm = self.model.lm
-        ids = pad_ids(prompts, self.device)
-        hidden, state = lm(ids.with_values(lm.embed(ids.values)))
-        # (B, D): the prompts differ in length
-        last_hidden = take(hidden.values, ids.row_lengths() - 1, 1)[:, 0]
-        # longer than every reference is wrong anyway
-        max_tokens = max(map(len, responses))
-        outputs = greedy(lm, lm.logits(last_hidden), state, self.tokenizer.end, max_tokens)
+        examples = self._draw_examples(batch)
+        outputs = self._generate(examples)
         results: list[Result] = []
-        for (_, answer), response, output in zip(batch, responses, outputs, strict=True):
-            reference = self.tokenizer.decode(response)
+        for item, example, output in zip(batch, examples, outputs, strict=True):
+            _, answer = item
+            reference = self.tokenizer.decode(example.response)
             hypothesis = self.tokenizer.decode(output)
-            result_type = AnswerResult if answer else TranscriptResult
-            results.append(result_type(reference, hypothesis))
+            if answer:
+                results.append(AnswerResult(reference, hypothesis))
+            else:
+                results.append(TranscriptResult(reference, hypothesis))
         return results
+
+    def _generate(self, examples: list[Example]) -> list[list[int]]:
+        """Ids of the greedy responses."""
+        lm = self.model.lm
+        ids = pad_ids([example.prompt for example in examples], self.device)
+        embeddings = ids.with_values(lm.embed(ids.values))
+        hidden, state = lm(embeddings)
+        # (B, D): the prompts differ in length
+        last_step = ids.row_lengths() - 1
+        last_hidden = take(hidden.values, last_step, 1)[:, 0]
+        logits = lm.logits(last_hidden)
+        # a longer response than the longest reference is wrong anyway
+        max_tokens = max(len(example.response) for example in examples)
+        return greedy(lm, logits, state, self.tokenizer.end, max_tokens)
 
     def scores(self, results: Sequence[Result]) -> dict[str, float]:
         """Share of exact responses."""
         return {"exact_match": exact_match(text_pairs(results))}
 
-    def _draw_examples(
-        self, batch: list[tuple[str, str]]
-    ) -> tuple[list[list[int]], list[list[int]]]:
-        """Ids of prompts and of responses: the answer where there is one, else the transcript.
+    def _draw_examples(self, batch: TextBatch) -> list[Example]:
+        """One example of each item: the answer where there is one, else the transcript.
 
         Instructions and silences are drawn at random.
         """
-        prompts: list[list[int]] = []
-        responses: list[list[int]] = []
+        after = self.tokenizer.after_speech("response")
+        share = self.config.stage.speech_like_text
+        examples = []
         for text, answer in batch:
-            before = self.tokenizer.before_speech(choose(ANSWER if answer else TRANSCRIBE))
-            speech = speech_like(text, self.tokenizer, self.config.stage.speech_like_text)
-            after = self.tokenizer.after_speech("response")
-            prompts.append([*before, *speech, *after])
-            responses.append(self.tokenizer.response(answer or text))
-        return prompts, responses
+            instruction = choose(ANSWER if answer else TRANSCRIBE)
+            before = self.tokenizer.before_speech(instruction)
+            speech = speech_like(text, self.tokenizer, share)
+            prompt = before + speech + after
+            response = self.tokenizer.response(answer or text)
+            examples.append(Example(prompt, response))
+        return examples
 
 
 def speech_like(text: str, tokenizer: Tokenizer, share: float) -> list[int]:
@@ -115,16 +141,19 @@ def speech_like(text: str, tokenizer: Tokenizer, share: float) -> list[int]:
         return tokenizer.words(text)
     silence = tokenizer.encode(SILENCE)
     words = text.split()
-    # silence tokens after each word
-    counts = torch.bucketize(torch.rand(len(words)), SILENCE_THRESHOLDS)
+    # (W,) silence tokens after each of W words
+    draws = torch.rand(len(words))
+    counts = torch.bucketize(draws, SILENCE_THRESHOLDS)
     if len(words) > 1 and torch.rand(()) < HESITANT_SHARE:
         fewest, most = HESITATION_TOKENS
         word_index = torch.randint(len(words) - 1, ())
         counts[word_index] += torch.randint(fewest, most + 1, ())
     ids = silence * _draw_edge_silence()
     for word, count in zip(words, counts.tolist(), strict=True):
-        ids += tokenizer.words(word) + silence * count
-    return ids + silence * _draw_edge_silence()
+        ids += tokenizer.words(word)
+        ids += silence * count
+    ids += silence * _draw_edge_silence()
+    return ids
 
 
 def _draw_edge_silence() -> int:
@@ -133,4 +162,5 @@ def _draw_edge_silence() -> int:
 
 def choose(options: tuple[str, ...]) -> str:
     """Draw one of the options with torch's generator."""
-    return options[int(torch.randint(0, len(options), ()))]
+    index = torch.randint(0, len(options), ())
+    return options[int(index)]

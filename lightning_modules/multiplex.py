@@ -126,7 +126,11 @@ def _write_next(tokenizer: Tokenizer, ids: list[int], labels: list[int]) -> Writ
     """The next tokens of a response, without a marker."""
     end_of_speech = tokenizer.end_of_speech()
     ignored = [IGNORED] * (len(end_of_speech) - 1)
-    return Written([*end_of_speech, *ids], [*ignored, *labels], True)
+    return Written(
+        ids=[*end_of_speech, *ids],
+        labels=[*ignored, *labels],
+        due=True,
+    )
 
 
 def _write_idle(tokenizer: Tokenizer) -> Written:
@@ -134,7 +138,12 @@ def _write_idle(tokenizer: Tokenizer) -> Written:
     end_of_speech = tokenizer.end_of_speech()
     ignored = [IGNORED] * (len(end_of_speech) - 1)
     idle = tokenizer.turn_states[IDLE]
-    return Written([*end_of_speech, idle], [*ignored, idle, IGNORED], False)
+    # the next slice of speech follows the idle token, so that it has no label
+    return Written(
+        ids=[*end_of_speech, idle],
+        labels=[*ignored, idle, IGNORED],
+        due=False,
+    )
 
 
 class MultiplexStage(DialogueStage):
@@ -212,6 +221,7 @@ class MultiplexStage(DialogueStage):
         is_speech = ids == SPEECH
         assert torch.equal(is_speech.sum(1), speech.row_lengths()), "a slice is whole embeddings"
         text = self.model.lm.embed(ids.clamp(min=0))
+        # both flattened in the order of rows and steps
         flat_speech = speech.values[speech.mask()].to(text.dtype)
         return text.masked_scatter(is_speech[..., None], flat_speech)
 

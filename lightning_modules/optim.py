@@ -20,6 +20,7 @@ def build_optimizer(
         parameters: (name, parameter) of the whole model.
         config: learning rate, moments and weight decay.
     """
+    # the configuration has a list, AdamW's type is a pair
     beta1, beta2 = config.betas
     return torch.optim.AdamW(
         decay_groups(parameters, config.weight_decay),

@@ -32,6 +32,7 @@ def open_sessions(checkpoint: StageCheckpoint, config: Config, run: Path) -> Cal
             f"{run} is a run of stage {config.stage.name}, which does not learn when to answer; "
             f"name a run of stage {' or '.join(DIALOGUE_STAGES)}"
         )
+    # both kinds have the same weights, so that loading them would not fail
     trained_kind = checkpoint.config.duplex.kind
     if config.duplex.kind != trained_kind:
         raise ValueError(

@@ -4,6 +4,7 @@ Glossary: B utterances, n samples, T encoder frames, S speech embeddings, E thei
 vocabulary, C candidate transcripts.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from datamodules.batching import SpeechBatch
 from datamodules.dialogue.data import DialogueBatch
 from duplexmamba.models.connector import CTCConnector
+from duplexmamba.models.lm import LMState
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
@@ -82,14 +84,16 @@ class SpeechStage(StageModule):
         """Cross entropy of the responses to speech (B, S, E)."""
         after = self.tokenizer.after_speech("response")
         before_ids = self._instruction_ids([task.instruction for task in tasks])
-        input_rows: list[list[int]] = []
-        label_rows: list[list[int]] = []
+        ignored = [IGNORED] * (len(after) - 1)
+        input_rows = []
+        label_rows = []
         for task in tasks:
             response = self.tokenizer.response(task.response)
             input_rows.append(after + response[:-1])
             # the last id after speech predicts the first of the response
-            label_rows.append([IGNORED] * (len(after) - 1) + response)
-        hidden, _ = self.model(before_ids, speech, pad_ids(input_rows, self.device))
+            label_rows.append(ignored + response)
+        input_ids = pad_ids(input_rows, self.device)
+        hidden, _ = self.model(before_ids, speech, input_ids)
         labels = pad_ids(label_rows, self.device, IGNORED)
         # (B, L, V)
         logits = self.model.lm.logits(hidden.values)
@@ -174,24 +178,11 @@ class SpeechStage(StageModule):
         # (B, S, V)
         word_logits = self.word_logits(speech)
         candidates = self._candidates(greedy_rows, word_logits)
-
-        # C candidates of all utterances in one batch; index (C,) is the utterance of each
-        rows = [ids for of_utterance in candidates for ids in of_utterance]
-        counts = [len(of_utterance) for of_utterance in candidates]
-        index = torch.repeat_interleave(torch.tensor(counts)).to(self.device)
-        repeated_logits = Padded(word_logits.values[index], word_logits.row_lengths()[index])
-        ctc_scores = ctc_log_likelihood(
-            repeated_logits, pad_ids(rows, self.device), self._silence_id()
-        )
-        ended_rows = pad_ids([[*row, self.tokenizer.end] for row in rows], self.device)
-        lm_scores = log_likelihood(
-            self.model.lm, logits[index], states.select(lm_state, index), ended_rows
-        )
-        scores = (ctc_scores + lm_scores).split(counts)
-        return [
-            of_utterance[int(score.argmax())]
-            for of_utterance, score in zip(candidates, scores, strict=True)
-        ]
+        scores = self._score_candidates(candidates, word_logits, logits, lm_state)
+        best = []
+        for rows, row_scores in zip(candidates, scores, strict=True):
+            best.append(rows[int(row_scores.argmax())])
+        return best
 
     def _candidates(
         self, greedy_rows: list[list[int]], word_logits: Padded
@@ -199,11 +190,48 @@ class SpeechStage(StageModule):
         """For each utterance the greedy transcript, then those of the CTC that differ from it."""
         silence = self._silence_id()
         lengths = word_logits.row_lengths().tolist()
-        candidates: list[list[list[int]]] = []
+        candidates = []
         for ids, logits, length in zip(greedy_rows, word_logits.values, lengths, strict=True):
             beam = ctc_beam(logits[:length], BEAM, silence)
-            candidates.append([ids, *(words for words in beam if words != ids)])
+            others = [words for words in beam if words != ids]
+            candidates.append([ids, *others])
         return candidates
+
+    def _score_candidates(
+        self,
+        candidates: list[list[list[int]]],
+        word_logits: Padded,
+        lm_logits: Tensor,
+        lm_state: LMState,
+    ) -> Sequence[Tensor]:
+        """Sums of both log likelihoods of all candidates.
+
+        Args:
+            candidates: ids of the candidates of each utterance.
+            word_logits: (B, S, V) similarities of the speech embeddings to words.
+            lm_logits: (B, V) of the first id of a response.
+            lm_state: B rows, after the prompt and the speech.
+
+        Returns:
+            For each utterance the scores (C,) of its candidates.
+        """
+        rows = list(itertools.chain.from_iterable(candidates))
+        counts = [len(of_utterance) for of_utterance in candidates]
+        # all candidates are rows of one batch: utterance of each row
+        index = torch.repeat_interleave(torch.tensor(counts)).to(self.device)
+        lengths = word_logits.row_lengths()
+        repeated_logits = Padded(word_logits.values[index], lengths[index])
+        words = pad_ids(rows, self.device)
+        ctc_scores = ctc_log_likelihood(repeated_logits, words, self._silence_id())
+        ended_rows = [[*row, self.tokenizer.end] for row in rows]
+        lm_scores = log_likelihood(
+            self.model.lm,
+            lm_logits[index],
+            states.select(lm_state, index),
+            pad_ids(ended_rows, self.device),
+        )
+        scores = ctc_scores + lm_scores
+        return scores.split(counts)
 
     def _instruction_ids(self, instructions: list[str]) -> Padded:
         """Ids (B, L) before speech."""

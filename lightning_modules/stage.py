@@ -98,6 +98,7 @@ class StageModule(L.LightningModule, abc.ABC):
             return
         loss = self.training_loss(batch)
         self.log("valid/loss", loss, on_epoch=True, batch_size=1, sync_dist=True)
+        # results are scored together at the end: error rates are no means over batches
         self.results += self.validate(batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
@@ -157,6 +158,7 @@ class StageModule(L.LightningModule, abc.ABC):
         parameters = [
             parameter for group in optimizer.param_groups for parameter in group["params"]
         ]
+        # with FSDP the norm is sharded as the gradients are
         norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
         self.log("train/grad_norm", full_tensor(norm))
 
@@ -233,6 +235,7 @@ class StageModule(L.LightningModule, abc.ABC):
         Raises:
             ValueError: more than data.max_bad_share of them were skipped.
         """
+        # batches of text are plain lists
         skipped = getattr(batch, "skipped", [])
         self.skipped += skipped
         self.num_seen += len(skipped) + len(batch)
