@@ -1,58 +1,26 @@
 """The parts of a stage put together: model, module, data, tokenizer, and the weights it starts from."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from configs.schema import Config
 from datamodules.corpus import Utterance
-from datamodules.data import Corpora, SpeechData, StageData, TextData
-from datamodules.dialogue.data import DialogueData
-from duplexmamba.config import ModelConfig
+from datamodules.data import Corpora, StageData
 from duplexmamba.models import lora
 from duplexmamba.models.lm import load_pretrained
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.text.tokenizer import Tokenizer
-from lightning_modules.dialogue import DialogueStage
-from lightning_modules.encoder import CTCRecogniser, EncoderStage
-from lightning_modules.lm import LMStage, TextModel
-from lightning_modules.multiplex import MultiplexStage
-from lightning_modules.speech import InstructStage, SpeechStage
+from lightning_modules.lm import TextModel
 from lightning_modules.stage import StageModule
+from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
 from lightning_modules.trainer.checkpoint import StageCheckpoint, load_ctc_head, load_parts
-from lightning_modules.trainer.fsdp import whole
+from lightning_modules.trainer.fsdp import full_tensor
 from lightning_modules.trainer.precompute import PrecomputeFrames, can_precompute
 
-DIALOGUE_STAGES: dict[str, type[DialogueStage]] = {
-    "fork": DialogueStage,
-    "multiplex": MultiplexStage,
-}
-
-
-def dialogue_stage(config: Config, model: SpeechLM, tokens: Tokenizer | None) -> DialogueStage:
-    """The stage on dialogues of the kind that `duplex` asks for."""
-    return DIALOGUE_STAGES[config.duplex.kind](config, model, tokens)
-
-
-Kind = tuple[
-    Callable[[ModelConfig], nn.Module],
-    Callable[[Config, Any, Tokenizer | None], StageModule],
-    type[StageData],
-]
-KINDS: dict[str, Kind] = {
-    "encoder": (CTCRecogniser, EncoderStage, SpeechData),
-    "lm": (TextModel, LMStage, TextData),
-    "asr": (SpeechLM, SpeechStage, SpeechData),
-    "instruct": (SpeechLM, InstructStage, SpeechData),
-    "state": (SpeechLM, dialogue_stage, DialogueData),
-    "streaming": (SpeechLM, dialogue_stage, DialogueData),
-}
 FITTED_ON = 64
 """Training utterances from which the normalisation of the features is taken."""
 
@@ -61,10 +29,10 @@ def build(
     config: Config, corpora: Corpora, given: dict[str, StageCheckpoint], folder: Path
 ) -> tuple[StageModule, StageData]:
     """The stage's module, with the weights it starts from, and its data."""
-    model_kind, module_kind, data_kind = KINDS[config.stage.name]
-    tokens = find_tokenizer(config, corpora, given, folder)
+    stage = STAGE_REGISTRY[config.stage.name]
+    tokenizer = find_tokenizer(config, corpora, given, folder)
     torch.manual_seed(config.seed)
-    model = model_kind(config.model)
+    model = stage.model(config.model)
     for source, checkpoint in given.items():
         load_parts(
             model,
@@ -89,7 +57,8 @@ def build(
         lora.adapt(model, config.lora, config.stage.trained)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(model)
-    module, data = module_kind(config, model, tokens), data_kind(config, corpora)
+    module = stage.module(config, model, tokenizer)
+    data = stage.data(config, corpora)
     if isinstance(model, SpeechEncoder) and can_precompute(config, model):
         data.ahead = PrecomputeFrames(model)
     return module, data
@@ -100,14 +69,14 @@ def unsharded(module: StageModule) -> StageModule:
     if not isinstance(module, FSDPModule):
         return module
     config = module.config
-    model_kind, module_kind, _ = KINDS[config.stage.name]
-    model = model_kind(config.model)
+    stage = STAGE_REGISTRY[config.stage.name]
+    model = stage.model(config.model)
     if config.lora.enabled:
         lora.adapt(model, dataclasses.replace(config.lora, start=None), config.stage.trained)
     model.load_state_dict(
-        {name: whole(weight).cpu() for name, weight in module.model.state_dict().items()}
+        {name: full_tensor(weight).cpu() for name, weight in module.model.state_dict().items()}
     )
-    plain = module_kind(config, model, module.tokens)
+    plain = stage.module(config, model, module.tokenizer)
     plain.seen, plain.skipped = module.seen, module.skipped
     return plain
 
@@ -117,7 +86,7 @@ def check_adapters(config: Config) -> None:
     if not config.lora.enabled:
         return
     with torch.device("meta"):
-        model = KINDS[config.stage.name][0](config.model)
+        model = STAGE_REGISTRY[config.stage.name].model(config.model)
     parts = {part_of(name) for name in lora.targets(model, config.lora, config.stage.trained)}
     given = {*config.stage.init, *(["lm"] if config.lm.pretrained else [])}
     if parts - given:
@@ -143,22 +112,22 @@ def find_tokenizer(
     config: Config, corpora: Corpora, given: dict[str, StageCheckpoint], folder: Path
 ) -> Tokenizer | None:
     """Those of the language model; the encoder needs none."""
-    if config.stage.name == "encoder":
+    if not STAGE_REGISTRY[config.stage.name].has_tokenizer:
         return None
     if config.stage.init.get("lm") in given:
-        return given[config.stage.init["lm"]].tokens
+        return given[config.stage.init["lm"]].tokenizer
     made = folder / "tokenizer.json"
     if config.tokenizer.source != "bpe":
-        tokens = Tokenizer.load(config.tokenizer.source)
+        tokenizer = Tokenizer.load(config.tokenizer.source)
     else:
-        tokens = (
+        tokenizer = (
             Tokenizer.from_json(made.read_text())
             if made.exists()
             else Tokenizer.train(corpora.training_texts())
         )
-    made.write_text(tokens.to_json())
-    if tokens.size > config.lm.vocab_size:
+    made.write_text(tokenizer.to_json())
+    if tokenizer.size > config.lm.vocab_size:
         raise ValueError(
-            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokens.size}; set it to that or more"
+            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokenizer.size}; set it to that or more"
         )
-    return tokens
+    return tokenizer

@@ -50,9 +50,9 @@ class BranchTargets:
             a sound ends or breaks off; and of each dialogue, branches judged with other sounds, and with none.
     """
 
-    def __init__(self, tokens: Tokenizer, duplex: DuplexConfig, probes: int):
-        self.tokens, self.duplex, self.probes = tokens, duplex, probes
-        self.asked = tokens.end_of_speech()
+    def __init__(self, tokenizer: Tokenizer, duplex: DuplexConfig, probes: int):
+        self.tokenizer, self.duplex, self.probes = tokenizer, duplex, probes
+        self.asked = tokenizer.end_of_speech()
 
     def rows(self, dialogue: Dialogue, rng: random.Random) -> list[Row]:
         """Every parent stands before its children."""
@@ -81,7 +81,7 @@ class BranchTargets:
                     self._probe(parent, branch, i, "response")
                     for i in self._missed(branch, dialogue)
                 ]
-                spoken = self.tokens.response(asked_for[branch.last])
+                spoken = self.tokenizer.response(asked_for[branch.last])
                 answer = self._answer(
                     rows, parent, branch, spoken, found[number + 1 :], dialogue, rng
                 )
@@ -152,7 +152,7 @@ class BranchTargets:
         return {int(moment / length_s) + near for moment in moments for near in (-1, 0, 1)}
 
     def _probe(self, parent: int | None, branch: Branch, slice_: int, state: TurnState) -> Row:
-        labels = [IGNORED] * (len(self.asked) - 1) + [self.tokens.turn_states[state]]
+        labels = [IGNORED] * (len(self.asked) - 1) + [self.tokenizer.turn_states[state]]
         return Row(parent, range(branch.first, slice_ + 1), self.asked, labels)
 
     def _answer(
@@ -162,7 +162,10 @@ class BranchTargets:
         """Add the rows of a question with its answer, whose last id is the end."""
         answer = _Answer(begun=branch.last, length=len(spoken) - 1)
         cut = self._cut(answer, later, dialogue, rng)
-        head, state = self.tokens.after_speech("response"), self.tokens.turn_states["response"]
+        head, state = (
+            self.tokenizer.after_speech("response"),
+            self.tokenizer.turn_states["response"],
+        )
         first = spoken[:cut] if cut < answer.length else spoken
         labels = (
             [IGNORED] * (len(self.asked) - 1)

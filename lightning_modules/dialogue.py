@@ -11,8 +11,9 @@ from torch import Tensor
 from datamodules.batching import pack
 from datamodules.dialogue.data import DialogueBatch
 from datamodules.dialogue.dialogues import Dialogue
+from duplexmamba.duplex.events import Event, emitted_responses
 from duplexmamba.duplex.fork import ForkSession
-from duplexmamba.duplex.session import Event, Session, emitted_responses, run_sessions
+from duplexmamba.duplex.session import Session, run_sessions
 from duplexmamba.models.connector import Compressed
 from duplexmamba.models.lm import LMState
 from duplexmamba.models.timing import FrameTiming
@@ -24,7 +25,7 @@ from duplexmamba.text.tokenizer import ANSWER, TURN_STATES
 from lightning_modules.branch_targets import BranchTargets, Row
 from lightning_modules.speech import InstructStage
 from lightning_modules.stage import pad_ids
-from lightning_modules.trainer.fsdp import largest
+from lightning_modules.trainer.fsdp import max_over_ranks
 
 LEAF_STEPS = 256
 """Steps, padding included, of rows that are read at once where nothing is forked: more would be padded more."""
@@ -61,13 +62,13 @@ class DialogueStage(InstructStage):
 
     def model_step(self, batch: DialogueBatch) -> Tensor:  # type: ignore[override]  # dialogues beside utterances
         loss = self.dialogue_loss(batch)
-        none_beside = largest(not len(batch.utterances), self)
+        none_beside = max_over_ranks(not len(batch.utterances), self)
         return loss if none_beside else loss + super().model_step(batch.utterances)
 
     def dialogue_loss(self, batch: DialogueBatch) -> Tensor:
         """That of the dialogues alone."""
         rng = random.Random(int(torch.randint(2**62, ())))
-        rehearsal = BranchTargets(self.tokens, self.config.duplex, self.config.stage.probes)
+        rehearsal = BranchTargets(self.tokenizer, self.config.duplex, self.config.stage.probes)
         rows = share(place([rehearsal.rows(dialogue, rng) for dialogue in batch.dialogues]))
         speech, _ = self.model.connector(self.frames(batch))
         hidden, labels = self.read(rows, speech)
@@ -85,8 +86,8 @@ class DialogueStage(InstructStage):
         forks = [*dict.fromkeys(placed.fork for placed in rows if placed.fork)]
         memories = _Memories(self.device)
         found = []
-        groups = fork_schedule(rows, len(self.tokens.before_speech(ANSWER[0])))
-        idle = largest(len(groups), self) - len(groups)
+        groups = fork_schedule(rows, len(self.tokenizer.before_speech(ANSWER[0])))
+        idle = max_over_ranks(len(groups), self) - len(groups)
         for group in groups:
             memory = memories.of([rows[i].fork for i in group])
             here = [fork for fork in forks if fork[0] in group]
@@ -100,7 +101,7 @@ class DialogueStage(InstructStage):
 
     def _nothing(self) -> ScheduledSegment:
         """A row without labels, which a rank reads while another has a further generation."""
-        return ScheduledSegment(Row(None, range(1), [self.tokens.end], [IGNORED]), 0, None)
+        return ScheduledSegment(Row(None, range(1), [self.tokenizer.end], [IGNORED]), 0, None)
 
     def _read(
         self,
@@ -110,7 +111,7 @@ class DialogueStage(InstructStage):
         forks: list[Fork],
     ) -> tuple[Tensor, Tensor, LMState]:
         """Hidden states and labels as in `read`, and the states at these forks among `rows`."""
-        prompt = self.tokens.before_speech(ANSWER[0])
+        prompt = self.tokenizer.before_speech(ANSWER[0])
         per_slice = round(self.config.duplex.slice_ms / FrameTiming.of(self.config.model).token_ms)
         device, begins = self.device, window_begins(speech)
         before = pad_ids([prompt if placed.heard else [] for placed in rows], device)
@@ -130,10 +131,10 @@ class DialogueStage(InstructStage):
                 begins[dialogues[parents], torch.tensor(stops, device=device) * per_slice]
                 - starts[parents]
             )
-            whole = before.row_lengths() + heard.row_lengths() + ids.row_lengths()
+            full_tensor = before.row_lengths() + heard.row_lengths() + ids.row_lengths()
             at_end = torch.tensor([slices is None for _, slices in forks], device=device)
             return_states_at = Positions(
-                parents, torch.where(at_end, whole[parents], len(prompt) + until)
+                parents, torch.where(at_end, full_tensor[parents], len(prompt) + until)
             )
         hidden, after = self.model(before, heard, ids, memory, return_states_at)
         counted = labels != IGNORED
@@ -145,7 +146,7 @@ class DialogueStage(InstructStage):
             row[:length]
             for row, length in zip(batch.samples.values, batch.samples.row_lengths(), strict=True)
         ]
-        sessions = [self.session(self.model, self.tokens, self.config.duplex) for _ in signals]
+        sessions = [self.session(self.model, self.tokenizer, self.config.duplex) for _ in signals]
         heard = zip(run_sessions(sessions, signals), batch.dialogues, strict=True)
         return [
             pair
@@ -212,7 +213,7 @@ def live_pairs(
     named = [TURN_STATES[event.state] for event in events]
     pairs = list(zip([TURN_STATES[label] for label in dialogue.labels], named, strict=True))
     given = emitted_responses(events)
-    for answer, window in zip(dialogue.answers, dialogue.reply_windows(slice_s), strict=True):
+    for answer, window in zip(dialogue.answers, dialogue.response_windows(slice_s), strict=True):
         if answer.end is None:
             texts = [reply.text for reply in given if reply.start_slice in window]
             pairs.append((dialogue.turns[answer.turn].answer, texts[-1] if texts else ""))

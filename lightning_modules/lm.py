@@ -36,7 +36,7 @@ class LMStage(StageModule):
     """Prompt and response as text; the loss is on the response."""
 
     model: TextModel
-    tokens: Tokenizer
+    tokenizer: Tokenizer
 
     def model_step(self, batch: list[tuple[str, str]]) -> Tensor:
         prompts, responses = self._read(batch)
@@ -58,9 +58,9 @@ class LMStage(StageModule):
         lm, ids = self.model.lm, pad_ids(prompts, self.device)
         hidden, state = lm(ids.with_values(lm.embed(ids.values)))
         last = take(hidden.values, ids.row_lengths() - 1, 1)[:, 0]
-        said = greedy(lm, lm.logits(last), state, self.tokens.end, max(map(len, responses)))
+        said = greedy(lm, lm.logits(last), state, self.tokenizer.end, max(map(len, responses)))
         return [
-            (self.tokens.decode(r), self.tokens.decode(s))
+            (self.tokenizer.decode(r), self.tokenizer.decode(s))
             for r, s in zip(responses, said, strict=True)
         ]
 
@@ -72,30 +72,30 @@ class LMStage(StageModule):
         prompts, responses = [], []
         for text, answer in batch:
             instruction = choose(ANSWER if answer else TRANSCRIBE)
-            words = speech_like(text, self.tokens, self.config.stage.speech_like_text)
+            words = speech_like(text, self.tokenizer, self.config.stage.speech_like_text)
             prompts.append(
                 [
-                    *self.tokens.before_speech(instruction),
+                    *self.tokenizer.before_speech(instruction),
                     *words,
-                    *self.tokens.after_speech("response"),
+                    *self.tokenizer.after_speech("response"),
                 ]
             )
-            responses.append(self.tokens.response(answer or text))
+            responses.append(self.tokenizer.response(answer or text))
         return prompts, responses
 
 
-def speech_like(text: str, tokens: Tokenizer, share: float) -> list[int]:
+def speech_like(text: str, tokenizer: Tokenizer, share: float) -> list[int]:
     """Ids of the words, and for a `share` of texts silence between them as it comes between embeddings of speech."""
     if torch.rand(()) >= share:
-        return tokens.words(text)
-    silence = tokens.encode(SILENCE)
+        return tokenizer.words(text)
+    silence = tokenizer.encode(SILENCE)
     words = text.split()
     behind = torch.bucketize(torch.rand(len(words)), BETWEEN)
     if len(words) > 1 and torch.rand(()) < HESITANT_SHARE:
         behind[torch.randint(len(words) - 1, ())] += torch.randint(PAUSE[0], PAUSE[1] + 1, ())
     ids = silence * int(torch.randint(0, 4, ()))
     for word, count in zip(words, behind.tolist(), strict=True):
-        ids += tokens.words(word) + silence * count
+        ids += tokenizer.words(word) + silence * count
     return ids + silence * int(torch.randint(0, 4, ()))
 
 

@@ -41,13 +41,15 @@ class Written:
         return [self.due] + [True] * (sum(label != IGNORED for label in self.labels) - 1)
 
 
-def script(dialogue: Dialogue, tokens: Tokenizer, duplex: DuplexConfig) -> list[Written]:
+def script(dialogue: Dialogue, tokenizer: Tokenizer, duplex: DuplexConfig) -> list[Written]:
     """What a model writes that is right about every slice. An answer goes on until the next one begins."""
-    asked_for = {a.begin: tokens.response(dialogue.turns[a.turn].answer) for a in dialogue.answers}
-    asked, head = tokens.end_of_speech(), tokens.after_speech("response")
+    asked_for = {
+        a.begin: tokenizer.response(dialogue.turns[a.turn].answer) for a in dialogue.answers
+    }
+    asked, head = tokenizer.end_of_speech(), tokenizer.after_speech("response")
     before = [IGNORED] * (len(asked) - 1)
     slices: list[Written] = []
-    answer, begun, said = [tokens.end], 0, 1
+    answer, begun, said = [tokenizer.end], 0, 1
     for i in range(len(dialogue.labels)):
         due = _out(answer, i - begun + 1, duplex) > said
         if i in asked_for:
@@ -56,12 +58,12 @@ def script(dialogue: Dialogue, tokens: Tokenizer, duplex: DuplexConfig) -> list[
         following = [*answer, IGNORED][said : out + 1]
         if i in asked_for:
             silent = [IGNORED] * (len(head) - len(asked) - 1)
-            labels = [*before, tokens.turn_states["response"], *silent, *following]
+            labels = [*before, tokenizer.turn_states["response"], *silent, *following]
             slices.append(Written([*head, *answer[:out]], labels, due))
         elif due:
             slices.append(Written([*asked, *answer[said:out]], [*before, *following], due))
         else:
-            idle = tokens.turn_states[IDLE]
+            idle = tokenizer.turn_states[IDLE]
             slices.append(Written([*asked, idle], [*before, idle, IGNORED], due))
         said = out
     return slices
@@ -88,9 +90,11 @@ class MultiplexStage(DialogueStage):
     def dialogue_loss(self, batch: DialogueBatch) -> Tensor:
         """Decisions and words weigh the same, or the many slices with nothing to say would drown the words."""
         speech, _ = self.model.connector(self.frames(batch))
-        rows = [script(dialogue, self.tokens, self.config.duplex) for dialogue in batch.dialogues]
+        rows = [
+            script(dialogue, self.tokenizer, self.config.duplex) for dialogue in batch.dialogues
+        ]
         hidden, labels, free = self.read_whole(rows, speech)
-        states = self.tokens.turn_states
+        states = self.tokenizer.turn_states
         markers = torch.tensor([states["response"], states[IDLE]], device=self.device)
         smoothing = self.config.optim.label_smoothing
         decided = hidden[~free] @ self.model.lm.embed(markers).T
@@ -116,7 +120,7 @@ class MultiplexStage(DialogueStage):
         """
         per_slice = round(self.config.duplex.slice_ms / FrameTiming.of(self.config.model).token_ms)
         heard = window_begins(speech)[:, ::per_slice].diff().tolist()
-        prompt = self.tokens.before_speech(ANSWER[0])
+        prompt = self.tokenizer.before_speech(ANSWER[0])
         ids = [
             [*prompt, *_mixed([HEARD], heard[r], [w.ids for w in row])]
             for r, row in enumerate(rows)

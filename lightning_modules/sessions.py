@@ -8,14 +8,11 @@ import torch
 
 from configs.recipes import DIALOGUE_STAGES
 from configs.schema import Config
-from duplexmamba.duplex.fork import ForkSession
-from duplexmamba.duplex.multiplex import MultiplexSession
+from duplexmamba.duplex import DUPLEX_KINDS
 from duplexmamba.duplex.session import Session
 from duplexmamba.models.speech_lm import SpeechLM
 from lightning_modules.trainer.checkpoint import StageCheckpoint
 from lightning_modules.trainer.hardware import set_up_torch
-
-SESSIONS: dict[str, type[Session]] = {"fork": ForkSession, "multiplex": MultiplexSession}
 
 
 def open_sessions(given: StageCheckpoint, config: Config, run: Path) -> Callable[[], Session]:
@@ -24,7 +21,7 @@ def open_sessions(given: StageCheckpoint, config: Config, run: Path) -> Callable
     Raises:
         ValueError: the run has not learnt when to answer, or learnt it for another kind of session.
     """
-    if given.tokens is None or config.stage.name not in DIALOGUE_STAGES:
+    if given.tokenizer is None or config.stage.data != "dialogues":
         raise ValueError(
             f"{run} is a run of stage {config.stage.name}, which does not learn when to answer; name a run of stage "
             + " or ".join(DIALOGUE_STAGES)
@@ -35,7 +32,10 @@ def open_sessions(given: StageCheckpoint, config: Config, run: Path) -> Callable
             "out, or train a run of that kind"
         )
     return functools.partial(
-        SESSIONS[config.duplex.kind], open_model(given, config), given.tokens, config.duplex
+        DUPLEX_KINDS[config.duplex.kind].session,
+        open_model(given, config),
+        given.tokenizer,
+        config.duplex,
     )
 
 

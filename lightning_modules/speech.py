@@ -7,7 +7,7 @@ from torch import Tensor
 
 from datamodules.batching import SpeechBatch
 from datamodules.dialogue.data import DialogueBatch
-from duplexmamba.models.connector import CTC
+from duplexmamba.models.connector import CTCConnector
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
@@ -37,14 +37,14 @@ class SpeechStage(StageModule):
     """Instruction, speech, response: the transcript or the answer; scored on transcripts."""
 
     model: SpeechLM
-    tokens: Tokenizer
+    tokenizer: Tokenizer
 
     def model_step(self, batch: SpeechBatch) -> Tensor:
         instructions, texts = zip(*self.tasks(batch), strict=True)
-        after = self.tokens.after_speech("response")
-        responses = [self.tokens.response(text) for text in texts]
+        after = self.tokenizer.after_speech("response")
+        responses = [self.tokenizer.response(text) for text in texts]
         before = pad_ids(
-            [self.tokens.before_speech(instruction) for instruction in instructions], self.device
+            [self.tokenizer.before_speech(instruction) for instruction in instructions], self.device
         )
         rows = pad_ids([after + r[:-1] for r in responses], self.device)
         labels = pad_ids(
@@ -56,7 +56,7 @@ class SpeechStage(StageModule):
         loss = token_loss(
             self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing
         )
-        if isinstance(self.model.connector, CTC):
+        if isinstance(self.model.connector, CTCConnector):
             logits = frames.with_values(self.model.connector.head(frames.values))
             loss = loss + HEAD_WEIGHT * ctc_loss(logits, byte_labels(batch.texts, self.device))
         weight = self.config.stage.ctc_weight
@@ -81,7 +81,7 @@ class SpeechStage(StageModule):
     def word_loss(self, speech: Padded, texts: list[str]) -> Tensor:
         """CTC of the speech embeddings (B, S, E) against the words: each should lie near the embedding of the word that
         ends in it, or near that of silence, the blank. This is what stage lm has taught the language model to read."""
-        words = pad_ids([self.tokens.words(text) for text in texts], self.device)
+        words = pad_ids([self.tokenizer.words(text) for text in texts], self.device)
         return ctc_loss(self.word_logits(speech), words, self._silence())
 
     def word_logits(self, speech: Padded) -> Padded:
@@ -92,12 +92,12 @@ class SpeechStage(StageModule):
         )
 
     def _silence(self) -> int:
-        [silence] = self.tokens.encode(SILENCE)
+        [silence] = self.tokenizer.encode(SILENCE)
         return silence
 
     def hypotheses(self, batch: SpeechBatch) -> list[tuple[str, str]]:
         if self.config.stage.ctc_weight:
-            found = [self.tokens.decode(ids) for ids in self.transcribe(batch.samples)]
+            found = [self.tokenizer.decode(ids) for ids in self.transcribe(batch.samples)]
             return list(zip(batch.texts, found, strict=True))
         instructions = [TRANSCRIBE[0]] * len(batch.texts)
         return list(zip(batch.texts, self.respond(instructions, batch.samples), strict=True))
@@ -106,13 +106,13 @@ class SpeechStage(StageModule):
         """Greedy responses to (B, n) samples."""
         before, after = self._around(instructions)
         rows = self.model.generate(
-            before, samples, after, self.tokens.end, self._max_tokens(samples)
+            before, samples, after, self.tokenizer.end, self._max_tokens(samples)
         )
-        return [self.tokens.decode(row) for row in rows]
+        return [self.tokenizer.decode(row) for row in rows]
 
     def transcribe(self, samples: Padded) -> list[list[int]]:
         """Ids of what (B, n) samples say: of the language model's greedy transcript and the `BEAM` likeliest by the
-        words' CTC, the one with the largest sum of both log likelihoods.
+        words' CTCConnector, the one with the largest sum of both log likelihoods.
 
         The language model alone prefers what it has read often to what it hears, the CTC knows no language.
         Source: joint decoding by rescoring, Watanabe et al. 2017.
@@ -120,7 +120,7 @@ class SpeechStage(StageModule):
         speech, _ = self.model.embed_speech(samples, final=True)
         before, after = self._around([TRANSCRIBE[0]] * len(samples.values))
         logits, state = self.model.prefill(before, speech, after)
-        said = greedy(self.model.lm, logits, state, self.tokens.end, self._max_tokens(samples))
+        said = greedy(self.model.lm, logits, state, self.tokenizer.end, self._max_tokens(samples))
         heard, silence = self.word_logits(speech), self._silence()
         candidates = [
             [ids, *(words for words in ctc_beam(row[:length], BEAM, silence) if words != ids)]
@@ -134,7 +134,7 @@ class SpeechStage(StageModule):
         )
         each = Padded(heard.values[whose], heard.row_lengths()[whose])
         by_ear = ctc_log_likelihood(each, pad_ids(rows, self.device), silence)
-        ended = pad_ids([[*row, self.tokens.end] for row in rows], self.device)
+        ended = pad_ids([[*row, self.tokenizer.end] for row in rows], self.device)
         by_lm = log_likelihood(self.model.lm, logits[whose], states.select(state, whose), ended)
         scores = (by_ear + by_lm).split([len(found) for found in candidates])
         return [found[int(score.argmax())] for found, score in zip(candidates, scores, strict=True)]
@@ -142,10 +142,10 @@ class SpeechStage(StageModule):
     def _around(self, instructions: list[str]) -> tuple[Padded, Padded]:
         """Ids before and after speech, up to the response."""
         before = pad_ids(
-            [self.tokens.before_speech(instruction) for instruction in instructions], self.device
+            [self.tokenizer.before_speech(instruction) for instruction in instructions], self.device
         )
         return before, pad_ids(
-            [self.tokens.after_speech("response")] * len(instructions), self.device
+            [self.tokenizer.after_speech("response")] * len(instructions), self.device
         )
 
     def _max_tokens(self, samples: Padded) -> int:

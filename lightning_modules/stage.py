@@ -16,7 +16,7 @@ from duplexmamba.models.lora import in_common
 from duplexmamba.models.speech_lm import is_adapter, part_of
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.tokenizer import Tokenizer
-from lightning_modules.trainer.fsdp import largest, local, shard
+from lightning_modules.trainer.fsdp import local_shard, max_over_ranks, shard
 
 MIN_SEEN = 50
 """Utterances after which the share of unusable ones is judged."""
@@ -26,11 +26,11 @@ class StageModule(L.LightningModule, abc.ABC):
     """Model in, `model_step` per stage, log out."""
 
     model: nn.Module
-    tokens: Tokenizer | None
+    tokenizer: Tokenizer | None
 
-    def __init__(self, config: Config, model: nn.Module, tokens: Tokenizer | None):
+    def __init__(self, config: Config, model: nn.Module, tokenizer: Tokenizer | None):
         super().__init__()
-        self.config, self.model, self.tokens = config, model, tokens
+        self.config, self.model, self.tokenizer = config, model, tokenizer
         self.seen = 0
         self.skipped: list[str] = []
         self.scored: list[tuple[str, str]] = []
@@ -50,7 +50,7 @@ class StageModule(L.LightningModule, abc.ABC):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         self._note_skipped(batch)
-        loss = self._no_loss() if largest(not len(batch), self) else self.model_step(batch)
+        loss = self._no_loss() if max_over_ranks(not len(batch), self) else self.model_step(batch)
         self.log("train/loss", loss.detach(), batch_size=1)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
@@ -131,7 +131,7 @@ class StageModule(L.LightningModule, abc.ABC):
 
     def _no_loss(self) -> Tensor:
         """Zero, with a gradient for every weight: other ranks wait for this one's."""
-        learning = (local(p) for p in self.model.parameters() if p.requires_grad)
+        learning = (local_shard(p) for p in self.model.parameters() if p.requires_grad)
         return 0 * sum((p.sum() for p in learning), torch.zeros((), device=self.device))
 
     def _trained(self) -> set[str]:
@@ -140,9 +140,9 @@ class StageModule(L.LightningModule, abc.ABC):
     def _freeze(self) -> None:
         adapted = {part_of(name) for name, _ in self.model.named_parameters() if is_adapter(name)}
         for name, parameter in self.model.named_parameters():
-            whole = part_of(name) not in adapted
+            full_tensor = part_of(name) not in adapted
             parameter.requires_grad_(
-                part_of(name) in self._trained() and (whole or is_adapter(name))
+                part_of(name) in self._trained() and (full_tensor or is_adapter(name))
             )
         if not self.config.lora.shared_trainable:
             for parameter in in_common(self.model, self.config.lora):

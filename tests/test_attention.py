@@ -70,7 +70,7 @@ def test_gradients_cross_a_chunk_boundary_and_padding_has_none() -> None:
 def test_the_conformer_block_equals_that_of_torchaudio(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torchaudio has no positions and another norm in the convolution module; both are replaced."""
+    """Positions and the norm of the convolution module differ, and are replaced; biases are zero."""
     conformer = pytest.importorskip("torchaudio.models.conformer", exc_type=(ImportError, OSError))
     config = override(
         config, ["encoder.mixer=attention", "encoder.context=full", "encoder.dropout=0"]

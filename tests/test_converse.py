@@ -19,7 +19,7 @@ from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.sessions import open_sessions
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
-from lightning_modules.trainer.hardware import exit_cleanly
+from lightning_modules.trainer.exits import exit_cleanly
 from serving import converse, timeline, trace
 from tests.conftest import SMALL_SIZES
 

@@ -221,8 +221,8 @@ def untrained(stage: str = "streaming", *words: str) -> StageCheckpoint:
 def session_of(config: Config, given: StageCheckpoint) -> ForkSession:
     model = SpeechLM(config.model)
     model.load_state_dict(given.weights)
-    assert given.tokens is not None
-    return ForkSession(model.eval(), given.tokens, config.duplex)
+    assert given.tokenizer is not None
+    return ForkSession(model.eval(), given.tokenizer, config.duplex)
 
 
 def test_an_answer_finished_at_once_is_the_one_that_would_have_come():
@@ -275,7 +275,7 @@ def test_a_run_that_cannot_answer_says_so(tmp_path: Path):
     given = untrained()
     stage = dataclasses.replace(given.config.stage, name="encoder")
     StageCheckpoint(
-        dataclasses.replace(given.config, stage=stage), given.tokens, given.weights
+        dataclasses.replace(given.config, stage=stage), given.tokenizer, given.weights
     ).save(tmp_path / FILE)
     with pytest.raises(ValueError, match="stage encoder.*name a run of stage state or streaming"):
         evaluate.main(["duplex", str(tmp_path)])

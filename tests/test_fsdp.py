@@ -22,13 +22,14 @@ from datamodules.dialogue.data import DialogueBatch, collate_dialogues
 from duplexmamba.models import lora
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import Tokenizer
-from lightning_modules.assembly import KINDS, unsharded
+from lightning_modules.assembly import unsharded
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.stage import StageModule
+from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
 from lightning_modules.trainer.averaging import WeightAveraging
 from lightning_modules.trainer.callbacks import LAST, ResumeCheckpoint
-from lightning_modules.trainer.fsdp import largest, shard, shared_modules, whole
+from lightning_modules.trainer.fsdp import shard, shared_modules
 from lightning_modules.trainer.run import build_trainer, fit
 from tests.conftest import SMALL_SIZES, TINY
 from tests.test_rehearsal import SCRIPTS, dialogue_of
@@ -88,7 +89,11 @@ def stage_of(case: str) -> StageModule:
                 nn.init.normal_(weight, std=0.1)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(model)
-    return KINDS[stage][1](config, model, Tokenizer.train(["word and more", "an answer"])).train()
+    return (
+        STAGE_REGISTRY[stage]
+        .module(config, model, Tokenizer.train(["word and more", "an answer"]))
+        .train()
+    )
 
 
 def batches_of(case: str) -> list:

@@ -143,10 +143,14 @@ def test_history_is_the_same_when_lines_come_twice(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/storage/../hub.db", 404), ("/storage/%2e%2e/hub.db", 403), ("/storage/a/%2e%2e/%2e%2e/hub.db", 403),
-        ("/storage/%2Fetc%2Fpasswd", 403), ("/storage/runs/tests/one/x", 403), ("/elsewhere", 404),
+        ("/storage/../hub.db", 404),
+        ("/storage/%2e%2e/hub.db", 403),
+        ("/storage/a/%2e%2e/%2e%2e/hub.db", 403),
+        ("/storage/%2Fetc%2Fpasswd", 403),
+        ("/storage/runs/tests/one/x", 403),
+        ("/elsewhere", 404),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_no_path_escapes(hub: Hub, method: str, path: str, status: int) -> None:
     assert hub.client.request(method, path).status_code == status
@@ -163,12 +167,19 @@ def test_files_are_written_and_read_at_the_addresses_given_out(hub: Hub) -> None
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"[]", b"{}", b"\x00", b'{"query": "{"}', b'{"query": "{nothing}"}', b'{"query": "fragment F on X {a}"}',
-        b'{"query": "{project(name: 3) {run(name: {a: 1}) {id}}}"}', b'{"query": "{project {...Missing}}"}',
+        b"",
+        b"[]",
+        b"{}",
+        b"\x00",
+        b'{"query": "{"}',
+        b'{"query": "{nothing}"}',
+        b'{"query": "fragment F on X {a}"}',
+        b'{"query": "{project(name: 3) {run(name: {a: 1}) {id}}}"}',
+        b'{"query": "{project {...Missing}}"}',
         b'{"query": "mutation {createArtifact(input: {}) {artifact {id}}}"}',
         b'{"query": "mutation {upsertSweep(input: {config: \\"a: [\\"}) {sweep {id}}}"}',
     ],
-)  # fmt: skip
+)
 def test_nonsense_is_answered_below_500(hub: Hub, body: bytes) -> None:
     assert 400 <= hub.client.post("/graphql", content=body, headers=hub.auth).status_code < 500
 

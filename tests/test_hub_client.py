@@ -175,11 +175,16 @@ def test_the_wandb_report_is_saved_and_read_back(place: Place, client_here: None
     assert read.description == answer(gathered)[0]
     grid = next(block for block in read.blocks if isinstance(block, wr.PanelGrid))
     assert [type(panel).__name__ for panel in grid.panels] == [
-        "BarPlot", "ScatterPlot", "ParallelCoordinatesPlot", "ParameterImportancePlot", "RunComparer",
-    ]  # fmt: skip
+        "BarPlot",
+        "ScatterPlot",
+        "ParallelCoordinatesPlot",
+        "ParameterImportancePlot",
+        "RunComparer",
+    ]
     assert [column.metric for column in grid.panels[2].columns] == [
-        *map(wr.Config, gathered.file.swept), wr.SummaryMetric("test/wer"),
-    ]  # fmt: skip
+        *map(wr.Config, gathered.file.swept),
+        wr.SummaryMetric("test/wer"),
+    ]
     assert {runset.name for runset in grid.runsets} == {f"encoder.context={value}" for value in WER}
     assert (
         sum(

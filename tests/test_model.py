@@ -1,7 +1,12 @@
 """The whole model: published sizes, batches, gradients, and construction without settings."""
 
+import subprocess
+import sys
+
+import pytest
 import torch
 
+import duplexmamba
 from configs.loading import load_config
 from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechLM, count_parameters
@@ -56,3 +61,18 @@ def test_every_part_gets_a_gradient(config: Config) -> None:
     assert [
         n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
     ] == []
+
+
+def test_the_package_exports_its_names_on_first_use() -> None:
+    for name in duplexmamba.__all__:
+        assert getattr(duplexmamba, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'SpeechLLM'"):
+        _ = duplexmamba.SpeechLLM
+
+
+def test_registries_and_the_model_import_without_transformers() -> None:
+    code = (
+        "import sys; from duplexmamba import CONNECTORS, LANGUAGE_MODELS, MIXERS, SpeechLM; "
+        "assert not {'transformers', 'lightning', 'omegaconf'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

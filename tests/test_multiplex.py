@@ -103,7 +103,7 @@ def test_training_logits_equal_those_of_a_session_at_every_written_position(lett
     stage = MultiplexStage(
         override(SMALL, PACES[pace]), session.model, Answers(session.tokenizer, emitted)
     ).eval()
-    rows = [script(dialogue, stage.tokens, session.duplex)]
+    rows = [script(dialogue, stage.tokenizer, session.duplex)]
     with torch.no_grad():
         speech, _ = session.model.embed_speech(
             Padded(torch.from_numpy(dialogue.samples)[None]), final=True
@@ -167,7 +167,7 @@ def stage_and_batch(letters=SCRIPTS[:3], **changes) -> tuple[MultiplexStage, obj
 def test_a_batch_equals_single_dialogues() -> None:
     stage, batch = stage_and_batch()
     stage.model.double().eval()
-    rows = [script(dialogue, stage.tokens, SMALL.duplex) for dialogue in batch.dialogues]
+    rows = [script(dialogue, stage.tokenizer, SMALL.duplex) for dialogue in batch.dialogues]
     with torch.no_grad():
         speech, _ = stage.model.embed_speech(batch.samples, final=True)
         batched = stage.read_whole(rows, speech)
@@ -185,8 +185,8 @@ def test_the_loss_covers_the_choices_of_a_session(letters, smoothing) -> None:
     stage, batch = stage_and_batch(
         letters, optim=dataclasses.replace(SMALL.optim, label_smoothing=smoothing)
     )
-    rows = [script(dialogue, stage.tokens, SMALL.duplex) for dialogue in batch.dialogues]
-    response, idle = stage.tokens.turn_states["response"], stage.tokens.turn_states["ignore"]
+    rows = [script(dialogue, stage.tokenizer, SMALL.duplex) for dialogue in batch.dialogues]
+    response, idle = stage.tokenizer.turn_states["response"], stage.tokenizer.turn_states["ignore"]
     with torch.no_grad():
         hidden, labels, free = stage.read_whole(
             rows, stage.model.embed_speech(batch.samples, final=True)[0]

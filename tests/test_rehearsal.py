@@ -116,7 +116,7 @@ def model(small: Config, tokens: Tokenizer) -> SpeechLM:
 def live(dialogue: Dialogue, model, tokens, config, monkeypatch) -> list[sessions.Event]:
     """A session whose model is right about every slice."""
     labels = iter(dialogue.labels)
-    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(labels))
+    monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(labels))
     return sessions.ForkSession(model, tokens, config.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
@@ -148,7 +148,7 @@ def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monk
     ]
     stage = DialogueStage(small, model, Answers(tokens, said)).eval()
     rows = share(
-        place([BranchTargets(stage.tokens, small.duplex, 100).rows(dialogue, random.Random(0))])
+        place([BranchTargets(stage.tokenizer, small.duplex, 100).rows(dialogue, random.Random(0))])
     )
     assert any(row.shared for row in rows)
     with torch.no_grad():
@@ -199,7 +199,7 @@ def test_the_branches_of_a_batch_are_those_of_each_dialogue(model, tokens, small
     dialogues = [dialogue_of(script, 3200) for script in SCRIPTS[:3]]
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9)).eval()
     each = [
-        BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1))
+        BranchTargets(stage.tokenizer, small.duplex, 2).rows(dialogue, random.Random(1))
         for dialogue in dialogues
     ]
 
@@ -228,7 +228,10 @@ def test_what_branches_share_is_read_as_if_each_heard_it_alone(model, tokens, sm
     stage = DialogueStage(small, model.double(), Answers(tokens, [[9] * LENGTH] * 9))
     model.lm.requires_grad_()
     rows = place(
-        [BranchTargets(stage.tokens, small.duplex, 2).rows(d, random.Random(1)) for d in dialogues]
+        [
+            BranchTargets(stage.tokenizer, small.duplex, 2).rows(d, random.Random(1))
+            for d in dialogues
+        ]
     )
     assert sum(row.shared for row in share(rows)) > len(rows) / 4
     lengths = torch.tensor([len(d.labels) for d in dialogues])
@@ -248,7 +251,7 @@ def test_what_branches_share_is_read_as_if_each_heard_it_alone(model, tokens, sm
 def test_gradients_reach_what_was_heard_before_a_fork(model, tokens, small) -> None:
     dialogue = dialogue_of(SCRIPTS[2], 3200)
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9))
-    rows = BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1))
+    rows = BranchTargets(stage.tokenizer, small.duplex, 2).rows(dialogue, random.Random(1))
     [newest] = [row for row in rows if row.slices and row.slices[-1] == dialogue.answers[-1].begin]
     chain = [newest]
     while chain[0].parent is not None:
@@ -284,7 +287,7 @@ def test_a_sound_to_be_ignored_is_also_judged_by_a_branch_that_did_not_ignore_it
     dialogue = dataclasses.replace(dialogue_of("." * 16, 3200), turns=(noise,))
     mistaken = ["ignore"] * 4 + ["incomplete"] * 5 + ["ignore"] * 7
     states = iter(mistaken)
-    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
+    monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(states))
     events = sessions.ForkSession(model, tokens, small.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
@@ -309,7 +312,7 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(
     dialogue = dialogue_of("...???!......", 3200)
     mistaken = ["ignore"] * 3 + ["incomplete"] * 4 + ["ignore"] * 6
     states = iter(mistaken)
-    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
+    monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(states))
     events = sessions.ForkSession(model, tokens, small.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
@@ -317,7 +320,7 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(
         "behind the slice of the response, 6, come two more"
     )
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH])).eval()
-    rows = BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(0))
+    rows = BranchTargets(stage.tokenizer, small.duplex, 2).rows(dialogue, random.Random(0))
     late = [row for row in rows if 6 in row.slices[:-1]]
     assert [row.slices for row in late] == [range(2, 8), range(2, 9)]
     with torch.no_grad():

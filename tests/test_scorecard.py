@@ -18,7 +18,7 @@ from evaluation.commands.saved_scores import keep, kept
 from evaluation.scorecard.card import Card, Part, Row, best, shown
 from evaluation.scorecard.page import page
 from evaluation.speed import measure
-from lightning_modules.assembly import KINDS
+from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.checkpoint import FILE
 from tests.conftest import SMALL_SIZES, TINY
 from tests.test_eval_duplex import untrained
@@ -237,7 +237,7 @@ def test_real_commands_make_what_is_missing(tmp_path: Path):
 @pytest.mark.parametrize("stage", ["encoder", "lm", "asr"])
 def test_speed_of_what_a_model_has(stage: str):
     config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *SMALL_SIZES])
-    model = KINDS[stage][0](config.model).eval()
+    model = STAGE_REGISTRY[stage].model(config.model).eval()
     found = {name: score.value for name, score in measure(model, config).items()}
     hears, speaks = isinstance(model, SpeechEncoder), stage != "encoder"
     assert (

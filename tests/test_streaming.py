@@ -75,7 +75,7 @@ def made(name: str, dtype: torch.dtype) -> tuple[Room, tuple[int, ...], int]:
         "encoder": (model.encoder, (d,), 23),
         "connector": (model.connector, (d,), 23),
         "lm": (model.lm, (config.lm.d_model,), 23),
-        "listen": (model.listen, (), 16000),
+        "listen": (model.embed_speech, (), 16000),
         "speech_lm": (whole_model(model), (), 16000),
     }[room]
 

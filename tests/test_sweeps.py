@@ -14,7 +14,7 @@ from configs.schema import Config
 from datamodules.data import Corpora
 from datamodules.dialogue.data import DialogueData
 from duplexmamba.text.tokenizer import TURN_STATES
-from lightning_modules.assembly import KINDS
+from lightning_modules.stages import STAGE_REGISTRY
 from sweeps.hub.__main__ import leave_client_alone, point_client_here, points_here, wandb_login
 from sweeps.hub.search import check, grid
 from sweeps.report.sweep_file import is_seed, read_sweep_file
@@ -42,9 +42,9 @@ def words(path: Path) -> list[list[str]]:
 
 def metrics(config: Config) -> set[str]:
     """Names that the summary of a run has."""
-    model_kind, module_kind, _ = KINDS[config.stage.name]
+    stage = STAGE_REGISTRY[config.stage.name]
     with torch.device("meta"):
-        module = module_kind(config, model_kind(config.model), None)
+        module = stage.module(config, stage.model(config.model), None)
     state = TURN_STATES["response"]
     return SUMMARY | {f"test/{name}" for name in module.scores([(state, state), ("one", "two")])}
 

@@ -173,8 +173,6 @@ SOURCE_CLASSES: dict[str, Any] = {
 }
 """Key in a prepared manifest -> class whose fields the key's value lists."""
 
-Place = AudioSource
-Held = BytesSource
 
 
 def audio_source_to_record(audio: AudioSource) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duplexmamba.config import EncoderConfig
-from duplexmamba.models.sizes import ALIGNMENT, nearest_multiple, parameters_of
+from duplexmamba.models.sizes import ALIGNMENT, nearest_multiple, num_parameters
 from duplexmamba.ops.conv import depthwise_conv
 from duplexmamba.ops.gates import SiLU
 from duplexmamba.streaming.padded import Padded, StreamBuffer, stream_windows
@@ -158,7 +158,7 @@ class TransformerBlock(nn.Module):
         self.norm_mixer = nn.LayerNorm(d)
         self.mixer = build_mixer()
         self.dropout = nn.Dropout(config.dropout)
-        target = parameters_of(lambda: ConvBlock(config, build_mixer))
+        target = num_parameters(lambda: ConvBlock(config, build_mixer))
         so_far = sum(parameter.numel() for parameter in self.parameters())
         # a hidden channel has 2 D weights and a bias; norm and output bias have 3 D parameters
         num_hidden = (target - so_far - 3 * d) / (2 * d + 1)

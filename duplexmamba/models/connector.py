@@ -2,7 +2,6 @@
 
 from duplexmamba.models.connectors import CONNECTORS
 from duplexmamba.models.connectors.base import VariableRateSpeech as Compressed
-from duplexmamba.models.connectors.ctc import BYTE_LABELS
-from duplexmamba.models.connectors.ctc import CTCConnector as CTC
+from duplexmamba.models.connectors.ctc import BYTE_LABELS, CTCConnector
 
-__all__ = ["BYTE_LABELS", "CONNECTORS", "CTC", "Compressed"]
+__all__ = ["BYTE_LABELS", "CONNECTORS", "CTCConnector", "Compressed"]

@@ -9,7 +9,7 @@ ALIGNMENT = 8
 """Derived widths are multiples of this, a size that matrix units handle well."""
 
 
-def parameters_of(build: Callable[[], nn.Module]) -> int:
+def num_parameters(build: Callable[[], nn.Module]) -> int:
     """Return the number of parameters of a module, without allocating or drawing its weights.
 
     Args:

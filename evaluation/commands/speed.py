@@ -7,7 +7,7 @@ import torch
 from evaluation.commands.finished_run import open_run
 from evaluation.duplex.report import report_bench
 from evaluation.speed import measure
-from lightning_modules.assembly import KINDS
+from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.hardware import set_up_torch
 
 
@@ -16,7 +16,7 @@ def score(asked: argparse.Namespace) -> dict[str, float]:
     run = open_run(asked.run, asked.overrides)
     set_up_torch(run.config)
     torch.set_num_threads(1)
-    model = KINDS[run.config.stage.name][0](run.config.model)
+    model = STAGE_REGISTRY[run.config.stage.name].model(run.config.model)
     model.load_state_dict(run.given.weights)
     on = "cuda" if torch.cuda.is_available() and run.config.trainer.accelerator != "cpu" else "cpu"
     return report_bench(

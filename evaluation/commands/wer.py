@@ -7,8 +7,8 @@ import lightning as L
 
 from datamodules.data import Corpora
 from evaluation.commands.finished_run import open_run
-from lightning_modules.assembly import KINDS
 from lightning_modules.stage import StageModule
+from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.hardware import trainer_settings
 from lightning_modules.trainer.summary import print_summary
 
@@ -20,18 +20,18 @@ def score(asked: argparse.Namespace) -> dict[str, float]:
         ValueError: the run is of stage lm, which hears nothing.
     """
     given, config, run = open_run(asked.run, asked.overrides)
-    if config.stage.name == "lm":
+    transcriber = STAGE_REGISTRY[config.stage.name].transcriber
+    if transcriber is None:
         raise ValueError(
-            f"{run} is a run of stage lm, which hears nothing; name a run of stage encoder or asr"
+            f"{run} is a run of stage {config.stage.name}, which has no speech encoder; name a run of "
+            "stage encoder or asr"
         )
-    model_kind, module_kind, data_kind = KINDS[
-        "encoder" if config.stage.name == "encoder" else "asr"
-    ]
+    stage = STAGE_REGISTRY[transcriber]
     corpora = Corpora(config, splits=["test"])
-    module: StageModule = module_kind(config, model_kind(config.model), given.tokens)
+    module: StageModule = stage.module(config, stage.model(config.model), given.tokenizer)
     module.model.load_state_dict(given.weights)
     trainer = L.Trainer(**trainer_settings(config), logger=False)
-    trainer.test(module, data_kind(config, corpora), verbose=False)
+    trainer.test(module, stage.data(config, corpora), verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
     lines = [
         json.dumps({"text": said, "understood": understood}) for said, understood in module.scored

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from duplexmamba.duplex.session import Session, emitted_responses
+from duplexmamba.duplex.events import emitted_responses
+from duplexmamba.duplex.session import Session
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.tokenizer import ANSWER, Tokenizer

@@ -22,7 +22,7 @@ from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import token_loss
-from lightning_modules.assembly import KINDS
+from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import BLOCKS, checkpoint_activations
 from lightning_modules.trainer.exits import EXIT_BAD_INPUT
 from lightning_modules.trainer.fsdp import layers
@@ -77,9 +77,10 @@ def plan(config: Config, gpus: int) -> Plan:
     Raises:
         ValueError: the stage is lm, which has no speech.
     """
-    if config.stage.name == "lm":
+    if not STAGE_REGISTRY[config.stage.name].has_speech_encoder:
         raise ValueError(
-            "STAGE=lm has no speech, by the seconds of which memory is planned; plan STAGE=asr"
+            f"STAGE={config.stage.name} has no speech, by the seconds of which memory is planned; "
+            "plan STAGE=asr"
         )
     with torch.device("meta"):
         model = _build_model(config)
@@ -189,7 +190,7 @@ def measure_saved(config: Config, recomputed: bool) -> int:
 
 
 def _build_model(config: Config) -> nn.Module:
-    build_model = KINDS[config.stage.name][0]
+    build_model = STAGE_REGISTRY[config.stage.name].model
     model = build_model(override(config, ["lm.pretrained=null"]).model)
     trained_parts = {*config.stage.trained, "ctc"}
     for name, weight in model.named_parameters():

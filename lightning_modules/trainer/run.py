@@ -160,7 +160,7 @@ def export(config: Config, trainer: L.Trainer, module: StageModule, folder: Path
             lora.export(module.model, folder / lora.FOLDER)
         lora.merge(module.model)
     if trainer.is_global_zero:
-        checkpoint = StageCheckpoint(config, module.tokens, module.model.state_dict())
+        checkpoint = StageCheckpoint(config, module.tokenizer, module.model.state_dict())
         checkpoint.save(folder / FILE)
 
 

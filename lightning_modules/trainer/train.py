@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from configs.loading import load_config
-from configs.recipes import DIALOGUE_STAGES, STAGES
+from configs.recipes import STAGES
 from datamodules.data import Corpora
 from datamodules.dialogue.data import DialogueData
 from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
@@ -24,7 +24,7 @@ def train(args: Sequence[str], only_stage: str | None = None) -> dict[str, float
     """
     args = list(args)
     config = load_config(args, only_stage)
-    if config.stage.name in DIALOGUE_STAGES:
+    if config.stage.data == "dialogues":
         # opens the dialogues: what is wrong with them should be known before hours of training
         DialogueData(config, Corpora(config)).dialogues("train", 0)
     if config.lora_drop.enabled and only_stage is None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from duplexmamba.config import EncoderConfig
 from duplexmamba.models.mixers.mamba import build_encoder_mamba
-from duplexmamba.models.sizes import ALIGNMENT, nearest_multiple, parameters_of
+from duplexmamba.models.sizes import ALIGNMENT, nearest_multiple, num_parameters
 from duplexmamba.streaming.padded import (
     Padded,
     StreamBuffer,
@@ -44,7 +44,7 @@ def build_attention(config: EncoderConfig, past_frames: int) -> "SelfAttention":
         config: encoder section of the configuration.
         past_frames: frames before its own slice that a frame sees in a streaming context.
     """
-    target = parameters_of(lambda: build_encoder_mamba(config, past_frames))
+    target = num_parameters(lambda: build_encoder_mamba(config, past_frames))
     # queries, keys, values and output: four matrices of D x E weights
     width = target / (4 * config.d_model)
     d_inner = nearest_multiple(width, ALIGNMENT * config.num_heads)
