@@ -25,13 +25,8 @@ from torch import Tensor, nn
 from duplexmamba.config import EncoderConfig
 from duplexmamba.models.mixers.mamba import build_encoder_mamba
 from duplexmamba.models.sizes import ALIGNMENT, nearest_multiple, num_parameters
-from duplexmamba.streaming.padded import (
-    Padded,
-    StreamBuffer,
-    rows_to_slices,
-    slices_to_rows,
-    stream_windows,
-)
+from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
+from duplexmamba.streaming.padded import Padded, rows_to_slices, slices_to_rows
 
 ROTARY_BASE = 1e4
 """Steps in which the slowest pair of channels rotates by one radian."""
