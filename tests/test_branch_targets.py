@@ -86,7 +86,7 @@ class Answers:
     def __getattr__(self, name: str):
         return getattr(self.tokens, name)
 
-    def response(self, text: str) -> list[int]:
+    def encode_response(self, text: str) -> list[int]:
         said = self.said[int(text.split()[1])]
         return [*said, *[7] * (LENGTH - len(said)), self.tokens.eos_id]
 
