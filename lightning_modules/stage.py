@@ -80,7 +80,7 @@ class StageModule(L.LightningModule, abc.ABC):
         self._note_skipped(batch)
         # with FSDP, no rank may run the model if one cannot
         if max_over_ranks(not len(batch), self):
-            loss = self._zero_loss()
+            loss = self._no_loss()
         else:
             loss = self.training_loss(batch)
         self.log("train/loss", loss.detach(), batch_size=1)
@@ -173,7 +173,7 @@ class StageModule(L.LightningModule, abc.ABC):
         """Number of trained parameters."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
-    def _zero_loss(self) -> Tensor:
+    def _no_loss(self) -> Tensor:
         """A zero loss with a gradient for every trained weight.
 
         The gradients are averaged over all ranks, so that each rank has to have them.

@@ -78,17 +78,17 @@ def answered(labels) -> list[int]:
 
 
 class Answers:
-    """A tokenizer whose answers are those that a session gave."""
+    """A tokenizer whose answers are those that a session emitted."""
 
-    def __init__(self, tokens: Tokenizer, said: list[list[int]]):
-        self.tokens, self.said = tokens, said
+    def __init__(self, tokenizer: Tokenizer, emitted: list[list[int]]):
+        self.tokenizer, self.emitted = tokenizer, emitted
 
     def __getattr__(self, name: str):
-        return getattr(self.tokens, name)
+        return getattr(self.tokenizer, name)
 
     def encode_response(self, text: str) -> list[int]:
-        said = self.said[int(text.split()[1])]
-        return [*said, *[7] * (LENGTH - len(said)), self.tokens.eos_id]
+        emitted = self.emitted[int(text.split()[1])]
+        return [*emitted, *[7] * (LENGTH - len(emitted)), self.tokenizer.eos_id]
 
 
 @pytest.fixture
