@@ -1,7 +1,7 @@
 """Command line of evaluate.py, derived from the registry of scores."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.record import Command, Option, Score
@@ -9,10 +9,12 @@ from evaluation.scores import SCORES
 
 SCORECARD = Command(
     "scorecard",
-    "all scores of one or several runs on one page",
-    function="evaluation.scorecard.command:make",
-    examples=(("scorecard runs/one,runs/other", "two runs side by side"),),
+    "evaluation.scorecard.command:make",
+    "all scores of one run, or of several side by side, on one page",
 )
+SCORECARD_EXAMPLES = (("scorecard runs/one,runs/other", "all of that on one page"),)
+Examples = Sequence[tuple[str, str]]
+"""Arguments and their explanation."""
 COMMANDS: dict[str, Command] = {**SCORES, SCORECARD.name: SCORECARD}
 """Every subcommand by its name."""
 
@@ -31,7 +33,7 @@ def compute(args: argparse.Namespace) -> dict[str, float | None]:
         ValueError: an argument is wrong; the message names it and the remedy.
         ImportError: an optional library is missing.
     """
-    return COMMANDS[args.score].compute(args)
+    return COMMANDS[args.score].run(args)
 
 
 def parser(description: str | None = None, prog: str | None = None) -> argparse.ArgumentParser:
@@ -42,7 +44,10 @@ def parser(description: str | None = None, prog: str | None = None) -> argparse.
         prog: name of the program in usage lines; None takes the name of the script.
     """
     if description is None:
-        examples = [example for command in COMMANDS.values() for example in command.examples]
+        examples: list[tuple[str, str]] = []
+        for score in SCORES.values():
+            examples += examples_of(score)
+        examples += SCORECARD_EXAMPLES
         description = f"Score a finished run.\n\n{_format_examples(examples)}\n\n{OUTPUT_FILES}"
     whole = argparse.ArgumentParser(
         prog=prog,
@@ -51,25 +56,32 @@ def parser(description: str | None = None, prog: str | None = None) -> argparse.
     )
     subparsers = whole.add_subparsers(dest="score", required=True, metavar="score")
     for score in SCORES.values():
-        _add_score(_add_command(subparsers, score), score)
-    _add_scorecard(_add_command(subparsers, SCORECARD))
+        _add_score(_add_command(subparsers, score, examples_of(score)), score)
+    _add_scorecard(_add_command(subparsers, SCORECARD, SCORECARD_EXAMPLES))
     return whole
 
 
+def examples_of(score: Score) -> Examples:
+    """The examples of a score, or the plain command if the registry has none."""
+    return score.examples or ((f"{score.name} runs/latest", score.description),)
+
+
 def _add_command(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", command: Command
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    command: Command,
+    examples: Examples,
 ) -> argparse.ArgumentParser:
     """A subparser whose help has the description and the examples of the command."""
     return subparsers.add_parser(
         command.name,
         help=command.description,
         description=command.description,
-        epilog=f"examples:\n{_format_examples(command.examples)}",
+        epilog=f"examples:\n{_format_examples(examples)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
-def _format_examples(examples: Iterable[tuple[str, str]]) -> str:
+def _format_examples(examples: Examples) -> str:
     """One line for each example, with the explanations in a column."""
     pairs = [
         (f"python evaluate.py {arguments}", explanation) for arguments, explanation in examples
@@ -86,7 +98,7 @@ def _add_score(parser: argparse.ArgumentParser, score: Score) -> None:
         nargs="?" if score.run_is_optional else None,
         help="folder of a finished run",
     )
-    if score.needs_folder:
+    if score.has_own_data:
         parser.add_argument("folder", type=Path, help="folder of the benchmark's data")
     _add_common(parser)
     for option in score.options:

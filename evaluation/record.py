@@ -48,14 +48,11 @@ class Option:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class TableRow:
-    """A score key that the scorecard shows as a row of a table."""
+class Row(NamedTuple):
+    """A row of the scorecard."""
 
-    section: str
-    """Heading of the table."""
     key: str
-    """Name of the score in the JSON file, such as `test/wer`."""
+    """Name of the number in the JSON file, such as `test/wer`."""
     label: str
     better: int = 0
     """-1: lower is better, 1: higher is better, 0: neither."""
@@ -70,49 +67,50 @@ class Command:
     """A subcommand of evaluate.py."""
 
     name: str
+    function: str
+    """`module:function`, which takes the parsed arguments and returns numbers by name. The module
+    is imported only when the command runs, since the libraries that it needs may be optional."""
     description: str
     """One line for --help."""
-    function: str
-    """`module:function` from parsed arguments to scores. The module is imported only when the
-    command runs, since the libraries that it needs may be optional."""
-    examples: tuple[tuple[str, str], ...]
-    """Arguments and their explanation."""
 
-    def compute(self, args: argparse.Namespace) -> dict[str, float | None]:
-        """Compute the scores; None for a score that cannot be computed.
+    def run(self, args: argparse.Namespace) -> dict[str, float | None]:
+        """Compute the numbers for parsed arguments; None for one that cannot be computed.
 
         Raises:
             ValueError: an argument is wrong; the message names it and the remedy.
             ImportError: an optional library is missing.
         """
         module, function = self.function.split(":")
-        run = getattr(importlib.import_module(module), function)
-        scores: dict[str, float | None] = run(args)
+        compute = getattr(importlib.import_module(module), function)
+        scores: dict[str, float | None] = compute(args)
         return scores
 
 
 @dataclasses.dataclass(frozen=True)
 class Score(Command):
-    """Scores of a finished run that one command computes and one file holds."""
+    """Numbers about a finished run that one command computes and one file holds."""
 
-    stages: tuple[str, ...]
-    """Stages whose runs can be scored."""
-    rows: tuple[TableRow, ...] = ()
-    """Rows of the scorecard."""
-    show_all_as: str = ""
-    """Heading of a scorecard table with every score of the file; empty for no such table."""
-    options: tuple[Option, ...] = ()
+    stages: Sequence[str] = ()
+    """Stages whose runs it can score."""
+    examples: Sequence[tuple[str, str]] = ()
+    """Arguments and their explanation, for --help; () for `<name> runs/latest`."""
+    options: Sequence[Option] = ()
+    """Options of its command."""
     run_is_optional: bool = False
     """Whether the command works without a run."""
-    needs_folder: bool = False
-    """Whether the command takes a folder of data that the user provides. The scorecard cannot
-    compute such scores; it shows saved ones."""
+    has_own_data: bool = False
+    """Whether it needs a folder with the user's copy of the data. The scorecard cannot compute such
+    scores; it shows saved ones."""
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Setting -> environment variable that the scores depend on."""
-    section: Callable[[Sequence[Card]], Section] | None = None
-    """Makes a scorecard table that is not a list of rows."""
+    """Setting -> environment variable that the numbers depend on."""
+    sections: Mapping[str, Sequence[Row]] = dataclasses.field(default_factory=dict)
+    """Section of the scorecard -> rows."""
+    section_of_all: str = ""
+    """Section of the scorecard that shows every number; empty for none."""
+    make_section: Callable[[Sequence[Card]], Section] | None = None
+    """Makes a section of the scorecard that is not a list of rows."""
     headline: Callable[[Scores], str] | None = None
     """Makes a phrase for the summary at the top of the page; empty for none."""
     gaps: Callable[[Scores, str, str], Iterable[Gap]] | None = None
-    """Lists what is missing from the scores, given the command that computed them and the command
+    """Lists what is missing from the numbers, given the command that computed them and the command
     that would compute all of them."""

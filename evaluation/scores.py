@@ -1,195 +1,157 @@
-"""Registry of the scores of evaluate.py.
+"""Registry of the scores that `evaluate.py` computes.
 
-A new score is a module with a function from parsed arguments to a flat dict of numbers, and an
-entry here. Help, options, the rows of the scorecard and the validity of saved scores derive from
-the entry.
+A score is a function that takes the parsed command line and returns numbers by name, and an entry
+here: how its command looks, the runs that it can score, and its rows on the scorecard. The command
+line, its help, saved scores and the scorecard derive from the registry.
 """
 
 from configs.recipes import DIALOGUE_STAGES
-from evaluation.record import Score, TableRow
+from evaluation.record import Row, Score
 from evaluation.voicebench import on_scorecard
 from evaluation.voicebench.options import OPTIONS
 
-ANSWERING_STAGES = ("asr", "instruct", *DIALOGUE_STAGES)
-"""Stages whose runs can answer a spoken question."""
+SPEECH_LM_STAGES = ("asr", "instruct", *DIALOGUE_STAGES)
+"""Stages whose model takes speech and emits text."""
 
 WER = Score(
     "wer",
-    "word and character error rate on test speech",
-    function="evaluation.wer:score",
+    "evaluation.wer:score",
+    "word and character error rate",
+    stages=("encoder", *SPEECH_LM_STAGES),
     examples=(
         ("wer runs/latest", "on the test speech of its own configuration"),
         ("wer runs/latest data.path=my/speech", "on the test split of a folder or manifest"),
     ),
-    stages=("encoder", *ANSWERING_STAGES),
-    rows=(
-        TableRow("Word error rate", "test/wer", "word error rate", -1, headline="word error rate"),
-        TableRow("Word error rate", "test/cer", "character error rate", -1),
-    ),
+    sections={
+        "Word error rate": [
+            Row("test/wer", "word error rate", -1, headline="word error rate"),
+            Row("test/cer", "character error rate", -1),
+        ],
+    },
 )
 
 VOICEBENCH = Score(
     "voicebench",
-    "answers to the spoken questions of VoiceBench",
-    function="evaluation.voicebench.command:score",
+    "evaluation.voicebench.command:score",
+    "responses to VoiceBench's questions",
+    stages=SPEECH_LM_STAGES,
     examples=(
-        ("voicebench runs/latest --limit 10", "its answers to VoiceBench's questions"),
+        ("voicebench runs/latest --limit 10", "its responses to the first questions"),
         ("voicebench --responses FILE --subset bbh", "responses of another system"),
     ),
-    stages=ANSWERING_STAGES,
     options=OPTIONS,
     run_is_optional=True,
     environment={"judge": "JUDGE_MODEL"},
-    section=on_scorecard.section,
+    make_section=on_scorecard.make_section,
     headline=on_scorecard.headline,
     gaps=on_scorecard.gaps,
 )
 
-CONVERSATION = "Conversation"
-SPEED_SECTION = "Speed"
-SIZE_SECTION = "State and size"
-
-# Speed and state size of live sessions follow the same numbers of the bare model: rank 1.
 DUPLEX = Score(
     "duplex",
-    "turn-taking and answers in live sessions on test dialogues",
-    function="evaluation.duplex.live_dialogues:score",
-    examples=(("duplex runs/latest", "live sessions on test dialogues"),),
+    "evaluation.duplex.live_dialogues:score",
+    "live sessions on test dialogues",
     stages=DIALOGUE_STAGES,
-    rows=(
-        TableRow(CONVERSATION, "state/accuracy", "state of each slice: accuracy", 1),
-        TableRow(CONVERSATION, "state/macro_f1", "state of each slice: macro F1", 1),
-        TableRow(
-            CONVERSATION,
-            "turn/takeover_rate",
-            "questions answered",
-            1,
-            headline="of the questions answered",
-        ),
-        TableRow(
-            CONVERSATION,
-            "turn/latency_s",
-            "how soon after their end",
-            -1,
-            headline="after their end",
-        ),
-        TableRow(
-            CONVERSATION,
-            "answer/exact_match",
-            "answers word for word right",
-            1,
-            headline="of the answers right",
-        ),
-        TableRow(CONVERSATION, "interruption/takeover_rate", "interruptions that take over", 1),
-        TableRow(CONVERSATION, "interruption/stop_s", "how long it talks on over one", -1),
-        TableRow(
-            CONVERSATION, "pause/false_takeover_rate", "answers in the pause of a question", -1
-        ),
-        TableRow(
-            CONVERSATION,
-            "ignore/false_takeover_rate/talking_to_other",
-            "answers to asides",
-            -1,
-        ),
-        TableRow(
-            CONVERSATION,
-            "ignore/false_takeover_rate/background_speech",
-            "answers to background voices",
-            -1,
-        ),
-        TableRow(
-            CONVERSATION,
-            "ignore/false_takeover_rate/backchannel",
-            "answers to back-channels",
-            -1,
-        ),
-        TableRow(CONVERSATION, "ignore/false_takeover_rate/noise", "answers to noise", -1),
-        TableRow(
-            CONVERSATION,
-            "silence/false_takeover_per_hour",
-            "answers to nothing, in an hour of silence",
-            -1,
-        ),
-        TableRow(
-            CONVERSATION,
-            "answer/resumed_after_ignore",
-            "answers that go on as if a sound had not been heard",
-            1,
-        ),
-        TableRow(SPEED_SECTION, "slice/median_ms", "a slice of a live session, median", -1, rank=1),
-        TableRow(SPEED_SECTION, "slice/p99_ms", "the same, 99th percentile", -1, rank=1),
-        TableRow(
-            SPEED_SECTION,
-            "slice/real_time_factor",
-            "live session, share of real time",
-            -1,
-            rank=1,
-        ),
-        TableRow(
-            SIZE_SECTION,
-            "memory/lm_bytes",
-            "live session: one branch of the language model",
-            -1,
-            rank=1,
-        ),
-        TableRow(SIZE_SECTION, "memory/all_bytes", "live session: everything", -1, rank=1),
-    ),
+    sections={
+        "Conversation": [
+            Row("state/accuracy", "state of each slice: accuracy", 1),
+            Row("state/macro_f1", "state of each slice: macro F1", 1),
+            Row(
+                "turn/takeover_rate",
+                "questions answered",
+                1,
+                headline="of the questions answered",
+            ),
+            Row("turn/latency_s", "how soon after their end", -1, headline="after their end"),
+            Row(
+                "answer/exact_match",
+                "answers word for word right",
+                1,
+                headline="of the answers right",
+            ),
+            Row("interruption/takeover_rate", "interruptions that take over", 1),
+            Row("interruption/stop_s", "time until a response stops for one", -1),
+            Row("pause/false_takeover_rate", "answers in the pause of a question", -1),
+            Row(
+                "ignore/false_takeover_rate/talking_to_other",
+                "answers to speech to somebody else",
+                -1,
+            ),
+            Row(
+                "ignore/false_takeover_rate/background_speech",
+                "answers to background speech",
+                -1,
+            ),
+            Row("ignore/false_takeover_rate/backchannel", "answers to back-channels", -1),
+            Row("ignore/false_takeover_rate/noise", "answers to noise", -1),
+            Row(
+                "silence/false_takeover_per_hour",
+                "answers to nothing, in an hour of silence",
+                -1,
+            ),
+            Row(
+                "answer/resumed_after_ignore",
+                "answers that continue as if a sound had not occurred",
+                1,
+            ),
+        ],
+        # Rank 1: below the same quantities of the model by itself, from the score speed.
+        "Speed": [
+            Row("slice/median_ms", "a slice of a live session, median", -1, rank=1),
+            Row("slice/p99_ms", "a slice of a live session, 99th percentile", -1, rank=1),
+            Row("slice/real_time_factor", "live session, share of real time", -1, rank=1),
+        ],
+        "State and size": [
+            Row("memory/lm_bytes", "live session: one branch of the language model", -1, rank=1),
+            Row("memory/all_bytes", "live session: everything", -1, rank=1),
+        ],
+    },
 )
 
 SPEED = Score(
     "speed",
-    "speed of encoding and answering, size of the streaming state",
-    function="evaluation.speed:score",
-    examples=(("speed runs/latest", "time per slice and token, size of the state"),),
-    stages=("encoder", "lm", *ANSWERING_STAGES),
-    rows=(
-        TableRow(SPEED_SECTION, "slice/median_ms", "hearing a slice, median", -1),
-        TableRow(
-            SPEED_SECTION,
-            "slice/real_time_factor",
-            "hearing slice by slice, share of real time",
-            -1,
-            headline="of real time to hear",
-        ),
-        TableRow(
-            SPEED_SECTION,
-            "whole/real_time_factor",
-            "hearing 10 s at once, share of real time",
-            -1,
-        ),
-        TableRow(SPEED_SECTION, "token/median_ms", "saying a token", -1),
-        TableRow(SIZE_SECTION, "state/lm_bytes", "memory of the language model, after 20 s", -1),
-        TableRow(
-            SIZE_SECTION,
-            "state/all_bytes",
-            "memory of everything, after 20 s",
-            -1,
-            headline="of memory",
-        ),
-        TableRow(SIZE_SECTION, "state/growth_bytes_per_s", "its growth in a second", -1),
-        # After the rows of live sessions, which have rank 1.
-        TableRow(SIZE_SECTION, "size/all_parameters", "parameters", rank=2),
-    ),
+    "evaluation.speed:score",
+    "speed of encoding and answering, size of the state",
+    stages=("encoder", "lm", *SPEECH_LM_STAGES),
+    sections={
+        "Speed": [
+            Row("slice/median_ms", "encoding a slice, median", -1),
+            Row(
+                "slice/real_time_factor",
+                "encoding by slices, share of real time",
+                -1,
+                headline="of real time to encode",
+            ),
+            Row("whole/real_time_factor", "encoding 10 s at once, share of real time", -1),
+            Row("token/median_ms", "decoding a token", -1),
+        ],
+        "State and size": [
+            Row("state/lm_bytes", "state of the language model, after 20 s", -1),
+            Row("state/all_bytes", "state of everything, after 20 s", -1, headline="of memory"),
+            Row("state/growth_bytes_per_s", "growth of the state in a second", -1),
+            Row("size/all_parameters", "parameters", rank=2),
+        ],
+    },
 )
 
 FULL_DUPLEX_BENCH = Score(
     "full-duplex-bench",
-    "Full-Duplex-Bench, text-emission variant, on your copy of its data",
-    function="evaluation.duplex.turn_benchmarks:score_full_duplex_bench",
-    examples=(("full-duplex-bench runs/latest FOLDER", "a folder of its items"),),
+    "evaluation.duplex.turn_benchmarks:score_full_duplex_bench",
+    "Full-Duplex-Bench, in its text-emission variant",
     stages=DIALOGUE_STAGES,
-    show_all_as="Full-Duplex-Bench, text-emission variant",
-    needs_folder=True,
+    examples=(("full-duplex-bench runs/latest FOLDER", "on a folder of its items"),),
+    has_own_data=True,
+    section_of_all="Full-Duplex-Bench, text-emission variant",
 )
 
 TURNBENCH = Score(
     "turnbench",
-    "TurnBench on your copy of its data, with a file to submit",
-    function="evaluation.duplex.turn_benchmarks:score_turnbench",
-    examples=(("turnbench runs/latest FOLDER", "two-channel conversations"),),
+    "evaluation.duplex.turn_benchmarks:score_turnbench",
+    "two-channel conversations of TurnBench",
     stages=DIALOGUE_STAGES,
-    show_all_as="TurnBench",
-    needs_folder=True,
+    examples=(("turnbench runs/latest FOLDER", "on a folder of conversations"),),
+    has_own_data=True,
+    section_of_all="TurnBench",
 )
 
 SCORES = {

@@ -275,7 +275,8 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
         "state/accuracy", "state/macro_f1", "state/f1_response", "state/confusion/response/ignore",
         "answer/exact_match", "answer/exact_match_after_interruption", "answer/exact_match_after_ignore",
         "answer/resumed_after_ignore", "interruption/takeover_rate", "interruption/latency_s", "interruption/stop_s",
-        "pause/false_takeover_rate", "turn/takeover_rate", "turn/latency_s", "ignore/false_takeover_rate/talking_to_other",
+        "pause/false_takeover_rate", "turn/takeover_rate", "turn/latency_s",
+        "ignore/false_takeover_rate/talking_to_other",
         "ignore/false_takeover_rate/backchannel", "silence/false_takeover_per_hour", "slice/median_ms",
         "slice/p99_ms", "slice/real_time_factor", "memory/lm_bytes", "memory/all_bytes",
     }  # fmt: skip

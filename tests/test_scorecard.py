@@ -15,7 +15,7 @@ from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM
 from evaluation.arguments import COMMANDS, parser
 from evaluation.saved_scores import load_scores, save_scores
 from evaluation.scorecard import command as scorecard
-from evaluation.scorecard.card import Card, Row, SavedScores, best_cards, format_score
+from evaluation.scorecard.card import Card, CardRow, SavedScores, best_cards, format_score
 from evaluation.scorecard.page import page
 from evaluation.scores import SCORES
 from evaluation.speed import measure
@@ -52,7 +52,7 @@ def write_run(
     untrained(stage).save(folder / FILE)
     for command, values in scores.items():
         own = words if command == "voicebench" else [word for word in words if "=" in word]
-        data = ["FOLDER"] if SCORES[command].needs_folder else []
+        data = ["FOLDER"] if SCORES[command].has_own_data else []
         save_scores(parser().parse_args([command, str(folder), *data, *own]), values)
     return folder
 
@@ -126,14 +126,14 @@ def test_the_best_is_marked_where_there_is_one():
         Card(name, {}, {"wer": SavedScores({"test/wer": rate}, {})}, [])
         for name, rate in rates.items()
     ]
-    assert best_cards(cards, Row("wer", "test/wer", "", -1)) == {"one", "three"}
-    assert best_cards(cards, Row("wer", "test/wer", "", 1)) == {"two"}
+    assert best_cards(cards, CardRow("wer", "test/wer", "", -1)) == {"one", "three"}
+    assert best_cards(cards, CardRow("wer", "test/wer", "", 1)) == {"two"}
     assert (
-        best_cards(cards, Row("wer", "test/wer", ""))
-        == best_cards(cards, Row("wer", "test/cer", "", -1))
+        best_cards(cards, CardRow("wer", "test/wer", ""))
+        == best_cards(cards, CardRow("wer", "test/cer", "", -1))
         == set()
     )
-    assert best_cards(cards[::2], Row("wer", "test/wer", "", -1)) == set()
+    assert best_cards(cards[::2], CardRow("wer", "test/wer", "", -1)) == set()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from duplexmamba.duplex.events import EmittedResponse
 from duplexmamba.text.metrics import exact_match, f1, macro_f1
-from duplexmamba.text.tokenizer import TURN_STATES
+from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
 from evaluation.record import ScoreValue
 
 IGNORED = ("talking_to_other", "background_speech", "noise", "backchannel")
@@ -54,7 +54,7 @@ class PlayedDialogue:
     turns: Sequence[Turn]
     labels: Sequence[str]
     """Expected state of each slice."""
-    states: Sequence[str] = tuple(TURN_STATES)
+    states: Sequence[str] = tuple(TURN_STATE_MARKERS)
     """States that the session distinguishes. If `incomplete` is not one of them, everything except
     `response` counts as `ignore`."""
     predicted: Sequence[str] = ()
@@ -125,7 +125,7 @@ def confusion(dialogues: Sequence[PlayedDialogue]) -> dict[tuple[str, str], int]
     """Numbers of slices by (label, predicted state), zeros included."""
     counts = collections.Counter(_state_pairs(dialogues))
     matrix: dict[tuple[str, str], int] = {}
-    for label in TURN_STATES:
+    for label in TURN_STATE_MARKERS:
         for state in dialogues[0].states:
             matrix[label, state] = counts[label, state]
     return matrix
@@ -175,8 +175,8 @@ def _state_scores(dialogues: Sequence[PlayedDialogue]) -> dict[str, ScoreValue]:
     pairs = _state_pairs(dialogues)
     result = {}
     labels: list[str] = ["response"]
-    if set(dialogues[0].states) == set(TURN_STATES):
-        labels = list(TURN_STATES)
+    if set(dialogues[0].states) == set(TURN_STATE_MARKERS):
+        labels = list(TURN_STATE_MARKERS)
         result["state/accuracy"] = ScoreValue(exact_match(pairs), len(pairs))
         result["state/macro_f1"] = ScoreValue(macro_f1(pairs), len(pairs))
     for label in labels:

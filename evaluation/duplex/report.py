@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from duplexmamba.text.tokenizer import TURN_STATES
+from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
 from evaluation.console import score_table, wide_console, write_lines
 from evaluation.duplex.dialogues import PlayedDialogue, cases_of, confusion, curve, scores
 from evaluation.record import ScoreValue
@@ -98,7 +98,7 @@ def matrix_table(matrix: Mapping[tuple[str, str], int]) -> Table:
     table = Table("label, named", *states, box=None)
     for column in table.columns[1:]:
         column.justify = "right"
-    for label in TURN_STATES:
+    for label in TURN_STATE_MARKERS:
         table.add_row(label, *(f"{matrix[label, state]:,}" for state in states))
     return table
 

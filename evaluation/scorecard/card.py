@@ -43,7 +43,7 @@ class Card:
         return self.saved[command].scores.get(key)
 
 
-class Row(NamedTuple):
+class CardRow(NamedTuple):
     """A row of a table with one number for each run."""
 
     command: str
@@ -66,7 +66,7 @@ class Section:
     """A table of the page with its heading. It has either rows or cells."""
 
     title: str
-    rows: Sequence[Row] = ()
+    rows: Sequence[CardRow] = ()
     cells: Mapping[str, Sequence[Cell]] = dataclasses.field(default_factory=dict)
     """Name in the first column -> one cell for each run."""
     first_column: str = ""
@@ -105,7 +105,7 @@ def format_scaled(value: float, units: Sequence[str]) -> str:
     return f"{value:.3g} {units[power]}"
 
 
-def best_cards(cards: Sequence[Card], row: Row) -> set[str]:
+def best_cards(cards: Sequence[Card], row: CardRow) -> set[str]:
     """Names of the runs with the best value of a row.
 
     The set is empty if all values are equal, or if neither direction is better.

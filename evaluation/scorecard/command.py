@@ -115,10 +115,10 @@ def load_or_compute(
     """
     parsed = parser().parse_args(arguments)
     saved = load_scores(folder, score.name)
-    cannot_compute = as_is or score.needs_folder
+    cannot_compute = as_is or score.has_own_data
     if saved is not None and (cannot_compute or saved.settings == settings_of(parsed)):
         return saved
-    if score.needs_folder:
+    if score.has_own_data:
         return "needs your own copy of the data"
     if as_is:
         return "not scored yet"
@@ -137,7 +137,7 @@ def load_or_compute(
 def arguments_for(score: Score, run: Path, args: argparse.Namespace) -> list[str]:
     """Command line of a score, with the overrides and options of the scorecard passed on."""
     arguments = [score.name, str(run)]
-    if score.needs_folder:
+    if score.has_own_data:
         arguments.append("FOLDER")
     arguments += args.overrides
     for option in score.options:

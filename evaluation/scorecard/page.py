@@ -1,12 +1,13 @@
 """A scorecard as one HTML file."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.scorecard.card import (
     Card,
-    Row,
+    CardRow,
     Section,
     best_cards,
     differing_config,
@@ -29,21 +30,21 @@ SECTION_NOTES = {
     ),
 }
 TRAINING_ROWS = (
-    Row(
+    CardRow(
         "training",
         "test/exact_match",
         "answers word for word right, one question at a time",
         1,
     ),
-    Row(
+    CardRow(
         "training",
         "test/state_macro_f1",
         "state of each slice: macro F1, in its own dialogues",
         1,
     ),
-    Row("training", "params/trained", "parameters trained"),
-    Row("training", "time/total_s", "time, the stages upstream included", -1),
-    Row("training", "memory/peak_gib", "largest memory", -1),
+    CardRow("training", "params/trained", "parameters trained"),
+    CardRow("training", "time/total_s", "training time, prerequisite stages included", -1),
+    CardRow("training", "memory/peak_gib", "peak memory", -1),
 )
 """Rows from the summary of the training, which no score of the registry computes."""
 
@@ -75,17 +76,18 @@ def sections(cards: Sequence[Card]) -> list[Section]:
 
 def _registry_sections(cards: Sequence[Card]) -> list[Section]:
     """Tables of the rows in the registry, and the tables that scores make themselves."""
-    ranked: dict[str, list[tuple[int, Row]]] = {}
+    ranked: dict[str, list[tuple[int, CardRow]]] = {}
     ready: dict[str, Section] = {}
     for score in SCORES.values():
-        if score.section is not None:
-            section = score.section(cards)
+        if score.make_section is not None:
+            section = score.make_section(cards)
             ready[section.title] = section
             # An empty entry keeps the place of the section.
             ranked[section.title] = []
-        for row in score.rows:
-            resolved = Row(score.name, row.key, row.label, row.better)
-            ranked.setdefault(row.section, []).append((row.rank, resolved))
+        for title, rows in score.sections.items():
+            for row in rows:
+                resolved = CardRow(score.name, row.key, row.label, row.better)
+                ranked.setdefault(title, []).append((row.rank, resolved))
     found = []
     for title, pairs in ranked.items():
         if title in ready:
@@ -93,8 +95,8 @@ def _registry_sections(cards: Sequence[Card]) -> list[Section]:
             continue
         # The sort is stable, so rows of equal rank keep the order of the registry.
         pairs.sort(key=lambda pair: pair[0])
-        rows = [row for _, row in pairs if _any_has(cards, row)]
-        found.append(Section(title, rows, note_html=SECTION_NOTES.get(title, "")))
+        present = [row for _, row in pairs if _any_has(cards, row)]
+        found.append(Section(title, present, note_html=SECTION_NOTES.get(title, "")))
     return found
 
 
@@ -102,18 +104,19 @@ def _benchmark_sections(cards: Sequence[Card]) -> list[Section]:
     """Tables with every score of a command; a command that no run has is left out."""
     found = []
     for score in SCORES.values():
-        if not score.show_all_as:
+        if not score.section_of_all:
             continue
         keys: dict[str, None] = {}
         for card in cards:
             if score.name in card.saved:
                 keys |= dict.fromkeys(card.saved[score.name].scores)
         if keys:
-            found.append(Section(score.show_all_as, [Row(score.name, key, key) for key in keys]))
+            rows = [CardRow(score.name, key, key) for key in keys]
+            found.append(Section(score.section_of_all, rows))
     return found
 
 
-def _any_has(cards: Sequence[Card], row: Row) -> bool:
+def _any_has(cards: Sequence[Card], row: CardRow) -> bool:
     return any(card.value(row.command, row.key) is not None for card in cards)
 
 
@@ -122,7 +125,7 @@ def headline(card: Card) -> str:
     phrases = []
     last_phrases = []
     for score in SCORES.values():
-        for row in score.rows:
+        for row in itertools.chain.from_iterable(score.sections.values()):
             value = card.value(score.name, row.key)
             if row.headline and value is not None:
                 phrases.append(f"{format_score(row.key, value)} {row.headline}")

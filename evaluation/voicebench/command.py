@@ -17,7 +17,7 @@ from datamodules.sources.audio_sources import BytesSource
 from datamodules.synthetic.espeak import speak
 from evaluation.console import with_progress, write_lines
 from evaluation.finished_run import Run, checkpoint_hash, open_run, read_recording
-from evaluation.scores import ANSWERING_STAGES
+from evaluation.scores import SPEECH_LM_STAGES
 from evaluation.voicebench import qa
 from evaluation.voicebench.infer import Answerer, answer_items, live_answerer, offline_answerer
 from evaluation.voicebench.judge import Judge, Replies, ask_all
@@ -242,9 +242,9 @@ def make_answerer(run: Run, mode: str) -> Answerer:
             f"MODE=streaming: {run.folder} is a run of stage {stage}; name one of "
             f"{', '.join(DIALOGUE_STAGES)}"
         )
-    if stage not in ANSWERING_STAGES or tokenizer is None:
+    if stage not in SPEECH_LM_STAGES or tokenizer is None:
         raise ValueError(
-            f"{run.folder} is a run of stage {stage}; name one of {', '.join(ANSWERING_STAGES)}"
+            f"{run.folder} is a run of stage {stage}; name one of {', '.join(SPEECH_LM_STAGES)}"
         )
 
     @functools.cache

@@ -14,7 +14,7 @@ from duplexmamba.duplex.events import emitted_responses
 from duplexmamba.duplex.session import Session
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
-from duplexmamba.text.tokenizer import ANSWER, Tokenizer
+from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, Tokenizer
 from evaluation.voicebench.responses import ResponseLog
 from evaluation.voicebench.subsets import Item
 
@@ -82,9 +82,9 @@ def offline_answerer(model: SpeechLM, tokenizer: Tokenizer, max_tokens: int) -> 
         values = pad_sequence(recordings, batch_first=True).to(device)  # (B, n)
         lengths = torch.tensor([len(samples) for samples in recordings], device=device)
         samples = Padded(values, lengths)
-        prompt = repeat(tokenizer.before_speech(ANSWER[0]), count)
-        start = repeat(tokenizer.after_speech("response"), count)
-        responses = model.generate(prompt, samples, start, tokenizer.end, max_tokens)
+        prompt = repeat(tokenizer.prompt_before_speech(ANSWER_INSTRUCTIONS[0]), count)
+        start = repeat(tokenizer.prompt_after_speech("response"), count)
+        responses = model.generate(prompt, samples, start, tokenizer.eos_id, max_tokens)
         texts = [tokenizer.decode(ids) for ids in responses]
         compute_s = (time.perf_counter() - start_s) / count
         return [Answer(text, None, compute_s) for text in texts]

@@ -27,7 +27,7 @@ NOTE = (
 )
 
 
-def section(cards: Sequence[Card]) -> Section:
+def make_section(cards: Sequence[Card]) -> Section:
     """Table of the subsets that some run has scores of, in the order of the leaderboard."""
     scores_of_cards = [_scores_of(card) for card in cards]
     cells: dict[str, list[Cell]] = {}

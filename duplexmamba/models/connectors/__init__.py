@@ -1,56 +1,65 @@
-"""Registry of connectors from encoder frames to embeddings of the language model, by `connector.kind`.
+"""Registry of connectors, by `connector.kind`.
 
-A connector is a `Connector`: its method `connect` maps whole windows of frames to embeddings. To add
-one, write its class, and an entry here that builds it.
+A connector is a module `forward(x, state) -> (y, state)` from encoder frames (B, T, D) to speech
+embeddings (B, S, E). To add one, write a subclass of `Connector` and add a `ConnectorKind` to
+`CONNECTORS`.
 """
 
 import dataclasses
 from collections.abc import Callable
 
 from duplexmamba.config import ConnectorConfig
-from duplexmamba.models.connector import (
-    Connector,
-    ConvConnector,
-    CTCConnector,
-    MergeConnector,
-    StackConnector,
-)
+from duplexmamba.models.connectors.base import Connector, VariableRateSpeech
+from duplexmamba.models.connectors.conv import ConvConnector
+from duplexmamba.models.connectors.ctc import CTCConnector
+from duplexmamba.models.connectors.merge import MergeConnector
+from duplexmamba.models.connectors.stack import StackConnector
+
+__all__ = [
+    "CONNECTORS",
+    "Connector",
+    "ConnectorKind",
+    "VariableRateSpeech",
+    "build_connector",
+]
 
 
 @dataclasses.dataclass(frozen=True)
 class ConnectorKind:
-    """A kind of connector."""
+    """A kind of connector, selected by `connector.kind`."""
 
     name: str
+    """Value of `connector.kind`."""
     build: Callable[[ConnectorConfig, int, int], Connector]
-    """Builds it from the configuration and the widths of encoder and language model."""
+    """Build the connector from the configuration, the encoder's and the language model's width."""
     description: str
+    starts_from_ctc_head: bool = False
+    """Whether it has a `head` that starts from the CTC head of stage encoder."""
 
 
 CONNECTORS = {
     kind.name: kind
     for kind in (
+        ConnectorKind("stack", StackConnector, "the frames of a window side by side, as published"),
+        ConnectorKind("conv", ConvConnector, "a strided convolution over two windows"),
         ConnectorKind(
-            "stack", StackConnector, "one embedding, from the frames side by side: as published"
+            "ctc",
+            CTCConnector,
+            "one embedding for each label of the encoder's CTC",
+            starts_from_ctc_head=True,
         ),
-        ConnectorKind(
-            "conv",
-            ConvConnector,
-            "one embedding, from a strided convolution that also sees the window before",
-        ),
-        ConnectorKind("ctc", CTCConnector, "one embedding for each new label of the encoder's CTC"),
         ConnectorKind("merge", MergeConnector, "one embedding for each run of similar frames"),
     )
 }
-"""Every connector by its name."""
+"""All connectors by name. All have as many parameters, to the rounding of a width."""
 
 
 def build_connector(config: ConnectorConfig, d_encoder: int, d_lm: int) -> Connector:
-    """A connector of the configured kind with random weights.
+    """Build a connector with random weights.
 
     Args:
-        config: kind and sizes.
+        config: its `kind` selects the connector.
         d_encoder: width of encoder frames.
-        d_lm: width of the language model.
+        d_lm: width of the language model's embeddings.
     """
     return CONNECTORS[config.kind].build(config, d_encoder, d_lm)

@@ -1,71 +1,78 @@
-"""Registry of the sequence mixers of encoder blocks, by `encoder.mixer`.
+"""Registry of encoder mixers, by `encoder.mixer`.
 
-A mixer is a module `forward(x, state=None, slice_frames=None) -> (y, state)` on `Padded` frames
-(B, T, D). `slice_frames` is the length of a slice where frames see the rest of theirs. To add one,
-write its module, and an entry here that builds it.
+A mixer is a module `forward(x, state, slice_frames) -> (y, state)` over padded frames (B, T, D).
+The state is a frozen dataclass of tensors with the rows of the batch first. To add a mixer, write
+its module with a function that builds it, and add an `EncoderMixer` to `MIXERS`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 from torch import nn
 
 from duplexmamba.config import EncoderConfig
-from duplexmamba.models.attention import SelfAttention
-from duplexmamba.models.mamba import MambaMixer
-from duplexmamba.models.sizes import nearest_multiple, num_parameters
+from duplexmamba.models.blocks import ConvBlock, TransformerBlock
+from duplexmamba.models.mixers.attention import build_attention
+from duplexmamba.models.mixers.mamba import build_encoder_mamba
 
-ALIGNED = 8
-"""Derived widths are multiples of this, which suits matrix units."""
+EncoderBlock = ConvBlock | TransformerBlock
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixer:
-    """A kind of sequence mixer."""
+class EncoderMixer:
+    """A kind of mixer and the block around it, selected by `encoder.mixer`."""
 
     name: str
+    """Value of `encoder.mixer`."""
     build: Callable[[EncoderConfig, int], nn.Module]
-    """Builds the module from the configuration and the number of past frames that a bounded context
-    may keep (`encoder.left_context_ms`)."""
+    """Build the mixer from the configuration and the number of past encoder frames it may see.
+
+    A mixer with a recurrent state ignores the latter.
+    """
+    block: type[EncoderBlock]
+    """Block that contains the mixer."""
+    matches_size: bool
+    """Whether the block has as many parameters as that of Mamba, to the rounding of a width."""
     description: str
-    convolutional_block: bool = True
-    """Whether the block around it has ConMamba's two feed-forward and convolution modules; otherwise
-    it is a Transformer block with one wide feed-forward module, of the same size."""
-
-
-def mamba_mixer(config: EncoderConfig, past_frames: int = 0) -> MambaMixer:
-    """Mamba, with a second direction wherever a part of the future is visible."""
-    return MambaMixer(
-        config.d_model,
-        config.d_state,
-        config.d_conv,
-        config.expand,
-        bidirectional=config.context != "causal",
-    )
-
-
-def self_attention(config: EncoderConfig, past_frames: int) -> SelfAttention:
-    """Self-attention with as many parameters as the Mamba mixer of the same configuration."""
-    budget = num_parameters(lambda: mamba_mixer(config))
-    # Four projections of d_model x d_inner: queries, keys, values, output.
-    d_inner = nearest_multiple(budget / (4 * config.d_model), ALIGNED * config.num_heads)
-    has_state = config.context in ("causal", "causal_lookahead")
-    return SelfAttention(
-        config.d_model, d_inner, config.num_heads, past_frames if has_state else None
-    )
 
 
 MIXERS = {
-    mixer.name: mixer
-    for mixer in (
-        Mixer("mamba", mamba_mixer, "ConMamba, the published encoder"),
-        Mixer("attention", self_attention, "self-attention in place of Mamba: a Conformer"),
-        Mixer(
+    kind.name: kind
+    for kind in (
+        EncoderMixer(
+            "mamba",
+            build_encoder_mamba,
+            ConvBlock,
+            matches_size=True,
+            description="Mamba in a Conformer block (ConMamba), as published",
+        ),
+        EncoderMixer(
+            "attention",
+            build_attention,
+            ConvBlock,
+            matches_size=True,
+            description="self-attention in its place: the Conformer",
+        ),
+        EncoderMixer(
             "transformer",
-            self_attention,
-            "a Transformer: self-attention and a wide feed-forward layer, no convolutions",
-            convolutional_block=False,
+            build_attention,
+            TransformerBlock,
+            matches_size=True,
+            description="self-attention and one wide feed-forward layer, without convolutions",
         ),
     )
 }
-"""Every mixer by its name."""
+"""All encoder mixers by name."""
+
+
+def build_block(config: EncoderConfig, past_frames: int) -> EncoderBlock:
+    """Build an encoder block with random weights.
+
+    Args:
+        config: its `mixer` selects the kind.
+        past_frames: past encoder frames that attention may see in a streaming context.
+    """
+    kind = MIXERS[config.mixer]
+    build_mixer = functools.partial(kind.build, config, past_frames)
+    return kind.block(config, build_mixer)
