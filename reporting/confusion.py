@@ -29,20 +29,26 @@ def _draw_matrix(axes: Axes, matrix: Matrix) -> None:
     """Cells are shaded by their share of the label's cases and show the count."""
     labels = list(dict.fromkeys(label for label, _ in matrix))
     classes = list(dict.fromkeys(predicted for _, predicted in matrix))
-    shares = []
-    for label in labels:
-        # a label without cases has no shares
-        total = max(1, sum(matrix[label, predicted] for predicted in classes))
-        shares.append([matrix[label, predicted] / total for predicted in classes])
+    shares = [_shares(matrix, label, classes) for label in labels]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xticks=range(len(classes)), xticklabels=classes, xlabel="named")
-    axes.set(yticks=range(len(labels)), yticklabels=labels, ylabel="label")
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_xlabel("named")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylabel("label")
     for (label, predicted), count in matrix.items():
         y = labels.index(label)
         x = classes.index(predicted)
         # light text on dark cells
         colour = "white" if shares[y][x] > 0.5 else "black"
         axes.text(x, y, f"{count:,}", ha="center", va="center", color=colour)
+
+
+def _shares(matrix: Matrix, label: str, classes: Sequence[str]) -> list[float]:
+    """Share of each predicted class in the cases of a label."""
+    counts = [matrix[label, predicted] for predicted in classes]
+    # A label without cases has shares of zero.
+    total = max(1, sum(counts))
+    return [count / total for count in counts]
 
 
 def _draw_curve(axes: Axes, points: Sequence[CurvePoint]) -> None:
@@ -54,10 +60,8 @@ def _draw_curve(axes: Axes, points: Sequence[CurvePoint]) -> None:
         if threshold in ANNOTATED_THRESHOLDS:
             axes.annotate(f"{threshold:g}", (rate, recall), fontsize=8)
     axes.set_xscale("symlog", linthresh=LINEAR_BELOW)
-    axes.set(
-        xlabel="false positives among other slices",
-        ylabel="recall of response slices",
-        ylim=(-0.02, 1.02),
-    )
+    axes.set_xlabel("false positives among other slices")
+    axes.set_ylabel("recall of response slices")
+    axes.set_ylim(-0.02, 1.02)
     axes.set_title("threshold on the probability of response", fontsize=9)
     axes.grid(color="#dddddd", linewidth=0.5)

@@ -292,7 +292,7 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
 
 def test_a_run_that_cannot_answer_says_so(tmp_path: Path):
     given = untrained()
-    stage = dataclasses.replace(given.config.stage, name="encoder")
+    stage = dataclasses.replace(given.config.stage, name="encoder", data="speech")
     StageCheckpoint(
         dataclasses.replace(given.config, stage=stage), given.tokenizer, given.weights
     ).save(tmp_path / FILE)
