@@ -107,7 +107,7 @@ def without_scan() -> Iterator[None]:
         C: Tensor,
         D: Tensor,
         h0: Tensor | None,
-        behind: None,
+        return_states_at: None,
     ):
         return u * dt, h0
 

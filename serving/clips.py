@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from datamodules.dialogue.phrases import faded, audible_span, scaled
+from datamodules.dialogue.phrases import audible_span, faded, scaled
 from datamodules.synthetic.augment import resample
 from datamodules.synthetic.espeak import speak
 

@@ -438,7 +438,8 @@ def test_recordings_without_answers_are_named():
         ("shares.questoin=1", "Did you mean 'question'"),
         ("shares.question=-1", "none may be negative"),
         (
-            "shares={question: 0, paused_question: 0, interruption: 0, talking_to_other: 0, background_speech: 0, noise: 0, backchannel: 0, "
+            "shares={question: 0, paused_question: 0, interruption: 0, talking_to_other: 0, "
+            "background_speech: 0, noise: 0, backchannel: 0, "
             "silence: 0}",
             "one must be more than 0",
         ),

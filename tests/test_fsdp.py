@@ -104,7 +104,9 @@ def batches_of(case: str) -> list:
 
 
 def gradients(module: StageModule) -> dict[str, torch.Tensor]:
-    found = {name: whole(p.grad) for name, p in module.named_parameters() if p.grad is not None}
+    found = {
+        name: full_tensor(p.grad) for name, p in module.named_parameters() if p.grad is not None
+    }
     module.zero_grad()
     return found
 
@@ -135,7 +137,7 @@ def assert_same_gradients(rank: int, folder: Path) -> None:
             torch.testing.assert_close(
                 of_both[name], gradient, atol=1e-6, rtol=1e-4, msg=f"{case}: {name}"
             )
-    assert largest(rank, module) == 1 and largest(rank, plain) == rank
+    assert max_over_ranks(rank, module) == 1 and max_over_ranks(rank, plain) == rank
     module._no_loss().backward()
     assert all(not gradient.any() for gradient in gradients(module).values())
     distributed.destroy_process_group()

@@ -32,9 +32,9 @@ from duplexmamba.text.losses import IGNORED
 from duplexmamba.text.tokenizer import Tokenizer
 from evaluation.duplex.dialogues import Heard, confusion, scores
 from evaluation.duplex.report import columns, draw
-from lightning_modules.assembly import dialogue_stage
 from lightning_modules.multiplex import MultiplexStage, script
 from lightning_modules.sessions import open_sessions
+from lightning_modules.stages import dialogue_module
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from serving import timeline
 from tests import test_session
@@ -336,7 +336,7 @@ def test_the_kind_of_a_configuration_chooses_stage_and_session(tmp_path) -> None
     configs = {kind: override(SMALL, [f"duplex.kind={kind}"]) for kind in ("fork", "multiplex")}
     for kind, config in configs.items():
         model = SpeechLM(config.model)
-        stage = dialogue_stage(config, model, TOKENS)
+        stage = dialogue_module(config, model, TOKENS)
         session = open_sessions(
             StageCheckpoint(config, TOKENS, model.state_dict()), config, tmp_path
         )()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from configs.loading import load_config, override
 from configs.schema import Config
 from duplexmamba.models.attention import SelfAttention
-from duplexmamba.models.connector import CONNECTORS
+from duplexmamba.models.connectors import CONNECTORS
 from duplexmamba.models.mamba import MambaMixer
 from duplexmamba.models.mamba2 import Mamba2Mixer
 from duplexmamba.models.speech_lm import SpeechLM

@@ -48,7 +48,10 @@ def digests(indices):
 def test_two_fresh_processes_in_different_order_give_the_same_bytes():
     indices = [*range(8), 10_000_019]
     shuffled = random.Random(1).sample(indices, len(indices))
-    program = "import sys, tests.test_synthetic as t; print(*sorted(t.digests(map(int, sys.argv[1:])).items()), sep='\\n')"
+    program = (
+        "import sys, tests.test_synthetic as t; "
+        "print(*sorted(t.digests(map(int, sys.argv[1:])).items()), sep='\\n')"
+    )
     outputs = [
         subprocess.run(
             [sys.executable, "-c", program, *map(str, order)],
@@ -201,7 +204,10 @@ def test_failures_name_voice_and_text():
 
 
 def test_missing_espeak_names_the_remedy():
-    program = "import sys; sys.modules['espeakng_loader'] = None; from datamodules.synthetic.espeak import speak; speak('a', 'gmw/en')"
+    program = (
+        "import sys; sys.modules['espeakng_loader'] = None; "
+        "from datamodules.synthetic.espeak import speak; speak('a', 'gmw/en')"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
     )
@@ -244,7 +250,9 @@ class Orders:
 
 
 def retelling(exchanges, share):
-    return corpus("train", in_domain=(InDomainText(Mixture([Orders(exchanges)], [1], seed=1)), share))
+    return corpus(
+        "train", in_domain=(InDomainText(Mixture([Orders(exchanges)], [1], seed=1)), share)
+    )
 
 
 def test_a_share_says_what_recorded_speech_with_answers_says():
@@ -255,7 +263,9 @@ def test_a_share_says_what_recorded_speech_with_answers_says():
     assert {*orders} <= {*said}
     index = next(i for i, qa_pair in enumerate(said) if qa_pair in orders)
     assert (
-        (in_domain[index].text, in_domain[index].answer) == said[index] != corpus("train").qa_pair(index)
+        (in_domain[index].text, in_domain[index].answer)
+        == said[index]
+        != corpus("train").qa_pair(index)
     )
     again = retelling(orders, 0.4)
     assert [again.qa_pair(i) for i in range(1000)] == said

@@ -60,7 +60,9 @@ class DialogueData(StageData):
             num_events = [len(dialogues.events(position)) for position in positions]
             return alike(positions, num_events, batch_size)
 
-        dataset = WithUtterances(dialogues, self.corpora.stream, self.config.stage.utterances_per_dialogue)
+        dataset = WithUtterances(
+            dialogues, self.corpora.stream, self.config.stage.utterances_per_dialogue
+        )
         return self._batches(dataset, self._endless(group), self.ahead)
 
     def scored(self) -> dict[str, int]:

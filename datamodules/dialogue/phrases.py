@@ -191,8 +191,6 @@ def audible_span(samples: np.ndarray, rate_hz: int) -> tuple[int, int]:
     return begin, min(end, len(samples))
 
 
-
-
 def quietest_near_middle(samples: np.ndarray, rate_hz: int) -> int:
     """Return the centre of the quietest 50 ms in the middle third of (n,) samples."""
     frame = rate_hz // 20

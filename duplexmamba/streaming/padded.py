@@ -1,6 +1,12 @@
-"""Batches of unequal length, and what a causal window keeps from one chunk to the next.
+"""Batches of sequences of unequal length, and positions in them.
 
-Glossary: B rows of the batch, T time steps, H history: steps a window sees before its own.
+Glossary:
+    B: rows of a batch.
+    T: time steps; T_i of the i-th sequence where several are joined.
+    S: steps of one slice.
+    U: slices per row.
+    P: positions.
+    D: channels of one step.
 """
 
 import dataclasses
@@ -13,159 +19,161 @@ from torch import Tensor
 
 @dataclasses.dataclass(frozen=True)
 class Padded:
-    """Rows of unequal length in one tensor. What lies past a row's length is padding and may be anything."""
+    """Rows of unequal length in one tensor.
+
+    Values past the length of a row are padding. They may be anything, so no result may depend on
+    them.
+    """
 
     values: Tensor
     """(B, T, ...)"""
     lengths: Tensor | None = None
-    """(B,) int64; None: every row is T long."""
+    """(B,) int64, steps of each row; None: every row has all T steps."""
 
     def with_values(self, values: Tensor) -> "Padded":
-        """The same lengths around other values."""
+        """Combine other values (B, T, ...) with the lengths of this batch."""
         return Padded(values, self.lengths)
 
     def to(self, device: torch.device | str) -> "Padded":
-        """The same on another device."""
-        return Padded(
-            self.values.to(device), None if self.lengths is None else self.lengths.to(device)
-        )
+        """Move values and lengths to another device."""
+        lengths = self.lengths
+        if lengths is not None:
+            lengths = lengths.to(device)
+        return Padded(self.values.to(device), lengths)
 
     def at_least_one_step(self) -> "Padded":
-        """With one step of padding if there is no step at all: no convolution takes an empty input."""
+        """Add one step of padding to a batch without steps, since no convolution takes T = 0."""
         if self.values.shape[1]:
             return self
-        batch, _, *rest = self.values.shape
-        return Padded(self.values.new_zeros(batch, 1, *rest), self.row_lengths())
+        batch_size, _, *step_shape = self.values.shape
+        padding = self.values.new_zeros(batch_size, 1, *step_shape)
+        return Padded(padding, self.row_lengths())
 
     def row_lengths(self) -> Tensor:
-        """(B,) int64, also where `lengths` is None."""
+        """Return the length of each row, (B,) int64, even where `lengths` is None."""
         if self.lengths is not None:
             return self.lengths
-        return torch.full((self.values.shape[0],), self.values.shape[1], device=self.values.device)
+        batch_size, steps = self.values.shape[:2]
+        return torch.full((batch_size,), steps, device=self.values.device)
 
     def mask(self) -> Tensor:
-        """(B, T) True inside each row."""
+        """Return (B, T) bool, True at the steps within each row and False at padding."""
         steps = torch.arange(self.values.shape[1], device=self.values.device)
         return steps < self.row_lengths()[:, None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Positions:
-    """Moments within the rows of a batch, in any order and number."""
+    """Positions in the rows of a batch, in any order and number.
+
+    A row may have several positions or none, and one position may occur twice.
+    """
 
     rows: Tensor
-    """(P,) int64"""
+    """(P,) int64, index of the row."""
     steps: Tensor
-    """(P,) int64: how many of its row's steps lie before each."""
-
-
-@dataclasses.dataclass(frozen=True)
-class StreamBuffer:
-    """What a window of H + hop steps, moving by hop, still needs of the past. All zero at the start of a stream."""
-
-    tail: Tensor
-    """(B, H + hop - 1, ...): the last steps seen, newest last."""
-    pending: Tensor
-    """(B,) int64: how many of them no window has begun at yet; below hop."""
-
-
-def stream_windows(
-    x: Padded, past: StreamBuffer | None, history: int, hop: int = 1
-) -> tuple[Padded, StreamBuffer]:
-    """Cut a stream into whole hops, each row at its own pace.
-
-    Args:
-        x: (B, T, ...) new steps.
-        past: what the previous call returned; None at the start of the stream (silence came before).
-        history: H, steps before a hop that its window sees too.
-        hop: steps that make one unit.
-
-    Returns:
-        Window (B, H + U * hop, ...) whose `lengths` count units, U the most units of any row but at least 1, so that no
-        convolution meets an input shorter than its kernel; and what the next call needs.
-    """
-    x = x.at_least_one_step()
-    batch, steps = x.values.shape[:2]
-    kept = history + hop - 1
-    first = past is None
-    if past is None:
-        tail = x.values.new_zeros(batch, kept, *x.values.shape[2:])
-        past = StreamBuffer(tail, torch.zeros(batch, dtype=torch.int64, device=x.values.device))
-    joined = torch.cat([past.tail, x.values], 1)
-    newest = _take(joined, steps if x.lengths is None else x.lengths, kept)
-    if hop == 1:
-        return Padded(joined, x.lengths), StreamBuffer(newest, past.pending)
-    total = past.pending + x.row_lengths()
-    units = total // hop
-    window = _take(
-        joined,
-        hop - 1 if first else hop - 1 - past.pending,
-        history + max(int(units.max()), 1) * hop,
-    )
-    return Padded(window, units), StreamBuffer(newest, total % hop)
-
-
-def buffer_at(window: Padded, history: int, return_states_at: Positions) -> StreamBuffer:
-    """What `carry` with a hop of 1 would have kept at these places, from the window that it has returned."""
-    steps = return_states_at.steps[:, None] + torch.arange(
-        history, device=return_states_at.steps.device
-    )
-    return StreamBuffer(
-        window.values[return_states_at.rows[:, None], steps],
-        torch.zeros_like(return_states_at.steps),
-    )
-
-
-def pending_steps(past: StreamBuffer) -> Padded:
-    """The steps at which no window has begun yet, where H is 0."""
-    start = past.tail.shape[1] - past.pending
-    return Padded(take(past.tail, start, int(past.pending.max())), past.pending)
+    """(P,) int64, number of steps of that row before the position: 0 to its length."""
 
 
 def slices_to_rows(x: Padded, steps: int) -> Padded:
-    """Consecutive slices as rows of their own: (B, T, ...) -> (B * ceil(T / steps), steps, ...)."""
-    batch, total, *rest = x.values.shape
-    slices = -(-total // steps)
-    values = F.pad(x.values, (0, 0) * len(rest) + (0, slices * steps - total))
-    begins = torch.arange(slices, device=x.values.device) * steps
-    lengths = (x.row_lengths()[:, None] - begins).clamp(0, steps).flatten()
-    return Padded(values.reshape(batch * slices, steps, *rest), lengths)
+    """Turn consecutive slices of each row into rows of their own.
+
+    Args:
+        x: (B, T, ...).
+        steps: S, steps per slice.
+
+    Returns:
+        (B * U, S, ...) with U = ceil(T / S). The slices of one row follow each other, the last one
+        padded with zeros.
+    """
+    batch_size, total, *step_shape = x.values.shape
+    num_slices = -(-total // steps)
+    missing = num_slices * steps - total
+    values = pad_steps(x.values, missing)
+    starts = torch.arange(num_slices, device=x.values.device) * steps  # (U,)
+    # A row may end before its last slices begin: those get length 0.
+    lengths = (x.row_lengths()[:, None] - starts).clamp(0, steps)  # (B, U)
+    values = values.reshape(batch_size * num_slices, steps, *step_shape)
+    return Padded(values, lengths.flatten())
 
 
 def rows_to_slices(values: Tensor, like: Padded) -> Tensor:
-    """The inverse of `fold`: slices (B * U, S, D) side by side again, as many steps as `like` has."""
-    batch, total = like.values.shape[:2]
-    return values.reshape(batch, -1, values.shape[-1])[:, :total]
+    """Undo `slices_to_rows`: put the slices of each row after each other again.
+
+    Args:
+        values: (B * U, S, D), one slice per row.
+        like: (B, T, ...), the batch before it was sliced.
+
+    Returns:
+        (B, T, D).
+    """
+    batch_size, total = like.values.shape[:2]
+    # (B * U, S, D) -> (B, U * S, D); the padding of the last slice is dropped
+    joined = values.reshape(batch_size, -1, values.shape[-1])
+    return joined[:, :total]
 
 
 def join(parts: list[Padded]) -> Padded:
-    """Concatenate along time, row by row, without gaps: (B, T_i, D) each -> (B, max of the sums, D).
+    """Concatenate batches along time, row by row, without gaps between the parts of a row.
 
-    Parts of different dtypes, as autocast leaves them, meet in the one that holds all.
+    Args:
+        parts: (B, T_i, ...) each. Their dtypes may differ, as they do under autocast; the result
+            has the smallest dtype that holds all of them.
+
+    Returns:
+        (B, T, ...), where T is the largest sum of a row's lengths.
     """
-    lengths = torch.stack([p.row_lengths() for p in parts])
+    lengths = torch.stack([part.row_lengths() for part in parts])  # (number of parts, B)
     total = lengths.sum(0)
     first = parts[0].values
-    dtype = functools.reduce(torch.promote_types, (part.values.dtype for part in parts))
-    out = first.new_zeros(first.shape[0], int(total.max()), *first.shape[2:], dtype=dtype)
-    offset = torch.zeros_like(total)
+    dtype = functools.reduce(torch.promote_types, [part.values.dtype for part in parts])
+    shape = (first.shape[0], int(total.max()), *first.shape[2:])
+    joined = first.new_zeros(shape, dtype=dtype)
+    offset = torch.zeros_like(total)  # (B,) steps of each row written so far
     for part, length in zip(parts, lengths, strict=True):
         row, step = part.mask().nonzero(as_tuple=True)
-        out = out.index_put((row, offset[row] + step), part.values[row, step].to(dtype))
+        target = (row, offset[row] + step)
+        # Out of place, so that gradients reach every part.
+        joined = joined.index_put(target, part.values[row, step].to(dtype))
         offset = offset + length
-    return Padded(out, total)
+    return Padded(joined, total)
 
 
 def take(x: Tensor, start: Tensor, length: int) -> Tensor:
-    """(B, T, ...) -> (B, length, ...), row b from step start[b]; past the end the last step repeats."""
-    index = (start[:, None] + torch.arange(length, device=x.device)).clamp(max=x.shape[1] - 1)
-    return x[torch.arange(x.shape[0], device=x.device)[:, None], index]
+    """Take `length` consecutive steps of each row, each row from its own start.
+
+    Args:
+        x: (B, T, ...).
+        start: (B,) int64, the first step to take of each row.
+        length: steps to take. Past the end of x, its last step repeats.
+
+    Returns:
+        (B, length, ...).
+    """
+    steps = start[:, None] + torch.arange(length, device=x.device)  # (B, length)
+    rows = torch.arange(x.shape[0], device=x.device)[:, None]  # (B, 1)
+    last_step = x.shape[1] - 1
+    return x[rows, steps.clamp(max=last_step)]
 
 
-def _take(x: Tensor, start: int | Tensor, length: int) -> Tensor:
-    if isinstance(start, Tensor):
-        return take(x, start, length)
-    short = start + length - x.shape[1]
-    if short > 0:
-        x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, short))
-    return x[:, start : start + length]
+def pad_steps(x: Tensor, steps: int) -> Tensor:
+    """Append steps of zeros along the second dimension: (B, T, ...) -> (B, T + steps, ...)."""
+    # F.pad starts with the last dimension, two numbers each; only the second one grows.
+    other_dimensions = (0, 0) * (x.dim() - 2)
+    return F.pad(x, (*other_dimensions, 0, steps))
+
+
+# Re-exported for modules that import these names from here; last, because buffer.py imports this
+# module.
+from duplexmamba.streaming.buffer import (  # noqa: E402
+    StreamBuffer as StreamBuffer,
+)
+from duplexmamba.streaming.buffer import (  # noqa: E402
+    buffer_at as buffer_at,
+)
+from duplexmamba.streaming.buffer import (  # noqa: E402
+    pending_steps as pending_steps,
+)
+from duplexmamba.streaming.buffer import (  # noqa: E402
+    stream_windows as stream_windows,
+)

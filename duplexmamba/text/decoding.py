@@ -1,10 +1,18 @@
-"""Token after token: one step of the language model, on a GPU replayed as a CUDA graph, and greedy decoding.
+"""Decoding token by token: one step of the language model, and greedy decoding on top of it.
 
-One row's token on a GPU is hundreds of small kernels, which take longer to launch one by one than to run; a graph
-launches all of them at once. A state that grows, a Transformer's, has no graph: its shapes are others at each step.
-Glossary: B rows, V vocabulary.
+On a GPU the step is replayed as a CUDA graph. One token of one row takes hundreds of small kernels,
+and launching them one by one takes longer than running them; a graph launches all of them at once.
+A Transformer has no graph, since its state grows and a graph needs the same shapes at every step.
+
+Glossary:
+    B: rows.
+    N: rows of candidates in `log_likelihood`.
+    L: tokens or embeddings of a sequence.
+    D: width of the language model.
+    V: vocabulary size.
 """
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -16,52 +24,75 @@ from duplexmamba.streaming.padded import Padded, take
 from duplexmamba.streaming.state import clone, join, map_state, rows
 
 Step = Callable[[Tensor], Tensor]
-"""(B,) int64 tokens -> (B, V) logits behind them, good until the next call."""
+"""(B,) int64 tokens -> (B, V) logits after them, valid until the next call."""
 
 NUM_GRAPHS = 4
-"""Graphs kept per language model, the newest; each holds a state of its batch size."""
-_graphs: weakref.WeakKeyDictionary[MambaLM, tuple[tuple[int, ...], dict[object, "_Graph"]]]
-_graphs = weakref.WeakKeyDictionary()
+"""CUDA graphs kept per language model, the newest ones; each holds a state of its batch size."""
 
 
 @torch.no_grad()
 def greedy(lm: LM, logits: Tensor, state: LMState, end: int, max_tokens: int) -> list[list[int]]:
-    """Continue each row with its likeliest token until `end` (not included) or `max_tokens`.
+    """Continue each row with its most likely token.
 
     Args:
-        logits: (B, V) of the step before the first token.
-        state: the rows' states after that step.
+        lm: the language model.
+        logits: (B, V), of the step before the first new token.
+        state: B rows, after that step.
+        end: id of the token that ends a row; it is not part of the result.
+        max_tokens: at most this many tokens per row.
+
+    Returns:
+        New token ids of each row.
     """
-    step = (
-        graph_steps(lm, state)
-        if logits.is_cuda and isinstance(lm, MambaLM)
-        else eager_steps(lm, state)
-    )
-    found, done = [], torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
+    use_graph = logits.is_cuda and isinstance(lm, MambaLM)
+    step = graph_steps(lm, state) if use_graph else eager_steps(lm, state)
+    ended = torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
+    steps = []
     for _ in range(max_tokens):
-        token = logits.argmax(-1).masked_fill(done, end)
-        done = done | (token == end)
-        found.append(token)
-        if bool(done.all()):
+        # Rows that have ended go on with `end` until the last row ends.
+        token = logits.argmax(-1).masked_fill(ended, end)  # (B,)
+        ended = ended | (token == end)
+        steps.append(token)
+        if bool(ended.all()):
             break
         logits = step(token)
-    columns = torch.stack(found, 1).tolist()
-    return [row[: row.index(end)] if end in row else row for row in columns]
+    tokens = torch.stack(steps, 1).tolist()  # (B, tokens)
+    return [_before(row, end) for row in tokens]
+
+
+def _before(row: list[int], end: int) -> list[int]:
+    """Return the tokens before the first `end`, or all of them."""
+    if end not in row:
+        return row
+    return row[: row.index(end)]
 
 
 @torch.no_grad()
 def log_likelihood(lm: LM, logits: Tensor, state: LMState, ids: Padded) -> Tensor:
-    """(N,) of going on with each row of ids (N, L); logits (N, V) and state as in `greedy`."""
+    """Compute the log likelihood of continuing with given tokens, in nats.
+
+    Args:
+        lm: the language model.
+        logits: (N, V), of the step before the first token.
+        state: N rows, after that step.
+        ids: (N, L) int64, the continuation of each row.
+
+    Returns:
+        (N,)
+    """
     hidden, _ = lm(ids.with_values(lm.embed(ids.values)), state)
-    ahead = (
-        torch.cat([logits[:, None], lm.logits(hidden.values[:, :-1])], 1).float().log_softmax(-1)
-    )
-    return (ahead.gather(-1, ids.values[..., None])[..., 0] * ids.mask()).sum(1)
+    # Token t is predicted by the logits after token t - 1, the first one by `logits`.
+    later_logits = lm.logits(hidden.values[:, :-1])
+    predictions = torch.cat([logits[:, None], later_logits], 1)  # (N, L, V)
+    log_probs = predictions.float().log_softmax(-1)
+    of_tokens = log_probs.gather(-1, ids.values[..., None])[..., 0]  # (N, L)
+    return (of_tokens * ids.mask()).sum(1)
 
 
 def decode_step(lm: LM, token: Tensor, state: LMState) -> tuple[Tensor, LMState]:
-    """(B,) int64 -> (B, V) logits, and the state behind the token."""
-    hidden, state = lm(Padded(lm.embed(token[:, None])), state)
+    """Run one token per row, (B,) int64; return the logits (B, V) and the state after it."""
+    embeddings = lm.embed(token[:, None])  # (B, 1, D)
+    hidden, state = lm(Padded(embeddings), state)
     return lm.logits(hidden.values[:, -1]), state
 
 
@@ -69,27 +100,32 @@ def decode_step(lm: LM, token: Tensor, state: LMState) -> tuple[Tensor, LMState]
 def advance(
     lm: LM, branches: Sequence[tuple[Tensor, LMState | None]]
 ) -> list[tuple[Tensor, LMState]]:
-    """Branches of a conversation, each by its own steps, as rows of one batch.
+    """Advance several branches of a conversation as rows of one batch, each by its own steps.
 
     Args:
-        branches: (L, D) embeddings, L at least 1, and the state before them; None only where all are.
+        lm: the language model.
+        branches: embeddings (L, D) with L >= 1, and the state (one row) before them. The state may
+            be None at the start of a conversation, but only for all branches together.
 
     Returns:
-        Of each branch the logits (V,) and the state (one row) behind its last step.
+        For each branch the logits (V,) and the state (one row) after its last step.
     """
-    steps, before = zip(*branches, strict=True)
-    lengths = torch.tensor([len(s) for s in steps], device=steps[0].device)
-    even = len({len(s) for s in steps}) == 1
-    x = Padded(
-        torch.nn.utils.rnn.pad_sequence(list(steps), batch_first=True), None if even else lengths
-    )
-    hidden, after = lm(x, None if before[0] is None else join(before))
-    logits = lm.logits(take(hidden.values, lengths - 1, 1)[:, 0])
-    return list(zip(logits, rows(after), strict=True))
+    embeddings, states = zip(*branches, strict=True)
+    num_steps = [len(steps) for steps in embeddings]
+    lengths = torch.tensor(num_steps, device=embeddings[0].device)
+    padded = torch.nn.utils.rnn.pad_sequence(list(embeddings), batch_first=True)  # (B, L, D)
+    # Without lengths the model skips the masks, which rows of equal length do not need.
+    equal_lengths = len(set(num_steps)) == 1
+    batch = Padded(padded, None if equal_lengths else lengths)
+    state = None if states[0] is None else join(states)
+    hidden, state = lm(batch, state)
+    last_hidden = take(hidden.values, lengths - 1, 1)[:, 0]  # (B, D)
+    logits = lm.logits(last_hidden)
+    return list(zip(logits, rows(state), strict=True))
 
 
 def eager_steps(lm: LM, state: LMState) -> Step:
-    """Steps from this state on."""
+    """Return a function that steps on from a state, one token per row and call."""
 
     def step(token: Tensor) -> Tensor:
         nonlocal state
@@ -100,43 +136,47 @@ def eager_steps(lm: LM, state: LMState) -> Step:
 
 
 def graph_steps(lm: MambaLM, state: LMState) -> Step:
-    """Steps from this state on, on a GPU, by the graph of this model, batch size and precision; the state is copied.
+    """Return a function that steps on from a copy of a state by a CUDA graph.
 
-    Steps of the same graph take turns: what an earlier call returned must not be used any more.
+    There is one graph per model, batch size and precision. All functions with the same graph share
+    its state: a new call of `graph_steps` invalidates the function that an earlier one returned.
+
+    Args:
+        lm: the language model, on a GPU.
+        state: B rows.
     """
-    weights = tuple(p.data_ptr() for p in lm.parameters())
-    if (
-        _graphs.get(lm, ((),))[0] != weights
-    ):  # a graph reads them where they were when it was captured
-        _graphs[lm] = weights, {}
-    graphs = _graphs[lm][1]
-    kind = _leaves(state)[0].device.type
-    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    key = precision, tuple((t.shape, t.dtype) for t in _leaves(state))
+    graphs = _graphs_of(lm)
+    key = _graph_key(state)
     if key not in graphs:
         while len(graphs) >= NUM_GRAPHS:
-            del graphs[next(iter(graphs))]
+            oldest = next(iter(graphs))
+            del graphs[oldest]
         graphs[key] = _Graph(lm, state)
-    _copy(state, graphs[key].state)
-    return graphs[key].step
+    graph = graphs[key]
+    _copy(state, graph.state)
+    return graph.step
 
 
 class _Graph:
-    """`decode_step` over tensors that stay where they are: the token and the state it takes, the logits it gives."""
+    """`decode_step` as a CUDA graph.
 
-    # Not of an outer inference mode, or nothing could be copied into the tensors outside of it. Without autocast's
-    # cache, or the graph would read weights that autocast cast before and frees after.
+    A graph reads and writes fixed addresses, so its input (token), its state and its output
+    (logits) are tensors that stay where they are.
+    """
+
+    # Never in the inference mode of a caller, or nothing could be copied into these tensors outside
+    # of it. Without autocast's cache, since the graph would read casts of weights that autocast
+    # made before the capture and frees after it.
     @torch.inference_mode(False)
     @torch.no_grad()
     def __init__(self, lm: MambaLM, state: LMState):
         self.state = clone(state)
-        some = _leaves(state)[0]
-        self.token, kind = (
-            torch.zeros(some.shape[0], dtype=torch.int64, device=some.device),
-            some.device.type,
-        )
-        with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
-            self.replay, self.logits = _capture(lambda: self._run(lm), some.device)
+        leaf = _leaves(state)[0]
+        device = leaf.device
+        self.token = torch.zeros(leaf.shape[0], dtype=torch.int64, device=device)  # (B,)
+        enabled = torch.is_autocast_enabled(device.type)
+        with torch.autocast(device.type, enabled=enabled, cache_enabled=False):
+            self.replay, self.logits = _capture(lambda: self._run(lm), device)
 
     def _run(self, lm: MambaLM) -> Tensor:
         logits, state = decode_step(lm, self.token, self.state)
@@ -144,41 +184,88 @@ class _Graph:
         return logits
 
     def step(self, token: Tensor) -> Tensor:
+        """(B,) int64 tokens -> (B, V) logits, which the next call overwrites."""
         self.token.copy_(token)
         self.replay()
         return self.logits
 
 
+@dataclasses.dataclass(frozen=True)
+class _ModelGraphs:
+    """The graphs of one language model."""
+
+    weight_addresses: tuple[int, ...]
+    """Where its parameters were when the graphs were captured."""
+    graphs: dict[object, _Graph]
+    """Key of a batch size and precision -> graph, oldest first."""
+
+
+# Weak, so that graphs are freed together with their model.
+_model_graphs: weakref.WeakKeyDictionary[MambaLM, _ModelGraphs] = weakref.WeakKeyDictionary()
+
+
+def _graphs_of(lm: MambaLM) -> dict[object, _Graph]:
+    """Return the graphs of a model; empty if its weights have moved since they were captured."""
+    addresses = tuple(parameter.data_ptr() for parameter in lm.parameters())
+    saved = _model_graphs.get(lm)
+    if saved is None or saved.weight_addresses != addresses:
+        saved = _ModelGraphs(addresses, {})
+        _model_graphs[lm] = saved
+    return saved.graphs
+
+
+def _graph_key(state: LMState) -> object:
+    """Return what decides whether a graph fits: shapes, dtypes and autocast's dtype."""
+    leaves = _leaves(state)
+    device_type = leaves[0].device.type
+    precision = None
+    if torch.is_autocast_enabled(device_type):
+        precision = torch.get_autocast_dtype(device_type)
+    return precision, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
 def _capture(run: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[], None], Tensor]:
-    """What runs it again as a graph, and its result, which that overwrites."""
+    """Capture a function as a CUDA graph.
+
+    Returns:
+        A function that replays the graph, and the result, which every replay overwrites.
+    """
     with torch.cuda.device(device):
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            run()  # kernels are built and libraries begin, which no graph can record
-        torch.cuda.current_stream().wait_stream(aside)
+        _warm_up(run)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, capture_error_mode="thread_local"
-        ):  # data loaders pin memory meanwhile
+        # Data loaders may pin memory on other threads meanwhile, which "global" would forbid.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             result = run()
     return graph.replay, result
 
 
+def _warm_up(run: Callable[[], Tensor]) -> None:
+    """Run once on a side stream, to build kernels and set up libraries: no graph captures that."""
+    side_stream = torch.cuda.Stream()
+    side_stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side_stream):
+        run()
+    torch.cuda.current_stream().wait_stream(side_stream)
+
+
 def _copy(state: LMState, into: LMState) -> None:
-    """Tensor by tensor, those of one type in one kernel."""
-    pairs = list(zip(_leaves(into), _leaves(state), strict=True))
-    for dtype in {new.dtype for _, new in pairs}:
-        old, new = zip(*[pair for pair in pairs if pair[1].dtype == dtype], strict=True)
-        torch._foreach_copy_(old, new)
+    """Copy a state into another one in place, all tensors of a dtype by one kernel."""
+    sources: dict[torch.dtype, list[Tensor]] = {}
+    targets: dict[torch.dtype, list[Tensor]] = {}
+    for source, target in zip(_leaves(state), _leaves(into), strict=True):
+        sources.setdefault(source.dtype, []).append(source)
+        targets.setdefault(source.dtype, []).append(target)
+    for dtype, same_dtype in sources.items():
+        torch._foreach_copy_(targets[dtype], same_dtype)
 
 
 def _leaves(state: LMState) -> list[Tensor]:
-    found: list[Tensor] = []
+    """Return all tensors of a state, in order."""
+    leaves: list[Tensor] = []
 
-    def note(leaf: Tensor) -> Tensor:
-        found.append(leaf)
+    def collect(leaf: Tensor) -> Tensor:
+        leaves.append(leaf)
         return leaf
 
-    map_state(note, state)
-    return found
+    map_state(collect, state)
+    return leaves

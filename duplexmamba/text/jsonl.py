@@ -1,4 +1,4 @@
-"""Files to which a line of JSON is added at a time."""
+"""JSON Lines files: one JSON object per line, appended as a run goes on."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,22 @@ from typing import Any
 
 
 def whole_lines(path: Path) -> list[dict[str, Any]]:
-    """All of them, oldest first, none where there is no file; a kill can leave the last one torn."""
+    """Read the complete lines of a JSON Lines file.
+
+    Args:
+        path: the file; it need not exist.
+
+    Returns:
+        One dict per line, oldest first; empty if there is no file. Reading stops at the first line
+        that is not valid JSON, since a process killed while writing leaves an incomplete last line.
+    """
+    if not path.exists():
+        return []
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_text().splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except json.JSONDecodeError:
             break
+        lines.append(line)
     return lines

@@ -1,16 +1,31 @@
 """The loss of the language model.
 
-Glossary: V vocabulary.
+Glossary:
+    V: vocabulary size.
 """
 
 import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
-"""Label of a position that carries no loss."""
+"""Label of a position without loss, the value that torch's cross entropy ignores by default."""
 
 
 def token_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy in nats: logits (..., V), labels (...) int64, those equal to IGNORED left out."""
-    flat = logits.flatten(0, -2)
-    return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
+    """Compute the mean cross entropy over labelled positions, in nats.
+
+    Args:
+        logits: (..., V).
+        labels: (...) int64 token ids; positions equal to IGNORED are left out of the mean.
+        smoothing: label smoothing, 0 to 1.
+
+    Returns:
+        A scalar.
+    """
+    flat_logits = logits.flatten(0, -2)
+    return F.cross_entropy(
+        flat_logits,
+        labels.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=smoothing,
+    )

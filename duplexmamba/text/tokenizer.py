@@ -1,8 +1,10 @@
-"""Text and ids: the markers of a prompt, the three turn states, instructions, the tokenizer.
+"""Text and token ids: the tokenizer, the markers of a prompt, the turn states and instructions.
 
-A prompt reads: user marker, instruction, begin of speech, [speech embeddings], end of speech, turn state, assistant
-marker, response, end of text. The published tokenizer has room for three new ids, those of the turn states; there the
-other markers are ordinary text of several ids, which is why a marker is always a list.
+A prompt is: user marker, instruction, start of speech, [speech embeddings], end of speech, turn
+state, assistant marker, response, end of text.
+
+The published tokenizer has room for three new ids, which the turn states take. With it the other
+markers are ordinary text of several ids, so a marker is always encoded to a list of ids.
 """
 
 import re
@@ -15,36 +17,69 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 TurnState = Literal["response", "incomplete", "ignore"]
-END_OF_TEXT = "<|endoftext|>"
+"""State of the user's turn: to be answered now, not finished yet, or not addressed to the model."""
+
 TURN_STATES: dict[TurnState, str] = {
-    "response": "<|response|>", "incomplete": "<|incomplete|>", "ignore": "<|ignore|>"
-}  # fmt: skip
-USER, ASSISTANT, SPEECH, END_OF_SPEECH, SILENCE = (
-    "<|user|>",
-    "<|assistant|>",
-    "<|speech|>",
-    "<|/speech|>",
-    "<|silence|>",
-)
+    "response": "<|response|>",
+    "incomplete": "<|incomplete|>",
+    "ignore": "<|ignore|>",
+}
+"""Turn state -> its marker."""
+
+END_OF_TEXT = "<|endoftext|>"
+USER = "<|user|>"
+ASSISTANT = "<|assistant|>"
+SPEECH = "<|speech|>"
+END_OF_SPEECH = "<|/speech|>"
+SILENCE = "<|silence|>"
+"""Marker of silence in text that stands in for speech; also the blank of CTC."""
+
 TRANSCRIBE = ("transcribe the speech", "write down what you hear", "what was said")
+"""Instructions to transcribe. Training draws from all of them, other uses take the first."""
+
 ANSWER = ("answer the question", "reply to the speaker", "respond to the speech")
+"""Instructions to answer. Training draws from all of them, other uses take the first."""
+
 BPE_SIZE = 1024
+"""Vocabulary size of a tokenizer trained by `Tokenizer.train`."""
 
 
 def normalise(text: str) -> str:
-    """The project's normaliser for training and scores: lower case, punctuation out (apostrophes inside words stay),
-    single spaces."""
-    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    text = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
-    return " ".join(re.sub(r"(?<!\w)'|'(?!\w)", " ", text).split())
+    """Normalise text for training and scores.
+
+    The result is in lower case with single spaces and without punctuation, except for apostrophes
+    inside words.
+    """
+    text = unicodedata.normalize("NFKC", text).lower()
+    text = text.replace("’", "'")
+    text = "".join(_word_character_or_space(character) for character in text)
+    # Apostrophes at the start or end of a word are quotation marks.
+    text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)
+    return " ".join(text.split())
+
+
+def _word_character_or_space(character: str) -> str:
+    """Keep letters, marks, digits and apostrophes; replace any other character by a space."""
+    if character == "'":
+        return character
+    category = unicodedata.category(character)[0]
+    return character if category in "LMN" else " "
 
 
 class Tokenizer:
-    """A tokenizer that knows the markers."""
+    """A tokenizer that knows the markers of a prompt.
+
+    Attributes:
+        size: vocabulary size.
+        end: id of the end of text.
+        turn_states: turn state -> id of its marker.
+    """
 
     def __init__(self, tokenizer: BackendTokenizer):
+        """Wrap a tokenizer of the library `tokenizers`; markers of turn states are added to it."""
         known = tokenizer.get_vocab()
-        tokenizer.add_special_tokens([m for m in TURN_STATES.values() if m not in known])
+        missing = [marker for marker in TURN_STATES.values() if marker not in known]
+        tokenizer.add_special_tokens(missing)
         self._tokenizer = tokenizer
         self.size = tokenizer.get_vocab_size()
         ids = tokenizer.get_vocab()
@@ -53,21 +88,15 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str]) -> "Tokenizer":
-        """Byte-level BPE of `BPE_SIZE` pieces: lossless for any text."""
+        """Train byte-level BPE with `BPE_SIZE` entries, which encodes any text without loss."""
         tokenizer = BackendTokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
+        markers = [END_OF_TEXT, USER, ASSISTANT, SPEECH, END_OF_SPEECH, SILENCE]
         trainer = trainers.BpeTrainer(
             vocab_size=BPE_SIZE,
-            special_tokens=[
-                END_OF_TEXT,
-                USER,
-                ASSISTANT,
-                SPEECH,
-                END_OF_SPEECH,
-                SILENCE,
-                *TURN_STATES.values(),
-            ],
+            special_tokens=[*markers, *TURN_STATES.values()],
+            # All 256 bytes, also those that the texts do not contain.
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
@@ -76,49 +105,66 @@ class Tokenizer:
 
     @classmethod
     def load(cls, source: str) -> "Tokenizer":
-        """From a folder or the hub. Raises ValueError if there is none, or it lacks the end-of-text marker."""
+        """Load a tokenizer from a folder or from the Hugging Face hub.
+
+        Args:
+            source: path of the folder or name on the hub.
+
+        Raises:
+            ValueError: there is no readable tokenizer, or it lacks the end-of-text marker.
+        """
         try:
             tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
         except (OSError, ValueError) as error:
+            reason = str(error)[:200]
             raise ValueError(
-                f"tokenizer.source={source!r}: no readable tokenizer there ({str(error)[:200]})"
+                f"tokenizer.source={source!r}: no readable tokenizer there ({reason}); "
+                "name a folder or a model on the hub, or use bpe"
             ) from None
         if tokenizer.token_to_id(END_OF_TEXT) is None:
             raise ValueError(
-                f"tokenizer.source={source!r} has no {END_OF_TEXT}; use a GPT-NeoX style tokenizer or bpe"
+                f"tokenizer.source={source!r} has no {END_OF_TEXT}; "
+                "use a GPT-NeoX style tokenizer or bpe"
             )
         return cls(tokenizer)
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
-        """The inverse of `to_json`."""
+        """Restore a tokenizer from the result of `to_json`."""
         return cls(BackendTokenizer.from_str(text))
 
     def to_json(self) -> str:
-        """Everything, as a string for a checkpoint."""
+        """Serialise the whole tokenizer as JSON, for checkpoints."""
         return self._tokenizer.to_str()
 
     def encode(self, text: str) -> list[int]:
+        """Encode text; markers in it become their ids, and nothing is added."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:
-        """Text without markers."""
+        """Decode ids to text without markers and without spaces at the ends."""
         return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def before_speech(self, instruction: str) -> list[int]:
+        """Encode the prompt before speech: user marker, instruction, start of speech."""
         return self.encode(f"{USER}{instruction}{SPEECH}")
 
     def words(self, text: str) -> list[int]:
-        """Speech as text: every word with its space, as inside a sentence, so that a word has the same ids anywhere."""
-        return self.encode("".join(f" {word}" for word in text.split()))
+        """Encode words, each with a space before it.
+
+        A word then has the same ids at the start of a text and inside it.
+        """
+        spaced = [f" {word}" for word in text.split()]
+        return self.encode("".join(spaced))
 
     def end_of_speech(self) -> list[int]:
-        """What is put behind speech to ask for its state."""
+        """Encode the end of speech, after which the model predicts the turn state."""
         return self.encode(END_OF_SPEECH)
 
     def after_speech(self, turn_state: TurnState) -> list[int]:
-        """All that stands between speech and response."""
+        """Encode the prompt between speech and response: end of speech, turn state, assistant."""
         return self.encode(f"{END_OF_SPEECH}{TURN_STATES[turn_state]}{ASSISTANT}")
 
     def response(self, text: str) -> list[int]:
+        """Encode a response: its words and the end of text."""
         return [*self.words(text), self.end]

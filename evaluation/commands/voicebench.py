@@ -137,7 +137,9 @@ def answer(
     mode = asked.mode or ("streaming" if run.config.stage.name in DIALOGUE_STAGES else "offline")
     answerer = answerer_of(run, mode)
     where = run.folder / "scores" / "voicebench" / (f"{mode}-embedded" if folder is None else mode)
-    made_by = f"{fingerprint(run.config)} ({identity(run.folder)}), {mode}, duplex.max_tokens={run.config.duplex.max_tokens}"
+    max_tokens = run.config.duplex.max_tokens
+    weights = f"{fingerprint(run.config)} ({identity(run.folder)})"
+    made_by = f"{weights}, {mode}, duplex.max_tokens={max_tokens}"
     files: dict[str, Path] = {}
     known: dict[str, Known | None] = {}
     for name in names:
