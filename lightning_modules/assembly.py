@@ -12,7 +12,7 @@ from configs.schema import Config
 from datamodules.corpus import Utterance
 from datamodules.data import Corpora, StageData
 from duplexmamba.models import lora
-from duplexmamba.models.lm import load_pretrained
+from duplexmamba.models.language_models import load_pretrained
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.lm import TextModel
@@ -170,9 +170,9 @@ def find_tokenizer(
     else:
         tokenizer = Tokenizer.train(corpora.training_texts())
     file.write_text(tokenizer.to_json())
-    if tokenizer.size > config.lm.vocab_size:
+    if tokenizer.vocab_size > config.lm.vocab_size:
         raise ValueError(
-            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokenizer.size}; "
+            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokenizer.vocab_size}; "
             "set it to that or more"
         )
     return tokenizer

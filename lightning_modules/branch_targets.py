@@ -97,7 +97,7 @@ class BranchTargets:
         self.duplex = duplex
         self.num_probes = num_probes
         self._slice_s = duplex.slice_ms / 1000
-        self._end_of_speech = tokenizer.end_of_speech()
+        self._end_of_speech = tokenizer.encode_end_of_speech()
 
     def segments(self, dialogue: Dialogue, rng: random.Random) -> list[Segment]:
         """Segments of one dialogue; every parent comes before its children."""
@@ -128,7 +128,7 @@ class BranchTargets:
             if not branch.answered:
                 continue
             segments += self._late_probes(parent, branch, dialogue)
-            ids = self.tokenizer.response(response_texts[branch.last])
+            ids = self.tokenizer.encode_response(response_texts[branch.last])
             response = _ResponseProgress(start_slice=branch.last, num_tokens=len(ids) - 1)
             later = session_branches[number + 1 :]
             num_split_tokens = self._num_split_tokens(response, later, dialogue, rng)
@@ -223,7 +223,7 @@ class BranchTargets:
         """The segment that predicts the turn state after a slice."""
         # the turn state follows the last id of the end-of-speech marker
         labels = [IGNORED] * len(self._end_of_speech)
-        labels[-1] = self.tokenizer.turn_states[turn_state]
+        labels[-1] = self.tokenizer.turn_state_ids[turn_state]
         return Segment(parent, range(branch.first, slice_index + 1), self._end_of_speech, labels)
 
     def _add_response(
@@ -238,7 +238,7 @@ class BranchTargets:
         # a response during which nothing is forked stays in one segment
         is_split = response.num_split_tokens < response.num_tokens
         first_ids = ids[: response.num_split_tokens] if is_split else ids
-        header = self.tokenizer.after_speech("response")
+        header = self.tokenizer.prompt_after_speech("response")
         labels = self._header_labels(header)
         # targets are the ids shifted by one; nothing follows end-of-text
         targets = [*ids, IGNORED]
@@ -260,7 +260,7 @@ class BranchTargets:
         The response marker is predicted from the end of speech, as in a probe.
         """
         labels = [IGNORED] * (len(header) - 1)
-        labels[len(self._end_of_speech) - 1] = self.tokenizer.turn_states["response"]
+        labels[len(self._end_of_speech) - 1] = self.tokenizer.turn_state_ids["response"]
         return labels
 
     def _num_split_tokens(

@@ -17,13 +17,13 @@ from datamodules.dialogue.dialogues import Dialogue
 from duplexmamba.duplex.events import Event, emitted_responses
 from duplexmamba.duplex.fork import ForkSession
 from duplexmamba.duplex.session import Session, run_sessions
-from duplexmamba.models.connector import Compressed
-from duplexmamba.models.lm import LMState
+from duplexmamba.models.connectors.base import VariableRateSpeech
+from duplexmamba.models.language_models import LMState
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded, Positions, take
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import exact_match, macro_f1
-from duplexmamba.text.tokenizer import ANSWER
+from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS
 from lightning_modules.branch_targets import BranchTargets, Segment
 from lightning_modules.fork_schedule import (
     Fork,
@@ -108,11 +108,11 @@ class DialogueStage(InstructStage):
 
     def _unlabelled_segment(self) -> ScheduledSegment:
         """A segment without labels, which an FSDP rank runs while others have more batches."""
-        segment = Segment(None, range(1), [self.tokenizer.end], [IGNORED])
+        segment = Segment(None, range(1), [self.tokenizer.eos_id], [IGNORED])
         return ScheduledSegment(segment, 0, None)
 
     def _prompt(self) -> list[int]:
-        return self.tokenizer.before_speech(ANSWER[0])
+        return self.tokenizer.prompt_before_speech(ANSWER_INSTRUCTIONS[0])
 
     def _run_batch(
         self,
@@ -269,7 +269,7 @@ def window_begins(speech: Padded) -> Tensor:
     Returns:
         (B, U + 1) int64; the embeddings of window u are begins[u] to begins[u + 1].
     """
-    if isinstance(speech, Compressed):
+    if isinstance(speech, VariableRateSpeech):
         return torch.nn.functional.pad(speech.counts.cumsum(1), (1, 0))
     batch, num_steps = speech.values.shape[:2]
     return torch.arange(num_steps + 1, device=speech.values.device).expand(batch, -1)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from datamodules.batching import SpeechBatch
 from duplexmamba.config import ModelConfig
-from duplexmamba.models.connector import BYTE_LABELS
+from duplexmamba.models.connectors.ctc import BYTE_LABELS
 from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.ctc import ctc_greedy, ctc_loss

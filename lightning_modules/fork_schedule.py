@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batching import pack
-from duplexmamba.models.lm import LMState
+from duplexmamba.models.language_models import LMState
 from duplexmamba.streaming import state as states
 from lightning_modules.branch_targets import Segment
 

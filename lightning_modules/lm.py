@@ -8,12 +8,17 @@ from torch import Tensor, nn
 
 from datamodules.synthetic.speech import HESITANT_SHARE
 from duplexmamba.config import ModelConfig
-from duplexmamba.models.lm import build_lm
+from duplexmamba.models.language_models import build_lm
 from duplexmamba.streaming.padded import Padded, take
 from duplexmamba.text.decoding import greedy
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import exact_match
-from duplexmamba.text.tokenizer import ANSWER, SILENCE, TRANSCRIBE, Tokenizer
+from duplexmamba.text.tokenizer import (
+    ANSWER_INSTRUCTIONS,
+    SILENCE,
+    TRANSCRIBE_INSTRUCTIONS,
+    Tokenizer,
+)
 from lightning_modules.padding import pad_ids
 from lightning_modules.results import AnswerResult, Result, TranscriptResult, text_pairs
 from lightning_modules.stage import StageModule
@@ -108,7 +113,7 @@ class LMStage(StageModule):
         logits = lm.logits(last_hidden)
         # a longer response than the longest reference is wrong anyway
         max_tokens = max(len(example.response) for example in examples)
-        return greedy(lm, logits, state, self.tokenizer.end, max_tokens)
+        return greedy(lm, logits, state, self.tokenizer.eos_id, max_tokens)
 
     def scores(self, results: Sequence[Result]) -> dict[str, float]:
         """Share of exact responses."""
@@ -119,15 +124,15 @@ class LMStage(StageModule):
 
         Instructions and silences are drawn at random.
         """
-        after = self.tokenizer.after_speech("response")
+        after = self.tokenizer.prompt_after_speech("response")
         share = self.config.stage.speech_like_text
         examples = []
         for text, answer in batch:
-            instruction = choose(ANSWER if answer else TRANSCRIBE)
-            before = self.tokenizer.before_speech(instruction)
+            instruction = choose(ANSWER_INSTRUCTIONS if answer else TRANSCRIBE_INSTRUCTIONS)
+            before = self.tokenizer.prompt_before_speech(instruction)
             speech = speech_like(text, self.tokenizer, share)
             prompt = before + speech + after
-            response = self.tokenizer.response(answer or text)
+            response = self.tokenizer.encode_response(answer or text)
             examples.append(Example(prompt, response))
         return examples
 
@@ -138,7 +143,7 @@ def speech_like(text: str, tokenizer: Tokenizer, share: float) -> list[int]:
     These prepare the language model for speech embeddings, many of which hold silence.
     """
     if torch.rand(()) >= share:
-        return tokenizer.words(text)
+        return tokenizer.encode_words(text)
     silence = tokenizer.encode(SILENCE)
     words = text.split()
     # (W,) silence tokens after each of W words
@@ -150,7 +155,7 @@ def speech_like(text: str, tokenizer: Tokenizer, share: float) -> list[int]:
         counts[word_index] += torch.randint(fewest, most + 1, ())
     ids = silence * _draw_edge_silence()
     for word, count in zip(words, counts.tolist(), strict=True):
-        ids += tokenizer.words(word)
+        ids += tokenizer.encode_words(word)
         ids += silence * count
     ids += silence * _draw_edge_silence()
     return ids

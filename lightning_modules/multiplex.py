@@ -29,7 +29,7 @@ from duplexmamba.duplex.policy import tokens_due
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import f1
-from duplexmamba.text.tokenizer import TURN_STATES, Tokenizer
+from duplexmamba.text.tokenizer import TURN_STATE_MARKERS, Tokenizer
 from lightning_modules.dialogue import DialogueStage, window_begins
 from lightning_modules.padding import pad_ids
 from lightning_modules.results import TurnStateResult, text_pairs
@@ -81,11 +81,11 @@ def script(dialogue: Dialogue, tokenizer: Tokenizer, duplex: DuplexConfig) -> li
     A response goes on until it is complete or the next one starts.
     """
     response_ids = {
-        answer.begin: tokenizer.response(dialogue.turns[answer.turn].answer)
+        answer.begin: tokenizer.encode_response(dialogue.turns[answer.turn].answer)
         for answer in dialogue.answers
     }
     # before the first response nothing is due, as after a complete one
-    response = _ResponseInProgress([tokenizer.end], start_slice=0, num_emitted=1)
+    response = _ResponseInProgress([tokenizer.eos_id], start_slice=0, num_emitted=1)
     written: list[Written] = []
     for slice_index in range(len(dialogue.labels)):
         is_due = response.num_due(slice_index, duplex) > response.num_emitted
@@ -115,16 +115,16 @@ def _write_start(tokenizer: Tokenizer, ids: list[int], labels: list[int], is_due
         labels: targets from the last id before the response on.
         is_due: whether a token of the previous response, which this one interrupts, was due.
     """
-    header = tokenizer.after_speech("response")
-    num_marker_ids = len(tokenizer.end_of_speech())
+    header = tokenizer.prompt_after_speech("response")
+    num_marker_ids = len(tokenizer.encode_end_of_speech())
     header_labels = [IGNORED] * (len(header) - 1)
-    header_labels[num_marker_ids - 1] = tokenizer.turn_states["response"]
+    header_labels[num_marker_ids - 1] = tokenizer.turn_state_ids["response"]
     return Written([*header, *ids], [*header_labels, *labels], is_due)
 
 
 def _write_next(tokenizer: Tokenizer, ids: list[int], labels: list[int]) -> Written:
     """The next tokens of a response, without a marker."""
-    end_of_speech = tokenizer.end_of_speech()
+    end_of_speech = tokenizer.encode_end_of_speech()
     ignored = [IGNORED] * (len(end_of_speech) - 1)
     return Written(
         ids=[*end_of_speech, *ids],
@@ -135,9 +135,9 @@ def _write_next(tokenizer: Tokenizer, ids: list[int], labels: list[int]) -> Writ
 
 def _write_idle(tokenizer: Tokenizer) -> Written:
     """The idle token."""
-    end_of_speech = tokenizer.end_of_speech()
+    end_of_speech = tokenizer.encode_end_of_speech()
     ignored = [IGNORED] * (len(end_of_speech) - 1)
-    idle = tokenizer.turn_states[IDLE]
+    idle = tokenizer.turn_state_ids[IDLE]
     # the next slice of speech follows the idle token, so that it has no label
     return Written(
         ids=[*end_of_speech, idle],
@@ -165,7 +165,7 @@ class MultiplexStage(DialogueStage):
             script(dialogue, self.tokenizer, self.config.duplex) for dialogue in batch.dialogues
         ]
         hidden, labels, is_free = self.read_whole(rows, speech)
-        turn_states = self.tokenizer.turn_states
+        turn_states = self.tokenizer.turn_state_ids
         # in this order, idle is class 1
         markers = torch.tensor([turn_states["response"], turn_states[IDLE]], device=self.device)
         smoothing = self.config.optim.label_smoothing
@@ -229,7 +229,7 @@ class MultiplexStage(DialogueStage):
         """F1 of `response` if it occurs; such sessions do not distinguish the other two states."""
         if all(result.expected != "response" for result in results):
             return {}
-        return {"response_f1": f1(text_pairs(results), TURN_STATES["response"])}
+        return {"response_f1": f1(text_pairs(results), TURN_STATE_MARKERS["response"])}
 
 
 def _interleave(speech_value: int, counts: list[int], written: list[list[int]]) -> list[int]:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Protocol
 
-from duplexmamba.text.tokenizer import TURN_STATES, TurnState
+from duplexmamba.text.tokenizer import TURN_STATE_MARKERS, TurnState
 
 
 class Result(Protocol):
@@ -45,12 +45,12 @@ class TurnStateResult:
     @property
     def reference(self) -> str:
         """Marker of the expected turn state."""
-        return TURN_STATES[self.expected]
+        return TURN_STATE_MARKERS[self.expected]
 
     @property
     def hypothesis(self) -> str:
         """Marker of the predicted turn state."""
-        return TURN_STATES[self.predicted]
+        return TURN_STATE_MARKERS[self.predicted]
 
 
 def text_pairs(results: Iterable[Result]) -> list[tuple[str, str]]:

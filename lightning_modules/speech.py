@@ -13,8 +13,8 @@ from torch import Tensor
 
 from datamodules.batching import SpeechBatch
 from datamodules.dialogue.data import DialogueBatch
-from duplexmamba.models.connector import CTCConnector
-from duplexmamba.models.lm import LMState
+from duplexmamba.models.connectors.ctc import CTCConnector
+from duplexmamba.models.language_models import LMState
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
@@ -22,7 +22,12 @@ from duplexmamba.text.ctc import ctc_beam, ctc_log_likelihood, ctc_loss
 from duplexmamba.text.decoding import greedy, log_likelihood
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import error_rates, exact_match
-from duplexmamba.text.tokenizer import ANSWER, SILENCE, TRANSCRIBE, Tokenizer
+from duplexmamba.text.tokenizer import (
+    ANSWER_INSTRUCTIONS,
+    SILENCE,
+    TRANSCRIBE_INSTRUCTIONS,
+    Tokenizer,
+)
 from lightning_modules.encoder import byte_labels
 from lightning_modules.lm import choose
 from lightning_modules.padding import pad_ids
@@ -82,13 +87,13 @@ class SpeechStage(StageModule):
 
     def _response_loss(self, tasks: list[Task], speech: Padded) -> Tensor:
         """Cross entropy of the responses to speech (B, S, E)."""
-        after = self.tokenizer.after_speech("response")
+        after = self.tokenizer.prompt_after_speech("response")
         before_ids = self._instruction_ids([task.instruction for task in tasks])
         ignored = [IGNORED] * (len(after) - 1)
         input_rows = []
         label_rows = []
         for task in tasks:
-            response = self.tokenizer.response(task.response)
+            response = self.tokenizer.encode_response(task.response)
             input_rows.append(after + response[:-1])
             # the last id after speech predicts the first of the response
             label_rows.append(ignored + response)
@@ -116,9 +121,9 @@ class SpeechStage(StageModule):
         for text, answer in zip(batch.texts, batch.answers, strict=True):
             # no draw without an answer: the order of random draws is part of a run
             if answer and torch.rand(()) < self.config.stage.answer_share:
-                tasks.append(Task(choose(ANSWER), answer))
+                tasks.append(Task(choose(ANSWER_INSTRUCTIONS), answer))
             else:
-                tasks.append(Task(choose(TRANSCRIBE), text))
+                tasks.append(Task(choose(TRANSCRIBE_INSTRUCTIONS), text))
         return tasks
 
     def word_loss(self, speech: Padded, texts: list[str]) -> Tensor:
@@ -128,7 +133,7 @@ class SpeechStage(StageModule):
         of silence, which is the blank. This is the input that stage lm has trained the language
         model on.
         """
-        words = pad_ids([self.tokenizer.words(text) for text in texts], self.device)
+        words = pad_ids([self.tokenizer.encode_words(text) for text in texts], self.device)
         return ctc_loss(self.word_logits(speech), words, self._silence_id())
 
     def word_logits(self, speech: Padded) -> Padded:
@@ -148,7 +153,7 @@ class SpeechStage(StageModule):
             id_rows = self.transcribe(batch.samples)
             transcripts = [self.tokenizer.decode(ids) for ids in id_rows]
         else:
-            instructions = [TRANSCRIBE[0]] * len(batch.texts)
+            instructions = [TRANSCRIBE_INSTRUCTIONS[0]] * len(batch.texts)
             transcripts = self.respond(instructions, batch.samples)
         return [
             TranscriptResult(text, transcript)
@@ -159,7 +164,7 @@ class SpeechStage(StageModule):
         """Greedy responses to samples (B, n)."""
         before, after = self._ids_around_speech(instructions)
         max_tokens = self._max_tokens(samples)
-        rows = self.model.generate(before, samples, after, self.tokenizer.end, max_tokens)
+        rows = self.model.generate(before, samples, after, self.tokenizer.eos_id, max_tokens)
         return [self.tokenizer.decode(row) for row in rows]
 
     def transcribe(self, samples: Padded) -> list[list[int]]:
@@ -171,10 +176,10 @@ class SpeechStage(StageModule):
         Source: joint decoding by rescoring, Watanabe et al. 2017.
         """
         speech, _ = self.model.embed_speech(samples, final=True)
-        before, after = self._ids_around_speech([TRANSCRIBE[0]] * len(samples.values))
+        before, after = self._ids_around_speech([TRANSCRIBE_INSTRUCTIONS[0]] * len(samples.values))
         logits, lm_state = self.model.prefill(before, speech, after)
         max_tokens = self._max_tokens(samples)
-        greedy_rows = greedy(self.model.lm, logits, lm_state, self.tokenizer.end, max_tokens)
+        greedy_rows = greedy(self.model.lm, logits, lm_state, self.tokenizer.eos_id, max_tokens)
         # (B, S, V)
         word_logits = self.word_logits(speech)
         candidates = self._candidates(greedy_rows, word_logits)
@@ -223,7 +228,7 @@ class SpeechStage(StageModule):
         repeated_logits = Padded(word_logits.values[index], lengths[index])
         words = pad_ids(rows, self.device)
         ctc_scores = ctc_log_likelihood(repeated_logits, words, self._silence_id())
-        ended_rows = [[*row, self.tokenizer.end] for row in rows]
+        ended_rows = [[*row, self.tokenizer.eos_id] for row in rows]
         lm_scores = log_likelihood(
             self.model.lm,
             lm_logits[index],
@@ -235,12 +240,12 @@ class SpeechStage(StageModule):
 
     def _instruction_ids(self, instructions: list[str]) -> Padded:
         """Ids (B, L) before speech."""
-        rows = [self.tokenizer.before_speech(instruction) for instruction in instructions]
+        rows = [self.tokenizer.prompt_before_speech(instruction) for instruction in instructions]
         return pad_ids(rows, self.device)
 
     def _ids_around_speech(self, instructions: list[str]) -> tuple[Padded, Padded]:
         """Ids before speech, and those after it up to the response."""
-        after = self.tokenizer.after_speech("response")
+        after = self.tokenizer.prompt_after_speech("response")
         return self._instruction_ids(instructions), pad_ids(
             [after] * len(instructions), self.device
         )
@@ -260,7 +265,10 @@ class InstructStage(SpeechStage):
 
     def validate(self, batch: SpeechBatch) -> list[Result]:
         """Greedy answers and transcripts."""
-        instructions = [ANSWER[0] if answer else TRANSCRIBE[0] for answer in batch.answers]
+        instructions = [
+            ANSWER_INSTRUCTIONS[0] if answer else TRANSCRIBE_INSTRUCTIONS[0]
+            for answer in batch.answers
+        ]
         responses = self.respond(instructions, batch.samples)
         results: list[Result] = []
         for text, answer, response in zip(batch.texts, batch.answers, responses, strict=True):

@@ -59,10 +59,6 @@ class StageModule(L.LightningModule, abc.ABC):
     def training_loss(self, batch: Any) -> Tensor:
         """The loss of a batch, a scalar."""
 
-    def model_step(self, batch: Any) -> Tensor:
-        """Earlier name of `training_loss`."""
-        return self.training_loss(batch)
-
     @abc.abstractmethod
     def validate(self, batch: Any) -> list[Result]:
         """A result for each item of a batch, or several."""

@@ -18,7 +18,7 @@ from duplexmamba.duplex import fork as sessions
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import IGNORED, token_loss
-from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokenizer
+from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, TURN_STATE_MARKERS, Tokenizer
 from lightning_modules import fork_schedule as schedule
 from lightning_modules.branch_targets import BranchTargets, Segment
 from lightning_modules.dialogue import DialogueStage
@@ -88,7 +88,7 @@ class Answers:
 
     def response(self, text: str) -> list[int]:
         said = self.said[int(text.split()[1])]
-        return [*said, *[7] * (LENGTH - len(said)), self.tokens.end]
+        return [*said, *[7] * (LENGTH - len(said)), self.tokens.eos_id]
 
 
 @pytest.fixture
@@ -164,16 +164,16 @@ def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monk
         speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
         hidden, labels = stage.run_segments(segments, speech)
         logits = model.lm.logits(hidden)
-    states = [tokens.turn_states[state] for state in TURN_STATES]
+    states = [tokens.turn_state_ids[state] for state in TURN_STATE_MARKERS]
     seen, at = set(), 0
-    for group in fork_schedule(segments, len(tokens.before_speech(ANSWER[0]))):
+    for group in fork_schedule(segments, len(tokens.prompt_before_speech(ANSWER_INSTRUCTIONS[0]))):
         for segment in (segments[i].segment for i in group):
             wanted = [label for label in segment.labels if label != IGNORED]
             assert labels[at : at + len(wanted)].tolist() == wanted
             if segment.slices and not any(first in segment.slices[:-1] for first in begun):
                 slice_ = segment.slices[-1]
                 seen.add(slice_)
-                assert wanted[0] == tokens.turn_states[dialogue.labels[slice_]]
+                assert wanted[0] == tokens.turn_state_ids[dialogue.labels[slice_]]
                 expected = torch.tensor(list(events[slice_].probabilities.values()))
                 torch.testing.assert_close(
                     logits[at, states].softmax(-1), expected, atol=1e-5, rtol=1e-4
@@ -195,7 +195,7 @@ def test_an_answers_rows_hold_it_whole_and_fork_where_something_comes_up(
         dialogue, random.Random(0)
     )
     assert all(segment.parent is None or segment.parent < i for i, segment in enumerate(segments))
-    head = len(tokens.after_speech("response"))
+    head = len(tokens.prompt_after_speech("response"))
     for answer, ids in zip(dialogue.answers, said, strict=True):
         [first] = [
             i
@@ -204,7 +204,7 @@ def test_an_answers_rows_hold_it_whole_and_fork_where_something_comes_up(
         ]
         rest = [segment for segment in segments if segment.parent == first and not segment.slices]
         whole = segments[first].ids[head:] + [t for segment in rest for t in segment.ids]
-        assert whole == [*ids, tokens.end]
+        assert whole == [*ids, tokens.eos_id]
         labels = segments[first].labels[head - 1 :] + [
             t for segment in rest for t in segment.labels
         ]
@@ -324,8 +324,8 @@ def test_a_sound_to_be_ignored_is_also_judged_by_a_branch_that_did_not_ignore_it
     with torch.no_grad():
         speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
         hidden, labels = stage.run_segments(flatten([kept]), speech)
-    assert labels.tolist() == [tokens.turn_states["ignore"]] * len(kept)
-    states = [tokens.turn_states[state] for state in TURN_STATES]
+    assert labels.tolist() == [tokens.turn_state_ids["ignore"]] * len(kept)
+    states = [tokens.turn_state_ids[state] for state in TURN_STATE_MARKERS]
     seen = model.lm.logits(hidden)[:, states].softmax(-1)
     expected = torch.tensor([list(events[slice_].probabilities.values()) for slice_ in judged])
     torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-4)
@@ -351,8 +351,8 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(
     with torch.no_grad():
         speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
         hidden, labels = stage.run_segments(flatten([late]), speech)
-    assert labels.tolist() == [tokens.turn_states["response"]] * 2
-    states = [tokens.turn_states[state] for state in TURN_STATES]
+    assert labels.tolist() == [tokens.turn_state_ids["response"]] * 2
+    states = [tokens.turn_state_ids[state] for state in TURN_STATE_MARKERS]
     expected = torch.tensor([list(events[slice_].probabilities.values()) for slice_ in (7, 8)])
     torch.testing.assert_close(
         model.lm.logits(hidden)[:, states].softmax(-1), expected, atol=1e-5, rtol=1e-4

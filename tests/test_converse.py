@@ -30,7 +30,7 @@ SCRIPT = ["ignore", "incomplete", "response", "ignore", "incomplete", "response"
 def small(stage):
     files = ["configs/preset/tiny.yaml", f"configs/stage/{stage}.yaml"]
     return load_config(
-        [*files, *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}", "duplex.max_tokens=3"]
+        [*files, *SMALL_SIZES, f"lm.vocab_size={TOKENS.vocab_size}", "duplex.max_tokens=3"]
     )
 
 

@@ -23,13 +23,15 @@ STATES = '{project(name: "tests") {runs {edges {node {name state historyLineCoun
 
 
 class Hub:
-    """In this process; `lease_s` may be changed."""
+    """In this process; `heartbeat_timeout_s` may be changed."""
 
-    def __init__(self, folder: Path, lease_s: float = 60):
+    def __init__(self, folder: Path, heartbeat_timeout_s: float = 60):
         self.folder = folder
         (folder / "sweeps").mkdir(exist_ok=True)
         (folder / "sweeps" / "grid.yaml").write_text(SWEEP)
-        self.api = Api(folder / "hub", folder / "sweeps", KEY, "http://testserver", lease_s)
+        self.api = Api(
+            folder / "hub", folder / "sweeps", KEY, "http://testserver", heartbeat_timeout_s
+        )
         self.client = TestClient(make_app(self.api), raise_server_exceptions=False)
         self.auth = {"authorization": "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()}
 
@@ -121,8 +123,10 @@ def test_a_preempted_run_comes_back_as_often_as_it_is_preempted(hub: Hub) -> Non
     assert len(names) == 1
 
 
-def test_a_silent_run_is_handed_to_another_agent_after_its_lease(tmp_path: Path) -> None:
-    hub = Hub(tmp_path, lease_s=0.2)
+def test_a_silent_run_is_handed_to_another_agent_after_its_heartbeat_timeout(
+    tmp_path: Path,
+) -> None:
+    hub = Hub(tmp_path, heartbeat_timeout_s=0.2)
     [command] = hub.beat(hub.agent())
     hub.begin(command["run_id"])
     time.sleep(0.3)

@@ -13,8 +13,7 @@ import pytest
 import wandb
 import wandb_workspaces.reports.v2 as wr
 
-from sweeps.hub import runs
-from sweeps.hub import sweep_store as board
+from sweeps.hub import runs, sweep_store
 from sweeps.hub.__main__ import KEY
 from sweeps.hub.store import Store
 from sweeps.report import wandb_report
@@ -60,7 +59,7 @@ def test_the_literal_command_survives_the_death_of_anything(place: Place) -> Non
             updates = [*range(updates[0]), *sorted(set(updates))]
         assert updates == list(range(8))
     [sweep] = store.all("sweep")
-    assert sweep["state"] == "FINISHED" and sweep["name"].startswith(board.ID)
+    assert sweep["state"] == "FINISHED" and sweep["name"].startswith(sweep_store.ID)
     read = f"s = wandb.Api().sweep('local/tests/{sweep['name']}')"
     assert (
         place.python(read, "print(s.state, len(s.runs), s.best_run().summary['test/loss'])")

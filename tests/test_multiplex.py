@@ -33,6 +33,7 @@ from duplexmamba.text.tokenizer import Tokenizer
 from evaluation.duplex.dialogues import Heard, confusion, scores
 from evaluation.duplex.report import columns, draw
 from lightning_modules.multiplex import MultiplexStage, script
+from lightning_modules.results import AnswerResult, TurnStateResult
 from lightning_modules.sessions import open_sessions
 from lightning_modules.stages import dialogue_module
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
@@ -40,7 +41,7 @@ from serving import timeline
 from tests import test_session
 from tests.conftest import SMALL_SIZES, TINY
 from tests.small_runs import SHORT
-from tests.test_rehearsal import SCRIPTS, Answers, dialogue_of
+from tests.test_branch_targets import SCRIPTS, Answers, dialogue_of
 from tests.test_session import KINDS, facts, sound
 
 TOKENS = Tokenizer.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
@@ -49,7 +50,7 @@ SMALL = load_config(
         TINY[0],
         "configs/stage/streaming.yaml",
         *SMALL_SIZES,
-        f"lm.vocab_size={TOKENS.size}",
+        f"lm.vocab_size={TOKENS.vocab_size}",
         "duplex.kind=multiplex",
     ]
 )
@@ -186,7 +187,10 @@ def test_the_loss_covers_the_choices_of_a_session(letters, smoothing) -> None:
         letters, optim=dataclasses.replace(SMALL.optim, label_smoothing=smoothing)
     )
     rows = [script(dialogue, stage.tokenizer, SMALL.duplex) for dialogue in batch.dialogues]
-    response, idle = stage.tokenizer.turn_states["response"], stage.tokenizer.turn_states["ignore"]
+    response, idle = (
+        stage.tokenizer.turn_state_ids["response"],
+        stage.tokenizer.turn_state_ids["ignore"],
+    )
     with torch.no_grad():
         hidden, labels, free = stage.read_whole(
             rows, stage.model.embed_speech(batch.samples, final=True)[0]
@@ -206,7 +210,7 @@ def test_training_reduces_the_loss_also_under_autocast() -> None:
     optimizer, losses = torch.optim.AdamW(stage.parameters(), lr=1e-2), []
     for step in range(12):
         with torch.autocast("cpu", torch.bfloat16, enabled=step % 2 == 1):
-            loss = stage.model_step(batch)
+            loss = stage.training_loss(batch)
         optimizer.zero_grad()
         loss.backward()
         assert all(
@@ -391,8 +395,12 @@ def test_states_that_a_session_does_not_distinguish_have_no_scores() -> None:
     )
     labels = [text.get_text() for text in draw(matrix, [], "x").axes[0].get_xticklabels()]
     assert labels == ["response", "ignore"]
-    pairs = [("<|ignore|>", "<|ignore|>"), ("<|response|>", "<|response|>"), ("twelve", "")]
-    assert stage_and_batch()[0].scores(pairs) == {"response_f1": 1, "exact_match": 0}
+    results = [
+        TurnStateResult("ignore", "ignore"),
+        TurnStateResult("response", "response"),
+        AnswerResult("twelve", ""),
+    ]
+    assert stage_and_batch()[0].scores(results) == {"response_f1": 1, "exact_match": 0}
 
 
 @pytest.mark.timeout(300)

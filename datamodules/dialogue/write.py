@@ -25,7 +25,7 @@ from datamodules.dialogue.turns import RULES, Answer
 from datamodules.synthetic.augment import resample
 from datamodules.synthetic.espeak import speak
 from datamodules.synthetic.grammar import Split
-from duplexmamba.text.tokenizer import TURN_STATES
+from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
 from reporting.dialogue_timeline import AnswerSpan, TurnSpan, draw_dialogue
 
 MODEL_VOICE = "gmw/en-US"
@@ -111,7 +111,7 @@ def summary(dialogues: list[Dialogue]) -> str:
         num_interrupted += sum(answer.end is not None for answer in dialogue.answers)
     totals = f"{len(dialogues)} dialogues, {num_answers} answers, {num_interrupted} interrupted"
     return "\n\n".join(
-        [_table("turns", kinds, RULES), _table("slices", labels, TURN_STATES), totals]
+        [_table("turns", kinds, RULES), _table("slices", labels, TURN_STATE_MARKERS), totals]
     )
 
 

@@ -22,7 +22,8 @@ from duplexmamba.config import EncoderConfig
 from duplexmamba.models.sizes import ALIGNMENT, nearest_multiple, num_parameters
 from duplexmamba.ops.conv import depthwise_conv
 from duplexmamba.ops.gates import SiLU
-from duplexmamba.streaming.padded import Padded, StreamBuffer, stream_windows
+from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
+from duplexmamba.streaming.padded import Padded
 
 
 class FeedForward(nn.Sequential):

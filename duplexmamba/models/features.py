@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from duplexmamba.config import FeaturesConfig
-from duplexmamba.streaming.padded import Padded, StreamBuffer, stream_windows
+from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
+from duplexmamba.streaming.padded import Padded
 
 FLOOR = 1e-8
 """Added to the mel power before the logarithm: about the power of 16-bit rounding noise."""

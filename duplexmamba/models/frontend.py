@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from duplexmamba.config import FrontendConfig
-from duplexmamba.streaming.padded import Padded, StreamBuffer, stream_windows
+from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
+from duplexmamba.streaming.padded import Padded
 
 FrontendState = tuple[StreamBuffer, StreamBuffer]
 """Input frames that the first and the second convolution still need."""

@@ -24,7 +24,8 @@ from duplexmamba.models.features import LogMel
 from duplexmamba.models.frontend import Frontend, FrontendState
 from duplexmamba.models.language_models import LMState, build_lm
 from duplexmamba.models.timing import FrameTiming
-from duplexmamba.streaming.padded import Padded, Positions, StreamBuffer, join, take
+from duplexmamba.streaming.buffer import StreamBuffer
+from duplexmamba.streaming.padded import Padded, Positions, join, take
 from duplexmamba.text.decoding import greedy
 
 PARTS = ("features", "frontend", "encoder", "connector", "lm")

@@ -1,6 +1,12 @@
-"""Depthwise convolutions over time, the short one of a Mamba with its silu, and the choice of what runs them.
+"""Depthwise convolutions over time, and the choice of what computes them.
 
-B rows, L steps, E channels, K convolution width.
+Mamba's short convolution has a silu after it; the encoder's convolution module has none.
+
+Glossary:
+    B: rows.
+    L: steps.
+    E: channels.
+    K: width of the convolution.
 """
 
 import functools
@@ -17,64 +23,100 @@ from duplexmamba.ops.scan import scan_path
 
 
 def short_conv(window: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """silu of a depthwise convolution without padding: (B, L + K - 1, E), (E, 1, K), (E,) -> (B, L, E).
+    """Compute the silu of a depthwise convolution without padding.
 
-    By a C++ kernel where the scan has one; on a GPU by the package causal-conv1d, where it is installed and takes the
-    operands; else as K shifted multiplications.
+    It runs as a C++ kernel where the scan does; on a GPU by the package causal-conv1d where that is
+    installed and takes these operands; otherwise as K shifted multiplications.
+
+    Args:
+        window: (B, L + K - 1, E), the steps with K - 1 steps of history before them.
+        weight: (E, 1, K).
+        bias: (E,).
+
+    Returns:
+        (B, L, E).
     """
     if _has_kernel(window, weight):
         return conv_cpp(window, weight, bias, silu=True)
-    e, _, k = weight.shape
+    width = weight.shape[2]
     dtype = torch.promote_types(window.dtype, weight.dtype)
-    kernel = _causal_conv1d(window.device)
-    if kernel is None or dtype == torch.float64 or e % 8 or not 2 <= k <= 4:
+    causal_conv1d_fn = _causal_conv1d(window.device)
+    if causal_conv1d_fn is None or not _causal_conv1d_takes(weight, dtype):
         return F.silu(ShiftedConv.apply(window, weight, bias))
-    # It puts zeros before the window, which holds its history already: the outputs that see them are dropped.
-    return kernel(window.to(dtype).mT, weight[:, 0], bias, activation="silu").mT[:, k - 1 :]
+    channels_first = window.to(dtype).mT  # (B, E, L + K - 1)
+    y = causal_conv1d_fn(channels_first, weight[:, 0], bias, activation="silu")
+    # The package puts zeros before the window, but the window already has its history: the K - 1
+    # outputs that depend on those zeros are dropped.
+    return y.mT[:, width - 1 :]
 
 
 def depthwise_conv(window: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A depthwise convolution without padding: (B, L + K - 1, E), (E, 1, K), (E,) -> (B, L, E).
+    """Compute a depthwise convolution without padding, by the C++ kernel or by torch.
 
-    By the C++ kernel where there is one, else by torch's.
+    Args:
+        window: (B, L + K - 1, E), the steps with K - 1 steps of history before them.
+        weight: (E, 1, K).
+        bias: (E,).
+
+    Returns:
+        (B, L, E).
     """
     if _has_kernel(window, weight):
         return conv_cpp(window, weight, bias, silu=False)
-    return F.conv1d(window.mT, weight, bias, groups=len(weight)).mT
-
-
-def _has_kernel(window: Tensor, weight: Tensor) -> bool:
-    """Whether the C++ kernel runs here and takes these operands."""
-    plain = window.device.type == "cpu" and window.dtype == weight.dtype == torch.float32
-    return plain and scan_path(window) == "cpp" and len(weight) % vector_width() == 0
+    channels_first = window.mT  # (B, E, L + K - 1)
+    return F.conv1d(channels_first, weight, bias, groups=len(weight)).mT
 
 
 class ShiftedConv(torch.autograd.Function):
-    """The convolution alone, as K shifted multiplications: for the K = 4 of a Mamba this takes an eighth to a half of
-    F.conv1d's time on a CPU, which wants channels first."""
+    """A depthwise convolution as K shifted multiplications, without silu.
+
+    For the K = 4 of Mamba this takes an eighth to a half of the time of F.conv1d on a CPU, which
+    needs channels before steps.
+    """
 
     @staticmethod
     def forward(ctx: Any, window: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(B, L + K - 1, E), (E, 1, K), (E,) -> (B, L, E)."""
         ctx.save_for_backward(window, weight)
-        steps = window.shape[1] - weight.shape[2] + 1
+        width = weight.shape[2]
+        steps = window.shape[1] - width + 1
         out = torch.addcmul(bias, window[:, :steps], weight[:, 0, 0])
-        for k in range(1, weight.shape[2]):
+        for k in range(1, width):
             out.addcmul_(window[:, k : k + steps], weight[:, 0, k])
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of window, weight and bias from that of the output, (B, L, E)."""
         window, weight = ctx.saved_tensors
         steps = grad.shape[1]
-        d_window, d_weight = torch.zeros_like(window), torch.empty_like(weight)
+        d_window = torch.zeros_like(window)
+        d_weight = torch.empty_like(weight)
         for k in range(weight.shape[2]):
-            d_window[:, k : k + steps].addcmul_(grad, weight[:, 0, k])
-            d_weight[:, 0, k] = (window[:, k : k + steps] * grad).sum((0, 1))
+            shifted = slice(k, k + steps)
+            d_window[:, shifted].addcmul_(grad, weight[:, 0, k])
+            d_weight[:, 0, k] = (window[:, shifted] * grad).sum((0, 1))
         return d_window, d_weight, grad.sum((0, 1))
+
+
+def _has_kernel(window: Tensor, weight: Tensor) -> bool:
+    """Check whether the C++ kernel runs here and takes these operands."""
+    if window.device.type != "cpu":
+        return False
+    if window.dtype != torch.float32 or weight.dtype != torch.float32:
+        return False
+    return scan_path(window) == "cpp" and len(weight) % vector_width() == 0
+
+
+def _causal_conv1d_takes(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Check the limits of causal-conv1d: dtype, channels in eights, widths 2 to 4."""
+    channels, _, width = weight.shape
+    return dtype != torch.float64 and channels % 8 == 0 and 2 <= width <= 4
 
 
 @functools.cache
 def _causal_conv1d(device: torch.device) -> Callable[..., Tensor] | None:
+    """Return the function of the package causal-conv1d, or None where it cannot run."""
     if device.type != "cuda":
         return None
     try:

@@ -1,6 +1,12 @@
-"""Silu, softplus and the gate of a Mamba: in C++ on a CPU, kernels/gates.cpp; elsewhere in torch, their twin.
+"""Silu, softplus and the gate of a Mamba layer.
 
-B rows, L steps, E channels, R = B L.
+On a CPU they run as C++ kernels, kernels/gates.cpp. Elsewhere torch computes the same functions.
+
+Glossary:
+    B: rows.
+    L: steps.
+    E: channels.
+    R: B * L, rows of channels.
 """
 
 from typing import Any
@@ -13,90 +19,109 @@ from torch.autograd.function import once_differentiable
 from duplexmamba.ops import build as native
 from duplexmamba.ops.scan import scan_path
 
-SMALL = 2**16  # numbers below which waking other threads costs more than it saves
+SMALL = 2**16
+"""Numbers up to which one thread is faster than several."""
 
 
 def silu(x: Tensor) -> Tensor:
-    """x sigmoid(x), of any shape."""
-    return _Pointwise.apply(x.contiguous(), "silu") if _has_kernel(x) else F.silu(x)
+    """Compute x * sigmoid(x) of a tensor of any shape."""
+    if _has_kernel(x):
+        return _Pointwise.apply(x.contiguous(), "silu")
+    return F.silu(x)
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)), of any shape."""
-    return _Pointwise.apply(x.contiguous(), "softplus") if _has_kernel(x) else F.softplus(x)
+    """Compute log(1 + exp(x)) of a tensor of any shape."""
+    if _has_kernel(x):
+        return _Pointwise.apply(x.contiguous(), "softplus")
+    return F.softplus(x)
 
 
 def gated(y: Tensor, z: Tensor) -> Tensor:
-    """y silu(z), both (B, L, E); z may be a part of wider rows."""
-    if not (_has_kernel(y) and _has_kernel(z)) or y.shape[2] % native.vector_width():
+    """Compute y * silu(z).
+
+    Args:
+        y: (B, L, E).
+        z: (B, L, E); it may be a view of a wider tensor, as half of a projection is.
+
+    Returns:
+        (B, L, E).
+    """
+    has_kernel = _has_kernel(y) and _has_kernel(z)
+    if not has_kernel or y.shape[2] % native.vector_width():
         return y * F.silu(z)
-    rows = z.flatten(0, 1)
-    found = _Gated.apply(
-        y.flatten(0, 1).contiguous(), rows if rows.stride(1) == 1 else rows.contiguous()
-    )
-    return found.view(y.shape)
+    flat_y = y.flatten(0, 1).contiguous()  # (R, E)
+    flat_z = z.flatten(0, 1)  # (R, E)
+    if flat_z.stride(1) != 1:
+        flat_z = flat_z.contiguous()
+    return _Gated.apply(flat_y, flat_z).view(y.shape)
 
 
 class SiLU(nn.Module):
-    """`silu` as a layer."""
+    """The function `silu` as a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute x * sigmoid(x) of a tensor of any shape."""
         return silu(x)
 
 
 def _has_kernel(x: Tensor) -> bool:
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
-    return plain and scan_path(x) == "cpp" and x.numel() % native.vector_width() == 0
-
-
-def _threads(x: Tensor) -> int:
-    return torch.get_num_threads() if x.numel() > SMALL else 1
+    """Check whether the C++ kernels run here and take this tensor."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or x.numel() == 0:
+        return False
+    return scan_path(x) == "cpp" and x.numel() % native.vector_width() == 0
 
 
 class _Pointwise(torch.autograd.Function):
-    """A function of each number of a contiguous tensor."""
+    """A function of each number of a contiguous tensor, by the name of its kernel."""
 
     @staticmethod
     def forward(ctx: Any, x, name):
         ctx.save_for_backward(x)
         ctx.name = name
         y = torch.empty_like(x)
-        getattr(native.library(), f"{name}_forward")(
-            x.data_ptr(), y.data_ptr(), x.numel(), _threads(x)
-        )
+        kernel = getattr(native.library(), f"{name}_forward")
+        threads = native.num_threads(x.numel(), SMALL)
+        kernel(x.data_ptr(), y.data_ptr(), x.numel(), threads)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy):
         [x] = ctx.saved_tensors
-        dy, dx = dy.contiguous(), torch.empty_like(x)
-        run = getattr(native.library(), f"{ctx.name}_backward")
-        run(x.data_ptr(), dy.data_ptr(), dx.data_ptr(), x.numel(), _threads(x))
+        dy = dy.contiguous()
+        dx = torch.empty_like(x)
+        kernel = getattr(native.library(), f"{ctx.name}_backward")
+        threads = native.num_threads(x.numel(), SMALL)
+        kernel(x.data_ptr(), dy.data_ptr(), dx.data_ptr(), x.numel(), threads)
         return dx, None
 
 
 class _Gated(torch.autograd.Function):
-    """y (R, E), contiguous; z (R, E), its rows evenly apart."""
+    """The gate for y (R, E), contiguous, and z (R, E), whose rows may be further apart than E."""
 
     @staticmethod
     def forward(ctx: Any, y, z):
         ctx.save_for_backward(y, z)
         out = torch.empty_like(y)
-        native.library().gated_forward(*(x.data_ptr() for x in (y, z, out)), *_sizes(y, z))
+        addresses = [tensor.data_ptr() for tensor in (y, z, out)]
+        native.library().gated_forward(*addresses, *_gate_sizes(y, z))
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout):
         y, z = ctx.saved_tensors
-        dout, dy, dz = dout.contiguous(), torch.empty_like(y), torch.empty_like(y)
-        native.library().gated_backward(
-            *(x.data_ptr() for x in (y, z, dout, dy, dz)), *_sizes(y, z)
-        )
+        dout = dout.contiguous()
+        dy = torch.empty_like(y)
+        dz = torch.empty_like(y)  # contiguous, unlike z
+        addresses = [tensor.data_ptr() for tensor in (y, z, dout, dy, dz)]
+        native.library().gated_backward(*addresses, *_gate_sizes(y, z))
         return dy, dz
 
 
-def _sizes(y: Tensor, z: Tensor) -> tuple[int, ...]:
-    """R, E, how far apart z's rows begin, threads."""
-    return *y.shape, z.stride(0), _threads(y)
+def _gate_sizes(y: Tensor, z: Tensor) -> tuple[int, ...]:
+    """Return the sizes that the kernels take: R, E, distance between rows of z, threads."""
+    num_rows, channels = y.shape
+    threads = native.num_threads(y.numel(), SMALL)
+    return num_rows, channels, z.stride(0), threads

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from duplexmamba.config import ConnectorConfig
 from duplexmamba.models.sizes import ALIGNMENT, nearest_multiple
-from duplexmamba.streaming.padded import Padded, StreamBuffer, stream_windows
+from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
+from duplexmamba.streaming.padded import Padded
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,15 +18,8 @@ from duplexmamba.config import EncoderConfig
 from duplexmamba.models.blocks import BlockState
 from duplexmamba.models.mixers import build_block
 from duplexmamba.models.timing import FrameTiming
-from duplexmamba.streaming.padded import (
-    Padded,
-    StreamBuffer,
-    join,
-    pending_steps,
-    rows_to_slices,
-    slices_to_rows,
-    stream_windows,
-)
+from duplexmamba.streaming.buffer import StreamBuffer, pending_steps, stream_windows
+from duplexmamba.streaming.padded import Padded, join, rows_to_slices, slices_to_rows
 
 BlockStates = tuple[BlockState, ...]
 """States of all blocks, first block first."""

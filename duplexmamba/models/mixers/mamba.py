@@ -25,15 +25,8 @@ from duplexmamba.ops.conv import short_conv
 from duplexmamba.ops.gates import gated, softplus
 from duplexmamba.ops.scan import selective_scan
 from duplexmamba.ops.step_cpp import is_step, step_cpp
-from duplexmamba.streaming.padded import (
-    Padded,
-    Positions,
-    StreamBuffer,
-    buffer_at,
-    rows_to_slices,
-    slices_to_rows,
-    stream_windows,
-)
+from duplexmamba.streaming.buffer import StreamBuffer, buffer_at, stream_windows
+from duplexmamba.streaming.padded import Padded, Positions, rows_to_slices, slices_to_rows
 
 MIN_DT = 1e-3
 """Smallest step size that a channel starts with."""

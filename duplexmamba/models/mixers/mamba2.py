@@ -24,7 +24,8 @@ from duplexmamba.models.mixers.mamba import MAX_DT, MIN_DT, at_least_float32
 from duplexmamba.ops.conv import short_conv
 from duplexmamba.ops.gates import gated, softplus
 from duplexmamba.ops.ssd import ssd
-from duplexmamba.streaming.padded import Padded, Positions, StreamBuffer, buffer_at, stream_windows
+from duplexmamba.streaming.buffer import StreamBuffer, buffer_at, stream_windows
+from duplexmamba.streaming.padded import Padded, Positions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,0 @@
-"""Names of `duplexmamba.models.mixers.attention` at their earlier path."""
-
-from duplexmamba.models.mixers.attention import SelfAttention
-
-__all__ = ["SelfAttention"]
