@@ -31,7 +31,7 @@ def test_json_keeps_everything(tokens: Tokenizer) -> None:
     again = Tokenizer.from_json(tokens.to_json())
     assert (
         again.encode("what is <|speech|>") == tokens.encode("what is <|speech|>")
-        and again.size == tokens.vocab_size
+        and again.vocab_size == tokens.vocab_size
     )
 
 
