@@ -15,16 +15,16 @@ import yaml
 from lightning_modules.trainer.starts import git_commit, log_start
 from sweeps.report.__main__ import main as report
 from sweeps.report.answer import answer
-from sweeps.report.gather import Gathered, differences, gather
+from sweeps.report.gather import SweepResults, differences, gather
 from sweeps.report.page import page, setting_rows
 from sweeps.report.statistics import (
-    Noise,
+    SeedNoise,
     Setting,
     eta_squared,
     importance,
     levels,
-    noise,
-    settings,
+    rank_settings,
+    seed_noise,
 )
 from sweeps.report.sweep_file import read_sweep_file
 from tests.fake_sweep import COMMIT, FAILED, FILE, HEAD, MISSING, write_run, write_sweep
@@ -38,7 +38,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def gathered(runs: Path) -> Gathered:
+def results(runs: Path) -> SweepResults:
     return gather("slice_size", runs)
 
 
@@ -97,10 +97,10 @@ def test_one_line_is_a_figure_without_the_second_half(tmp_path: Path) -> None:
     assert (file.x, file.line) == ("encoder.slice_ms", None)
 
 
-def test_commands_are_expanded_as_an_agent_does(gathered: Gathered) -> None:
+def test_commands_are_expanded_as_an_agent_does(results: SweepResults) -> None:
     words = "encoder.slice_ms=400 encoder.context=slice seed=1"
     expected = f"python train.py configs/preset/tiny.yaml configs/stage/asr.yaml {words}"
-    assert gathered.file.command_of(POINT) == expected
+    assert results.file.command_of(POINT) == expected
 
 
 def test_the_link_to_the_latest_run_is_no_run(runs: Path) -> None:
@@ -108,11 +108,11 @@ def test_the_link_to_the_latest_run_is_no_run(runs: Path) -> None:
     assert gather("slice_size", runs).repeated == []
 
 
-def test_every_place_of_the_grid_is_a_point(gathered: Gathered) -> None:
-    assert len(gathered.points) == 24 and len(gathered.finished) == 22
-    states = {tuple(point.parameters.values()): point.state for point in gathered.unfinished}
+def test_every_place_of_the_grid_is_a_point(results: SweepResults) -> None:
+    assert len(results.trials) == 24 and len(results.finished) == 22
+    states = {tuple(trial.parameters.values()): trial.state for trial in results.unfinished}
     assert states == {MISSING: "missing", FAILED: "failed"}
-    failed = next(point for point in gathered.unfinished if point.state == "failed")
+    failed = next(trial for trial in results.unfinished if trial.state == "failed")
     assert failed.remark == "last logged at update 1340" and failed.commits == (COMMIT,)
 
 
@@ -124,7 +124,7 @@ def test_an_unknown_sweep_is_answered_with_the_nearest(runs: Path) -> None:
 def test_of_two_runs_of_a_point_the_finished_one_counts(runs: Path) -> None:
     write_run(runs, "again", {**POINT, "encoder.slice_ms": 400.0}, None)
     found = gather("slice_size", runs)
-    assert found.repeated == ["again"] and len(found.points) == 24 and len(found.finished) == 22
+    assert found.repeated == ["again"] and len(found.trials) == 24 and len(found.finished) == 22
 
 
 def test_a_run_over_other_parameters_is_not_counted_but_named(runs: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_run_over_other_parameters_is_not_counted_but_named(runs: Path) -> Non
     found = gather("slice_size", runs)
     assert (
         found.foreign == ["other"]
-        and len(found.points) == 24
+        and len(found.trials) == 24
         and "<code>other</code>" in page(found)
     )
 
@@ -142,19 +142,19 @@ def test_a_run_that_finished_without_a_number_has_failed(runs: Path, value: floa
     folder = runs / "asr-tiny-400-slice-1"
     (folder / "summary.json").write_text(json.dumps({} if value is None else {"test/wer": value}))
     found = gather("slice_size", runs)
-    point = next(point for point in found.points if point.run == folder.name)
-    assert point.state == "failed" and "test/wer" in point.remark
+    trial = next(trial for trial in found.trials if trial.run == folder.name)
+    assert trial.state == "failed" and "test/wer" in trial.remark
 
 
 def test_only_what_was_not_swept_is_a_difference(runs: Path) -> None:
-    assert differences(gather("slice_size", runs).points, gather("slice_size", runs).file) == {}
+    assert differences(gather("slice_size", runs).trials, gather("slice_size", runs).file) == {}
     path = runs / "asr-tiny-400-slice-1" / "config.yaml"
     config = yaml.safe_load(path.read_text())
     path.write_text(
         yaml.safe_dump({**config, "data": {"batch_s": 40}, "wandb": {"mode": "offline"}})
     )
     found = gather("slice_size", runs)
-    (name, values), *rest = differences(found.points, found.file).items()
+    (name, values), *rest = differences(found.trials, found.file).items()
     assert (
         name == "data.batch_s"
         and values["40"] == ["asr-tiny-400-slice-1"]
@@ -164,13 +164,13 @@ def test_only_what_was_not_swept_is_a_difference(runs: Path) -> None:
     assert "the scores may not be comparable" in page(found)
 
 
-def test_spread_is_that_of_the_seeds(gathered: Gathered) -> None:
-    found = {tuple(each.parameters.values()): each for each in settings(gathered)}
+def test_spread_is_that_of_the_seeds(results: SweepResults) -> None:
+    found = {tuple(each.parameters.values()): each for each in rank_settings(results)}
     assert len(found) == 8 and [len(each.scores) for each in found.values()].count(2) == 2
     setting = found[400, "slice"]
     assert setting.mean == pytest.approx(np.mean(setting.scores))
     assert setting.deviation == pytest.approx(np.std(setting.scores, ddof=1))
-    assert [each.mean for each in settings(gathered)] == sorted(
+    assert [each.mean for each in rank_settings(results)] == sorted(
         each.mean for each in found.values()
     )
 
@@ -181,12 +181,12 @@ def test_noise_is_pooled_and_allows_what_students_t_does() -> None:
         Setting({"a": 2}, (2.0, 2.0, 2.0)),
         Setting({"a": 3}, (9.0,)),
     ]
-    found = noise(pair)
-    assert found == Noise(pytest.approx((2 / 3) ** 0.5), 3)
-    assert found.allows(pair[0], pair[1]) == pytest.approx(
+    found = seed_noise(pair)
+    assert found == SeedNoise(pytest.approx((2 / 3) ** 0.5), 3)
+    assert found.max_difference(pair[0], pair[1]) == pytest.approx(
         3.19 * (2 / 3) ** 0.5 * (1 / 2 + 1 / 3) ** 0.5
     )
-    assert noise(pair[2:]) is None
+    assert seed_noise(pair[2:]) is None
 
 
 def test_seed_noise_is_told_apart_in_nineteen_of_twenty_pairs() -> None:
@@ -194,9 +194,9 @@ def test_seed_noise_is_told_apart_in_nineteen_of_twenty_pairs() -> None:
     apart = 0
     for _ in range(2000):
         a, b = (Setting({"a": i}, tuple(rng.normal(size=3))) for i in range(2))
-        seeds = noise([a, b])
+        seeds = seed_noise([a, b])
         assert seeds is not None
-        apart += abs(a.mean - b.mean) > seeds.allows(a, b)
+        apart += abs(a.mean - b.mean) > seeds.max_difference(a, b)
     assert 0.035 < apart / 2000 < 0.065
 
 
@@ -212,15 +212,15 @@ def test_many_numbers_are_grouped() -> None:
     assert len(set(levels([1, 2, 3, 1, 2]))) == 3 and len(set(levels(["a", True, None]))) == 3
 
 
-def test_importance_names_what_chance_would_give(gathered: Gathered) -> None:
-    found = importance(gathered)
+def test_importance_names_what_chance_would_give(results: SweepResults) -> None:
+    found = importance(results)
     assert list(found) == ["encoder.context", "encoder.slice_ms", "seed"]
     assert found["seed"].share < 0.1 and found["seed"].by_chance == pytest.approx(2 / 21)
     assert found["encoder.context"].by_chance == pytest.approx(1 / 21)
 
 
-def test_the_answer_says_what_seeds_explain(gathered: Gathered) -> None:
-    first, *rest = answer(gathered)
+def test_the_answer_says_what_seeds_explain(results: SweepResults) -> None:
+    first, *rest = answer(results)
     assert first.startswith(
         "encoder.slice_ms=400, encoder.context=causal_lookahead has the lowest test/wer of 8"
     )
@@ -266,8 +266,8 @@ def test_where_seeds_alone_were_swept_the_answer_is_what_chance_does(runs: Path)
     )
     (runs / "sweeps/slice_size/sweep.yaml").write_text(text)
     found = gather("slice_size", runs)
-    [setting] = settings(found)
-    seeds = noise([setting])
+    [setting] = rank_settings(found)
+    seeds = seed_noise([setting])
     assert seeds is not None
     apart = 100 * 4.31 * seeds.deviation * 2**0.5
     [sentence] = answer(found)
@@ -292,7 +292,7 @@ def test_points_that_were_drawn_are_no_grid(runs: Path) -> None:
     (runs / "sweeps/slice_size/sweep.yaml").write_text(text)
     found = gather("slice_size", runs)
     assert (
-        len(found.points) == 23
+        len(found.trials) == 23
         and "The points are no grid" in page(found)
         and "Each mark is a run" in page(found)
     )
@@ -314,8 +314,8 @@ class Reader(html.parser.HTMLParser):
                 self.addresses.append(str(value))
 
 
-def test_the_page_needs_nothing_else(gathered: Gathered) -> None:
-    text = page(gathered)
+def test_the_page_needs_nothing_else(results: SweepResults) -> None:
+    text = page(results)
     reader = Reader()
     reader.feed(text)
     assert len(reader.ids) == len(set(reader.ids)) and text.count("<svg ") == 3

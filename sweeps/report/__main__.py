@@ -1,5 +1,8 @@
-"""python -m sweeps.report slice_size: runs/sweeps/slice_size/report.html from the runs of a sweep, or with --wandb the
-same as a shared report on Weights & Biases."""
+"""Writes the report of a sweep.
+
+`python -m sweeps.report slice_size` writes runs/sweeps/slice_size/report.html from the runs of the
+sweep. With `--wandb` it saves a shared report on Weights & Biases instead.
+"""
 
 import argparse
 import sys
@@ -11,23 +14,39 @@ from sweeps.report.page import page
 
 
 def main(args: list[str]) -> str:
-    """Returns where the report lies."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Write the report and print its answer.
+
+    Args:
+        args: name of the sweep, and options.
+
+    Returns:
+        Path or address of the report.
+
+    Raises:
+        ValueError: there is no such sweep, or its file lacks what a report needs.
+        ImportError: the library for W&B reports is missing.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sweep", help="name of a sweep that was run")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--wandb", action="store_true", help="save it as a W&B report")
-    asked = parser.parse_args(args)
-    gathered = gather(asked.sweep, asked.runs)
-    if asked.wandb:
+    parsed = parser.parse_args(args)
+    results = gather(parsed.sweep, parsed.runs)
+    if parsed.wandb:
+        # imported here, since the library is optional
         from sweeps.report.wandb_report import save
 
-        place = save(gathered)
+        location = save(results)
     else:
-        file = asked.runs / "sweeps" / asked.sweep / "report.html"
-        file.write_text(page(gathered))
-        place = str(file)
-    print("\n".join([*answer(gathered), place]))
-    return place
+        file = parsed.runs / "sweeps" / parsed.sweep / "report.html"
+        file.write_text(page(results))
+        location = str(file)
+    for sentence in answer(results):
+        print(sentence)
+    print(location)
+    return location
 
 
 if __name__ == "__main__":

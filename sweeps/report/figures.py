@@ -1,7 +1,8 @@
 """The figures of a report."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -11,171 +12,225 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from reporting.figure import INK, LINES, MARKERS, STYLE, WIDTH_IN, svg
-from sweeps.report.answer import is_share, shown
-from sweeps.report.gather import Gathered, Point
+from sweeps.report.answer import format_value, is_share
+from sweeps.report.gather import SweepResults, Trial
 from sweeps.report.statistics import distinct, importance, is_number
 
-STEP = 0.12
-"""Between lines that stand beside each other, where values have a place and not a size."""
+OFFSET = 0.12
+"""Distance between lines on an axis of categories, so that they do not cover each other."""
 BETTER_TO_WORSE = LinearSegmentedColormap.from_list("better", ["#2f86d6", "#8a8a8a", "#e0701b"])
+MAX_TICKS = 10
+"""A parameter with more different numbers has a continuous axis."""
 
 
-def lines(gathered: Gathered) -> str:
-    """The score against the parameter across: every point, the mean, and the whole range as a band."""
-    file = gathered.file
+@contextmanager
+def _new_figure(height_in: float) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of the page's width with a single pair of axes, in the page's style."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_IN, 3.9), layout="constrained")
-        axis = figure.subplots()
-        across = distinct(point.parameters[file.x] for point in gathered.finished)
-        values = (
-            distinct(point.parameters[file.line] for point in gathered.finished)
-            if file.line
-            else [None]
-        )
-        for number, value in enumerate(values):
-            own = [
-                p
-                for p in gathered.finished
-                if file.line is None or p.parameters[file.line] == value
-            ]
-            shift = STEP * (number - (len(values) - 1) / 2)
-            _line(
-                axis,
-                number,
-                shift,
-                "" if file.line is None else f"{file.line}={value}",
-                own,
-                across,
-                gathered,
-            )
-        _across(axis, across)
-        axis.set(xlabel=file.x, ylabel=file.metric)
-        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(file.metric, value)))
-        axis.grid(axis="y", linewidth=0.8)
+        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        yield figure, figure.subplots()
+
+
+# ---- score against a parameter
+
+
+class _Line(NamedTuple):
+    """A line of the figure: its trials and its appearance."""
+
+    trials: Sequence[Trial]
+    label: str
+    colour: str
+    marker: str
+    offset: float
+    """Shift on an axis of categories."""
+
+
+def lines(results: SweepResults) -> str:
+    """Score against the parameter on the horizontal axis, as <svg>.
+
+    It shows every trial, the mean over trials with equal parameters, and their range as a band.
+    """
+    file = results.file
+    x_values = distinct(trial.parameters[file.x] for trial in results.finished)
+    with _new_figure(3.9) as (figure, axes):
+        for line in _split_into_lines(results):
+            _draw_line(axes, line, x_values, results)
+        _set_x_axis(axes, x_values)
+        axes.set(xlabel=file.x, ylabel=file.metric)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(file.metric, value)))
+        axes.grid(axis="y", linewidth=0.8)
         if file.line:
             figure.legend(loc="outside upper left", ncols=2)
-        return svg(
-            figure,
-            "lines",
-            f"{file.metric} against {file.x}; the numbers are in the table of settings",
+        description = f"{file.metric} against {file.x}; the numbers are in the table of settings"
+        return svg(figure, "lines", description)
+
+
+def _split_into_lines(results: SweepResults) -> list[_Line]:
+    """One line for each value of the parameter that distinguishes lines."""
+    parameter = results.file.line
+    if parameter is None:
+        return [_Line(results.finished, "", LINES[0], MARKERS[0], 0.0)]
+    values = distinct(trial.parameters[parameter] for trial in results.finished)
+    split = []
+    for number, value in enumerate(values):
+        trials = [trial for trial in results.finished if trial.parameters[parameter] == value]
+        # Offsets are centred on the category.
+        offset = OFFSET * (number - (len(values) - 1) / 2)
+        colour = LINES[number % len(LINES)]
+        marker = MARKERS[number % len(MARKERS)]
+        split.append(_Line(trials, f"{parameter}={value}", colour, marker, offset))
+    return split
+
+
+def _draw_line(axes: Axes, line: _Line, x_values: list[Any], results: SweepResults) -> None:
+    """Draw one line of a grid; for other methods, whose trials do not repeat, only the trials."""
+    is_numeric = all(map(is_number, x_values))
+    positions = []
+    for index, value in enumerate(x_values):
+        positions.append(float(value) if is_numeric else index + line.offset)
+    xs = [positions[x_values.index(trial.parameters[results.file.x])] for trial in line.trials]
+    scores = [results.score(trial) for trial in line.trials]
+    if results.file.method != "grid":
+        axes.plot(
+            xs,
+            scores,
+            line.marker,
+            color=line.colour,
+            markersize=5,
+            label=line.label,
+            linestyle="",
         )
-
-
-def _line(
-    axis: Axes,
-    number: int,
-    shift: float,
-    label: str,
-    points: Sequence[Point],
-    across: list[Any],
-    gathered: Gathered,
-) -> None:
-    """One line of a grid; of other methods, whose points stand alone, the points."""
-    colour, marker = LINES[number % len(LINES)], MARKERS[number % len(MARKERS)]
-    ordered = all(map(is_number, across))
-    places = [float(value) if ordered else index + shift for index, value in enumerate(across)]
-    at = [places[across.index(point.parameters[gathered.file.x])] for point in points]
-    scores = [gathered.score(point) for point in points]
-    if gathered.file.method != "grid":
-        axis.plot(at, scores, marker, color=colour, markersize=5, label=label, linestyle="")
         return
-    columns = sorted(set(at))
-    groups = [
-        [score for x, score in zip(at, scores, strict=True) if x == column] for column in columns
-    ]
-    means, low, high = (
-        [np.mean(g) for g in groups],
-        [min(g) for g in groups],
-        [max(g) for g in groups],
-    )
-    axis.plot(
-        at,
+    axes.plot(
+        xs,
         scores,
-        marker,
-        color=colour,
+        line.marker,
+        color=line.colour,
         markersize=3.5,
         alpha=0.55,
         markeredgewidth=0,
         linestyle="",
     )
-    axis.plot(
-        columns, means, marker=marker, color=colour, linewidth=2, markersize=7, label=label,
-        linestyle="-" if ordered else "",
-    )  # fmt: skip
-    if ordered:
-        axis.fill_between(columns, low, high, color=colour, alpha=0.15, linewidth=0)
+    _draw_means(axes, line, xs, scores, is_numeric)
+
+
+def _draw_means(
+    axes: Axes, line: _Line, xs: Sequence[float], scores: Sequence[float], is_numeric: bool
+) -> None:
+    """Draw mean and range of the scores at each position."""
+    columns = sorted(set(xs))
+    means = []
+    lows = []
+    highs = []
+    for column in columns:
+        group = [score for x, score in zip(xs, scores, strict=True) if x == column]
+        means.append(np.mean(group))
+        lows.append(min(group))
+        highs.append(max(group))
+    axes.plot(
+        columns,
+        means,
+        marker=line.marker,
+        color=line.colour,
+        linewidth=2,
+        markersize=7,
+        label=line.label,
+        # There is nothing between categories that a line could show.
+        linestyle="-" if is_numeric else "",
+    )
+    if is_numeric:
+        axes.fill_between(columns, lows, highs, color=line.colour, alpha=0.15, linewidth=0)
     else:
-        axis.vlines(columns, low, high, color=colour, linewidth=2, alpha=0.6)
+        axes.vlines(columns, lows, highs, color=line.colour, linewidth=2, alpha=0.6)
 
 
-def _across(axis: Axes, values: list[Any]) -> None:
-    """Ticks at the values; logarithmic where they span a factor of ten."""
+def _set_x_axis(axes: Axes, values: list[Any]) -> None:
+    """Put ticks at the values; the axis is logarithmic if they span a factor of ten."""
     if not all(map(is_number, values)):
-        axis.set_xticks(range(len(values)), map(str, values))
-        axis.set_xlim(-0.5, len(values) - 0.5)
+        axes.set_xticks(range(len(values)), map(str, values))
+        axes.set_xlim(-0.5, len(values) - 0.5)
         return
     if values[0] > 0 and values[-1] >= 10 * values[0]:
-        axis.set_xscale("log")
-    if len(values) <= 10:
-        axis.set_xticks(values, [f"{value:g}" for value in values])
-        axis.xaxis.set_minor_locator(NullLocator())
+        axes.set_xscale("log")
+    if len(values) <= MAX_TICKS:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.xaxis.set_minor_locator(NullLocator())
 
 
-def parallel(gathered: Gathered) -> str:
-    """Parallel coordinates: an axis for each swept parameter and the score, a line for each finished point."""
-    file, points = gathered.file, sorted(gathered.finished, key=gathered.score)
-    columns = {name: [point.parameters[name] for point in points] for name in file.swept}
-    scores = [gathered.score(point) for point in points]
-    columns[file.metric] = scores
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
-        axis = figure.subplots()
-        heights = np.array(
-            [_heights(values, name == file.metric) for name, values in columns.items()]
-        )
-        goodness = heights[-1] if file.sign > 0 else 1 - heights[-1]
-        for line, good in zip(heights.T, goodness, strict=True):
-            axis.plot(
-                range(len(columns)),
-                line,
-                color=to_hex(BETTER_TO_WORSE(good)),
-                linewidth=1.6,
-                alpha=0.8,
-            )
-        for place, (name, values) in enumerate(columns.items()):
-            _scale(axis, place, name, values, name == file.metric)
-        axis.set_xticks(range(len(columns)), columns)
-        axis.set(ylim=(-0.06, 1.06), xlim=(-0.35, len(columns) - 0.55), yticks=[])
-        axis.tick_params(axis="x", length=0)
-        axis.spines[:].set_visible(False)
-        return svg(
-            figure,
-            "parallel",
-            "Parallel coordinates of all finished points; the numbers are in the table",
-        )
+def _tick(metric: str, value: float) -> str:
+    """Label of a tick on the axis of scores."""
+    if is_share(metric):
+        return f"{100 * value:.3g} %"
+    return f"{value:.4g}"
 
 
-def _heights(values: Sequence[Any], measured: bool) -> list[float]:
-    """Where values stand on an axis from 0 to 1: measured ones by their size, those of a parameter in even steps."""
-    if measured or (all(map(is_number, values)) and len(distinct(values)) > 10):
-        low, high = min(values), max(values)
-        return [(value - low) / (high - low) if high > low else 0.5 for value in values]
+# ---- parallel coordinates
+
+
+def parallel(results: SweepResults) -> str:
+    """Parallel coordinates, as <svg>.
+
+    There is an axis for each swept parameter and for the score, and a line for each finished trial.
+    """
+    file = results.file
+    # The best trial is drawn last if lower is better; colours show the order in any case.
+    trials = sorted(results.finished, key=results.score)
+    columns = {name: [trial.parameters[name] for trial in trials] for name in file.swept}
+    columns[file.metric] = [results.score(trial) for trial in trials]
+    heights = []
+    for name, values in columns.items():
+        heights.append(_heights(values, name == file.metric))
+    goodness = np.array(heights[-1])  # (trials,), 0 is best
+    if file.sign < 0:
+        goodness = 1 - goodness
+    with _new_figure(3.6) as (figure, axes):
+        # (columns, trials) -> one line per trial
+        for line, good in zip(np.array(heights).T, goodness, strict=True):
+            colour = to_hex(BETTER_TO_WORSE(good))
+            axes.plot(range(len(columns)), line, color=colour, linewidth=1.6, alpha=0.8)
+        for position, (name, values) in enumerate(columns.items()):
+            _draw_scale(axes, position, name, values, name == file.metric)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set(ylim=(-0.06, 1.06), xlim=(-0.35, len(columns) - 0.55), yticks=[])
+        axes.tick_params(axis="x", length=0)
+        axes.spines[:].set_visible(False)
+        description = "Parallel coordinates of all finished points; the numbers are in the table"
+        return svg(figure, "parallel", description)
+
+
+def _heights(values: Sequence[Any], is_metric: bool) -> list[float]:
+    """Positions on an axis from 0 to 1.
+
+    Scores, and parameters with many numbers, are placed by their size; other parameters in equal
+    steps. A single value is in the middle.
+    """
     steps = distinct(values)
-    return [steps.index(value) / (len(steps) - 1) if len(steps) > 1 else 0.5 for value in values]
+    if is_metric or (all(map(is_number, values)) and len(steps) > MAX_TICKS):
+        low = min(values)
+        high = max(values)
+        if high == low:
+            return [0.5] * len(values)
+        return [(value - low) / (high - low) for value in values]
+    if len(steps) == 1:
+        return [0.5] * len(values)
+    return [steps.index(value) / (len(steps) - 1) for value in values]
 
 
-def _scale(axis: Axes, place: int, name: str, values: Sequence[Any], measured: bool) -> None:
-    """An upright axis with its values."""
-    axis.axvline(place, color=INK, linewidth=0.8, zorder=3)
-    steps = distinct(values)
-    if measured or len(steps) > 10:
-        steps = [min(values), max(values)]
-    heights = dict(zip(map(str, values), _heights(values, measured), strict=True))
-    for value in distinct(steps):
-        text = shown(name, value) if measured else str(value)
-        axis.annotate(
+def _draw_scale(
+    axes: Axes, position: int, name: str, values: Sequence[Any], is_metric: bool
+) -> None:
+    """Draw a vertical axis with its values."""
+    axes.axvline(position, color=INK, linewidth=0.8, zorder=3)
+    labelled = distinct(values)
+    if is_metric or len(labelled) > MAX_TICKS:
+        labelled = distinct([min(values), max(values)])
+    # By their text, since values may be lists.
+    height_of = dict(zip(map(str, values), _heights(values, is_metric), strict=True))
+    for value in labelled:
+        text = format_value(name, value) if is_metric else str(value)
+        axes.annotate(
             text,
-            (place, heights[str(value)]),
+            (position, height_of[str(value)]),
             (5, 3),
             textcoords="offset points",
             fontsize=9,
@@ -184,31 +239,32 @@ def _scale(axis: Axes, place: int, name: str, values: Sequence[Any], measured: b
         )
 
 
-def bars(gathered: Gathered) -> str:
-    """Importance: a bar for each swept parameter, a mark at what chance would give it."""
-    found = importance(gathered)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_IN, 0.7 + 0.42 * len(found)), layout="constrained")
-        axis = figure.subplots()
-        places = range(len(found))
-        axis.barh(places, [each.share for each in found.values()], color=LINES[0], height=0.6)
-        marks = [each.by_chance for each in found.values()]
-        axis.plot(marks, places, "|", color=INK, markersize=16, markeredgewidth=2)
-        for place, each in zip(places, found.values(), strict=True):
-            axis.annotate(
-                f"{100 * each.share:.0f} %", (max(each.share, each.by_chance), place), (6, 0),
-                textcoords="offset points", va="center",
-            )  # fmt: skip
-        axis.set_yticks(places, found)
-        axis.invert_yaxis()
-        axis.set(xlim=(0, 1.08), xlabel="share of the variance")
-        axis.xaxis.set_major_locator(MaxNLocator(5))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
-        axis.grid(axis="x", linewidth=0.8)
-        axis.set_axisbelow(True)
-        described = ", ".join(f"{name} {100 * each.share:.0f} %" for name, each in found.items())
-        return svg(figure, "bars", f"Importance of parameters: {described}")
+# ---- importance
 
 
-def _tick(metric: str, value: float) -> str:
-    return f"{100 * value:.3g} %" if is_share(metric) else f"{value:.4g}"
+def bars(results: SweepResults) -> str:
+    """Importance of each swept parameter as a bar, with a mark at the share by chance, as <svg>."""
+    importances = importance(results)
+    positions = range(len(importances))
+    with _new_figure(0.7 + 0.42 * len(importances)) as (figure, axes):
+        shares = [each.share for each in importances.values()]
+        axes.barh(positions, shares, color=LINES[0], height=0.6)
+        by_chance = [each.by_chance for each in importances.values()]
+        axes.plot(by_chance, positions, "|", color=INK, markersize=16, markeredgewidth=2)
+        for position, each in zip(positions, importances.values(), strict=True):
+            axes.annotate(
+                f"{100 * each.share:.0f} %",
+                (max(each.share, each.by_chance), position),
+                (6, 0),
+                textcoords="offset points",
+                va="center",
+            )
+        axes.set_yticks(positions, importances)
+        axes.invert_yaxis()
+        axes.set(xlim=(0, 1.08), xlabel="share of the variance")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+        axes.grid(axis="x", linewidth=0.8)
+        axes.set_axisbelow(True)
+        shares_text = [f"{name} {100 * each.share:.0f} %" for name, each in importances.items()]
+        return svg(figure, "bars", f"Importance of parameters: {', '.join(shares_text)}")

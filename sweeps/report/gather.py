@@ -1,4 +1,4 @@
-"""The runs of a sweep as a table of points."""
+"""The runs of a sweep as a table of trials."""
 
 import dataclasses
 import difflib
@@ -16,158 +16,238 @@ from sweeps.report.sweep_file import SweepFile, read_sweep_file
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
-    """One combination of the parameters' values, and its run."""
+class Trial:
+    """One combination of parameter values, and its run."""
 
     parameters: dict[str, Any]
     state: str
-    """finished, or why there is no score: missing (it has no run), or the state its run was left in."""
+    """`finished`, or why there is no score: `missing` if there is no run, else the state in which
+    the run was left."""
     command: str
     run: str = ""
     """Name of the run's folder."""
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Flat."""
+    """Configuration with dotted keys."""
     commits: tuple[str, ...] = ()
-    """Of every start that git knew the code of."""
+    """Git commits of all starts of the run, as far as they are known."""
     remark: str = ""
+    """How far an unfinished run got, and its error."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Gathered:
-    """A sweep: its file, a point for each place of its grid and each further run, and what was not counted."""
+class SweepResults:
+    """A sweep: its file, its trials, and runs that are not counted."""
 
     file: SweepFile
-    points: list[Point]
+    trials: list[Trial]
+    """One trial for each combination of the grid, and one for every other combination that was
+    run."""
     repeated: list[str]
-    """Runs of points that another run stands for."""
+    """Runs of trials that another run represents."""
     foreign: list[str]
-    """Runs of a sweep of this name that had other parameters."""
+    """Runs of a sweep with the same name and other parameters."""
 
     @property
-    def finished(self) -> list[Point]:
-        return [point for point in self.points if point.state == "finished"]
+    def points(self) -> list[Trial]:
+        """Earlier name of `trials`."""
+        return self.trials
 
     @property
-    def unfinished(self) -> list[Point]:
-        return [point for point in self.points if point.state != "finished"]
+    def finished(self) -> list[Trial]:
+        """Trials with a score."""
+        return [trial for trial in self.trials if trial.state == "finished"]
 
-    def score(self, point: Point) -> float:
-        return point.scores[self.file.metric]
+    @property
+    def unfinished(self) -> list[Trial]:
+        """Trials without a score."""
+        return [trial for trial in self.trials if trial.state != "finished"]
+
+    def score(self, trial: Trial) -> float:
+        """The metric of a finished trial."""
+        return trial.scores[self.file.metric]
 
 
-def gather(name: str, runs: Path) -> Gathered:
-    """All that a folder of runs knows of a sweep.
+def gather(name: str, runs: Path) -> SweepResults:
+    """Collect the runs of a sweep.
+
+    Args:
+        name: of the sweep.
+        runs: folder of all runs.
 
     Raises:
-        ValueError: the folder knows no sweep of this name, or its file lacks what a report needs.
+        ValueError: no sweep of this name was run, or its file lacks what a report needs.
     """
     path = runs / "sweeps" / name / "sweep.yaml"
     if not path.is_file():
-        known = sorted(found.parent.name for found in path.parent.parent.glob("*/sweep.yaml"))
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known) or 'none'}."
+        hint = _nearest_sweep(name, path.parent.parent)
         raise ValueError(
             f"SWEEP={name}: {path} is not there; a sweep that was run has left it. {hint}"
         )
     file = read_sweep_file(path, name)
-    left = sorted(runs.glob("*/sweep.json"), key=lambda found: found.stat().st_mtime)
-    members = {
-        f.parent: json.loads(f.read_text()) for f in left if not f.parent.is_symlink()
-    }  # runs/latest
-    members = {folder: member for folder, member in members.items() if member["name"] == name}
-    own = {f: m for f, m in members.items() if m["parameters"].keys() == file.parameters.keys()}
-    points, repeated = _one_each(read_point(folder, member, file) for folder, member in own.items())
-    missing = {
-        key(values): Point(values, "missing", file.command_of(values)) for values in file.grid()
-    }
-    table = {**missing, **{key(point.parameters): point for point in points}}
-    return Gathered(file, list(table.values()), repeated, [f.name for f in members if f not in own])
+    trials = []
+    foreign = []
+    for folder, member in _read_members(runs, name).items():
+        if member["parameters"].keys() == file.parameters.keys():
+            trials.append(read_trial(folder, member, file))
+        else:
+            foreign.append(folder.name)
+    counted, repeated = _choose_one_run_each(trials)
+
+    # Trials of the grid come first, in the order of the grid, whether they were run or not.
+    table: dict[str, Trial] = {}
+    for parameters in file.grid():
+        missing = Trial(parameters, "missing", file.command_of(parameters))
+        table[parameters_key(parameters)] = missing
+    for trial in counted:
+        table[parameters_key(trial.parameters)] = trial
+    return SweepResults(file, list(table.values()), repeated, foreign)
 
 
-def key(parameters: Mapping[str, Any]) -> str:
-    """Equal for equal points, however their numbers are written."""
-    return json.dumps([_number(parameters[name]) for name in sorted(parameters)], sort_keys=True)
+def _nearest_sweep(name: str, folder: Path) -> str:
+    """A hint for a name that no sweep has."""
+    known = sorted(file.parent.name for file in folder.glob("*/sweep.yaml"))
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return f"Known: {', '.join(known) or 'none'}."
 
 
-def read_point(folder: Path, member: Mapping[str, Any], file: SweepFile) -> Point:
-    """A point from the folder of its run. A run that ended without a number for the metric has failed."""
-    scores, state, remark = _json(folder / "summary.json", {}), member["state"], ""
-    if state == "finished" and not math.isfinite(scores.get(file.metric, math.nan)):
-        state, remark = (
-            "failed",
-            f"finished with {file.metric}={scores.get(file.metric, 'nothing')}",
-        )
-    elif state != "finished":
-        steps = [line.get("step") for line in read_complete_lines(folder / "metrics.jsonl")]
-        reached = f"last logged at update {steps[-1]}" if steps else "logged nothing"
-        remark = f"{reached}; {member['error']}" if "error" in member else reached
+def _read_members(runs: Path, name: str) -> dict[Path, dict[str, Any]]:
+    """Folder -> sweep.json of the runs of a sweep, the last one written at the end."""
+    files = sorted(runs.glob("*/sweep.json"), key=lambda file: file.stat().st_mtime)
+    members = {}
+    for file in files:
+        # `runs/latest` is a link to a run that is found under its own name.
+        if file.parent.is_symlink():
+            continue
+        member = json.loads(file.read_text())
+        if member["name"] == name:
+            members[file.parent] = member
+    return members
+
+
+def parameters_key(parameters: Mapping[str, Any]) -> str:
+    """A text that is equal for equal parameters, however their numbers are written."""
+    values = [_as_number(parameters[name]) for name in sorted(parameters)]
+    return json.dumps(values, sort_keys=True)
+
+
+def read_trial(folder: Path, member: Mapping[str, Any], file: SweepFile) -> Trial:
+    """Read a trial from the folder of its run.
+
+    A run that ended without a finite metric has failed.
+
+    Args:
+        folder: of the run.
+        member: its sweep.json.
+        file: of the sweep.
+    """
+    scores = _read_json(folder / "summary.json", {})
+    state = member["state"]
+    remark = ""
+    if state != "finished":
+        remark = _progress(folder, member)
+    elif not math.isfinite(scores.get(file.metric, math.nan)):
+        state = "failed"
+        remark = f"finished with {file.metric}={scores.get(file.metric, 'nothing')}"
     starts = read_complete_lines(folder / "starts.jsonl")
-    config = folder / "config.yaml"
-    return Point(
-        {name: member["parameters"][name] for name in file.parameters},
-        state,
-        starts[-1]["command"] if starts else file.command_of(member["parameters"]),
-        folder.name,
-        scores,
-        flat(yaml.safe_load(config.read_text())) if config.exists() else {},
-        tuple(dict.fromkeys(start["git_commit"] for start in starts if start["git_commit"])),
-        remark,
+    command = file.command_of(member["parameters"])
+    if starts:
+        command = starts[-1]["command"]
+    config_file = folder / "config.yaml"
+    config = {}
+    if config_file.exists():
+        config = flatten(yaml.safe_load(config_file.read_text()))
+    commits = [start["git_commit"] for start in starts if start["git_commit"]]
+    return Trial(
+        parameters={name: member["parameters"][name] for name in file.parameters},
+        state=state,
+        command=command,
+        run=folder.name,
+        scores=scores,
+        config=config,
+        commits=tuple(dict.fromkeys(commits)),
+        remark=remark,
     )
 
 
-def differences(points: Iterable[Point], file: SweepFile) -> dict[str, dict[str, list[str]]]:
-    """Configuration key -> value -> runs, for all keys but the swept ones in which runs differ."""
-    configs = {point.run: point.config for point in points if point.config}
-    names = sorted(
-        {name for config in configs.values() for name in config} - file.parameters.keys()
-    )
-    found: dict[str, dict[str, list[str]]] = {}
-    for name in names:
+def _progress(folder: Path, member: Mapping[str, Any]) -> str:
+    """How far an unfinished run got, and its error."""
+    steps = [line.get("step") for line in read_complete_lines(folder / "metrics.jsonl")]
+    progress = f"last logged at update {steps[-1]}" if steps else "logged nothing"
+    if "error" in member:
+        return f"{progress}; {member['error']}"
+    return progress
+
+
+def differences(trials: Iterable[Trial], file: SweepFile) -> dict[str, dict[str, list[str]]]:
+    """Configuration keys in which runs differ although they were not swept.
+
+    Returns:
+        Key -> value as JSON -> names of runs.
+    """
+    configs = {trial.run: trial.config for trial in trials if trial.config}
+    names = {name for config in configs.values() for name in config}
+    differing: dict[str, dict[str, list[str]]] = {}
+    for name in sorted(names - file.parameters.keys()):
+        # Keys that do not change the experiment may differ.
         if name in EXECUTION_ONLY or name.split(".")[0] in EXECUTION_ONLY:
             continue
         values: dict[str, list[str]] = {}
         for run, config in configs.items():
-            values.setdefault(json.dumps(config[name]) if name in config else "not set", []).append(
-                run
-            )
+            value = json.dumps(config[name]) if name in config else "not set"
+            values.setdefault(value, []).append(run)
         if len(values) > 1:
-            found[name] = values
-    return found
+            differing[name] = values
+    return differing
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested maps -> dotted names."""
-    out: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        out |= (
-            flat(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{name}": value}
-        )
-    return out
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
-def _one_each(points: Iterable[Point]) -> tuple[list[Point], list[str]]:
-    """Of runs of the same point the last finished one, or the last; and the names of the others."""
-    kept: dict[str, Point] = {}
+def _choose_one_run_each(trials: Iterable[Trial]) -> tuple[list[Trial], list[str]]:
+    """Choose among runs with equal parameters.
+
+    Returns:
+        For each combination of parameters the last finished run, or the last run if none has
+        finished; and the names of the other runs.
+    """
+    chosen: dict[str, Trial] = {}
     repeated = []
-    for point in points:
-        other = kept.get(key(point.parameters))
-        if other is not None and other.state == "finished" != point.state:
-            other, point = point, other
-        kept[key(point.parameters)] = point
-        repeated += [other.run] if other else []
-    return list(kept.values()), repeated
+    for trial in trials:
+        key = parameters_key(trial.parameters)
+        earlier = chosen.get(key)
+        if earlier is None:
+            chosen[key] = trial
+        elif earlier.state == "finished" and trial.state != "finished":
+            repeated.append(trial.run)
+        else:
+            repeated.append(earlier.run)
+            chosen[key] = trial
+    return list(chosen.values()), repeated
 
 
-def _number(value: Any) -> Any:
-    """1, 1.0 and "1e0" are one value."""
+def _as_number(value: Any) -> Any:
+    """1, 1.0 and "1e0" as the same number; other values unchanged."""
+    if isinstance(value, bool):
+        return value
     try:
-        return float(value) if not isinstance(value, bool) else value
+        return float(value)
     except (TypeError, ValueError):
         return value
 
 
-def _json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text()) if path.exists() else default
+def _read_json(path: Path, default: Any) -> Any:
+    """Content of a JSON file, or a default if there is no file."""
+    if not path.exists():
+        return default
+    return json.loads(path.read_text())

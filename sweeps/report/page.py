@@ -1,83 +1,132 @@
 """The report as one HTML file that needs no network, no script and no other file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from reporting.render import render
 from sweeps.report import figures
-from sweeps.report.answer import answer, shown
-from sweeps.report.gather import Gathered, Point, differences
-from sweeps.report.statistics import MAX_LEVELS, importance, noise, settings, tied
+from sweeps.report.answer import answer, format_value
+from sweeps.report.gather import SweepResults, Trial, differences
+from sweeps.report.statistics import (
+    MAX_LEVELS,
+    Setting,
+    importance,
+    rank_settings,
+    seed_noise,
+    tied_with,
+)
 from sweeps.report.sweep_file import is_seed
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def page(gathered: Gathered) -> str:
-    """The whole file."""
-    finished = bool(gathered.finished)
+def page(results: SweepResults) -> str:
+    """Render the whole file."""
+    has_scores = bool(results.finished)
     return render(
-        TEMPLATE, sweep=gathered.file, gathered=gathered, answer=answer(gathered), finished=finished,
-        lines=figures.lines(gathered) if finished else "", parallel=figures.parallel(gathered) if finished else "",
-        bars=figures.bars(gathered) if importance(gathered) else "", caveat=caveat(gathered),
-        spread_over=spread_over(gathered), settings=setting_rows(gathered), columns=score_columns(gathered),
-        differences=differences(gathered.points, gathered.file), commits=commits(gathered), score=score,
-        noise=noise(settings(gathered)), is_seed=is_seed,
-    )  # fmt: skip
+        TEMPLATE,
+        sweep=results.file,
+        results=results,
+        answer=answer(results),
+        finished=has_scores,
+        lines=figures.lines(results) if has_scores else "",
+        parallel=figures.parallel(results) if has_scores else "",
+        bars=figures.bars(results) if importance(results) else "",
+        caveat=caveat(results),
+        spread_over=spread_over(results),
+        settings=setting_rows(results),
+        columns=score_columns(results),
+        differences=differences(results.trials, results.file),
+        commits=commits(results),
+        score=score_cell,
+        noise=seed_noise(rank_settings(results)),
+        is_seed=is_seed,
+    )
 
 
-def setting_rows(gathered: Gathered) -> list[dict[str, Any]]:
-    """The table of settings, the best first."""
-    found, metric = settings(gathered), gathered.file.metric
-    same = tied(found[0], found[1:], noise(found)) if found else []
-    return [
-        {
-            "parameters": each.parameters, "mean": shown(metric, each.mean), "seeds": len(each.scores),
-            "deviation": "" if each.deviation is None else shown(metric, each.deviation),
-            "low": shown(metric, min(each.scores)), "high": shown(metric, max(each.scores)),
-            "note": "best" if each is found[0] else "within seed noise" if each in same else "",
-        }
-        for each in found
-    ]  # fmt: skip
-
-
-def score_columns(gathered: Gathered) -> list[str]:
-    """Scores of the table of points: the metric, the other scores on test data, the time."""
-    names = {name for point in gathered.finished for name in point.scores}
-    others = sorted(name for name in names if name.startswith("test/") or name == "time/total_s")
-    return list(dict.fromkeys([gathered.file.metric, *others]))
-
-
-def score(point: Point, name: str) -> str:
-    """A cell of that table."""
-    return shown(name, point.scores[name]) if name in point.scores else ""
-
-
-def spread_over(gathered: Gathered) -> str:
-    """What the points of one place in the figure differ in."""
-    file = gathered.file
-    names = [name for name in file.swept if name not in (file.x, file.line)]
-    return " and ".join(["seeds" if is_seed(name) else name for name in names])
-
-
-def commits(gathered: Gathered) -> dict[str, list[str]]:
-    """Commit -> runs."""
-    found: dict[str, list[str]] = {}
-    for point in gathered.points:
-        for commit in point.commits or (["unknown"] if point.run else []):
-            found.setdefault(commit, []).append(point.run)
-    return found
-
-
-def caveat(gathered: Gathered) -> str:
-    """What importance does not say here."""
-    words = []
-    if gathered.unfinished:
-        words.append("Points are missing, so shares may overlap.")
-    if noise(settings(gathered)) is None:
-        words.append("No setting has two seeds: how much of a share is seed noise is unknown.")
-    if gathered.file.method != "grid":
-        words.append(
-            f"The points are no grid; of more than {MAX_LEVELS} numbers of a parameter, groups were made."
+def setting_rows(results: SweepResults) -> list[dict[str, Any]]:
+    """The table of settings as text, the best first."""
+    settings = rank_settings(results)
+    if not settings:
+        return []
+    metric = results.file.metric
+    best = settings[0]
+    tied = tied_with(best, settings[1:], seed_noise(settings))
+    table = []
+    for setting in settings:
+        deviation = ""
+        if setting.deviation is not None:
+            deviation = format_value(metric, setting.deviation)
+        table.append(
+            {
+                "parameters": setting.parameters,
+                "mean": format_value(metric, setting.mean),
+                "seeds": len(setting.scores),
+                "deviation": deviation,
+                "low": format_value(metric, min(setting.scores)),
+                "high": format_value(metric, max(setting.scores)),
+                "note": _comparison(setting, best, tied),
+            }
         )
-    return " ".join(words)
+    return table
+
+
+def _comparison(setting: Setting, best: Setting, tied: Sequence[Setting]) -> str:
+    """Last column of the table of settings."""
+    if setting is best:
+        return "best"
+    return "within seed noise" if setting in tied else ""
+
+
+def score_columns(results: SweepResults) -> list[str]:
+    """Columns of the table of trials: the metric, the other scores on test data, the time."""
+    others = set()
+    for trial in results.finished:
+        for name in trial.scores:
+            if name.startswith("test/") or name == "time/total_s":
+                others.add(name)
+    return list(dict.fromkeys([results.file.metric, *sorted(others)]))
+
+
+def score_cell(trial: Trial, name: str) -> str:
+    """A cell of the table of trials; empty if the trial lacks the score."""
+    if name not in trial.scores:
+        return ""
+    return format_value(name, trial.scores[name])
+
+
+def spread_over(results: SweepResults) -> str:
+    """Parameters in which trials at the same position of the figure differ."""
+    file = results.file
+    names = []
+    for name in file.swept:
+        if name not in (file.x, file.line):
+            names.append("seeds" if is_seed(name) else name)
+    return " and ".join(names)
+
+
+def commits(results: SweepResults) -> dict[str, list[str]]:
+    """Git commit -> names of runs; `unknown` for runs without one."""
+    runs: dict[str, list[str]] = {}
+    for trial in results.trials:
+        if not trial.run:
+            continue
+        for commit in trial.commits or ("unknown",):
+            runs.setdefault(commit, []).append(trial.run)
+    return runs
+
+
+def caveat(results: SweepResults) -> str:
+    """Reasons to read the importance of parameters with care."""
+    sentences = []
+    if results.unfinished:
+        sentences.append("Points are missing, so shares may overlap.")
+    if seed_noise(rank_settings(results)) is None:
+        sentences.append("No setting has two seeds: how much of a share is seed noise is unknown.")
+    if results.file.method != "grid":
+        sentences.append(
+            f"The points are no grid; of more than {MAX_LEVELS} numbers of a parameter, groups "
+            "were made."
+        )
+    return " ".join(sentences)

@@ -1,4 +1,4 @@
-"""Means, spread over seeds, what seed noise can explain, and the importance of parameters."""
+"""Means, spread over seeds, differences that seeds can explain, and importance of parameters."""
 
 import dataclasses
 import math
@@ -8,120 +8,157 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.report.gather import Gathered, key
+from sweeps.report.gather import SweepResults, parameters_key
 from sweeps.report.sweep_file import is_seed
 
 T_975 = (12.71, 4.31, 3.19, 2.78, 2.58, 2.45, 2.37, 2.31, 2.27, 2.23)
-"""Student's t: 97.5 % lie below, for 1, 2, ... degrees of freedom. From 10 on the last one holds: a little too much."""
-MAX_LEVELS, GROUPS = 6, 4
-"""A parameter with more different numbers than that counts as that many groups of about equal size."""
+"""Student's t: 97.5 % of the distribution lie below, for 1, 2, ... degrees of freedom. The last
+value, which is a little too large, is used from 10 degrees on."""
+MAX_LEVELS = 6
+NUM_GROUPS = 4
+"""A parameter with more than `MAX_LEVELS` different numbers is divided into `NUM_GROUPS` groups of
+about equal size."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Points that differ in nothing but the seed."""
+    """Trials that differ only in their seed."""
 
     parameters: dict[str, Any]
+    """Parameters except seeds."""
     scores: tuple[float, ...]
+    """Metric of each trial."""
 
     @property
     def mean(self) -> float:
+        """Mean over seeds."""
         return statistics.fmean(self.scores)
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation over seeds, from two on."""
-        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
+        """Standard deviation over seeds; None with a single seed."""
+        if len(self.scores) < 2:
+            return None
+        return statistics.stdev(self.scores)
 
 
 @dataclasses.dataclass(frozen=True)
-class Noise:
-    """How much settings differ by their seeds alone, taken to be the same for all of them."""
+class SeedNoise:
+    """Deviation over seeds, assumed to be equal for all settings."""
 
     deviation: float
-    freedom: int
+    degrees_of_freedom: int
 
-    def allows(self, a: Setting, b: Setting) -> float:
-        """Largest difference of two means that seeds alone explain in 95 of 100 pairs (Student's t)."""
-        t = T_975[min(self.freedom, len(T_975)) - 1]
+    def max_difference(self, a: Setting, b: Setting) -> float:
+        """Largest difference of two means that seeds explain in 95 of 100 pairs.
+
+        This is Student's t-test with the pooled deviation.
+        """
+        t = T_975[min(self.degrees_of_freedom, len(T_975)) - 1]
         return t * self.deviation * math.sqrt(1 / len(a.scores) + 1 / len(b.scores))
 
 
 @dataclasses.dataclass(frozen=True)
 class Importance:
-    """Eta squared of one parameter: its share of the variance of the score."""
+    """Eta squared of a parameter: its share of the variance of the metric."""
 
     share: float
     by_chance: float
-    """What a parameter without any effect would have on average."""
+    """Mean share of a parameter without any effect."""
 
 
-def settings(gathered: Gathered) -> list[Setting]:
-    """Of all finished points, the best first."""
-    found: dict[str, Setting] = {}
-    for point in gathered.finished:
-        others = {name: value for name, value in point.parameters.items() if not is_seed(name)}
-        before = found.get(key(others), Setting(others, ()))
-        found[key(others)] = Setting(others, (*before.scores, gathered.score(point)))
-    return sorted(found.values(), key=lambda setting: gathered.file.sign * setting.mean)
+def rank_settings(results: SweepResults) -> list[Setting]:
+    """Settings of all finished trials, the best first."""
+    settings: dict[str, Setting] = {}
+    for trial in results.finished:
+        parameters = {}
+        for name, value in trial.parameters.items():
+            if not is_seed(name):
+                parameters[name] = value
+        key = parameters_key(parameters)
+        scores = settings[key].scores if key in settings else ()
+        settings[key] = Setting(parameters, (*scores, results.score(trial)))
+    return sorted(settings.values(), key=lambda setting: results.file.sign * setting.mean)
 
 
-def noise(found: Iterable[Setting]) -> Noise | None:
-    """Pooled over all settings; None where no setting has two seeds."""
-    repeated = [setting for setting in found if len(setting.scores) > 1]
-    freedom = sum(len(setting.scores) - 1 for setting in repeated)
-    if not freedom:
+def seed_noise(settings: Iterable[Setting]) -> SeedNoise | None:
+    """Deviation over seeds, pooled over all settings; None if no setting has two seeds."""
+    squares = 0.0
+    degrees_of_freedom = 0
+    for setting in settings:
+        if len(setting.scores) > 1:
+            own_degrees = len(setting.scores) - 1
+            squares += own_degrees * statistics.variance(setting.scores)
+            degrees_of_freedom += own_degrees
+    if degrees_of_freedom == 0:
         return None
-    squares = sum((len(s.scores) - 1) * statistics.variance(s.scores) for s in repeated)
-    return Noise(math.sqrt(squares / freedom), freedom)
+    return SeedNoise(math.sqrt(squares / degrees_of_freedom), degrees_of_freedom)
 
 
-def tied(best: Setting, others: Iterable[Setting], seeds: Noise | None) -> list[Setting]:
-    """Those that cannot be told apart from the best."""
-    return [
-        other
-        for other in others
-        if seeds and abs(other.mean - best.mean) <= seeds.allows(best, other)
-    ]
+def tied_with(best: Setting, others: Iterable[Setting], noise: SeedNoise | None) -> list[Setting]:
+    """Settings whose difference from the best may be due to seeds; none if noise is unknown."""
+    if noise is None:
+        return []
+    tied = []
+    for other in others:
+        if abs(other.mean - best.mean) <= noise.max_difference(best, other):
+            tied.append(other)
+    return tied
 
 
-def importance(gathered: Gathered) -> dict[str, Importance]:
-    """Of every swept parameter, the greatest first; empty where fewer than two points have finished."""
-    scores = np.array([gathered.score(point) for point in gathered.finished])
+def importance(results: SweepResults) -> dict[str, Importance]:
+    """Importance of every swept parameter, the largest first.
+
+    Returns:
+        Parameter -> importance; empty if fewer than two trials have finished.
+    """
+    scores = np.array([results.score(trial) for trial in results.finished])
     if len(scores) < 2:
         return {}
-    found = {}
-    for name in gathered.file.swept:
-        groups = levels([point.parameters[name] for point in gathered.finished])
+    importances = {}
+    for name in results.file.swept:
+        groups = levels([trial.parameters[name] for trial in results.finished])
+        # Expected eta squared of g random groups of n scores.
         by_chance = (len(set(groups)) - 1) / (len(scores) - 1)
-        found[name] = Importance(eta_squared(groups, scores), by_chance)
-    return dict(sorted(found.items(), key=lambda item: -item[1].share))
+        importances[name] = Importance(eta_squared(groups, scores), by_chance)
+    return dict(sorted(importances.items(), key=lambda item: -item[1].share))
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
-    """Each value once, numbers in their order and others as they come; lists are values too."""
-    found: list[Any] = []
+    """Each value once: numbers in ascending order, other values in the order of the input."""
+    # Values may be lists, which a set cannot hold.
+    unique: list[Any] = []
     for value in values:
-        if value not in found:
-            found.append(value)
-    return sorted(found) if all(map(is_number, found)) else found
+        if value not in unique:
+            unique.append(value)
+    if all(map(is_number, unique)):
+        return sorted(unique)
+    return unique
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value is a number; booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def eta_squared(groups: Sequence[Any], scores: np.ndarray) -> float:
-    """Variance between the means of groups, as a share of all variance; 0 where there is none."""
-    members = [scores[[group == each for group in groups]] for each in dict.fromkeys(groups)]
-    between = sum(len(each) * (each.mean() - scores.mean()) ** 2 for each in members)
+    """Share of the variance that lies between the means of groups; 0 if there is no variance.
+
+    Args:
+        groups: group of each score.
+        scores: (n,)
+    """
+    between = 0.0
+    for group in dict.fromkeys(groups):
+        members = scores[[each == group for each in groups]]
+        between += len(members) * (members.mean() - scores.mean()) ** 2
     total = ((scores - scores.mean()) ** 2).sum()
     return float(between / total) if total > 0 else 0.0
 
 
 def levels(values: Sequence[Any]) -> list[Any]:
-    """What counts as the same value of a parameter."""
+    """Group of each value: equal values, or quantiles of a parameter with many numbers."""
     if not all(map(is_number, values)) or len(distinct(values)) <= MAX_LEVELS:
-        return [key({"": value}) for value in values]
-    edges = np.quantile(values, np.linspace(0, 1, GROUPS + 1)[1:-1])
+        return [parameters_key({"": value}) for value in values]
+    edges = np.quantile(values, np.linspace(0, 1, NUM_GROUPS + 1)[1:-1])
     return np.searchsorted(edges, values).tolist()

@@ -1,11 +1,12 @@
-"""A W&B sweep file, and the three comments it opens with:
+"""A W&B sweep file and the three comments that it opens with.
 
     # Question: How long may a slice be before the word error rate suffers?
     # Cost: 24 runs of 7 minutes on two CPU cores.
     # Figure: test/wer against encoder.slice_ms, one line per encoder.context
 
-A comment may go on in the next line. The part from the second comma on is left out where there is but one line. Spread
-is taken over the values of `seed`, or of a stage's: `stages.state.seed`.
+A comment may continue in the next line. The part after the comma of the last one is left out if the
+figure has a single line. Spread is computed over the values of `seed`, or over those of a stage's
+seed such as `stages.state.seed`.
 """
 
 import dataclasses
@@ -14,71 +15,97 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 HEAD = ("Question", "Cost", "Figure")
 FIGURE = re.compile(r"(?P<metric>\S+) against (?P<x>[^\s,]+?)(, one line per (?P<line>\S+?))?\.?")
-COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
-"""What W&B runs where a sweep file names no command."""
+FIGURE_FORM = "<metric> against <parameter>[, one line per <parameter>]"
+DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
+"""Command that W&B runs if a sweep file names none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepFile:
+    """Content of a sweep file."""
+
     name: str
     question: str
     cost: str
     metric: str
     x: str
-    """Parameter across."""
+    """Parameter on the horizontal axis of the figure."""
     line: str | None
-    """Parameter of which every value has a line."""
+    """Parameter with a line of the figure for each of its values."""
     goal: str
     """minimize or maximize."""
     method: str
+    """grid, or a method that draws values."""
     parameters: dict[str, list[Any] | None]
-    """Values of each; None where they are drawn from a distribution."""
+    """Values of each parameter; None if they are drawn from a distribution."""
     command: tuple[str, ...]
 
     @property
     def sign(self) -> int:
-        """What a score is multiplied by so that less is better."""
+        """Factor that makes lower scores better."""
         return 1 if self.goal == "minimize" else -1
 
     @property
     def swept(self) -> list[str]:
-        """Parameters that have more than one value."""
-        return [
-            name for name, values in self.parameters.items() if values is None or len(values) > 1
-        ]
+        """Parameters with more than one value."""
+        names = []
+        for name, values in self.parameters.items():
+            if values is None or len(values) > 1:
+                names.append(name)
+        return names
 
     def grid(self) -> list[dict[str, Any]]:
-        """All points that a grid has; none for other methods, which draw theirs."""
+        """Parameters of every trial of a grid; empty for methods that draw values."""
         if self.method != "grid":
             return []
         values = [each or [] for each in self.parameters.values()]
-        return [
-            dict(zip(self.parameters, point, strict=True)) for point in itertools.product(*values)
-        ]
+        combinations = itertools.product(*values)
+        return [dict(zip(self.parameters, trial, strict=True)) for trial in combinations]
 
     def command_of(self, parameters: Mapping[str, Any]) -> str:
-        """What an agent runs for a point."""
-        plain = [f"{name}={value}" for name, value in parameters.items()]
+        """Command that a W&B agent runs for a trial."""
+        overrides = [f"{name}={value}" for name, value in parameters.items()]
         macros = {
-            "${env}": [], "${interpreter}": ["python"], "${args_no_hyphens}": plain,
-            "${args}": [f"--{word}" for word in plain],
-        }  # fmt: skip
-        return shlex.join(word for part in self.command for word in macros.get(part, [part]))
+            "${env}": [],
+            "${interpreter}": ["python"],
+            "${args_no_hyphens}": overrides,
+            "${args}": [f"--{override}" for override in overrides],
+        }
+        parts: list[str] = []
+        for part in self.command:
+            parts += macros.get(part, [part])
+        return shlex.join(parts)
+
+
+class FigureComment(NamedTuple):
+    """Content of the comment `# Figure:`."""
+
+    metric: str
+    x: str
+    line: str | None
 
 
 def is_seed(name: str) -> bool:
-    """Whether points that differ in this parameter alone are the same setting."""
+    """Whether trials that differ only in this parameter have the same setting."""
     return name.split(".")[-1] == "seed"
 
 
 def read_sweep_file(path: Path, name: str) -> SweepFile:
-    """Raises ValueError: a head or a key that a report needs is not there, or not in its form."""
+    """Read a sweep file.
+
+    Args:
+        path: YAML file.
+        name: of the sweep.
+
+    Raises:
+        ValueError: a comment or a key that a report needs is missing or has another form.
+    """
     text = path.read_text()
     try:
         values = yaml.safe_load(text)
@@ -90,35 +117,59 @@ def read_sweep_file(path: Path, name: str) -> SweepFile:
     metric = values.get("metric") or {}
     if metric.get("goal") not in ("minimize", "maximize") or "name" not in metric:
         raise ValueError(
-            f"{path}: metric={metric}; give `metric: {{name: test/wer, goal: minimize}}` or maximize"
+            f"{path}: metric={metric}; give `metric: {{name: test/wer, goal: minimize}}` "
+            "or maximize"
         )
-    parameters = {key: _values(path, key, given) for key, given in values["parameters"].items()}
-    shown = _figure(path, head["Figure"], metric["name"], parameters)
-    program, method = values.get("program", "train.py"), values.get("method", "grid")
-    command = tuple(
-        program if part == "${program}" else str(part) for part in values.get("command") or COMMAND
-    )
+    parameters = {}
+    for key, entry in values["parameters"].items():
+        parameters[key] = _parameter_values(path, key, entry)
+    figure = _parse_figure(path, head["Figure"], metric["name"], parameters)
+    program = values.get("program", "train.py")
+    command = []
+    for part in values.get("command") or DEFAULT_COMMAND:
+        command.append(program if part == "${program}" else str(part))
     return SweepFile(
-        name, head["Question"], head["Cost"], *shown, metric["goal"], method, parameters, command
+        name=name,
+        question=head["Question"],
+        cost=head["Cost"],
+        metric=figure.metric,
+        x=figure.x,
+        line=figure.line,
+        goal=metric["goal"],
+        method=values.get("method", "grid"),
+        parameters=parameters,
+        command=tuple(command),
     )
 
 
 def read_head(path: Path, text: str) -> dict[str, str]:
-    """The comments a file opens with. Raises ValueError: one is not there, empty, or in another place."""
-    comments = [
-        line.lstrip("#").strip() for line in itertools.takewhile(_is_comment, text.splitlines())
-    ]
+    """Read the comments that a file opens with.
+
+    Args:
+        path: of the file, for messages.
+        text: of the file.
+
+    Returns:
+        Question, cost and figure.
+
+    Raises:
+        ValueError: a comment is missing or empty, or they are in another order.
+    """
     head: dict[str, str] = {}
-    for comment in comments:
+    for line in itertools.takewhile(_is_comment, text.splitlines()):
+        comment = line.lstrip("#").strip()
         word, colon, rest = comment.partition(":")
         if colon and word in HEAD:
             head[word] = rest.strip()
         elif head:
-            head[list(head)[-1]] += f" {comment}"
+            # Other lines continue the last comment.
+            last = list(head)[-1]
+            head[last] += f" {comment}"
     if tuple(head) != HEAD or not all(head.values()):
         form = "\n".join(f"# {word}: ..." for word in HEAD)
         raise ValueError(
-            f"{path} opens with comments for {list(head)}; a report needs, first and in this order:\n{form}"
+            f"{path} opens with comments for {list(head)}; a report needs, first and in this "
+            f"order:\n{form}"
         )
     return {word: " ".join(rest.split()) for word, rest in head.items()}
 
@@ -127,33 +178,36 @@ def _is_comment(line: str) -> bool:
     return line.startswith("#")
 
 
-def _figure(
+def _parse_figure(
     path: Path, text: str, metric: str, parameters: Mapping[str, Any]
-) -> tuple[str, str, str | None]:
-    """Metric and parameters of `# Figure:`."""
-    found = FIGURE.fullmatch(text)
-    if found is None:
-        form = "<metric> against <parameter>[, one line per <parameter>]"
-        raise ValueError(f"{path}: `# Figure: {text}` is not of the form `# Figure: {form}`")
-    names = found.groupdict()
-    if names["metric"] != metric:
+) -> FigureComment:
+    """Parse the comment `# Figure:` and check its names."""
+    match = FIGURE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{path}: `# Figure: {text}` is not of the form `# Figure: {FIGURE_FORM}`")
+    figure = FigureComment(**match.groupdict())
+    if figure.metric != metric:
         raise ValueError(
-            f"{path}: # Figure shows {names['metric']}, but metric.name={metric}; name the same in both"
+            f"{path}: # Figure shows {figure.metric}, but metric.name={metric}; name the same in "
+            "both"
         )
-    for name in filter(None, (names["x"], names["line"])):
-        if name not in parameters:
+    for name in (figure.x, figure.line):
+        if name and name not in parameters:
             raise ValueError(
-                f"{path}: # Figure names {name}, which is no parameter; known: {', '.join(parameters)}"
+                f"{path}: # Figure names {name}, which is no parameter; known: "
+                f"{', '.join(parameters)}"
             )
-    return names["metric"], names["x"], names["line"]
+    return figure
 
 
-def _values(path: Path, key: str, given: Any) -> list[Any] | None:
-    """Values of a parameter; None: drawn."""
-    if not isinstance(given, dict) or "parameters" in given:
+def _parameter_values(path: Path, key: str, entry: Any) -> list[Any] | None:
+    """Values of a parameter; None if they are drawn."""
+    if not isinstance(entry, dict) or "parameters" in entry:
         raise ValueError(
-            f"{path}: parameters.{key}={given!r}; give flat dotted names, each with value or values"
+            f"{path}: parameters.{key}={entry!r}; give flat dotted names, each with value or values"
         )
-    if "values" in given:
-        return list(given["values"])
-    return [given["value"]] if "value" in given else None
+    if "values" in entry:
+        return list(entry["values"])
+    if "value" in entry:
+        return [entry["value"]]
+    return None
