@@ -128,7 +128,7 @@ def waiting_share(steps: int) -> float:
             begun = time.perf_counter()
         else:
             waited_s += time.perf_counter() - asked
-        module.model_step(batch).backward()
+        module.training_loss(batch).backward()
         optimizer.step()
         optimizer.zero_grad()
     return waited_s / (time.perf_counter() - begun)

@@ -34,7 +34,8 @@ from transformers import (
 )
 
 from configs.loading import load_config, override
-from duplexmamba.models.lm import LMState, MambaLM
+from duplexmamba.models.language_models import LMState
+from duplexmamba.models.language_models.mamba_lm import MambaLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.streaming.state import num_bytes
 

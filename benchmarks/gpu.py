@@ -27,7 +27,7 @@ from torch import Tensor
 from configs.loading import load_config
 from configs.recipes import CONFIGS
 from configs.schema import Config
-from duplexmamba.models.lm import MambaLM
+from duplexmamba.models.language_models.mamba_lm import MambaLM
 from duplexmamba.models.speech_lm import SpeechLM, part_of
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.ops.scan import selective_scan

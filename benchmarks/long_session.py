@@ -23,8 +23,7 @@ from measure import arguments, interleave, machine, median, save, show
 
 from configs.loading import load_config
 from duplexmamba.duplex.fork import ForkSession, ForkState, ListeningBranch, Response
-from duplexmamba.models.language_models import LANGUAGE_MODELS
-from duplexmamba.models.lm import LMState
+from duplexmamba.models.language_models import LANGUAGE_MODELS, LMState
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming import state as states
@@ -62,7 +61,7 @@ class Conversation:
         files = [f"configs/preset/{preset}.yaml", "configs/stage/streaming.yaml"]
         config = load_config([*files, *overrides])
         tokenizer = Tokenizer.train([" what is seven plus five", " twelve"] * 9)
-        tokenizer.end = -1  # the response never ends
+        tokenizer.eos_id = -1  # the response never ends
         torch.manual_seed(0)
         model = SpeechLM(config.model).eval()
         self.session = ForkSession(model, tokenizer, config.duplex)

@@ -37,8 +37,8 @@ from measure import (
 from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXModel, MambaConfig, MambaModel
 
-from duplexmamba.models import mamba
-from duplexmamba.models.mamba import MambaMixer
+from duplexmamba.models.mixers import mamba
+from duplexmamba.models.mixers.mamba import MambaMixer
 from duplexmamba.ops.scan import selective_scan
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.trainer.hardware import keep_freed_memory

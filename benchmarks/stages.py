@@ -1,11 +1,13 @@
-"""Updates of preset tiny's stages with one thread and with two, beside their data workers; with the kernels for silu,
-softplus and gates and without; and how branches are read.
+"""Time of training updates of preset tiny's stages, and what speeds them up.
 
     python benchmarks/stages.py [--json FILE] [--updates 4] [--stages asr instruct streaming]
 
-Random weights. Threads: each variant in turn takes the next updates of one stream. The rest, on one thread: both
-variants take the same updates, of held batches. Branches, in stage streaming: `each row alone` does not share what the
-rows of one branch hear.
+Compared are one thread and two, with data workers running; the kernels for silu, softplus and gates
+and torch's own; and, in stage streaming, branches that share the prefixes they have in common and
+branches that do not (`each row alone`).
+
+All weights are random. The variants with threads take consecutive updates of one stream, in turn.
+All others run on one thread, and take the same updates of stored batches.
 """
 
 import functools
@@ -24,17 +26,17 @@ from datamodules.data import Corpora
 from duplexmamba.ops import gates
 from lightning_modules import dialogue
 from lightning_modules.assembly import build
-from lightning_modules.dialogue import ScheduledSegment
+from lightning_modules.fork_schedule import ScheduledSegment
 from lightning_modules.trainer.hardware import set_up_torch
 
 STAGES = ("asr", "instruct", "streaming")
 
 Update = Callable[..., None]
-"""Of batches, and of what is done about rows that hear the same."""
+"""Trains on batches; takes the function that shares prefixes of segments as an option."""
 
 
 def training_of(stage: str) -> tuple[Update, Iterable[Any]]:
-    """What makes updates, and batches without end."""
+    """The function that trains a stage, and its endless training batches."""
     config = load_config(
         ["configs/preset/tiny.yaml", f"configs/stage/{stage}.yaml", "data.synthetic_ramp=0"]
     )
@@ -48,12 +50,13 @@ def training_of(stage: str) -> tuple[Update, Iterable[Any]]:
 
     def update(
         batches: Iterable[Any],
-        share: Callable[[list[ScheduledSegment]], list[ScheduledSegment]] = dialogue.share,
+        share: Callable[[list[ScheduledSegment]], list[ScheduledSegment]] = dialogue.share_prefixes,
     ) -> None:
-        torch.manual_seed(0)  # which slices are probed
-        with patch.object(dialogue, "share", share):
+        # decides which slices are probed
+        torch.manual_seed(0)
+        with patch.object(dialogue, "share_prefixes", share):
             for batch in batches:
-                module.model_step(batch).backward()
+                module.training_loss(batch).backward()
                 optimizer.step()
                 optimizer.zero_grad()
 
@@ -61,7 +64,7 @@ def training_of(stage: str) -> tuple[Update, Iterable[Any]]:
 
 
 def on_threads(update: Update, batches: Iterable[Any], count: int, threads: int) -> None:
-    """The next `count` updates."""
+    """Run the next `count` updates with a number of threads."""
     torch.set_num_threads(threads)
     update(islice(batches, count))
 
@@ -82,38 +85,39 @@ def main() -> None:
         "--updates", type=int, default=4, help="of each variant in each round (default 4)"
     )
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
-    asked = parser.parse_args()
-    numbers, rows = {}, []
-    for stage in asked.stages:
+    args = parser.parse_args()
+    numbers: dict[str, float] = {}
+    rows: list[list[str]] = []
+    for stage in args.stages:
         update, batches = training_of(stage)
-        next_on = functools.partial(on_threads, update, batches, asked.updates)
+        next_on = functools.partial(on_threads, update, batches, args.updates)
         threads = {
             "1 thread": functools.partial(next_on, 1),
             "2 threads": functools.partial(next_on, 2),
         }
-        times = interleave(threads, asked.rounds, stage)
+        times = interleave(threads, args.rounds, stage)
         numbers[f"{stage}/two_threads_speedup"] = ratio(times, "1 thread", "2 threads")
         torch.set_num_threads(1)
-        held = list(islice(batches, asked.updates))
-        made = {
-            "torch gates": without_gates(update, held),
-            "kernel gates": functools.partial(update, held),
+        batches_stored = list(islice(batches, args.updates))
+        gate_variants = {
+            "torch gates": without_gates(update, batches_stored),
+            "kernel gates": functools.partial(update, batches_stored),
         }
-        times |= interleave(made, asked.rounds, "gates")
+        times |= interleave(gate_variants, args.rounds, "gates")
         numbers[f"{stage}/gates_speedup"] = ratio(times, "torch gates", "kernel gates")
         if stage == "streaming":
-            ways = {
-                "each row alone": functools.partial(update, held, list),
-                "shared": functools.partial(update, held),
+            variants = {
+                "each row alone": functools.partial(update, batches_stored, list),
+                "shared": functools.partial(update, batches_stored),
             }
-            times |= interleave(ways, asked.rounds, "branches")
+            times |= interleave(variants, args.rounds, "branches")
             numbers["streaming/sharing_speedup"] = ratio(times, "each row alone", "shared")
-        seconds = {name: median(times, name) / 1000 / asked.updates for name in times}
+        seconds = {name: median(times, name) / 1000 / args.updates for name in times}
         numbers |= {f"{stage}/{name.replace(' ', '_')}_s": value for name, value in seconds.items()}
         rows += [[stage, name, f"{value:.2f}"] for name, value in seconds.items()]
     print(machine())
     show("seconds of an update, preset tiny", ["stage", "variant", "s"], rows)
-    save(numbers, asked.json)
+    save(numbers, args.json)
 
 
 if __name__ == "__main__":

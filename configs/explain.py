@@ -125,7 +125,7 @@ def origins(args: list[str]) -> dict[str, str]:
 
 def _leaves(values: DictConfig, prefix: str) -> list[str]:
     found = []
-    for key in values:
+    for key in map(str, values):
         name = f"{prefix}{key}"
         missing = OmegaConf.is_missing(values, key)
         value = MISSING if missing else values[key]

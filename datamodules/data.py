@@ -85,7 +85,7 @@ class Corpora:
             augment=data.augment,
         )
         self.stream = TrainingStream(
-            synthetic("train", size=TOKENIZER_TEXTS, retold=in_domain),
+            synthetic("train", size=TOKENIZER_TEXTS, in_domain=in_domain),
             train,
             data.synthetic_share,
             data.synthetic_ramp,

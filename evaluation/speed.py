@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.schema import Config
-from duplexmamba.models.lm import LM, LMState
+from duplexmamba.models.language_models import LM, LMState
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, count_parameters
 from duplexmamba.models.timing import check_slices
 from duplexmamba.streaming.padded import Padded

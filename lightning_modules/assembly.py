@@ -1,16 +1,18 @@
-"""The parts of a stage put together: model, module, data, tokenizer, and the weights it starts from."""
+"""Builds a stage from its configuration: model, initial weights, tokenizer, module and data."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from configs.schema import Config
 from datamodules.corpus import Utterance
 from datamodules.data import Corpora, StageData
 from duplexmamba.models import lora
-from duplexmamba.models.lm import load_pretrained
+from duplexmamba.models.language_models import load_pretrained
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.lm import TextModel
@@ -18,116 +20,159 @@ from lightning_modules.stage import StageModule
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
 from lightning_modules.trainer.checkpoint import StageCheckpoint, load_ctc_head, load_parts
-from lightning_modules.trainer.fsdp import whole
+from lightning_modules.trainer.fsdp import full_tensor
 from lightning_modules.trainer.precompute import PrecomputeFrames, can_precompute
 
-FITTED_ON = 64
-"""Training utterances from which the normalisation of the features is taken."""
+NUM_NORM_UTTERANCES = 64
+"""Training utterances from which the normalisation of the features is computed."""
 
 
 def build(
-    config: Config, corpora: Corpora, given: dict[str, StageCheckpoint], folder: Path
+    config: Config, corpora: Corpora, checkpoints: Mapping[str, StageCheckpoint], folder: Path
 ) -> tuple[StageModule, StageData]:
-    """The stage's module, with the weights it starts from, and its data."""
+    """Build a stage's module, with the weights it starts from, and its data.
+
+    Args:
+        config: of the stage.
+        corpora: the data of all stages.
+        checkpoints: of the stages and runs that `stage.init` names.
+        folder: the run's folder, where a new tokenizer is saved.
+
+    Raises:
+        ValueError: a checkpoint, the tokenizer or the corpus does not fit the configuration.
+    """
     stage = STAGE_REGISTRY[config.stage.name]
-    tokens = find_tokenizer(config, corpora, given, folder)
+    tokenizer = find_tokenizer(config, corpora, checkpoints, folder)
     torch.manual_seed(config.seed)
     model = stage.model(config.model)
-    for source, checkpoint in given.items():
-        load_parts(
-            model,
-            checkpoint,
-            [part for part, s in config.stage.init.items() if s == source],
-            source,
-        )
-    if config.connector.kind == "ctc" and {"encoder", "connector"} & config.stage.init.keys() == {
-        "encoder"
-    }:
-        source = config.stage.init["encoder"]
-        load_ctc_head(model, given[source], source)
-    if (
-        config.lm.pretrained
-        and isinstance(model, SpeechLM | TextModel)
-        and config.stage.init.get("lm", "lm") == "lm"
-    ):
-        load_pretrained(model.lm, config.lm.pretrained)
+    _load_initial_weights(model, config, checkpoints)
     if isinstance(model, SpeechEncoder) and "features" not in config.stage.init:
         fit_feature_norm(model, corpora)
+    # adapters are added to the weights that they adapt, so after these are loaded
     if config.lora.enabled:
         lora.adapt(model, config.lora, config.stage.trained)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(model)
-    module = stage.module(config, model, tokens)
+    module = stage.module(config, model, tokenizer)
     data = stage.data(config, corpora)
     if isinstance(model, SpeechEncoder) and can_precompute(config, model):
         data.ahead = PrecomputeFrames(model)
     return module, data
 
 
+def _load_initial_weights(
+    model: nn.Module, config: Config, checkpoints: Mapping[str, StageCheckpoint]
+) -> None:
+    """Load the parts that `stage.init` names, and a pretrained language model."""
+    init = config.stage.init
+    for source, checkpoint in checkpoints.items():
+        parts = [part for part, part_source in init.items() if part_source == source]
+        load_parts(model, checkpoint, parts, source)
+    # the head of a ctc connector starts from that of stage encoder, unless a connector is loaded
+    if config.connector.kind == "ctc" and "encoder" in init and "connector" not in init:
+        source = init["encoder"]
+        load_ctc_head(model, checkpoints[source], source)
+    # with lm.pretrained, source `lm` is the pretrained model and not a run of stage lm
+    pretrained = config.lm.pretrained if init.get("lm", "lm") == "lm" else None
+    if pretrained and isinstance(model, SpeechLM | TextModel):
+        load_pretrained(model.lm, pretrained)
+
+
 def unsharded(module: StageModule) -> StageModule:
-    """The stage with all its weights on every rank, for what comes after training."""
+    """The stage with all its weights on every rank, for export and test after training.
+
+    Every rank has to call it. A module that is not sharded is returned as it is.
+    """
     if not isinstance(module, FSDPModule):
         return module
     config = module.config
     stage = STAGE_REGISTRY[config.stage.name]
     model = stage.model(config.model)
     if config.lora.enabled:
-        lora.adapt(model, dataclasses.replace(config.lora, start=None), config.stage.trained)
-    model.load_state_dict(
-        {name: whole(weight).cpu() for name, weight in module.model.state_dict().items()}
-    )
-    plain = stage.module(config, model, module.tokens)
-    plain.seen, plain.skipped = module.seen, module.skipped
-    return plain
+        # the names alone: the weights are loaded below, without a start of the adapters' own
+        lora_config = dataclasses.replace(config.lora, start=None)
+        lora.adapt(model, lora_config, config.stage.trained)
+    weights = {
+        name: full_tensor(weight).cpu() for name, weight in module.model.state_dict().items()
+    }
+    model.load_state_dict(weights)
+    whole_module = stage.module(config, model, module.tokenizer)
+    whole_module.num_seen = module.num_seen
+    whole_module.skipped = module.skipped
+    return whole_module
 
 
 def check_adapters(config: Config) -> None:
-    """Raises ValueError for adapters that the stage's model has no place for, without making its weights."""
+    """Check that adapters are only added to trained weights. Takes no memory for weights.
+
+    Raises:
+        ValueError: an adapter's part would start from random weights.
+    """
     if not config.lora.enabled:
         return
     with torch.device("meta"):
         model = STAGE_REGISTRY[config.stage.name].model(config.model)
-    parts = {part_of(name) for name in lora.targets(model, config.lora, config.stage.trained)}
-    given = {*config.stage.init, *(["lm"] if config.lm.pretrained else [])}
-    if parts - given:
+    targets = lora.targets(model, config.lora, config.stage.trained)
+    initialised = set(config.stage.init)
+    if config.lm.pretrained:
+        initialised.add("lm")
+    random_parts = {part_of(name) for name in targets} - initialised
+    if random_parts:
         raise ValueError(
-            f"lora.targets={config.lora.targets}: stage {config.stage.name} trains {', '.join(sorted(parts - given))} "
-            "from random weights, of which adapters would keep most as they are; set lora.enabled=false"
+            f"lora.targets={config.lora.targets}: stage {config.stage.name} trains "
+            f"{', '.join(sorted(random_parts))} "
+            "from random weights, of which adapters would keep most as they are; "
+            "set lora.enabled=false"
         )
 
 
 def fit_feature_norm(model: SpeechEncoder, corpora: Corpora) -> None:
-    """Take the normalisation of the features from training utterances that can be read, in the shares of the stream."""
-    begin = corpora.stream.ramp
-    heard = [corpora.stream[i] for i in range(begin, begin + FITTED_ON)]
-    usable = [torch.from_numpy(u.samples) for u in heard if isinstance(u, Utterance)]
-    if not usable:
+    """Compute the normalisation of the features from training utterances.
+
+    They are taken after the ramp of synthetic speech, so that all sources have their final shares.
+
+    Raises:
+        ValueError: none of them can be used.
+    """
+    first = corpora.stream.ramp
+    items = [corpora.stream[i] for i in range(first, first + NUM_NORM_UTTERANCES)]
+    signals = [torch.from_numpy(item.samples) for item in items if isinstance(item, Utterance)]
+    if not signals:
         raise ValueError(
-            f"none of the first {FITTED_ON} training utterances can be used: {heard[0]}; mend the corpus"
+            f"none of the first {NUM_NORM_UTTERANCES} training utterances can be used: "
+            f"{items[0]}; repair the corpus"
         )
-    model.features.fit(usable)
+    model.features.fit(signals)
 
 
 def find_tokenizer(
-    config: Config, corpora: Corpora, given: dict[str, StageCheckpoint], folder: Path
+    config: Config, corpora: Corpora, checkpoints: Mapping[str, StageCheckpoint], folder: Path
 ) -> Tokenizer | None:
-    """Those of the language model; the encoder needs none."""
+    """The tokenizer of the stage; None if it needs none.
+
+    It comes from the checkpoint that the language model starts from. Otherwise it is loaded or
+    trained as `tokenizer.source` says, and saved as tokenizer.json in the run's folder.
+
+    Raises:
+        ValueError: it has more tokens than the language model.
+    """
     if not STAGE_REGISTRY[config.stage.name].has_tokenizer:
         return None
-    if config.stage.init.get("lm") in given:
-        return given[config.stage.init["lm"]].tokens
-    made = folder / "tokenizer.json"
+    lm_source = config.stage.init.get("lm")
+    if lm_source is not None and lm_source in checkpoints:
+        return checkpoints[lm_source].tokenizer
+    file = folder / "tokenizer.json"
     if config.tokenizer.source != "bpe":
-        tokens = Tokenizer.load(config.tokenizer.source)
+        tokenizer = Tokenizer.load(config.tokenizer.source)
+    elif file.exists():
+        # of this run, before it was interrupted
+        tokenizer = Tokenizer.from_json(file.read_text())
     else:
-        tokens = (
-            Tokenizer.from_json(made.read_text())
-            if made.exists()
-            else Tokenizer.train(corpora.training_texts())
-        )
-    made.write_text(tokens.to_json())
-    if tokens.size > config.lm.vocab_size:
+        tokenizer = Tokenizer.train(corpora.training_texts())
+    file.write_text(tokenizer.to_json())
+    if tokenizer.vocab_size > config.lm.vocab_size:
         raise ValueError(
-            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokens.size}; set it to that or more"
+            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokenizer.vocab_size}; "
+            "set it to that or more"
         )
-    return tokens
+    return tokenizer

@@ -1,13 +1,40 @@
-"""A dialogue as the branches of a session whose model is right about every slice, and some of one that errs.
+"""Training targets of a dialogue: the branches of a live session, with labels.
 
-Each branch is a row: where it was forked, what it hears, and what it is then asked or says. A probe is a row of its own
-and leaves no trace; an answer is one row up to where something comes up during it, and another from there.
+A live session forks a listening branch from the conversation and asks it after every slice whether
+it is the model's turn to respond (see `duplexmamba.duplex.policy`). The targets are the branches of
+a session whose model is right about every slice, together with some of a model that makes mistakes.
+
+Each branch is cut into segments. A segment says where it was forked, which slices of speech it
+reads, which ids it reads after them, and what has to be predicted after each id:
+
+- A *probe* reads some slices and the end-of-speech marker, and predicts the turn state of its last
+  slice. No other segment starts from a probe, as in a session, where the question for the turn
+  state leaves no trace in the state.
+- A *response segment* reads the question, the response marker and the response. If something
+  happens during the response, it is split in two: a listening branch is forked after the first.
+
+Example: the slices are labelled `? ? ! . . . .` (`?` incomplete, `!` response, `.` ignore), ignored
+branches are dropped after two slices, and the response has five ids `a b c d e`, of which two have
+been emitted when the listening branch of slices 5 and 6 is forked::
+
+    index  parent  slices  ids                                  labels
+    0      None    0-0     </speech>                            incomplete         (probe)
+    1      None    0-1     </speech>                            incomplete         (probe)
+    2      None    0-3     </speech>                            response           (late probe)
+    3      None    0-4     </speech>                            response           (late probe)
+    4      None    0-2     </speech> <response> <assistant> a b response - a b c   (response)
+    5      4       -       c d e <end>                          d e <end> -        (its rest)
+    6      4       5-6     </speech>                            ignore             (probe)
+
+Segments 5 and 6 continue from the state after `b`, which is where a live session would fork.
 """
 
 import dataclasses
 import random
+from collections.abc import Iterable
 
 from datamodules.dialogue.dialogues import Dialogue
+from datamodules.dialogue.turns import Turn
 from duplexmamba.config import DuplexConfig
 from duplexmamba.duplex.policy import Branch, branches, tokens_due
 from duplexmamba.text.losses import IGNORED
@@ -15,179 +42,263 @@ from duplexmamba.text.tokenizer import Tokenizer, TurnState
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """What one branch reads from its fork on."""
+class Segment:
+    """A stretch of one branch of a dialogue: slices of speech, then ids with their labels."""
 
     parent: int | None
-    """The row of the same dialogue behind whose last id it was forked; None: the conversation begins with it."""
+    """Index of the segment of the same dialogue after whose last id this one was forked.
+
+    None: the segment starts the conversation.
+    """
     slices: range
-    """Heard, behind the prompt; empty where an answer goes on, without a prompt."""
+    """Slices that are read after the prompt.
+
+    Empty for the rest of a response, which has no prompt either.
+    """
     ids: list[int]
-    """Read after that."""
+    """Ids that are read after the slices."""
     labels: list[int]
-    """What comes behind each of `ids`, or IGNORED."""
+    """The target after each of `ids`, or IGNORED."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Answer:
-    """Where the conversation stands since its last answer began."""
+class _ResponseProgress:
+    """The latest response of the conversation and its segments."""
 
-    begun: int = 0
-    """Slice of the decision."""
-    length: int = 0
-    """Tokens."""
-    cut: int = 0
-    """Tokens of the first of its two rows."""
-    row_at_cut: int | None = None
-    row_at_end: int | None = None
+    start_slice: int = 0
+    """Slice of the decision to respond."""
+    num_tokens: int = 0
+    """Tokens of the response, without the end-of-text token."""
+    num_split_tokens: int = 0
+    """Tokens in the first of its segments, after which listening branches can be forked."""
+    split_segment: int | None = None
+    """Index of the segment that ends after `num_split_tokens` tokens."""
+    last_segment: int | None = None
+    """Index of the segment that ends the response."""
+
+
+_Candidate = tuple[int | None, Branch]
+"""A branch that may be probed, and the segment from which it was forked."""
 
 
 class BranchTargets:
-    """Makes the rows.
+    """Makes the segments of dialogues.
 
     Args:
-        probes: slices judged of each branch in which somebody speaks to the model or seems to, beside those in which
-            a sound ends or breaks off; and of each dialogue, branches judged with other sounds, and with none.
+        tokenizer: makes the ids.
+        duplex: the policy of the live sessions.
+        num_probes: for each branch in which somebody speaks to the model or seems to, slices that
+            are probed besides those where a sound ends or pauses. For each dialogue, also the
+            number of ignored branches with a sound, and of silent ones, that are probed.
     """
 
-    def __init__(self, tokens: Tokenizer, duplex: DuplexConfig, probes: int):
-        self.tokens, self.duplex, self.probes = tokens, duplex, probes
-        self.asked = tokens.end_of_speech()
+    def __init__(self, tokenizer: Tokenizer, duplex: DuplexConfig, num_probes: int):
+        self.tokenizer = tokenizer
+        self.duplex = duplex
+        self.num_probes = num_probes
+        self._slice_s = duplex.slice_ms / 1000
+        self._end_of_speech = tokenizer.encode_end_of_speech()
 
-    def rows(self, dialogue: Dialogue, rng: random.Random) -> list[Row]:
-        """Every parent stands before its children."""
-        rows: list[Row] = []
-        answer, asked_for = (
-            _Answer(),
-            {a.begin: dialogue.turns[a.turn].answer for a in dialogue.answers},
-        )
-        sounding: list[tuple[int | None, Branch]] = []
-        silent: list[tuple[int | None, Branch]] = []
-        found = branches(dialogue.labels, self.duplex)
-        for number, branch in enumerate(found):
-            said = self._said(answer, branch)
-            if answer.cut != said < answer.length:
-                continue  # no row ends there
-            parent = answer.row_at_cut if said < answer.length else answer.row_at_end
-            if not self._addressed(branch, dialogue):
-                sounds = self._sounds(branch, dialogue)
-                (sounding if sounds else silent).append(
-                    (parent, self._kept(branch, dialogue) if sounds else branch)
-                )
+    def segments(self, dialogue: Dialogue, rng: random.Random) -> list[Segment]:
+        """Segments of one dialogue; every parent comes before its children."""
+        segments: list[Segment] = []
+        response_texts = {
+            answer.begin: dialogue.turns[answer.turn].answer for answer in dialogue.answers
+        }
+        response = _ResponseProgress()
+        with_sound: list[_Candidate] = []
+        silent: list[_Candidate] = []
+        session_branches = branches(dialogue.labels, self.duplex)
+        for number, branch in enumerate(session_branches):
+            num_emitted = self._num_emitted(response, branch)
+            in_progress = num_emitted < response.num_tokens
+            if in_progress and num_emitted != response.num_split_tokens:
+                # the response is split once at most, and no segment ends at this token
                 continue
-            rows += self._probes(parent, branch, self.probes, dialogue, rng)
-            if branch.answered:
-                rows += [
-                    self._probe(parent, branch, i, "response")
-                    for i in self._missed(branch, dialogue)
-                ]
-                spoken = self.tokens.response(asked_for[branch.last])
-                answer = self._answer(
-                    rows, parent, branch, spoken, found[number + 1 :], dialogue, rng
-                )
-        for group in (sounding, silent):
-            for parent, branch in rng.sample(group, min(self.probes, len(group))):
-                rows += self._probes(parent, branch, 1, dialogue, rng)
-        return rows
+            parent = response.split_segment if in_progress else response.last_segment
+            if not _is_addressed(branch, dialogue):
+                # such branches are many and alike: a few of them are drawn at the end
+                if self._has_sound(branch, dialogue):
+                    with_sound.append((parent, self._extend_branch(branch, dialogue)))
+                else:
+                    silent.append((parent, branch))
+                continue
+            segments += self._probes(parent, branch, self.num_probes, dialogue, rng)
+            # a branch without a response leaves no trace in the conversation
+            if not branch.answered:
+                continue
+            segments += self._late_probes(parent, branch, dialogue)
+            ids = self.tokenizer.encode_response(response_texts[branch.last])
+            response = _ResponseProgress(start_slice=branch.last, num_tokens=len(ids) - 1)
+            later = session_branches[number + 1 :]
+            num_split_tokens = self._num_split_tokens(response, later, dialogue, rng)
+            response = dataclasses.replace(response, num_split_tokens=num_split_tokens)
+            response = self._add_response(segments, parent, branch, ids, response)
+        for candidates in (with_sound, silent):
+            num_drawn = min(self.num_probes, len(candidates))
+            for parent, branch in rng.sample(candidates, num_drawn):
+                segments += self._probes(parent, branch, 1, dialogue, rng)
+        return segments
 
-    def _said(self, answer: _Answer, branch: Branch) -> int:
-        """Tokens of an answer that are out when a branch is forked."""
-        return min(answer.length, tokens_due(branch.first - answer.begun, self.duplex))
+    def _num_emitted(self, response: _ResponseProgress, branch: Branch) -> int:
+        """Tokens of a response that have been emitted when a branch is forked."""
+        num_slices = branch.first - response.start_slice
+        return min(response.num_tokens, tokens_due(num_slices, self.duplex))
 
-    def _addressed(self, branch: Branch, dialogue: Dialogue) -> bool:
-        return any(label != "ignore" for label in dialogue.labels[branch.first : branch.last + 1])
-
-    def _sounds(self, branch: Branch, dialogue: Dialogue) -> bool:
-        length_s = self.duplex.slice_ms / 1000
-        begin_s, end_s = branch.first * length_s, (branch.last + 1) * length_s
+    def _has_sound(self, branch: Branch, dialogue: Dialogue) -> bool:
+        """Whether any sound overlaps the slices of a branch."""
+        start_s = branch.first * self._slice_s
+        end_s = (branch.last + 1) * self._slice_s
         return any(
-            t.kind != "silence" and t.start_s < end_s and begin_s < t.end_s for t in dialogue.turns
+            turn.start_s < end_s and start_s < turn.end_s for turn in _sounding(dialogue.turns)
         )
 
-    def _kept(self, branch: Branch, dialogue: Dialogue) -> Branch:
-        """A branch that hears a sound to be ignored as a model would that does not ignore it: to its end and beyond.
-        Otherwise a first mistake would lead to states in which nothing was ever learnt."""
-        length_s, last = self.duplex.slice_ms / 1000, branch.last
-        heard = [
-            t
-            for t in dialogue.turns
-            if t.kind != "silence" and t.start_s < (branch.last + 1) * length_s
-        ]
-        end = min(len(dialogue.labels), int(heard[-1].end_s / length_s) + 2)
-        while last + 1 < end and dialogue.labels[last + 1] == "ignore":
+    def _extend_branch(self, branch: Branch, dialogue: Dialogue) -> Branch:
+        """Extend a branch with a sound to the end of that sound and beyond.
+
+        A model that wrongly takes the sound for a question keeps this branch. Without such targets
+        a first mistake would lead to states that never occurred in training.
+        """
+        branch_end_s = (branch.last + 1) * self._slice_s
+        started = [turn for turn in _sounding(dialogue.turns) if turn.start_s < branch_end_s]
+        # one slice after the one in which the sound ends
+        stop = min(len(dialogue.labels), int(started[-1].end_s / self._slice_s) + 2)
+        last = branch.last
+        while last + 1 < stop and dialogue.labels[last + 1] == "ignore":
             last += 1
         return Branch(branch.first, last, False)
 
-    def _missed(self, branch: Branch, dialogue: Dialogue) -> range:
-        """Silent slices behind a question, in which a model that has missed its end still listens and can make up for
-        that."""
-        length_s, first = self.duplex.slice_ms / 1000, branch.last + 1
-        sounds = [int(t.start_s / length_s) for t in dialogue.turns if t.kind != "silence"]
-        silent_until = min([len(dialogue.labels), *(i for i in sounds if i >= first)])
-        return range(first, min(first + self.duplex.ignored_slices, silent_until))
+    def _late_probes(self, parent: int | None, branch: Branch, dialogue: Dialogue) -> list[Segment]:
+        """Probes in the silence after a question, where `response` is still right.
+
+        A live model that has missed the end of the question keeps listening for
+        `duplex.ignored_slices` slices and can respond in any of them.
+        """
+        first = branch.last + 1
+        stop = min(first + self.duplex.ignored_slices, len(dialogue.labels))
+        for turn in _sounding(dialogue.turns):
+            start_slice = int(turn.start_s / self._slice_s)
+            if start_slice >= first:
+                stop = min(stop, start_slice)
+        return [self._probe(parent, branch, index, "response") for index in range(first, stop)]
 
     def _probes(
         self,
         parent: int | None,
         branch: Branch,
-        others: int,
+        num_others: int,
         dialogue: Dialogue,
         rng: random.Random,
-    ) -> list[Row]:
-        """Rows that judge the slices of a branch in which a listener has to decide, and some others. The slice of its
-        answer is not among them, since the answer's row holds it."""
-        open_to = range(branch.first, branch.last + 1 - branch.answered)
-        deciding = self._stops(dialogue) & {*open_to}
-        rest = [i for i in open_to if i not in deciding]
-        judged = sorted(deciding | {*rng.sample(rest, min(len(rest), others))})
-        return [self._probe(parent, branch, i, dialogue.labels[i]) for i in judged]
+    ) -> list[Segment]:
+        """Probes at the slices of a branch that are hard to decide, and at some others.
 
-    def _stops(self, dialogue: Dialogue) -> set[int]:
-        """Slices around every moment in which a sound ends or breaks off."""
-        turns, length_s = (
-            [t for t in dialogue.turns if t.kind != "silence"],
-            self.duplex.slice_ms / 1000,
+        The slice with which a response starts is left out: the response segment predicts its turn
+        state.
+        """
+        stop = branch.last if branch.answered else branch.last + 1
+        open_slices = range(branch.first, stop)
+        decisive = self._slices_at_ends(dialogue) & {*open_slices}
+        others = [index for index in open_slices if index not in decisive]
+        drawn = rng.sample(others, min(len(others), num_others))
+        return [
+            self._probe(parent, branch, index, dialogue.labels[index])
+            for index in sorted(decisive | {*drawn})
+        ]
+
+    def _slices_at_ends(self, dialogue: Dialogue) -> set[int]:
+        """Slices in which a sound ends or pauses, and their neighbours."""
+        slices = set()
+        for turn in _sounding(dialogue.turns):
+            times_s = [turn.end_s]
+            if turn.pause_s:
+                times_s.append(turn.pause_s[0])
+            for time_s in times_s:
+                index = int(time_s / self._slice_s)
+                slices |= {index - 1, index, index + 1}
+        return slices
+
+    def _probe(
+        self, parent: int | None, branch: Branch, slice_index: int, turn_state: TurnState
+    ) -> Segment:
+        """The segment that predicts the turn state after a slice."""
+        # the turn state follows the last id of the end-of-speech marker
+        labels = [IGNORED] * len(self._end_of_speech)
+        labels[-1] = self.tokenizer.turn_state_ids[turn_state]
+        return Segment(parent, range(branch.first, slice_index + 1), self._end_of_speech, labels)
+
+    def _add_response(
+        self,
+        segments: list[Segment],
+        parent: int | None,
+        branch: Branch,
+        ids: list[int],
+        response: _ResponseProgress,
+    ) -> _ResponseProgress:
+        """Append a question with its response (L + 1,) ids, the last of which is end-of-text."""
+        # a response during which nothing is forked stays in one segment
+        is_split = response.num_split_tokens < response.num_tokens
+        first_ids = ids[: response.num_split_tokens] if is_split else ids
+        header = self.tokenizer.prompt_after_speech("response")
+        labels = self._header_labels(header)
+        # targets are the ids shifted by one; nothing follows end-of-text
+        targets = [*ids, IGNORED]
+        labels += targets[: len(first_ids) + 1]
+        slices = range(branch.first, branch.last + 1)
+        segments.append(Segment(parent, slices, header + first_ids, labels))
+        split_segment = len(segments) - 1
+        if is_split:
+            rest_ids = ids[response.num_split_tokens :]
+            rest_labels = targets[response.num_split_tokens + 1 :]
+            segments.append(Segment(split_segment, range(0), rest_ids, rest_labels))
+        return dataclasses.replace(
+            response, split_segment=split_segment, last_segment=len(segments) - 1
         )
-        moments = [t.end_s for t in turns] + [t.pause_s[0] for t in turns if t.pause_s]
-        return {int(moment / length_s) + near for moment in moments for near in (-1, 0, 1)}
 
-    def _probe(self, parent: int | None, branch: Branch, slice_: int, state: TurnState) -> Row:
-        labels = [IGNORED] * (len(self.asked) - 1) + [self.tokens.turn_states[state]]
-        return Row(parent, range(branch.first, slice_ + 1), self.asked, labels)
+    def _header_labels(self, header: list[int]) -> list[int]:
+        """Labels of all ids between speech and response but the last, whose label is a response id.
 
-    def _answer(
-        self, rows: list[Row], parent: int | None, branch: Branch, spoken: list[int], later: list[Branch],
-        dialogue: Dialogue, rng: random.Random,
-    ) -> _Answer:  # fmt: skip
-        """Add the rows of a question with its answer, whose last id is the end."""
-        answer = _Answer(begun=branch.last, length=len(spoken) - 1)
-        cut = self._cut(answer, later, dialogue, rng)
-        head, state = self.tokens.after_speech("response"), self.tokens.turn_states["response"]
-        first = spoken[:cut] if cut < answer.length else spoken
-        labels = (
-            [IGNORED] * (len(self.asked) - 1)
-            + [state]
-            + [IGNORED] * (len(head) - len(self.asked) - 1)
-        )
-        labels += [*spoken, IGNORED][: len(first) + 1]
-        rows.append(Row(parent, range(branch.first, branch.last + 1), head + first, labels))
-        at_cut = at_end = len(rows) - 1
-        if cut < answer.length:
-            rows.append(Row(at_cut, range(0), spoken[cut:], [*spoken[cut + 1 :], IGNORED]))
-            at_end = len(rows) - 1
-        return dataclasses.replace(answer, cut=cut, row_at_cut=at_cut, row_at_end=at_end)
+        The response marker is predicted from the end of speech, as in a probe.
+        """
+        labels = [IGNORED] * (len(header) - 1)
+        labels[len(self._end_of_speech) - 1] = self.tokenizer.turn_state_ids["response"]
+        return labels
 
-    def _cut(
-        self, answer: _Answer, later: list[Branch], dialogue: Dialogue, rng: random.Random
+    def _num_split_tokens(
+        self,
+        response: _ResponseProgress,
+        later: list[Branch],
+        dialogue: Dialogue,
+        rng: random.Random,
     ) -> int:
-        """How much is said when the branch that matters most is forked: the one that takes the answer's place, or else
-        one in which there is something to be heard, or any."""
-        during = []
+        """Number of tokens emitted when the most informative listening branch is forked.
+
+        That is the branch that interrupts the response; otherwise one in which there is a sound;
+        otherwise any. All tokens if no branch is forked during the response.
+
+        Args:
+            later: branches after the question, in order.
+        """
+        during: list[Branch] = []
         for branch in later:
-            if self._said(answer, branch) == answer.length:
+            num_emitted = self._num_emitted(response, branch)
+            if num_emitted == response.num_tokens:
                 break
-            during.append(branch)
+            # the state after the interruption is only right if it is forked here
             if branch.answered:
-                return self._said(answer, branch)
-        heard = [b for b in during if self._sounds(b, dialogue)] or during
-        return self._said(answer, rng.choice(heard)) if heard else answer.length
+                return num_emitted
+            during.append(branch)
+        candidates = [branch for branch in during if self._has_sound(branch, dialogue)] or during
+        if not candidates:
+            return response.num_tokens
+        return self._num_emitted(response, rng.choice(candidates))
+
+
+def _sounding(turns: Iterable[Turn]) -> list[Turn]:
+    """The turns that can be heard."""
+    return [turn for turn in turns if turn.kind != "silence"]
+
+
+def _is_addressed(branch: Branch, dialogue: Dialogue) -> bool:
+    """Whether somebody speaks to the model, or seems to, in a branch."""
+    labels = dialogue.labels[branch.first : branch.last + 1]
+    return any(label != "ignore" for label in labels)

@@ -1,276 +1,275 @@
-"""Stages state and streaming: turn states of slices, and answers, from the states that a live session would have."""
+"""Stages state and streaming: turn states and answers, from the states of a live session.
 
-import itertools
+Training runs the branches of a session (see `branch_targets`) in batches (see `fork_schedule`).
+Validation runs live sessions.
+Glossary: B dialogues, S speech embeddings of a dialogue, E their width, R segments of a batch, N
+labelled positions, P forks, D width of the language model.
+"""
+
 import random
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from datamodules.batching import pack
 from datamodules.dialogue.data import DialogueBatch
 from datamodules.dialogue.dialogues import Dialogue
+from duplexmamba.duplex.events import Event, emitted_responses
 from duplexmamba.duplex.fork import ForkSession
-from duplexmamba.duplex.session import Event, Session, emitted_responses, run_sessions
-from duplexmamba.models.connector import Compressed
-from duplexmamba.models.lm import LMState
+from duplexmamba.duplex.session import Session, run_sessions
+from duplexmamba.models.connectors.base import VariableRateSpeech
+from duplexmamba.models.language_models import LMState
 from duplexmamba.models.timing import FrameTiming
-from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded, Positions, take
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import exact_match, macro_f1
-from duplexmamba.text.tokenizer import ANSWER, TURN_STATES
-from lightning_modules.branch_targets import BranchTargets, Row
+from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS
+from lightning_modules.branch_targets import BranchTargets, Segment
+from lightning_modules.fork_schedule import (
+    Fork,
+    ForkStates,
+    ScheduledSegment,
+    flatten,
+    fork_schedule,
+    share_prefixes,
+)
+from lightning_modules.padding import pad_ids
+from lightning_modules.results import AnswerResult, Result, TurnStateResult, text_pairs
 from lightning_modules.speech import InstructStage
-from lightning_modules.stage import pad_ids
-from lightning_modules.trainer.fsdp import largest
-
-LEAF_STEPS = 256
-"""Steps, padding included, of rows that are read at once where nothing is forked: more would be padded more."""
-
-Fork = tuple[int, int | None]
-"""A row's place among those of a batch, and how many of its slices have been heard there; None: all is read."""
-
-
-class ScheduledSegment(NamedTuple):
-    """A row among those of a batch."""
-
-    row: Row
-    dialogue: int
-    fork: Fork | None
-    """Where it begins."""
-    shared: bool = False
-    """It begins behind its own slices: another row hears them for it."""
-
-    @property
-    def parent(self) -> int | None:
-        """The row that it begins in."""
-        return None if self.fork is None else self.fork[0]
-
-    @property
-    def heard(self) -> range:
-        """The slices that it hears itself, behind the prompt."""
-        return range(0) if self.shared else self.row.slices
+from lightning_modules.trainer.fsdp import max_over_ranks
 
 
 class DialogueStage(InstructStage):
-    """Dialogues as `BranchTargets` has them, and single utterances as in stage instruct; scored in live sessions."""
+    """Trains on the branches of dialogues, and on single utterances as stage instruct does.
+
+    It is scored in live sessions.
+    """
 
     session: type[Session] = ForkSession
+    """The kind of live session that it trains for."""
 
-    def model_step(self, batch: DialogueBatch) -> Tensor:  # type: ignore[override]  # dialogues beside utterances
+    def training_loss(self, batch: DialogueBatch) -> Tensor:  # type: ignore[override]
+        """Loss of the dialogues plus that of the single utterances."""
         loss = self.dialogue_loss(batch)
-        none_beside = largest(not len(batch.utterances), self)
-        return loss if none_beside else loss + super().model_step(batch.utterances)
+        self.log_loss_part("dialogues", loss)
+        # with FSDP, all ranks leave out the second part if one has no utterances
+        if max_over_ranks(not len(batch.utterances), self):
+            return loss
+        return loss + super().training_loss(batch.utterances)
 
     def dialogue_loss(self, batch: DialogueBatch) -> Tensor:
-        """That of the dialogues alone."""
+        """Cross entropy of the turn states and responses in all branches."""
         rng = random.Random(int(torch.randint(2**62, ())))
-        rehearsal = BranchTargets(self.tokens, self.config.duplex, self.config.stage.probes)
-        rows = share(place([rehearsal.rows(dialogue, rng) for dialogue in batch.dialogues]))
+        targets = BranchTargets(self.tokenizer, self.config.duplex, self.config.stage.probes)
+        dialogues = [targets.segments(dialogue, rng) for dialogue in batch.dialogues]
+        flat = flatten(dialogues)
+        segments = share_prefixes(flat)
         speech, _ = self.model.connector(self.frames(batch))
-        hidden, labels = self.read(rows, speech)
-        return token_loss(self.model.lm.logits(hidden), labels, self.config.optim.label_smoothing)
+        hidden, labels = self.run_segments(segments, speech)
+        logits = self.model.lm.logits(hidden)
+        return token_loss(logits, labels, self.config.optim.label_smoothing)
 
-    def read(self, rows: list[ScheduledSegment], speech: Padded) -> tuple[Tensor, Tensor]:
-        """Run all rows, each from the state where it was forked.
+    def run_segments(
+        self, segments: list[ScheduledSegment], speech: Padded
+    ) -> tuple[Tensor, Tensor]:
+        """Run all segments, each from the state where it was forked.
 
         Args:
+            segments: those of all dialogues.
             speech: (B, S, E) embeddings of whole dialogues.
 
         Returns:
-            Hidden states (N, D) where something is to be said, and what, (N,) int64.
+            Hidden states (N, D) at the labelled positions, and the labels (N,) int64. Both are in
+            the order of `fork_schedule`.
         """
-        forks = [*dict.fromkeys(placed.fork for placed in rows if placed.fork)]
-        memories = _Memories(self.device)
-        found = []
-        groups = fork_schedule(rows, len(self.tokens.before_speech(ANSWER[0])))
-        idle = largest(len(groups), self) - len(groups)
-        for group in groups:
-            memory = memories.of([rows[i].fork for i in group])
-            here = [fork for fork in forks if fork[0] in group]
-            among = [(group.index(parent), slices) for parent, slices in here]
-            hidden, labels, after = self._read([rows[i] for i in group], speech, memory, among)
-            found.append((hidden, labels))
-            memories.keep(here, after)
-        found += [self._read([self._nothing()], speech, None, [])[:2] for _ in range(idle)]
-        hidden, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return hidden, labels
+        # each fork once, although several segments may start from it
+        all_forks = [*dict.fromkeys(segment.fork for segment in segments if segment.fork)]
+        fork_states = ForkStates(self.device)
+        hidden_parts: list[Tensor] = []
+        label_parts: list[Tensor] = []
+        schedule = fork_schedule(segments, len(self._prompt()))
+        # before the loop, since all ranks have to reach it in the same order
+        num_idle = max_over_ranks(len(schedule), self) - len(schedule)
+        for indices in schedule:
+            lm_state = fork_states.gather([segments[index].fork for index in indices])
+            forks = [fork for fork in all_forks if fork.parent in indices]
+            local_forks = [fork._replace(parent=indices.index(fork.parent)) for fork in forks]
+            hidden, labels, states_at_forks = self._run_batch(
+                [segments[index] for index in indices], speech, lm_state, local_forks
+            )
+            hidden_parts.append(hidden)
+            label_parts.append(labels)
+            fork_states.store(forks, states_at_forks)
+        for _ in range(num_idle):
+            hidden, labels, _ = self._run_batch([self._unlabelled_segment()], speech, None, [])
+            hidden_parts.append(hidden)
+            label_parts.append(labels)
+        return torch.cat(hidden_parts), torch.cat(label_parts)
 
-    def _nothing(self) -> ScheduledSegment:
-        """A row without labels, which a rank reads while another has a further generation."""
-        return ScheduledSegment(Row(None, range(1), [self.tokens.end], [IGNORED]), 0, None)
+    def _unlabelled_segment(self) -> ScheduledSegment:
+        """A segment without labels, which an FSDP rank runs while others have more batches."""
+        segment = Segment(None, range(1), [self.tokenizer.eos_id], [IGNORED])
+        return ScheduledSegment(segment, 0, None)
 
-    def _read(
+    def _prompt(self) -> list[int]:
+        return self.tokenizer.prompt_before_speech(ANSWER_INSTRUCTIONS[0])
+
+    def _run_batch(
         self,
-        rows: list[ScheduledSegment],
+        segments: list[ScheduledSegment],
         speech: Padded,
-        memory: LMState | None,
+        lm_state: LMState | None,
         forks: list[Fork],
     ) -> tuple[Tensor, Tensor, LMState]:
-        """Hidden states and labels as in `read`, and the states at these forks among `rows`."""
-        prompt = self.tokens.before_speech(ANSWER[0])
-        per_slice = round(self.config.duplex.slice_ms / FrameTiming.of(self.config.model).token_ms)
-        device, begins = self.device, window_begins(speech)
-        before = pad_ids([prompt if placed.heard else [] for placed in rows], device)
-        dialogues = torch.tensor([placed.dialogue for placed in rows], device=device)
-        windows = torch.tensor([[p.heard.start, p.heard.stop] for p in rows], device=device)
-        starts, ends = begins[dialogues[:, None], windows * per_slice].unbind(1)
-        heard = Padded(
-            take(speech.values[dialogues], starts, int((ends - starts).max())), ends - starts
+        """Run R segments as rows of one batch.
+
+        Args:
+            segments: the rows.
+            speech: (B, S, E) embeddings of whole dialogues.
+            lm_state: R rows; None: all segments start a conversation.
+            forks: P positions whose `parent` is a row.
+
+        Returns:
+            Hidden states (N, D) and labels (N,) at the labelled positions, and the states at the
+            forks, P rows, or at the ends of the rows if there are no forks.
+        """
+        prompt = self._prompt()
+        prompt_ids = pad_ids(
+            [prompt if segment.own_slices else [] for segment in segments], self.device
         )
-        ids = pad_ids([placed.row.ids for placed in rows], device)
-        labels = pad_ids([placed.row.labels for placed in rows], device, IGNORED).values
+        segment_speech, first_embedding = self._speech_of(segments, speech)
+        ids = pad_ids([segment.segment.ids for segment in segments], self.device)
         return_states_at = None
         if forks:
-            parents = torch.tensor([parent for parent, _ in forks], device=device)
-            stops = [rows[parent].heard.start + (slices or 0) for parent, slices in forks]
-            until = (
-                begins[dialogues[parents], torch.tensor(stops, device=device) * per_slice]
-                - starts[parents]
+            num_embeddings = self._embeddings_before(forks, segments, speech, first_embedding)
+            # (R,) steps of each row
+            row_lengths = (
+                prompt_ids.row_lengths() + segment_speech.row_lengths() + ids.row_lengths()
             )
-            whole = before.row_lengths() + heard.row_lengths() + ids.row_lengths()
-            at_end = torch.tensor([slices is None for _, slices in forks], device=device)
-            return_states_at = Positions(
-                parents, torch.where(at_end, whole[parents], len(prompt) + until)
+            rows = torch.tensor([fork.parent for fork in forks], device=self.device)
+            is_at_end = torch.tensor(
+                [fork.num_slices is None for fork in forks], device=self.device
             )
-        hidden, after = self.model(before, heard, ids, memory, return_states_at)
-        counted = labels != IGNORED
-        return hidden.values[counted], labels[counted], after
+            steps = torch.where(is_at_end, row_lengths[rows], len(prompt) + num_embeddings)
+            return_states_at = Positions(rows, steps)
+        # hidden: (R, L, D), of the ids alone
+        hidden, states_at_forks = self.model(
+            prompt_ids, segment_speech, ids, lm_state, return_states_at
+        )
+        label_rows = [segment.segment.labels for segment in segments]
+        labels = pad_ids(label_rows, self.device, IGNORED).values
+        is_labelled = labels != IGNORED
+        return hidden.values[is_labelled], labels[is_labelled], states_at_forks
 
-    def hypotheses(self, batch: DialogueBatch) -> list[tuple[str, str]]:  # type: ignore[override]
-        """The state of every slice, as markers, and every answer, in live sessions."""
-        signals = [
-            row[:length]
-            for row, length in zip(batch.samples.values, batch.samples.row_lengths(), strict=True)
-        ]
-        sessions = [self.session(self.model, self.tokens, self.config.duplex) for _ in signals]
-        heard = zip(run_sessions(sessions, signals), batch.dialogues, strict=True)
-        return [
-            pair
-            for events, dialogue in heard
-            for pair in live_pairs(events, dialogue, sessions[0].slice_s)
-        ]
+    def _speech_of(self, segments: list[ScheduledSegment], speech: Padded) -> tuple[Padded, Tensor]:
+        """Cut the speech of R segments out of whole dialogues.
 
-    def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
-        markers = set(TURN_STATES.values())
-        slices = [pair for pair in pairs if pair[0] in markers]
-        answers = [pair for pair in pairs if pair[0] not in markers]
-        found = self.state_scores(slices)
-        return {**found, "exact_match": exact_match(answers)} if answers else found
+        Returns:
+            Embeddings (R, T, E), and the index (R,) in its dialogue of the first of each segment.
+        """
+        begins = window_begins(speech)
+        dialogues = self._dialogues_of(segments)
+        bounds = [[segment.own_slices.start, segment.own_slices.stop] for segment in segments]
+        # (R, 2): first window, and the one after the last
+        windows = torch.tensor(bounds, device=self.device) * self._windows_per_slice()
+        first, stop = begins[dialogues[:, None], windows].unbind(1)
+        lengths = stop - first
+        return Padded(take(speech.values[dialogues], first, int(lengths.max())), lengths), first
 
-    def state_scores(self, slices: list[tuple[str, str]]) -> dict[str, float]:
-        """Of the markers (wanted, named) of all slices."""
-        return {"state_accuracy": exact_match(slices), "state_macro_f1": macro_f1(slices)}
+    def _embeddings_before(
+        self,
+        forks: list[Fork],
+        segments: list[ScheduledSegment],
+        speech: Padded,
+        first_embedding: Tensor,
+    ) -> Tensor:
+        """Speech embeddings (P,) between the start of a fork's row and the fork.
+
+        Args:
+            first_embedding: (R,) index in its dialogue of the first embedding of each row.
+        """
+        rows = torch.tensor([fork.parent for fork in forks], device=self.device)
+        slices = [segments[fork.parent].own_slices.start + (fork.num_slices or 0) for fork in forks]
+        windows = torch.tensor(slices, device=self.device) * self._windows_per_slice()
+        dialogues = self._dialogues_of(segments)
+        return window_begins(speech)[dialogues[rows], windows] - first_embedding[rows]
+
+    def _dialogues_of(self, segments: list[ScheduledSegment]) -> Tensor:
+        """(R,) int64 index of the dialogue of each segment."""
+        return torch.tensor([segment.dialogue for segment in segments], device=self.device)
+
+    def _windows_per_slice(self) -> int:
+        """Windows of the connector in one slice."""
+        token_ms = FrameTiming.of(self.config.model).token_ms
+        return round(self.config.duplex.slice_ms / token_ms)
+
+    def validate(self, batch: DialogueBatch) -> list[Result]:  # type: ignore[override]
+        """Turn states of all slices, and all answers, in live sessions."""
+        lengths = batch.samples.row_lengths().tolist()
+        signals = [row[:length] for row, length in zip(batch.samples.values, lengths, strict=True)]
+        sessions = [self.session(self.model, self.tokenizer, self.config.duplex) for _ in signals]
+        slice_s = sessions[0].slice_s
+        session_events = run_sessions(sessions, signals)
+        results: list[Result] = []
+        for events, dialogue in zip(session_events, batch.dialogues, strict=True):
+            results += session_results(events, dialogue, slice_s)
+        return results
+
+    def scores(self, results: Sequence[Result]) -> dict[str, float]:
+        """Scores of the turn states, and the share of exact answers if there are any."""
+        turn_states = [result for result in results if isinstance(result, TurnStateResult)]
+        answers = [result for result in results if not isinstance(result, TurnStateResult)]
+        scores = self.turn_state_scores(turn_states)
+        if answers:
+            scores["exact_match"] = exact_match(text_pairs(answers))
+        return scores
+
+    def turn_state_scores(self, results: Sequence[TurnStateResult]) -> dict[str, float]:
+        """Accuracy and macro F1 over all slices."""
+        pairs = text_pairs(results)
+        return {"state_accuracy": exact_match(pairs), "state_macro_f1": macro_f1(pairs)}
 
 
-class _Memories:
-    """The states at forks, generation by generation."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._kept: list[LMState] = []
-        self._at: dict[Fork, tuple[int, int]] = {}
-
-    def keep(self, forks: Sequence[Fork], state: LMState) -> None:
-        """Its rows are those at these forks."""
-        self._at |= {fork: (len(self._kept), row) for row, fork in enumerate(forks)}
-        self._kept.append(state)
-
-    def of(self, forks: Sequence[Fork | None]) -> LMState | None:
-        """A row for each; None where nothing came before any."""
-        if not any(forks):
-            return None
-        parts: list[LMState] = []
-        order: list[int] = []
-        for number, state in enumerate(self._kept):
-            mine = {
-                i: self._at[fork][1]
-                for i, fork in enumerate(forks)
-                if fork and self._at[fork][0] == number
-            }
-            if mine:
-                parts.append(self._rows(state, [*mine.values()]))
-                order += mine
-        if fresh := [i for i, fork in enumerate(forks) if not fork]:
-            parts.append(
-                states.map_state(torch.zeros_like, self._rows(self._kept[0], [0] * len(fresh)))
-            )
-            order += fresh
-        return self._rows(states.join(parts), [order.index(i) for i in range(len(forks))])
-
-    def _rows(self, state: LMState, rows: list[int]) -> LMState:
-        return states.select(state, torch.tensor(rows, device=self._device))
-
-
-def live_pairs(
+def session_results(
     events: Sequence[Event], dialogue: Dialogue, slice_s: float
-) -> list[tuple[str, str]]:
-    """Wanted and found in a session: the marker of each slice's state, then each answer that nothing takes the place
-    of, empty where none was given."""
-    named = [TURN_STATES[event.state] for event in events]
-    pairs = list(zip([TURN_STATES[label] for label in dialogue.labels], named, strict=True))
-    given = emitted_responses(events)
-    for answer, window in zip(dialogue.answers, dialogue.reply_windows(slice_s), strict=True):
-        if answer.end is None:
-            texts = [reply.text for reply in given if reply.start_slice in window]
-            pairs.append((dialogue.turns[answer.turn].answer, texts[-1] if texts else ""))
-    return pairs
+) -> list[TurnStateResult | AnswerResult]:
+    """Compare a session with its dialogue.
+
+    Args:
+        events: those of the session, one for each slice.
+        dialogue: what the session has processed.
+        slice_s: length of a slice in seconds.
+
+    Returns:
+        The turn state of each slice; then each answer that no other question interrupts, with the
+        last response that starts in its time.
+    """
+    results: list[TurnStateResult | AnswerResult] = []
+    for label, event in zip(dialogue.labels, events, strict=True):
+        results.append(TurnStateResult(label, event.state))
+    responses = emitted_responses(events)
+    windows = dialogue.response_windows(slice_s)
+    for answer, window in zip(dialogue.answers, windows, strict=True):
+        if answer.end is not None:
+            # an interrupted answer has no text to compare with
+            continue
+        texts = [response.text for response in responses if response.start_slice in window]
+        reference = dialogue.turns[answer.turn].answer
+        results.append(AnswerResult(reference, texts[-1] if texts else ""))
+    return results
 
 
 def window_begins(speech: Padded) -> Tensor:
-    """(B, U + 1) int64: where the embeddings of each of the connector's windows begin, and where the last end."""
-    if isinstance(speech, Compressed):
+    """Index of the first embedding of each window of the connector, and the number of embeddings.
+
+    Args:
+        speech: (B, S, E). A connector of kind stack makes one embedding of each of the U windows;
+            one that compresses makes any number.
+
+    Returns:
+        (B, U + 1) int64; the embeddings of window u are begins[u] to begins[u + 1].
+    """
+    if isinstance(speech, VariableRateSpeech):
         return torch.nn.functional.pad(speech.counts.cumsum(1), (1, 0))
-    rows, steps = speech.values.shape[:2]
-    return torch.arange(steps + 1, device=speech.values.device).expand(rows, -1)
-
-
-def place(dialogues: list[list[Row]]) -> list[ScheduledSegment]:
-    """The rows of all dialogues in one list."""
-    placed: list[ScheduledSegment] = []
-    for number, rows in enumerate(dialogues):
-        first = len(placed)
-        placed += [
-            ScheduledSegment(
-                row, number, None if row.parent is None else (first + row.parent, None)
-            )
-            for row in rows
-        ]
-    return placed
-
-
-def share(rows: list[ScheduledSegment]) -> list[ScheduledSegment]:
-    """The same rows; of those that begin to hear at the same moment, the one that hears longest does so for all."""
-
-    def begin(i: int) -> Hashable:
-        return rows[i].dialogue, rows[i].fork, rows[i].heard.start
-
-    hearing = [i for i, placed in enumerate(rows) if placed.heard]
-    longest = {begin(i): i for i in sorted(hearing, key=lambda i: len(rows[i].heard))}
-    shared = list(rows)
-    for i in hearing:
-        if (other := longest[begin(i)]) != i:
-            shared[i] = rows[i]._replace(fork=(other, len(rows[i].heard)), shared=True)
-    return shared
-
-
-def fork_schedule(rows: list[ScheduledSegment], prompt: int) -> list[list[int]]:
-    """Which rows are read at once: parents by their depth, then the others, those of like length together, where a
-    prompt of so many steps comes before what is heard."""
-    parents = {placed.parent for placed in rows if placed.parent is not None}
-
-    def depth(i: int) -> int:
-        parent = rows[i].parent
-        return 0 if parent is None else depth(parent) + 1
-
-    inner = [
-        list(level)
-        for _, level in itertools.groupby(sorted(parents, key=lambda i: (depth(i), i)), depth)
-    ]
-    leaves = [i for i in range(len(rows)) if i not in parents]
-    lengths = [
-        prompt * bool(rows[i].heard) + len(rows[i].heard) + len(rows[i].row.ids) for i in leaves
-    ]
-    return [*inner, *pack(leaves, lengths, LEAF_STEPS)]
+    batch, num_steps = speech.values.shape[:2]
+    return torch.arange(num_steps + 1, device=speech.values.device).expand(batch, -1)

@@ -1,104 +1,171 @@
-"""Stage lm: the language model learns to transcribe and to answer, with text in the place of speech."""
+"""Stage lm: the language model learns to transcribe and to answer, with text in place of speech."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.synthetic.speech import HESITANT_SHARE
 from duplexmamba.config import ModelConfig
-from duplexmamba.models.lm import build_lm
+from duplexmamba.models.language_models import build_lm
 from duplexmamba.streaming.padded import Padded, take
 from duplexmamba.text.decoding import greedy
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import exact_match
-from duplexmamba.text.tokenizer import ANSWER, SILENCE, TRANSCRIBE, Tokenizer
-from lightning_modules.stage import StageModule, pad_ids
+from duplexmamba.text.tokenizer import (
+    ANSWER_INSTRUCTIONS,
+    SILENCE,
+    TRANSCRIBE_INSTRUCTIONS,
+    Tokenizer,
+)
+from lightning_modules.padding import pad_ids
+from lightning_modules.results import AnswerResult, Result, TranscriptResult, text_pairs
+from lightning_modules.stage import StageModule
 
-BETWEEN = torch.tensor([0.5, 0.85])
-"""Shares of words behind which there is no silence, and at most one embedding of it; behind the others, two."""
-PAUSE = (2, 10)
-"""Embeddings of silence, fewest and most, of a speaker who hesitates: once in a `HESITANT_SHARE` of such texts."""
+SILENCE_THRESHOLDS = torch.tensor([0.5, 0.85])
+"""Shares of the words that no silence token follows, and that at most one follows.
+
+Two tokens follow the other words.
+"""
+HESITATION_TOKENS = (2, 10)
+"""Smallest and largest number of silence tokens of a hesitation."""
+MAX_EDGE_SILENCE = 3
+"""Largest number of silence tokens before the first and after the last word."""
 
 
 class TextModel(nn.Module):
-    """The language model alone, under the name it has in SpeechLM."""
+    """The language model without speech, under the parameter names that it has in SpeechLM."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.lm = build_lm(config.lm)
 
     def forward(self, ids: Padded) -> Tensor:
-        """(B, L) -> hidden states (B, L, D)."""
-        hidden, _ = self.lm(ids.with_values(self.lm.embed(ids.values)))
+        """Ids (B, L) -> hidden states (B, L, D)."""
+        embeddings = ids.with_values(self.lm.embed(ids.values))
+        hidden, _ = self.lm(embeddings)
         return hidden.values
 
 
+class Example(NamedTuple):
+    """A training example as ids."""
+
+    prompt: list[int]
+    """Instruction, text in place of speech, and what introduces the response."""
+    response: list[int]
+    """The answer or the transcript, with end-of-text as the last id."""
+
+
+TextBatch = list[tuple[str, str]]
+"""(text, answer) of each item; the answer is empty where there is none."""
+
+
 class LMStage(StageModule):
-    """Prompt and response as text; the loss is on the response."""
+    """Trains on prompts and responses as text, with the loss on the responses."""
 
     model: TextModel
-    tokens: Tokenizer
+    tokenizer: Tokenizer
 
-    def model_step(self, batch: list[tuple[str, str]]) -> Tensor:
-        prompts, responses = self._read(batch)
-        rows = [p + r for p, r in zip(prompts, responses, strict=True)]
-        labels = [[IGNORED] * (len(p) - 1) + r for p, r in zip(prompts, responses, strict=True)]
-        hidden = self.model(pad_ids([row[:-1] for row in rows], self.device))
-        target = pad_ids(labels, self.device, IGNORED).values
-        counted = (
-            target != IGNORED
-        )  # logits of the prompt would cost more than all else in a large vocabulary
-        return token_loss(
-            self.model.lm.logits(hidden[counted]),
-            target[counted],
-            self.config.optim.label_smoothing,
-        )
+    def training_loss(self, batch: TextBatch) -> Tensor:
+        """Cross entropy of the responses, given the prompts."""
+        input_rows = []
+        label_rows = []
+        for example in self._draw_examples(batch):
+            ids = example.prompt + example.response
+            # the label of an id is the id after it; the last one has none
+            input_rows.append(ids[:-1])
+            ignored = [IGNORED] * (len(example.prompt) - 1)
+            label_rows.append(ignored + example.response)
+        # (B, L, D)
+        hidden = self.model(pad_ids(input_rows, self.device))
+        labels = pad_ids(label_rows, self.device, IGNORED).values
+        # with a large vocabulary, logits of the prompts would cost more than all else
+        is_labelled = labels != IGNORED
+        logits = self.model.lm.logits(hidden[is_labelled])
+        smoothing = self.config.optim.label_smoothing
+        return token_loss(logits, labels[is_labelled], smoothing)
 
-    def hypotheses(self, batch: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        prompts, responses = self._read(batch)
-        lm, ids = self.model.lm, pad_ids(prompts, self.device)
-        hidden, state = lm(ids.with_values(lm.embed(ids.values)))
-        last = take(hidden.values, ids.row_lengths() - 1, 1)[:, 0]
-        said = greedy(lm, lm.logits(last), state, self.tokens.end, max(map(len, responses)))
-        return [
-            (self.tokens.decode(r), self.tokens.decode(s))
-            for r, s in zip(responses, said, strict=True)
-        ]
+    def validate(self, batch: TextBatch) -> list[Result]:
+        """Greedy responses."""
+        examples = self._draw_examples(batch)
+        outputs = self._generate(examples)
+        results: list[Result] = []
+        for item, example, output in zip(batch, examples, outputs, strict=True):
+            _, answer = item
+            reference = self.tokenizer.decode(example.response)
+            hypothesis = self.tokenizer.decode(output)
+            if answer:
+                results.append(AnswerResult(reference, hypothesis))
+            else:
+                results.append(TranscriptResult(reference, hypothesis))
+        return results
 
-    def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
-        return {"exact_match": exact_match(pairs)}
+    def _generate(self, examples: list[Example]) -> list[list[int]]:
+        """Ids of the greedy responses."""
+        lm = self.model.lm
+        ids = pad_ids([example.prompt for example in examples], self.device)
+        embeddings = ids.with_values(lm.embed(ids.values))
+        hidden, state = lm(embeddings)
+        # (B, D): the prompts differ in length
+        last_step = ids.row_lengths() - 1
+        last_hidden = take(hidden.values, last_step, 1)[:, 0]
+        logits = lm.logits(last_hidden)
+        # a longer response than the longest reference is wrong anyway
+        max_tokens = max(len(example.response) for example in examples)
+        return greedy(lm, logits, state, self.tokenizer.eos_id, max_tokens)
 
-    def _read(self, batch: list[tuple[str, str]]) -> tuple[list[list[int]], list[list[int]]]:
-        """Prompts and responses: the answer where one is wanted, else the transcript."""
-        prompts, responses = [], []
+    def scores(self, results: Sequence[Result]) -> dict[str, float]:
+        """Share of exact responses."""
+        return {"exact_match": exact_match(text_pairs(results))}
+
+    def _draw_examples(self, batch: TextBatch) -> list[Example]:
+        """One example of each item: the answer where there is one, else the transcript.
+
+        Instructions and silences are drawn at random.
+        """
+        after = self.tokenizer.prompt_after_speech("response")
+        share = self.config.stage.speech_like_text
+        examples = []
         for text, answer in batch:
-            instruction = choose(ANSWER if answer else TRANSCRIBE)
-            words = speech_like(text, self.tokens, self.config.stage.speech_like_text)
-            prompts.append(
-                [
-                    *self.tokens.before_speech(instruction),
-                    *words,
-                    *self.tokens.after_speech("response"),
-                ]
-            )
-            responses.append(self.tokens.response(answer or text))
-        return prompts, responses
+            instruction = choose(ANSWER_INSTRUCTIONS if answer else TRANSCRIBE_INSTRUCTIONS)
+            before = self.tokenizer.prompt_before_speech(instruction)
+            speech = speech_like(text, self.tokenizer, share)
+            prompt = before + speech + after
+            response = self.tokenizer.encode_response(answer or text)
+            examples.append(Example(prompt, response))
+        return examples
 
 
-def speech_like(text: str, tokens: Tokenizer, share: float) -> list[int]:
-    """Ids of the words, and for a `share` of texts silence between them as it comes between embeddings of speech."""
+def speech_like(text: str, tokenizer: Tokenizer, share: float) -> list[int]:
+    """Ids of the words, for a `share` of texts with silence tokens between them.
+
+    These prepare the language model for speech embeddings, many of which hold silence.
+    """
     if torch.rand(()) >= share:
-        return tokens.words(text)
-    silence = tokens.encode(SILENCE)
+        return tokenizer.encode_words(text)
+    silence = tokenizer.encode(SILENCE)
     words = text.split()
-    behind = torch.bucketize(torch.rand(len(words)), BETWEEN)
+    # (W,) silence tokens after each of W words
+    draws = torch.rand(len(words))
+    counts = torch.bucketize(draws, SILENCE_THRESHOLDS)
     if len(words) > 1 and torch.rand(()) < HESITANT_SHARE:
-        behind[torch.randint(len(words) - 1, ())] += torch.randint(PAUSE[0], PAUSE[1] + 1, ())
-    ids = silence * int(torch.randint(0, 4, ()))
-    for word, count in zip(words, behind.tolist(), strict=True):
-        ids += tokens.words(word) + silence * count
-    return ids + silence * int(torch.randint(0, 4, ()))
+        fewest, most = HESITATION_TOKENS
+        word_index = torch.randint(len(words) - 1, ())
+        counts[word_index] += torch.randint(fewest, most + 1, ())
+    ids = silence * _draw_edge_silence()
+    for word, count in zip(words, counts.tolist(), strict=True):
+        ids += tokenizer.encode_words(word)
+        ids += silence * count
+    ids += silence * _draw_edge_silence()
+    return ids
+
+
+def _draw_edge_silence() -> int:
+    return int(torch.randint(0, MAX_EDGE_SILENCE + 1, ()))
 
 
 def choose(options: tuple[str, ...]) -> str:
-    """One of them, by torch's generator."""
-    return options[int(torch.randint(0, len(options), ()))]
+    """Draw one of the options with torch's generator."""
+    index = torch.randint(0, len(options), ())
+    return options[int(index)]

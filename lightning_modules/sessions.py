@@ -1,4 +1,4 @@
-"""A finished run as a partner in conversation."""
+"""Live sessions with the model of a finished run."""
 
 import functools
 from collections.abc import Callable
@@ -15,31 +15,39 @@ from lightning_modules.trainer.checkpoint import StageCheckpoint
 from lightning_modules.trainer.hardware import set_up_torch
 
 
-def open_sessions(given: StageCheckpoint, config: Config, run: Path) -> Callable[[], Session]:
-    """Opens new sessions over one model, on the GPU where there is one.
+def open_sessions(checkpoint: StageCheckpoint, config: Config, run: Path) -> Callable[[], Session]:
+    """Load the model of a run and return a function that opens sessions with it.
+
+    Args:
+        checkpoint: of the run.
+        config: that of the run, with changes for live use.
+        run: the run's folder, named in error messages.
 
     Raises:
-        ValueError: the run has not learnt when to answer, or learnt it for another kind of session.
+        ValueError: the stage does not learn when to respond, or the run was trained for another
+            kind of session.
     """
-    if given.tokens is None or config.stage.data != "dialogues":
+    if checkpoint.tokenizer is None or config.stage.name not in DIALOGUE_STAGES:
         raise ValueError(
-            f"{run} is a run of stage {config.stage.name}, which does not learn when to answer; name a run of stage "
-            + " or ".join(DIALOGUE_STAGES)
+            f"{run} is a run of stage {config.stage.name}, which does not learn when to answer; "
+            f"name a run of stage {' or '.join(DIALOGUE_STAGES)}"
         )
-    if config.duplex.kind != given.config.duplex.kind:
+    # both kinds have the same weights, so that loading them would not fail
+    trained_kind = checkpoint.config.duplex.kind
+    if config.duplex.kind != trained_kind:
         raise ValueError(
-            f"duplex.kind={config.duplex.kind}: {run} was trained with {given.config.duplex.kind}; leave duplex.kind "
-            "out, or train a run of that kind"
+            f"duplex.kind={config.duplex.kind}: {run} was trained with {trained_kind}; "
+            "leave duplex.kind out, or train a run of that kind"
         )
-    return functools.partial(
-        DUPLEX_KINDS[config.duplex.kind].session, open_model(given, config), given.tokens, config.duplex
-    )
+    session = DUPLEX_KINDS[config.duplex.kind].session
+    model = open_model(checkpoint, config)
+    return functools.partial(session, model, checkpoint.tokenizer, config.duplex)
 
 
-def open_model(given: StageCheckpoint, config: Config) -> SpeechLM:
-    """The whole model in eval mode, on the GPU where there is one."""
+def open_model(checkpoint: StageCheckpoint, config: Config) -> SpeechLM:
+    """The whole model in eval mode, on the GPU if there is one that may be used."""
     set_up_torch(config)
     model = SpeechLM(config.model)
-    model.load_state_dict(given.weights)
-    on_gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
-    return model.eval().to("cuda" if on_gpu else "cpu")
+    model.load_state_dict(checkpoint.weights)
+    use_gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+    return model.eval().to("cuda" if use_gpu else "cpu")

@@ -1,13 +1,20 @@
-"""Stages asr and instruct: the whole model responds to speech; the loss is on the response."""
+"""Stages asr and instruct: the whole model responds to single utterances.
 
-from itertools import chain
+Glossary: B utterances, n samples, T encoder frames, S speech embeddings, E their width, V
+vocabulary, C candidate transcripts.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from datamodules.batching import SpeechBatch
 from datamodules.dialogue.data import DialogueBatch
-from duplexmamba.models.connector import CTC
+from duplexmamba.models.connectors.ctc import CTCConnector
+from duplexmamba.models.language_models import LMState
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
@@ -15,156 +22,262 @@ from duplexmamba.text.ctc import ctc_beam, ctc_log_likelihood, ctc_loss
 from duplexmamba.text.decoding import greedy, log_likelihood
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import error_rates, exact_match
-from duplexmamba.text.tokenizer import ANSWER, SILENCE, TRANSCRIBE, Tokenizer
+from duplexmamba.text.tokenizer import (
+    ANSWER_INSTRUCTIONS,
+    SILENCE,
+    TRANSCRIBE_INSTRUCTIONS,
+    Tokenizer,
+)
 from lightning_modules.encoder import byte_labels
 from lightning_modules.lm import choose
-from lightning_modules.stage import StageModule, pad_ids
+from lightning_modules.padding import pad_ids
+from lightning_modules.results import AnswerResult, Result, TranscriptResult, text_pairs
+from lightning_modules.stage import StageModule
 
 MAX_TOKENS_PER_S = 12
-"""A greedy transcript longer than this is cut off: no one speaks so fast."""
+"""Greedy responses are cut off at this rate, which is faster than anybody speaks."""
 
 HEAD_WEIGHT = 0.3
-"""Of the CTC loss that goes on training the head of a `CTC` connector."""
+"""Weight of the CTC loss that keeps training the head of a connector of kind ctc."""
 
 SHARPNESS = 10.0
-"""Logit of an embedding of common length with itself."""
+"""Logit between a word's embedding of average length and itself."""
 
 BEAM = 16
-"""Transcripts by the words' CTC among which the language model chooses."""
+"""Candidate transcripts of the words' CTC, which the language model rescores."""
+
+
+class Task(NamedTuple):
+    """What the model is told to do with an utterance, and the expected response."""
+
+    instruction: str
+    response: str
 
 
 class SpeechStage(StageModule):
-    """Instruction, speech, response: the transcript or the answer; scored on transcripts."""
+    """Trains on instruction, speech and response, with the loss on the response.
+
+    The response is the transcript or the answer. The stage is scored on transcripts.
+    """
 
     model: SpeechLM
-    tokens: Tokenizer
+    tokenizer: Tokenizer
 
-    def model_step(self, batch: SpeechBatch) -> Tensor:
-        instructions, texts = zip(*self.tasks(batch), strict=True)
-        after = self.tokens.after_speech("response")
-        responses = [self.tokens.response(text) for text in texts]
-        before = pad_ids(
-            [self.tokens.before_speech(instruction) for instruction in instructions], self.device
-        )
-        rows = pad_ids([after + r[:-1] for r in responses], self.device)
-        labels = pad_ids(
-            [[IGNORED] * (len(after) - 1) + r for r in responses], self.device, IGNORED
-        )
+    def training_loss(self, batch: SpeechBatch) -> Tensor:
+        """Cross entropy of the responses, plus the CTC losses that are enabled.
+
+        CTC losses: of the connector's byte head where its kind is ctc, and of the speech embeddings
+        against the words where stage.ctc_weight is not 0.
+        """
+        tasks = self.tasks(batch)
         frames = self.frames(batch)
         speech, _ = self.model.connector(frames)
-        hidden, _ = self.model(before, speech, rows)
-        loss = token_loss(
-            self.model.lm.logits(hidden.values), labels.values, self.config.optim.label_smoothing
-        )
-        if isinstance(self.model.connector, CTC):
+        loss = self._response_loss(tasks, speech)
+        self.log_loss_part("tokens", loss)
+        if isinstance(self.model.connector, CTCConnector):
             logits = frames.with_values(self.model.connector.head(frames.values))
-            loss = loss + HEAD_WEIGHT * ctc_loss(logits, byte_labels(batch.texts, self.device))
-        weight = self.config.stage.ctc_weight
-        return loss + weight * self.word_loss(speech, batch.texts) if weight else loss
+            head_loss = ctc_loss(logits, byte_labels(batch.texts, self.device))
+            self.log_loss_part("ctc", head_loss)
+            loss = loss + HEAD_WEIGHT * head_loss
+        if self.config.stage.ctc_weight:
+            word_loss = self.word_loss(speech, batch.texts)
+            self.log_loss_part("words", word_loss)
+            loss = loss + self.config.stage.ctc_weight * word_loss
+        return loss
+
+    def _response_loss(self, tasks: list[Task], speech: Padded) -> Tensor:
+        """Cross entropy of the responses to speech (B, S, E)."""
+        after = self.tokenizer.prompt_after_speech("response")
+        before_ids = self._instruction_ids([task.instruction for task in tasks])
+        ignored = [IGNORED] * (len(after) - 1)
+        input_rows = []
+        label_rows = []
+        for task in tasks:
+            response = self.tokenizer.encode_response(task.response)
+            input_rows.append(after + response[:-1])
+            # the last id after speech predicts the first of the response
+            label_rows.append(ignored + response)
+        input_ids = pad_ids(input_rows, self.device)
+        hidden, _ = self.model(before_ids, speech, input_ids)
+        labels = pad_ids(label_rows, self.device, IGNORED)
+        # (B, L, V)
+        logits = self.model.lm.logits(hidden.values)
+        return token_loss(logits, labels.values, self.config.optim.label_smoothing)
 
     def frames(self, batch: SpeechBatch | DialogueBatch) -> Padded:
-        """(B, T, D) encoder frames, made here unless a data worker has made them."""
-        return (
-            self.model.encode(batch.samples, final=True)[0]
-            if batch.frames is None
-            else batch.frames
-        )
+        """Encoder frames (B, T, D), computed here unless a data worker has precomputed them."""
+        if batch.frames is not None:
+            return batch.frames
+        frames, _ = self.model.encode(batch.samples, final=True)
+        return frames
 
-    def tasks(self, batch: SpeechBatch) -> list[tuple[str, str]]:
-        """Instruction and response of each item: the answer for a share of those that have one, else the transcript."""
-        found = []
+    def tasks(self, batch: SpeechBatch) -> list[Task]:
+        """Draw a task for each utterance.
+
+        It is to answer for the share stage.answer_share of those with an answer, otherwise to
+        transcribe.
+        """
+        tasks: list[Task] = []
         for text, answer in zip(batch.texts, batch.answers, strict=True):
-            asked = bool(answer) and bool(torch.rand(()) < self.config.stage.answer_share)
-            found.append((choose(ANSWER), answer) if asked else (choose(TRANSCRIBE), text))
-        return found
+            # no draw without an answer: the order of random draws is part of a run
+            if answer and torch.rand(()) < self.config.stage.answer_share:
+                tasks.append(Task(choose(ANSWER_INSTRUCTIONS), answer))
+            else:
+                tasks.append(Task(choose(TRANSCRIBE_INSTRUCTIONS), text))
+        return tasks
 
     def word_loss(self, speech: Padded, texts: list[str]) -> Tensor:
-        """CTC of the speech embeddings (B, S, E) against the words: each should lie near the embedding of the word that
-        ends in it, or near that of silence, the blank. This is what stage lm has taught the language model to read."""
-        words = pad_ids([self.tokens.words(text) for text in texts], self.device)
-        return ctc_loss(self.word_logits(speech), words, self._silence())
+        """CTC loss of speech embeddings (B, S, E) against the words.
+
+        Each embedding should be close to the embedding of the word that ends in it, or else to that
+        of silence, which is the blank. This is the input that stage lm has trained the language
+        model on.
+        """
+        words = pad_ids([self.tokenizer.encode_words(text) for text in texts], self.device)
+        return ctc_loss(self.word_logits(speech), words, self._silence_id())
 
     def word_logits(self, speech: Padded) -> Padded:
-        """(B, S, E) speech embeddings -> (B, S, V), by how near they lie to those of words."""
+        """Similarity (B, S, V) of speech embeddings (B, S, E) to the words' embeddings."""
+        # detached: the speech moves to the words, not the words to the speech
         table = self.model.lm.embeddings.weight.detach()
-        return speech.with_values(
-            speech.values @ table.T * (SHARPNESS / table.square().sum(-1).mean())
-        )
+        mean_square = table.square().sum(-1).mean()
+        return speech.with_values(speech.values @ table.T * (SHARPNESS / mean_square))
 
-    def _silence(self) -> int:
-        [silence] = self.tokens.encode(SILENCE)
+    def _silence_id(self) -> int:
+        [silence] = self.tokenizer.encode(SILENCE)
         return silence
 
-    def hypotheses(self, batch: SpeechBatch) -> list[tuple[str, str]]:
+    def validate(self, batch: SpeechBatch) -> list[Result]:
+        """Transcripts: greedy, or rescored where the stage trains a CTC of words."""
         if self.config.stage.ctc_weight:
-            found = [self.tokens.decode(ids) for ids in self.transcribe(batch.samples)]
-            return list(zip(batch.texts, found, strict=True))
-        instructions = [TRANSCRIBE[0]] * len(batch.texts)
-        return list(zip(batch.texts, self.respond(instructions, batch.samples), strict=True))
+            id_rows = self.transcribe(batch.samples)
+            transcripts = [self.tokenizer.decode(ids) for ids in id_rows]
+        else:
+            instructions = [TRANSCRIBE_INSTRUCTIONS[0]] * len(batch.texts)
+            transcripts = self.respond(instructions, batch.samples)
+        return [
+            TranscriptResult(text, transcript)
+            for text, transcript in zip(batch.texts, transcripts, strict=True)
+        ]
 
     def respond(self, instructions: list[str], samples: Padded) -> list[str]:
-        """Greedy responses to (B, n) samples."""
-        before, after = self._around(instructions)
-        rows = self.model.generate(
-            before, samples, after, self.tokens.end, self._max_tokens(samples)
-        )
-        return [self.tokens.decode(row) for row in rows]
+        """Greedy responses to samples (B, n)."""
+        before, after = self._ids_around_speech(instructions)
+        max_tokens = self._max_tokens(samples)
+        rows = self.model.generate(before, samples, after, self.tokenizer.eos_id, max_tokens)
+        return [self.tokenizer.decode(row) for row in rows]
 
     def transcribe(self, samples: Padded) -> list[list[int]]:
-        """Ids of what (B, n) samples say: of the language model's greedy transcript and the `BEAM` likeliest by the
-        words' CTC, the one with the largest sum of both log likelihoods.
+        """Ids of the transcripts of samples (B, n).
 
-        The language model alone prefers what it has read often to what it hears, the CTC knows no language.
+        Candidates are the language model's greedy transcript and the `BEAM` most likely ones of the
+        words' CTC. The one with the largest sum of both log likelihoods is chosen: the language
+        model prefers frequent texts to what was spoken, and the CTC knows no language.
         Source: joint decoding by rescoring, Watanabe et al. 2017.
         """
         speech, _ = self.model.embed_speech(samples, final=True)
-        before, after = self._around([TRANSCRIBE[0]] * len(samples.values))
-        logits, state = self.model.prefill(before, speech, after)
-        said = greedy(self.model.lm, logits, state, self.tokens.end, self._max_tokens(samples))
-        heard, silence = self.word_logits(speech), self._silence()
-        candidates = [
-            [ids, *(words for words in ctc_beam(row[:length], BEAM, silence) if words != ids)]
-            for ids, row, length in zip(
-                said, heard.values, heard.row_lengths().tolist(), strict=True
-            )
-        ]
-        rows = list(chain.from_iterable(candidates))
-        whose = torch.tensor(
-            [i for i, found in enumerate(candidates) for _ in found], device=self.device
-        )
-        each = Padded(heard.values[whose], heard.row_lengths()[whose])
-        by_ear = ctc_log_likelihood(each, pad_ids(rows, self.device), silence)
-        ended = pad_ids([[*row, self.tokens.end] for row in rows], self.device)
-        by_lm = log_likelihood(self.model.lm, logits[whose], states.select(state, whose), ended)
-        scores = (by_ear + by_lm).split([len(found) for found in candidates])
-        return [found[int(score.argmax())] for found, score in zip(candidates, scores, strict=True)]
+        before, after = self._ids_around_speech([TRANSCRIBE_INSTRUCTIONS[0]] * len(samples.values))
+        logits, lm_state = self.model.prefill(before, speech, after)
+        max_tokens = self._max_tokens(samples)
+        greedy_rows = greedy(self.model.lm, logits, lm_state, self.tokenizer.eos_id, max_tokens)
+        # (B, S, V)
+        word_logits = self.word_logits(speech)
+        candidates = self._candidates(greedy_rows, word_logits)
+        scores = self._score_candidates(candidates, word_logits, logits, lm_state)
+        best = []
+        for rows, row_scores in zip(candidates, scores, strict=True):
+            best.append(rows[int(row_scores.argmax())])
+        return best
 
-    def _around(self, instructions: list[str]) -> tuple[Padded, Padded]:
-        """Ids before and after speech, up to the response."""
-        before = pad_ids(
-            [self.tokens.before_speech(instruction) for instruction in instructions], self.device
+    def _candidates(
+        self, greedy_rows: list[list[int]], word_logits: Padded
+    ) -> list[list[list[int]]]:
+        """For each utterance the greedy transcript, then those of the CTC that differ from it."""
+        silence = self._silence_id()
+        lengths = word_logits.row_lengths().tolist()
+        candidates = []
+        for ids, logits, length in zip(greedy_rows, word_logits.values, lengths, strict=True):
+            beam = ctc_beam(logits[:length], BEAM, silence)
+            others = [words for words in beam if words != ids]
+            candidates.append([ids, *others])
+        return candidates
+
+    def _score_candidates(
+        self,
+        candidates: list[list[list[int]]],
+        word_logits: Padded,
+        lm_logits: Tensor,
+        lm_state: LMState,
+    ) -> Sequence[Tensor]:
+        """Sums of both log likelihoods of all candidates.
+
+        Args:
+            candidates: ids of the candidates of each utterance.
+            word_logits: (B, S, V) similarities of the speech embeddings to words.
+            lm_logits: (B, V) of the first id of a response.
+            lm_state: B rows, after the prompt and the speech.
+
+        Returns:
+            For each utterance the scores (C,) of its candidates.
+        """
+        rows = list(itertools.chain.from_iterable(candidates))
+        counts = [len(of_utterance) for of_utterance in candidates]
+        # all candidates are rows of one batch: utterance of each row
+        index = torch.repeat_interleave(torch.tensor(counts)).to(self.device)
+        lengths = word_logits.row_lengths()
+        repeated_logits = Padded(word_logits.values[index], lengths[index])
+        words = pad_ids(rows, self.device)
+        ctc_scores = ctc_log_likelihood(repeated_logits, words, self._silence_id())
+        ended_rows = [[*row, self.tokenizer.eos_id] for row in rows]
+        lm_scores = log_likelihood(
+            self.model.lm,
+            lm_logits[index],
+            states.select(lm_state, index),
+            pad_ids(ended_rows, self.device),
         )
-        return before, pad_ids(
-            [self.tokens.after_speech("response")] * len(instructions), self.device
+        scores = ctc_scores + lm_scores
+        return scores.split(counts)
+
+    def _instruction_ids(self, instructions: list[str]) -> Padded:
+        """Ids (B, L) before speech."""
+        rows = [self.tokenizer.prompt_before_speech(instruction) for instruction in instructions]
+        return pad_ids(rows, self.device)
+
+    def _ids_around_speech(self, instructions: list[str]) -> tuple[Padded, Padded]:
+        """Ids before speech, and those after it up to the response."""
+        after = self.tokenizer.prompt_after_speech("response")
+        return self._instruction_ids(instructions), pad_ids(
+            [after] * len(instructions), self.device
         )
 
     def _max_tokens(self, samples: Padded) -> int:
-        return (
-            int(samples.values.shape[1] / self.config.features.sample_rate_hz * MAX_TOKENS_PER_S)
-            + 1
-        )
+        longest_s = samples.values.shape[1] / self.config.features.sample_rate_hz
+        return int(longest_s * MAX_TOKENS_PER_S) + 1
 
-    def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
-        return error_rates(*zip(*pairs, strict=True))
+    def scores(self, results: Sequence[Result]) -> dict[str, float]:
+        """Word and character error rate."""
+        references, hypotheses = zip(*text_pairs(results), strict=True)
+        return error_rates(references, hypotheses)
 
 
 class InstructStage(SpeechStage):
-    """The same, scored on the answers of what has one, and on the transcripts of the rest."""
+    """Trains as stage asr does, and is scored on answers; on transcripts where there is none."""
 
-    def hypotheses(self, batch: SpeechBatch) -> list[tuple[str, str]]:
-        instructions = [ANSWER[0] if answer else TRANSCRIBE[0] for answer in batch.answers]
-        wanted = [answer or text for text, answer in zip(batch.texts, batch.answers, strict=True)]
-        return list(zip(wanted, self.respond(instructions, batch.samples), strict=True))
+    def validate(self, batch: SpeechBatch) -> list[Result]:
+        """Greedy answers and transcripts."""
+        instructions = [
+            ANSWER_INSTRUCTIONS[0] if answer else TRANSCRIBE_INSTRUCTIONS[0]
+            for answer in batch.answers
+        ]
+        responses = self.respond(instructions, batch.samples)
+        results: list[Result] = []
+        for text, answer, response in zip(batch.texts, batch.answers, responses, strict=True):
+            if answer:
+                results.append(AnswerResult(answer, response))
+            else:
+                results.append(TranscriptResult(text, response))
+        return results
 
-    def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
-        return {"exact_match": exact_match(pairs)}
+    def scores(self, results: Sequence[Result]) -> dict[str, float]:
+        """Share of exact responses."""
+        return {"exact_match": exact_match(text_pairs(results))}

@@ -1,8 +1,7 @@
-"""What all stages share: freezing, the optimiser, repeatable randomness, skipped files, scores."""
+"""What all stages share: freezing, optimisation, reproducible dropout, skipped files, scores."""
 
 import abc
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -11,93 +10,133 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from configs.schema import Config, OptimConfig
+from configs.schema import Config
 from duplexmamba.models.lora import in_common
 from duplexmamba.models.speech_lm import is_adapter, part_of
-from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.tokenizer import Tokenizer
-from lightning_modules.trainer.fsdp import largest, local, shard
+from lightning_modules.optim import build_optimizer, learning_rate_factor
+from lightning_modules.padding import pad_ids as pad_ids  # users: tests/test_ctc.py
+from lightning_modules.results import Result, text_pairs
+from lightning_modules.trainer.fsdp import full_tensor, local_shard, max_over_ranks, shard
 
 MIN_SEEN = 50
-"""Utterances after which the share of unusable ones is judged."""
+"""Number of utterances from which the share of unusable ones is checked."""
+NUM_NAMED = 3
+"""Skipped utterances that an error message names."""
 
 
 class StageModule(L.LightningModule, abc.ABC):
-    """Model in, `model_step` per stage, log out."""
+    """A training stage: the loss of a batch, and results and scores for validation and test.
+
+    Logged in training: train/loss, train/loss_<part> where the loss has parts, train/lr, and
+    train/grad_norm (before clipping). Logged in validation and test: the scores.
+
+    Args:
+        config: the whole configuration.
+        model: with the weights it starts from.
+        tokenizer: None for a stage without text ids.
+    """
 
     model: nn.Module
-    tokens: Tokenizer | None
+    tokenizer: Tokenizer | None
 
-    def __init__(self, config: Config, model: nn.Module, tokens: Tokenizer | None):
+    def __init__(self, config: Config, model: nn.Module, tokenizer: Tokenizer | None):
         super().__init__()
-        self.config, self.model, self.tokens = config, model, tokens
-        self.seen = 0
+        self.config = config
+        self.model = model
+        self.tokenizer = tokenizer
+        self.num_seen = 0
         self.skipped: list[str] = []
-        self.scored: list[tuple[str, str]] = []
+        self.results: list[Result] = []
         self._freeze()
 
-    @abc.abstractmethod
-    def model_step(self, batch: Any) -> Tensor:
-        """The loss of a batch."""
+    @property
+    def scored(self) -> list[tuple[str, str]]:
+        """(reference, hypothesis) of all results of the last validation or test."""
+        return text_pairs(self.results)
 
     @abc.abstractmethod
-    def hypotheses(self, batch: Any) -> list[tuple[str, str]]:
-        """(reference, hypothesis) of each item of a batch."""
+    def training_loss(self, batch: Any) -> Tensor:
+        """The loss of a batch, a scalar."""
 
     @abc.abstractmethod
-    def scores(self, pairs: list[tuple[str, str]]) -> dict[str, float]:
-        """Names and values over a whole set."""
+    def validate(self, batch: Any) -> list[Result]:
+        """A result for each item of a batch, or several."""
+
+    @abc.abstractmethod
+    def scores(self, results: Sequence[Result]) -> dict[str, float]:
+        """Scores over all results, by name."""
+
+    def log_loss_part(self, name: str, loss: Tensor) -> None:
+        """Log a part of the loss, as it is before its weight, as train/loss_<name>.
+
+        Does nothing outside training: benchmarks and tests compute losses without a trainer.
+        """
+        if self._trainer is not None and self.trainer.training:
+            self.log(f"train/loss_{name}", loss.detach(), batch_size=1)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Loss of a batch for Lightning; zero if all its items were skipped."""
         self._note_skipped(batch)
-        loss = self._no_loss() if largest(not len(batch), self) else self.model_step(batch)
+        # with FSDP, no rank may run the model if one cannot
+        if max_over_ranks(not len(batch), self):
+            loss = self._no_loss()
+        else:
+            loss = self.training_loss(batch)
         self.log("train/loss", loss.detach(), batch_size=1)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Loss and results of a batch for Lightning."""
         self._note_skipped(batch)
         if not len(batch):
             return
-        self.log("valid/loss", self.model_step(batch), on_epoch=True, batch_size=1, sync_dist=True)
-        self.scored += self.hypotheses(batch)
+        loss = self.training_loss(batch)
+        self.log("valid/loss", loss, on_epoch=True, batch_size=1, sync_dist=True)
+        # results are scored together at the end: error rates are no means over batches
+        self.results += self.validate(batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Results of a batch for Lightning."""
         self._note_skipped(batch)
         if len(batch):
-            self.scored += self.hypotheses(batch)
+            self.results += self.validate(batch)
 
     def on_validation_epoch_start(self) -> None:
+        """Fix the seed, so that each validation draws the same instructions."""
         torch.manual_seed(self.config.seed)
-        self.scored = []
+        self.results = []
 
     on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
+        """Log the scores of the validation."""
         self._log_scores("valid")
 
     def on_test_epoch_end(self) -> None:
+        """Log the scores of the test."""
         self._log_scores("test")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Dropout of update k is the same in a run that was killed and one that was not."""
+        """Seed each batch by its number: a resumed run has the dropout of an uninterrupted one."""
         torch.manual_seed(hash((self.config.seed, self.global_step, self.global_rank, batch_idx)))
 
     def on_train_start(self) -> None:
-        """Lightning begins with every part in the mode in which it was made."""
+        """Set all modes, since Lightning starts with those in which the parts were made."""
         self.train()
 
     def train(self, mode: bool = True) -> "StageModule":
-        """Frozen parts stay in eval mode: no dropout in what does not learn."""
+        """Set the mode of the trained parts; frozen parts stay in eval mode, without dropout."""
         super().train(mode)
         for name, part in self.model.named_children():
-            part.train(mode and name in self._trained())
+            part.train(mode and name in self._trained_parts())
         return self
 
     def configure_model(self) -> None:
-        """Lightning asks before it trains or scores; scoring takes whole weights."""
+        """Shard the weights for FSDP, in training alone: the test runs on whole weights."""
         if self.device_mesh is not None and self.trainer.training:
-            shard(self, "model_step", self.device_mesh["data_parallel"])
+            shard(self, "training_loss", self.device_mesh["data_parallel"])
 
     def configure_gradient_clipping(
         self,
@@ -105,20 +144,25 @@ class StageModule(L.LightningModule, abc.ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Lightning's own refuses a fused optimiser in mixed precision, for the scale of float16, which bfloat16 has
-        not."""
-        if gradient_clip_val:
-            nn.utils.clip_grad_norm_(
-                [w for g in optimizer.param_groups for w in g["params"]], gradient_clip_val
-            )
+        """Clip the gradient by its norm, and log the norm.
+
+        Lightning's own clipping refuses a fused optimiser in mixed precision, because of the loss
+        scale of float16. bfloat16 has no such scale.
+        """
+        if not gradient_clip_val:
+            return
+        parameters = [
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        ]
+        # with FSDP the norm is sharded as the gradients are
+        norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        self.log("train/grad_norm", full_tensor(norm))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        c = self.config.optim
-        groups = decay_groups(self.model.named_parameters(), c.weight_decay)
-        optimizer = torch.optim.AdamW(
-            groups, lr=c.lr, betas=(c.betas[0], c.betas[1]), eps=c.eps, fused=True
-        )
-        factor = schedule(c, self.config.trainer.max_steps)
+        """Optimiser and schedule for Lightning; the schedule advances with each update."""
+        config = self.config.optim
+        optimizer = build_optimizer(self.model.named_parameters(), config)
+        factor = learning_rate_factor(config, self.config.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
@@ -126,83 +170,75 @@ class StageModule(L.LightningModule, abc.ABC):
         }
 
     def num_trained(self) -> int:
-        """Parameters that learn."""
+        """Number of trained parameters."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     def _no_loss(self) -> Tensor:
-        """Zero, with a gradient for every weight: other ranks wait for this one's."""
-        learning = (local(p) for p in self.model.parameters() if p.requires_grad)
-        return 0 * sum((p.sum() for p in learning), torch.zeros((), device=self.device))
+        """A zero loss with a gradient for every trained weight.
 
-    def _trained(self) -> set[str]:
+        The gradients are averaged over all ranks, so that each rank has to have them.
+        """
+        total = torch.zeros((), device=self.device)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                total = total + local_shard(parameter).sum()
+        return 0 * total
+
+    def _trained_parts(self) -> set[str]:
+        # the CTC head of stage encoder is no part that a recipe names
         return {*self.config.stage.trained, "ctc"}
 
     def _freeze(self) -> None:
-        adapted = {part_of(name) for name, _ in self.model.named_parameters() if is_adapter(name)}
+        """Let only the trained parts have gradients; with adapters, only these in their part."""
+        adapted_parts = {
+            part_of(name) for name, _ in self.model.named_parameters() if is_adapter(name)
+        }
+        trained_parts = self._trained_parts()
         for name, parameter in self.model.named_parameters():
-            whole = part_of(name) not in adapted
-            parameter.requires_grad_(
-                part_of(name) in self._trained() and (whole or is_adapter(name))
-            )
+            part = part_of(name)
+            is_frozen_base = part in adapted_parts and not is_adapter(name)
+            parameter.requires_grad_(part in trained_parts and not is_frozen_base)
         if not self.config.lora.shared_trainable:
             for parameter in in_common(self.model, self.config.lora):
                 parameter.requires_grad_(False)
 
     def _log_scores(self, split: str) -> None:
-        gathered: list[list[tuple[str, str]]] = [self.scored]
-        if self.trainer.world_size > 1:
-            gathered = [[] for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(gathered, self.scored)
-        self.scored = [pair for pairs in gathered for pair in pairs]
-        if not self.scored:
+        """Gather the results of all ranks and log their scores.
+
+        Raises:
+            ValueError: there are no results.
+        """
+        self.results = self._gather_results()
+        if not self.results:
             raise ValueError(
-                f"no utterance of the {split} split could be used: {'; '.join(self.skipped[:3])}; mend them"
+                f"no utterance of the {split} split could be used: "
+                f"{'; '.join(self.skipped[:NUM_NAMED])}; repair or replace them"
             )
-        for name, value in self.scores(self.scored).items():
+        for name, value in self.scores(self.results).items():
             self.log(f"{split}/{name}", value, rank_zero_only=False)
 
+    def _gather_results(self) -> list[Result]:
+        """The results of all ranks, in their order."""
+        if self.trainer.world_size == 1:
+            return self.results
+        gathered: list[list[Result]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(gathered, self.results)
+        return [result for results in gathered for result in results]
+
     def _note_skipped(self, batch: Any) -> None:
+        """Count used and skipped utterances.
+
+        Raises:
+            ValueError: more than data.max_bad_share of them were skipped.
+        """
+        # batches of text are plain lists
         skipped = getattr(batch, "skipped", [])
         self.skipped += skipped
-        self.seen += len(skipped) + len(batch)
+        self.num_seen += len(skipped) + len(batch)
         limit = self.config.data.max_bad_share
-        if self.seen >= MIN_SEEN and len(self.skipped) > limit * self.seen:
+        if self.num_seen >= MIN_SEEN and len(self.skipped) > limit * self.num_seen:
             raise ValueError(
-                f"{len(self.skipped)} of {self.seen} utterances could not be used, more than "
-                f"data.max_bad_share={limit}: {'; '.join(self.skipped[:3])}; "
-                "mend or remove them, or raise data.max_bad_share"
+                f"{len(self.skipped)} of {self.num_seen} utterances could not be used, more than "
+                f"data.max_bad_share={limit}: {'; '.join(self.skipped[:NUM_NAMED])}; "
+                "repair or remove them, or raise data.max_bad_share"
             )
-
-
-def decay_groups(
-    parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float
-) -> list[dict[str, Any]]:
-    """Matrices decay; vectors, biases and the scan's A do not."""
-    learning = [(n, p) for n, p in parameters if p.requires_grad]
-    decayed = [p for n, p in learning if p.dim() > 1 and not n.endswith("A_log")]
-    rest = [p for n, p in learning if p.dim() <= 1 or n.endswith("A_log")]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
-
-
-def schedule(config: OptimConfig, max_steps: int) -> Callable[[int], float]:
-    """Update -> factor on the peak rate: linear warm-up, then inverse square root, or a cosine down to zero."""
-    warmup = max(config.warmup_steps, 1)
-
-    def inverse_sqrt(step: int) -> float:
-        return min((step + 1) / warmup, (warmup / (step + 1)) ** 0.5)
-
-    def cosine(step: int) -> float:
-        done = (step - warmup) / max(max_steps - warmup, 1)
-        return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))))
-
-    return cosine if config.schedule == "cosine" else inverse_sqrt
-
-
-def pad_ids(rows: list[list[int]], device: torch.device, value: int = 0) -> Padded:
-    """Rows of ids -> (B, L) int64, padded behind with `value`."""
-    tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
-    values = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
-    return Padded(values.to(device), torch.tensor([len(r) for r in rows], device=device))

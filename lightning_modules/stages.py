@@ -1,7 +1,7 @@
 """Registry of training stages.
 
-A stage is a recipe, `configs/stage/<name>.yaml` (what is trained, from which weights, how long), and
-an entry here: the model, the LightningModule that computes its loss and results, and its data.
+A stage is a recipe, `configs/stage/<name>.yaml` (what is trained, from which weights, how long),
+and an entry here: the model, the LightningModule that computes its loss and results, and its data.
 """
 
 import dataclasses

@@ -1,18 +1,27 @@
-"""Pages that are one file: no network, no script, light by day and dark by night."""
+"""Pages in a single file: no network, no script, with a light and a dark colour scheme."""
 
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-BASE = Path(__file__).parent
+TEMPLATE_FOLDER = Path(__file__).parent
 """Holds base.html: head and style sheet of every page."""
 
 
 def render(template: Path, **values: Any) -> str:
-    """A page from a template that extends base.html. Raises jinja2.UndefinedError: it needs another value."""
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, BASE]), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return templates.get_template(template.name).render(values)
+    """Render a page from a template that extends base.html.
+
+    Raises:
+        jinja2.UndefinedError: the template needs a value that is missing.
+    """
+    loader = jinja2.FileSystemLoader([template.parent, TEMPLATE_FOLDER])
+    # StrictUndefined: a misspelt name is an error rather than an empty string.
+    environment = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template.name).render(values)

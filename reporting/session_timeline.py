@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reporting.timeline import COLOURS, TimelineRows, draw_answer, draw_wave
+from reporting.timeline import COLOURS, Timeline, draw_answer, draw_wave
 
 STATES = ("response", "incomplete", "ignore")
 ROW_HEIGHTS = {"user": 0.7, "states": 0.5, "listens": 0.2, "answers": 0.75, "ms": 0.3}
@@ -68,7 +68,7 @@ def draw_session(
     row_heights = dict(ROW_HEIGHTS)
     if waveform is None:
         del row_heights["user"]
-    rows = TimelineRows(title, len(slices) * slice_s, row_heights)
+    rows = Timeline(title, len(slices) * slice_s, row_heights)
     for from_s, axes in rows:
         # Each iteration is one line of the figure, of which the axes show their part.
         by_name = dict(zip(row_heights, axes, strict=True))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from datamodules.dialogue.phrases import faded, heard, scaled
+from datamodules.dialogue.phrases import audible_span, faded, scaled
 from datamodules.synthetic.augment import resample
 from datamodules.synthetic.espeak import speak
 
@@ -122,7 +122,7 @@ def _synthesise(part: Part, rate_hz: int) -> list[np.ndarray]:
     if not speech.samples.any():
         raise RuntimeError(f"nothing in {part.text!r} can be spoken")
     # The synthesiser pads with silence, which would add to the pauses of the clip.
-    start, stop = heard(speech.samples, speech.sample_rate_hz)
+    start, stop = audible_span(speech.samples, speech.sample_rate_hz)
     samples = resample(speech.samples[start:stop], speech.sample_rate_hz, rate_hz)
     # (n,) at rate_hz and unit level -> LEVEL_DB.
     samples = scaled(samples) * np.float32(10 ** (LEVEL_DB / 20))

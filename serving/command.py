@@ -3,6 +3,7 @@
     python serve.py runs/latest                                    # prints the address of the page
     python serve.py runs/latest --wav question.wav                 # in real time
     python serve.py runs/latest --wav call.wav --channel 0 --pace fast
+    duplexmamba serve runs/latest                                  # where the package is installed
 
 With a recording, the conversation is printed as it happens and written to <run>/traces/<wav>.jsonl
 or to the file that --trace names. Ctrl-C ends both.

@@ -49,7 +49,7 @@ class Place:
             self.port,
             "--root",
             "hub",
-            "--lease-s",
+            "--heartbeat-timeout-s",
             "20",
         ]
         command += ["--settings"]

@@ -14,9 +14,15 @@ from datamodules.synthetic.augment import FLOOR_DB, augment, condition, resample
 
 RATE_HZ = 16_000
 CLEAN = AugmentConfig(
-    speeds=[1.0], level_db=[-20, -20], noise_share=0.0, snr_db=[10, 10], noise_path=None, rir_path=None,
-    rir_share=0.0, pad_s=[0.1, 0.3],
-)  # fmt: skip
+    speeds=[1.0],
+    level_db=[-20, -20],
+    noise_share=0.0,
+    snr_db=[10, 10],
+    noise_path=None,
+    rir_path=None,
+    rir_share=0.0,
+    pad_s=[0.1, 0.3],
+)
 NOISY = dataclasses.replace(CLEAN, noise_share=1.0)
 
 

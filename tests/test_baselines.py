@@ -1,4 +1,4 @@
-"""What is compared is alike: parameters within 2 %, sweeps that load, and every choice trains from stage to stage."""
+"""Compared variants have equally many parameters within 2 %, and each of them trains."""
 
 import json
 import string
@@ -9,6 +9,8 @@ import torch
 import yaml
 
 from configs.loading import load_config
+from duplexmamba.models.connectors import CONNECTORS
+from duplexmamba.models.mixers import MIXERS
 from duplexmamba.models.speech_lm import SpeechLM, count_parameters
 from lightning_modules.trainer.checkpoint import StageCheckpoint
 from tests.conftest import TINY
@@ -21,45 +23,57 @@ CHOICES = {
 }
 
 
-def counts(preset: str, *words: str) -> dict[str, int]:
+def parameter_counts(preset: str, *overrides: str) -> dict[str, int]:
     with torch.device("meta"):
         model = SpeechLM(
-            load_config([f"configs/preset/{preset}.yaml", "configs/stage/asr.yaml", *words]).model
+            load_config(
+                [f"configs/preset/{preset}.yaml", "configs/stage/asr.yaml", *overrides]
+            ).model
         )
     return count_parameters(model)
+
+
+def test_the_registries_hold_the_compared_variants() -> None:
+    matched_mixers = [name for name, mixer in MIXERS.items() if mixer.matches_size]
+    assert matched_mixers == CHOICES["encoder.mixer"]
+    assert list(CONNECTORS) == CHOICES["connector.kind"]
 
 
 @pytest.mark.parametrize(
     "context", ["full", "causal"]
 )  # slice and causal_lookahead have the weights of full
 @pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
-def test_every_choice_has_as_many_parameters(preset: str, context: str) -> None:
-    published = counts(preset, f"encoder.context={context}")
+def test_every_variant_has_as_many_parameters(preset: str, context: str) -> None:
+    published = parameter_counts(preset, f"encoder.context={context}")
     for key, values in CHOICES.items():
         for value in values:
-            found = counts(preset, f"encoder.context={context}", f"{key}={value}")
-            assert found.keys() == published.keys()
+            variant = parameter_counts(preset, f"encoder.context={context}", f"{key}={value}")
+            assert variant.keys() == published.keys()
             for part, number in published.items():
-                assert found[part] == pytest.approx(number, rel=0.02), (part, value)
+                assert variant[part] == pytest.approx(number, rel=0.02), (part, value)
 
 
 @pytest.mark.parametrize("name", ["encoder_mixer", "connector"])
-def test_a_sweep_holds_all_choices_three_times(name: str) -> None:
+def test_a_sweep_has_every_variant_with_three_seeds(name: str) -> None:
     sweep = yaml.safe_load(Path(f"sweeps/{name}.yaml").read_text())
     grid = {key: entry["values"] for key, entry in sweep["parameters"].items()}
     assert grid.pop("seed") == [1, 2, 3]
     assert all(CHOICES[key] == values for key, values in grid.items()) and len(grid) == 1
     assert Path(sweep["program"]).exists()
-    fixed = [word for word in sweep["command"] if string.Template(word).get_identifiers() == []]
+    fixed = [
+        argument
+        for argument in sweep["command"]
+        if string.Template(argument).get_identifiers() == []
+    ]
     for key, values in grid.items():
         assert all(load_config([*fixed, f"{key}={value}", "seed=2"]) for value in values)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("word", ["encoder.mixer=attention", "encoder.mixer=transformer"])
-def test_a_mixer_trains(word: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("override", ["encoder.mixer=attention", "encoder.mixer=transformer"])
+def test_a_mixer_trains(override: str, tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    summary = main([TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={tmp_path}", word])
+    summary = main([TINY[0], "configs/stage/encoder.yaml", *SHORT, f"run.dir={tmp_path}", override])
     assert summary["test/cer"] > 0
 
 
@@ -67,8 +81,8 @@ def test_a_mixer_trains(word: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["conv", "ctc", "merge"])
 def test_a_connector_trains(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    word = f"connector.kind={kind}"
-    summary = main([TINY[0], "configs/stage/asr.yaml", *SHORT, f"run.dir={tmp_path}", word])
+    override = f"connector.kind={kind}"
+    summary = main([TINY[0], "configs/stage/asr.yaml", *SHORT, f"run.dir={tmp_path}", override])
     assert summary["test/cer"] > 0
     [metrics] = tmp_path.glob("asr-*/metrics.jsonl")
     assert any("valid/loss" in json.loads(line) for line in metrics.read_text().splitlines())
@@ -77,5 +91,5 @@ def test_a_connector_trains(kind: str, tmp_path: Path) -> None:
             f.name.split("-")[0]: StageCheckpoint.load(f / "checkpoint.pt").weights
             for f in tmp_path.glob("*-tiny-*")
         }
-        began, ended = weights["encoder"]["ctc.weight"], weights["asr"]["connector.head.weight"]
-        assert not torch.equal(began, ended) and torch.allclose(began, ended, atol=0.05)
+        initial, trained = weights["encoder"]["ctc.weight"], weights["asr"]["connector.head.weight"]
+        assert not torch.equal(initial, trained) and torch.allclose(initial, trained, atol=0.05)

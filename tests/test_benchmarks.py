@@ -28,7 +28,11 @@ KEYS = {
     ],
     "decode": ["decode/tiny/ctx_32_ms", "decode/tiny_transformer/ctx_32_ms", "decode/tiny/slice_15_over_steps"],
     "long_audio": ["long_audio/minute_1_memory_mb", "long_audio/minute_1_max_error"],
-    "long_session": [f"{kind}/minutes_1/{name}" for kind in LANGUAGE_MODELS for name in ("slice_ms", "state_bytes", "fork_ms")],
+    "long_session": [
+        f"{kind}/minutes_1/{name}"
+        for kind in LANGUAGE_MODELS
+        for name in ("slice_ms", "state_bytes", "fork_ms")
+    ],
     "memory": ["memory/ours/l16_bytes_per_token"],
     "sessions": [
         "sessions/realtime_per_core", "sessions/p99_ms", "sessions/batched_over_single", "sessions/state_bytes",

@@ -1,4 +1,4 @@
-"""Each kind of connector against its definition; how they stream is in test_streaming."""
+"""Every kind of connector against its definition; test_streaming covers how they stream."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from configs.loading import override
 from configs.schema import Config
-from duplexmamba.models.connector import BLANK_SHARE, CTC, Compressed, build_connector
+from duplexmamba.models.connectors import CONNECTORS, VariableRateSpeech, build_connector
+from duplexmamba.models.connectors.ctc import BLANK_SHARE, CTCConnector
 from duplexmamba.streaming.padded import Padded
 
 DOUBLE = {"atol": 1e-10, "rtol": 0.0}
@@ -24,10 +25,11 @@ def frames(*shape: int) -> torch.Tensor:
 
 @torch.no_grad()
 def groups_of(connector, window: torch.Tensor) -> list[list[tuple[int, float]]]:
-    """Frames (index, weight) of each embedding of one window (k, D), read frame by frame."""
-    found, blank = [], 0.0
+    """Frames (index, weight) of each embedding of one window (k, D), determined frame by frame."""
+    groups: list[list[tuple[int, float]]] = []
+    blank = 0.0
     for i, frame in enumerate(window):
-        if isinstance(connector, CTC):
+        if isinstance(connector, CTCConnector):
             p = connector.head(window).softmax(-1)
             begins = bool(p[i].argmax() != p[i - 1].argmax() and p[i].argmax() != 0)
             blank = float(p[i, 0])
@@ -37,18 +39,18 @@ def groups_of(connector, window: torch.Tensor) -> list[list[tuple[int, float]]]:
                 and float(F.cosine_similarity(frame, window[i - 1], 0)) <= connector.merge_threshold
             )
         if i == 0 or begins:
-            found.append([])
-        found[-1].append((i, 1 - (1 - BLANK_SHARE) * blank))
-    return found
+            groups.append([])
+        groups[-1].append((i, 1 - (1 - BLANK_SHARE) * blank))
+    return groups
 
 
 @pytest.mark.parametrize("kind", ["ctc", "merge"])
 def test_an_embedding_is_the_weighted_mean_of_its_frames(config: Config, kind: str) -> None:
     connector, x = build(config, kind), frames(2, 20)
     if kind == "ctc":
-        connector.head.bias.data[0] += 2  # blanks, as a trained one has
+        connector.head.bias.data[0] += 2  # blanks, as a trained head predicts
     speech, _ = connector(Padded(x))
-    assert isinstance(speech, Compressed)
+    assert isinstance(speech, VariableRateSpeech)
     for row in range(2):
         expected, counts = [], []
         for window in x[row].split(5):
@@ -65,18 +67,18 @@ def test_an_embedding_is_the_weighted_mean_of_its_frames(config: Config, kind: s
         torch.testing.assert_close(
             speech.values[row, : sum(counts)], torch.stack(expected), **DOUBLE
         )
-    assert 4 < int(speech.counts.sum()) < 40  # neither nothing nor everything became one
+    assert 4 < int(speech.counts.sum()) < 40  # some frames are merged, and some are not
 
 
-def test_like_frames_become_one_and_unlike_ones_do_not(config: Config) -> None:
+def test_similar_frames_are_merged_and_different_ones_are_not(config: Config) -> None:
     connector = build(config, "merge")
     one = frames(1, 1)
     assert connector(Padded(one.repeat(1, 10, 1)))[0].counts.tolist() == [[1, 1]]
     assert connector(Padded(torch.cat([one, -one] * 5, 1)))[0].counts.tolist() == [[5, 5]]
 
 
-def test_silence_is_heard_too(config: Config) -> None:
-    """Frames that are all blank are one embedding a window, their mean."""
+def test_a_window_of_blanks_gives_the_mean_of_its_frames(config: Config) -> None:
+    """Silence reaches the language model as well."""
     connector, x = build(config, "ctc"), frames(1, 10)
     connector.head.bias.data[0] += 1000
     speech, _ = connector(Padded(x))
@@ -86,7 +88,7 @@ def test_silence_is_heard_too(config: Config) -> None:
     )
 
 
-def test_a_convolution_sees_the_window_before_its_own(config: Config) -> None:
+def test_a_convolution_sees_the_preceding_window(config: Config) -> None:
     connector, x = build(config, "conv"), frames(1, 15).requires_grad_()
     speech, _ = connector(Padded(x))
     assert speech.values.shape == (1, 3, 12)
@@ -94,8 +96,8 @@ def test_a_convolution_sees_the_window_before_its_own(config: Config) -> None:
     assert not x.grad[0, :5].any() and bool((x.grad[0, 5:].abs().sum(-1) > 0).all())
 
 
-@pytest.mark.parametrize("kind", ["stack", "conv", "ctc", "merge"])
-def test_every_weight_learns(config: Config, kind: str) -> None:
+@pytest.mark.parametrize("kind", CONNECTORS)
+def test_every_weight_gets_a_gradient(config: Config, kind: str) -> None:
     connector = build(config, kind)
     connector(Padded(frames(2, 20)))[0].values.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in connector.parameters())

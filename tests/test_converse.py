@@ -19,7 +19,7 @@ from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.sessions import open_sessions
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
-from lightning_modules.trainer.hardware import exit_cleanly
+from lightning_modules.trainer.exits import exit_cleanly
 from serving import converse, timeline, trace
 from tests.conftest import SMALL_SIZES
 
@@ -30,7 +30,7 @@ SCRIPT = ["ignore", "incomplete", "response", "ignore", "incomplete", "response"
 def small(stage):
     files = ["configs/preset/tiny.yaml", f"configs/stage/{stage}.yaml"]
     return load_config(
-        [*files, *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}", "duplex.max_tokens=3"]
+        [*files, *SMALL_SIZES, f"lm.vocab_size={TOKENS.vocab_size}", "duplex.max_tokens=3"]
     )
 
 

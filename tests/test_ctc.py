@@ -13,10 +13,10 @@ from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.ctc import ctc_beam, ctc_greedy, ctc_log_likelihood
 from duplexmamba.text.losses import IGNORED, token_loss
-from duplexmamba.text.tokenizer import SILENCE, TRANSCRIBE, Tokenizer
+from duplexmamba.text.tokenizer import SILENCE, TRANSCRIBE_INSTRUCTIONS, Tokenizer
 from lightning_modules import speech
+from lightning_modules.padding import pad_ids
 from lightning_modules.speech import SpeechStage
-from lightning_modules.stage import pad_ids
 
 CPU = torch.device("cpu")
 
@@ -70,12 +70,12 @@ def test_transcripts_are_the_likeliest_to_both(
     ).eval()
     monkeypatch.setattr(speech, "SHARPNESS", trust)
     samples = Padded(torch.randn(3, 16000) * 0.1, torch.tensor([16000, 9600, 3200]))
-    [silence], after = tokens.encode(SILENCE), tokens.after_speech("response")
+    [silence], after = tokens.encode(SILENCE), tokens.prompt_after_speech("response")
     before, then = (
-        pad_ids([tokens.before_speech(TRANSCRIBE[0])] * 3, CPU),
+        pad_ids([tokens.prompt_before_speech(TRANSCRIBE_INSTRUCTIONS[0])] * 3, CPU),
         pad_ids([after] * 3, CPU),
     )
-    greedy = stage.model.generate(before, samples, then, tokens.end, 13)
+    greedy = stage.model.generate(before, samples, then, tokens.eos_id, 13)
     with torch.no_grad():
         found = stage.transcribe(samples)
         for i, n in enumerate(samples.row_lengths().tolist()):
@@ -83,7 +83,7 @@ def test_transcripts_are_the_likeliest_to_both(
             by_ear = stage.word_logits(heard)
             likely = {}
             for ids in [greedy[i], *ctc_beam(by_ear.values[0], speech.BEAM, silence)]:
-                labels = torch.tensor([IGNORED] * (len(after) - 1) + [*ids, tokens.end])
+                labels = torch.tensor([IGNORED] * (len(after) - 1) + [*ids, tokens.eos_id])
                 hidden, _ = stage.model(
                     Padded(before.values[:1]), heard, pad_ids([after + ids], CPU)
                 )

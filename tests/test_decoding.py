@@ -13,7 +13,7 @@ from torch import Tensor
 
 from configs.loading import override
 from configs.schema import Config
-from duplexmamba.models.lm import LM, LMState, build_lm
+from duplexmamba.models.language_models import LM, LMState, build_lm
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.streaming.state import clone
 from duplexmamba.text import decoding

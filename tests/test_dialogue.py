@@ -1,4 +1,4 @@
-"""Dialogues: the same everywhere, labelled by the rules, every kind in its share, held out as promised."""
+"""Dialogues: reproducible, labelled by the rules, all kinds in their shares, splits held out."""
 
 import collections
 import dataclasses
@@ -19,15 +19,14 @@ from datamodules.dialogue.dialogues import WITHIN_ANSWER, open_dialogues
 from datamodules.dialogue.phrases import (
     Recorded,
     Spoken,
-    heard,
+    audible_span,
     noise,
     quietest_near_middle,
     unfinished,
 )
 from datamodules.dialogue.turns import RULES, draw_events
-from datamodules.synthetic import grammar
-from datamodules.synthetic import side_speech as asides
-from datamodules.synthetic import speech as synthetic
+from datamodules.synthetic import grammar, other_speech
+from datamodules.synthetic import voices as synthetic
 from datamodules.synthetic.espeak import speak
 from tests.conftest import TINY
 from tests.corpora import open_corpora
@@ -170,17 +169,23 @@ def test_events_come_in_an_order_that_can_be():
         events = draw_events(rng, CONFIG.dialogue)
         assert len(events) >= CONFIG.dialogue.events[0]
         for before, event in itertools.pairwise([None, *events]):
-            needs = RULES[event.kind].over_answer
-            assert event.over_answer or needs != "always"
-            assert not event.over_answer or (
-                needs != "never" and before.disturbed and RULES[before.kind].answered
+            needs = RULES[event.kind].overlaps_response
+            assert event.overlaps_response or needs != "always"
+            assert not event.overlaps_response or (
+                needs != "never" and before.response_is_overlapped and RULES[before.kind].answered
             )
-            seen.add((before and before.kind, event.kind, event.over_answer))
+            seen.add((before and before.kind, event.kind, event.overlaps_response))
     assert {
-        (None, "talking_to_other", False), (None, "background_speech", False), (None, "silence", False),
-        ("question", "question", False), ("interruption", "interruption", True), ("question", "talking_to_other", True),
-        ("question", "talking_to_other", False), ("talking_to_other", "question", False), ("paused_question", "backchannel", True),
-    } <= seen  # fmt: skip
+        (None, "talking_to_other", False),
+        (None, "background_speech", False),
+        (None, "silence", False),
+        ("question", "question", False),
+        ("interruption", "interruption", True),
+        ("question", "talking_to_other", True),
+        ("question", "talking_to_other", False),
+        ("talking_to_other", "question", False),
+        ("paused_question", "backchannel", True),
+    } <= seen
 
 
 def test_kinds_of_made_dialogues(made):
@@ -197,12 +202,12 @@ def test_interruptions_fall_inside_answers_and_take_their_place(made):
                 low, high = (begin_s + part * (heard_until_s - begin_s) for part in WITHIN_ANSWER)
                 assert (
                     low - 1e-4 <= turn.start_s <= high + 1e-4
-                    and RULES[turn.kind].over_answer != "never"
+                    and RULES[turn.kind].overlaps_response != "never"
                 )
                 assert heard_until_s - begin_s >= CONFIG.dialogue.min_interrupted_answer_s - 1e-6
                 overs[turn.kind] += 1
             else:
-                assert RULES[turn.kind].over_answer != "always"
+                assert RULES[turn.kind].overlaps_response != "always"
             if number in answers:
                 if turn.start_s < heard_until_s:
                     assert answer.end == answers[number].begin
@@ -287,29 +292,33 @@ def test_sound_is_where_the_turns_say_and_as_loud_as_the_configuration():
 def test_a_cut_lies_where_a_word_begins_and_takes_nothing_away():
     spoken, person = Spoken(grammar.draw, "train", RATE_HZ), 3
     phrase = spoken.phrase(random.Random(4), person)
-    voice = synthetic.draw_voice(random.Random(person), "train")
+    voice = synthetic.draw_espeak_voice(random.Random(person), "train")
     speech = speak(phrase.text, *voice)
-    first, _ = heard(speech.samples, speech.sample_rate_hz)
+    first, _ = audible_span(speech.samples, speech.sample_rate_hz)
     borders = [word.start_s - first / speech.sample_rate_hz for word in speech.words[1:]]
-    assert phrase.cuts and np.allclose(
-        np.array(phrase.cuts) / RATE_HZ, borders[: len(phrase.cuts)], atol=1e-3
+    assert phrase.pause_positions and np.allclose(
+        np.array(phrase.pause_positions) / RATE_HZ,
+        borders[: len(phrase.pause_positions)],
+        atol=1e-3,
     )
     assert (
-        Spoken(asides.draw, "train", RATE_HZ).phrase(random.Random(5), person).speaker
+        Spoken(other_speech.draw, "train", RATE_HZ).phrase(random.Random(5), person).speaker
         == phrase.speaker
         == voice.name
     )
-    paused = sounds.broken_off(phrase, random.Random(6), 1600, RATE_HZ)
+    paused = sounds.insert_pause(phrase, random.Random(6), 1600, RATE_HZ)
     both = np.delete(paused.samples, np.arange(paused.pause.start, paused.pause.stop))
     fade = round(sounds.FADE_S * RATE_HZ)
     changed = np.flatnonzero(both != phrase.samples)
     assert not paused.samples[paused.pause.start : paused.pause.stop].any()
     assert set(changed) <= {
-        *range(fade), *range(paused.pause.start - fade, paused.pause.start + fade), *range(len(both) - fade, len(both))
-    }  # fmt: skip
+        *range(fade),
+        *range(paused.pause.start - fade, paused.pause.start + fade),
+        *range(len(both) - fade, len(both)),
+    }
 
 
-@pytest.mark.parametrize("colour", sounds.ROOMS)
+@pytest.mark.parametrize("colour", sounds.ROOM_NOISES)
 def test_colours_of_noise(colour):
     samples = noise(colour, 3 * RATE_HZ, np.random.default_rng(1), RATE_HZ)
     power = np.abs(np.fft.rfft(samples)) ** 2
@@ -336,8 +345,8 @@ def test_no_voice_and_no_sentence_of_one_split_occurs_in_another():
         assert {turn.speaker.partition("+")[2] for turn in turns if turn.speaker} <= voices[split]
 
 
-def test_asides_are_many_plain_and_for_somebody_else():
-    texts = list(asides.sentences())
+def test_other_speech_is_plain_and_for_somebody_else():
+    texts = list(other_speech.sentences())
     assert len(texts) == len(set(texts)) > 5_000
     words = collections.defaultdict(set)
     for text in texts:
@@ -348,9 +357,9 @@ def test_asides_are_many_plain_and_for_somebody_else():
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_asides_stay_in_their_split_and_repeat(split):
+def test_other_speech_stays_in_its_split_and_repeat(split):
     drawn, again = (
-        [asides.draw(rng, split) for _ in range(500)]
+        [other_speech.draw(rng, split) for _ in range(500)]
         for rng in (random.Random(3), random.Random(3))
     )
     assert drawn == again and {grammar.split_of_text(qa_pair.text) for qa_pair in drawn} == {split}
@@ -400,7 +409,7 @@ def test_recordings_lose_the_silence_around_them_and_are_cut_where_it_is_quiet()
     samples = np.random.default_rng(3).normal(0, 0.1, 16_000)
     samples[:1_000] = samples[15_000:] = 0
     samples[7_000:8_200] *= 0.1
-    start, end = heard(samples, 16_000)
+    start, end = audible_span(samples, 16_000)
     assert 840 <= start <= 1_000 and 15_000 <= end <= 15_160
     assert 7_000 < start + quietest_near_middle(samples[start:end], 16_000) < 8_200
 
@@ -428,8 +437,12 @@ def test_recordings_without_answers_are_named():
     [
         ("shares.questoin=1", "Did you mean 'question'"),
         ("shares.question=-1", "none may be negative"),
-        ("shares={question: 0, paused_question: 0, interruption: 0, talking_to_other: 0, background_speech: 0, noise: 0, backchannel: 0, "
-         "silence: 0}", "one must be more than 0"),
+        (
+            "shares={question: 0, paused_question: 0, interruption: 0, talking_to_other: 0, "
+            "background_speech: 0, noise: 0, backchannel: 0, "
+            "silence: 0}",
+            "one must be more than 0",
+        ),
         ("gap_s=[2,1]", "dialogue.gap_s=.*give \\[low, high\\]"),
         ("events=[0,2]", "dialogue.events=.*at least one"),
         ("gap_s=[-1,1]", "dialogue.gap_s=.*cannot be negative"),
@@ -439,9 +452,12 @@ def test_recordings_without_answers_are_named():
         ("pause_s=[0.1,1]", "dialogue.pause_s=.*dialogue.endpoint_silence_ms=120.0.*raise pause_s"),
         ("level_db=[-40,-10]", "dialogue.level_db=.*narrow level_db"),
         ("slice_ms=250", "duplex.slice_ms=250 ms.*multiple of 200"),
-        ("min_interrupted_answer_s=13", "answer of 26 words, and the longest has 12.*lower min_interrupted_answer_s"),
+        (
+            "min_interrupted_answer_s=13",
+            "answer of 26 words, and the longest has 12.*lower min_interrupted_answer_s",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_names_the_field_and_the_remedy(word, answer):
     with pytest.raises(ValueError, match=answer):
         dialogues(words=[word])

@@ -1,4 +1,4 @@
-"""Batches of dialogues: the same wherever a run begins, alike in length, with utterances beside them, nobody lost."""
+"""Batches of dialogues: the same when a run resumes, similar in length, with single utterances."""
 
 import itertools
 import json
@@ -59,7 +59,7 @@ def test_a_batch_holds_dialogues_of_as_many_events_and_utterances_beside_each(
 
 def test_scored_dialogues_have_nothing_beside_them(config: Config) -> None:
     config = override(config, ["data.valid_dialogues=4"])
-    with mock.patch("datamodules.dialogue.data.SCORED_TOGETHER", 3):
+    with mock.patch("datamodules.dialogue.data.SCORED_BATCH_DIALOGUES", 3):
         found = list(DialogueData(config, Corpora(config)).val_dataloader())
     assert [len(batch) for batch in found] == [3, 1] and not any(
         len(batch.utterances) for batch in found

@@ -8,7 +8,7 @@ import pytest
 import soundfile as sf
 
 import evaluate
-from duplexmamba.duplex.session import Event
+from duplexmamba.duplex.events import Event
 from evaluation.duplex import full_duplex_bench as fdb
 from evaluation.duplex import turnbench
 from evaluation.duplex.dialogues import Score

@@ -221,8 +221,8 @@ def untrained(stage: str = "streaming", *words: str) -> StageCheckpoint:
 def session_of(config: Config, given: StageCheckpoint) -> ForkSession:
     model = SpeechLM(config.model)
     model.load_state_dict(given.weights)
-    assert given.tokens is not None
-    return ForkSession(model.eval(), given.tokens, config.duplex)
+    assert given.tokenizer is not None
+    return ForkSession(model.eval(), given.tokenizer, config.duplex)
 
 
 def test_an_answer_finished_at_once_is_the_one_that_would_have_come():
@@ -234,7 +234,7 @@ def test_an_answer_finished_at_once_is_the_one_that_would_have_come():
     deaf = session_of(override(given.config, ["duplex.response_threshold=0.999999"]), given)
     deaf.restore(moment)
     events = deaf.push(torch.zeros(40 * session.slice_samples))
-    begun = session.tokens.decode(list(moment.response.emitted))
+    begun = session.tokenizer.decode(list(moment.response.emitted))
     assert begun + "".join(event.text for event in events) == session.finish() != begun
     assert not session.answering and session.finish() == ""
 
@@ -257,7 +257,8 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
         "state/accuracy", "state/macro_f1", "state/f1_response", "state/confusion/response/ignore",
         "answer/exact_match", "answer/exact_match_after_interruption", "answer/exact_match_after_ignore",
         "answer/resumed_after_ignore", "interruption/takeover_rate", "interruption/latency_s", "interruption/stop_s",
-        "pause/false_takeover_rate", "turn/takeover_rate", "turn/latency_s", "ignore/false_takeover_rate/talking_to_other",
+        "pause/false_takeover_rate", "turn/takeover_rate", "turn/latency_s",
+        "ignore/false_takeover_rate/talking_to_other",
         "ignore/false_takeover_rate/backchannel", "silence/false_takeover_per_hour", "slice/median_ms",
         "slice/p99_ms", "slice/real_time_factor", "memory/lm_bytes", "memory/all_bytes",
     }  # fmt: skip
@@ -275,7 +276,7 @@ def test_a_run_that_cannot_answer_says_so(tmp_path: Path):
     given = untrained()
     stage = dataclasses.replace(given.config.stage, name="encoder")
     StageCheckpoint(
-        dataclasses.replace(given.config, stage=stage), given.tokens, given.weights
+        dataclasses.replace(given.config, stage=stage), given.tokenizer, given.weights
     ).save(tmp_path / FILE)
     with pytest.raises(ValueError, match="stage encoder.*name a run of stage state or streaming"):
         evaluate.main(["duplex", str(tmp_path)])

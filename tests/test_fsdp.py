@@ -29,10 +29,10 @@ from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
 from lightning_modules.trainer.averaging import WeightAveraging
 from lightning_modules.trainer.callbacks import LAST, ResumeCheckpoint
-from lightning_modules.trainer.fsdp import largest, shard, shared_modules, whole
+from lightning_modules.trainer.fsdp import full_tensor, max_over_ranks, shard, shared_modules
 from lightning_modules.trainer.run import build_trainer, fit
 from tests.conftest import SMALL_SIZES, TINY
-from tests.test_rehearsal import SCRIPTS, dialogue_of
+from tests.test_branch_targets import SCRIPTS, dialogue_of
 
 RANKS = 2
 TOKEN_SAMPLES = 3200
@@ -89,7 +89,11 @@ def stage_of(case: str) -> StageModule:
                 nn.init.normal_(weight, std=0.1)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(model)
-    return STAGE_REGISTRY[stage].module(config, model, Tokenizer.train(["word and more", "an answer"])).train()
+    return (
+        STAGE_REGISTRY[stage]
+        .module(config, model, Tokenizer.train(["word and more", "an answer"]))
+        .train()
+    )
 
 
 def batches_of(case: str) -> list:
@@ -100,7 +104,9 @@ def batches_of(case: str) -> list:
 
 
 def gradients(module: StageModule) -> dict[str, torch.Tensor]:
-    found = {name: whole(p.grad) for name, p in module.named_parameters() if p.grad is not None}
+    found = {
+        name: full_tensor(p.grad) for name, p in module.named_parameters() if p.grad is not None
+    }
     module.zero_grad()
     return found
 
@@ -116,13 +122,13 @@ def assert_same_gradients(rank: int, folder: Path) -> None:
         expected = []
         for seed, batch in enumerate(batches):
             torch.manual_seed(seed)
-            expected.append(plain.model_step(batch))
+            expected.append(plain.training_loss(batch))
             (expected[-1] / RANKS).backward()
-        shard(module, "model_step", mesh)
+        shard(module, "training_loss", mesh)
         weights = sum(w.to_local().numel() for w in module.parameters())
         assert weights < 0.6 * sum(w.numel() for w in plain.parameters()), case
         torch.manual_seed(rank)
-        loss = module.model_step(batches[rank])
+        loss = module.training_loss(batches[rank])
         torch.testing.assert_close(loss, expected[rank], msg=case)
         loss.backward()
         of_one, of_both = gradients(plain), gradients(module)
@@ -131,7 +137,7 @@ def assert_same_gradients(rank: int, folder: Path) -> None:
             torch.testing.assert_close(
                 of_both[name], gradient, atol=1e-6, rtol=1e-4, msg=f"{case}: {name}"
             )
-    assert largest(rank, module) == 1 and largest(rank, plain) == rank
+    assert max_over_ranks(rank, module) == 1 and max_over_ranks(rank, plain) == rank
     module._no_loss().backward()
     assert all(not gradient.any() for gradient in gradients(module).values())
     distributed.destroy_process_group()

@@ -38,16 +38,26 @@ CALCULATED = {
     "times": [(rf"\b{NUMBER} ?times {NUMBER}", lambda a, b: a * b)],
     "halves": [(rf"twice {NUMBER}", lambda a: 2 * a), (rf"half of {NUMBER}", lambda a: a // 2)],
     "neighbours": [(rf"after {NUMBER}", lambda a: a + 1), (rf"before {NUMBER}", lambda a: a - 1)],
-    "comparison": [(rf"larger {NUMBER} ?or {NUMBER}", max), (rf"smaller {NUMBER} ?or {NUMBER}", min)],
+    "comparison": [
+        (rf"larger {NUMBER} ?or {NUMBER}", max),
+        (rf"smaller {NUMBER} ?or {NUMBER}", min),
+    ],
     "units": [
         (rf"how many {small} are in {NUMBER} ?{large}", lambda a, size=size: size * a)
         for small, large, size in (
-            ("seconds", "minute", 60), ("minutes", "hour", 60), ("hours", "day", 24), ("days", "week", 7),
-            ("months", "year", 12), ("years", "decade", 10), ("centimetres", "metre", 100),
-            ("metres", "kilometre", 1000), ("grams", "kilogram", 1000), ("cents", "dollar", 100),
+            ("seconds", "minute", 60),
+            ("minutes", "hour", 60),
+            ("hours", "day", 24),
+            ("days", "week", 7),
+            ("months", "year", 12),
+            ("years", "decade", 10),
+            ("centimetres", "metre", 100),
+            ("metres", "kilometre", 1000),
+            ("grams", "kilogram", 1000),
+            ("cents", "dollar", 100),
         )
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", CALCULATED)

@@ -23,13 +23,15 @@ STATES = '{project(name: "tests") {runs {edges {node {name state historyLineCoun
 
 
 class Hub:
-    """In this process; `lease_s` may be changed."""
+    """In this process; `heartbeat_timeout_s` may be changed."""
 
-    def __init__(self, folder: Path, lease_s: float = 60):
+    def __init__(self, folder: Path, heartbeat_timeout_s: float = 60):
         self.folder = folder
         (folder / "sweeps").mkdir(exist_ok=True)
         (folder / "sweeps" / "grid.yaml").write_text(SWEEP)
-        self.api = Api(folder / "hub", folder / "sweeps", KEY, "http://testserver", lease_s)
+        self.api = Api(
+            folder / "hub", folder / "sweeps", KEY, "http://testserver", heartbeat_timeout_s
+        )
         self.client = TestClient(make_app(self.api), raise_server_exceptions=False)
         self.auth = {"authorization": "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()}
 
@@ -121,8 +123,10 @@ def test_a_preempted_run_comes_back_as_often_as_it_is_preempted(hub: Hub) -> Non
     assert len(names) == 1
 
 
-def test_a_silent_run_is_handed_to_another_agent_after_its_lease(tmp_path: Path) -> None:
-    hub = Hub(tmp_path, lease_s=0.2)
+def test_a_silent_run_is_handed_to_another_agent_after_its_heartbeat_timeout(
+    tmp_path: Path,
+) -> None:
+    hub = Hub(tmp_path, heartbeat_timeout_s=0.2)
     [command] = hub.beat(hub.agent())
     hub.begin(command["run_id"])
     time.sleep(0.3)
@@ -143,10 +147,14 @@ def test_history_is_the_same_when_lines_come_twice(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        ("/storage/../hub.db", 404), ("/storage/%2e%2e/hub.db", 403), ("/storage/a/%2e%2e/%2e%2e/hub.db", 403),
-        ("/storage/%2Fetc%2Fpasswd", 403), ("/storage/runs/tests/one/x", 403), ("/elsewhere", 404),
+        ("/storage/../hub.db", 404),
+        ("/storage/%2e%2e/hub.db", 403),
+        ("/storage/a/%2e%2e/%2e%2e/hub.db", 403),
+        ("/storage/%2Fetc%2Fpasswd", 403),
+        ("/storage/runs/tests/one/x", 403),
+        ("/elsewhere", 404),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("method", ["GET", "PUT"])
 def test_no_path_escapes(hub: Hub, method: str, path: str, status: int) -> None:
     assert hub.client.request(method, path).status_code == status
@@ -163,12 +171,19 @@ def test_files_are_written_and_read_at_the_addresses_given_out(hub: Hub) -> None
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"[]", b"{}", b"\x00", b'{"query": "{"}', b'{"query": "{nothing}"}', b'{"query": "fragment F on X {a}"}',
-        b'{"query": "{project(name: 3) {run(name: {a: 1}) {id}}}"}', b'{"query": "{project {...Missing}}"}',
+        b"",
+        b"[]",
+        b"{}",
+        b"\x00",
+        b'{"query": "{"}',
+        b'{"query": "{nothing}"}',
+        b'{"query": "fragment F on X {a}"}',
+        b'{"query": "{project(name: 3) {run(name: {a: 1}) {id}}}"}',
+        b'{"query": "{project {...Missing}}"}',
         b'{"query": "mutation {createArtifact(input: {}) {artifact {id}}}"}',
         b'{"query": "mutation {upsertSweep(input: {config: \\"a: [\\"}) {sweep {id}}}"}',
     ],
-)  # fmt: skip
+)
 def test_nonsense_is_answered_below_500(hub: Hub, body: bytes) -> None:
     assert 400 <= hub.client.post("/graphql", content=body, headers=hub.auth).status_code < 500
 

@@ -13,8 +13,7 @@ import pytest
 import wandb
 import wandb_workspaces.reports.v2 as wr
 
-from sweeps.hub import runs
-from sweeps.hub import sweep_store as board
+from sweeps.hub import runs, sweep_store
 from sweeps.hub.__main__ import KEY
 from sweeps.hub.store import Store
 from sweeps.report import wandb_report
@@ -60,7 +59,7 @@ def test_the_literal_command_survives_the_death_of_anything(place: Place) -> Non
             updates = [*range(updates[0]), *sorted(set(updates))]
         assert updates == list(range(8))
     [sweep] = store.all("sweep")
-    assert sweep["state"] == "FINISHED" and sweep["name"].startswith(board.ID)
+    assert sweep["state"] == "FINISHED" and sweep["name"].startswith(sweep_store.ID)
     read = f"s = wandb.Api().sweep('local/tests/{sweep['name']}')"
     assert (
         place.python(read, "print(s.state, len(s.runs), s.best_run().summary['test/loss'])")
@@ -175,11 +174,16 @@ def test_the_wandb_report_is_saved_and_read_back(place: Place, client_here: None
     assert read.description == answer(gathered)[0]
     grid = next(block for block in read.blocks if isinstance(block, wr.PanelGrid))
     assert [type(panel).__name__ for panel in grid.panels] == [
-        "BarPlot", "ScatterPlot", "ParallelCoordinatesPlot", "ParameterImportancePlot", "RunComparer",
-    ]  # fmt: skip
+        "BarPlot",
+        "ScatterPlot",
+        "ParallelCoordinatesPlot",
+        "ParameterImportancePlot",
+        "RunComparer",
+    ]
     assert [column.metric for column in grid.panels[2].columns] == [
-        *map(wr.Config, gathered.file.swept), wr.SummaryMetric("test/wer"),
-    ]  # fmt: skip
+        *map(wr.Config, gathered.file.swept),
+        wr.SummaryMetric("test/wer"),
+    ]
     assert {runset.name for runset in grid.runsets} == {f"encoder.context={value}" for value in WER}
     assert (
         sum(

@@ -111,7 +111,9 @@ def test_libraries_are_used_in_one_place(path: Path) -> None:
 
 def test_modules_import_each_other_in_no_circle() -> None:
     """Imports at the top of modules; an import within a function is made later."""
-    modules = {str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__") for path in FILES}
+    modules = {
+        str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__") for path in FILES
+    }
     edges: dict[str, set[str]] = {}
     for path in FILES:
         module = str(path.with_suffix("")).replace("/", ".").removesuffix(".__init__")

@@ -1,4 +1,4 @@
-"""Our language model against transformers' with the same weights."""
+"""Mamba language models against those of transformers with the same weights."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from transformers import (
 
 from configs.loading import override
 from configs.schema import Config
-from duplexmamba.models.lm import MambaLM, load_pretrained
+from duplexmamba.models.language_models import MambaLM, load_pretrained
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.decoding import greedy
 
@@ -33,7 +33,7 @@ MAMBA2 = [*OVERRIDES, "lm.kind=mamba2", "lm.head_dim=16"]
 KINDS = {"mamba": OVERRIDES, "mamba2": MAMBA2, "mamba2 of 2 groups": [*MAMBA2, "lm.num_groups=2"]}
 
 
-def build_theirs(kind: str, tie: bool = True) -> PreTrainedModel:
+def build_reference(kind: str, tie: bool = True) -> PreTrainedModel:
     torch.manual_seed(0)
     if kind == "mamba":
         return MambaForCausalLM(MambaConfig(**SHAPE)).eval()
@@ -44,20 +44,20 @@ def build_theirs(kind: str, tie: bool = True) -> PreTrainedModel:
 
 
 @pytest.fixture(params=KINDS)
-def theirs(
+def reference(
     request: pytest.FixtureRequest, tmp_path: Path, config: Config
 ) -> tuple[PreTrainedModel, Path, Config]:
-    """One of their models, the folder that holds it, and the configuration that fits it."""
-    model = build_theirs(request.param)
-    with torch.no_grad():  # weights that differ from channel to channel, or a mix-up would not show
+    """A model of transformers, the folder it is saved in, and the configuration that fits it."""
+    model = build_reference(request.param)
+    with torch.no_grad():  # different in every channel, or permutations would not show
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
     model.save_pretrained(tmp_path)
     return model, tmp_path, override(config, KINDS[request.param])
 
 
-def test_same_weights_give_the_same_logits(theirs: tuple[PreTrainedModel, Path, Config]) -> None:
-    model, folder, config = theirs
+def test_same_weights_give_the_same_logits(reference: tuple[PreTrainedModel, Path, Config]) -> None:
+    model, folder, config = reference
     lm = MambaLM(config.lm)
     load_pretrained(lm, str(folder))
     ids = torch.randint(0, 61, (2, 17))
@@ -67,10 +67,10 @@ def test_same_weights_give_the_same_logits(theirs: tuple[PreTrainedModel, Path, 
     torch.testing.assert_close(lm.logits(hidden.values), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_greedy_is_what_transformers_generates(
-    theirs: tuple[PreTrainedModel, Path, Config],
+def test_greedy_decoding_equals_that_of_transformers(
+    reference: tuple[PreTrainedModel, Path, Config],
 ) -> None:
-    model, folder, config = theirs
+    model, folder, config = reference
     lm = MambaLM(config.lm)
     load_pretrained(lm, str(folder))
     ids = torch.randint(1, 61, (2, 9))
@@ -79,12 +79,12 @@ def test_greedy_is_what_transformers_generates(
     )[:, 9:]
     with torch.no_grad():
         hidden, state = lm(Padded(lm.embed(ids)))
-        got = greedy(lm, lm.logits(hidden.values[:, -1]), state, end=0, max_tokens=6)
-    assert got == [[t for t in row if t != 0] for row in expected.tolist()]
+        tokens = greedy(lm, lm.logits(hidden.values[:, -1]), state, end=0, max_tokens=6)
+    assert tokens == [[t for t in row if t != 0] for row in expected.tolist()]
 
 
 @pytest.mark.parametrize(
-    ("kind", "words", "message"),
+    ("kind", "overrides", "message"),
     [
         ("mamba", [*OVERRIDES, "lm.d_state=16"], "A_log is .*make them agree"),
         ("mamba", MAMBA2, "is a mamba model; lm.kind=mamba2"),
@@ -94,28 +94,33 @@ def test_greedy_is_what_transformers_generates(
     ],
 )
 def test_a_model_of_another_shape_is_refused(
-    kind: str, words: list[str], message: str, tmp_path: Path, config: Config
+    kind: str, overrides: list[str], message: str, tmp_path: Path, config: Config
 ) -> None:
-    build_theirs(kind).save_pretrained(tmp_path)
+    build_reference(kind).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=message):
-        load_pretrained(MambaLM(override(config, words).lm), str(tmp_path))
+        load_pretrained(MambaLM(override(config, overrides).lm), str(tmp_path))
 
 
-def test_a_model_with_a_head_of_its_own_is_refused(tmp_path: Path, config: Config) -> None:
-    model, lm = build_theirs("mamba2", tie=False), MambaLM(override(config, MAMBA2).lm)
+def test_a_model_with_an_output_matrix_of_its_own_is_refused(
+    tmp_path: Path, config: Config
+) -> None:
+    model = build_reference("mamba2", tie=False)
+    lm = MambaLM(override(config, MAMBA2).lm)
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="lm_head other than its embeddings"):
+    with pytest.raises(ValueError, match="lm_head that differs from its embeddings"):
         load_pretrained(lm, str(tmp_path))
     model.lm_head.weight.data.copy_(model.backbone.embeddings.weight)
     model.save_pretrained(tmp_path)
     load_pretrained(lm, str(tmp_path))
 
 
-@pytest.mark.parametrize("words", [["lm.head_dim=48"], ["lm.head_dim=32", "lm.num_groups=3"]])
-def test_channels_that_do_not_make_heads_are_refused(words: list[str], config: Config) -> None:
+@pytest.mark.parametrize("overrides", [["lm.head_dim=48"], ["lm.head_dim=32", "lm.num_groups=3"]])
+def test_channels_that_do_not_divide_into_heads_are_refused(
+    overrides: list[str], config: Config
+) -> None:
     with pytest.raises(ValueError, match=r"lm.head_dim=.* in lm.num_groups=\d.* multiple of"):
-        override(config, [*MAMBA2, *words])
-    override(config, [*OVERRIDES, *words])
+        override(config, [*MAMBA2, *overrides])
+    override(config, [*OVERRIDES, *overrides])
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path, config: Config) -> None:

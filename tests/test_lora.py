@@ -233,7 +233,7 @@ def test_a_folder_that_holds_none_is_refused(tmp_path: Path, content: bytes | No
         ("lm", [], "stage lm trains lm from random weights"),
         ("instruct", ["lora.rank=0"], "lora.rank=0: must be at least 1"),
         ("instruct", ["lora.dropout=1"], "need 0 <= dropout < 1"),
-        ("instruct", ["lora.targets=[]"], "name the linears"),
+        ("instruct", ["lora.targets=[]"], "name the linear layers"),
     ],
 )
 def test_bad_adapters_are_named_before_anything_is_trained(

@@ -1,14 +1,19 @@
-"""The whole model: the published sizes, and one road for one row and for many."""
+"""The whole model: published sizes, batches, gradients, and construction without settings."""
 
+import subprocess
+import sys
+
+import pytest
 import torch
 
+import duplexmamba
 from configs.loading import load_config
 from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechLM, count_parameters
 from duplexmamba.streaming.padded import Padded
 
 
-def test_paper_preset_is_the_published_model_to_the_number() -> None:
+def test_paper_preset_has_exactly_the_published_sizes() -> None:
     config = load_config(["configs/preset/paper.yaml", "configs/stage/asr.yaml"])
     with torch.device("meta"):
         counts = count_parameters(SpeechLM(config.model))
@@ -20,7 +25,7 @@ def test_paper_preset_is_the_published_model_to_the_number() -> None:
     }
 
 
-def test_reading_a_batch_equals_reading_each_row(config: Config) -> None:
+def test_a_batch_equals_its_rows_one_by_one(config: Config) -> None:
     model = SpeechLM(config.model).double().eval()
     before, after = torch.randint(0, 99, (2, 4)), torch.randint(0, 99, (2, 5))
     samples, lengths = torch.randn(2, 12800, dtype=torch.float64) * 0.1, torch.tensor([12800, 6400])
@@ -28,14 +33,14 @@ def test_reading_a_batch_equals_reading_each_row(config: Config) -> None:
     speech, _ = model.embed_speech(Padded(samples, lengths))
     batch, _ = model(Padded(before), speech, Padded(after, after_lengths))
     for row in range(2):
-        words = Padded(after[row : row + 1, : after_lengths[row]])
+        ids = Padded(after[row : row + 1, : after_lengths[row]])
         speech, _ = model.embed_speech(Padded(samples[row : row + 1, : lengths[row]]))
-        alone, _ = model(Padded(before[row : row + 1]), speech, words)
-        got = batch.values[row, : after_lengths[row]]
-        torch.testing.assert_close(got, alone.values[0], atol=1e-10, rtol=0)
+        single, _ = model(Padded(before[row : row + 1]), speech, ids)
+        row_of_batch = batch.values[row, : after_lengths[row]]
+        torch.testing.assert_close(row_of_batch, single.values[0], atol=1e-10, rtol=0)
 
 
-def test_the_whole_model_trains_under_autocast(config: Config) -> None:
+def test_the_model_trains_under_autocast(config: Config) -> None:
     model, ids = SpeechLM(config.model), Padded(torch.randint(0, 99, (2, 4)))
     with torch.autocast("cpu", torch.bfloat16):
         speech, _ = model.embed_speech(
@@ -56,3 +61,18 @@ def test_every_part_gets_a_gradient(config: Config) -> None:
     assert [
         n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
     ] == []
+
+
+def test_the_package_exports_its_names_on_first_use() -> None:
+    for name in duplexmamba.__all__:
+        assert getattr(duplexmamba, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'SpeechLLM'"):
+        _ = duplexmamba.SpeechLLM
+
+
+def test_registries_and_the_model_import_without_transformers() -> None:
+    code = (
+        "import sys; from duplexmamba import CONNECTORS, LANGUAGE_MODELS, MIXERS, SpeechLM; "
+        "assert not {'transformers', 'lightning', 'omegaconf'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -32,15 +32,16 @@ from duplexmamba.text.losses import IGNORED
 from duplexmamba.text.tokenizer import Tokenizer
 from evaluation.duplex.dialogues import Heard, confusion, scores
 from evaluation.duplex.report import columns, draw
-from lightning_modules.assembly import dialogue_stage
 from lightning_modules.multiplex import MultiplexStage, script
+from lightning_modules.results import AnswerResult, TurnStateResult
 from lightning_modules.sessions import open_sessions
+from lightning_modules.stages import dialogue_module
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from serving import timeline
 from tests import test_session
 from tests.conftest import SMALL_SIZES, TINY
 from tests.small_runs import SHORT
-from tests.test_rehearsal import SCRIPTS, Answers, dialogue_of
+from tests.test_branch_targets import SCRIPTS, Answers, dialogue_of
 from tests.test_session import KINDS, facts, sound
 
 TOKENS = Tokenizer.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
@@ -49,7 +50,7 @@ SMALL = load_config(
         TINY[0],
         "configs/stage/streaming.yaml",
         *SMALL_SIZES,
-        f"lm.vocab_size={TOKENS.size}",
+        f"lm.vocab_size={TOKENS.vocab_size}",
         "duplex.kind=multiplex",
     ]
 )
@@ -103,7 +104,7 @@ def test_training_logits_equal_those_of_a_session_at_every_written_position(lett
     stage = MultiplexStage(
         override(SMALL, PACES[pace]), session.model, Answers(session.tokenizer, emitted)
     ).eval()
-    rows = [script(dialogue, stage.tokens, session.duplex)]
+    rows = [script(dialogue, stage.tokenizer, session.duplex)]
     with torch.no_grad():
         speech, _ = session.model.embed_speech(
             Padded(torch.from_numpy(dialogue.samples)[None]), final=True
@@ -167,7 +168,7 @@ def stage_and_batch(letters=SCRIPTS[:3], **changes) -> tuple[MultiplexStage, obj
 def test_a_batch_equals_single_dialogues() -> None:
     stage, batch = stage_and_batch()
     stage.model.double().eval()
-    rows = [script(dialogue, stage.tokens, SMALL.duplex) for dialogue in batch.dialogues]
+    rows = [script(dialogue, stage.tokenizer, SMALL.duplex) for dialogue in batch.dialogues]
     with torch.no_grad():
         speech, _ = stage.model.embed_speech(batch.samples, final=True)
         batched = stage.read_whole(rows, speech)
@@ -185,8 +186,11 @@ def test_the_loss_covers_the_choices_of_a_session(letters, smoothing) -> None:
     stage, batch = stage_and_batch(
         letters, optim=dataclasses.replace(SMALL.optim, label_smoothing=smoothing)
     )
-    rows = [script(dialogue, stage.tokens, SMALL.duplex) for dialogue in batch.dialogues]
-    response, idle = stage.tokens.turn_states["response"], stage.tokens.turn_states["ignore"]
+    rows = [script(dialogue, stage.tokenizer, SMALL.duplex) for dialogue in batch.dialogues]
+    response, idle = (
+        stage.tokenizer.turn_state_ids["response"],
+        stage.tokenizer.turn_state_ids["ignore"],
+    )
     with torch.no_grad():
         hidden, labels, free = stage.read_whole(
             rows, stage.model.embed_speech(batch.samples, final=True)[0]
@@ -206,7 +210,7 @@ def test_training_reduces_the_loss_also_under_autocast() -> None:
     optimizer, losses = torch.optim.AdamW(stage.parameters(), lr=1e-2), []
     for step in range(12):
         with torch.autocast("cpu", torch.bfloat16, enabled=step % 2 == 1):
-            loss = stage.model_step(batch)
+            loss = stage.training_loss(batch)
         optimizer.zero_grad()
         loss.backward()
         assert all(
@@ -336,7 +340,7 @@ def test_the_kind_of_a_configuration_chooses_stage_and_session(tmp_path) -> None
     configs = {kind: override(SMALL, [f"duplex.kind={kind}"]) for kind in ("fork", "multiplex")}
     for kind, config in configs.items():
         model = SpeechLM(config.model)
-        stage = dialogue_stage(config, model, TOKENS)
+        stage = dialogue_module(config, model, TOKENS)
         session = open_sessions(
             StageCheckpoint(config, TOKENS, model.state_dict()), config, tmp_path
         )()
@@ -391,8 +395,12 @@ def test_states_that_a_session_does_not_distinguish_have_no_scores() -> None:
     )
     labels = [text.get_text() for text in draw(matrix, [], "x").axes[0].get_xticklabels()]
     assert labels == ["response", "ignore"]
-    pairs = [("<|ignore|>", "<|ignore|>"), ("<|response|>", "<|response|>"), ("twelve", "")]
-    assert stage_and_batch()[0].scores(pairs) == {"response_f1": 1, "exact_match": 0}
+    results = [
+        TurnStateResult("ignore", "ignore"),
+        TurnStateResult("response", "response"),
+        AnswerResult("twelve", ""),
+    ]
+    assert stage_and_batch()[0].scores(results) == {"response_f1": 1, "exact_match": 0}
 
 
 @pytest.mark.timeout(300)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from configs.loading import load_config
 from duplexmamba.duplex.policy import BranchCounters, branches, classify_state, decide, tokens_due
-from duplexmamba.text.tokenizer import TURN_STATES
+from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
 from tests.conftest import TINY
 
 DUPLEX = load_config(TINY).duplex
-STATES = st.sampled_from(list(TURN_STATES))
+STATES = st.sampled_from(list(TURN_STATE_MARKERS))
 RULES = st.builds(
     lambda **rules: duplex(**rules), slice_ms=st.sampled_from([200.0, 600.0, 1000.0]),
     ignored_slices=st.integers(1, 4), min_slices=st.integers(1, 4), max_wait_s=st.floats(0.1, 5),
@@ -54,7 +54,9 @@ def test_response_needs_its_threshold_else_the_likelier_other_state_is_chosen():
 
 @given(st.tuples(*[st.floats(0.01, 1)] * 3), st.floats(0.05, 0.95))
 def test_states_follow_the_threshold(weights, threshold):
-    found = dict(zip(TURN_STATES, (weight / sum(weights) for weight in weights), strict=True))
+    found = dict(
+        zip(TURN_STATE_MARKERS, (weight / sum(weights) for weight in weights), strict=True)
+    )
     state = classify_state(found, duplex(response_threshold=threshold))
     assert (state == "response") == (found["response"] >= threshold)
     assert state == "response" or found[state] == max(found["incomplete"], found["ignore"])

@@ -5,7 +5,7 @@ import torch
 
 from configs.loading import override
 from configs.schema import Config
-from duplexmamba.models.lm import MambaLM
+from duplexmamba.models.language_models.mamba_lm import MambaLM
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.ops.scan import selective_scan
 from duplexmamba.streaming import state as states

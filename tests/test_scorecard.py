@@ -15,8 +15,9 @@ from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM
 from evaluation.commands import scorecard
 from evaluation.commands.arguments import parser
 from evaluation.commands.saved_scores import keep, kept
-from evaluation.scorecard.card import Card, Part, Row, best, shown
+from evaluation.scorecard.card import Card, CardRow, Part, best, shown
 from evaluation.scorecard.page import page
+from evaluation.scores import SCORES
 from evaluation.speed import measure
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.checkpoint import FILE
@@ -51,7 +52,7 @@ def write_run(
     untrained(stage).save(folder / FILE)
     for command, values in scores.items():
         own = words if command == "voicebench" else [word for word in words if "=" in word]
-        data = ["FOLDER"] if command in scorecard.NEED_DATA else []
+        data = ["FOLDER"] if SCORES[command].has_own_data else []
         keep(parser().parse_args([command, str(folder), *data, *own]), values)
     return folder
 
@@ -124,14 +125,14 @@ def test_the_best_is_marked_where_there_is_one():
     cards = [
         Card(name, {}, {"wer": Part({"test/wer": rate}, {})}, []) for name, rate in rates.items()
     ]
-    assert best(cards, Row("wer", "test/wer", "", -1)) == {"one", "three"}
-    assert best(cards, Row("wer", "test/wer", "", 1)) == {"two"}
+    assert best(cards, CardRow("wer", "test/wer", "", -1)) == {"one", "three"}
+    assert best(cards, CardRow("wer", "test/wer", "", 1)) == {"two"}
     assert (
-        best(cards, Row("wer", "test/wer", ""))
-        == best(cards, Row("wer", "test/cer", "", -1))
+        best(cards, CardRow("wer", "test/wer", ""))
+        == best(cards, CardRow("wer", "test/cer", "", -1))
         == set()
     )
-    assert best(cards[::2], Row("wer", "test/wer", "", -1)) == set()
+    assert best(cards[::2], CardRow("wer", "test/wer", "", -1)) == set()
 
 
 @pytest.mark.parametrize(

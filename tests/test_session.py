@@ -22,7 +22,7 @@ from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.decoding import advance, greedy
-from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokenizer
+from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, TURN_STATE_MARKERS, Tokenizer
 from tests.conftest import SMALL_SIZES, TINY
 
 SLICE = 3200
@@ -30,7 +30,7 @@ SCRIPT = "oorioorioooorioorooooor"
 """Questions, most of them during an answer to the one before."""
 LETTERS = {"r": "response", "o": "incomplete", "i": "ignore"}
 TOKENS = Tokenizer.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
-SMALL = load_config([*TINY, *SMALL_SIZES, f"lm.vocab_size={TOKENS.size}"])
+SMALL = load_config([*TINY, *SMALL_SIZES, f"lm.vocab_size={TOKENS.vocab_size}"])
 SLICED = ["encoder.slice_ms=400", "duplex.slice_ms=400"]
 KINDS = {
     "causal": [], "causal_lookahead": ["encoder.context=causal_lookahead", *SLICED],
@@ -58,7 +58,7 @@ def make(*words, end=None):
             if config.lm.kind == "mamba":
                 ssm.x_proj.weight[ssm.sizes[0] :].mul_(10)
     tokens = Tokenizer.from_json(TOKENS.to_json())
-    tokens.end = tokens.end if end is None else end
+    tokens.eos_id = tokens.eos_id if end is None else end
     return ForkSession(model, tokens, config.duplex)
 
 
@@ -110,9 +110,9 @@ def literally(session, samples, script):
     prompt, ask, accept = (
         lm.embed(torch.tensor(ids))
         for ids in (
-            tokens.before_speech(ANSWER[0]),
-            tokens.end_of_speech(),
-            tokens.after_speech("response"),
+            tokens.prompt_before_speech(ANSWER_INSTRUCTIONS[0]),
+            tokens.encode_end_of_speech(),
+            tokens.prompt_after_speech("response"),
         )
     )
 
@@ -131,7 +131,7 @@ def literally(session, samples, script):
             )
         branch = [*branch, heard]
         weights = (
-            logits([*branch, ask])[[tokens.turn_states[state] for state in TURN_STATES]]
+            logits([*branch, ask])[[tokens.turn_state_ids[state] for state in TURN_STATE_MARKERS]]
             .softmax(0)
             .tolist()
         )
@@ -148,19 +148,21 @@ def literally(session, samples, script):
         elif ignored >= duplex.ignored_slices:
             action, branch = "drop", None
         while answer is not None:
-            token = int(logits(answer).argmax()) if len(emitted) < duplex.max_tokens else tokens.end
+            token = (
+                int(logits(answer).argmax()) if len(emitted) < duplex.max_tokens else tokens.eos_id
+            )
             if (
-                token != tokens.end
+                token != tokens.eos_id
                 and len(emitted) >= (i - begun + 1) * duplex.slice_ms * duplex.tokens_per_s / 1000
             ):
                 break
             answer = [*answer, lm.embed(torch.tensor([token]))]
-            if token == tokens.end:
+            if token == tokens.eos_id:
                 rest, answer = answer, None
             else:
                 emitted, new = [*emitted, token], [*new, token]
         found.append(
-            (dict(zip(TURN_STATES, weights, strict=True)), action, new, answer is not None)
+            (dict(zip(TURN_STATE_MARKERS, weights, strict=True)), action, new, answer is not None)
         )
     return found
 
@@ -195,13 +197,16 @@ def test_a_response_equals_greedy_decoding_while_all_slices_are_ignored():
     model, tokens = session.model, session.tokenizer
     before, after = (
         Padded(torch.tensor([ids]))
-        for ids in (tokens.before_speech(ANSWER[0]), tokens.after_speech("response"))
+        for ids in (
+            tokens.prompt_before_speech(ANSWER_INSTRUCTIONS[0]),
+            tokens.prompt_after_speech("response"),
+        )
     )
     with torch.no_grad():
         speech, _ = model.embed_speech(Padded(samples[None, : 4 * SLICE]))
         hidden, lm_state = model(before, speech, after)
         [expected] = greedy(
-            model.lm, model.lm.logits(hidden.values[:, -1]), lm_state, tokens.end, 23
+            model.lm, model.lm.logits(hidden.values[:, -1]), lm_state, tokens.eos_id, 23
         )
     assert len(set(expected)) > 6 and response.start_slice == 3
     assert response.text == tokens.decode(expected[:23]) and not response.complete
@@ -379,7 +384,7 @@ def test_a_character_of_several_tokens_is_emitted_whole():
     session, emitted = make(), TOKENS.encode(" café — née")
     assert any(REPLACEMENT_CHARACTER in TOKENS.decode(emitted[:i]) for i in range(len(emitted)))
     heard = [
-        session._text(Response((), session.tokenizer.end, 0, tuple(emitted[:i])))
+        session._text(Response((), session.tokenizer.eos_id, 0, tuple(emitted[:i])))
         for i in range(len(emitted) + 1)
     ]
     assert all(later.startswith(text) for text, later in itertools.pairwise(heard))

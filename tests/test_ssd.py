@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from duplexmamba.models.mamba2 import Mamba2Mixer
+from duplexmamba.models.mixers.mamba2 import Mamba2Mixer
 from duplexmamba.ops import ssd as module
 from duplexmamba.ops.ssd import ssd
 from duplexmamba.streaming.padded import Padded

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from configs.schema import Config
-from duplexmamba.models import mamba
-from duplexmamba.models.lm import MambaLM
-from duplexmamba.models.mamba import MambaMixer, MambaState
+from duplexmamba.models.language_models.mamba_lm import MambaLM
+from duplexmamba.models.mixers import mamba
+from duplexmamba.models.mixers.mamba import MambaMixer, MambaState
 from duplexmamba.ops.step_cpp import matrix_vectors
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded

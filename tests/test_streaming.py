@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from configs.loading import load_config, override
 from configs.schema import Config
-from duplexmamba.models.attention import SelfAttention
-from duplexmamba.models.connector import CONNECTORS
-from duplexmamba.models.mamba import MambaMixer
-from duplexmamba.models.mamba2 import Mamba2Mixer
+from duplexmamba.models.connectors import CONNECTORS
+from duplexmamba.models.mixers.attention import SelfAttention
+from duplexmamba.models.mixers.mamba import MambaMixer
+from duplexmamba.models.mixers.mamba2 import Mamba2Mixer
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
-from duplexmamba.streaming.padded import Padded, Positions, join, stream_windows
+from duplexmamba.streaming.buffer import stream_windows
+from duplexmamba.streaming.padded import Padded, Positions, join
 from tests.conftest import SMALL_SIZES, TINY
 
 Room = Callable[..., tuple[Padded, object]]
@@ -75,7 +76,7 @@ def made(name: str, dtype: torch.dtype) -> tuple[Room, tuple[int, ...], int]:
         "encoder": (model.encoder, (d,), 23),
         "connector": (model.connector, (d,), 23),
         "lm": (model.lm, (config.lm.d_model,), 23),
-        "listen": (model.listen, (), 16000),
+        "listen": (model.embed_speech, (), 16000),
         "speech_lm": (whole_model(model), (), 16000),
     }[room]
 

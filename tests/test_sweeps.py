@@ -13,7 +13,7 @@ from configs.recipes import DIALOGUE_STAGES, STAGES
 from configs.schema import Config
 from datamodules.data import Corpora
 from datamodules.dialogue.data import DialogueData
-from duplexmamba.text.tokenizer import TURN_STATES
+from lightning_modules.results import AnswerResult, TurnStateResult
 from lightning_modules.stages import STAGE_REGISTRY
 from sweeps.hub.__main__ import leave_client_alone, point_client_here, points_here, wandb_login
 from sweeps.hub.search import check, grid
@@ -45,8 +45,10 @@ def metrics(config: Config) -> set[str]:
     stage = STAGE_REGISTRY[config.stage.name]
     with torch.device("meta"):
         module = stage.module(config, stage.model(config.model), None)
-    state = TURN_STATES["response"]
-    return SUMMARY | {f"test/{name}" for name in module.scores([(state, state), ("one", "two")])}
+    results = [TurnStateResult("response", "response"), AnswerResult("one", "two")]
+    if config.stage.data != "dialogues":
+        results = [AnswerResult("one", "two")]
+    return SUMMARY | {f"test/{name}" for name in module.scores(results)}
 
 
 def test_the_sweeps_of_this_project_are_there() -> None:

@@ -18,7 +18,8 @@ from configs.loading import load_config
 from datamodules.mixture import Mixture
 from datamodules.synthetic import grammar
 from datamodules.synthetic import speech as synthetic
-from datamodules.synthetic.espeak import SAMPLE_RATE_HZ, _helper, speak
+from datamodules.synthetic import voices as voices_module
+from datamodules.synthetic.espeak import SAMPLE_RATE_HZ, _server, speak
 from datamodules.synthetic.in_domain_text import MAX_WORDS, InDomainText
 from datamodules.synthetic.speech import SyntheticSpeech
 from tests.conftest import TINY
@@ -47,7 +48,10 @@ def digests(indices):
 def test_two_fresh_processes_in_different_order_give_the_same_bytes():
     indices = [*range(8), 10_000_019]
     shuffled = random.Random(1).sample(indices, len(indices))
-    program = "import sys, tests.test_synthetic as t; print(*sorted(t.digests(map(int, sys.argv[1:])).items()), sep='\\n')"
+    program = (
+        "import sys, tests.test_synthetic as t; "
+        "print(*sorted(t.digests(map(int, sys.argv[1:])).items()), sep='\\n')"
+    )
     outputs = [
         subprocess.run(
             [sys.executable, "-c", program, *map(str, order)],
@@ -80,7 +84,7 @@ def test_another_seed_is_another_corpus():
 def test_voices_and_sentences_held_out_never_train(held_out):
     variants = {
         split: {v for group in groups for v in group}
-        for split, groups in synthetic.VARIANTS.items()
+        for split, groups in voices_module.VARIANTS.items()
     }
     assert not variants[held_out] & variants["train"]
     recipes = {
@@ -88,7 +92,7 @@ def test_voices_and_sentences_held_out_never_train(held_out):
     }
     texts, voices = (
         {split: {key(r) for r in drawn} for split, drawn in recipes.items()}
-        for key in (lambda r: r.qa_pair.text, lambda r: r.voice.partition("+")[2])
+        for key in (lambda r: r.qa_pair.text, lambda r: r.voice.name.partition("+")[2])
     )
     assert not texts[held_out] & texts["train"]
     assert voices == {split: variants[split] for split in ("train", held_out)}
@@ -98,14 +102,14 @@ def test_voices_and_sentences_held_out_never_train(held_out):
 def test_every_voice_is_known_to_espeak_and_unlike_the_others():
     """espeak-ng says nothing of an unknown variant: it speaks without it."""
     variants = sorted(
-        {v for groups in synthetic.VARIANTS.values() for group in groups for v in group}
+        {v for groups in voices_module.VARIANTS.values() for group in groups for v in group}
     )
     shipped = {
         path.name for path in (Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir()
     }
     assert set(variants) <= shipped
-    voices = [f"{synthetic.ACCENTS[0]}+{v}" for v in variants] + [
-        f"{accent}+m1" for accent in synthetic.ACCENTS[1:]
+    voices = [f"{voices_module.ACCENTS[0]}+{v}" for v in variants] + [
+        f"{accent}+m1" for accent in voices_module.ACCENTS[1:]
     ]
     assert len(
         {speak("which month comes after january", voice).samples.tobytes() for voice in voices}
@@ -191,7 +195,7 @@ def test_only_in_training_do_speakers_hesitate(monkeypatch):
 def test_failures_name_voice_and_text():
     with pytest.raises(ValueError, match=r"'gmw/zz'.*'spell cat'"):
         speak("spell cat", "gmw/zz")
-    os.kill(_helper(os.getpid()).pid, signal.SIGKILL)
+    os.kill(_server(os.getpid()).pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match=r"'gmw/en'.*'spell cat'"):
         speak("spell cat", "gmw/en")
     assert len(speak("spell cat", "gmw/en").samples) > SAMPLE_RATE_HZ / 4, (
@@ -200,7 +204,10 @@ def test_failures_name_voice_and_text():
 
 
 def test_missing_espeak_names_the_remedy():
-    program = "import sys; sys.modules['espeakng_loader'] = None; from datamodules.synthetic.espeak import speak; speak('a', 'gmw/en')"
+    program = (
+        "import sys; sys.modules['espeakng_loader'] = None; "
+        "from datamodules.synthetic.espeak import speak; speak('a', 'gmw/en')"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
     )
@@ -243,18 +250,22 @@ class Orders:
 
 
 def retelling(exchanges, share):
-    return corpus("train", retold=(InDomainText(Mixture([Orders(exchanges)], [1], seed=1)), share))
+    return corpus(
+        "train", in_domain=(InDomainText(Mixture([Orders(exchanges)], [1], seed=1)), share)
+    )
 
 
 def test_a_share_says_what_recorded_speech_with_answers_says():
     orders = [(f"brew {grammar.number(n)} cups", "of tea") for n in range(5)]
-    retold = retelling(orders, 0.4)
-    said = [retold.qa_pair(i) for i in range(1000)]
+    in_domain = retelling(orders, 0.4)
+    said = [in_domain.qa_pair(i) for i in range(1000)]
     assert 350 < sum(qa_pair in orders for qa_pair in said) < 450
     assert {*orders} <= {*said}
     index = next(i for i, qa_pair in enumerate(said) if qa_pair in orders)
     assert (
-        (retold[index].text, retold[index].answer) == said[index] != corpus("train").qa_pair(index)
+        (in_domain[index].text, in_domain[index].answer)
+        == said[index]
+        != corpus("train").qa_pair(index)
     )
     again = retelling(orders, 0.4)
     assert [again.qa_pair(i) for i in range(1000)] == said
@@ -266,8 +277,8 @@ def test_without_answers_new_sentences_go_on_as_recorded_ones_do():
         "brew a large tea with milk and sugar",
         "i want a large coffee",
     ]
-    retold = retelling([(text, "") for text in texts], 1.0)
-    said = {retold.qa_pair(i)[0] for i in range(300)}
+    in_domain = retelling([(text, "") for text in texts], 1.0)
+    said = {in_domain.qa_pair(i)[0] for i in range(300)}
     assert {*texts, "i want a large tea with milk", "brew a large coffee"} <= said
     threes = {
         tuple(words[i : i + 3]) for words in map(str.split, texts) for i in range(len(words) - 2)
@@ -280,5 +291,5 @@ def test_without_answers_new_sentences_go_on_as_recorded_ones_do():
 
 
 def test_a_sentence_that_goes_round_in_circles_ends():
-    retold = retelling([("tea tea tea tea tea", "")], 1.0)
-    assert max(len(retold.qa_pair(i)[0].split()) for i in range(200)) <= MAX_WORDS
+    in_domain = retelling([("tea tea tea tea tea", "")], 1.0)
+    assert max(len(in_domain.qa_pair(i)[0].split()) for i in range(200)) <= MAX_WORDS

@@ -73,13 +73,15 @@ def test_words_at_the_pace_of_speech() -> None:
     counts: Counter[int] = Counter()
     for _ in range(600):
         ids = speech_like(TEXT, tokens, 1.0)
-        assert [i for i in ids if i != silence] == tokens.words(TEXT)
-        [place] = [i for i in range(len(ids)) if ids[: i + 1][-1] in tokens.words("capital") and i]
+        assert [i for i in ids if i != silence] == tokens.encode_words(TEXT)
+        [place] = [
+            i for i in range(len(ids)) if ids[: i + 1][-1] in tokens.encode_words("capital") and i
+        ]
         behind = 0
         while ids[place + behind + 1] == silence:
             behind += 1
         counts[behind] += 1
     assert all(abs(counts[n] / 600 - share) < 0.08 for n, share in enumerate([0.5, 0.35, 0.15]))
-    assert speech_like(TEXT, tokens, 0.0) == tokens.words(TEXT)
+    assert speech_like(TEXT, tokens, 0.0) == tokens.encode_words(TEXT)
     assert speech_like("capital", tokens, 1.0).count(silence) <= 8, "nowhere to hesitate"
     assert set(speech_like("", tokens, 1.0)) <= {silence}

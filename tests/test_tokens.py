@@ -3,7 +3,7 @@
 import pytest
 
 from duplexmamba.text.metrics import error_rates
-from duplexmamba.text.tokenizer import TURN_STATES, Tokenizer, normalise
+from duplexmamba.text.tokenizer import TURN_STATE_MARKERS, Tokenizer, normalise
 
 
 @pytest.fixture(scope="module")
@@ -17,21 +17,21 @@ def test_any_text_survives(tokens: Tokenizer, text: str) -> None:
 
 
 def test_a_known_word_is_one_id_wherever_it_stands(tokens: Tokenizer) -> None:
-    assert tokens.words("seven") == tokens.words("plus seven")[-1:]
+    assert tokens.encode_words("seven") == tokens.encode_words("plus seven")[-1:]
 
 
 def test_markers_are_single_ids_and_never_shown(tokens: Tokenizer) -> None:
-    assert len({*tokens.turn_states.values(), tokens.end}) == 4
-    ids = tokens.after_speech("response")
-    assert tokens.turn_states["response"] == ids[-2] and tokens.decode(ids) == ""
-    assert set(TURN_STATES) == {"response", "incomplete", "ignore"}
+    assert len({*tokens.turn_state_ids.values(), tokens.eos_id}) == 4
+    ids = tokens.prompt_after_speech("response")
+    assert tokens.turn_state_ids["response"] == ids[-2] and tokens.decode(ids) == ""
+    assert set(TURN_STATE_MARKERS) == {"response", "incomplete", "ignore"}
 
 
 def test_json_keeps_everything(tokens: Tokenizer) -> None:
     again = Tokenizer.from_json(tokens.to_json())
     assert (
         again.encode("what is <|speech|>") == tokens.encode("what is <|speech|>")
-        and again.size == tokens.size
+        and again.size == tokens.vocab_size
     )
 
 

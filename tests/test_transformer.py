@@ -19,9 +19,8 @@ from transformers import (
 from configs.fingerprint import fingerprint
 from configs.loading import load_config, override
 from configs.schema import Config
-from duplexmamba.models.language_models import LANGUAGE_MODELS
-from duplexmamba.models.lm import LM, build_lm, load_pretrained
-from duplexmamba.models.transformer import TransformerLM
+from duplexmamba.models.language_models import LANGUAGE_MODELS, LM, build_lm, load_pretrained
+from duplexmamba.models.language_models.transformer_lm import TransformerLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded, take
 from duplexmamba.text.decoding import advance, greedy

@@ -1,4 +1,4 @@
-"""Batches of dialogues, with single utterances beside them."""
+"""Batches of dialogues, with extra single utterances."""
 
 import dataclasses
 import functools
@@ -9,124 +9,150 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batching import SpeechBatch, TrainingStream, alike, at_least, collate, pad_signals
-from datamodules.corpus import UnusableAudio, Utterance
+from datamodules.corpus import Corpus, UnusableAudio, Utterance
 from datamodules.data import Ahead, StageData
 from datamodules.dialogue.dialogues import Dialogue, Dialogues, open_dialogues
 from datamodules.synthetic.grammar import Split
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded
 
-SCORED_TOGETHER = 20
-"""Dialogues in one batch where nothing is learnt, whose live sessions go side by side."""
+SCORED_BATCH_DIALOGUES = 20
+"""Dialogues per batch in validation and test, whose live sessions run batched."""
 
 Item = tuple[Dialogue | UnusableAudio, list[Utterance | UnusableAudio]]
 
 
 @dataclasses.dataclass(frozen=True)
 class DialogueBatch:
-    """What a stage sees of dialogues."""
+    """A batch of the stages that train on dialogues."""
 
     samples: Padded
     """(B, n) float32, the user's channel."""
     dialogues: list[Dialogue]
-    """Their own samples left out."""
+    """Without their own samples."""
     utterances: SpeechBatch
+    """Extra single utterances."""
     skipped: list[str]
     """Why dialogues or utterances of this batch are missing, one sentence each."""
     frames: Padded | None = None
-    """As in `SpeechBatch`."""
+    """Precomputed features, as in `SpeechBatch`."""
 
     def __len__(self) -> int:
         return len(self.dialogues)
 
     def to(self, device: torch.device) -> "DialogueBatch":
-        """The same batch with its samples on `device`."""
+        """Return the same batch with its samples on `device`."""
         return dataclasses.replace(
             self, samples=self.samples.to(device), utterances=self.utterances.to(device)
         )
 
 
 class DialogueData(StageData):
-    """Dialogues of the recorded questions that have answers, or, where there are none, of the default grammar's."""
+    """Dialogues of the recorded questions that have answers, else of the default grammar's."""
 
     def train_dataloader(self) -> DataLoader:
-        dialogues, size = self.dialogues("train", 0), self.config.data.batch_dialogues
+        """Endless batches of dialogues of similar length, with extra utterances."""
+        dialogues = self.dialogues("train", 0)
+        batch_size = self.config.data.batch_dialogues
 
         def group(positions: Sequence[int]) -> list[list[int]]:
-            return alike(positions, [len(dialogues.events(p)) for p in positions], size)
+            # The number of events stands for the length, which is known only after synthesis.
+            num_events = [len(dialogues.events(position)) for position in positions]
+            return alike(positions, num_events, batch_size)
 
-        beside = self.config.stage.utterances_per_dialogue
-        return self._batches(
-            WithUtterances(dialogues, self.corpora.stream, beside), self._endless(group), self.ahead
+        dataset = WithUtterances(
+            dialogues, self.corpora.stream, self.config.stage.utterances_per_dialogue
         )
+        return self._batches(dataset, self._endless(group), self.ahead)
 
     def scored(self) -> dict[str, int]:
-        return {
-            field: getattr(self.config.data, field)
-            for field in ("valid_dialogues", "test_dialogues")
-        }
+        """Return the settings that limit the scored dialogues, with their values."""
+        data = self.config.data
+        return {"valid_dialogues": data.valid_dialogues, "test_dialogues": data.test_dialogues}
 
     def strata(self, positions: range) -> list[Hashable]:
-        """The kind of each dialogue's first event, which is its only one in stage state."""
+        """Return the kind of each dialogue's first event, which is its only one in stage state."""
         dialogues = self.dialogues("train", 0)
         return [dialogues.events(position)[0].kind for position in positions]
 
     def val_dataloader(self) -> DataLoader:
+        """Dialogues of the valid split, without extra utterances."""
         return self._scored("valid", self.config.data.valid_dialogues)
 
     def test_dataloader(self) -> DataLoader:
+        """Dialogues of the test split, without extra utterances."""
         return self._scored("test", self.config.data.test_dialogues)
 
     def dialogues(self, split: Split, size: int) -> Dialogues:
-        """Those of a split."""
+        """Open the dialogues of a split."""
         recorded = self.corpora.recorded.get(split)
-        answered = recorded is not None and any(
-            recorded.qa_pair(i)[1] for i in range(len(recorded))
-        )
-        return open_dialogues(self.config, split, size, recorded if answered else None)
+        if recorded is not None and not _has_answers(recorded):
+            recorded = None
+        return open_dialogues(self.config, split, size, recorded)
 
     def _scored(self, split: Split, count: int) -> DataLoader:
-        rank, world = self._rank()
-        batches = [
-            list(range(i, min(i + SCORED_TOGETHER, count)))
-            for i in range(0, count, SCORED_TOGETHER)
-        ]
-        none_beside = WithUtterances(self.dialogues(split, count), self.corpora.stream, 0)
-        return self._batches(none_beside, at_least(world, batches)[rank::world])
+        rank, world_size = self._rank()
+        batches = []
+        for first in range(0, count, SCORED_BATCH_DIALOGUES):
+            last = min(first + SCORED_BATCH_DIALOGUES, count)
+            batches.append(list(range(first, last)))
+        own_batches = at_least(world_size, batches)[rank::world_size]
+        dataset = WithUtterances(self.dialogues(split, count), self.corpora.stream, count=0)
+        return self._batches(dataset, own_batches)
 
     def _batches(
         self, dataset: Dataset, batches: Iterable[list[int]], ahead: Ahead | None = None
     ) -> DataLoader:
-        unit = FrameTiming.of(self.config.model).samples_per_token
-        return self._loader(
-            dataset, batches, functools.partial(collate_dialogues, unit_samples=unit), ahead
-        )
+        # Whole speech embeddings, so that no speech is left over in a stream buffer.
+        unit_samples = FrameTiming.of(self.config.model).samples_per_token
+        collate_fn = functools.partial(collate_dialogues, unit_samples=unit_samples)
+        return self._loader(dataset, batches, collate_fn, ahead)
+
+
+def _has_answers(corpus: Corpus) -> bool:
+    return any(corpus.qa_pair(index)[1] for index in range(len(corpus)))
 
 
 class WithUtterances(Dataset[Item]):
-    """Every dialogue with the next `count` utterances of a stream."""
+    """Dialogues, each with the next `count` utterances of a stream.
+
+    Args:
+        dialogues: the dialogues.
+        stream: source of the utterances, read from the end of its ramp.
+        count: number of utterances per dialogue.
+    """
 
     def __init__(self, dialogues: Dialogues, stream: TrainingStream, count: int):
-        self.dialogues, self.stream, self.count = dialogues, stream, count
+        self.dialogues = dialogues
+        self.stream = stream
+        self.count = count
 
     def __getitem__(self, index: int) -> Item:
         first = self.stream.ramp + index * self.count
-        beside = [self.stream[i] for i in range(first, first + self.count)]
+        utterances = [self.stream[i] for i in range(first, first + self.count)]
         try:
-            return self.dialogues[index], beside
+            return self.dialogues[index], utterances
         except UnusableAudio as error:
-            return error, beside
+            return error, utterances
 
 
 def collate_dialogues(items: list[Item], unit_samples: int) -> DialogueBatch:
-    """Pad with silence to a multiple of `unit_samples`."""
-    good = [dialogue for dialogue, _ in items if isinstance(dialogue, Dialogue)]
-    utterances = collate([utterance for _, beside in items for utterance in beside], unit_samples)
-    broken = [str(dialogue) for dialogue, _ in items if isinstance(dialogue, UnusableAudio)]
-    none = np.zeros(0, np.float32)
+    """Collate dialogues and utterances, padded with silence to a multiple of `unit_samples`."""
+    dialogues = []
+    skipped = []
+    utterances: list[Utterance | UnusableAudio] = []
+    for dialogue, extra_utterances in items:
+        utterances += extra_utterances
+        if isinstance(dialogue, Dialogue):
+            dialogues.append(dialogue)
+        else:
+            skipped.append(str(dialogue))
+    speech = collate(utterances, unit_samples)
+    # The padded tensor holds the audio; a second copy would only travel between processes.
+    no_samples = np.zeros(0, np.float32)
     return DialogueBatch(
-        samples=pad_signals([dialogue.samples for dialogue in good], unit_samples),
-        dialogues=[dataclasses.replace(dialogue, samples=none) for dialogue in good],
-        utterances=utterances,
-        skipped=[*broken, *utterances.skipped],
+        samples=pad_signals([dialogue.samples for dialogue in dialogues], unit_samples),
+        dialogues=[dataclasses.replace(dialogue, samples=no_samples) for dialogue in dialogues],
+        utterances=speech,
+        skipped=[*skipped, *speech.skipped],
     )

@@ -1,4 +1,4 @@
-"""Dialogues with exact times: what the user's microphone hears, and what a listener should make of every slice of it.
+"""Dialogues with exact times: the user's audio, and the expected turn state of every slice.
 
 Sounds and their order are drawn at random; the rules are those of `turns`.
 """
@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 import random
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,235 +15,321 @@ from configs.schema import Config, DialogueConfig
 from datamodules.corpus import Corpus
 from datamodules.dialogue.phrases import (
     NOISES,
-    ROOMS,
+    ROOM_NOISES,
     Phrase,
     Phrases,
     Recorded,
     Spoken,
     babble,
-    broken_off,
     faded,
+    insert_pause,
     noise,
 )
 from datamodules.dialogue.turns import RULES, Answer, Event, Kind, Slices, Turn, draw_events
-from datamodules.synthetic import grammar
-from datamodules.synthetic import other_speech as asides
+from datamodules.synthetic import grammar, other_speech
 from datamodules.synthetic.grammar import Split
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.text.tokenizer import TurnState
 
-BABBLING = 5
-"""Voices of a babble."""
+BABBLE_VOICES = 5
+"""Number of voices that are mixed into babble."""
 WITHIN_ANSWER = (0.1, 0.7)
-"""Part of an answer in which what falls into it begins."""
+"""Part of an answer in which an overlapping event begins, as fractions of its duration."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """A conversation, as the user's microphone hears it."""
+    """A conversation as the user's microphone records it."""
 
     id: str
     samples: np.ndarray
-    """(n,) float32 in [-1, 1], whole slices."""
+    """(n,) float32 in [-1, 1], a whole number of slices."""
     turns: tuple[Turn, ...]
-    """By time; no two overlap."""
+    """In order of time; no two overlap."""
     labels: tuple[TurnState, ...]
-    """One for each slice."""
+    """One per slice."""
     answers: tuple[Answer, ...]
-    """By time."""
+    """In order of time."""
 
-    def reply_windows(self, slice_s: float) -> list[range]:
-        """For each answer the slices in which a reply that begins is one to its question: from the question's first one
-        on, until the next question begins."""
-        starts = [int(self.turns[answer.turn].start_s / slice_s) for answer in self.answers]
-        return [
-            range(first, stop) for first, stop in itertools.pairwise([*starts, len(self.labels)])
-        ]
+    def response_windows(self, slice_s: float) -> list[range]:
+        """Return for each answer the slices in which a response belongs to its question.
+
+        A window begins with the first slice of the question and ends where the next question
+        begins.
+        """
+        starts = []
+        for answer in self.answers:
+            question = self.turns[answer.turn]
+            starts.append(int(question.start_s / slice_s))
+        boundaries = [*starts, len(self.labels)]
+        return [range(first, stop) for first, stop in itertools.pairwise(boundaries)]
+
+
+class _Schedule(NamedTuple):
+    """Positions of the events of a dialogue."""
+
+    starts: list[int]
+    """First sample of each phrase."""
+    answers: list[Answer]
+    num_samples: int
+    """A whole number of slices."""
 
 
 class Dialogues:
-    """Dialogues without end. Each is a pure function of (seed, split, index), in any process and order.
+    """Unlimited dialogues.
+
+    Each is a pure function of (seed, split, index), in any process and order.
 
     Args:
-        questions: what is asked.
-        asides: what is said to somebody else.
-        backchannels: what is said while listening.
-        split: names the dialogues; which voices and sentences occur is up to the phrases.
-        seed: another seed, other dialogues.
-        size: what `len` answers; indices beyond it are as good.
-        slices: how time is cut.
+        questions: phrases addressed to the model.
+        other_speech: phrases addressed to somebody else.
+        backchannels: short words of a listener.
+        config: ranges and shares of the events.
+        split: part of the names of the dialogues; the phrases decide which voices and sentences
+            occur.
+        seed: another seed gives other dialogues.
+        size: value of `len`. Larger indices are valid too.
+        slices: division of time.
 
     Raises:
-        ValueError: no answer is long enough for anything to happen during it.
+        ValueError: no answer is long enough for an event that overlaps it.
     """
 
     def __init__(
-        self, questions: Phrases, asides: Phrases, backchannels: Phrases, config: DialogueConfig, split: Split,
-        seed: int, size: int, slices: Slices,
-    ) -> None:  # fmt: skip
-        self.questions, self.asides, self.backchannels = questions, asides, backchannels
-        self.config, self.split, self.seed, self.size = config, split, seed, size
-        self.slices, self.rate_hz = slices, slices.rate_hz
-        self._long_words = math.ceil(config.min_interrupted_answer_s * config.words_per_s)
-        disturbing = config.shares.interruption + config.shares.backchannel + config.overlap_share
-        if disturbing and questions.longest_answer < self._long_words:
+        self,
+        questions: Phrases,
+        other_speech: Phrases,
+        backchannels: Phrases,
+        config: DialogueConfig,
+        split: Split,
+        seed: int,
+        size: int,
+        slices: Slices,
+    ) -> None:
+        self.questions = questions
+        self.other_speech = other_speech
+        self.backchannels = backchannels
+        self.config = config
+        self.split = split
+        self.seed = seed
+        self.size = size
+        self.slices = slices
+        self.rate_hz = slices.rate_hz
+        self._min_overlapped_words = math.ceil(config.min_interrupted_answer_s * config.words_per_s)
+        self._check_answer_length()
+
+    def _check_answer_length(self) -> None:
+        shares = self.config.shares
+        overlap_share = shares.interruption + shares.backchannel + self.config.overlap_share
+        longest = self.questions.longest_answer
+        if overlap_share and longest < self._min_overlapped_words:
             raise ValueError(
-                f"dialogue.min_interrupted_answer_s={config.min_interrupted_answer_s:g} at dialogue.words_per_s={config.words_per_s:g} asks "
-                f"for an answer of {self._long_words} words, and the longest has {questions.longest_answer}: lower "
-                "min_interrupted_answer_s, or set overlap_share, shares.interruption and shares.backchannel to 0"
+                "dialogue.min_interrupted_answer_s="
+                f"{self.config.min_interrupted_answer_s:g} at "
+                f"dialogue.words_per_s={self.config.words_per_s:g} needs an "
+                f"answer of {self._min_overlapped_words} words, and the longest has {longest}: "
+                "lower min_interrupted_answer_s, or set overlap_share, shares.interruption and "
+                "shares.backchannel to 0"
             )
 
     def __len__(self) -> int:
         return self.size
 
     def events(self, index: int) -> list[Event]:
-        """Of a dialogue, without making it."""
+        """Return the events of a dialogue without making its audio."""
         return draw_events(self._rng(index), self.config)
 
     def __getitem__(self, index: int) -> Dialogue:
-        """Raises UnusableAudio: one of its recordings is."""
+        """Make a dialogue.
+
+        Raises:
+            UnusableAudio: one of its recordings cannot be used.
+        """
+        # The order of these draws defines the dialogue.
         rng = self._rng(index)
-        events, user = draw_events(rng, self.config), rng.getrandbits(32)
-        phrases = [self._phrase(event, rng, user) for event in events]
-        starts, answers, size = self._place(events, phrases, rng)
-        turns = [self._turn(*placed) for placed in zip(events, phrases, starts, strict=True)]
+        events = draw_events(rng, self.config)
+        user = rng.getrandbits(32)
+        phrases = [self._draw_phrase(event, rng, user) for event in events]
+        schedule = self._schedule(events, phrases, rng)
+        samples = self._mix(events, phrases, schedule, rng)
+        turns = []
+        for event, phrase, start in zip(events, phrases, schedule.starts, strict=True):
+            turns.append(self._turn(event, phrase, start))
+        num_slices = schedule.num_samples // self.slices.length
         return Dialogue(
             id=f"dialogue-{self.split}-{self.seed}-{index}",
-            samples=self._mix(events, phrases, starts, size, rng),
+            samples=samples,
             turns=tuple(turns),
-            labels=self.slices.labels(turns, size // self.slices.length),
-            answers=tuple(answers),
+            labels=self.slices.labels(turns, num_slices),
+            answers=tuple(schedule.answers),
         )
 
     def answer_s(self, text: str) -> float:
-        """Seconds that the model takes to say an answer."""
+        """Return the seconds that the model takes to emit an answer."""
         return len(text.split()) / self.config.words_per_s
 
     def _rng(self, index: int) -> random.Random:
         return random.Random(f"dialogue {self.seed} {self.split} {index}")
 
-    def _phrase(self, event: Event, rng: random.Random, user: int) -> Phrase:
+    def _draw_phrase(self, event: Event, rng: random.Random, user: int) -> Phrase:
         if event.kind == "silence":
-            return Phrase("", "", "", np.zeros(self._span(self.config.silence_s, rng), np.float32))
+            num_samples = self._draw_samples(self.config.silence_s, rng)
+            return Phrase("", "", "", np.zeros(num_samples, np.float32))
         if event.kind == "noise":
-            return self._noise(rng)
+            return self._draw_noise(rng)
         if event.kind == "background_speech":
-            return self._overheard(rng)
-        source = {"talking_to_other": self.asides, "backchannel": self.backchannels}.get(
-            event.kind, self.questions
-        )
-        phrase = source.phrase(rng, user, self._long_words if event.disturbed else 0)
+            return self._draw_background_speech(rng)
+
+        source = self.questions
+        if event.kind == "talking_to_other":
+            source = self.other_speech
+        elif event.kind == "backchannel":
+            source = self.backchannels
+        min_words = self._min_overlapped_words if event.response_is_overlapped else 0
+        phrase = source.phrase(rng, user, min_words)
         if event.kind == "paused_question":
-            return broken_off(phrase, rng, self._span(self.config.pause_s, rng), self.rate_hz)
+            pause_samples = self._draw_samples(self.config.pause_s, rng)
+            phrase = insert_pause(phrase, rng, pause_samples, self.rate_hz)
         return phrase
 
-    def _noise(self, rng: random.Random) -> Phrase:
-        colour, size, sound_rng = (
-            rng.choice(NOISES),
-            self._span(self.config.noise_s, rng),
-            _sound_rng(rng),
-        )
+    def _draw_noise(self, rng: random.Random) -> Phrase:
+        colour = rng.choice(NOISES)
+        num_samples = self._draw_samples(self.config.noise_s, rng)
+        sound_rng = _numpy_rng(rng)
         if colour == "babble":
-            samples = babble([self._overheard(rng) for _ in range(BABBLING)], size, sound_rng)
+            voices = [self._draw_background_speech(rng) for _ in range(BABBLE_VOICES)]
+            samples = babble(voices, num_samples, sound_rng)
         else:
-            samples = noise(colour, size, sound_rng, self.rate_hz)
+            samples = noise(colour, num_samples, sound_rng, self.rate_hz)
         return Phrase(colour, "", "", faded(samples, self.rate_hz))
 
-    def _overheard(self, rng: random.Random) -> Phrase:
-        return rng.choice([self.questions, self.asides]).phrase(rng, rng.getrandbits(32))
+    def _draw_background_speech(self, rng: random.Random) -> Phrase:
+        """A phrase of any kind in a voice of its own."""
+        source = rng.choice([self.questions, self.other_speech])
+        stranger = rng.getrandbits(32)
+        return source.phrase(rng, stranger)
 
-    def _place(
+    def _schedule(
         self, events: list[Event], phrases: list[Phrase], rng: random.Random
-    ) -> tuple[list[int], list[Answer], int]:
-        """The first sample of each phrase, the answers, and the samples of the whole."""
+    ) -> _Schedule:
+        """Draw the position of each event in time."""
         starts: list[int] = []
         answers: list[Answer] = []
-        settled, answer = 0, range(0)  # samples: where nothing is open any more; of the last answer
+        # Both in samples: the end of the last event's endpoint slice, and the last response.
+        decided = 0
+        response = range(0)
         for turn, (event, phrase) in enumerate(zip(events, phrases, strict=True)):
-            if event.over_answer:
-                starts.append(answer.start + int(rng.uniform(*WITHIN_ANSWER) * len(answer)))
+            if event.overlaps_response:
+                offset = int(rng.uniform(*WITHIN_ANSWER) * len(response))
+                start = response.start + offset
             else:
-                starts.append(max(settled, answer.stop) + self._span(self.config.gap_s, rng))
-            settling = self.slices.settling(starts[-1] + len(phrase.samples))
-            settled = (settling + 1) * self.slices.length
+                gap = self._draw_samples(self.config.gap_s, rng)
+                start = max(decided, response.stop) + gap
+            starts.append(start)
+            endpoint = self.slices.endpoint_slice(start + len(phrase.samples))
+            decided = (endpoint + 1) * self.slices.length
             if RULES[event.kind].answered:
-                if event.over_answer:
-                    answers[-1] = dataclasses.replace(answers[-1], end=settling)
-                answers.append(Answer(turn, settling, None))
-                answer = range(
-                    settled, settled + round(self.answer_s(phrase.answer) * self.rate_hz)
-                )
-        size = max(settled, answer.stop) + self._span(self.config.gap_s, rng)
-        return starts, answers, size + -size % self.slices.length
+                if event.overlaps_response:
+                    answers[-1] = dataclasses.replace(answers[-1], end=endpoint)
+                answers.append(Answer(turn, endpoint, None))
+                response_samples = round(self.answer_s(phrase.answer) * self.rate_hz)
+                response = range(decided, decided + response_samples)
+        end = max(decided, response.stop) + self._draw_samples(self.config.gap_s, rng)
+        # Round up to whole slices.
+        num_samples = end + -end % self.slices.length
+        return _Schedule(starts, answers, num_samples)
 
     def _turn(self, event: Event, phrase: Phrase, start: int) -> Turn:
-        def seconds(span: range) -> tuple[float, float]:
-            return (start + span.start) / self.rate_hz, (start + span.stop) / self.rate_hz
-
-        answer = phrase.answer if RULES[event.kind].answered else ""
-        pause_s = seconds(phrase.pause) if phrase.pause else None
+        pause_s = None
+        if phrase.pause:
+            pause_s = (
+                (start + phrase.pause.start) / self.rate_hz,
+                (start + phrase.pause.stop) / self.rate_hz,
+            )
         return Turn(
-            event.kind,
-            phrase.text,
-            answer,
-            *seconds(range(len(phrase.samples))),
-            pause_s,
-            phrase.speaker,
+            kind=event.kind,
+            text=phrase.text,
+            answer=phrase.answer if RULES[event.kind].answered else "",
+            start_s=start / self.rate_hz,
+            end_s=(start + len(phrase.samples)) / self.rate_hz,
+            pause_s=pause_s,
+            speaker=phrase.speaker,
         )
 
     def _mix(
-        self,
-        events: list[Event],
-        phrases: list[Phrase],
-        starts: list[int],
-        size: int,
-        rng: random.Random,
+        self, events: list[Event], phrases: list[Phrase], schedule: _Schedule, rng: random.Random
     ) -> np.ndarray:
-        """(size,) float32: everything at its place and level, in a room that is never quite silent."""
+        """(n,) float32: all phrases at their positions and levels, with the noise of a room."""
         user_db = rng.uniform(*self.config.level_db)
-        room = noise(rng.choice(ROOMS), size, _sound_rng(rng), self.rate_hz)
-        samples = room * _gain(user_db - rng.uniform(*self.config.room_snr_db))
-        for event, phrase, start in zip(events, phrases, starts, strict=True):
-            gain = _gain(user_db + self._relative_db(event.kind, rng))
-            samples[start : start + len(phrase.samples)] += gain * phrase.samples
-        return samples / np.maximum(1, np.abs(samples).max())
+        colour = rng.choice(ROOM_NOISES)
+        room = noise(colour, schedule.num_samples, _numpy_rng(rng), self.rate_hz)
+        room_db = user_db - rng.uniform(*self.config.room_snr_db)
+        samples = room * _amplitude(room_db)
+        for event, phrase, start in zip(events, phrases, schedule.starts, strict=True):
+            level_db = user_db + self._draw_relative_db(event.kind, rng)
+            end = start + len(phrase.samples)
+            samples[start:end] += _amplitude(level_db) * phrase.samples
+        peak = np.abs(samples).max()
+        return samples / np.maximum(1, peak)
 
-    def _relative_db(self, kind: Kind, rng: random.Random) -> float:
+    def _draw_relative_db(self, kind: Kind, rng: random.Random) -> float:
         """Level of an event relative to the user's voice."""
         if kind == "background_speech":
             return rng.uniform(*self.config.background_speech_db)
-        return -rng.uniform(*self.config.noise_snr_db) if kind == "noise" else 0.0
+        if kind == "noise":
+            return -rng.uniform(*self.config.noise_snr_db)
+        return 0.0
 
-    def _span(self, range_s: list[float], rng: random.Random) -> int:
-        """Samples."""
+    def _draw_samples(self, range_s: list[float], rng: random.Random) -> int:
+        """Draw a duration; returns its number of samples."""
         return round(rng.uniform(*range_s) * self.rate_hz)
 
 
 def open_dialogues(
     config: Config, split: Split, size: int, recorded: Corpus | None = None
 ) -> Dialogues:
-    """Dialogues of one configuration.
+    """Open the dialogues of a configuration.
 
     Args:
-        recorded: where questions come from; None: from `grammar`. Everything else is spoken by espeak-ng.
+        config: the resolved configuration.
+        split: selects voices and sentences.
+        size: value of `len`.
+        recorded: corpus of the questions; None: they come from `grammar`. All other phrases are
+            synthesised.
 
     Raises:
-        ValueError: slices are no whole speech embeddings, or the answers do not fit; says what to do.
+        ValueError: slices do not hold whole speech embeddings, or the answers are too short; the
+            message says what to change.
     """
+    # Raises the error about slices.
     FrameTiming.of(config.model).encoder_frames("duplex.slice_ms", config.duplex.slice_ms)
     rate_hz = config.features.sample_rate_hz
-    longest = max(len(core.answer.split()) for cores in grammar.KINDS.values() for core in cores)
+    questions: Phrases
+    if recorded is None:
+        questions = Spoken(grammar.draw, split, rate_hz, _longest_grammar_answer())
+    else:
+        questions = Recorded(recorded, rate_hz)
     return Dialogues(
-        questions=Spoken(grammar.draw, split, rate_hz, longest) if recorded is None else Recorded(recorded, rate_hz),
-        asides=Spoken(asides.draw, split, rate_hz),
-        backchannels=Spoken(asides.draw_backchannel, split, rate_hz),
-        config=config.dialogue, split=split, seed=config.seed, size=size, slices=Slices.of(config),
-    )  # fmt: skip
+        questions=questions,
+        other_speech=Spoken(other_speech.draw, split, rate_hz),
+        backchannels=Spoken(other_speech.draw_backchannel, split, rate_hz),
+        config=config.dialogue,
+        split=split,
+        seed=config.seed,
+        size=size,
+        slices=Slices.of(config),
+    )
 
 
-def _sound_rng(rng: random.Random) -> np.random.Generator:
+def _longest_grammar_answer() -> int:
+    """Number of words of the longest answer of the default corpus."""
+    cores = itertools.chain.from_iterable(grammar.KINDS.values())
+    return max(len(core.answer.split()) for core in cores)
+
+
+def _numpy_rng(rng: random.Random) -> np.random.Generator:
     return np.random.default_rng(rng.getrandbits(64))
 
 
-def _gain(level_db: float) -> np.float32:
+def _amplitude(level_db: float) -> np.float32:
     return np.float32(10 ** (level_db / 20))

@@ -1,4 +1,4 @@
-"""What is heard in a dialogue: phrases, spoken by espeak-ng or recorded, and noises."""
+"""Sounds of a dialogue: phrases, synthetic or recorded, and noises."""
 
 import bisect
 import dataclasses
@@ -9,59 +9,70 @@ from typing import Protocol
 import numpy as np
 
 from datamodules.corpus import Corpus
-from datamodules.synthetic.augment import LOWEST_HZ, resample
-from datamodules.synthetic.espeak import speak
+from datamodules.synthetic.augment import LOWEST_HZ, resample, white_spectrum
+from datamodules.synthetic.espeak import Speech
 from datamodules.synthetic.grammar import KINDS, QAPair, Split
-from datamodules.synthetic.voices import draw_espeak_voice as draw_voice
+from datamodules.synthetic.voices import DEFAULT_SYNTHESISER, Synthesiser
 
-ROOMS = ("white", "pink", "hum")
-"""What a room sounds like."""
-NOISES = (*ROOMS, "babble")
-HUM_HZ, HUM_TOP_HZ = (50, 240), 2_000
-"""Where a hum begins, and where its overtones end."""
+ROOM_NOISES = ("white", "pink", "hum")
+"""Kinds of steady noise of a room."""
+NOISES = (*ROOM_NOISES, "babble")
+"""Kinds of the event noise."""
+HUM_HZ = (50, 240)
+"""Lowest and highest fundamental frequency of a hum."""
+HUM_TOP_HZ = 2_000
+"""Highest frequency of its overtones."""
 TRIM_DB = 40.0
-"""A phrase begins and ends where it is less than this below its loudest 10 ms."""
+"""Sound that is this much below the loudest 10 ms counts as silence at both ends of a phrase."""
 FADE_S = 0.005
-"""Every sound comes and goes within this time, so that no click tells of a cut."""
+"""Duration of the fades at both ends of every sound, so that no click reveals a cut."""
 _CORES = frozenset(core.text for cores in KINDS.values() for core in cores)
 
 
 @dataclasses.dataclass(frozen=True)
 class Phrase:
-    """A sound with no silence around it."""
+    """A sound without silence around it."""
 
     text: str
     answer: str
     speaker: str
     samples: np.ndarray
-    """(n,) float32 of root mean square 1 (but for silence)."""
-    cuts: tuple[int, ...] = ()
-    """Samples before which it can be broken off in mid-phrase."""
+    """(n,) float32 with a root mean square of 1, except for silence."""
+    pause_positions: tuple[int, ...] = ()
+    """Sample indices at which a pause can be inserted before the phrase is complete."""
     pause: range | None = None
-    """Samples of silence within, where it was."""
+    """Sample indices of the inserted pause."""
 
 
 class Phrases(Protocol):
-    """Where phrases come from. A phrase is a pure function of the state of `rng` and the other arguments."""
+    """A source of phrases.
+
+    A phrase is a pure function of the state of `rng` and of the other arguments.
+    """
 
     longest_answer: int
-    """Words of the longest answer."""
+    """Number of words of the longest answer."""
 
     def phrase(self, rng: random.Random, person: int, min_words: int = 0) -> Phrase:
-        """A phrase, with an answer of at least `min_words` words.
+        """Draw a phrase.
 
         Args:
-            person: any number; the same one has the same voice, as far as there is a choice.
+            rng: source of every random decision except for the voice.
+            person: any number; equal numbers get the same voice if there is a choice of voices.
+            min_words: least number of words of its answer.
         """
         ...
 
 
 class Spoken:
-    """The sentences of a grammar in the voices of `synthetic`: no sentence and no voice of test occurs in training.
+    """Synthesised sentences of a grammar; no sentence and no voice of test occurs in training.
 
     Args:
-        draw: a sentence of a split.
-        longest_answer: words of the longest answer that can be drawn.
+        draw: draws a sentence of a split.
+        split: selects sentences and voices.
+        rate_hz: sample rate of the phrases.
+        longest_answer: number of words of the longest answer that can be drawn.
+        synthesiser: engine and its voices.
     """
 
     def __init__(
@@ -70,130 +81,190 @@ class Spoken:
         split: Split,
         rate_hz: int,
         longest_answer: int = 0,
+        synthesiser: Synthesiser = DEFAULT_SYNTHESISER,
     ) -> None:
-        self.draw, self.split, self.rate_hz, self.longest_answer = (
-            draw,
-            split,
-            rate_hz,
-            longest_answer,
-        )
+        self.draw = draw
+        self.split = split
+        self.rate_hz = rate_hz
+        self.longest_answer = longest_answer
+        self.synthesiser = synthesiser
 
     def phrase(self, rng: random.Random, person: int, min_words: int = 0) -> Phrase:
+        """Draw a sentence and synthesise it in the voice of `person`; see `Phrases`."""
         qa_pair = self.draw(rng, self.split)
         while len(qa_pair.answer.split()) < min_words:
             qa_pair = self.draw(rng, self.split)
-        text, voice = qa_pair.text, draw_voice(random.Random(person), self.split)
-        speech = speak(text, *voice)
-        start, stop = heard(speech.samples, speech.sample_rate_hz)
+        voice = self.synthesiser.draw_voice(random.Random(person), self.split)
+        speech = self.synthesiser.speak(qa_pair.text, voice)
+        start, stop = audible_span(speech.samples, speech.sample_rate_hz)
         samples = resample(speech.samples[start:stop], speech.sample_rate_hz, self.rate_hz)
-        borders_s = [word.start_s for word in speech.words[1:] if unfinished(text[: word.position])]
-        cuts = tuple(
-            round((border_s - start / speech.sample_rate_hz) * self.rate_hz)
-            for border_s in borders_s
+        return Phrase(
+            text=qa_pair.text,
+            answer=qa_pair.answer,
+            speaker=voice.name,
+            samples=faded(scaled(samples), self.rate_hz),
+            pause_positions=self._pause_positions(qa_pair.text, speech, start),
         )
-        return Phrase(text, qa_pair.answer, voice.name, faded(scaled(samples), self.rate_hz), cuts)
+
+    def _pause_positions(self, text: str, speech: Speech, start: int) -> tuple[int, ...]:
+        """Starts of the words before which the sentence is still incomplete.
+
+        Args:
+            text: the sentence.
+            speech: its synthesis.
+            start: first sample of `speech` that belongs to the phrase.
+        """
+        positions = []
+        for word in speech.words[1:]:
+            if unfinished(text[: word.position]):
+                offset_s = word.start_s - start / speech.sample_rate_hz
+                positions.append(round(offset_s * self.rate_hz))
+        return tuple(positions)
 
 
 class Recorded:
-    """The utterances of a corpus that have an answer, without the silence around them; broken off, for want of word
-    times, in the quietest place near the middle. Who speaks is left to chance.
+    """Utterances of a corpus that have an answer, without the silence around them.
+
+    Recordings have no word times, so a pause can be inserted at the quietest position near the
+    middle. The speaker is random.
+
+    Args:
+        corpus: recorded utterances.
+        rate_hz: their sample rate.
 
     Raises:
-        ValueError: none has an answer.
+        ValueError: no utterance has an answer.
     """
 
     def __init__(self, corpus: Corpus, rate_hz: int) -> None:
-        self.corpus, self.rate_hz = corpus, rate_hz
-        words = [len(corpus.qa_pair(i)[1].split()) for i in range(len(corpus))]
-        self._shortest_first, self._words = (
-            sorted(range(len(words)), key=words.__getitem__),
-            sorted(words),
-        )
-        self.longest_answer = max(words, default=0)
+        self.corpus = corpus
+        self.rate_hz = rate_hz
+        num_words = [len(corpus.qa_pair(i)[1].split()) for i in range(len(corpus))]
+        # Both sorted by answer length, so that a bisection finds all answers that are long enough.
+        self._indices = sorted(range(len(num_words)), key=num_words.__getitem__)
+        self._num_words = sorted(num_words)
+        self.longest_answer = max(num_words, default=0)
         if not self.longest_answer:
             raise ValueError(
-                "dialogues need questions with answers, and no utterance has one: give some an `answer`"
+                "dialogues need questions with answers, and no utterance has one: "
+                "give some an `answer`"
             )
 
     def phrase(self, rng: random.Random, person: int, min_words: int = 0) -> Phrase:
-        """Raises UnusableAudio."""
-        first = bisect.bisect_left(self._words, max(1, min_words))
-        utterance = self.corpus[self._shortest_first[rng.randrange(first, len(self._words))]]
-        samples = utterance.samples[slice(*heard(utterance.samples, self.rate_hz))]
-        cut = quietest_near_middle(samples, self.rate_hz)
+        """Draw an utterance; see `Phrases`.
+
+        Raises:
+            UnusableAudio: its recording cannot be used.
+        """
+        first = bisect.bisect_left(self._num_words, max(1, min_words))
+        rank = rng.randrange(first, len(self._num_words))
+        utterance = self.corpus[self._indices[rank]]
+        start, stop = audible_span(utterance.samples, self.rate_hz)
+        samples = utterance.samples[start:stop]
         return Phrase(
-            utterance.text,
-            utterance.answer,
-            utterance.speaker,
-            faded(scaled(samples), self.rate_hz),
-            (cut,),
+            text=utterance.text,
+            answer=utterance.answer,
+            speaker=utterance.speaker,
+            samples=faded(scaled(samples), self.rate_hz),
+            pause_positions=(quietest_near_middle(samples, self.rate_hz),),
         )
 
 
 def unfinished(beginning: str) -> bool:
-    """Whether the beginning of a question of `grammar` asks for nothing yet."""
+    """Return whether the beginning of a sentence of `grammar` contains no complete core yet."""
     words = beginning.split()
-    return not any(" ".join(words[i:j]) in _CORES for j in range(len(words) + 1) for i in range(j))
+    for end in range(len(words) + 1):
+        for start in range(end):
+            if " ".join(words[start:end]) in _CORES:
+                return False
+    return True
 
 
-def heard(samples: np.ndarray, rate_hz: int) -> tuple[int, int]:
-    """Where the first 10 ms that are heard begin, and the last ones end, in (n,) samples."""
+def audible_span(samples: np.ndarray, rate_hz: int) -> tuple[int, int]:
+    """Return begin and end of the audible part of (n,) samples, in steps of 10 ms."""
     frame = rate_hz // 100
-    levels = _levels(samples, frame)
-    [loud] = np.nonzero(levels > levels.max() * 10 ** (-TRIM_DB / 20))
-    return int(loud[0]) * frame, min(int(loud[-1] + 1) * frame, len(samples))
+    levels = _frame_levels(samples, frame)
+    threshold = levels.max() * 10 ** (-TRIM_DB / 20)
+    [audible] = np.nonzero(levels > threshold)
+    begin = int(audible[0]) * frame
+    end = int(audible[-1] + 1) * frame
+    return begin, min(end, len(samples))
 
 
 def quietest_near_middle(samples: np.ndarray, rate_hz: int) -> int:
-    """The middle of the quietest 50 ms in the middle third of (n,) samples."""
+    """Return the centre of the quietest 50 ms in the middle third of (n,) samples."""
     frame = rate_hz // 20
-    first = len(samples) // 3
-    return first + int(_levels(samples[first : 2 * first], frame).argmin()) * frame + frame // 2
+    third = len(samples) // 3
+    levels = _frame_levels(samples[third : 2 * third], frame)
+    quietest = int(levels.argmin())
+    return third + quietest * frame + frame // 2
 
 
-def _levels(samples: np.ndarray, frame: int) -> np.ndarray:
-    """Root mean square of each frame, the last one perhaps shorter."""
+def _frame_levels(samples: np.ndarray, frame: int) -> np.ndarray:
+    """Root mean square of each frame; the last one can be shorter."""
     starts = np.arange(0, len(samples), frame)
     sizes = np.minimum(frame, len(samples) - starts)
-    return np.sqrt(np.add.reduceat(np.square(samples, dtype=np.float64), starts) / sizes)
+    energies = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
+    return np.sqrt(energies / sizes)
 
 
 def scaled(samples: np.ndarray) -> np.ndarray:
-    """(n,) samples of root mean square 1."""
-    return samples / np.sqrt(np.mean(np.square(samples)))
+    """Scale (n,) samples to a root mean square of 1."""
+    rms = np.sqrt(np.mean(np.square(samples)))
+    return samples / rms
 
 
 def faded(samples: np.ndarray, rate_hz: int) -> np.ndarray:
-    """(n,) samples that come and go without a click."""
-    ramp = np.minimum(np.arange(len(samples), dtype=np.float32) / np.float32(FADE_S * rate_hz), 1)
+    """Fade (n,) samples in and out, to avoid clicks."""
+    fade_samples = np.float32(FADE_S * rate_hz)
+    ramp = np.minimum(np.arange(len(samples), dtype=np.float32) / fade_samples, 1)
     return samples * np.minimum(ramp, ramp[::-1])
 
 
-def broken_off(phrase: Phrase, rng: random.Random, pause: int, rate_hz: int) -> Phrase:
-    """The phrase with a pause of so many samples at one of its cuts."""
-    cut = rng.choice(phrase.cuts)
-    parts = [faded(part, rate_hz) for part in (phrase.samples[:cut], phrase.samples[cut:])]
-    samples = np.concatenate([parts[0], np.zeros(pause, np.float32), parts[1]])
-    return dataclasses.replace(phrase, samples=samples, pause=range(cut, cut + pause))
+def insert_pause(phrase: Phrase, rng: random.Random, pause_samples: int, rate_hz: int) -> Phrase:
+    """Return the phrase with silence inserted at one of its pause positions."""
+    position = rng.choice(phrase.pause_positions)
+    before = faded(phrase.samples[:position], rate_hz)
+    after = faded(phrase.samples[position:], rate_hz)
+    silence = np.zeros(pause_samples, np.float32)
+    samples = np.concatenate([before, silence, after])
+    pause = range(position, position + pause_samples)
+    return dataclasses.replace(phrase, samples=samples, pause=pause)
 
 
 def noise(colour: str, size: int, rng: np.random.Generator, rate_hz: int) -> np.ndarray:
-    """(size,) float32 of root mean square 1: white, pink, or the hum of a machine over some hiss."""
-    whole = -(-size // 4096) * 4096  # Fourier transforms of other sizes can be many times slower
-    bins_hz = np.arange(whole // 2 + 1, dtype=np.float32) * np.float32(rate_hz / whole)
-    spectrum = rng.standard_normal(2 * len(bins_hz), np.float32).view(np.complex64)
+    """Generate steady noise.
+
+    Args:
+        colour: "white", "pink", or "hum" (of a machine, with some white noise).
+        size: number of samples.
+        rng: source of every random decision.
+        rate_hz: sample rate.
+
+    Returns:
+        (size,) float32 with a root mean square of 1.
+    """
+    spectrum, bins_hz, fft_size = white_spectrum(size, rng, rate_hz)
     if colour == "pink":
         spectrum *= np.maximum(bins_hz, LOWEST_HZ) ** np.float32(-0.5)
     elif colour == "hum":
         pitch_hz = rng.uniform(*HUM_HZ)
         overtones = np.arange(1, int(HUM_TOP_HZ / pitch_hz) + 1)
-        spectrum[np.round(overtones * (pitch_hz * whole / rate_hz)).astype(int)] *= (
-            10 * np.sqrt(whole) / overtones
-        )
-    return scaled(np.fft.irfft(spectrum)[:size].astype(np.float32))
+        bins = np.round(overtones * (pitch_hz * fft_size / rate_hz)).astype(int)
+        spectrum[bins] *= 10 * np.sqrt(fft_size) / overtones
+    samples = np.fft.irfft(spectrum)[:size]
+    return scaled(samples.astype(np.float32))
 
 
 def babble(phrases: list[Phrase], size: int, rng: np.random.Generator) -> np.ndarray:
-    """(size,) float32 of root mean square 1: all phrases at once, each over and over from anywhere in it."""
-    turned = [np.roll(phrase.samples, rng.integers(len(phrase.samples))) for phrase in phrases]
-    return scaled(np.sum([np.resize(samples, size) for samples in turned], axis=0))
+    """Mix phrases that all sound at once, each repeated from a random position in it.
+
+    Returns:
+        (size,) float32 with a root mean square of 1.
+    """
+    voices = []
+    for phrase in phrases:
+        shift = rng.integers(len(phrase.samples))
+        rotated = np.roll(phrase.samples, shift)
+        voices.append(np.resize(rotated, size))
+    return scaled(np.sum(voices, axis=0))

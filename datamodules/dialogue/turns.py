@@ -1,7 +1,7 @@
-"""The turns of a dialogue: their kinds, the order they come in, and the state to name after each slice of time.
+"""Turns of a dialogue: their kinds, their order, and the turn state of each slice of time.
 
-Time is cut into slices. A listener is asked after each of them whether somebody speaks who may want an answer
-(`incomplete`), has just asked for one (`response`), or not (`ignore`).
+Time is divided into slices. After each slice a listener predicts whether somebody is speaking who
+may want an answer (`incomplete`), has just asked for one (`response`), or neither (`ignore`).
 """
 
 import dataclasses
@@ -25,151 +25,173 @@ Kind = Literal[
 
 
 class Rule(NamedTuple):
-    """What is true of every event of one kind. How often it occurs: `dialogue.shares`."""
+    """Properties of all events of one kind. `dialogue.shares` says how often the kind occurs."""
 
     foreground: bool
-    """Its slices are `incomplete` until the one that settles it; those of the others are `ignore`."""
+    """Its slices are `incomplete` up to its endpoint slice; those of the others are `ignore`."""
     answered: bool
-    """The slice that settles it is `response`, else `ignore`."""
-    over_answer: Literal["never", "perhaps", "always"]
-    """Whether it falls into the answer to the event before it."""
+    """Its endpoint slice is `response`, else `ignore`."""
+    overlaps_response: Literal["never", "sometimes", "always"]
+    """Whether it begins during the response to the event before it."""
 
 
 RULES: dict[Kind, Rule] = {
-    "question": Rule(foreground=True, answered=True, over_answer="never"),
-    "paused_question": Rule(foreground=True, answered=True, over_answer="never"),
-    "interruption": Rule(foreground=True, answered=True, over_answer="always"),
-    "talking_to_other": Rule(foreground=True, answered=False, over_answer="perhaps"),
-    "background_speech": Rule(foreground=False, answered=False, over_answer="perhaps"),
-    "noise": Rule(foreground=False, answered=False, over_answer="perhaps"),
-    "backchannel": Rule(foreground=False, answered=False, over_answer="always"),
-    "silence": Rule(foreground=False, answered=False, over_answer="never"),
+    "question": Rule(foreground=True, answered=True, overlaps_response="never"),
+    "paused_question": Rule(foreground=True, answered=True, overlaps_response="never"),
+    "interruption": Rule(foreground=True, answered=True, overlaps_response="always"),
+    "talking_to_other": Rule(foreground=True, answered=False, overlaps_response="sometimes"),
+    "background_speech": Rule(foreground=False, answered=False, overlaps_response="sometimes"),
+    "noise": Rule(foreground=False, answered=False, overlaps_response="sometimes"),
+    "backchannel": Rule(foreground=False, answered=False, overlaps_response="always"),
+    "silence": Rule(foreground=False, answered=False, overlaps_response="never"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """One event."""
+    """One event of a dialogue with its exact times."""
 
     kind: Kind
     text: str
-    """What is said; of noise its colour."""
+    """Words that are spoken; for noise its colour."""
     answer: str
-    """What the model should reply; empty where nothing is asked of it."""
+    """Expected response of the model; empty if the turn asks for none."""
     start_s: float
-    """Of the first sample that is heard."""
+    """Time of the first audible sample."""
     end_s: float
-    """Behind the last sample that is heard."""
+    """Time after the last audible sample."""
     pause_s: tuple[float, float] | None
-    """Of a cut question: where its silence begins and ends."""
+    """Begin and end of the silence within a paused question."""
     speaker: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """One reply of the model."""
+    """One response of the model."""
 
     turn: int
     """Index of the turn that asks for it."""
     begin: int
-    """Slice of its `response`: the first word can come when this slice is over."""
+    """Its `response` slice: the first word can be emitted when this slice is over."""
     end: int | None
-    """Slice of the `response` to the question that came up during it; None: nothing takes its place."""
+    """`response` slice of the question that interrupts it; None: it is not interrupted."""
 
 
 class Event(NamedTuple):
-    """A turn to be."""
+    """A planned turn, before it has text, sound and times."""
 
     kind: Kind
-    over_answer: bool
-    """It falls into the answer to the event before it."""
-    disturbed: bool
-    """The next event falls into the answer to this one, which must be long enough."""
+    overlaps_response: bool
+    """It begins during the response to the event before it."""
+    response_is_overlapped: bool
+    """The next event begins during the response to this one, which must be long enough."""
 
 
 def draw_events(rng: random.Random, config: DialogueConfig) -> list[Event]:
-    """The events of a dialogue in their order.
+    """Draw the events of a dialogue in their order.
 
-    Their kinds are drawn by their shares alone; those that need an answer to fall into are put behind one. Where there
-    is none a question is added, which makes questions a little more frequent than their share.
+    Kinds are drawn by their shares. Kinds that must overlap a response are then placed after an
+    event that has one. If there is none left, a question is added, which makes questions a little
+    more frequent than their share.
     """
     shares = [getattr(config.shares, kind) for kind in RULES]
     kinds = rng.choices(list(RULES), shares, k=rng.randint(*config.events))
-    order = [kind for kind in kinds if RULES[kind].over_answer != "always"]
-    intruders = [kind for kind in kinds if RULES[kind].over_answer == "always"]
-    for kind in sorted(
-        intruders, key=lambda kind: not RULES[kind].answered
-    ):  # answers for the others come first
-        _intrude(order, kind, rng)
-    over = [
-        _over_answer(before, kind, rng, config)
-        for before, kind in zip([None, *order], order, strict=False)
-    ]
-    return [Event(*event) for event in zip(order, over, [*over[1:], False], strict=True)]
+    order = [kind for kind in kinds if RULES[kind].overlaps_response != "always"]
+    overlapping = [kind for kind in kinds if RULES[kind].overlaps_response == "always"]
+    # Answered kinds first: their responses can be overlapped by the others.
+    overlapping.sort(key=lambda kind: not RULES[kind].answered)
+    for kind in overlapping:
+        _insert_overlapping(order, kind, rng)
+
+    overlaps = []
+    previous: Kind | None = None
+    for kind in order:
+        overlaps.append(_draw_overlap(previous, kind, rng, config))
+        previous = kind
+    next_overlaps = [*overlaps[1:], False]
+    return [Event(*event) for event in zip(order, overlaps, next_overlaps, strict=True)]
 
 
-def _intrude(order: list[Kind], kind: Kind, rng: random.Random) -> None:
-    """Put an event behind one whose answer is its alone."""
-    answered = [i for i, host in enumerate(order, 1) if RULES[host].answered]
-    free = [i for i in answered if i == len(order) or RULES[order[i]].over_answer != "always"]
-    if free:
-        order.insert(rng.choice(free), kind)
+def _insert_overlapping(order: list[Kind], kind: Kind, rng: random.Random) -> None:
+    """Insert an event after one whose response no other event must overlap."""
+    free_positions = []
+    for position, previous in enumerate(order, 1):
+        if not RULES[previous].answered:
+            continue
+        is_last = position == len(order)
+        if is_last or RULES[order[position]].overlaps_response != "always":
+            free_positions.append(position)
+    if free_positions:
+        order.insert(rng.choice(free_positions), kind)
     else:
         order += ["question", kind]
 
 
-def _over_answer(
-    before: Kind | None, kind: Kind, rng: random.Random, config: DialogueConfig
+def _draw_overlap(
+    previous: Kind | None, kind: Kind, rng: random.Random, config: DialogueConfig
 ) -> bool:
-    if before is None or not RULES[before].answered or RULES[kind].over_answer == "never":
+    """Decide whether an event begins during the response to the previous one."""
+    overlap = RULES[kind].overlaps_response
+    if previous is None or not RULES[previous].answered or overlap == "never":
         return False
-    return RULES[kind].over_answer == "always" or rng.random() < config.overlap_share
+    if overlap == "always":
+        return True
+    return rng.random() < config.overlap_share
 
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """How time is cut, in samples."""
+    """Division of time into slices; all spans in samples."""
 
     rate_hz: int
     length: int
+    """Samples of a slice."""
     min_speech: int
-    settle: int
+    """Samples of speech in the first slice that is labelled `incomplete`."""
+    endpoint_silence: int
+    """Samples of silence after which speech counts as complete."""
 
     @classmethod
     def of(cls, config: Config) -> "Slices":
+        """Read slices and thresholds from the configuration, in samples."""
         rate_hz = config.features.sample_rate_hz
-        spans_ms = (
-            config.duplex.slice_ms,
-            config.dialogue.min_speech_ms,
-            config.dialogue.endpoint_silence_ms,
+
+        def num_samples(span_ms: float) -> int:
+            return round(span_ms * rate_hz / 1000)
+
+        return cls(
+            rate_hz,
+            length=num_samples(config.duplex.slice_ms),
+            min_speech=num_samples(config.dialogue.min_speech_ms),
+            endpoint_silence=num_samples(config.dialogue.endpoint_silence_ms),
         )
-        return cls(rate_hz, *(round(span_ms * rate_hz / 1000) for span_ms in spans_ms))
 
     @property
     def seconds(self) -> float:
-        """Length of a slice."""
+        """Length of a slice in seconds."""
         return self.length / self.rate_hz
 
-    def first_heard(self, start: int) -> int:
-        """The first slice that holds enough of a sound that begins with sample `start`."""
-        return self._before(start + self.min_speech)
+    def onset_slice(self, start: int) -> int:
+        """Return the first slice with `min_speech` samples of a sound that starts at `start`."""
+        return self._slice_before(start + self.min_speech)
 
-    def settling(self, end: int) -> int:
-        """The slice in which a sound that ends before sample `end` is known to be over."""
-        return self._before(end + self.settle)
+    def endpoint_slice(self, end: int) -> int:
+        """Return the slice at whose end a sound that stops before sample `end` counts as over."""
+        return self._slice_before(end + self.endpoint_silence)
 
     def labels(self, turns: Sequence[Turn], count: int) -> tuple[TurnState, ...]:
-        """The state of each of the first `count` slices."""
+        """Return the turn state of each of the first `count` slices."""
         labels: list[TurnState] = ["ignore"] * count
         for turn in turns:
-            rule, settling = RULES[turn.kind], self.settling(round(turn.end_s * self.rate_hz))
+            rule = RULES[turn.kind]
+            endpoint = self.endpoint_slice(round(turn.end_s * self.rate_hz))
             if rule.foreground:
-                first = self.first_heard(round(turn.start_s * self.rate_hz))
-                labels[first:settling] = ["incomplete"] * (settling - first)
+                onset = self.onset_slice(round(turn.start_s * self.rate_hz))
+                labels[onset:endpoint] = ["incomplete"] * (endpoint - onset)
             if rule.answered:
-                labels[settling] = "response"
+                labels[endpoint] = "response"
         return tuple(labels)
 
-    def _before(self, sample: int) -> int:
-        """The slice of the last sample before this one."""
+    def _slice_before(self, sample: int) -> int:
+        """Index of the slice that contains the last sample before this one."""
         return (sample - 1) // self.length

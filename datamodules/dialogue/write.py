@@ -1,8 +1,9 @@
-"""Write a few dialogues, to listen to and to look at:
+"""Write a few dialogues as audio, JSON and pictures, for inspection:
 
     python -m datamodules.dialogue.write 8 train configs/preset/tiny.yaml configs/stage/asr.yaml
 
-makes of each, in `runs/dialogues`, a wav (left the user, right the model's answers), a JSON and a picture.
+writes for each dialogue, in `runs/dialogues`, a wav (left the user, right the model's answers),
+a JSON file and a picture.
 """
 
 import collections
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from configs.checks import SPLITS
@@ -25,131 +25,124 @@ from datamodules.dialogue.turns import RULES, Answer
 from datamodules.synthetic.augment import resample
 from datamodules.synthetic.espeak import speak
 from datamodules.synthetic.grammar import Split
-from duplexmamba.text.tokenizer import TURN_STATES
-from reporting.timeline import (
-    COLOURS,
-    TimelineRows,
-    draw_answer,
-    draw_cells,
-    draw_wave,
-    print_words,
-)
+from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
+from reporting.dialogue_timeline import AnswerSpan, TurnSpan, draw_dialogue
 
 MODEL_VOICE = "gmw/en-US"
-MODEL_LEVEL = 0.5
-WPM = (80, 450)
-"""What espeak-ng can do."""
-ROWS = {"user": 0.84, "turns": 0.92, "labels": 0.25, "answers": 0.59}
-"""Of the picture, with their heights in inches."""
-KIND_COLOURS = {
-    "question": "#7fb8e6", "paused_question": "#7fd6de", "interruption": "#f09a94", "talking_to_other": "#fbbf7c",
-    "background_speech": "#dbdc8d", "noise": "#c0c0c0", "backchannel": "#c9b3e0", "silence": "#eeeeee",
-}  # fmt: skip
+MODEL_AMPLITUDE = 0.5
+RATE_LIMITS_WPM = (80, 450)
+"""Range of the speaking rate of espeak-ng."""
 
 
 def main(args: list[str]) -> None:
-    """Args: how many, of which split, and those of `load_config`."""
+    """Write dialogues and print a summary.
+
+    Args:
+        args: number of dialogues, split, and the arguments of `load_config`.
+
+    Raises:
+        ValueError: number or split is invalid.
+    """
     config = load_config(args[2:])
     if args[1] not in SPLITS or not args[0].isdecimal():
         raise ValueError(
             f"N={args[0]} SPLIT={args[1]}: give a number, and one of {', '.join(SPLITS)}"
         )
+    count = int(args[0])
     split: Split = args[1]  # type: ignore[assignment]
     recorded = Corpora(config, splits=[split]).recorded.get(split)
-    dialogues = open_dialogues(config, split, int(args[0]), recorded)
+    dialogues = open_dialogues(config, split, count, recorded)
     folder = Path(config.run.dir) / "dialogues"
     folder.mkdir(parents=True, exist_ok=True)
-    print(summary([write(dialogues, index, folder) for index in range(int(args[0]))]))
+    written = [write(dialogues, index, folder) for index in range(count)]
+    print(summary(written))
     print(f"{folder}: a wav (left the user, right the model), a json and a png of each")
 
 
 def write(dialogues: Dialogues, index: int, folder: Path) -> Dialogue:
     """Write wav, JSON and picture of one dialogue, and return it."""
     dialogue = dialogues[index]
-    channels = [dialogue.samples, spoken_answers(dialogue, dialogues)]
-    sf.write(folder / f"{dialogue.id}.wav", np.stack(channels, axis=1), dialogues.rate_hz)
-    facts = {"slice_s": dialogues.slices.seconds, **dataclasses.asdict(dialogue)}
-    del facts["samples"]
-    (folder / f"{dialogue.id}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    # (n, 2): user, model
+    stereo = np.stack([dialogue.samples, spoken_answers(dialogue, dialogues)], axis=1)
+    sf.write(folder / f"{dialogue.id}.wav", stereo, dialogues.rate_hz)
+    fields = {"slice_s": dialogues.slices.seconds, **dataclasses.asdict(dialogue)}
+    del fields["samples"]
+    (folder / f"{dialogue.id}.json").write_text(json.dumps(fields, indent=1) + "\n")
     picture(dialogue, dialogues).savefig(folder / f"{dialogue.id}.png", dpi=100)
     return dialogue
 
 
 def answer_span_s(answer: Answer, dialogue: Dialogue, dialogues: Dialogues) -> tuple[float, float]:
-    """When the first word of an answer can come, and when the last one is out or another answer takes over."""
-    begin_s = (answer.begin + 1) * dialogues.slices.seconds
+    """Return the earliest time of the first word of an answer, and its end or interruption."""
+    slice_s = dialogues.slices.seconds
+    begin_s = (answer.begin + 1) * slice_s
     end_s = begin_s + dialogues.answer_s(dialogue.turns[answer.turn].answer)
-    return begin_s, end_s if answer.end is None else min(
-        end_s, (answer.end + 1) * dialogues.slices.seconds
-    )
+    if answer.end is not None:
+        end_s = min(end_s, (answer.end + 1) * slice_s)
+    return begin_s, end_s
 
 
 def spoken_answers(dialogue: Dialogue, dialogues: Dialogues) -> np.ndarray:
-    """(n,) float32: the answers in the model's voice, each until the next one."""
-    rate_hz, spoken = dialogues.rate_hz, np.zeros_like(dialogue.samples)
-    pace_wpm = int(np.clip(60 * dialogues.config.words_per_s, *WPM))
+    """Synthesise the model's answers, each up to the next one; (n,) float32 like the dialogue."""
+    rate_hz = dialogues.rate_hz
+    channel = np.zeros_like(dialogue.samples)
+    rate_wpm = int(np.clip(60 * dialogues.config.words_per_s, *RATE_LIMITS_WPM))
     for answer in dialogue.answers:
         begin_s, end_s = answer_span_s(answer, dialogue, dialogues)
-        speech = speak(dialogue.turns[answer.turn].answer, MODEL_VOICE, pace_wpm)
-        place = spoken[
-            round(begin_s * rate_hz) : round(end_s * rate_hz) if answer.end is not None else None
-        ]
-        samples = resample(speech.samples, speech.sample_rate_hz, rate_hz)[: len(place)]
-        place[: len(samples)] = MODEL_LEVEL * samples
-    return spoken
+        speech = speak(dialogue.turns[answer.turn].answer, MODEL_VOICE, rate_wpm)
+        # An uninterrupted answer may last longer than planned.
+        end = round(end_s * rate_hz) if answer.end is not None else None
+        span = channel[round(begin_s * rate_hz) : end]
+        samples = resample(speech.samples, speech.sample_rate_hz, rate_hz)[: len(span)]
+        span[: len(samples)] = MODEL_AMPLITUDE * samples
+    return channel
 
 
 def summary(dialogues: list[Dialogue]) -> str:
-    """Kinds of turns and labels with their counts and shares."""
-    turns = collections.Counter(turn.kind for dialogue in dialogues for turn in dialogue.turns)
-    labels = collections.Counter(label for dialogue in dialogues for label in dialogue.labels)
-    tables = [_table("turns", turns, RULES), _table("slices", labels, TURN_STATES)]
-    answers = [answer for dialogue in dialogues for answer in dialogue.answers]
-    replaced = sum(answer.end is not None for answer in answers)
+    """Tabulate turn kinds and turn states with their counts and shares."""
+    kinds: collections.Counter[str] = collections.Counter()
+    labels: collections.Counter[str] = collections.Counter()
+    num_answers = 0
+    num_interrupted = 0
+    for dialogue in dialogues:
+        kinds.update(turn.kind for turn in dialogue.turns)
+        labels.update(dialogue.labels)
+        num_answers += len(dialogue.answers)
+        num_interrupted += sum(answer.end is not None for answer in dialogue.answers)
+    totals = f"{len(dialogues)} dialogues, {num_answers} answers, {num_interrupted} interrupted"
     return "\n\n".join(
-        [*tables, f"{len(dialogues)} dialogues, {len(answers)} answers, {replaced} interrupted"]
+        [_table("turns", kinds, RULES), _table("slices", labels, TURN_STATE_MARKERS), totals]
     )
 
 
-def _table(title: str, counts: collections.Counter, names: Iterable[str]) -> str:
+def _table(title: str, counts: collections.Counter[str], names: Iterable[str]) -> str:
     total = max(1, counts.total())
-    lines = [f"{name:<13}{counts[name]:>7,}{100 * counts[name] / total:>7.1f} %" for name in names]
-    return "\n".join([f"{title:<13}{counts.total():>7,}", *lines])
+    lines = [f"{title:<13}{counts.total():>7,}"]
+    for name in names:
+        percent = 100 * counts[name] / total
+        lines.append(f"{name:<13}{counts[name]:>7,}{percent:>7.1f} %")
+    return "\n".join(lines)
 
 
 def picture(dialogue: Dialogue, dialogues: Dialogues) -> Figure:
-    """Sound, turns, labels and answers over time."""
-    staves = TimelineRows(dialogue.id, len(dialogue.samples) / dialogues.rate_hz, ROWS)
-    for from_s, (sound, turns, labels, answers) in staves:
-        draw_wave(sound, from_s, dialogue.samples, dialogues.rate_hz)
-        draw_turns(turns, from_s, dialogue)
-        draw_cells(labels, dialogues.slices.seconds, [COLOURS[label] for label in dialogue.labels])
-        for answer in dialogue.answers:
-            span_s, text = (
-                answer_span_s(answer, dialogue, dialogues),
-                dialogue.turns[answer.turn].answer,
-            )
-            draw_answer(answers, from_s, span_s, text, cut=answer.end is not None)
-    return staves.figure
-
-
-def draw_turns(axes: Axes, from_s: int, dialogue: Dialogue) -> None:
-    """A bar for each turn, a gap in it for a pause, its words upstream."""
+    """Draw sound, turns, labels and answers over time."""
+    turns = []
     for turn in dialogue.turns:
-        pause_s = turn.pause_s or (turn.end_s, turn.end_s)
-        for start_s, end_s in ((turn.start_s, pause_s[0]), (pause_s[1], turn.end_s)):
-            axes.barh(0.86, end_s - start_s, 0.28, start_s, color=KIND_COLOURS[turn.kind])
-        span_s = turn.start_s, turn.end_s
-        print_words(
-            axes,
-            from_s,
-            span_s,
-            0.86,
-            f" {turn.kind.replace('_', ' ')}",
-            va="center",
-            fontweight="bold",
-        )
-        print_words(axes, from_s, span_s, 0.68, turn.text, va="top")
+        turns.append(TurnSpan(turn.kind, turn.text, turn.start_s, turn.end_s, turn.pause_s))
+    answers = []
+    for answer in dialogue.answers:
+        begin_s, end_s = answer_span_s(answer, dialogue, dialogues)
+        text = dialogue.turns[answer.turn].answer
+        answers.append(AnswerSpan(text, begin_s, end_s, interrupted=answer.end is not None))
+    return draw_dialogue(
+        title=dialogue.id,
+        samples=dialogue.samples,
+        rate_hz=dialogues.rate_hz,
+        slice_s=dialogues.slices.seconds,
+        turns=turns,
+        labels=dialogue.labels,
+        answers=answers,
+    )
 
 
 if __name__ == "__main__":

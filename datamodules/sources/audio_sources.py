@@ -173,9 +173,6 @@ SOURCE_CLASSES: dict[str, Any] = {
 }
 """Key in a prepared manifest -> class whose fields the key's value lists."""
 
-Place = AudioSource
-Held = BytesSource
-
 
 def audio_source_to_record(audio: AudioSource) -> dict[str, Any]:
     """Columns that locate a sound in a manifest, as `audio_source_from_record` reads them."""

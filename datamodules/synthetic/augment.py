@@ -7,7 +7,7 @@ from configs.schema import AugmentConfig
 from datamodules.synthetic.recorded_noise import draw_noise, reverberate
 
 FLOOR_DB = -70.0
-"""Level of the faint noise added to recordings without other noise: digital silence is unnatural."""
+"""Level of the noise floor of recordings without other noise: digital silence is unnatural."""
 HUM_SHARE = 0.25
 """Share of the generated noises that contain the hum of a machine."""
 LOWEST_HZ = 40.0

@@ -65,7 +65,7 @@ class SyntheticSpeech:
         size: int,
         rate_hz: int,
         augment: AugmentConfig,
-        retold: tuple[InDomainText, float] | None = None,
+        in_domain: tuple[InDomainText, float] | None = None,
         synthesiser: Synthesiser = DEFAULT_SYNTHESISER,
     ) -> None:
         self.split = split
@@ -73,7 +73,7 @@ class SyntheticSpeech:
         self.size = size
         self.rate_hz = rate_hz
         self.augment = augment
-        self.in_domain = retold
+        self.in_domain = in_domain
         self.synthesiser = synthesiser
 
     def __len__(self) -> int:

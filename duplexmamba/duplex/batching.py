@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from duplexmamba.models.lm import LMState
+from duplexmamba.models.language_models import LMState
 from duplexmamba.models.speech_lm import SpeechLM, SpeechState
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.streaming.state import join, rows

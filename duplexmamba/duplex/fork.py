@@ -27,9 +27,9 @@ from duplexmamba.duplex.batching import (
 from duplexmamba.duplex.events import Event
 from duplexmamba.duplex.policy import Action, BranchCounters, classify_state, decide, tokens_due
 from duplexmamba.duplex.session import Session, SessionState
-from duplexmamba.models.lm import LMState
+from duplexmamba.models.language_models import LMState
 from duplexmamba.models.speech_lm import SpeechLM
-from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokenizer, TurnState
+from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, TURN_STATE_MARKERS, Tokenizer, TurnState
 
 MIN_LEVEL_DB = -100.0
 """Level of a slice of digital silence."""
@@ -92,11 +92,11 @@ class ForkSession(Session[ForkState]):
         model: SpeechLM,
         tokenizer: Tokenizer,
         duplex: DuplexConfig,
-        instruction: str = ANSWER[0],
+        instruction: str = ANSWER_INSTRUCTIONS[0],
     ):
         super().__init__(model, tokenizer, duplex, instruction)
-        self._response_prompt_embeddings = self._embed(tokenizer.after_speech("response"))
-        turn_state_ids = [tokenizer.turn_states[state] for state in TURN_STATES]
+        self._response_prompt_embeddings = self._embed(tokenizer.prompt_after_speech("response"))
+        turn_state_ids = [tokenizer.turn_state_ids[state] for state in TURN_STATE_MARKERS]
         self._turn_state_ids = torch.tensor(turn_state_ids, device=self.device)  # (3,)
         self._state = ForkState(
             pending_samples=torch.zeros(0, device=self.device),
@@ -204,7 +204,7 @@ class ForkSession(Session[ForkState]):
     def _turn_state_probabilities(self, logits: Tensor) -> dict[TurnState, float]:
         """(V,) logits after the end-of-speech marker -> probability of each turn state."""
         probabilities = logits[self._turn_state_ids].float().softmax(-1)  # (3,)
-        return dict(zip(TURN_STATES, probabilities.tolist(), strict=True))
+        return dict(zip(TURN_STATE_MARKERS, probabilities.tolist(), strict=True))
 
     def _decide(
         self, state: TurnState, samples: Tensor, listening: ListeningBranch
@@ -245,7 +245,7 @@ class ForkSession(Session[ForkState]):
             return False
         num_slices = self._state.num_slices - response.start_slice + 1
         num_due = tokens_due(num_slices, self.duplex)
-        return len(response.emitted) < num_due or response.next_token == self.tokenizer.end
+        return len(response.emitted) < num_due or response.next_token == self.tokenizer.eos_id
 
     def _token_request(self, response: Response) -> StepRequest:
         """The step over the next token."""
@@ -254,14 +254,14 @@ class ForkSession(Session[ForkState]):
 
     def _after_token(self, response: Response, result: StepResult) -> Response:
         """The response after the step over its next token."""
-        if response.next_token is None or response.next_token == self.tokenizer.end:
+        if response.next_token is None or response.next_token == self.tokenizer.eos_id:
             return dataclasses.replace(response, lm_state=result.lm_state, next_token=None)
         emitted = (*response.emitted, response.next_token)
         if len(emitted) < self.duplex.max_tokens:
             next_token = int(result.logits.argmax())
         else:
             # The model sees the end-of-text token also where the response is truncated.
-            next_token = self.tokenizer.end
+            next_token = self.tokenizer.eos_id
         return Response(result.lm_state, next_token, response.start_slice, emitted)
 
 

@@ -21,9 +21,9 @@ from duplexmamba.duplex.batching import Computation, EncodeRequest, encode
 from duplexmamba.duplex.events import Event
 from duplexmamba.duplex.policy import tokens_due
 from duplexmamba.duplex.session import Session, SessionState
-from duplexmamba.models.lm import LMState
+from duplexmamba.models.language_models import LMState
 from duplexmamba.models.speech_lm import SpeechLM
-from duplexmamba.text.tokenizer import ANSWER, Tokenizer, TurnState
+from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, Tokenizer, TurnState
 
 IDLE: TurnState = "ignore"
 """Turn state whose marker is the idle token. Every tokenizer has this marker, and the prerequisite
@@ -81,15 +81,15 @@ class MultiplexSession(Session[MultiplexState]):
         model: SpeechLM,
         tokenizer: Tokenizer,
         duplex: DuplexConfig,
-        instruction: str = ANSWER[0],
+        instruction: str = ANSWER_INSTRUCTIONS[0],
     ):
         super().__init__(model, tokenizer, duplex, instruction)
         # The end-of-speech marker has been processed with the slice already.
-        num_marker_ids = len(tokenizer.end_of_speech())
-        response_prompt = tokenizer.after_speech("response")[num_marker_ids:]
+        num_marker_ids = len(tokenizer.encode_end_of_speech())
+        response_prompt = tokenizer.prompt_after_speech("response")[num_marker_ids:]
         self._response_prompt_embeddings = self._embed(response_prompt)
-        self._response_id = tokenizer.turn_states["response"]
-        self._idle_id = tokenizer.turn_states[IDLE]
+        self._response_id = tokenizer.turn_state_ids["response"]
+        self._idle_id = tokenizer.turn_state_ids[IDLE]
         self._marker_ids = torch.tensor([self._response_id, self._idle_id], device=self.device)
         self._state = MultiplexState(
             pending_samples=torch.zeros(0, device=self.device),
@@ -199,8 +199,8 @@ class MultiplexSession(Session[MultiplexState]):
             if len(response.emitted) < self.duplex.max_tokens:
                 next_token = int(scores.argmax())
             else:
-                next_token = self.tokenizer.end
-            if next_token == self.tokenizer.end:
+                next_token = self.tokenizer.eos_id
+            if next_token == self.tokenizer.eos_id:
                 # The model processes this id with the next slice, as `unread_ids`.
                 finished = dataclasses.replace(response, finished=True)
                 return _Written(finished, lm_state, (next_token,))

@@ -24,11 +24,11 @@ from duplexmamba.duplex.batching import (
 from duplexmamba.duplex.events import EmittedResponse as EmittedResponse
 from duplexmamba.duplex.events import Event
 from duplexmamba.duplex.events import emitted_responses as emitted_responses
-from duplexmamba.models.lm import LMState
+from duplexmamba.models.language_models import LMState
 from duplexmamba.models.speech_lm import SpeechLM, SpeechState
 from duplexmamba.models.timing import check_slices
 from duplexmamba.streaming.state import num_bytes
-from duplexmamba.text.tokenizer import ANSWER, Tokenizer
+from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, Tokenizer
 
 REPLACEMENT_CHARACTER = "\ufffd"
 """Decoded in place of a character of which some bytes are in tokens not yet emitted."""
@@ -95,7 +95,7 @@ class Session(abc.ABC, Generic[StateT]):
         model: SpeechLM,
         tokenizer: Tokenizer,
         duplex: DuplexConfig,
-        instruction: str = ANSWER[0],
+        instruction: str = ANSWER_INSTRUCTIONS[0],
     ):
         check_slices(model.config, duplex)
         if model.training:
@@ -108,8 +108,8 @@ class Session(abc.ABC, Generic[StateT]):
         self.slice_s = self.duplex.slice_ms / 1000
         self.slice_samples = round(self.duplex.slice_ms * self.rate_hz / 1000)
         # (L, D) each: the same for every slice, so they are embedded once.
-        self._prompt_embeddings = self._embed(tokenizer.before_speech(instruction))
-        self._end_of_speech_embeddings = self._embed(tokenizer.end_of_speech())
+        self._prompt_embeddings = self._embed(tokenizer.prompt_before_speech(instruction))
+        self._end_of_speech_embeddings = self._embed(tokenizer.encode_end_of_speech())
 
     def snapshot(self) -> StateT:
         """Return the complete state; it costs a reference, since states are immutable."""

@@ -1,0 +1,1 @@
+"""Parts of the model: features, front end, mixers, encoders, connectors, language models."""

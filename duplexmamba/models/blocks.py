@@ -1,44 +1,52 @@
-"""The encoder's blocks: the published one (ConMamba), and the baselines that have self-attention in its mixer's place.
+"""Blocks of the encoder, around a mixer of `duplexmamba.models.mixers`.
 
-Glossary: B rows, T frames, D model width.
-Source: the published encoder as duplexmamba describes it (arXiv 2502.11123): half-step feed-forward, Mamba, convolution
-module, half-step feed-forward, each with a residual. With self-attention for Mamba that is the Conformer's block (arXiv
-2005.08100). The Transformer's is that of arXiv 1706.03762, normalised before each part.
+Letters in shapes:
+    B: rows of the batch
+    T: encoder frames
+    D: model width
 
-All have as many weights as the ConMamba block of the same configuration, to the rounding of a width: attention takes
-over those of the mixer, the Transformer's one feed-forward those of both feed-forwards and the convolution module.
+`ConvBlock` with Mamba is the published block, ConMamba (arXiv 2502.11123): half-step feed-forward,
+mixer, convolution module, half-step feed-forward, each with a residual connection. With
+self-attention it is the block of the Conformer (arXiv 2005.08100). `TransformerBlock` is that of
+arXiv 1706.03762, normalised before each part.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duplexmamba.config import EncoderConfig
-from duplexmamba.models.attention import AttentionState, SelfAttention
-from duplexmamba.models.mamba import MambaMixer, MambaState
+from duplexmamba.models.sizes import ALIGNMENT, nearest_multiple, num_parameters
 from duplexmamba.ops.conv import depthwise_conv
 from duplexmamba.ops.gates import SiLU
-from duplexmamba.streaming.padded import Padded, StreamBuffer, stream_windows
-
-ALIGNED = 8
-"""Derived widths are multiples of this, as matrix units like them."""
+from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
+from duplexmamba.streaming.padded import Padded
 
 
 class FeedForward(nn.Sequential):
-    """Normalise, widen, narrow."""
+    """(B, T, D) -> (B, T, D): layer norm and two linear layers with a SiLU between them."""
 
-    def __init__(self, d: int, d_ffn: int, dropout: float):
-        widen, narrow = nn.Linear(d, d_ffn), nn.Linear(d_ffn, d)
+    def __init__(self, d_model: int, d_ffn: int, dropout: float):
         super().__init__(
-            nn.LayerNorm(d), widen, SiLU(), nn.Dropout(dropout), narrow, nn.Dropout(dropout)
+            nn.LayerNorm(d_model),
+            nn.Linear(d_model, d_ffn),
+            SiLU(),
+            nn.Dropout(dropout),
+            nn.Linear(d_ffn, d_model),
+            nn.Dropout(dropout),
         )
 
 
 class ConvModule(nn.Module):
-    """Gated pointwise, depthwise and pointwise convolution; the depthwise one looks back only unless `symmetric`."""
+    """Gated pointwise convolution, depthwise convolution, pointwise convolution.
+
+    Args:
+        symmetric: centre the depthwise convolution, so that it sees the future as well; false makes
+            it causal.
+    """
 
     def __init__(self, config: EncoderConfig, symmetric: bool):
         super().__init__()
@@ -52,103 +60,117 @@ class ConvModule(nn.Module):
         )
 
     def forward(self, x: Padded, state: StreamBuffer | None) -> tuple[Tensor, StreamBuffer | None]:
-        x = x.with_values(F.glu(self.gated(self.norm(x.values)), -1))
+        """Compute the module without its residual connection.
+
+        Args:
+            x: (B, T, D).
+            state: the last conv_kernel - 1 steps; None at the start, and always if symmetric.
+
+        Returns:
+            (B, T, D), and the state for the next chunk.
+        """
+        gated = F.glu(self.gated(self.norm(x.values)), dim=-1)
+        inner = x.with_values(gated)
         history = self.conv.kernel_size[0] - 1
         if self.symmetric:
-            inside = x.values * x.mask()[..., None]
+            # a centred window would see the padding behind short rows: set it to zero
+            inside = inner.values * inner.mask()[..., None]
             window = F.pad(inside, (0, 0, history // 2, history // 2))
         else:
-            carried, state = stream_windows(x, state, history)
-            window = carried.values
+            stream, state = stream_windows(inner, state, history)
+            window = stream.values  # (B, history + T, D)
         assert self.conv.bias is not None
-        return self.after(depthwise_conv(window, self.conv.weight, self.conv.bias)), state
+        convolved = depthwise_conv(window, self.conv.weight, self.conv.bias)
+        return self.after(convolved), state
 
 
 @dataclasses.dataclass(frozen=True)
 class BlockState:
-    """What one block remembers."""
+    """Streaming state of one block."""
 
-    mixer: MambaState | AttentionState
+    mixer: Any
+    """State of the mixer: a dataclass of tensors, of a class of its own for each kind."""
     conv: StreamBuffer | None
-    """None where there is no convolution, or one that looks both ways."""
+    """(B, conv_kernel - 1, D); None without a convolution, and with a symmetric one."""
 
 
 class ConvBlock(nn.Module):
-    """(B, T, D) -> (B, T, D): ConMamba's block, or with self-attention the Conformer's."""
+    """(B, T, D) -> (B, T, D): feed-forward, mixer, convolution module, feed-forward.
 
-    def __init__(self, config: EncoderConfig, past_frames: int):
+    Args:
+        build_mixer: returns the mixer; called between the layers before and after it, so that
+            weights are drawn in that order.
+    """
+
+    def __init__(self, config: EncoderConfig, build_mixer: Callable[[], nn.Module]):
         super().__init__()
-        c = config
-        self.ffn1, self.ffn2 = (FeedForward(c.d_model, c.d_ffn, c.dropout) for _ in range(2))
-        self.norm_mixer = nn.LayerNorm(c.d_model)
-        self.mixer = mamba_mixer(c) if c.mixer == "mamba" else self_attention(c, past_frames)
-        self.dropout = nn.Dropout(c.dropout)
-        self.conv = ConvModule(c, symmetric=c.context in ("full", "slice"))
-        self.norm = nn.LayerNorm(c.d_model)
+        d = config.d_model
+        self.ffn1 = FeedForward(d, config.d_ffn, config.dropout)
+        self.ffn2 = FeedForward(d, config.d_ffn, config.dropout)
+        self.norm_mixer = nn.LayerNorm(d)
+        self.mixer = build_mixer()
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv = ConvModule(config, symmetric=config.context in ("full", "slice"))
+        self.norm = nn.LayerNorm(d)
 
     def forward(
         self, x: Padded, state: BlockState | None = None, slice_frames: int | None = None
     ) -> tuple[Padded, BlockState]:
-        """slice_frames: a frame sees no further than to the end of its slice; None: as its mixer has it."""
+        """Encode frames.
+
+        Args:
+            x: (B, T, D).
+            state: what the previous chunk of the stream returned; None at its start.
+            slice_frames: a frame sees no further than the end of its slice of that many frames;
+                None leaves it to the mixer.
+
+        Returns:
+            (B, T, D), and the state for the next chunk.
+        """
+        mixer_state = None
+        conv_state = None
+        if state is not None:
+            mixer_state = state.mixer
+            conv_state = state.conv
+        # the feed-forward layers are added by half, as in the Conformer
         h = x.values + self.ffn1(x.values) / 2
         normed = x.with_values(self.norm_mixer(h))
-        mixed, mixer = self.mixer(normed, None if state is None else state.mixer, slice_frames)
+        mixed, mixer_state = self.mixer(normed, mixer_state, slice_frames)
         h = h + self.dropout(mixed.values)
-        out, conv = self.conv(x.with_values(h), None if state is None else state.conv)
-        h = h + out
+        convolved, conv_state = self.conv(x.with_values(h), conv_state)
+        h = h + convolved
         h = self.norm(h + self.ffn2(h) / 2)
-        return x.with_values(h), BlockState(mixer, conv)
+        return x.with_values(h), BlockState(mixer_state, conv_state)
 
 
 class TransformerBlock(nn.Module):
-    """(B, T, D) -> (B, T, D): self-attention and one wide feed-forward."""
+    """(B, T, D) -> (B, T, D): mixer and one wide feed-forward layer.
 
-    def __init__(self, config: EncoderConfig, past_frames: int):
+    The feed-forward layer has the parameters that a `ConvBlock` with the same mixer has in its
+    feed-forward layers and its convolution, to the rounding of its width.
+
+    Args:
+        build_mixer: returns the mixer.
+    """
+
+    def __init__(self, config: EncoderConfig, build_mixer: Callable[[], nn.Module]):
         super().__init__()
-        c = config
-        self.norm_mixer = nn.LayerNorm(c.d_model)
-        self.mixer = self_attention(c, past_frames)
-        self.dropout = nn.Dropout(c.dropout)
-        budget = (
-            count(lambda: ConvBlock(c, past_frames))
-            - sum(p.numel() for p in self.parameters())
-            - 3 * c.d_model
-        )
-        self.ffn = FeedForward(c.d_model, nearest(budget / (2 * c.d_model + 1), ALIGNED), c.dropout)
+        d = config.d_model
+        self.norm_mixer = nn.LayerNorm(d)
+        self.mixer = build_mixer()
+        self.dropout = nn.Dropout(config.dropout)
+        target = num_parameters(lambda: ConvBlock(config, build_mixer))
+        so_far = sum(parameter.numel() for parameter in self.parameters())
+        # a hidden channel has 2 D weights and a bias; norm and output bias have 3 D parameters
+        num_hidden = (target - so_far - 3 * d) / (2 * d + 1)
+        self.ffn = FeedForward(d, nearest_multiple(num_hidden, ALIGNMENT), config.dropout)
 
     def forward(
         self, x: Padded, state: BlockState | None = None, slice_frames: int | None = None
     ) -> tuple[Padded, BlockState]:
-        """As in `ConvBlock`."""
+        """Encode frames; arguments and results as in `ConvBlock.forward`."""
+        mixer_state = None if state is None else state.mixer
         normed = x.with_values(self.norm_mixer(x.values))
-        mixed, mixer = self.mixer(normed, None if state is None else state.mixer, slice_frames)
+        mixed, mixer_state = self.mixer(normed, mixer_state, slice_frames)
         h = x.values + self.dropout(mixed.values)
-        return x.with_values(h + self.ffn(h)), BlockState(mixer, None)
-
-
-def build_block(config: EncoderConfig, past_frames: int) -> ConvBlock | TransformerBlock:
-    """A block of the configured kind; past_frames: of attention, where the context carries anything."""
-    return (TransformerBlock if config.mixer == "transformer" else ConvBlock)(config, past_frames)
-
-
-def mamba_mixer(c: EncoderConfig) -> MambaMixer:
-    """With a second direction wherever something of the future is seen."""
-    return MambaMixer(c.d_model, c.d_state, c.d_conv, c.expand, bidirectional=c.context != "causal")
-
-
-def self_attention(c: EncoderConfig, past_frames: int) -> SelfAttention:
-    """As many weights as the Mamba mixer in whose place it is."""
-    d_inner = nearest(count(lambda: mamba_mixer(c)) / (4 * c.d_model), ALIGNED * c.num_heads)
-    carries = c.context in ("causal", "causal_lookahead")
-    return SelfAttention(c.d_model, d_inner, c.num_heads, past_frames if carries else None)
-
-
-def count(make: Callable[[], nn.Module]) -> int:
-    """Weights of a module, without making them."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in make().parameters())
-
-
-def nearest(value: float, unit: int) -> int:
-    """The multiple of `unit` nearest to a value, at least one."""
-    return max(1, round(value / unit)) * unit
+        return x.with_values(h + self.ffn(h)), BlockState(mixer_state, None)

@@ -1,6 +1,11 @@
-"""Samples to normalised log-mel frames, one frame per hop, nothing of the future in any.
+"""Audio samples to normalised log-mel frames, one frame per hop, without look-ahead.
 
-Glossary: B rows, n samples, T frames, M mels.
+Letters in shapes:
+    B: rows of the batch
+    n: audio samples
+    T: log-mel frames
+    F: frequency bins of the Fourier transform, window_samples / 2 + 1
+    M: mel bands
 """
 
 import math
@@ -9,23 +14,35 @@ import torch
 from torch import Tensor, nn
 
 from duplexmamba.config import FeaturesConfig
-from duplexmamba.streaming.padded import Padded, StreamBuffer, stream_windows
+from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
+from duplexmamba.streaming.padded import Padded
 
 FLOOR = 1e-8
 """Added to the mel power before the logarithm: about the power of 16-bit rounding noise."""
+MIN_STD = 1e-3
+"""Smallest standard deviation that a mel band is divided by."""
 
 
 class LogMel(nn.Module):
-    """Log-mel frames with a normalisation that is fixed once (`fit`) and travels with the weights."""
+    """Log-mel frames, normalised with a mean and a standard deviation per mel band.
+
+    The statistics are fixed once, by `fit`, and are saved with the weights.
+    """
 
     window: Tensor
+    """(window_samples,) Hann window."""
     filters: Tensor
+    """(F, M)"""
     mean: Tensor
+    """(M,)"""
     std: Tensor
+    """(M,)"""
 
     def __init__(self, config: FeaturesConfig):
         super().__init__()
-        self.window_samples, self.hop_samples = config.window_samples, config.hop_samples
+        self.window_samples = config.window_samples
+        self.hop_samples = config.hop_samples
+        # the window and the filters follow from the configuration and are not saved
         self.register_buffer("window", torch.hann_window(config.window_samples), persistent=False)
         self.register_buffer("filters", mel_filters(config), persistent=False)
         self.register_buffer("mean", torch.zeros(config.num_mels))
@@ -34,42 +51,66 @@ class LogMel(nn.Module):
     def forward(
         self, samples: Padded, state: StreamBuffer | None = None
     ) -> tuple[Padded, StreamBuffer]:
-        """(B, n) samples in [-1, 1] -> (B, T, M); frame t ends with sample (t + 1) * hop."""
+        """Compute normalised frames; frame t ends with sample (t + 1) * hop_samples.
+
+        Args:
+            samples: (B, n) in [-1, 1].
+            state: what the previous chunk of the stream returned; None at its start.
+
+        Returns:
+            (B, T, M) frames, and the state for the next chunk.
+        """
         frames, state = self.log_mel(samples, state)
-        return frames.with_values((frames.values - self.mean) / self.std), state
+        normalised = (frames.values - self.mean) / self.std
+        return frames.with_values(normalised), state
 
     def log_mel(
         self, samples: Padded, state: StreamBuffer | None = None
     ) -> tuple[Padded, StreamBuffer]:
-        """As `forward`, before normalisation."""
-        window, state = stream_windows(
-            samples, state, self.window_samples - self.hop_samples, self.hop_samples
-        )
-        windows = window.values.unfold(1, self.window_samples, self.hop_samples) * self.window
-        spectrum = torch.fft.rfft(windows)
+        """Compute frames before normalisation; arguments and results as in `forward`."""
+        history = self.window_samples - self.hop_samples
+        stream, state = stream_windows(samples, state, history, self.hop_samples)
+        windows = stream.values.unfold(1, self.window_samples, self.hop_samples)
+        spectrum = torch.fft.rfft(windows * self.window)  # (B, T, F)
         power = spectrum.real.square() + spectrum.imag.square()
-        with torch.autocast(
-            power.device.type, enabled=False
-        ):  # bfloat16 would round the mels before the logarithm
-            mels = power @ self.filters
-        return window.with_values(torch.log(mels + FLOOR)), state
+        # autocast would round the mel power to bfloat16 before the logarithm
+        with torch.autocast(power.device.type, enabled=False):
+            mels = power @ self.filters  # (B, T, M)
+        return stream.with_values(torch.log(mels + FLOOR)), state
 
     @torch.no_grad()
     def fit(self, samples: list[Tensor]) -> None:
-        """Set mean and standard deviation of each mel from (n,) signals, those of the speech to be trained on."""
-        frames = torch.cat([self.log_mel(Padded(s[None]))[0].values[0] for s in samples])
-        self.mean.copy_(frames.mean(0))
-        self.std.copy_(frames.std(0).clamp_min(1e-3))
+        """Set the mean and the standard deviation of every mel band.
+
+        Args:
+            samples: (n,) signals in [-1, 1], drawn from the training data.
+        """
+        frames = []
+        for signal in samples:
+            log_mel, _ = self.log_mel(Padded(signal[None]))
+            frames.append(log_mel.values[0])
+        all_frames = torch.cat(frames)
+        self.mean.copy_(all_frames.mean(0))
+        self.std.copy_(all_frames.std(0).clamp_min(MIN_STD))
 
 
 def mel_filters(config: FeaturesConfig) -> Tensor:
-    """Triangular filters (window / 2 + 1, M), equally spaced in mel = 2595 log10(1 + Hz / 700), 0 Hz to Nyquist."""
+    """Return triangular filters (F, M), equally spaced in mel from 0 Hz to the Nyquist frequency.
+
+    The mel scale is 2595 log10(1 + Hz / 700).
+    """
     nyquist_hz = config.sample_rate_hz / 2
-    bins_hz = torch.linspace(0, nyquist_hz, config.window_samples // 2 + 1, dtype=torch.float64)
+    num_bins = config.window_samples // 2 + 1
+    bins_hz = torch.linspace(0, nyquist_hz, num_bins, dtype=torch.float64)
+
     top_mel = 2595 * math.log10(1 + nyquist_hz / 700)
     edges_mel = torch.linspace(0, top_mel, config.num_mels + 2, dtype=torch.float64)
     edges_hz = 700 * (10 ** (edges_mel / 2595) - 1)
-    low, centre, high = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
+
+    # filter m rises from edge m to edge m + 1 and falls to edge m + 2
+    low = edges_hz[:-2]
+    centre = edges_hz[1:-1]
+    high = edges_hz[2:]
     rising = (bins_hz[:, None] - low) / (centre - low)
     falling = (high - bins_hz[:, None]) / (high - centre)
     return torch.minimum(rising, falling).clamp_min(0).float()

@@ -1,4 +1,4 @@
-"""How samples, frames and language-model tokens divide time, exactly."""
+"""Durations of samples, frames and speech embeddings, in exact integer ratios."""
 
 import dataclasses
 
@@ -10,53 +10,72 @@ SUBSAMPLING = 4
 
 @dataclasses.dataclass(frozen=True)
 class FrameTiming:
-    """The rates of one model."""
+    """Samples per frame and per speech embedding of one model."""
 
     sample_rate_hz: int
     samples_per_mel_frame: int
     samples_per_encoder_frame: int
     samples_per_token: int
+    """Samples of one window of the connector, which is one speech embedding for most kinds."""
 
     @classmethod
     def of(cls, config: ModelConfig) -> "FrameTiming":
-        frame = config.features.hop_samples * SUBSAMPLING
+        """Return the timing of a configured model."""
+        hop_samples = config.features.hop_samples
+        frame_samples = hop_samples * SUBSAMPLING
         return cls(
-            config.features.sample_rate_hz,
-            config.features.hop_samples,
-            frame,
-            frame * config.connector.stack,
+            sample_rate_hz=config.features.sample_rate_hz,
+            samples_per_mel_frame=hop_samples,
+            samples_per_encoder_frame=frame_samples,
+            samples_per_token=frame_samples * config.connector.stack,
         )
 
     def encoder_frames(self, field: str, ms: float) -> int:
-        """Encoder frames in a slice. Raises ValueError, naming the field, unless it is whole speech embeddings."""
-        tokens = ms / self.token_ms
-        if tokens < 1 or tokens != int(tokens):
+        """Return the number of encoder frames in a slice.
+
+        Args:
+            field: name of the configuration field, for the message.
+            ms: duration of the slice in milliseconds.
+
+        Raises:
+            ValueError: the slice does not hold a whole number of speech embeddings.
+        """
+        num_tokens = ms / self.token_ms
+        if num_tokens < 1 or num_tokens != int(num_tokens):
             raise ValueError(
-                f"{field}={ms:g} ms: a slice holds whole speech embeddings; give a multiple of {self.token_ms:g}"
+                f"{field}={ms:g} ms: a slice holds whole speech embeddings; "
+                f"give a multiple of {self.token_ms:g}"
             )
-        return int(tokens) * (self.samples_per_token // self.samples_per_encoder_frame)
+        return int(num_tokens) * (self.samples_per_token // self.samples_per_encoder_frame)
 
     def whole_frames(self, ms: float) -> int:
-        """Encoder frames that fit into so many milliseconds."""
-        return int(ms * self.sample_rate_hz / 1000) // self.samples_per_encoder_frame
+        """Return the number of whole encoder frames in a duration of milliseconds."""
+        num_samples = int(ms * self.sample_rate_hz / 1000)
+        return num_samples // self.samples_per_encoder_frame
 
     @property
     def token_ms(self) -> float:
-        """Milliseconds of audio behind one speech embedding."""
+        """Milliseconds of audio in one window of the connector."""
         return 1000 * self.samples_per_token / self.sample_rate_hz
 
 
 def check_slices(config: ModelConfig, duplex: DuplexConfig) -> None:
-    """Raises ValueError: the encoder cannot give whole embeddings slice by slice."""
+    """Check that the encoder can return whole speech embeddings slice by slice.
+
+    Raises:
+        ValueError: the encoder needs whole utterances, or the slices of a session are no multiple
+            of one speech embedding or of the encoder's slices.
+    """
     encoder = config.encoder
     if encoder.context == "full":
         raise ValueError(
-            "encoder.context=full hears whole utterances only; set encoder.context=slice (the same weights fit), "
-            "causal or causal_lookahead"
+            "encoder.context=full hears whole utterances only; set encoder.context=slice "
+            "(the same weights fit), causal or causal_lookahead"
         )
     FrameTiming.of(config).encoder_frames("duplex.slice_ms", duplex.slice_ms)
-    if encoder.context != "causal" and duplex.slice_ms % encoder.slice_ms:
+    has_slices = encoder.context != "causal"
+    if has_slices and duplex.slice_ms % encoder.slice_ms:
         raise ValueError(
-            f"duplex.slice_ms={duplex.slice_ms:g} is no multiple of encoder.slice_ms={encoder.slice_ms:g}: "
-            f"set duplex.slice_ms={encoder.slice_ms:g}"
+            f"duplex.slice_ms={duplex.slice_ms:g} is no multiple of "
+            f"encoder.slice_ms={encoder.slice_ms:g}: set duplex.slice_ms={encoder.slice_ms:g}"
         )

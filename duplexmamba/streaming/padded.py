@@ -161,19 +161,3 @@ def pad_steps(x: Tensor, steps: int) -> Tensor:
     # F.pad starts with the last dimension, two numbers each; only the second one grows.
     other_dimensions = (0, 0) * (x.dim() - 2)
     return F.pad(x, (*other_dimensions, 0, steps))
-
-
-# Re-exported for modules that import these names from here; last, because buffer.py imports this
-# module.
-from duplexmamba.streaming.buffer import (  # noqa: E402
-    StreamBuffer as StreamBuffer,
-)
-from duplexmamba.streaming.buffer import (  # noqa: E402
-    buffer_at as buffer_at,
-)
-from duplexmamba.streaming.buffer import (  # noqa: E402
-    pending_steps as pending_steps,
-)
-from duplexmamba.streaming.buffer import (  # noqa: E402
-    stream_windows as stream_windows,
-)

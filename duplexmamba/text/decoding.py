@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from duplexmamba.models.lm import LM, LMState, MambaLM
+from duplexmamba.models.language_models import LM, LMState
+from duplexmamba.models.language_models.mamba_lm import MambaLM
 from duplexmamba.streaming.padded import Padded, take
 from duplexmamba.streaming.state import clone, join, map_state, rows
 
@@ -44,8 +45,10 @@ def greedy(lm: LM, logits: Tensor, state: LMState, end: int, max_tokens: int) ->
     Returns:
         New token ids of each row.
     """
-    use_graph = logits.is_cuda and isinstance(lm, MambaLM)
-    step = graph_steps(lm, state) if use_graph else eager_steps(lm, state)
+    if logits.is_cuda and isinstance(lm, MambaLM):
+        step = graph_steps(lm, state)
+    else:
+        step = eager_steps(lm, state)
     ended = torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
     steps = []
     for _ in range(max_tokens):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 
-def whole_lines(path: Path) -> list[dict[str, Any]]:
+def read_complete_lines(path: Path) -> list[dict[str, Any]]:
     """Read the complete lines of a JSON Lines file.
 
     Args:

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 TurnState = Literal["response", "incomplete", "ignore"]
 """State of the user's turn: to be answered now, not finished yet, or not addressed to the model."""
 
-TURN_STATES: dict[TurnState, str] = {
+TURN_STATE_MARKERS: dict[TurnState, str] = {
     "response": "<|response|>",
     "incomplete": "<|incomplete|>",
     "ignore": "<|ignore|>",
@@ -34,10 +34,10 @@ END_OF_SPEECH = "<|/speech|>"
 SILENCE = "<|silence|>"
 """Marker of silence in text that stands in for speech; also the blank of CTC."""
 
-TRANSCRIBE = ("transcribe the speech", "write down what you hear", "what was said")
+TRANSCRIBE_INSTRUCTIONS = ("transcribe the speech", "write down what you hear", "what was said")
 """Instructions to transcribe. Training draws from all of them, other uses take the first."""
 
-ANSWER = ("answer the question", "reply to the speaker", "respond to the speech")
+ANSWER_INSTRUCTIONS = ("answer the question", "reply to the speaker", "respond to the speech")
 """Instructions to answer. Training draws from all of them, other uses take the first."""
 
 BPE_SIZE = 1024
@@ -70,21 +70,21 @@ class Tokenizer:
     """A tokenizer that knows the markers of a prompt.
 
     Attributes:
-        size: vocabulary size.
-        end: id of the end of text.
-        turn_states: turn state -> id of its marker.
+        vocab_size: vocabulary size.
+        eos_id: id of the end of text.
+        turn_state_ids: turn state -> id of its marker.
     """
 
     def __init__(self, tokenizer: BackendTokenizer):
         """Wrap a tokenizer of the library `tokenizers`; markers of turn states are added to it."""
         known = tokenizer.get_vocab()
-        missing = [marker for marker in TURN_STATES.values() if marker not in known]
+        missing = [marker for marker in TURN_STATE_MARKERS.values() if marker not in known]
         tokenizer.add_special_tokens(missing)
         self._tokenizer = tokenizer
-        self.size = tokenizer.get_vocab_size()
+        self.vocab_size = tokenizer.get_vocab_size()
         ids = tokenizer.get_vocab()
-        self.end: int = ids[END_OF_TEXT]
-        self.turn_states = {state: ids[marker] for state, marker in TURN_STATES.items()}
+        self.eos_id: int = ids[END_OF_TEXT]
+        self.turn_state_ids = {state: ids[marker] for state, marker in TURN_STATE_MARKERS.items()}
 
     @classmethod
     def train(cls, texts: Iterable[str]) -> "Tokenizer":
@@ -95,7 +95,7 @@ class Tokenizer:
         markers = [END_OF_TEXT, USER, ASSISTANT, SPEECH, END_OF_SPEECH, SILENCE]
         trainer = trainers.BpeTrainer(
             vocab_size=BPE_SIZE,
-            special_tokens=[*markers, *TURN_STATES.values()],
+            special_tokens=[*markers, *TURN_STATE_MARKERS.values()],
             # All 256 bytes, also those that the texts do not contain.
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
@@ -145,11 +145,11 @@ class Tokenizer:
         """Decode ids to text without markers and without spaces at the ends."""
         return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
 
-    def before_speech(self, instruction: str) -> list[int]:
+    def prompt_before_speech(self, instruction: str) -> list[int]:
         """Encode the prompt before speech: user marker, instruction, start of speech."""
         return self.encode(f"{USER}{instruction}{SPEECH}")
 
-    def words(self, text: str) -> list[int]:
+    def encode_words(self, text: str) -> list[int]:
         """Encode words, each with a space before it.
 
         A word then has the same ids at the start of a text and inside it.
@@ -157,14 +157,14 @@ class Tokenizer:
         spaced = [f" {word}" for word in text.split()]
         return self.encode("".join(spaced))
 
-    def end_of_speech(self) -> list[int]:
+    def encode_end_of_speech(self) -> list[int]:
         """Encode the end of speech, after which the model predicts the turn state."""
         return self.encode(END_OF_SPEECH)
 
-    def after_speech(self, turn_state: TurnState) -> list[int]:
+    def prompt_after_speech(self, turn_state: TurnState) -> list[int]:
         """Encode the prompt between speech and response: end of speech, turn state, assistant."""
-        return self.encode(f"{END_OF_SPEECH}{TURN_STATES[turn_state]}{ASSISTANT}")
+        return self.encode(f"{END_OF_SPEECH}{TURN_STATE_MARKERS[turn_state]}{ASSISTANT}")
 
-    def response(self, text: str) -> list[int]:
+    def encode_response(self, text: str) -> list[int]:
         """Encode a response: its words and the end of text."""
-        return [*self.words(text), self.end]
+        return [*self.encode_words(text), self.eos_id]

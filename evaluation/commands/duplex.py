@@ -60,7 +60,7 @@ def of_whole_dialogues(run: Run, overrides: list[str]) -> Run:
 def turns_of(dialogue: Dialogue, dialogues: Dialogues) -> list[Turn]:
     """The turns of a dialogue, with what should come of them."""
     slice_s = dialogues.slices.seconds
-    windows = dialogue.reply_windows(slice_s)
+    windows = dialogue.response_windows(slice_s)
     asking = {
         answer.turn: (answer, window)
         for answer, window in zip(dialogue.answers, windows, strict=True)

@@ -12,8 +12,8 @@ from configs.recipes import DIALOGUE_STAGES
 from configs.schema import Config
 from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio import read_audio
-from datamodules.sources.audio_sources import Place
-from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
+from datamodules.sources.audio_sources import AudioSource
+from lightning_modules.trainer.checkpoint import StageCheckpoint, checkpoint_file
 
 HEARING = ("asr", "instruct", *DIALOGUE_STAGES)
 """Stages whose runs can answer what they hear."""
@@ -33,14 +33,14 @@ class Run(NamedTuple):
 
 def open_run(folder: Path, overrides: Sequence[str]) -> Run:
     """Raises ValueError: there is no finished run, or a word fits no key of its configuration."""
-    given, whole = StageCheckpoint.load(folder / FILE), folder.resolve()
+    given, whole = StageCheckpoint.load(folder), folder.resolve()
     (whole / "scores").mkdir(exist_ok=True)
     return Run(given, override(given.config, list(overrides)), whole)
 
 
 def identity(folder: Path) -> str:
-    """Eight hex digits that are equal for equal hand-overs. Raises ValueError: there is none."""
-    file = folder / FILE
+    """Eight hex digits that are equal for equal checkpoints. Raises ValueError: there is none."""
+    file = checkpoint_file(folder)
     if not file.is_file():
         raise ValueError(
             f"no checkpoint at {file}; train one with `make train`, or name a run that has finished"
@@ -49,7 +49,7 @@ def identity(folder: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:8]
 
 
-def read_whole(sound: Place, config: Config, channel: int | None = None) -> np.ndarray:
+def read_whole(sound: AudioSource, config: Config, channel: int | None = None) -> np.ndarray:
     """Samples (n,) of a recording of any length, as the model hears it. Raises ValueError: it cannot be used."""
     try:
         return read_audio(

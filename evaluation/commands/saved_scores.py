@@ -2,24 +2,29 @@
 
 import argparse
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from evaluation.commands.finished_run import identity
 from evaluation.scorecard.card import Part
+from evaluation.scores import SCORES
 
 WITHOUT_EFFECT = ("score", "run", "json", "batch")
 """Words of a command that no score depends on, or that its file is named by."""
+
+EARLIER_NAMES = {
+    "ignore/false_takeover_rate/aside": "ignore/false_takeover_rate/talking_to_other",
+    "ignore/false_takeover_rate/background": "ignore/false_takeover_rate/background_speech",
+}
+"""Names of numbers in files that an earlier version saved -> today's."""
 
 
 def settings_of(asked: argparse.Namespace) -> dict[str, Any]:
     """What is asked, of which weights, and who judges: equal for commands that give the same scores."""
     words = {name: value for name, value in vars(asked).items() if name not in WITHOUT_EFFECT}
     words |= {name: str(value) for name, value in words.items() if isinstance(value, Path)}
-    judge = {"judge": os.environ.get("JUDGE_MODEL", "")} if asked.score == "voicebench" else {}
-    return {"weights": identity(asked.run), **words, **judge}
+    return {"weights": identity(asked.run), **words, **SCORES[asked.score].settings()}
 
 
 def keep(asked: argparse.Namespace, scores: Mapping[str, float | None]) -> None:
@@ -39,4 +44,6 @@ def kept(run: Path, score: str) -> Part | None:
         scores, settings = (json.loads(file.read_text()) for file in files)
     except (OSError, ValueError):  # not there, or cut off
         return None
-    return Part(scores, settings) if settings.get("weights") == identity(run) else None
+    if settings.get("weights") != identity(run):
+        return None
+    return Part({EARLIER_NAMES.get(name, name): value for name, value in scores.items()}, settings)

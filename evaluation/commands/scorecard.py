@@ -11,24 +11,18 @@ import torch
 
 from configs.fingerprint import EXECUTION_ONLY
 from configs.loading import override, to_dict
-from configs.recipes import DIALOGUE_STAGES
 from configs.schema import Config
-from evaluation.commands.arguments import BATCH, parser, score
-from evaluation.commands.finished_run import HEARING
+from evaluation.commands.arguments import parser, score
 from evaluation.commands.saved_scores import keep, kept, settings_of
 from evaluation.scorecard import voicebench
 from evaluation.scorecard.card import Card, Gap, Part, flat
 from evaluation.scorecard.page import page
-from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
+from evaluation.scores import SCORES
+from lightning_modules.trainer.checkpoint import StageCheckpoint
 from lightning_modules.trainer.logging import log_artifact
 
-STAGES = {
-    "wer": ("encoder", *HEARING), "voicebench": HEARING, "duplex": DIALOGUE_STAGES,
-    "speed": ("encoder", "lm", *HEARING), "full-duplex-bench": DIALOGUE_STAGES, "turnbench": DIALOGUE_STAGES,
-}  # fmt: skip
-"""Whose runs can be scored so, by command."""
-NEED_DATA = ("full-duplex-bench", "turnbench")
-"""Cannot be made here: their data are the user's own."""
+RUN_SCORES = {name: score for name, score in SCORES.items() if score.stages}
+"""Scores of single runs, which a scorecard shows."""
 
 
 def make(asked: argparse.Namespace) -> dict[str, float | None]:
@@ -39,8 +33,7 @@ def make(asked: argparse.Namespace) -> dict[str, float | None]:
     """
     runs = [Path(word) for word in asked.runs.split(",") if word]
     configs = {
-        run.resolve(): override(StageCheckpoint.load(run / FILE).config, asked.overrides)
-        for run in runs
+        run.resolve(): override(StageCheckpoint.load(run).config, asked.overrides) for run in runs
     }
     if not runs or len({folder.name for folder in configs}) < len(runs):
         raise ValueError(f"CKPT={asked.runs}: name one run, or several that have different names")
@@ -71,8 +64,8 @@ def card(run: Path, config: Config, asked: argparse.Namespace) -> Card:
     folder, stage = run.resolve(), config.stage.name
     parts: dict[str, Part] = {}
     gaps: list[Gap] = []
-    for command, stages in STAGES.items():
-        if stage not in stages:
+    for command, entry in RUN_SCORES.items():
+        if stage not in entry.stages:
             continue
         words = words_of(command, run, asked)
         found = part(words, folder, asked.as_is)
@@ -80,7 +73,7 @@ def card(run: Path, config: Config, asked: argparse.Namespace) -> Card:
             parts[command] = found
         else:
             gaps.append(Gap(command, found, said(words)))
-    if unfit := [command for command, stages in STAGES.items() if stage not in stages]:
+    if unfit := [command for command, entry in RUN_SCORES.items() if stage not in entry.stages]:
         gaps.append(Gap(", ".join(unfit), f"cannot score a run of stage {stage}"))
     if "voicebench" in parts:
         whole = said(["voicebench", str(run), *asked.overrides])
@@ -96,11 +89,13 @@ def part(words: Sequence[str], folder: Path, as_is: bool) -> Part | str:
     own = parser().parse_args(words)
     there = kept(folder, own.score)
     if there is not None and (
-        as_is or own.score in NEED_DATA or there.settings == settings_of(own)
+        as_is or SCORES[own.score].has_own_data or there.settings == settings_of(own)
     ):
         return there
-    if as_is or own.score in NEED_DATA:
-        return "needs your own copy of the data" if own.score in NEED_DATA else "not scored yet"
+    if SCORES[own.score].has_own_data:
+        return "needs your own copy of the data"
+    if as_is:
+        return "not scored yet"
     threads = torch.get_num_threads()
     try:
         scores = score(own)
@@ -114,14 +109,13 @@ def part(words: Sequence[str], folder: Path, as_is: bool) -> Part | str:
 
 def words_of(command: str, run: Path, asked: argparse.Namespace) -> list[str]:
     """What evaluate.py is asked."""
-    words = [command, str(run), *(["FOLDER"] if command in NEED_DATA else []), *asked.overrides]
-    if command != "voicebench":
-        return words
-    options = {
-        "--subsets": asked.subsets, "--limit": asked.limit, "--data": asked.data, "--mode": asked.mode,
-        "--batch": asked.batch if asked.batch != BATCH else None,
-    }  # fmt: skip
-    return words + [word for name, value in options.items() if value for word in (name, str(value))]
+    entry = SCORES[command]
+    folder = ["FOLDER"] if entry.has_own_data else []
+    words = [command, str(run), *folder, *asked.overrides]
+    for name, value in entry.scorecard_options(asked).items():
+        if value:
+            words += [name, str(value)]
+    return words
 
 
 def said(words: Sequence[str]) -> str:

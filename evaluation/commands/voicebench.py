@@ -14,7 +14,7 @@ import soxr
 
 from configs.fingerprint import fingerprint
 from configs.recipes import DIALOGUE_STAGES
-from datamodules.sources.audio_sources import Held
+from datamodules.sources.audio_sources import BytesSource
 from datamodules.synthetic.espeak import speak
 from evaluation.commands.finished_run import HEARING, Run, identity, open_run, read_whole
 from evaluation.duplex.report import watched, write_lines
@@ -137,7 +137,9 @@ def answer(
     mode = asked.mode or ("streaming" if run.config.stage.name in DIALOGUE_STAGES else "offline")
     answerer = answerer_of(run, mode)
     where = run.folder / "scores" / "voicebench" / (f"{mode}-embedded" if folder is None else mode)
-    made_by = f"{fingerprint(run.config)} ({identity(run.folder)}), {mode}, duplex.max_tokens={run.config.duplex.max_tokens}"
+    max_tokens = run.config.duplex.max_tokens
+    weights = f"{fingerprint(run.config)} ({identity(run.folder)})"
+    made_by = f"{weights}, {mode}, duplex.max_tokens={max_tokens}"
     files: dict[str, Path] = {}
     known: dict[str, Known | None] = {}
     for name in names:
@@ -164,7 +166,7 @@ def noted(items: Iterable[Item], fields: dict[str, Mapping[str, Any]]) -> Iterat
 def heard(item: Item, run: Run, name: str) -> np.ndarray:
     """Samples of an item's audio, or of its prompt spoken. Raises ValueError: they cannot be used."""
     if item.audio is not None:
-        return read_whole(Held(item.audio, f"{name} {item.name}"), run.config)
+        return read_whole(BytesSource(item.audio, f"{name} {item.name}"), run.config)
     speech = speak(item.fields["prompt"], VOICE)
     return soxr.resample(speech.samples, speech.sample_rate_hz, run.config.features.sample_rate_hz)
 
@@ -175,7 +177,7 @@ def answerer_of(run: Run, mode: str) -> Answerer:
     Raises:
         ValueError: the run cannot answer in this way.
     """
-    stage, tokens = run.config.stage.name, run.given.tokens
+    stage, tokens = run.config.stage.name, run.given.tokenizer
     if mode == "streaming" and stage not in DIALOGUE_STAGES:
         raise ValueError(
             f"MODE=streaming: {run.folder} is a run of stage {stage}; name one of {', '.join(DIALOGUE_STAGES)}"

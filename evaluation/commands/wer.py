@@ -28,7 +28,7 @@ def score(asked: argparse.Namespace) -> dict[str, float]:
         )
     stage = STAGE_REGISTRY[transcriber]
     corpora = Corpora(config, splits=["test"])
-    module: StageModule = stage.module(config, stage.model(config.model), given.tokens)
+    module: StageModule = stage.module(config, stage.model(config.model), given.tokenizer)
     module.model.load_state_dict(given.weights)
     trainer = L.Trainer(**trainer_settings(config), logger=False)
     trainer.test(module, stage.data(config, corpora), verbose=False)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from duplexmamba.text.metrics import exact_match, f1, macro_f1
-from duplexmamba.text.tokenizer import TURN_STATES
+from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
 
 IGNORED = ("talking_to_other", "background_speech", "noise", "backchannel")
 """Kinds of sounds that nothing should come of."""
@@ -59,7 +59,7 @@ class Heard:
     turns: Sequence[Turn]
     labels: Sequence[str]
     """The right state of each slice."""
-    states: Sequence[str] = tuple(TURN_STATES)
+    states: Sequence[str] = tuple(TURN_STATE_MARKERS)
     """Those that the session tells apart. Where `incomplete` is not one of them, all but `response` is `ignore`."""
     named: Sequence[str] = ()
     """The state that the session named."""
@@ -106,7 +106,9 @@ def _states(heard: Sequence[Heard]) -> dict[str, Score]:
     """Of all slices; of a session that does not tell all states apart, its responses alone."""
     pairs, found = [pair for h in heard for pair in zip(h.labels, h.named, strict=True)], {}
     labels: list[str] = (
-        list(TURN_STATES) if set(heard[0].states) == set(TURN_STATES) else ["response"]
+        list(TURN_STATE_MARKERS)
+        if set(heard[0].states) == set(TURN_STATE_MARKERS)
+        else ["response"]
     )
     if len(labels) > 1:
         found["state/accuracy"] = Score(exact_match(pairs), len(pairs))
@@ -136,7 +138,9 @@ def confusion(heard: Sequence[Heard]) -> dict[tuple[str, str], int]:
         pair for h in heard for pair in zip(h.labels, h.named, strict=True)
     )
     return {
-        (label, named): counts[label, named] for label in TURN_STATES for named in heard[0].states
+        (label, named): counts[label, named]
+        for label in TURN_STATE_MARKERS
+        for named in heard[0].states
     }
 
 

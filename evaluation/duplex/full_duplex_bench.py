@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from duplexmamba.duplex.session import Event
+from duplexmamba.duplex.events import Event
 from evaluation.duplex.dialogues import Score
 from evaluation.duplex.listen import OpenSession, Read
 from evaluation.duplex.report import watched

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from duplexmamba.duplex.session import Session, SessionState, emitted_responses
+from duplexmamba.duplex.events import emitted_responses
+from duplexmamba.duplex.session import Session, SessionState
 from duplexmamba.streaming.state import num_bytes
 from evaluation.duplex.dialogues import IGNORED, Heard, Reply
 

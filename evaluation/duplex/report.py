@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from duplexmamba.text.tokenizer import TURN_STATES
+from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
 from evaluation.duplex.dialogues import Heard, Point, Score, confusion, curve, findings, scores
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ def matrix_table(matrix: Mapping[tuple[str, str], int]) -> Table:
     table = Table("label, named", *states, box=None)
     for column in table.columns[1:]:
         column.justify = "right"
-    for label in TURN_STATES:
+    for label in TURN_STATE_MARKERS:
         table.add_row(label, *(f"{matrix[label, named]:,}" for named in states))
     return table
 
@@ -139,7 +139,7 @@ def draw(matrix: Mapping[tuple[str, str], int], points: Sequence[Point], title: 
     figure.suptitle(title, fontsize=10)
     left, right = figure.subplots(1, 2)
     states = columns(matrix)
-    names: list[str] = list(TURN_STATES)
+    names: list[str] = list(TURN_STATE_MARKERS)
     shares = [
         [matrix[a, b] / max(1, sum(matrix[a, c] for c in states)) for b in states] for a in names
     ]

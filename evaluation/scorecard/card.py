@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from evaluation.scores import SCORES
+
 
 class Part(NamedTuple):
     """What one command found."""
@@ -38,68 +40,47 @@ class Card:
         return None if part is None else part.scores.get(name)
 
 
-class Row(NamedTuple):
-    """A line of a table."""
+class CardRow(NamedTuple):
+    """A line of a table: a number of one command."""
 
     command: str
     score: str
     label: str
     better: int = 0
-    """-1: lower is better, 1: higher, 0: neither."""
+    """-1: lower is better, 1: higher is better, 0: neither."""
 
 
-SECTIONS = {
-    "Word error rate": (
-        Row("wer", "test/wer", "word error rate", -1), Row("wer", "test/cer", "character error rate", -1),
+SECTION_ORDER = ("Word error rate", "Conversation", "Speed", "State and size", "Training")
+"""Sections that come first; those of other scores follow."""
+TRAINING_ROWS = (
+    CardRow(
+        "training", "test/exact_match", "answers word for word right, one question at a time", 1
     ),
-    "Conversation": (
-        Row("duplex", "state/accuracy", "state of each slice: accuracy", 1),
-        Row("duplex", "state/macro_f1", "state of each slice: macro F1", 1),
-        Row("duplex", "turn/takeover_rate", "questions answered", 1),
-        Row("duplex", "turn/latency_s", "how soon after their end", -1),
-        Row("duplex", "answer/exact_match", "answers word for word right", 1),
-        Row("duplex", "interruption/takeover_rate", "interruptions that take over", 1),
-        Row("duplex", "interruption/stop_s", "how long it talks on over one", -1),
-        Row("duplex", "pause/false_takeover_rate", "answers in the pause of a question", -1),
-        Row("duplex", "ignore/false_takeover_rate/talking_to_other", "answers to asides", -1),
-        Row("duplex", "ignore/false_takeover_rate/background_speech", "answers to background voices", -1),
-        Row("duplex", "ignore/false_takeover_rate/backchannel", "answers to back-channels", -1),
-        Row("duplex", "ignore/false_takeover_rate/noise", "answers to noise", -1),
-        Row("duplex", "silence/false_takeover_per_hour", "answers to nothing, in an hour of silence", -1),
-        Row("duplex", "answer/resumed_after_ignore", "answers that go on as if a sound had not been heard", 1),
+    CardRow(
+        "training", "test/state_macro_f1", "state of each slice: macro F1, in its own dialogues", 1
     ),
-    "Speed": (
-        Row("speed", "slice/median_ms", "hearing a slice, median", -1),
-        Row("speed", "slice/real_time_factor", "hearing slice by slice, share of real time", -1),
-        Row("speed", "whole/real_time_factor", "hearing 10 s at once, share of real time", -1),
-        Row("speed", "token/median_ms", "saying a token", -1),
-        Row("duplex", "slice/median_ms", "a slice of a live session, median", -1),
-        Row("duplex", "slice/p99_ms", "the same, 99th percentile", -1),
-        Row("duplex", "slice/real_time_factor", "live session, share of real time", -1),
-    ),
-    "State and size": (
-        Row("speed", "state/lm_bytes", "memory of the language model, after 20 s", -1),
-        Row("speed", "state/all_bytes", "memory of everything, after 20 s", -1),
-        Row("speed", "state/growth_bytes_per_s", "its growth in a second", -1),
-        Row("duplex", "memory/lm_bytes", "live session: one branch of the language model", -1),
-        Row("duplex", "memory/all_bytes", "live session: everything", -1),
-        Row("speed", "size/all_parameters", "parameters"),
-    ),
-    "Training": (
-        Row("training", "test/exact_match", "answers word for word right, one question at a time", 1),
-        Row("training", "test/state_macro_f1", "state of each slice: macro F1, in its own dialogues", 1),
-        Row("training", "params/trained", "parameters trained"),
-        Row("training", "time/total_s", "time, the stages upstream included", -1),
-        Row("training", "memory/peak_gib", "largest memory", -1),
-    ),
-}  # fmt: skip
+    CardRow("training", "params/trained", "parameters trained"),
+    CardRow("training", "time/total_s", "training time, prerequisite stages included", -1),
+    CardRow("training", "memory/peak_gib", "peak memory", -1),
+)
+"""Rows from the summary of a run."""
 
 
-BENCHES = {
-    "Full-Duplex-Bench, text-emission variant": "full-duplex-bench",
-    "TurnBench": "turnbench",
-}
-"""Sections that show all their command has found."""
+def _sections() -> dict[str, tuple[CardRow, ...]]:
+    """Section -> rows of all scores, those of `speed` before those of `duplex`."""
+    rows: dict[str, list[CardRow]] = {name: [] for name in SECTION_ORDER}
+    rows["Training"] += TRAINING_ROWS
+    for score in sorted(SCORES.values(), key=lambda score: score.name != "speed"):
+        for section, entries in score.sections.items():
+            in_section = rows.setdefault(section, [])
+            in_section += [CardRow(score.name, *entry) for entry in entries]
+    return {name: tuple(entries) for name, entries in rows.items()}
+
+
+SECTIONS = _sections()
+"""Section of a scorecard -> its rows."""
+BENCHES = {score.section_of_all: name for name, score in SCORES.items() if score.section_of_all}
+"""Sections that show every number of their command."""
 UNITS = {"s": "s", "ms": "ms", "gib": "GiB", "hour": ""}
 
 
@@ -126,7 +107,7 @@ def scaled(value: float, units: Sequence[str]) -> str:
     return f"{value:.3g} {units[power]}"
 
 
-def best(cards: Sequence[Card], row: Row) -> set[str]:
+def best(cards: Sequence[Card], row: CardRow) -> set[str]:
     """Names of the cards with the best value, where they do not all have it; none of a row without one."""
     values = {card.name: card.score(row.command, row.score) for card in cards}
     found = {name: value for name, value in values.items() if value is not None}

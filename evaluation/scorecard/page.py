@@ -9,7 +9,7 @@ from evaluation.scorecard.card import (
     BENCHES,
     SECTIONS,
     Card,
-    Row,
+    CardRow,
     best,
     differences,
     flat,
@@ -20,10 +20,14 @@ from reporting.render import render
 
 TEMPLATE = Path(__file__).with_name("page.html")
 HEADLINES = (
-    Row("wer", "test/wer", "word error rate"), Row("duplex", "turn/takeover_rate", "of the questions answered"),
-    Row("duplex", "turn/latency_s", "after their end"), Row("duplex", "answer/exact_match", "of the answers right"),
-    Row("speed", "slice/real_time_factor", "of real time to hear"), Row("speed", "state/all_bytes", "of memory"),
-)  # fmt: skip
+    CardRow("wer", "test/wer", "word error rate"),
+    CardRow("duplex", "turn/takeover_rate", "of the questions answered"),
+    CardRow("duplex", "turn/latency_s", "after their end"),
+    CardRow("duplex", "answer/exact_match", "of the answers right"),
+    CardRow("speed", "slice/real_time_factor", "of real time to encode"),
+    CardRow("speed", "state/all_bytes", "of memory"),
+)
+"""Numbers in large print at the top."""
 
 
 def page(cards: Sequence[Card]) -> str:
@@ -38,7 +42,7 @@ def page(cards: Sequence[Card]) -> str:
     )  # fmt: skip
 
 
-def sections(cards: Sequence[Card]) -> dict[str, list[Row]]:
+def sections(cards: Sequence[Card]) -> dict[str, list[CardRow]]:
     """The rows that some card has a score for; a benchmark that none has is left out."""
     found = {
         title: [r for r in rows if any(has(card, r) for card in cards)]
@@ -47,11 +51,11 @@ def sections(cards: Sequence[Card]) -> dict[str, list[Row]]:
     for title, command in BENCHES.items():
         parts = [card.parts[command] for card in cards if command in card.parts]
         if names := dict.fromkeys(name for part in parts for name in part.scores):
-            found[title] = [Row(command, name, name) for name in names]
+            found[title] = [CardRow(command, name, name) for name in names]
     return found
 
 
-def has(card: Card, row: Row) -> bool:
+def has(card: Card, row: CardRow) -> bool:
     return card.score(row.command, row.score) is not None
 
 

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from duplexmamba.duplex.session import Session, emitted_responses
+from duplexmamba.duplex.events import emitted_responses
+from duplexmamba.duplex.session import Session
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
-from duplexmamba.text.tokenizer import ANSWER, Tokenizer
+from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, Tokenizer
 from evaluation.voicebench.responses import Log
 from evaluation.voicebench.subsets import Item
 
@@ -72,12 +73,12 @@ def offline(model: SpeechLM, tokens: Tokenizer, max_tokens: int) -> Answerer:
             torch.tensor([len(one) for one in heard], device=device),
         )
         before, after = (
-            rows_of(tokens.before_speech(ANSWER[0]), count),
-            rows_of(tokens.after_speech("response"), count),
+            rows_of(tokens.prompt_before_speech(ANSWER_INSTRUCTIONS[0]), count),
+            rows_of(tokens.prompt_after_speech("response"), count),
         )
         texts = [
             tokens.decode(row)
-            for row in model.generate(before, samples, after, tokens.end, max_tokens)
+            for row in model.generate(before, samples, after, tokens.eos_id, max_tokens)
         ]
         return [Answer(text, None, (time.perf_counter() - began_s) / count) for text in texts]
 

@@ -8,7 +8,10 @@ from evaluation.voicebench.phrases import phrases, unmarked
 LETTERS = "ABCD"
 AFTER_A_LETTER = (".", ",", ":", ")")
 OPEN, SHUT = r"[*\"'“‘(\[{]*", r"[*\"'”’)\]}]*"
-SAID = r"\b(?:answer|option|choice|choose|select|pick)(?:\s+(?:is|was|be|would|should|the|option|choice|letter|likely))*"
+SAID = (
+    r"\b(?:answer|option|choice|choose|select|pick)"
+    r"(?:\s+(?:is|was|be|would|should|the|option|choice|letter|likely))*"
+)
 GOES_ON = r"\s+(?:is|was|would|because|since|as|seems|has|follows|or|and)\b(?!\s+(?:not|wrong|incorrect)\b)"
 """What comes after a letter and never after an article."""
 

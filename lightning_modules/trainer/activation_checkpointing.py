@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from duplexmamba.models.blocks import ConvBlock, TransformerBlock
-from duplexmamba.models.lm import MambaBlock
-from duplexmamba.models.transformer import BLOCK
+from duplexmamba.models.language_models.mamba_lm import MambaBlock
+from duplexmamba.models.language_models.transformer_lm import BLOCK
 
 BLOCKS = (ConvBlock, TransformerBlock, MambaBlock, BLOCK)
 """Classes of the blocks of encoders and language models."""

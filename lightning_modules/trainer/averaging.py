@@ -8,7 +8,7 @@ from torch import Tensor
 
 from configs.schema import Config
 from lightning_modules.stage import StageModule
-from lightning_modules.trainer.fsdp import share, whole
+from lightning_modules.trainer.fsdp import full_tensor, share
 
 
 class WeightAveraging(L.Callback):
@@ -43,7 +43,7 @@ class WeightAveraging(L.Callback):
 
     def _add(self, name: str, weight: Tensor) -> None:
         # a collective operation under FSDP: all ranks add the same weights in the same order
-        value = whole(weight.detach()).to("cpu", torch.float32, copy=True)
+        value = full_tensor(weight.detach()).to("cpu", torch.float32, copy=True)
         if name in self.sum:
             value = self.sum[name] + value
         self.sum[name] = value

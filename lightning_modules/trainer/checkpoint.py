@@ -37,7 +37,7 @@ class StageCheckpoint:
 
     config: Config
     """The configuration it was trained with."""
-    tokens: Tokenizer | None
+    tokenizer: Tokenizer | None
     """None for a stage without text ids."""
     weights: dict[str, Tensor]
     """State dict of the model."""
@@ -45,8 +45,8 @@ class StageCheckpoint:
     def save(self, path: Path) -> None:
         """Write the file atomically: a reader sees the old or the new file, never a part."""
         tokenizer = None
-        if self.tokens is not None:
-            tokenizer = self.tokens.to_json()
+        if self.tokenizer is not None:
+            tokenizer = self.tokenizer.to_json()
         content = {
             "config": to_dict(self.config),
             "tokenizer": tokenizer,

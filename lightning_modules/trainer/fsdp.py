@@ -91,7 +91,7 @@ class Sharded(ModelParallelStrategy):
 
     def _gather(self, tree: Any) -> Any:
         def gather(shard: DTensor) -> Tensor:
-            full = whole(shard)
+            full = full_tensor(shard)
             return full.cpu() if self.is_global_zero else full.new_zeros(0)
 
         return tree_map_only(DTensor, gather, tree)
@@ -158,12 +158,12 @@ def sharded_modules(module: nn.Module | None) -> list[FSDPModule]:
     return [child for child in module.modules() if isinstance(child, FSDPModule)]
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return the full tensor of a shard; a collective operation, which every rank has to call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """Return the shard of a tensor that this rank holds."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
@@ -177,7 +177,7 @@ def share(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def largest(count: int, module: LightningModule) -> int:
+def max_over_ranks(count: int, module: LightningModule) -> int:
     """Return the largest count of all ranks in a sharded training step, otherwise `count` itself.
 
     Ranks that run a layer as often as the rank that needs it most can gather its weights together.

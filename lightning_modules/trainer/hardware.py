@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from configs.schema import Config, TrainerConfig
-from lightning_modules.trainer.exits import exit_cleanly as exit_cleanly  # for earlier imports
 from lightning_modules.trainer.fsdp import strategy
 
 EXACT = 1e-5

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from configs.loading import to_dict
 from configs.schema import Config
-from duplexmamba.text.jsonl import whole_lines
+from duplexmamba.text.jsonl import read_complete_lines
 from lightning_modules.trainer.exits import is_rank_zero
 
 METRICS_FILE = "metrics.jsonl"
@@ -55,7 +55,7 @@ class JsonlLogger(Logger):
     @rank_zero_only
     def truncate_after(self, step: int) -> None:
         """Remove what a killed training logged after the checkpoint from which it resumes."""
-        lines = [line for line in whole_lines(self.path) if line["step"] <= step]
+        lines = [line for line in read_complete_lines(self.path) if line["step"] <= step]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 

@@ -129,7 +129,7 @@ def measure(
     with added(module.model) as energies, torch.no_grad():
         for batch in data.train_dataloader():
             if len(batch):
-                module.model_step(batch.to(module.device))
+                module.training_loss(batch.to(module.device))
             num_seen += len(batch) + len(batch.skipped)
             if num_seen >= config.lora_drop.sample:
                 break

@@ -13,7 +13,7 @@ from configs.recipes import STAGES
 from configs.schema import Config
 from datamodules.data import Corpora, StageData
 from duplexmamba.models import lora
-from duplexmamba.text.jsonl import whole_lines
+from duplexmamba.text.jsonl import read_complete_lines
 from lightning_modules.assembly import build, unsharded
 from lightning_modules.stage import StageModule
 from lightning_modules.trainer.averaging import WeightAveraging
@@ -160,7 +160,7 @@ def export(config: Config, trainer: L.Trainer, module: StageModule, folder: Path
             lora.export(module.model, folder / lora.FOLDER)
         lora.merge(module.model)
     if trainer.is_global_zero:
-        checkpoint = StageCheckpoint(config, module.tokens, module.model.state_dict())
+        checkpoint = StageCheckpoint(config, module.tokenizer, module.model.state_dict())
         checkpoint.save(folder / FILE)
 
 
@@ -177,7 +177,7 @@ def test(trainer: L.Trainer, module: StageModule, data: StageData) -> dict[str, 
 def finish_folder(folder: Path) -> None:
     """Draw learning curves, point runs/latest to the run, remove the resume checkpoint."""
     metrics = []
-    for line in whole_lines(folder / METRICS_FILE):
+    for line in read_complete_lines(folder / METRICS_FILE):
         metrics.append({n: v for n, v in line.items() if n not in THROUGHPUT_METRICS})
     draw_curves(metrics, folder / "curves.png", folder.name)
     # a relative link, so that the folder of all runs can be moved

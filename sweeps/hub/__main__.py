@@ -42,7 +42,7 @@ def main(args: list[str]) -> None:
             given.url
             or f"http://{given.host if loopback(given.host) else socket.gethostname()}:{port}"
         )
-        app = make_app(Api(given.root, given.sweeps, key, url, given.lease_s))
+        app = make_app(Api(given.root, given.sweeps, key, url, given.heartbeat_timeout_s))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             if given.settings:
@@ -72,7 +72,11 @@ def parse(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--key", help="that clients must show; needed beyond loopback")
     parser.add_argument("--url", help="by which clients reach it")
     parser.add_argument(
-        "--lease-s", type=float, default=60, help="silence after which a run is handed out again"
+        "--heartbeat-timeout-s",
+        "--lease-s",
+        type=float,
+        default=60,
+        help="seconds of silence after which a run is handed out again (default 60)",
     )
     parser.add_argument(
         "--settings", action="store_true", help=f"write {SETTINGS}: every client here finds the hub"

@@ -13,7 +13,7 @@ from sweeps.hub.files import Files
 from sweeps.hub.filters import matches, ordered
 from sweeps.hub.runs import Runs, now, number_of
 from sweeps.hub.store import Record, Store
-from sweeps.hub.sweep_store import Board
+from sweeps.hub.sweep_store import SweepStore
 
 ENTITY = "local"
 OWNER = {
@@ -35,15 +35,15 @@ class Api:
         folder: of the sweep files that agents may name.
         key: that clients must show; also makes the tokens of file addresses.
         url: by which clients reach it.
-        lease_s: seconds of silence after which a run is handed out again.
+        heartbeat_timeout_s: seconds of silence after which a run is handed out again.
     """
 
-    def __init__(self, root: Path, folder: Path, key: str, url: str, lease_s: float):
+    def __init__(self, root: Path, folder: Path, key: str, url: str, heartbeat_timeout_s: float):
         self.store = Store(root / "hub.db")
         self.files = Files(root / "storage", key, url)
         self.runs = Runs(self.store, self.files)
-        self.board = Board(self.store, self.runs, folder)
-        self.agents = Agents(self.store, self.runs, self.board, lease_s)
+        self.sweeps = SweepStore(self.store, self.runs, folder)
+        self.agents = Agents(self.store, self.runs, self.sweeps, heartbeat_timeout_s)
         self.artifacts = Artifacts(self.store, self.files)
         self.key = key
 
@@ -115,7 +115,7 @@ class Api:
             "user": OWNER, "runCount": lambda asked: len(runs(asked)), "bucket": started,
             "runs": lambda asked: connection([self._run(run) for run in runs(asked)], asked),
             "run": lambda asked: self._run(self.runs.find(name, asked["name"])),
-            "sweep": lambda asked: self._sweep(self.board.find(name, asked.get("sweepName") or asked.get("name"))),
+            "sweep": lambda asked: self._sweep(self.sweeps.find(name, asked.get("sweepName") or asked.get("name"))),
             "sweeps": lambda asked: connection(
                 [self._sweep(sweep) for sweep in self.store.all("sweep") if sweep["project"] == name], asked
             ),
@@ -138,10 +138,10 @@ class Api:
 
     def _sweep(self, sweep: Record | None) -> Record | None:
         project = self._project({"name": sweep["project"]}) if sweep else None
-        return sweep and {**self.board.node(sweep), "user": OWNER, "project": project}
+        return sweep and {**self.sweeps.node(sweep), "user": OWNER, "project": project}
 
     def _upsert_sweep(self, given: dict[str, Any]) -> Record:
-        return {"sweep": self._sweep(self.board.upsert(given)), "configValidationWarnings": []}
+        return {"sweep": self._sweep(self.sweeps.upsert(given)), "configValidationWarnings": []}
 
     def _heartbeat(self, given: dict[str, Any]) -> Record:
         agent, commands = self.agents.heartbeat(given)
@@ -150,7 +150,7 @@ class Api:
     def _upsert_run(self, given: dict[str, Any]) -> Record:
         """Raises Refused: a sweep that the hub does not know, as the cloud does."""
         project = given.get("modelName") or "uncategorized"
-        if given.get("sweep") and self.board.find(project, given["sweep"]) is None:
+        if given.get("sweep") and self.sweeps.find(project, given["sweep"]) is None:
             raise Refused(f"sweep {given['sweep']} not found", 404)
         run, new = self.runs.upsert(given)
         return {"bucket": self._run(run), "inserted": new}

@@ -1,9 +1,10 @@
-"""Runs as the client reports them: what they are, their history and how they ended."""
+"""Runs as the W&B client reports them: fields, history, and how they end."""
 
 import hashlib
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,72 +12,140 @@ from sweeps.hub.answer import connection
 from sweeps.hub.files import Files
 from sweeps.hub.store import Record, Store
 
-ACTIVE, OVER = ("pending", "running"), ("finished", "failed", "crashed")
-HISTORY, EVENTS, OUTPUT = "wandb-history.jsonl", "wandb-events.jsonl", "output.log"
-TOLD = ("displayName", "notes", "tags", "groupName", "jobType", "host", "commit", "jobProgram")
-"""What the client says of a run that is only kept."""
-SAMPLES = 500
+ACTIVE = ("pending", "running")
+"""States of runs that an agent works on."""
+OVER = ("finished", "failed", "crashed")
+"""States of runs that are not handed out again by themselves."""
+HISTORY = "wandb-history.jsonl"
+EVENTS = "wandb-events.jsonl"
+OUTPUT = "output.log"
+PASSIVE_FIELDS = (
+    "displayName",
+    "notes",
+    "tags",
+    "groupName",
+    "jobType",
+    "host",
+    "commit",
+    "jobProgram",
+)
+"""Fields of a run that are stored for the client and have no effect here."""
+DEFAULT_SAMPLES = 500
+"""Rows of a sampled history, unless the client asks for another number."""
 
 
 class Runs:
-    """Of all projects; those of sweeps are also found by their name alone, since `wandb agent sweeps/x.yaml` makes the
-    client believe in a project `sweeps`."""
+    """All runs of all projects.
+
+    Runs of sweeps are also found by their name alone: `wandb agent sweeps/x.yaml` makes the client
+    believe in a project `sweeps`.
+    """
 
     def __init__(self, store: Store, files: Files):
-        self.store, self.files = store, files
+        self.store = store
+        self.files = files
 
-    def new(self, project: str, name: str, sweep: str = "", **given: Any) -> Record:
-        """sweep: the key of the sweep it belongs to."""
+    def new(self, project: str, name: str, sweep: str = "", **fields: Any) -> Record:
+        """Create and store a run.
+
+        Args:
+            project: name of its project.
+            name: its id within the project.
+            sweep: key of the sweep that it belongs to; "" for none.
+            fields: values that differ from those of a new run.
+        """
         run = {
-            "__typename": "Run", "id": secrets.token_hex(8), "name": name, "project": project, "displayName": name,
-            "state": "running", "sweep": sweep, "args": {}, "config": {}, "summary": {}, "started": False,
-            "preempting": False, "failures": 0, "agent": None, "createdAt": now(), "beat": time.time(), "tags": [],
-            "exitcode": None, "stop": False,
-        }  # fmt: skip
-        return self.save({**run, **given})
+            "__typename": "Run",
+            "id": secrets.token_hex(8),
+            "name": name,
+            "project": project,
+            "displayName": name,
+            "state": "running",
+            "sweep": sweep,
+            "args": {},
+            "config": {},
+            "summary": {},
+            "started": False,
+            "preempting": False,
+            "failures": 0,
+            "agent": None,
+            "createdAt": now(),
+            "beat": time.time(),
+            "tags": [],
+            "exitcode": None,
+            "stop": False,
+        }
+        return self.save({**run, **fields})
 
     def save(self, run: Record) -> Record:
+        """Store a run; returns it."""
         if run["sweep"]:
+            # The client may ask for it in a project that it does not belong to.
             self.store.put("place", run["name"], {"key": key_of(run)})
         return self.store.put("run", key_of(run), run, run["sweep"])
 
     def find(self, project: str, name: str) -> Record | None:
-        place = self.store.get("place", name)
-        return self.store.get("run", f"{project}/{name}") or (
-            self.store.get("run", place["key"]) if place else None
-        )
+        """The run of a name, in its project or, for a run of a sweep, in any."""
+        run = self.store.get("run", f"{project}/{name}")
+        if run is not None:
+            return run
+        location = self.store.get("place", name)
+        return self.store.get("run", location["key"]) if location else None
 
     def by_id(self, id_: str) -> Record | None:
-        return next((run for run in self.store.all("run") if run["id"] == id_), None)
+        """The run of an id, which is unique in all projects."""
+        for run in self.store.all("run"):
+            if run["id"] == id_:
+                return run
+        return None
 
     def of_project(self, project: str) -> list[Record]:
+        """All runs of a project."""
         return [run for run in self.store.all("run") if run["project"] == project]
 
     def of_sweep(self, sweep: str) -> list[Record]:
+        """All runs of the sweep with this key."""
         return self.store.all("run", sweep)
 
-    def upsert(self, given: dict[str, Any]) -> tuple[Record, bool]:
-        """A run that begins, goes on, or says more of itself; and whether it is new."""
-        project = given.get("modelName") or "uncategorized"
-        found = (
-            self.by_id(given["id"])
-            if given.get("id")
-            else self.find(project, given.get("name") or "")
-        )
-        new = found is None or not found["started"]
-        run = found or self.new(project, given.get("name") or secrets.token_hex(4))
-        run.update(
-            started=True, beat=time.time(), exitcode=None, state=given.get("state") or "running"
-        )
-        if given.get("config"):
-            run["config"] = json.loads(given["config"])
-        if given.get("summaryMetrics"):
-            run["summary"] = json.loads(given["summaryMetrics"])
-        run |= {name: given[name] for name in TOLD if given.get(name)}
-        return self.save(run), new
+    def upsert(self, variables: Mapping[str, Any]) -> tuple[Record, bool]:
+        """Start, resume or update a run.
 
-    def stream(self, project: str, name: str, body: dict[str, Any]) -> Record:
-        """New lines of a run's files, and its end."""
+        Args:
+            variables: of the client's mutation.
+
+        Returns:
+            The run, and whether it has not been started before.
+        """
+        project = variables.get("modelName") or "uncategorized"
+        if variables.get("id"):
+            run = self.by_id(variables["id"])
+        else:
+            run = self.find(project, variables.get("name") or "")
+        is_new = run is None or not run["started"]
+        if run is None:
+            run = self.new(project, variables.get("name") or secrets.token_hex(4))
+
+        run["started"] = True
+        run["beat"] = time.time()
+        run["exitcode"] = None
+        run["state"] = variables.get("state") or "running"
+        if variables.get("config"):
+            run["config"] = json.loads(variables["config"])
+        if variables.get("summaryMetrics"):
+            run["summary"] = json.loads(variables["summaryMetrics"])
+        for name in PASSIVE_FIELDS:
+            if variables.get(name):
+                run[name] = variables[name]
+        return self.save(run), is_new
+
+    def stream(self, project: str, name: str, body: Mapping[str, Any]) -> Record:
+        """Append lines to the files of a run, and note its end.
+
+        Args:
+            project: name of the project.
+            name: name of the run.
+            body: what the client posts to the file stream.
+        """
         run = self.find(project, name) or self.new(project, name)
         for file, part in (body.get("files") or {}).items():
             lines = part.get("content") or []
@@ -87,70 +156,115 @@ class Runs:
         run["beat"] = time.time()
         run["preempting"] = run["preempting"] or bool(body.get("preempting"))
         if body.get("complete"):
-            code = run["exitcode"] = body.get("exitcode")
-            run["state"] = (
-                "finished" if code == 0 else "preempted" if run["preempting"] else "failed"
-            )
+            run["exitcode"] = body.get("exitcode")
+            run["state"] = _final_state(run)
             run["preempting"] = False
         return self.save(run)
 
     def node(self, run: Record) -> Record:
-        """The fields that the client asks for; JSON within JSON is W&B's."""
-        key, state = key_of(run), run["state"]
+        """The fields that the client asks for; JSON within JSON is W&B's own format."""
+        key = key_of(run)
+        state = run["state"]
+        shown_state = "preempting" if run["preempting"] and state in ACTIVE else state
+        heartbeat = datetime.fromtimestamp(run["beat"], UTC)
+        files = self.files.nodes(run["project"], run["name"])
         return {
-            **run, "projectId": number_of(run["project"]), "config": json.dumps(run["config"]),
-            "summaryMetrics": json.dumps(run["summary"]), "systemMetrics": "{}",
-            "state": "preempting" if run["preempting"] and state in ACTIVE else state,
-            "sweepName": run["sweep"].rpartition("/")[2] or None, "group": run.get("groupName"),
-            "historyLineCount": self.store.count(key, HISTORY), "eventsLineCount": self.store.count(key, EVENTS),
+            **run,
+            "projectId": number_of(run["project"]),
+            "config": json.dumps(run["config"]),
+            "summaryMetrics": json.dumps(run["summary"]),
+            "systemMetrics": "{}",
+            "state": shown_state,
+            "sweepName": run["sweep"].rpartition("/")[2] or None,
+            "group": run.get("groupName"),
+            "historyLineCount": self.store.count(key, HISTORY),
+            "eventsLineCount": self.store.count(key, EVENTS),
             "logLineCount": self.store.count(key, OUTPUT),
             "historyTail": json.dumps(self.store.last(key, HISTORY)),
             "eventsTail": json.dumps(self.store.last(key, EVENTS)),
-            "wandbConfig": json.dumps({"t": 1} if run["started"] else {}), "shouldStop": run["stop"],
-            "stopped": run["stop"], "failed": state == "failed", "running": state == "running", "readOnly": False,
-            "heartbeatAt": datetime.fromtimestamp(run["beat"], UTC).isoformat(timespec="seconds"),
-            "history": lambda given: self._history(key, given), "historyKeys": lambda given: self._keys(key),
-            "sampledHistory": lambda given: self._sampled(key, given),
-            "events": lambda given: self.store.lines(key, EVENTS),
-            "files": lambda given: connection(self.files.nodes(run["project"], run["name"]), given),
-            "fileCount": len(self.files.nodes(run["project"], run["name"])),
-        }  # fmt: skip
+            "wandbConfig": json.dumps({"t": 1} if run["started"] else {}),
+            "shouldStop": run["stop"],
+            "stopped": run["stop"],
+            "failed": state == "failed",
+            "running": state == "running",
+            "readOnly": False,
+            "heartbeatAt": heartbeat.isoformat(timespec="seconds"),
+            # Functions are called with the arguments of the field, if the client asks for it.
+            "history": lambda arguments: self._history(key, arguments),
+            "historyKeys": lambda arguments: self._history_keys(key),
+            "sampledHistory": lambda arguments: self._sampled_history(key, arguments),
+            "events": lambda arguments: self.store.lines(key, EVENTS),
+            "files": lambda arguments: connection(files, arguments),
+            "fileCount": len(files),
+        }
 
     def _rows(self, key: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.store.lines(key, HISTORY)]
 
-    def _history(self, key: str, given: dict[str, Any]) -> list[str]:
-        low, high = given.get("minStep") or 0, given.get("maxStep") or float("inf")
-        rows = [json.dumps(row) for row in self._rows(key) if low <= row.get("_step", 0) < high]
-        return rows[: given.get("samples") or None]
+    def _history(self, key: str, arguments: Mapping[str, Any]) -> list[str]:
+        """Rows from minStep up to maxStep, at most `samples`, as JSON."""
+        first = arguments.get("minStep") or 0
+        end = arguments.get("maxStep") or float("inf")
+        rows = []
+        for row in self._rows(key):
+            if first <= row.get("_step", 0) < end:
+                rows.append(json.dumps(row))
+        return rows[: arguments.get("samples") or None]
 
-    def _sampled(self, key: str, given: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    def _sampled_history(
+        self, key: str, arguments: Mapping[str, Any]
+    ) -> list[list[dict[str, Any]]]:
         """For each specification the rows that have all its keys, thinned evenly."""
-        specs = given.get("specs") or ["{}"]
+        specifications = arguments.get("specs") or ["{}"]
+        if isinstance(specifications, str):
+            specifications = [specifications]
         found = []
-        for spec in [specs] if isinstance(specs, str) else specs:
-            wanted = json.loads(spec) if isinstance(spec, str) else spec
-            names = wanted.get("keys")
-            rows = [row for row in self._rows(key) if all(name in row for name in names or [])]
-            thin = rows[:: max(1, -(-len(rows) // (wanted.get("samples") or SAMPLES)))]
-            found.append([{name: row[name] for name in names} for row in thin] if names else thin)
+        for specification in specifications:
+            if isinstance(specification, str):
+                specification = json.loads(specification)
+            found.append(self._sample(key, specification))
         return found
 
-    def _keys(self, key: str) -> dict[str, Any]:
+    def _sample(self, key: str, specification: Mapping[str, Any]) -> list[dict[str, Any]]:
+        names = specification.get("keys") or []
+        rows = [row for row in self._rows(key) if all(name in row for name in names)]
+        num_samples = specification.get("samples") or DEFAULT_SAMPLES
+        stride = max(1, -(-len(rows) // num_samples))
+        sampled = rows[::stride]
+        if not names:
+            return sampled
+        return [{name: row[name] for name in names} for row in sampled]
+
+    def _history_keys(self, key: str) -> dict[str, Any]:
+        """Names of all values in the history, in W&B's format."""
         rows = self._rows(key)
         names = sorted({name for row in rows for name in row})
-        kinds = {name: {"typeCounts": [{"type": "number", "count": len(rows)}]} for name in names}
-        return {"keys": kinds, "sets": [], "lastStep": rows[-1].get("_step", 0) if rows else 0}
+        types = [{"type": "number", "count": len(rows)}]
+        last_step = rows[-1].get("_step", 0) if rows else 0
+        return {
+            "keys": {name: {"typeCounts": types} for name in names},
+            "sets": [],
+            "lastStep": last_step,
+        }
 
 
-def key_of(run: Record) -> str:
+def _final_state(run: Record) -> str:
+    if run["exitcode"] == 0:
+        return "finished"
+    return "preempted" if run["preempting"] else "failed"
+
+
+def key_of(run: Record | Mapping[str, Any]) -> str:
+    """Key of a run or sweep in the store: project and name."""
     return f"{run['project']}/{run['name']}"
 
 
 def number_of(project: str) -> str:
-    """The client reads it as a whole number."""
-    return str(int(hashlib.sha256(project.encode()).hexdigest()[:7], 16))
+    """Id of a project, a whole number as text, as the client reads it."""
+    digest = hashlib.sha256(project.encode()).hexdigest()
+    return str(int(digest[:7], 16))
 
 
 def now() -> str:
+    """Current time in UTC, in W&B's format."""
     return datetime.now(UTC).isoformat(timespec="seconds").removesuffix("+00:00")

@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +14,66 @@ from sweeps.hub.search import Trial, check
 from sweeps.hub.store import Record, Store
 
 ID = "hub-"
-"""How the ids of the hub's sweeps begin, by which a run knows that its sweep is not the cloud's."""
-KEPT = ("config", "description", "controller", "scheduler", "state", "displayName")
+"""Prefix of the ids of the hub's sweeps, by which a run knows that its sweep is not the cloud's."""
+STORED_FIELDS = ("config", "description", "controller", "scheduler", "state", "displayName")
+"""Fields of a sweep that the client may change."""
 ENDED = ("FINISHED", "CANCELED")
+"""States in which no trial is handed out."""
 
 
-class Board:
+class SweepStore:
     """All sweeps.
 
     Args:
-        folder: of the sweep files that agents may name.
+        store: records on disk.
+        runs: the runs of all sweeps.
+        folder: folder of the sweep files that agents may name.
     """
 
     def __init__(self, store: Store, runs: Runs, folder: Path):
-        self.store, self.runs, self.folder = store, runs, folder.resolve()
+        self.store = store
+        self.runs = runs
+        self.folder = folder.resolve()
 
     def new(self, text: str, project: str | None) -> Record:
-        """Raises Refused: a sweep that cannot be searched, and why."""
-        config = parsed(text)
+        """Create a sweep from the text of its file.
+
+        Raises:
+            Refused: it is no sweep, or cannot be searched; says why.
+        """
+        config = parse_sweep(text)
         sweep = {
-            "__typename": "Sweep", "id": secrets.token_hex(8), "name": ID + secrets.token_hex(4), "state": "PENDING",
-            "project": project or config.get("project") or "uncategorized", "createdAt": now(), "config": text,
-        }  # fmt: skip
+            "__typename": "Sweep",
+            "id": secrets.token_hex(8),
+            "name": ID + secrets.token_hex(4),
+            "state": "PENDING",
+            "project": project or config.get("project") or "uncategorized",
+            "createdAt": now(),
+            "config": text,
+        }
         return self.save(sweep)
 
     def save(self, sweep: Record) -> Record:
+        """Store a sweep; returns it."""
         return self.store.put("sweep", key_of(sweep), sweep)
 
     def find(self, project: str | None, name: str) -> Record | None:
-        """By its id, or by the name of its file: as long as that is the same, so is the sweep."""
-        if not name.endswith((".yaml", ".yml")):
-            named = self.store.get("sweep", f"{project or 'uncategorized'}/{name}")
-            return named or next(
-                (sweep for sweep in self.store.all("sweep") if sweep["name"] == name), None
-            )
+        """A sweep by its id, or by the name of its file.
+
+        A file stands for one sweep as long as its text is the same; another text makes a new one.
+        """
+        if name.endswith((".yaml", ".yml")):
+            return self._of_file(name)
+        sweep = self.store.get("sweep", f"{project or 'uncategorized'}/{name}")
+        if sweep is not None:
+            return sweep
+        # The client may not know the project.
+        for sweep in self.store.all("sweep"):
+            if sweep["name"] == name:
+                return sweep
+        return None
+
+    def _of_file(self, name: str) -> Record | None:
         path = (self.folder / name).resolve()
         if path.parent != self.folder or not path.is_file():
             return None
@@ -59,67 +86,79 @@ class Board:
         self.store.put("content", content, {"key": key_of(sweep)})
         return sweep
 
-    def upsert(self, given: dict[str, Any]) -> Record:
-        """`wandb sweep`: a new one, or another file or state of one that is there."""
-        if not given.get("id"):
-            return self.new(given.get("config") or "", given.get("projectName"))
-        sweep = next((s for s in self.store.all("sweep") if s["id"] == given["id"]), None)
-        if sweep is None:
-            raise Refused("sweep not found", 404)
-        if given.get("config"):
-            parsed(given["config"])
-        return self.save(
-            {**sweep, **{name: given[name] for name in KEPT if given.get(name) is not None}}
-        )
+    def upsert(self, variables: Mapping[str, Any]) -> Record:
+        """`wandb sweep`: create a sweep, or change the file or state of one.
+
+        Raises:
+            Refused: there is no such sweep, or the file is no sweep.
+        """
+        if not variables.get("id"):
+            return self.new(variables.get("config") or "", variables.get("projectName"))
+        sweep = self._by_id(variables["id"])
+        if variables.get("config"):
+            parse_sweep(variables["config"])
+        changes = {}
+        for name in STORED_FIELDS:
+            if variables.get(name) is not None:
+                changes[name] = variables[name]
+        return self.save({**sweep, **changes})
+
+    def _by_id(self, id_: str) -> Record:
+        for sweep in self.store.all("sweep"):
+            if sweep["id"] == id_:
+                return sweep
+        raise Refused("sweep not found", 404)
 
     def begin(self, sweep: Record) -> Record:
-        """An agent has come: points that failed are tried again where the sweep had ended."""
+        """Note that an agent has come; a finished sweep tries its failed trials again."""
         if sweep["state"] == "FINISHED":
-            again = [
+            failed = [
                 run
                 for run in self.runs.of_sweep(key_of(sweep))
                 if run["state"] in ("failed", "crashed")
             ]
-            for run in again:
-                self.runs.save({**run, "state": "preempted", "failures": 0})
-            if not again:
+            if not failed:
                 return sweep
-        return (
-            self.save({**sweep, "state": "RUNNING"})
-            if sweep["state"] in ("PENDING", "FINISHED")
-            else sweep
-        )
+            for run in failed:
+                self.runs.save({**run, "state": "preempted", "failures": 0})
+        if sweep["state"] in ("PENDING", "FINISHED"):
+            return self.save({**sweep, "state": "RUNNING"})
+        return sweep
 
-    def trials(self, sweep: Record, runs: list[Record]) -> list[Trial]:
-        """What is known of the points handed out."""
-        name = (parsed(sweep["config"]).get("metric") or {}).get("name")
-        values = [run["summary"].get(name) if run["state"] == "finished" else None for run in runs]
-        return [
-            Trial(
-                run["args"],
-                value if isinstance(value, int | float) else None,
-                run["state"] not in OVER,
-            )
-            for run, value in zip(runs, values, strict=True)
-        ]
+    def trials(self, sweep: Record, runs: Sequence[Record]) -> list[Trial]:
+        """Parameters and results of the trials that have been handed out."""
+        metric = parse_sweep(sweep["config"]).get("metric") or {}
+        trials = []
+        for run in runs:
+            value = run["summary"].get(metric.get("name")) if run["state"] == "finished" else None
+            if not isinstance(value, int | float):
+                value = None
+            trials.append(Trial(run["args"], value, run["state"] not in OVER))
+        return trials
 
     def node(self, sweep: Record) -> Record:
         """The fields that the client asks for."""
-        config, runs = parsed(sweep["config"]), self.runs.of_sweep(key_of(sweep))
+        config = parse_sweep(sweep["config"])
+        runs = self.runs.of_sweep(key_of(sweep))
         values = [trial.value for trial in self.trials(sweep, runs) if trial.value is not None]
-        best = max if (config.get("metric") or {}).get("goal") == "maximize" else min
+        maximize = (config.get("metric") or {}).get("goal") == "maximize"
+        best = max(values, default=None) if maximize else min(values, default=None)
         return {
-            **sweep, "method": config["method"], "bestLoss": best(values, default=None), "runCount": len(runs),
+            **sweep,
+            "method": config["method"],
+            "bestLoss": best,
+            "runCount": len(runs),
             "runs": lambda given: connection([self.runs.node(run) for run in runs], given),
             "agents": lambda given: connection(self.store.all("agent", key_of(sweep)), given),
-            "priorRuns": {"edges": []}, "displayName": sweep.get("displayName") or config.get("name"),
-        }  # fmt: skip
+            "priorRuns": {"edges": []},
+            "displayName": sweep.get("displayName") or config.get("name"),
+        }
 
 
-def parsed(text: str) -> dict[str, Any]:
-    """Raises Refused: no sweep."""
+def parse_sweep(text: str) -> dict[str, Any]:
+    """The content of a sweep file. Raises Refused: it is no sweep that can be searched."""
     try:
-        config = yaml.safe_load(text)
+        config: dict[str, Any] = yaml.safe_load(text)
         check(config)
     except (yaml.YAMLError, ValueError) as error:
         raise Refused(f"invalid sweep: {error}") from None

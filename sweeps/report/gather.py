@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from configs.fingerprint import EXECUTION_ONLY
-from duplexmamba.text.jsonl import whole_lines
+from duplexmamba.text.jsonl import read_complete_lines
 from sweeps.report.sweep_file import SweepFile, read_sweep_file
 
 
@@ -99,10 +99,10 @@ def read_point(folder: Path, member: Mapping[str, Any], file: SweepFile) -> Poin
             f"finished with {file.metric}={scores.get(file.metric, 'nothing')}",
         )
     elif state != "finished":
-        steps = [line.get("step") for line in whole_lines(folder / "metrics.jsonl")]
+        steps = [line.get("step") for line in read_complete_lines(folder / "metrics.jsonl")]
         reached = f"last logged at update {steps[-1]}" if steps else "logged nothing"
         remark = f"{reached}; {member['error']}" if "error" in member else reached
-    starts = whole_lines(folder / "starts.jsonl")
+    starts = read_complete_lines(folder / "starts.jsonl")
     config = folder / "config.yaml"
     return Point(
         {name: member["parameters"][name] for name in file.parameters},

@@ -1,4 +1,4 @@
-"""The encoder run by data workers, against the encoder run where training is."""
+"""Frames precomputed by data workers against those computed in training."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ from datamodules.data import Corpora
 from lightning_modules.assembly import build
 from tests.conftest import SMALL_SIZES, TINY
 
-WORDS = [
+OVERRIDES = [
     *SMALL_SIZES,
     "data.batch_s=25",
     "data.max_s=12",
@@ -20,28 +20,28 @@ WORDS = [
 ]
 
 
-def built(folder: Path, stage: str, *words: str):
+def built(folder: Path, stage: str, *overrides: str):
     config = load_config(
-        [TINY[0], f"configs/stage/{stage}.yaml", *WORDS, "trainer.accelerator=cpu", *words]
+        [TINY[0], f"configs/stage/{stage}.yaml", *OVERRIDES, "trainer.accelerator=cpu", *overrides]
     )
     return build(config, Corpora(config), {}, folder)
 
 
-@pytest.mark.parametrize(("stage", "words", "ahead"), [
+@pytest.mark.parametrize(("stage", "overrides", "precomputed"), [
     ("instruct", [], True), ("state", [], True), ("instruct", ["duplex.kind=multiplex"], True),
     ("asr", [], False), ("encoder", [], False), ("lm", [], False), ("streaming", [], False),
     ("instruct", ["trainer.precision=bf16-mixed"], False),
 ])  # fmt: skip
-def test_where_the_ear_does_not_learn(
-    tmp_path: Path, stage: str, words: list[str], ahead: bool
+def test_frames_of_a_frozen_encoder_are_precomputed(
+    tmp_path: Path, stage: str, overrides: list[str], precomputed: bool
 ) -> None:
-    _, data = built(tmp_path, stage, *words)
-    assert (data.ahead is not None) == ahead
+    _, data = built(tmp_path, stage, *overrides)
+    assert (data.ahead is not None) == precomputed
 
 
 @pytest.mark.parametrize("stage", ["instruct", "state"])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_workers_hear_what_training_would(tmp_path: Path, stage: str, workers: int) -> None:
+def test_workers_compute_the_frames_of_training(tmp_path: Path, stage: str, workers: int) -> None:
     module, data = built(tmp_path, stage, f"data.num_workers={workers}", "encoder.dropout=0.2")
     batch = next(iter(data.train_dataloader()))
     assert module.model.encoder.training  # as it was made
@@ -58,7 +58,7 @@ def test_workers_hear_what_training_would(tmp_path: Path, stage: str, workers: i
 
     def loss(batch) -> torch.Tensor:
         torch.manual_seed(0)
-        return module.model_step(batch)
+        return module.training_loss(batch)
 
     assert torch.equal(loss(batch), loss(here)) and loss(batch).requires_grad
     assert next(iter(data.val_dataloader())).frames is None

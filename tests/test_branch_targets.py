@@ -1,4 +1,4 @@
-"""What a stage trains on is what a live session does: the same branches, the same states, asked at the same times."""
+"""Branch targets against live sessions: the same branches, the same states, the same positions."""
 
 import dataclasses
 import itertools
@@ -18,16 +18,23 @@ from duplexmamba.duplex import fork as sessions
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import IGNORED, token_loss
-from duplexmamba.text.tokenizer import ANSWER, TURN_STATES, Tokenizer
-from lightning_modules import dialogue as dialogue_stage
-from lightning_modules.branch_targets import BranchTargets, Row
-from lightning_modules.dialogue import DialogueStage, ScheduledSegment, fork_schedule, place, share
+from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, TURN_STATE_MARKERS, Tokenizer
+from lightning_modules import fork_schedule as schedule
+from lightning_modules.branch_targets import BranchTargets, Segment
+from lightning_modules.dialogue import DialogueStage
+from lightning_modules.fork_schedule import (
+    ScheduledSegment,
+    flatten,
+    fork_schedule,
+    share_prefixes,
+)
 
 NAMES = {".": "ignore", "?": "incomplete", "!": "response"}
 SCRIPTS = [
     "...???!......",  # a question, and silence in and after its answer
     "??!??!??!.....",  # questions one upon the other
-    "..???!.??..??!..........???!",  # an aside into an answer, a question that takes its place, one after it is over
+    # talking to somebody else during an answer, a question that interrupts it, one after its end
+    "..???!.??..??!..........???!",
     "....??..?..",  # nothing is ever asked
     "!!.!",  # too soon to be answered, some of them
 ]
@@ -71,17 +78,17 @@ def answered(labels) -> list[int]:
 
 
 class Answers:
-    """A tokenizer whose answers are those that a session gave."""
+    """A tokenizer whose answers are those that a session emitted."""
 
-    def __init__(self, tokens: Tokenizer, said: list[list[int]]):
-        self.tokens, self.said = tokens, said
+    def __init__(self, tokenizer: Tokenizer, emitted: list[list[int]]):
+        self.tokenizer, self.emitted = tokenizer, emitted
 
     def __getattr__(self, name: str):
-        return getattr(self.tokens, name)
+        return getattr(self.tokenizer, name)
 
-    def response(self, text: str) -> list[int]:
-        said = self.said[int(text.split()[1])]
-        return [*said, *[7] * (LENGTH - len(said)), self.tokens.end]
+    def encode_response(self, text: str) -> list[int]:
+        emitted = self.emitted[int(text.split()[1])]
+        return [*emitted, *[7] * (LENGTH - len(emitted)), self.tokenizer.eos_id]
 
 
 @pytest.fixture
@@ -116,7 +123,7 @@ def model(small: Config, tokens: Tokenizer) -> SpeechLM:
 def live(dialogue: Dialogue, model, tokens, config, monkeypatch) -> list[sessions.Event]:
     """A session whose model is right about every slice."""
     labels = iter(dialogue.labels)
-    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(labels))
+    monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(labels))
     return sessions.ForkSession(model, tokens, config.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
@@ -137,7 +144,7 @@ def test_a_slice_may_hold_any_number_of_embeddings(connector, tokens, small, mon
 @pytest.mark.parametrize("kind", ["mamba", "transformer"])
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monkeypatch) -> None:
-    monkeypatch.setattr(dialogue_stage, "LEAF_STEPS", 20)
+    monkeypatch.setattr(schedule, "LEAF_STEPS", 20)
     dialogue = dialogue_of(script, 3200)
     events = live(dialogue, model, tokens, small, monkeypatch)
     begun = [e.slice for e in events if e.action == "respond"]
@@ -147,31 +154,33 @@ def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monk
         for i, j in itertools.pairwise([*begun, len(events)])
     ]
     stage = DialogueStage(small, model, Answers(tokens, said)).eval()
-    rows = share(
-        place([BranchTargets(stage.tokens, small.duplex, 100).rows(dialogue, random.Random(0))])
+    segments = share_prefixes(
+        flatten(
+            [BranchTargets(stage.tokenizer, small.duplex, 100).segments(dialogue, random.Random(0))]
+        )
     )
-    assert any(row.shared for row in rows)
+    assert any(segment.is_shared for segment in segments)
     with torch.no_grad():
         speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
-        hidden, labels = stage.read(rows, speech)
+        hidden, labels = stage.run_segments(segments, speech)
         logits = model.lm.logits(hidden)
-    states = [tokens.turn_states[state] for state in TURN_STATES]
+    states = [tokens.turn_state_ids[state] for state in TURN_STATE_MARKERS]
     seen, at = set(), 0
-    for group in fork_schedule(rows, len(tokens.before_speech(ANSWER[0]))):
-        for row in (rows[i].row for i in group):
-            wanted = [label for label in row.labels if label != IGNORED]
+    for group in fork_schedule(segments, len(tokens.prompt_before_speech(ANSWER_INSTRUCTIONS[0]))):
+        for segment in (segments[i].segment for i in group):
+            wanted = [label for label in segment.labels if label != IGNORED]
             assert labels[at : at + len(wanted)].tolist() == wanted
-            if row.slices and not any(first in row.slices[:-1] for first in begun):
-                slice_ = row.slices[-1]
+            if segment.slices and not any(first in segment.slices[:-1] for first in begun):
+                slice_ = segment.slices[-1]
                 seen.add(slice_)
-                assert wanted[0] == tokens.turn_states[dialogue.labels[slice_]]
+                assert wanted[0] == tokens.turn_state_ids[dialogue.labels[slice_]]
                 expected = torch.tensor(list(events[slice_].probabilities.values()))
                 torch.testing.assert_close(
                     logits[at, states].softmax(-1), expected, atol=1e-5, rtol=1e-4
                 )
             at += len(wanted)
     spoken = {i for i, c in enumerate(script) if c != "."} & {
-        i for placed in rows for i in placed.row.slices
+        i for placed in segments for i in placed.segment.slices
     }
     assert at == len(labels) and spoken <= seen and set(begun) <= seen
 
@@ -182,15 +191,23 @@ def test_an_answers_rows_hold_it_whole_and_fork_where_something_comes_up(
 ) -> None:
     dialogue = dialogue_of(script, 3200)
     said = [[100 + 10 * i + j for j in range(LENGTH)] for i in range(len(dialogue.answers))]
-    rows = BranchTargets(Answers(tokens, said), small.duplex, 3).rows(dialogue, random.Random(0))
-    assert all(row.parent is None or row.parent < i for i, row in enumerate(rows))
-    head = len(tokens.after_speech("response"))
+    segments = BranchTargets(Answers(tokens, said), small.duplex, 3).segments(
+        dialogue, random.Random(0)
+    )
+    assert all(segment.parent is None or segment.parent < i for i, segment in enumerate(segments))
+    head = len(tokens.prompt_after_speech("response"))
     for answer, ids in zip(dialogue.answers, said, strict=True):
-        [first] = [i for i, row in enumerate(rows) if row.slices and row.slices[-1] == answer.begin]
-        rest = [row for row in rows if row.parent == first and not row.slices]
-        whole = rows[first].ids[head:] + [t for row in rest for t in row.ids]
-        assert whole == [*ids, tokens.end]
-        labels = rows[first].labels[head - 1 :] + [t for row in rest for t in row.labels]
+        [first] = [
+            i
+            for i, segment in enumerate(segments)
+            if segment.slices and segment.slices[-1] == answer.begin
+        ]
+        rest = [segment for segment in segments if segment.parent == first and not segment.slices]
+        whole = segments[first].ids[head:] + [t for segment in rest for t in segment.ids]
+        assert whole == [*ids, tokens.eos_id]
+        labels = segments[first].labels[head - 1 :] + [
+            t for segment in rest for t in segment.labels
+        ]
         assert [label for label in labels if label != IGNORED] == whole
 
 
@@ -199,20 +216,22 @@ def test_the_branches_of_a_batch_are_those_of_each_dialogue(model, tokens, small
     dialogues = [dialogue_of(script, 3200) for script in SCRIPTS[:3]]
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9)).eval()
     each = [
-        BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1))
+        BranchTargets(stage.tokenizer, small.duplex, 2).segments(dialogue, random.Random(1))
         for dialogue in dialogues
     ]
 
-    def logits_of(rows: list[list[Row]], batch: DialogueBatch) -> list[tuple[int, list[float]]]:
+    def logits_of(
+        segments: list[list[Segment]], batch: DialogueBatch
+    ) -> list[tuple[int, list[float]]]:
         with torch.no_grad():
             speech, _ = model.embed_speech(batch.samples, final=True)
-            hidden, labels = stage.read(place(rows), speech)
+            hidden, labels = stage.run_segments(flatten(segments), speech)
         return sorted((int(n), h.tolist()) for n, h in zip(labels, hidden, strict=True))
 
     together = logits_of(each, collate_dialogues([(dialogue, []) for dialogue in dialogues], 3200))
     alone = [
-        logits_of([rows], collate_dialogues([(d, [])], 3200))
-        for rows, d in zip(each, dialogues, strict=True)
+        logits_of([segments], collate_dialogues([(d, [])], 3200))
+        for segments, d in zip(each, dialogues, strict=True)
     ]
     assert len(together) == sum(map(len, alone))
     total = torch.tensor([h for _, h in together]).sum(0)
@@ -227,20 +246,23 @@ def test_what_branches_share_is_read_as_if_each_heard_it_alone(model, tokens, sm
     dialogues = [dialogue_of(script, 3200) for script in SCRIPTS]
     stage = DialogueStage(small, model.double(), Answers(tokens, [[9] * LENGTH] * 9))
     model.lm.requires_grad_()
-    rows = place(
-        [BranchTargets(stage.tokens, small.duplex, 2).rows(d, random.Random(1)) for d in dialogues]
+    segments = flatten(
+        [
+            BranchTargets(stage.tokenizer, small.duplex, 2).segments(d, random.Random(1))
+            for d in dialogues
+        ]
     )
-    assert sum(row.shared for row in share(rows)) > len(rows) / 4
+    assert sum(segment.is_shared for segment in share_prefixes(segments)) > len(segments) / 4
     lengths = torch.tensor([len(d.labels) for d in dialogues])
     heard = torch.randn(len(dialogues), int(lengths.max()), small.lm.d_model, dtype=torch.float64)
 
-    def read(rows: list[ScheduledSegment]) -> list[torch.Tensor]:
+    def read(segments: list[ScheduledSegment]) -> list[torch.Tensor]:
         speech = heard.clone().requires_grad_()
-        hidden, labels = stage.read(rows, Padded(speech, lengths))
+        hidden, labels = stage.run_segments(segments, Padded(speech, lengths))
         loss = token_loss(model.lm.logits(hidden), labels, 0.0)
         return [loss, *torch.autograd.grad(loss, [speech, *model.lm.parameters()])]
 
-    for shared, each in zip(read(share(rows)), read(rows), strict=True):
+    for shared, each in zip(read(share_prefixes(segments)), read(segments), strict=True):
         torch.testing.assert_close(shared, each, atol=1e-7, rtol=1e-6)
 
 
@@ -248,18 +270,24 @@ def test_what_branches_share_is_read_as_if_each_heard_it_alone(model, tokens, sm
 def test_gradients_reach_what_was_heard_before_a_fork(model, tokens, small) -> None:
     dialogue = dialogue_of(SCRIPTS[2], 3200)
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9))
-    rows = BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(1))
-    [newest] = [row for row in rows if row.slices and row.slices[-1] == dialogue.answers[-1].begin]
+    segments = BranchTargets(stage.tokenizer, small.duplex, 2).segments(dialogue, random.Random(1))
+    [newest] = [
+        segment
+        for segment in segments
+        if segment.slices and segment.slices[-1] == dialogue.answers[-1].begin
+    ]
     chain = [newest]
     while chain[0].parent is not None:
-        chain.insert(0, rows[chain[0].parent])
+        chain.insert(0, segments[chain[0].parent])
     assert len(chain) > 2
-    chain = [dataclasses.replace(row, parent=i - 1 if i else None) for i, row in enumerate(chain)]
+    chain = [
+        dataclasses.replace(segment, parent=i - 1 if i else None) for i, segment in enumerate(chain)
+    ]
     speech = torch.randn(1, len(dialogue.labels), small.lm.d_model, requires_grad=True)
-    stage.read(place([chain]), Padded(speech))[0][
+    stage.run_segments(flatten([chain]), Padded(speech))[0][
         -1, 0
     ].backward()  # a norm makes the sum of all the same
-    heard = torch.tensor([i for row in chain for i in row.slices])
+    heard = torch.tensor([i for segment in chain for i in segment.slices])
     assert speech.grad is not None and bool((speech.grad[0, heard].abs().sum(-1) > 0).all())
     others = torch.ones(len(dialogue.labels), dtype=torch.bool).index_fill(0, heard, False)
     assert not speech.grad[0, others].any()
@@ -270,7 +298,7 @@ def test_a_stage_learns_under_autocast(model, tokens, small) -> None:
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9))
     batch = collate_dialogues([(dialogue_of(script, 3200), []) for script in SCRIPTS[:3]], 3200)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = stage.model_step(batch)
+        loss = stage.training_loss(batch)
     loss.backward()
     assert loss.isfinite() and all(
         p.grad is not None and p.grad.isfinite().all() for p in model.connector.parameters()
@@ -284,20 +312,20 @@ def test_a_sound_to_be_ignored_is_also_judged_by_a_branch_that_did_not_ignore_it
     dialogue = dataclasses.replace(dialogue_of("." * 16, 3200), turns=(noise,))
     mistaken = ["ignore"] * 4 + ["incomplete"] * 5 + ["ignore"] * 7
     states = iter(mistaken)
-    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
+    monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(states))
     events = sessions.ForkSession(model, tokens, small.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
     stage = DialogueStage(small, model, tokens).eval()
-    rows = BranchTargets(tokens, small.duplex, 99).rows(dialogue, random.Random(3))
-    kept = [row for row in rows if row.slices[0] == 4]
-    judged = [row.slices[-1] for row in kept]
+    segments = BranchTargets(tokens, small.duplex, 99).segments(dialogue, random.Random(3))
+    kept = [segment for segment in segments if segment.slices[0] == 4]
+    judged = [segment.slices[-1] for segment in kept]
     assert {8, 9, 10} <= {*judged}  # around the end of the sound
     with torch.no_grad():
         speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
-        hidden, labels = stage.read(place([kept]), speech)
-    assert labels.tolist() == [tokens.turn_states["ignore"]] * len(kept)
-    states = [tokens.turn_states[state] for state in TURN_STATES]
+        hidden, labels = stage.run_segments(flatten([kept]), speech)
+    assert labels.tolist() == [tokens.turn_state_ids["ignore"]] * len(kept)
+    states = [tokens.turn_state_ids[state] for state in TURN_STATE_MARKERS]
     seen = model.lm.logits(hidden)[:, states].softmax(-1)
     expected = torch.tensor([list(events[slice_].probabilities.values()) for slice_ in judged])
     torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-4)
@@ -309,7 +337,7 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(
     dialogue = dialogue_of("...???!......", 3200)
     mistaken = ["ignore"] * 3 + ["incomplete"] * 4 + ["ignore"] * 6
     states = iter(mistaken)
-    monkeypatch.setattr(sessions, "read", lambda probabilities, duplex: next(states))
+    monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(states))
     events = sessions.ForkSession(model, tokens, small.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
@@ -317,14 +345,14 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(
         "behind the slice of the response, 6, come two more"
     )
     stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH])).eval()
-    rows = BranchTargets(stage.tokens, small.duplex, 2).rows(dialogue, random.Random(0))
-    late = [row for row in rows if 6 in row.slices[:-1]]
-    assert [row.slices for row in late] == [range(2, 8), range(2, 9)]
+    segments = BranchTargets(stage.tokenizer, small.duplex, 2).segments(dialogue, random.Random(0))
+    late = [segment for segment in segments if 6 in segment.slices[:-1]]
+    assert [segment.slices for segment in late] == [range(2, 8), range(2, 9)]
     with torch.no_grad():
         speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
-        hidden, labels = stage.read(place([late]), speech)
-    assert labels.tolist() == [tokens.turn_states["response"]] * 2
-    states = [tokens.turn_states[state] for state in TURN_STATES]
+        hidden, labels = stage.run_segments(flatten([late]), speech)
+    assert labels.tolist() == [tokens.turn_state_ids["response"]] * 2
+    states = [tokens.turn_state_ids[state] for state in TURN_STATE_MARKERS]
     expected = torch.tensor([list(events[slice_].probabilities.values()) for slice_ in (7, 8)])
     torch.testing.assert_close(
         model.lm.logits(hidden)[:, states].softmax(-1), expected, atol=1e-5, rtol=1e-4
@@ -337,17 +365,26 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(
 def test_what_comes_behind_a_question_is_not_its_missed_end(script, late, tokens, small) -> None:
     dialogue = dialogue_of(script, 3200)
     said = Answers(tokens, [[9] * LENGTH] * 2)
-    rows = BranchTargets(said, small.duplex, 2).rows(dialogue, random.Random(0))
+    segments = BranchTargets(said, small.duplex, 2).segments(dialogue, random.Random(0))
     begun = [answer.begin for answer in dialogue.answers]
-    found = [row.slices[-1] for row in rows for first in begun if first in row.slices[:-1]]
+    found = [
+        segment.slices[-1]
+        for segment in segments
+        for first in begun
+        if first in segment.slices[:-1]
+    ]
     assert found == [slice_ for group in late for slice_ in group]
 
 
 def test_where_a_question_breaks_off_its_slices_are_judged(tokens, small) -> None:
     whole = dialogue_of("...????????!.....", 3200)
     broken = dataclasses.replace(whole.turns[0], kind="paused_question", pause_s=(5 / 5, 8 / 5))
-    rows = BranchTargets(tokens, small.duplex, 0).rows(
+    segments = BranchTargets(tokens, small.duplex, 0).segments(
         dataclasses.replace(whole, turns=(broken,)), random.Random(0)
     )
-    judged = {row.slices[-1] for row in rows if row.slices and row.slices[0] <= 4 < row.slices[-1]}
+    judged = {
+        segment.slices[-1]
+        for segment in segments
+        if segment.slices and segment.slices[0] <= 4 < segment.slices[-1]
+    }
     assert {5, 6} <= judged

@@ -1,0 +1,101 @@
+"""The examples of docs/extending.md, applied to a copy of the repository and run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeps.report.sweep_file import read_sweep_file
+from tests.small_runs import SHORT, write_wav
+
+TEXT = Path("docs/extending.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.S)
+PACKAGES = (
+    "configs",
+    "datamodules",
+    "duplexmamba",
+    "duplexmamba_cli",
+    "evaluation",
+    "lightning_modules",
+    "reporting",
+    "serving",
+    "sweeps",
+)
+TWO_UPDATES = [*SHORT, "trainer.max_steps=2", "stages.encoder.trainer.max_steps=2"]
+TWO_UPDATES += ["stages.lm.trainer.max_steps=2"]
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository with all examples applied."""
+    folder = tmp_path_factory.mktemp("extended")
+    for package in PACKAGES:
+        shutil.copytree(package, folder / package)
+    for script in ("train.py", "evaluate.py"):
+        shutil.copy(script, folder)
+    for _, code in BLOCKS:
+        first, _, rest = code.partition("\n")
+        if first.startswith("# new file: "):
+            path = folder / first.removeprefix("# new file: ")
+            assert not path.exists(), path
+            path.write_text(rest)
+        elif first.startswith("# at the end of: "):
+            path = folder / first.removeprefix("# at the end of: ")
+            path.write_text(f"{path.read_text()}\n\n{rest}")
+    return folder
+
+
+def run(folder: Path, *command: str) -> str:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def commands() -> list[list[str]]:
+    """The commands of the page that start python, without `python`."""
+    lines = [line for language, code in BLOCKS if not language for line in code.splitlines()]
+    return [line.split()[1:] for line in lines if line.startswith("python ")]
+
+
+def test_there_are_five_examples() -> None:
+    starts = [code.partition("\n")[0] for _, code in BLOCKS]
+    assert sum(start.startswith("# at the end of: ") for start in starts) == 4
+    assert sum(start.startswith("# new file: sweeps/") for start in starts) == 1
+
+
+def test_the_checks_in_the_text_hold(copy: Path) -> None:
+    checks = [code for _, code in BLOCKS if code.startswith("# run\n")]
+    assert checks
+    for code in checks:
+        run(copy, "-c", code)
+
+
+def test_the_new_mixer_stage_format_and_score_run(copy: Path) -> None:
+    corpus = copy / "corpus"
+    corpus.mkdir()
+    lines = []
+    for i in range(20):
+        write_wav(corpus / f"{i}.wav", 1 + i / 20)
+        lines.append(f"{i}.wav|speaker{i % 5}|Some words, number {i % 7}")
+    (corpus / "utterances.psv").write_text("\n".join(lines))
+    for command in commands():
+        if command[0] == "train.py":
+            out = run(copy, *command, *TWO_UPDATES)
+            assert "test/wer" in out
+        else:
+            run(copy, *command)
+    scores = copy / "runs" / "latest" / "scores"
+    assert '"length/words"' in (scores / "transcript-length.json").read_text()
+
+
+def test_the_ablation_is_a_sweep_that_can_be_reported(copy: Path) -> None:
+    sweep = read_sweep_file(copy / "sweeps" / "connector_width.yaml", "connector_width")
+    assert sweep.question.startswith("How wide") and len(sweep.grid()) == 3
