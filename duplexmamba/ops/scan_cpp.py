@@ -66,7 +66,8 @@ def scan_cpp(
     if torch.is_grad_enabled() and needs_grad:
         y, h, starts = _CppScan.apply(*operands)
     else:
-        y, h, starts = _forward(*operands, keep_starts=return_states_at is not None)
+        keep_starts = return_states_at is not None
+        y, h, starts = _forward(keep_starts, *operands)
     if return_states_at is not None:
         h = starts[return_states_at.rows, chunks_at]  # (P, N, E)
     if padding:
@@ -83,7 +84,7 @@ class _CppScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u, dt, A, B, C, D, h0, ends):
-        y, h, starts = _forward(u, dt, A, B, C, D, h0, ends, keep_starts=True)
+        y, h, starts = _forward(True, u, dt, A, B, C, D, h0, ends)
         ctx.save_for_backward(u, dt, A, B, C, D, starts, ends)
         # Unused outputs have the gradient None instead of zeros.
         ctx.set_materialize_grads(False)
@@ -124,6 +125,7 @@ class _CppScan(torch.autograd.Function):
 
 
 def _forward(
+    keep_starts: bool,
     u: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -132,7 +134,6 @@ def _forward(
     D: Tensor,
     h0: Tensor,
     ends: Tensor,
-    keep_starts: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return y, the last states and, if requested, the states at the start of each chunk."""
     y = torch.empty_like(u)
