@@ -98,7 +98,11 @@ class _CppScan(torch.autograd.Function):
         batch_size = len(u)
         *_, num_groups, _ = sizes
         dy = torch.zeros_like(u) if dy is None else dy.contiguous()
-        dh = _writable_gradient(dh, like=starts[:, 0])
+        if dh is None:
+            dh = u.new_zeros(batch_size, *A.shape)  # (B, N, E)
+        else:
+            # A copy, since the kernel overwrites it.
+            dh = dh.clone(memory_format=torch.contiguous_format)
         dstarts = None if dstarts is None else dstarts.contiguous()
         du = torch.empty_like(u)
         ddt = torch.empty_like(dt)
@@ -142,13 +146,6 @@ def _forward(
     addresses = _addresses(u, dt, A, B, C, D, h, y, starts, ends)
     native.library().scan_forward(*addresses, *_sizes(u, A, ends))
     return y, h, starts
-
-
-def _writable_gradient(gradient: Tensor | None, like: Tensor) -> Tensor:
-    """Return a contiguous copy of a gradient that the kernel may overwrite; zeros for None."""
-    if gradient is None:
-        return torch.zeros_like(like)
-    return gradient.clone(memory_format=torch.contiguous_format)
 
 
 def _addresses(*tensors: Tensor | None) -> list[int | None]:
