@@ -119,9 +119,9 @@ def transformer(layers: int) -> TransformersModel:
     config = GPTNeoXConfig(
         hidden_size=D_MODEL,
         num_hidden_layers=layers,
-        num_attention_heads=4,
+        num_attention_heads=4,  # 64 channels each
         intermediate_size=4 * D_MODEL,
-        vocab_size=8,
+        vocab_size=8,  # unused: inputs are embeddings
         attn_implementation="sdpa",
     )
     return TransformersModel(GPTNeoXModel(config))
@@ -149,6 +149,7 @@ def without_scan() -> Iterator[None]:
     ) -> tuple[Tensor, Tensor | None]:
         return u * dt, h0
 
+    # The mixer looks the function up in its module at every call.
     scan = mamba.selective_scan
     mamba.selective_scan = multiply
     try:
@@ -185,6 +186,7 @@ def scan_operands(length: int) -> list[Tensor]:
 def scan_steps(length: int) -> Variants:
     """Return forward and backward of the scan by each implementation."""
     config = MambapyConfig(d_model=D_MODEL, n_layers=1, d_state=D_STATE, pscan=True)
+    # Only its scan is used; its layers are not.
     mambapy_block = MambaBlock(config)
     operands = scan_operands(length)
     dy = torch.randn(BATCH, length, 2 * D_MODEL)
@@ -250,6 +252,7 @@ def bench_models(
     x = torch.randn(BATCH, length, D_MODEL)
     ours = Stack()
     num_parameters = count_parameters(Stack())
+    # Layers with which a Transformer has as many parameters as our model.
     equal_layers = round(num_parameters / count_parameters(transformer(1)))
     variants = peer_steps(peers, equal_layers, x, bf16)
     pair: Variants = {
@@ -295,6 +298,7 @@ def peer_steps(peers: list[str], equal_layers: int, x: Tensor, bf16: bool) -> Va
 
 def bench_transformers_mamba(ours: Callable[[], object], x: Tensor) -> Times:
     """Time the Mamba of transformers next to our training step, in float32."""
+    # Our step in the same rounds, so that the ratio does not depend on the machine's speed.
     step = functools.partial(train_step, transformers_mamba(), x, False)
     return interleave({"transformers": step, "ours": ours}, SLOW_ROUNDS, "transformers' Mamba")
 

@@ -1,4 +1,4 @@
-"""Self-attention against its definition, step by step, and the Conformer's block against torchaudio's."""
+"""Self-attention against its definition, and the Conformer block against that of torchaudio."""
 
 import itertools
 
@@ -70,7 +70,7 @@ def test_gradients_cross_a_chunk_boundary_and_padding_has_none() -> None:
 def test_the_conformer_block_equals_that_of_torchaudio(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Positions and the norm of the convolution module differ, and are replaced; biases are zero."""
+    """Positions and the convolution module's norm differ and are replaced; biases are zero."""
     conformer = pytest.importorskip("torchaudio.models.conformer", exc_type=(ImportError, OSError))
     config = override(
         config, ["encoder.mixer=attention", "encoder.context=full", "encoder.dropout=0"]

@@ -1,4 +1,4 @@
-"""Adapters: none is passed by, merged they give the same, and peft's own loader understands them."""
+"""Adapters: each changes the output, merging keeps it, and the loader of peft reads them."""
 
 import copy
 import os
@@ -35,13 +35,13 @@ on_every_path = pytest.mark.parametrize(
 )
 
 
-def configured(*words: str) -> Config:
-    """A small model, adapters of rank 2 on whatever is linear."""
-    return load_config([*TINY, *SMALL_SIZES, "lora.rank=2", 'lora.targets=["*"]', *words])
+def configured(*overrides: str) -> Config:
+    """A small model with adapters of rank 2 on all linear layers."""
+    return load_config([*TINY, *SMALL_SIZES, "lora.rank=2", 'lora.targets=["*"]', *overrides])
 
 
 def adapted(config: Config, base: SpeechLM | None = None) -> SpeechLM:
-    """With adapters that change a lot."""
+    """Return the model with adapters that change its output considerably."""
     model = copy.deepcopy(base or SpeechLM(config.model)).eval()
     adapt(model, config.lora, PARTS)
     for name, parameter in model.named_parameters():
@@ -50,25 +50,25 @@ def adapted(config: Config, base: SpeechLM | None = None) -> SpeechLM:
     return model.eval()
 
 
-def heard_and_read(model: SpeechLM) -> Tensor:
-    """The hidden states behind one second of sound and some words."""
+def speech_hidden_states(model: SpeechLM) -> Tensor:
+    """Hidden states after one second of audio and some tokens."""
     torch.manual_seed(1)
-    words = Padded(torch.arange(6)[None])
+    ids = Padded(torch.arange(6)[None])
     speech, _ = model.embed_speech(Padded(torch.randn(1, 16000)), final=True)
-    return model(words, speech, words)[0].values
+    return model(ids, speech, ids)[0].values
 
 
-def decoded(model: SpeechLM) -> Tensor:
-    """The hidden state of one token behind a state."""
+def decoded_hidden_state(model: SpeechLM) -> Tensor:
+    """Hidden state of one token that continues from a state."""
     torch.manual_seed(1)
     past = Padded(torch.randn(1, 5, model.lm.config.d_model))
     with torch.no_grad():
-        _, memory = model.lm(past)
-        return model.lm(Padded(past.values[:, :1]), memory)[0].values
+        _, state = model.lm(past)
+        return model.lm(Padded(past.values[:, :1]), state)[0].values
 
 
-def without(model: SpeechLM, name: str) -> SpeechLM:
-    """The same model, one of its adapters adding nothing."""
+def without_adapter(model: SpeechLM, name: str) -> SpeechLM:
+    """Return a copy of the model in which one adapter adds nothing."""
     model = copy.deepcopy(model)
     nn.init.zeros_(adapters(model)[name].lora_B["default"].weight)
     return model
@@ -76,49 +76,59 @@ def without(model: SpeechLM, name: str) -> SpeechLM:
 
 @on_every_path
 @pytest.mark.parametrize("kind", LANGUAGE_MODELS)
-def test_every_linear_learns_is_heard_and_merges(
+def test_every_adapter_is_trained_changes_the_output_and_merges(
     kind: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DUPLEXMAMBA_SCAN", path)
     config = configured(*BOTH_WAYS, f"lm.kind={kind}")
     base = SpeechLM(config.model).eval()
-    linears = {name for name, module in base.named_modules() if isinstance(module, nn.Linear)}
+    linear_layers = {name for name, module in base.named_modules() if isinstance(module, nn.Linear)}
     model = adapted(config, base)
-    assert adapters(model).keys() == linears
-    heard_and_read(model)[..., 0].sum().backward()  # a norm makes the sum of all squares the same
+    assert adapters(model).keys() == linear_layers
+    speech_hidden_states(model)[
+        ..., 0
+    ].sum().backward()  # after a norm the sum of squares is constant
     factors = {name: p for name, p in model.named_parameters() if is_adapter(name)}
-    assert len(factors) == 2 * len(linears)
+    assert len(factors) == 2 * len(linear_layers)
     assert [
         name for name, p in factors.items() if p.grad is None or not p.grad.abs().max() > 0
     ] == []
     with torch.no_grad():
-        whole = heard_and_read(model)
-        assert [n for n in linears if torch.equal(heard_and_read(without(model, n)), whole)] == []
+        whole = speech_hidden_states(model)
+        assert [
+            n
+            for n in linear_layers
+            if torch.equal(speech_hidden_states(without_adapter(model, n)), whole)
+        ] == []
         merge(model)
-        torch.testing.assert_close(heard_and_read(model), whole, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(speech_hidden_states(model), whole, atol=1e-4, rtol=1e-4)
     assert model.state_dict().keys() == base.state_dict().keys() and not adapters(model)
 
 
 @on_every_path
 @pytest.mark.parametrize("kind", LANGUAGE_MODELS)
-def test_a_decoded_token_passes_every_adapter(
+def test_a_decoded_token_uses_every_adapter(
     kind: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DUPLEXMAMBA_SCAN", path)
     model = adapted(configured(f"lm.kind={kind}"))
-    whole = decoded(model)
+    whole = decoded_hidden_state(model)
     names = [name for name in adapters(model) if name.startswith("lm.")]
-    assert [name for name in names if torch.equal(decoded(without(model, name)), whole)] == []
+    assert [
+        name
+        for name in names
+        if torch.equal(decoded_hidden_state(without_adapter(model, name)), whole)
+    ] == []
     merge(model)
-    torch.testing.assert_close(decoded(model), whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(decoded_hidden_state(model), whole, atol=1e-4, rtol=1e-4)
 
 
-def test_new_adapters_change_nothing_and_streaming_stays_exact() -> None:
+def test_new_adapters_change_nothing_and_streaming_is_exact() -> None:
     config = configured()
     base = SpeechLM(config.model).eval()
     model = copy.deepcopy(base)
     adapt(model, config.lora, PARTS)
-    assert torch.equal(heard_and_read(model.eval()), heard_and_read(base))
+    assert torch.equal(speech_hidden_states(model.eval()), speech_hidden_states(base))
     model, audio = adapted(config, base), torch.randn(1, 16000)
     whole, _ = model.embed_speech(Padded(audio))
     first, state = model.embed_speech(Padded(audio[:, :7000]))
@@ -130,17 +140,19 @@ def test_new_adapters_change_nothing_and_streaming_stays_exact() -> None:
 @pytest.mark.parametrize(
     "target", ["in_proj", "lm.layers.1.mixer.in_proj", "lm.*.in_proj", "connector.*"]
 )
-def test_targets_are_ends_of_names_within_trained_parts(target: str) -> None:
+def test_targets_match_ends_of_names_within_trained_parts(target: str) -> None:
     config = configured(f"lora.targets=[{target}]")
     lm = [f"lm.layers.{i}.mixer.in_proj" for i in (0, 1)]
     expected = {
-        "in_proj": lm, "lm.layers.1.mixer.in_proj": lm[1:], "lm.*.in_proj": lm,
+        "in_proj": lm,
+        "lm.layers.1.mixer.in_proj": lm[1:],
+        "lm.*.in_proj": lm,
         "connector.*": ["connector.layers.0", "connector.layers.2"],
-    }  # fmt: skip
+    }
     assert targets(SpeechLM(config.model), config.lora, ["connector", "lm"]) == expected[target]
 
 
-def test_linears_that_differ_in_their_layer_are_of_one_kind() -> None:
+def test_linear_layers_of_different_depth_are_of_one_kind() -> None:
     config = configured("lm.kind=transformer", "lora.targets=[dense]", "lora.shared=[dense]")
     model = adapted(config)
     assert {kind_of(name) for name in adapters(model)} == {"lm.backbone.layers.*.attention.dense"}
@@ -150,41 +162,43 @@ def test_linears_that_differ_in_their_layer_are_of_one_kind() -> None:
     assert kind_of("connector.layers.0") == "connector.layers.0"
 
 
-def test_a_stage_trains_the_adapters_and_the_parts_without() -> None:
+def test_a_stage_trains_the_adapters_and_the_parts_without_adapters() -> None:
     config = override(configured("lora.targets=[in_proj]"), ["stage.trained=[connector,lm]"])
     model = SpeechLM(config.model)
     adapt(model, config.lora, config.stage.trained)
     module = InstructStage(config, model, None)
-    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     factors = {f"lm.layers.{i}.mixer.in_proj.lora_{x}.default.weight" for i in (0, 1) for x in "AB"}
-    assert learning == factors | {
+    assert trainable == factors | {
         f"connector.layers.{i}.{w}" for i in (0, 2) for w in ("weight", "bias")
     }
     connector = sum(p.numel() for p in model.connector.parameters())
     assert module.num_trained() == connector + 2 * 2 * (32 + 128)  # layers * rank * (in + out)
 
 
-def test_plain_peft_loads_what_was_exported(tmp_path: Path) -> None:
+def test_peft_loads_exported_adapters(tmp_path: Path) -> None:
     config = configured(*BOTH_WAYS, "lora.dropout=0.3")
     base = SpeechLM(config.model).eval()
     model = adapted(config, base)
     export(model, tmp_path / "adapter")
-    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
-    torch.testing.assert_close(heard_and_read(theirs.base_model.model), heard_and_read(model))
+    loaded = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    torch.testing.assert_close(
+        speech_hidden_states(loaded.base_model.model), speech_hidden_states(model)
+    )
 
 
-def test_exported_adapters_go_on(tmp_path: Path) -> None:
+def test_exported_adapters_can_be_continued(tmp_path: Path) -> None:
     config = configured()
     base = SpeechLM(config.model).eval()
     model = adapted(config, base)
     export(model, tmp_path)
-    again = copy.deepcopy(base)
-    adapt(again, override(config, [f"lora.start={tmp_path}"]).lora, PARTS)
-    assert torch.equal(heard_and_read(again.eval()), heard_and_read(model))
+    continued = copy.deepcopy(base)
+    adapt(continued, override(config, [f"lora.start={tmp_path}"]).lora, PARTS)
+    assert torch.equal(speech_hidden_states(continued.eval()), speech_hidden_states(model))
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("overrides", "message"),
     [
         ([], "is for another base .sha256:"),
         (["lora.rank=1"], r"lora_A.weight is \(2, 160\) there and \(1, 160\) here; set lora.rank"),
@@ -196,18 +210,20 @@ def test_exported_adapters_go_on(tmp_path: Path) -> None:
     ],
 )
 def test_adapters_that_do_not_fit_are_refused(
-    tmp_path: Path, words: list[str], answer: str
+    tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     config = configured()
     export(adapted(config), tmp_path)
-    with pytest.raises(ValueError, match=answer):
+    with pytest.raises(ValueError, match=message):
         adapt(
-            SpeechLM(config.model), override(config, [f"lora.start={tmp_path}", *words]).lora, PARTS
+            SpeechLM(config.model),
+            override(config, [f"lora.start={tmp_path}", *overrides]).lora,
+            PARTS,
         )
 
 
 @pytest.mark.parametrize("content", [None, b"junk"])
-def test_a_folder_that_holds_none_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_folder_without_adapters_is_refused(tmp_path: Path, content: bytes | None) -> None:
     config = configured(f"lora.start={tmp_path}")
     if content:
         export(adapted(configured()), tmp_path)
@@ -217,7 +233,7 @@ def test_a_folder_that_holds_none_is_refused(tmp_path: Path, content: bytes | No
 
 
 @pytest.mark.parametrize(
-    ("stage", "words", "answer"),
+    ("stage", "overrides", "message"),
     [
         ("instruct", ["lora.targets=[x_porj]"], "'x_porj'. Did you mean 'x_proj'"),
         (
@@ -236,10 +252,10 @@ def test_a_folder_that_holds_none_is_refused(tmp_path: Path, content: bytes | No
         ("instruct", ["lora.targets=[]"], "name the linear layers"),
     ],
 )
-def test_bad_adapters_are_named_before_anything_is_trained(
-    stage: str, words: list[str], answer: str
+def test_bad_adapters_are_reported_before_training(
+    stage: str, overrides: list[str], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=answer):
+    with pytest.raises(ValueError, match=message):
         check_adapters(
             load_config(
                 [
@@ -248,7 +264,7 @@ def test_bad_adapters_are_named_before_anything_is_trained(
                     *SMALL_SIZES,
                     "lora.enabled=true",
                     "lora.rank=2",
-                    *words,
+                    *overrides,
                 ]
             )
         )

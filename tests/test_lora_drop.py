@@ -1,4 +1,4 @@
-"""LoRA-drop: what is measured, what is kept, and that shared adapters stay shared."""
+"""LoRA-drop: measured energies, selected layers, and shared adapters that stay shared."""
 
 import copy
 from pathlib import Path
@@ -17,7 +17,7 @@ from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.speech import InstructStage
 from tests.conftest import SMALL_SIZES, TINY
-from tests.test_lora import PARTS, adapted, configured, heard_and_read
+from tests.test_lora import PARTS, adapted, configured, speech_hidden_states
 
 SHARED = "lora.shared=[lm.*.in_proj,lm.layers.0.mixer.out_proj,lm.layers.1.mixer.out_proj]"
 TOTAL = {
@@ -27,8 +27,8 @@ TOTAL = {
 }
 
 
-def drop(*words: str) -> LoraDropConfig:
-    return load_config([*TINY, *(f"lora_drop.{word}" for word in words)]).lora_drop
+def lora_drop_config(*overrides: str) -> LoraDropConfig:
+    return load_config([*TINY, *(f"lora_drop.{override}" for override in overrides)]).lora_drop
 
 
 def energies(model: SpeechLM, x: Padded) -> dict[str, float]:
@@ -37,7 +37,7 @@ def energies(model: SpeechLM, x: Padded) -> dict[str, float]:
     return total
 
 
-def test_what_an_adapter_adds_is_summed_over_its_inputs() -> None:
+def test_energies_are_summed_over_the_inputs() -> None:
     model = adapted(configured())
     x = torch.randn(2, 7, 32)
     total = energies(model, Padded(x))
@@ -50,17 +50,17 @@ def test_what_an_adapter_adds_is_summed_over_its_inputs() -> None:
     assert total["connector.layers.0"] == 0
 
 
-def test_padding_counts_for_nothing() -> None:
+def test_padding_adds_no_energy() -> None:
     model, x = adapted(configured()), torch.randn(2, 7, 32)
-    together = energies(model, Padded(x, torch.tensor([7, 3])))
-    alone = [energies(model, Padded(row)) for row in (x[:1], x[1:, :3])]
-    assert together == pytest.approx(
-        {name: alone[0][name] + alone[1][name] for name in together}, rel=1e-4
+    batched = energies(model, Padded(x, torch.tensor([7, 3])))
+    single = [energies(model, Padded(row)) for row in (x[:1], x[1:, :3])]
+    assert batched == pytest.approx(
+        {name: single[0][name] + single[1][name] for name in batched}, rel=1e-4
     )
 
 
 @pytest.mark.parametrize(
-    ("words", "kept"),
+    ("overrides", "expected"),
     [
         (["threshold=0.9"], {"0.in_proj", "2.in_proj", "1.out_proj", "0.out_proj", "2.out_proj"}),
         (["threshold=0.6"], {"0.in_proj", "1.out_proj"}),
@@ -71,14 +71,16 @@ def test_padding_counts_for_nothing() -> None:
         (["threshold=0.9", "ranking=overall"], {"1.out_proj", "0.out_proj", "2.out_proj"}),
     ],
 )
-def test_the_most_important_are_kept_until_they_suffice(words: list[str], kept: set[str]) -> None:
-    config = drop(*words)
-    found = keep(importance(TOTAL, config), config, seed=1)
-    assert {name.replace("lm.layers.", "").replace("mixer.", "") for name in found} == kept
+def test_the_most_important_layers_are_selected_up_to_the_threshold(
+    overrides: list[str], expected: set[str]
+) -> None:
+    config = lora_drop_config(*overrides)
+    selected = keep(importance(TOTAL, config), config, seed=1)
+    assert {name.replace("lm.layers.", "").replace("mixer.", "") for name in selected} == expected
 
 
-def test_a_random_choice_is_as_large_and_depends_on_the_seed() -> None:
-    config = drop("threshold=0.6", "choice=random")
+def test_a_random_choice_has_the_same_size_and_depends_on_the_seed() -> None:
+    config = lora_drop_config("threshold=0.6", "choice=random")
     drawn = {frozenset(keep(importance(TOTAL, config), config, seed)) for seed in range(20)}
     assert len(drawn) > 1 and {len(names) for names in drawn} == {2}
     assert all(
@@ -87,11 +89,11 @@ def test_a_random_choice_is_as_large_and_depends_on_the_seed() -> None:
     )
 
 
-def test_a_probe_that_has_learnt_nothing_is_refused() -> None:
+def test_a_probe_without_energy_is_refused() -> None:
     with pytest.raises(
         ValueError, match="add nothing to lm.layers.0.mixer.in_proj; raise lora_drop.steps"
     ):
-        importance(dict.fromkeys(TOTAL, 0.0), drop())
+        importance(dict.fromkeys(TOTAL, 0.0), lora_drop_config())
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_a_probe_that_has_learnt_nothing_is_refused() -> None:
 )
 def test_bad_settings_are_named(word: str, answer: str) -> None:
     with pytest.raises(ValueError, match=f"lora_drop.{word.split('=')[0]}.*{answer}"):
-        drop(word)
+        lora_drop_config(word)
 
 
 def test_a_sample_has_of_each_stratum_its_share() -> None:
@@ -129,25 +131,25 @@ def test_shared_adapters_are_one_through_training_saving_and_merging(tmp_path: P
     own = factors(model, "0.mixer.ssm.x_proj", "1.mixer.ssm.x_proj")
     assert not torch.equal(*own)
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    heard_and_read(model).square().sum().backward()
+    speech_hidden_states(model).square().sum().backward()
     optimiser.step()
     again = adapted(config, base)
     again.load_state_dict(model.state_dict())
-    whole = heard_and_read(model)
-    torch.testing.assert_close(heard_and_read(again), whole)
+    whole = speech_hidden_states(model)
+    torch.testing.assert_close(speech_hidden_states(again), whole)
 
     export(model, tmp_path)
-    theirs = peft.PeftModel.from_pretrained(copy.deepcopy(base), tmp_path).eval().base_model.model
-    torch.testing.assert_close(heard_and_read(theirs), whole)
+    loaded = peft.PeftModel.from_pretrained(copy.deepcopy(base), tmp_path).eval().base_model.model
+    torch.testing.assert_close(speech_hidden_states(loaded), whole)
     started = copy.deepcopy(base)
     adapt(started, override(config, [f"lora.start={tmp_path}"]).lora, PARTS)
     one, other = factors(started, "0.mixer.in_proj", "1.mixer.in_proj")
     assert one is other and torch.equal(one, factors(model, "0.mixer.in_proj")[0])
     merge(model)
-    torch.testing.assert_close(heard_and_read(model), whole, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(speech_hidden_states(model), whole, atol=1e-4, rtol=1e-4)
 
 
-def test_a_shared_adapter_can_stay_as_the_probe_left_it(tmp_path: Path) -> None:
+def test_a_shared_adapter_can_be_frozen(tmp_path: Path) -> None:
     base = SpeechLM(configured(SHARED).model)
     export(adapted(configured(SHARED), copy.deepcopy(base)), tmp_path)
     config = configured(
@@ -161,7 +163,7 @@ def test_a_shared_adapter_can_stay_as_the_probe_left_it(tmp_path: Path) -> None:
         configured(SHARED, "lora.shared_trainable=false")
 
 
-def test_adapters_that_are_not_shared_there_are_not_shared_here(tmp_path: Path) -> None:
+def test_separate_adapters_cannot_start_as_shared_ones(tmp_path: Path) -> None:
     config = configured()
     base = SpeechLM(config.model)
     export(adapted(config, base), tmp_path)
@@ -171,7 +173,7 @@ def test_adapters_that_are_not_shared_there_are_not_shared_here(tmp_path: Path) 
         adapt(base, override(config, [f"lora.start={tmp_path}", SHARED]).lora, PARTS)
 
 
-def test_a_shared_linear_must_have_an_adapter() -> None:
+def test_a_shared_layer_must_have_an_adapter() -> None:
     config = load_config(
         [*TINY, *SMALL_SIZES, "lora.rank=2", "lora.targets=[in_proj]", "lora.shared=[out_proj]"]
     )

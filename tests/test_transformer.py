@@ -1,4 +1,4 @@
-"""The Transformer in the Mamba's place: against transformers' own, and as large as the Mamba."""
+"""The Transformer language model: against transformers, and as large as the Mamba."""
 
 from pathlib import Path
 
@@ -27,12 +27,21 @@ from duplexmamba.text.decoding import advance, greedy
 from tests.conftest import TINY
 
 SHAPE = {
-    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 61,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 61,
     "initializer_range": 0.3,
-}  # fmt: skip
+}
 OVERRIDES = [
-    "lm.kind=transformer", "lm.d_model=32", "lm.num_layers=3", "lm.num_heads=4", "lm.d_ffn=48", "lm.vocab_size=61",
-]  # fmt: skip
+    "lm.kind=transformer",
+    "lm.d_model=32",
+    "lm.num_layers=3",
+    "lm.num_heads=4",
+    "lm.d_ffn=48",
+    "lm.vocab_size=61",
+]
 NEOX = {
     "rope_parameters": {
         "rope_type": "default",
@@ -60,8 +69,8 @@ MODELS = {
 LOADED = ["pythia", "tied", "smollm", "llama"]
 
 
-def build_theirs(name: str) -> PreTrainedModel:
-    """With random weights, norms and biases that differ from channel to channel, or a mix-up would not show."""
+def build_reference(name: str) -> PreTrainedModel:
+    """Random weights, norms and biases, different in every channel: permutations would show."""
     torch.manual_seed(0)
     settings = {"tie_word_embeddings": True, **SHAPE, **MODELS[name][0]}
     if name in ("smollm", "llama"):
@@ -78,29 +87,29 @@ def build_theirs(name: str) -> PreTrainedModel:
 def pair(
     request: pytest.FixtureRequest, tmp_path: Path, config: Config
 ) -> tuple[PreTrainedModel, LM]:
-    """One of their models, and ours with its weights from disk."""
-    theirs, words = build_theirs(request.param), MODELS[request.param][1]
-    theirs.save_pretrained(tmp_path)
-    ours = build_lm(override(config, [*OVERRIDES, *words]).lm).eval()
+    """A model of transformers, and ours with its weights from disk."""
+    reference, overrides = build_reference(request.param), MODELS[request.param][1]
+    reference.save_pretrained(tmp_path)
+    ours = build_lm(override(config, [*OVERRIDES, *overrides]).lm).eval()
     load_pretrained(ours, str(tmp_path))
-    return theirs, ours
+    return reference, ours
 
 
 @torch.no_grad()
 def test_same_weights_give_the_same_hidden_states_and_logits(
     pair: tuple[PreTrainedModel, LM],
 ) -> None:
-    theirs, ours = pair
+    reference, ours = pair
     ids = torch.randint(61, (2, 17))
-    expected = theirs(ids, output_hidden_states=True)
+    expected = reference(ids, output_hidden_states=True)
     hidden, _ = ours(Padded(ours.embed(ids)))
     torch.testing.assert_close(hidden.values, expected.hidden_states[-1], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(ours.logits(hidden.values), expected.logits, atol=1e-4, rtol=1e-5)
 
 
 @torch.no_grad()
-def test_rows_of_unequal_length_go_on_as_each_does_alone(pair: tuple[PreTrainedModel, LM]) -> None:
-    theirs, ours = pair
+def test_rows_of_unequal_length_continue_as_single_rows(pair: tuple[PreTrainedModel, LM]) -> None:
+    reference, ours = pair
     ids, lengths, new = (
         torch.randint(1, 61, (3, 9)),
         torch.tensor([9, 2, 5]),
@@ -109,57 +118,88 @@ def test_rows_of_unequal_length_go_on_as_each_does_alone(pair: tuple[PreTrainedM
     _, state = ours(Padded(ours.embed(ids), lengths))
     hidden, _ = ours(Padded(ours.embed(new)), state)
     for row, length in enumerate(lengths):
-        alone = torch.cat([ids[row, :length], new[row]])[None]
-        expected = theirs(alone, output_hidden_states=True).hidden_states[-1][0, -4:]
+        single = torch.cat([ids[row, :length], new[row]])[None]
+        expected = reference(single, output_hidden_states=True).hidden_states[-1][0, -4:]
         torch.testing.assert_close(hidden.values[row], expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
-def test_greedy_is_what_transformers_generates(pair: tuple[PreTrainedModel, LM]) -> None:
-    theirs, ours = pair
+def test_greedy_decoding_equals_that_of_transformers(pair: tuple[PreTrainedModel, LM]) -> None:
+    reference, ours = pair
     ids, lengths = torch.randint(1, 61, (2, 9)), torch.tensor([9, 4])
     hidden, state = ours(Padded(ours.embed(ids), lengths))
-    said = greedy(
+    tokens = greedy(
         ours, ours.logits(take(hidden.values, lengths - 1, 1)[:, 0]), state, end=-1, max_tokens=6
     )
     for row, length in enumerate(lengths):
-        alone = theirs.generate(
+        single = reference.generate(
             ids[row : row + 1, :length], max_new_tokens=6, do_sample=False, eos_token_id=None
         )
-        assert said[row] == alone[0, length:].tolist()
+        assert tokens[row] == single[0, length:].tolist()
 
 
 PUBLISHED = {
     "pythia-160m": (
-        {"model_type": "gpt_neox", "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
-         "num_hidden_layers": 12, "rotary_emb_base": 10000, "rotary_pct": 0.25, "tie_word_embeddings": False,
-         "use_parallel_residual": True, "vocab_size": 50304, "layer_norm_eps": 1e-05, "hidden_act": "gelu"},
+        {
+            "model_type": "gpt_neox",
+            "hidden_size": 768,
+            "intermediate_size": 3072,
+            "num_attention_heads": 12,
+            "num_hidden_layers": 12,
+            "rotary_emb_base": 10000,
+            "rotary_pct": 0.25,
+            "tie_word_embeddings": False,
+            "use_parallel_residual": True,
+            "vocab_size": 50304,
+            "layer_norm_eps": 1e-05,
+            "hidden_act": "gelu",
+        },
         ["lm.d_ffn=3072", "lm.tied=false", "lm.vocab_size=50304"],
     ),
     "SmolLM-135M": (
-        {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9,
-         "num_key_value_heads": 3, "num_hidden_layers": 30, "rope_theta": 10000.0, "rope_scaling": None,
-         "tie_word_embeddings": True, "vocab_size": 49152, "rms_norm_eps": 1e-05, "hidden_act": "silu"},
-        ["lm.family=llama", "lm.d_model=576", "lm.num_layers=30", "lm.num_heads=9", "lm.num_kv_heads=3",
-         "lm.d_ffn=1536", "lm.vocab_size=49152"],
+        {
+            "model_type": "llama",
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "num_hidden_layers": 30,
+            "rope_theta": 10000.0,
+            "rope_scaling": None,
+            "tie_word_embeddings": True,
+            "vocab_size": 49152,
+            "rms_norm_eps": 1e-05,
+            "hidden_act": "silu",
+        },
+        [
+            "lm.family=llama",
+            "lm.d_model=576",
+            "lm.num_layers=30",
+            "lm.num_heads=9",
+            "lm.num_kv_heads=3",
+            "lm.d_ffn=1536",
+            "lm.vocab_size=49152",
+        ],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_models_have_a_place(name: str) -> None:
-    """By the configuration that lies beside their weights, and the words that fit preset small to it."""
-    written, words = PUBLISHED[name]
-    config = load_config(["configs/preset/small.yaml", TINY[1], "lm.kind=transformer", *words])
+def test_published_models_fit(name: str) -> None:
+    """Their published configurations agree with preset small and these overrides."""
+    published, overrides = PUBLISHED[name]
+    config = load_config(["configs/preset/small.yaml", TINY[1], "lm.kind=transformer", *overrides])
     with torch.device("meta"):
-        theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**written))
+        reference = AutoModelForCausalLM.from_config(AutoConfig.for_model(**published))
         ours = build_lm(config.lm)
-    ours.take(theirs, name)
-    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    ours.copy_weights(reference, name)
+    assert sum(p.numel() for p in ours.parameters()) == sum(
+        p.numel() for p in reference.parameters()
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "message"),
+    ("name", "overrides", "message"),
     [
         ("pythia", [], "tie_word_embeddings=False, lm.tied asks for True"),
         ("tied", ["lm.num_heads=2"], "num_attention_heads=4, lm.num_heads asks for 2"),
@@ -170,25 +210,25 @@ def test_published_models_have_a_place(name: str) -> None:
             ["lm.family=llama", "lm.num_kv_heads=2"],
             "rope_parameters=.*500.*, lm.rope_theta asks for .*10000",
         ),
-        ("in series", ["lm.tied=false"], "use_parallel_residual=False.*here with True"),
+        ("in series", ["lm.tied=false"], "use_parallel_residual=False.*implies True"),
     ],
 )
-def test_another_model_is_refused(
-    name: str, words: list[str], message: str, tmp_path: Path, config: Config
+def test_a_different_model_is_refused(
+    name: str, overrides: list[str], message: str, tmp_path: Path, config: Config
 ) -> None:
-    build_theirs(name).save_pretrained(tmp_path)
+    build_reference(name).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"lm.pretrained=.*{message}"):
-        load_pretrained(build_lm(override(config, [*OVERRIDES, *words]).lm), str(tmp_path))
+        load_pretrained(build_lm(override(config, [*OVERRIDES, *overrides]).lm), str(tmp_path))
 
 
-def test_a_mamba_takes_no_transformer(tmp_path: Path, config: Config) -> None:
-    build_theirs("tied").save_pretrained(tmp_path)
+def test_a_mamba_refuses_the_weights_of_a_transformer(tmp_path: Path, config: Config) -> None:
+    build_reference("tied").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is a gpt_neox model; lm.kind=mamba needs a mamba model"):
         load_pretrained(build_lm(config.lm), str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         (["lm.num_heads=3"], "lm.d_model=32, lm.num_heads=3"),
         (["lm.num_heads=4", "lm.num_kv_heads=3"], "lm.num_kv_heads=3"),
@@ -197,38 +237,38 @@ def test_a_mamba_takes_no_transformer(tmp_path: Path, config: Config) -> None:
     ],
 )
 def test_heads_that_do_not_divide_are_refused(
-    words: list[str], message: str, config: Config
+    overrides: list[str], message: str, config: Config
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        override(config, [*OVERRIDES, *words])
-    override(config, [*words, "lm.kind=mamba"])
+        override(config, [*OVERRIDES, *overrides])
+    override(config, [*overrides, "lm.kind=mamba"])
 
 
 @torch.no_grad()
-def test_branches_of_unequal_age_share_a_batch_and_keep_their_own_size(config: Config) -> None:
+def test_branches_of_unequal_length_share_a_batch_and_keep_their_own_size(config: Config) -> None:
     lm = build_lm(override(config, OVERRIDES).lm).double().eval()
     steps = torch.randn(2, 20, 32, dtype=torch.float64)
-    old, young = (advance(lm, [(steps[i, :n], None)])[0][1] for i, n in enumerate((17, 4)))
-    branches = [(steps[0, 17:], old), (steps[1, 4:5], young)]
+    long, short = (advance(lm, [(steps[i, :n], None)])[0][1] for i, n in enumerate((17, 4)))
+    branches = [(steps[0, 17:], long), (steps[1, 4:5], short)]
     for (logits, state), branch in zip(advance(lm, branches), branches, strict=True):
-        expected, alone = advance(lm, [branch])[0]
+        expected, single = advance(lm, [branch])[0]
         torch.testing.assert_close(logits, expected, atol=1e-10, rtol=0)
-        again = [advance(lm, [(steps[0, :2], s)])[0] for s in (state, alone)]
+        again = [advance(lm, [(steps[0, :2], s)])[0] for s in (state, single)]
         torch.testing.assert_close(again[0][0], again[1][0], atol=1e-10, rtol=0)
         assert states.num_bytes(again[0][1]) == states.num_bytes(again[1][1])
 
 
-def test_no_gradient_is_lost_in_a_cache(config: Config) -> None:
+def test_gradients_pass_the_cache(config: Config) -> None:
     lm, x = build_lm(override(config, OVERRIDES).lm), torch.randn(2, 6, 32)
-    whole, cut = x.clone().requires_grad_(), x.clone().requires_grad_()
+    whole, split = x.clone().requires_grad_(), x.clone().requires_grad_()
     lm(Padded(whole))[0].values[:, -1, :3].square().sum().backward()
-    _, state = lm(Padded(cut[:, :4], torch.tensor([4, 4])))
-    lm(Padded(cut[:, 4:]), state)[0].values[:, -1, :3].square().sum().backward()
+    _, state = lm(Padded(split[:, :4], torch.tensor([4, 4])))
+    lm(Padded(split[:, 4:]), state)[0].values[:, -1, :3].square().sum().backward()
     assert whole.grad is not None and bool((whole.grad.abs().amax(-1) > 1e-4).all())
-    torch.testing.assert_close(cut.grad, whole.grad, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(split.grad, whole.grad, atol=1e-6, rtol=1e-4)
 
 
-# ---- a fair comparison
+# Comparison of the kinds of language models
 
 
 @pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
@@ -242,7 +282,7 @@ def test_language_models_of_a_preset_are_equally_large(preset: str) -> None:
     assert all(abs(count / counts["mamba"] - 1) < 0.02 for count in counts.values()), counts
 
 
-def test_a_kind_brings_its_sizes_and_a_word_of_ones_own_comes_last(tmp_path: Path) -> None:
+def test_a_kind_sets_its_sizes_and_overrides_come_last(tmp_path: Path) -> None:
     assert load_config([*TINY, "lm.kind=mamba2"]).lm.d_state == 64
     assert load_config([*TINY, "lm.kind=mamba2", "lm.d_state=32"]).lm.d_state == 32
     assert load_config([*TINY, "lm.kind=mamba2"], "lm").lm.d_state == 64
@@ -253,7 +293,7 @@ def test_a_kind_brings_its_sizes_and_a_word_of_ones_own_comes_last(tmp_path: Pat
         load_config([*TINY, "kinds.mamba3.lm.d_state=1"])
 
 
-def test_what_only_a_transformer_reads_makes_another_experiment_of_it_alone() -> None:
+def test_fields_of_transformers_change_the_fingerprint_of_transformers_only() -> None:
     names = [
         [fingerprint(load_config([*TINY, f"lm.kind={k}", w])) for w in ("seed=1", "lm.d_ffn=96")]
         for k in LANGUAGE_MODELS
@@ -261,16 +301,16 @@ def test_what_only_a_transformer_reads_makes_another_experiment_of_it_alone() ->
     assert [a == b for a, b in names] == [True, True, False]
 
 
-def test_the_sweep_names_what_there_is() -> None:
+def test_the_sweep_has_every_kind_with_three_seeds() -> None:
     sweep = yaml.safe_load(Path("sweeps/lm_baseline.yaml").read_text())
     assert Path(sweep["program"]).is_file() and sweep["parameters"]["lm.kind"]["values"] == list(
         LANGUAGE_MODELS
     )
-    given = [word for word in sweep["command"] if not word.startswith("${")]
-    points = {name: given_["values"] for name, given_ in sweep["parameters"].items()}
-    assert len(points["seed"]) == 3 and points.keys() == {"lm.kind", "seed"}
-    for kind in points["lm.kind"]:
-        config = load_config([*given, f"lm.kind={kind}", f"seed={points['seed'][-1]}"])
+    fixed = [word for word in sweep["command"] if not word.startswith("${")]
+    grid = {name: entry["values"] for name, entry in sweep["parameters"].items()}
+    assert len(grid["seed"]) == 3 and grid.keys() == {"lm.kind", "seed"}
+    for kind in grid["lm.kind"]:
+        config = load_config([*fixed, f"lm.kind={kind}", f"seed={grid['seed'][-1]}"])
         assert isinstance(build_lm(config.lm), nn.Module) and (config.lm.kind, config.seed) == (
             kind,
             3,

@@ -111,10 +111,19 @@ class SelfAttention(nn.Module):
     def _attend(
         self, queries: Padded, window: Tensor, is_valid: Tensor, slice_steps: int
     ) -> Tensor:
-        """(B, T, E), (B, P + T, 2 E), (B, P + T) bool -> (B, T, E).
+        """Attend in blocks of whole slices that are about as long as the past.
 
-        Works in blocks of whole slices that are about as long as the past, so that time and memory
-        grow with T and not with its square.
+        Time and memory therefore grow with T and not with its square.
+
+        Args:
+            queries: (B, T, E), before rotation.
+            window: (B, P + T, 2 E) keys and values, before rotation.
+            is_valid: (B, P + T) bool: steps of the window that are neither padding nor before the
+                start of the stream.
+            slice_steps: length of a slice.
+
+        Returns:
+            (B, T, E).
         """
         num_steps = queries.values.shape[1]
         past_steps = window.shape[1] - num_steps
@@ -143,7 +152,13 @@ class SelfAttention(nn.Module):
 def overlapping_blocks(window: Tensor, block_steps: int, past_steps: int) -> Tensor:
     """Return every block of C steps together with the P steps before it.
 
-    (B, P + T, E) -> (N, P + C, E); the last block of a row is padded with zeros.
+    Args:
+        window: (B, P + T, E).
+        block_steps: C.
+        past_steps: P.
+
+    Returns:
+        (N, P + C, E); the last block of a row is padded with zeros.
     """
     num_missing = -(window.shape[1] - past_steps) % block_steps
     padded = F.pad(window, (0, 0, 0, num_missing))
