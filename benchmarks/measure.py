@@ -1,4 +1,8 @@
-"""Timing side by side: every variant in turn, round after round, so that a drift of the machine meets all alike."""
+"""What all benchmarks share: timing of variants in turn, tables, command line and results.
+
+Variants are timed in turn, round after round, so that a change in the speed of the machine affects
+all of them alike.
+"""
 
 import argparse
 import datetime
@@ -17,38 +21,54 @@ from rich.table import Table
 from transformers import logging
 
 Times = dict[str, list[float]]
+"""Variant -> milliseconds in each round."""
 
 
 def interleave(
-    variants: dict[str, Callable[[], object]], rounds: int, label: str, repeats: int = 1,
+    variants: dict[str, Callable[[], object]],
+    rounds: int,
+    label: str,
+    repeats: int = 1,
     clock: Callable[[], float] = time.perf_counter,
-) -> Times:  # fmt: skip
-    """Milliseconds of each variant in each round, `repeats` calls on end; one round before them does not count."""
+) -> Times:
+    """Time variants in turn. A first round is not counted.
+
+    Args:
+        variants: name -> function to time.
+        rounds: counted rounds.
+        label: text of the progress bar.
+        repeats: consecutive calls per variant and round; their mean is one time.
+        clock: time in seconds.
+    """
     times: Times = {name: [] for name in variants}
-    for counted in track(
-        [False] + [True] * rounds, label, transient=True, console=Console(stderr=True)
-    ):
+    # On stderr, so that tables can be redirected.
+    console = Console(stderr=True)
+    for round_index in track(range(rounds + 1), label, transient=True, console=console):
         for name, run in variants.items():
-            begun = clock()
+            start = clock()
             for _ in range(repeats):
                 run()
-            if counted:
-                times[name].append(1000 * (clock() - begun) / repeats)
+            spent_ms = 1000 * (clock() - start) / repeats
+            # The first round builds kernels and fills caches.
+            if round_index > 0:
+                times[name].append(spent_ms)
     return times
 
 
 def median(times: Times, name: str) -> float:
-    """Milliseconds."""
+    """Return the median of a variant's times, in milliseconds."""
     return statistics.median(times[name])
 
 
 def ratio(times: Times, slower: str, faster: str) -> float:
-    """Median over the rounds of slower / faster within one round."""
-    return statistics.median(a / b for a, b in zip(times[slower], times[faster], strict=True))
+    """Return the median over the rounds of slower / faster within one round."""
+    # Within a round, since the speed of the machine changes from round to round.
+    pairs = zip(times[slower], times[faster], strict=True)
+    return statistics.median(slow / fast for slow, fast in pairs)
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """What every benchmark takes."""
+    """Create a parser with the arguments of every benchmark: --json, --threads and --rounds."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -66,34 +86,41 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def quieten_transformers() -> None:
-    """Its plain path on a CPU is what is measured; it need not say so."""
+    """Silence the warnings of transformers about its plain Mamba path, which is intended here."""
     logging.set_verbosity_error()
 
 
 def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on the screen."""
+    """Print a table; the first column is aligned to the left, all others to the right."""
     table = Table()
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(f"\n{title}", soft_wrap=True, highlight=False)
-    Console().print(table, highlight=False)
+    console = Console()
+    console.print(f"\n{title}", soft_wrap=True, highlight=False)
+    console.print(table, highlight=False)
 
 
 def save(numbers: dict[str, float], file: Path | None) -> None:
-    """Flat JSON, where a file was asked for."""
-    if file:
-        file.write_text(
-            json.dumps({name: float(f"{value:.6g}") for name, value in numbers.items()}, indent=1)
-            + "\n"
-        )
+    """Write numbers with six digits as flat JSON, if there is a file."""
+    if file is None:
+        return
+    rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
+    file.write_text(json.dumps(rounded, indent=1) + "\n")
 
 
 def machine() -> str:
-    """Date, processor and versions, to stand over a table."""
+    """Describe date, processor and versions, for the top of a table."""
+    processor = _processor_name()
+    today = datetime.date.today()
+    return f"{today}, {processor}, {os.cpu_count()} CPUs, torch {torch.__version__}"
+
+
+def _processor_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    cpu = names[0] if names else platform.processor()
-    return f"{datetime.date.today()}, {cpu}, {os.cpu_count()} CPUs, torch {torch.__version__}"
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor()

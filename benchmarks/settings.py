@@ -1,9 +1,10 @@
-"""What the trainer's settings for a CPU are worth: matmul precision, keeping freed memory, threads.
+"""What the trainer's settings for a CPU gain: matmul precision, keeping freed memory, threads.
 
     python benchmarks/settings.py [--json FILE] [--length 2048]
 
-Matmul precision: products of 1024 x 1024 and their error against float64. The others: training steps of four of our
-layers, batch 8, in a process of their own each, since allocator and threads belong to a process.
+Matmul precision: products of 1024 x 1024, and their error against float64. The other settings:
+training steps of four of our layers, batch 8. Each setting has a process of its own, since the
+allocator and the threads belong to a process.
 """
 
 import functools
@@ -12,30 +13,39 @@ import statistics
 import time
 
 import torch
-from measure import arguments, interleave, machine, median, ratio, save, show
+from measure import Times, arguments, interleave, machine, median, ratio, save, show
 from scan import BATCH, D_MODEL, Stack, train_step
 
 from lightning_modules.trainer.hardware import keep_freed_memory
 
 SIZE = 1024
+"""Rows and columns of the matrices."""
+
+REPETITIONS = 2
+"""Processes per setting."""
+
+
+def multiply(a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
+    """Multiply matrices with a value of `torch.set_float32_matmul_precision`."""
+    torch.set_float32_matmul_precision(precision)
+    return a @ b
 
 
 def bench_precision(rounds: int) -> dict[str, float]:
-    """Speed and error of `medium` against `highest`."""
+    """Measure speed and error of each matmul precision; print a table and return the numbers."""
     a, b = torch.randn(2, SIZE, SIZE)
     exact = a.double() @ b.double()
-
-    def product(precision: str) -> torch.Tensor:
-        torch.set_float32_matmul_precision(precision)
-        return a @ b
-
-    names = ("highest", "high", "medium")
-    times = interleave({name: functools.partial(product, name) for name in names}, rounds, "matmul")
-    errors = {
-        name: float((product(name) - exact).abs().max() / exact.abs().max()) for name in names
-    }
-    rows = [[name, f"{median(times, name):.2f}", f"{errors[name]:.1e}"] for name in names]
-    show(f"float32 product of {SIZE} x {SIZE}", ["precision", "ms", "error / largest value"], rows)
+    precisions = ("highest", "high", "medium")
+    variants = {name: functools.partial(multiply, a, b, name) for name in precisions}
+    times = interleave(variants, rounds, "matmul")
+    errors = {}
+    for name, run in variants.items():
+        # Relative to the largest value, since single values may be close to zero.
+        largest_error = (run() - exact).abs().max()
+        errors[name] = float(largest_error / exact.abs().max())
+    rows = [[name, f"{median(times, name):.2f}", f"{errors[name]:.1e}"] for name in precisions]
+    columns = ["precision", "ms", "error / largest value"]
+    show(f"float32 product of {SIZE} x {SIZE}", columns, rows)
     return {
         "settings/medium_speedup": ratio(times, "highest", "medium"),
         "settings/medium_error": errors["medium"],
@@ -44,35 +54,51 @@ def bench_precision(rounds: int) -> dict[str, float]:
 
 
 def steps_ms(keep: bool, threads: int, length: int, rounds: int) -> float:
-    """Median milliseconds of a training step in this process."""
+    """Measure training steps in this process.
+
+    Args:
+        keep: whether freed memory is kept.
+        threads: torch threads.
+        length: tokens per row.
+        rounds: counted steps; a first one is not counted.
+
+    Returns:
+        Median milliseconds of a step.
+    """
     torch.set_num_threads(threads)
     if keep:
         keep_freed_memory()
-    model, x, spent = Stack(layers=4), torch.randn(BATCH, length, D_MODEL), []
+    model = Stack(layers=4)
+    x = torch.randn(BATCH, length, D_MODEL)
+    spent_ms = []
     for _ in range(rounds + 1):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         train_step(model, x, bf16=False)
-        spent.append(1000 * (time.perf_counter() - begun))
-    return statistics.median(spent[1:])
+        spent_ms.append(1000 * (time.perf_counter() - start))
+    # The first step builds kernels and gets its memory from the system.
+    return statistics.median(spent_ms[1:])
 
 
 def bench_processes(length: int, rounds: int, threads: int) -> dict[str, float]:
-    """One process after the other, twice in turn."""
+    """Measure allocator and threads, one process after the other; print a table.
+
+    Returns:
+        The numbers by name.
+    """
     variants = {
         "default": (False, threads),
         "keep freed memory": (True, threads),
         "one thread": (True, 1),
     }
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(2):
-        for name, (keep, number) in variants.items():
+    times: Times = {name: [] for name in variants}
+    for _ in range(REPETITIONS):
+        for name, (keep, num_threads) in variants.items():
+            # A new process, since neither setting can be undone in an old one.
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                times[name].append(pool.apply(steps_ms, (keep, number, length, rounds)))
-    show(
-        f"training step, 4 layers, L {length}",
-        ["", "ms"],
-        [[n, f"{median(times, n):.0f}"] for n in variants],
-    )
+                step_ms = pool.apply(steps_ms, (keep, num_threads, length, rounds))
+            times[name].append(step_ms)
+    rows = [[name, f"{median(times, name):.0f}"] for name in variants]
+    show(f"training step, 4 layers, L {length}", ["", "ms"], rows)
     return {
         "settings/keep_freed_memory_speedup": ratio(times, "default", "keep freed memory"),
         "settings/one_thread_over_all": ratio(times, "one thread", "keep freed memory"),
@@ -80,15 +106,15 @@ def bench_processes(length: int, rounds: int, threads: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Measure all settings, print tables and save the numbers."""
     parser = arguments(__doc__)
     parser.add_argument("--length", type=int, default=2048)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    print(f"{machine()}, {asked.threads} threads")
-    numbers = bench_precision(asked.rounds) | bench_processes(
-        asked.length, asked.rounds, asked.threads
-    )
-    save(numbers, asked.json)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(f"{machine()}, {args.threads} threads")
+    numbers = bench_precision(args.rounds)
+    numbers |= bench_processes(args.length, args.rounds, args.threads)
+    save(numbers, args.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The short convolution's fast paths against the library's."""
+"""Depthwise convolutions: the fast paths against torch."""
 
 import itertools
 import os
@@ -38,11 +38,11 @@ def convolved(window: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) ->
     return F.conv1d(window.transpose(1, 2), weight, bias, groups=len(bias)).transpose(1, 2)
 
 
-def literal(window: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def reference(window: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     return F.silu(convolved(window, weight, bias))
 
 
-PAIRS = [(short_conv, literal), (depthwise_conv, convolved)]
+PAIRS = [(short_conv, reference), (depthwise_conv, convolved)]
 
 
 def values_and_gradients(function, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -55,14 +55,15 @@ def values_and_gradients(function, inputs: list[torch.Tensor]) -> list[torch.Ten
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
-def test_kernel_equals_the_library(
+def test_kernel_equals_torch(
     shape: tuple[int, int, int, int],
     threads: int,
     ours: Convolution,
     theirs: Convolution,
     monkeypatch,
 ) -> None:
-    monkeypatch.setattr("duplexmamba.ops.conv.conv_cpp", kernel := Mock(side_effect=conv_cpp))
+    kernel = Mock(side_effect=conv_cpp)
+    monkeypatch.setattr("duplexmamba.ops.conv.conv_cpp", kernel)
     torch.set_num_threads(threads)
     inputs = operands(shape, torch.float32)
     expected = values_and_gradients(theirs, [x.detach().double().requires_grad_() for x in inputs])
@@ -74,15 +75,15 @@ def test_kernel_equals_the_library(
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 6, 4), (1, 1, 5, 3)])
-def test_shifted_multiplications_equal_the_library(shape: tuple[int, int, int, int]) -> None:
+def test_shifted_multiplications_equal_torch(shape: tuple[int, int, int, int]) -> None:
     inputs = operands(shape, torch.float64)
-    got, expected = (values_and_gradients(f, inputs) for f in (short_conv, literal))
+    got, expected = (values_and_gradients(f, inputs) for f in (short_conv, reference))
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
     assert torch.autograd.gradcheck(ShiftedConv.apply, inputs)
 
 
-def test_other_devices_never_reach_the_kernels(monkeypatch) -> None:
+def test_tensors_on_other_devices_do_not_reach_the_kernels(monkeypatch) -> None:
     monkeypatch.setenv("DUPLEXMAMBA_SCAN", "cpp")
     x = torch.empty(1, 4, 16, device="meta")
     assert short_conv(

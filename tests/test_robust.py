@@ -1,4 +1,4 @@
-"""What must not break the numbers: low precision, extreme steps, silence, clipping, a very long past."""
+"""Numerical robustness: low precision, extreme steps, silence, clipping, very long contexts."""
 
 import pytest
 import torch
@@ -15,12 +15,12 @@ CONTEXTS = ("causal", "causal_lookahead", "slice")
 
 
 def floats(state: object) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    states.map_state(lambda t: found.append(t) or t, state)
-    return [t for t in found if t.is_floating_point()]
+    leaves: list[torch.Tensor] = []
+    states.map_state(lambda t: leaves.append(t) or t, state)
+    return [t for t in leaves if t.is_floating_point()]
 
 
-def test_bfloat16_weights_leave_a_float32_memory(config: Config) -> None:
+def test_bfloat16_weights_keep_a_float32_state(config: Config) -> None:
     exact = MambaLM(config.lm).eval()
     rounded = MambaLM(config.lm).eval().bfloat16()
     rounded.load_state_dict(exact.state_dict())
@@ -35,22 +35,22 @@ def test_bfloat16_weights_leave_a_float32_memory(config: Config) -> None:
     torch.testing.assert_close(torch.cat(got, 1).float(), expected.values, atol=0.1, rtol=0.1)
 
 
-def test_chunks_under_autocast_equal_the_whole_under_autocast(config: Config) -> None:
+def test_chunks_equal_one_pass_under_autocast(config: Config) -> None:
     model = SpeechLM(config.model).eval()
     samples = torch.randn(1, 16000) * 0.1
     with torch.autocast("cpu", torch.bfloat16):
-        whole, _ = model.embed_speech(Padded(samples))
+        expected, _ = model.embed_speech(Padded(samples))
         state, got = None, []
         for part in samples.split(1117, 1):
             speech, state = model.embed_speech(Padded(part), state)
             got.append(speech.values[:, : int(speech.row_lengths()[0])])
     assert all(block.mixer.ssm.dtype == torch.float32 for block in state.encoder.encoder.blocks)
     torch.testing.assert_close(
-        torch.cat(got, 1).float(), whole.values.float(), atol=2e-2, rtol=2e-2
+        torch.cat(got, 1).float(), expected.values.float(), atol=2e-2, rtol=2e-2
     )
 
 
-def test_features_are_the_same_under_autocast(config: Config) -> None:
+def test_features_do_not_change_under_autocast(config: Config) -> None:
     features, samples = SpeechLM(config.model).features, Padded(torch.randn(1, 4000) * 0.1)
     with torch.autocast("cpu", torch.bfloat16):
         got, _ = features(samples)
@@ -72,8 +72,8 @@ def test_extreme_steps_stay_finite(dt: float, path: str) -> None:
     assert all(x.isfinite().all() for x in (y, h, *(leaf.grad for leaf in leaves)))
 
 
-def test_a_past_of_a_hundred_thousand_tokens(config: Config) -> None:
-    """Finite, of one size, and still the state that one pass over the last part would carry on."""
+def test_context_of_a_hundred_thousand_tokens(config: Config) -> None:
+    """The state stays finite, and small chunks continue from it like one large chunk."""
     lm = MambaLM(override(config, ["lm.num_layers=1"]).lm).eval()
     with torch.inference_mode():
         state = None
@@ -91,7 +91,7 @@ def test_a_past_of_a_hundred_thousand_tokens(config: Config) -> None:
 
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("level", [0.0, 1.0, 1e4])
-def test_silence_clipping_and_absurd_levels_stay_finite(
+def test_silence_clipping_and_extreme_levels_stay_finite(
     level: float, context: str, config: Config
 ) -> None:
     model = SpeechLM(override(config, [f"encoder.context={context}", "encoder.slice_ms=200"]).model)

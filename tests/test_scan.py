@@ -1,4 +1,4 @@
-"""The scan's fast paths against its literal twin, and what the house relies on: chunks, padding, repeats."""
+"""The fast paths of the scan against the reference: values, gradients, chunks, padding, repeats."""
 
 import itertools
 import math
@@ -36,13 +36,14 @@ SHAPES = [  # B, L, E, N
 
 
 @pytest.fixture(autouse=True)
-def _free_choice(monkeypatch):
+def _default_path(monkeypatch):
     monkeypatch.delenv("DUPLEXMAMBA_SCAN", raising=False)
 
 
 def example(shape=(2, 50, 37, 5), hard=False, dtype=torch.float32, seed=0) -> dict[str, Tensor]:
-    """Operands with dt and A as Mamba draws them at the start, or far harder: A to about -80, dt above 5."""
-    (b, length, e, n), g = shape, torch.Generator().manual_seed(seed)
+    """Operands with dt and A as Mamba initialises them; `hard`: A to about -80 and dt above 5."""
+    b, length, e, n = shape
+    g = torch.Generator().manual_seed(seed)
 
     def normal(*size):
         return torch.randn(*size, generator=g, dtype=torch.float64)
@@ -64,12 +65,12 @@ def example(shape=(2, 50, 37, 5), hard=False, dtype=torch.float32, seed=0) -> di
 
 
 def run(
-    operands: dict[str, Tensor], path: str, through=("y", "h"), behind: Positions | None = None
+    operands: dict[str, Tensor], path: str, through=("y", "h"), at: Positions | None = None
 ) -> dict[str, Tensor]:
-    """y, h and every gradient of a fixed random function of what `through` names."""
+    """y, h and the gradients of a fixed random function of the outputs named in `through`."""
     leaves = {name: x.clone().requires_grad_() for name, x in operands.items()}
     out = dict(
-        zip(("y", "h"), selective_scan(**leaves, path=path, return_states_at=behind), strict=True)
+        zip(("y", "h"), selective_scan(**leaves, path=path, return_states_at=at), strict=True)
     )
     g = torch.Generator().manual_seed(1)
     weights = {
@@ -83,9 +84,9 @@ def run(
     }
 
 
-def assert_close(got: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float) -> None:
-    assert got.keys() == wanted.keys()
-    for name, x in wanted.items():
+def assert_close(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    assert got.keys() == expected.keys()
+    for name, x in expected.items():
         assert got[name].shape == x.shape, name
         if x.numel():
             error = (
@@ -101,7 +102,7 @@ def double(operands: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("path", FAST)
 @pytest.mark.parametrize("hard", [False, True], ids=["init", "hard"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_float32_equals_twin(path, hard, shape):
+def test_float32_equals_reference(path, hard, shape):
     operands = example(shape, hard)
     assert_close(run(operands, path), run(double(operands), "reference"), 1e-5)
 
@@ -117,26 +118,26 @@ def test_without_h0_and_through_one_output(path, through):
 @pytest.mark.parametrize("path", FAST)
 @pytest.mark.parametrize("through", [("y",), ("h",), ("y", "h")], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_states_behind_places_equal_the_twins(path, through, shape):
-    """In any order, at both ends, twice at one place, none in some row."""
+def test_states_at_positions_equal_the_reference(path, through, shape):
+    """In any order, at both ends, one position twice, and a row without positions."""
     operands, (batch, length, *_) = example(shape), shape
     rows, steps = [0, batch - 1, 0, 0, 0], [length, length // 2, 0, length // 3, length // 3]
-    behind = Positions(torch.tensor(rows), torch.tensor(steps))
-    got = run(operands, path, through, behind)
-    assert_close(got, run(double(operands), "reference", through, behind), 1e-5)
+    at = Positions(torch.tensor(rows), torch.tensor(steps))
+    got = run(operands, path, through, at)
+    assert_close(got, run(double(operands), "reference", through, at), 1e-5)
     for h, row, step in zip(got["h"], rows, steps, strict=True):
-        cut = {
+        until = {
             name: x[row : row + 1, :step] if name in ("u", "dt", "B", "C") else x
             for name, x in operands.items()
         }
-        expected = selective_scan(**cut | {"h0": operands["h0"][row : row + 1]}, path="reference")[
-            1
-        ]
+        expected = selective_scan(
+            **until | {"h0": operands["h0"][row : row + 1]}, path="reference"
+        )[1]
         assert_close({"h": h[None]}, {"h": expected}, 1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_torch_float64_equals_twin(shape):
+def test_torch_float64_equals_reference(shape):
     operands = example(shape, dtype=torch.float64)
     assert_close(run(operands, "torch"), run(operands, "reference"), 1e-10)
 
@@ -150,13 +151,13 @@ def test_torch_gradcheck(monkeypatch):
 
 @pytest.mark.parametrize("path", FAST)
 @settings(deadline=None, max_examples=20)
-@given(cuts=st.lists(st.integers(0, 50), max_size=5), seed=st.integers(0, 99))
-def test_chunks_equal_whole(path, cuts, seed):
+@given(splits=st.lists(st.integers(0, 50), max_size=5), seed=st.integers(0, 99))
+def test_chunks_equal_one_pass(path, splits, seed):
     operands = example(seed=seed)
     y, h = selective_scan(**operands, path=path)
-    borders = [0, *sorted(cuts), 50]
+    edges = [0, *sorted(splits), 50]
     parts, state = [], operands["h0"]
-    for start, stop in itertools.pairwise(borders):
+    for start, stop in itertools.pairwise(edges):
         piece = {name: operands[name][:, start:stop] for name in ("u", "dt", "B", "C")}
         part, state = selective_scan(**piece, A=operands["A"], D=operands["D"], h0=state, path=path)
         parts.append(part)
@@ -164,8 +165,8 @@ def test_chunks_equal_whole(path, cuts, seed):
 
 
 @pytest.mark.parametrize("path", FAST)
-def test_gradient_flows_through_carried_states(path):
-    def in_two(u, dt, A, B, C, D, h0, path):
+def test_gradients_pass_through_the_states_between_chunks(path):
+    def in_two_chunks(u, dt, A, B, C, D, h0, path):
         first, state = selective_scan(u[:, :21], dt[:, :21], A, B[:, :21], C[:, :21], D, h0, path)
         second, state = selective_scan(
             u[:, 21:], dt[:, 21:], A, B[:, 21:], C[:, 21:], D, state, path
@@ -174,13 +175,13 @@ def test_gradient_flows_through_carried_states(path):
 
     operands = example()
     leaves = {name: x.clone().requires_grad_() for name, x in operands.items()}
-    y, h = in_two(**leaves, path=path)
+    y, h = in_two_chunks(**leaves, path=path)
     (y.square().sum() + h.square().sum()).backward()
-    whole = {name: x.clone().requires_grad_() for name, x in operands.items()}
-    y, h = selective_scan(**whole, path=path)
+    one_pass = {name: x.clone().requires_grad_() for name, x in operands.items()}
+    y, h = selective_scan(**one_pass, path=path)
     (y.square().sum() + h.square().sum()).backward()
     assert_close(
-        {k: x.grad for k, x in leaves.items()}, {k: x.grad for k, x in whole.items()}, 1e-5
+        {k: x.grad for k, x in leaves.items()}, {k: x.grad for k, x in one_pass.items()}, 1e-5
     )
 
 
@@ -206,19 +207,18 @@ def test_strided_views(path):
     assert not strided["u"].is_contiguous()
     assert_close(run(strided, path), run(operands, path), 1e-6)
     y, h = selective_scan(**{name: x.requires_grad_() for name, x in strided.items()}, path=path)
-    (
-        y.sum() + h.sum()
-    ).backward()  # the gradients of y and h arrive expanded, without storage of their own
-    twin = {name: x.detach().double().requires_grad_() for name, x in operands.items()}
-    y, h = selective_scan(**twin, path="reference")
+    # The gradients of y and h arrive expanded, without storage of their own.
+    (y.sum() + h.sum()).backward()
+    reference = {name: x.detach().double().requires_grad_() for name, x in operands.items()}
+    y, h = selective_scan(**reference, path="reference")
     (y.sum() + h.sum()).backward()
     assert_close(
-        {k: x.grad for k, x in strided.items()}, {k: x.grad for k, x in twin.items()}, 1e-5
+        {k: x.grad for k, x in strided.items()}, {k: x.grad for k, x in reference.items()}, 1e-5
     )
 
 
 @pytest.mark.parametrize("path", FAST)
-def test_inputs_are_left_alone(path):
+def test_inputs_are_not_changed(path):
     operands = example()
     before = {name: x.clone() for name, x in operands.items()}
     run(operands, path)
@@ -283,7 +283,7 @@ def test_shares_the_openmp_runtime_of_torch():
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
-def test_one_warning_without_a_compiler(compiler, monkeypatch):
+def test_warns_once_without_a_compiler(compiler, monkeypatch):
     monkeypatch.setenv("CXX", compiler)
     native.load_library.cache_clear()
     native.kernels_work.cache_clear()
@@ -333,9 +333,11 @@ def _part(results: dict[str, Tensor], *names: str) -> dict[str, Tensor]:
 
 
 @needs_compiler
-def test_choice(monkeypatch):
-    seen = []
-    paths = {name: lambda *x, name=name: seen.append(name) or (x[0], x[-1]) for name in scan._PATHS}
+def test_choice_of_the_path(monkeypatch):
+    called = []
+    paths = {
+        name: lambda *x, name=name: called.append(name) or (x[0], x[-1]) for name in scan._PATHS
+    }
     monkeypatch.setattr(scan, "_PATHS", paths)
     selective_scan(**example())
     selective_scan(**example(dtype=torch.bfloat16))
@@ -343,7 +345,7 @@ def test_choice(monkeypatch):
     monkeypatch.setenv("DUPLEXMAMBA_SCAN", "reference")
     selective_scan(**example())
     selective_scan(**example(), path="torch")
-    assert seen == ["cpp", "cpp", "torch", "reference", "torch"]
+    assert called == ["cpp", "cpp", "torch", "reference", "torch"]
 
 
 def test_wrong_arguments_are_named():

@@ -1,7 +1,8 @@
 """The GPU's paths of the scan and of the short convolution.
 
-The Triton kernels run on a GPU, or with TRITON_INTERPRET=1 on the CPU. For the packages mamba-ssm and causal-conv1d
-their documented contracts stand in; on a GPU that has them they are tested themselves.
+The Triton kernels run on a GPU, or with TRITON_INTERPRET=1 on the CPU. The packages mamba-ssm and
+causal-conv1d are replaced by functions with their documented behaviour; on a GPU that has them, the
+packages themselves are tested.
 """
 
 import importlib.util
@@ -44,7 +45,7 @@ SHAPES = [
 PACKAGES = ("mamba_ssm", "mamba_ssm.ops", "mamba_ssm.ops.selective_scan_interface")
 
 
-def here(*args, **kwargs) -> dict[str, Tensor]:
+def example_on_device(*args, **kwargs) -> dict[str, Tensor]:
     return {name: x.to(DEVICE) for name, x in example(*args, **kwargs).items()}
 
 
@@ -52,18 +53,18 @@ def here(*args, **kwargs) -> dict[str, Tensor]:
 @needs_triton
 @pytest.mark.parametrize("hard", [False, True], ids=["init", "hard"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_triton_equals_twin(shape, hard):
-    operands = here(shape, hard)
-    wanted = run(double(operands), "reference")
-    assert_close(run(operands, "triton"), wanted, 1e-5)
-    assert_close(run(double(operands), "triton"), wanted, 1e-10)
+def test_triton_equals_reference(shape, hard):
+    operands = example_on_device(shape, hard)
+    expected = run(double(operands), "reference")
+    assert_close(run(operands, "triton"), expected, 1e-5)
+    assert_close(run(double(operands), "triton"), expected, 1e-10)
 
 
 @pytest.mark.gpu
 @needs_triton
 @pytest.mark.parametrize("through", [("y",), ("h",)], ids=str)
 def test_triton_without_h0_and_through_one_output(through):
-    operands = here((2, 40, 9, 4))
+    operands = example_on_device((2, 40, 9, 4))
     del operands["h0"]
     assert_close(
         run(operands, "triton", through), run(double(operands), "reference", through), 1e-5
@@ -72,8 +73,8 @@ def test_triton_without_h0_and_through_one_output(through):
 
 @pytest.mark.gpu
 @needs_triton
-def test_triton_in_pieces_equals_whole_and_repeats_bit_for_bit():
-    operands = here((2, 50, 9, 4))
+def test_triton_chunks_equal_one_pass_and_repeat_bit_for_bit():
+    operands = example_on_device((2, 50, 9, 4))
     y, state, parts = *selective_scan(**operands, path="triton"), []
     first, again = run(operands, "triton"), run(operands, "triton")
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -89,7 +90,7 @@ def test_triton_in_pieces_equals_whole_and_repeats_bit_for_bit():
 @pytest.mark.gpu
 @needs_triton
 def test_triton_zero_dt_keeps_the_state_bit_for_bit():
-    operands = here((2, 50, 9, 4))
+    operands = example_on_device((2, 50, 9, 4))
     operands["dt"][:, 30:] = 0
     head = {name: x[:, :30] if name in ("u", "dt", "B", "C") else x for name, x in operands.items()}
     assert torch.equal(
@@ -102,29 +103,29 @@ def test_triton_zero_dt_keeps_the_state_bit_for_bit():
 @pytest.mark.gpu
 @needs_triton
 def test_triton_takes_strided_and_expanded_tensors():
-    operands = here((2, 20, 9, 4))
+    operands = example_on_device((2, 20, 9, 4))
     strided = {
         name: x.transpose(0, -1).contiguous().transpose(0, -1) for name, x in operands.items()
     }
     leaves = [
-        {name: x.clone().requires_grad_() for name, x in given.items()}
-        for given in (operands, strided)
+        {name: x.clone().requires_grad_() for name, x in tensors.items()}
+        for tensors in (operands, strided)
     ]
-    for given, path in zip(leaves, ("reference", "triton"), strict=True):
-        y, h = selective_scan(**given, path=path)
+    for tensors, path in zip(leaves, ("reference", "triton"), strict=True):
+        y, h = selective_scan(**tensors, path=path)
         (y.sum() + h.sum()).backward()
-    twin, ours = ({name: x.grad for name, x in given.items()} for given in leaves)
-    assert_close(ours, twin, 1e-5)
+    reference, ours = ({name: x.grad for name, x in tensors.items()} for tensors in leaves)
+    assert_close(ours, reference, 1e-5)
 
 
 @pytest.mark.skipif(not installed("triton") or INTERPRETED, reason="needs triton, uninterpreted")
-def test_triton_refuses_tensors_on_the_cpu():
+def test_triton_rejects_tensors_on_the_cpu():
     with pytest.raises(ValueError, match="needs tensors on a GPU"):
         selective_scan(**example(), path="triton")
 
 
 @pytest.mark.skipif(installed("triton"), reason="triton is here")
-def test_without_triton_one_warning_says_so():
+def test_warns_once_without_triton():
     scan._triton_works.cache_clear()
     with pytest.warns(UserWarning, match="No module named 'triton'.*\n.*Install triton"):
         assert not scan._triton_works(torch.device("cpu"))
@@ -133,23 +134,27 @@ def test_without_triton_one_warning_says_so():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not CUDA, reason="needs a GPU")
-def test_choice_on_a_gpu(monkeypatch):
-    seen = []
-    paths = {name: lambda *x, name=name: seen.append(name) or (x[0], x[-1]) for name in scan._PATHS}
+def test_choice_of_the_path_on_a_gpu(monkeypatch):
+    called = []
+    paths = {
+        name: lambda *x, name=name: called.append(name) or (x[0], x[-1]) for name in scan._PATHS
+    }
     operands = {name: x.cuda() for name, x in example().items()}
     works = scan._triton_works(operands["u"].device)
     monkeypatch.setattr(scan, "_PATHS", paths)
     selective_scan(**operands)
     selective_scan(**double(operands))
-    assert seen == (["triton"] * 2 if works else ["torch"] * 2)
+    assert called == (["triton"] * 2 if works else ["torch"] * 2)
 
 
 # ---- mamba-ssm
 
 
 def documented_scan(u, delta, A, B, C, D, return_last_state):
-    """u, delta (B, E, L), A (E, N), B, C (B, N, L), D (E,) -> (B, E, L), and the last state (B, E, N), of which the
-    gradient is lost."""
+    """u, delta (B, E, L), A (E, N), B, C (B, N, L), D (E,) -> (B, E, L), last state (B, E, N).
+
+    The gradient of the last state is lost.
+    """
     (b, e, length), n = u.shape, A.shape[1]
     assert (
         delta.shape == u.shape
@@ -167,7 +172,7 @@ def documented_scan(u, delta, A, B, C, D, return_last_state):
 
 
 @pytest.fixture
-def their_scan(monkeypatch):
+def documented_package(monkeypatch):
     modules = [types.ModuleType(name) for name in PACKAGES]
     modules[-1].selective_scan_fn = documented_scan
     for module in modules:
@@ -177,7 +182,7 @@ def their_scan(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("with_h0", [False, True], ids=["zero", "h0"])
 @pytest.mark.parametrize("shape", [(2, 20, 7, 3), (1, 1, 5, 2)], ids=str)
-def test_mamba_ssm_equals_twin(their_scan, shape, with_h0, dtype):
+def test_mamba_ssm_equals_reference(documented_package, shape, with_h0, dtype):
     operands = example(shape, dtype=dtype)
     if not with_h0:
         del operands["h0"]
@@ -188,7 +193,7 @@ def test_mamba_ssm_equals_twin(their_scan, shape, with_h0, dtype):
 
 
 @pytest.mark.parametrize("with_h0", [False, True], ids=["zero", "h0"])
-def test_mamba_ssm_refuses_a_gradient_it_does_not_have(their_scan, with_h0):
+def test_mamba_ssm_raises_for_the_gradient_of_the_last_state(documented_package, with_h0):
     operands = example((2, 5, 7, 3))
     if not with_h0:
         del operands["h0"]
@@ -196,7 +201,7 @@ def test_mamba_ssm_refuses_a_gradient_it_does_not_have(their_scan, with_h0):
         run(operands, "mamba_ssm", ("h",))
 
 
-def test_mamba_ssm_takes_no_steps_and_steps_without_time(their_scan):
+def test_mamba_ssm_without_steps_and_with_dt_of_zero(documented_package):
     operands = example((2, 0, 7, 3))
     y, h = selective_scan(**operands, path="mamba_ssm")
     assert y.shape == (2, 0, 7) and torch.equal(h, operands["h0"])
@@ -207,7 +212,7 @@ def test_mamba_ssm_takes_no_steps_and_steps_without_time(their_scan):
 
 
 @pytest.mark.skipif(installed("mamba_ssm"), reason="mamba-ssm is here")
-def test_mamba_ssm_is_named_where_it_is_missing():
+def test_missing_mamba_ssm_is_named():
     with pytest.raises(ImportError, match="mamba_ssm"):
         selective_scan(**example((1, 2, 3, 1)), path="mamba_ssm")
 
@@ -215,7 +220,7 @@ def test_mamba_ssm_is_named_where_it_is_missing():
 @pytest.mark.gpu
 @pytest.mark.skipif(not (CUDA and installed("mamba_ssm")), reason="needs a GPU, and mamba-ssm")
 @pytest.mark.parametrize("hard", [False, True], ids=["init", "hard"])
-def test_mamba_ssm_itself(hard):
+def test_installed_mamba_ssm_equals_reference(hard):
     operands = {name: x.cuda() for name, x in example((2, 100, 64, 16), hard).items()}
     assert_close(
         run(operands, "mamba_ssm", ("y",)), run(double(operands), "reference", ("y",)), 1e-5
@@ -252,9 +257,9 @@ def convolve(device: str, dtype=torch.float32, e: int = 16, k: int = 4) -> list[
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize(("e", "k"), [(16, 4), (8, 2), (12, 4), (8, 5)])
-def test_short_convolution_by_their_contract(monkeypatch, dtype, e, k):
+def test_short_convolution_by_documented_causal_conv1d(monkeypatch, dtype, e, k):
     monkeypatch.setenv("DUPLEXMAMBA_SCAN", "torch")
-    wanted, used = convolve("cpu", dtype, e, k), []
+    expected, used = convolve("cpu", dtype, e, k), []
     monkeypatch.setattr(
         conv,
         "_causal_conv1d",
@@ -262,12 +267,11 @@ def test_short_convolution_by_their_contract(monkeypatch, dtype, e, k):
     )
     got = convolve("cpu", dtype, e, k)
     assert bool(used) == (dtype != torch.float64 and e % 8 == 0 and k <= 4)
-    for ours, plain in zip(got, wanted, strict=True):
+    for ours, plain in zip(got, expected, strict=True):
         assert ours.dtype == plain.dtype
-        near = (
-            2e-2 if ours.dtype == torch.bfloat16 else 1e-5
-        )  # the plain gradient of a bfloat16 window is a sum in it
-        torch.testing.assert_close(ours, plain, atol=near, rtol=near)
+        # The plain gradient of a bfloat16 window is summed in bfloat16.
+        tolerance = 2e-2 if ours.dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(ours, plain, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""The scan of Mamba-2: its fast paths against the literal twin, and the mixer around it."""
+"""The scan of Mamba-2: fast paths against the reference, and the mixer around it."""
 
 import itertools
 import math
@@ -26,13 +26,14 @@ needs_kernels = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def _free_choice(monkeypatch):
+def _default_path(monkeypatch):
     monkeypatch.delenv("DUPLEXMAMBA_SCAN", raising=False)
 
 
 def example(length=50, sizes=SIZES, hard=False, dtype=torch.float32, seed=0) -> dict[str, Tensor]:
-    """Operands as Mamba-2 draws them at the start; hard: dt from 1e-4 to above 5 and A to -16 in one row."""
-    (b, h, p, g, n), generator = sizes, torch.Generator().manual_seed(seed)
+    """Operands as Mamba-2 initialises them; `hard`: dt from 1e-4 to above 5 within a row."""
+    b, h, p, g, n = sizes
+    generator = torch.Generator().manual_seed(seed)
 
     def normal(*size):
         return torch.randn(*size, generator=generator, dtype=torch.float64)
@@ -43,14 +44,19 @@ def example(length=50, sizes=SIZES, hard=False, dtype=torch.float32, seed=0) -> 
     )
     A = -torch.linspace(1, 16, h, dtype=torch.float64)
     drawn = (
-        normal(b, length, h, p), dt * low, A, normal(b, length, g, n), normal(b, length, g, n), normal(h),
+        normal(b, length, h, p),
+        dt * low,
+        A,
+        normal(b, length, g, n),
+        normal(b, length, g, n),
+        normal(h),
         normal(b, h, p, n),
-    )  # fmt: skip
+    )
     return {name: x.to(dtype) for name, x in zip(NAMES, drawn, strict=True)}
 
 
 def run(operands: dict[str, Tensor], path: str, through=("y", "h")) -> dict[str, Tensor]:
-    """y, h and every gradient of a fixed random function of what `through` names."""
+    """y, h and the gradients of a fixed random function of the outputs named in `through`."""
     leaves = {name: x.clone().requires_grad_() for name, x in operands.items()}
     out = dict(zip(("y", "h"), ssd(**leaves, path=path), strict=True))
     g = torch.Generator().manual_seed(1)
@@ -71,14 +77,14 @@ def part(operands: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor
 
 @pytest.mark.parametrize("hard", [False, True], ids=["init", "hard"])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_float32_equals_twin(length, hard):
+def test_float32_equals_reference(length, hard):
     operands = example(length, hard=hard)
     assert_close(run(operands, "torch"), run(double(operands), "reference"), 1e-5)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("sizes", [SIZES, (1, 3, 5, 1, 7), (3, 4, 1, 4, 2)], ids=str)
-def test_float64_equals_twin(length, sizes):
+def test_float64_equals_reference(length, sizes):
     operands = example(length, sizes, dtype=torch.float64, hard=True)
     assert_close(run(operands, "torch"), run(operands, "reference"), 1e-10)
 
@@ -91,7 +97,7 @@ def test_without_h0_and_through_one_output(through):
 
 
 @pytest.mark.parametrize("precision", ["highest", "medium"])
-def test_reduced_matmul_precision_and_autocast_round_nothing(precision):
+def test_matmul_precision_and_autocast_do_not_change_values(precision):
     operands = example(200, (2, 8, 64, 1, 64))
     torch.set_float32_matmul_precision(precision)
     try:
@@ -101,32 +107,34 @@ def test_reduced_matmul_precision_and_autocast_round_nothing(precision):
     finally:
         torch.set_float32_matmul_precision("highest")
     with torch.no_grad():
-        wanted = ssd(**double(operands), path="reference")
-    assert_close({"y": y, "h": h}, dict(zip("yh", wanted, strict=True)), 1e-5)
+        expected = ssd(**double(operands), path="reference")
+    assert_close({"y": y, "h": h}, dict(zip("yh", expected, strict=True)), 1e-5)
 
 
 @settings(deadline=None, max_examples=20)
-@given(cuts=st.lists(st.integers(0, 150), max_size=5), seed=st.integers(0, 99))
-def test_chunks_equal_whole(cuts, seed):
+@given(splits=st.lists(st.integers(0, 150), max_size=5), seed=st.integers(0, 99))
+def test_chunks_equal_one_pass(splits, seed):
     operands = example(150, seed=seed)
     y, h = ssd(**operands, path="torch")
     parts, state = [], operands["h0"]
-    for start, stop in itertools.pairwise([0, *sorted(cuts), 150]):
+    for start, stop in itertools.pairwise([0, *sorted(splits), 150]):
         piece, state = ssd(**part(operands, start, stop) | {"h0": state}, path="torch")
         parts.append(piece)
     assert_close({"y": torch.cat(parts, 1), "h": state}, {"y": y, "h": h}, 2e-6)
 
 
-def test_gradient_flows_through_carried_states():
-    whole, cut = (
+def test_gradients_pass_through_the_states_between_chunks():
+    one_pass, split = (
         {name: x.clone().requires_grad_() for name, x in example(90).items()} for _ in range(2)
     )
-    first, state = ssd(**part(cut, 0, 70), path="torch")
-    second, state = ssd(**part(cut, 70, 90) | {"h0": state}, path="torch")
+    first, state = ssd(**part(split, 0, 70), path="torch")
+    second, state = ssd(**part(split, 70, 90) | {"h0": state}, path="torch")
     (torch.cat([first, second], 1).square().sum() + state.square().sum()).backward()
-    y, h = ssd(**whole, path="torch")
+    y, h = ssd(**one_pass, path="torch")
     (y.square().sum() + h.square().sum()).backward()
-    assert_close({k: x.grad for k, x in cut.items()}, {k: x.grad for k, x in whole.items()}, 1e-5)
+    assert_close(
+        {k: x.grad for k, x in split.items()}, {k: x.grad for k, x in one_pass.items()}, 1e-5
+    )
 
 
 @pytest.mark.parametrize("path", ["reference", "torch"])
@@ -150,15 +158,15 @@ def test_low_precision_is_computed_in_float32(path, dtype):
     assert got["y"].dtype == dtype and got["h"].dtype == torch.float32
     assert all(got["d" + name].dtype == dtype for name in NAMES)
     assert_close(got, run({name: x.float() for name, x in operands.items()}, "reference"), 2e-2)
-    wanted = ssd(**double(operands), path="reference")[1]
-    assert_close({"h": got["h"]}, {"h": wanted}, 1e-5)
+    expected = ssd(**double(operands), path="reference")[1]
+    assert_close({"h": got["h"]}, {"h": expected}, 1e-5)
 
 
 @pytest.mark.gpu
 @needs_kernels
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_mamba_ssm_equals_twin(length, dtype):
+def test_mamba_ssm_equals_reference(length, dtype):
     operands = {name: x.cuda() for name, x in example(length, (2, 4, 64, 2, 32)).items()}
     for name in ("x", "B", "C"):
         operands[name] = operands[name].to(dtype)
@@ -169,7 +177,7 @@ def test_mamba_ssm_equals_twin(length, dtype):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_tf32_does_not_reach_values_on_a_gpu():
+def test_tf32_does_not_change_values_on_a_gpu():
     operands = {name: x.cuda() for name, x in example(200).items()}
     torch.set_float32_matmul_precision("medium")
     try:
@@ -183,10 +191,10 @@ def test_tf32_does_not_reach_values_on_a_gpu():
     )
 
 
-def test_choice(monkeypatch):
-    seen = []
+def test_choice_of_the_path(monkeypatch):
+    called = []
     paths = {
-        name: lambda *x, name=name: seen.append(name) or (x[0], x[-1]) for name in module._PATHS
+        name: lambda *x, name=name: called.append(name) or (x[0], x[-1]) for name in module._PATHS
     }
     monkeypatch.setattr(module, "_PATHS", paths)
     ssd(**example())
@@ -195,7 +203,7 @@ def test_choice(monkeypatch):
         monkeypatch.setenv("DUPLEXMAMBA_SCAN", value)
         ssd(**example())
     ssd(**example(), path="reference")
-    assert seen == ["torch", "reference", "reference", "torch", "torch", "torch", "reference"]
+    assert called == ["torch", "reference", "reference", "torch", "torch", "torch", "reference"]
 
 
 def test_wrong_arguments_are_named(monkeypatch):
@@ -211,7 +219,7 @@ def test_wrong_arguments_are_named(monkeypatch):
         ssd(**operands)
 
 
-def test_mixer_is_its_equations():
+def test_mixer_equals_its_equations():
     """Step by step, from the window of the convolution to the gated norm."""
     mixer = Mamba2Mixer(6, 5, 4, 2, head_dim=3, num_groups=2).double()
     x = torch.randn(2, 7, 6, dtype=torch.float64)
@@ -232,7 +240,7 @@ def test_mixer_is_its_equations():
     torch.testing.assert_close(state.ssm, h, atol=1e-10, rtol=0)
 
 
-def test_mixer_starts_as_published():
+def test_mixer_is_initialised_as_published():
     mixer = Mamba2Mixer(64, 8, 4, 2, head_dim=1)
     assert 1 <= mixer.A_log.exp().min() < 2 and 15 < mixer.A_log.exp().max() <= 16
     assert (
@@ -245,10 +253,12 @@ def test_mixer_starts_as_published():
 @pytest.mark.parametrize("autocast", [False, True])
 def test_mixer_in_bfloat16_keeps_a_float32_state(autocast):
     mixer, x = Mamba2Mixer(32, 16, 4, 2, head_dim=16), torch.randn(2, 90, 32)
-    wanted, state = mixer(Padded(x))
+    expected, state = mixer(Padded(x))
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         low = mixer if autocast else Mamba2Mixer(32, 16, 4, 2, head_dim=16).bfloat16()
         low.load_state_dict(mixer.state_dict())
         got, low_state = low(Padded(x.bfloat16()))
     assert got.values.dtype == torch.bfloat16 and low_state.ssm.dtype == torch.float32
-    assert_close({"y": got.values, "h": low_state.ssm}, {"y": wanted.values, "h": state.ssm}, 3e-2)
+    assert_close(
+        {"y": got.values, "h": low_state.ssm}, {"y": expected.values, "h": state.ssm}, 3e-2
+    )

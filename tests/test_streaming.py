@@ -1,4 +1,4 @@
-"""Any split of the input gives the whole's output, in every room on the road, alone and in ragged batches."""
+"""Streaming modules: any split of the input gives the output of one pass, for rows and batches."""
 
 import functools
 from collections.abc import Callable
@@ -21,52 +21,63 @@ from duplexmamba.streaming.buffer import stream_windows
 from duplexmamba.streaming.padded import Padded, Positions, join
 from tests.conftest import SMALL_SIZES, TINY
 
-Room = Callable[..., tuple[Padded, object]]
+StreamingModule = Callable[..., tuple[Padded, object]]
 CONTEXTS = ("causal", "causal_lookahead", "slice", "full")
 STREAMING = CONTEXTS[:3]
-ROOMS = {
-    **{room: "causal" for room in ("features", "frontend", "mixer", "mixer2", "attention", "lm")},
-    **{f"lm {kind}": "causal" for kind in ("mamba2", "transformer")},
+WHOLE_ENCODERS = ("encoder", "embed_speech", "speech_lm")
+ATTENTION_MIXERS = ("attention", "transformer")
+MODULES = {
+    "features": "causal",
+    "frontend": "causal",
+    "mixer": "causal",
+    "mixer2": "causal",
+    "attention": "causal",
+    "lm": "causal",
+    "lm mamba2": "causal",
+    "lm transformer": "causal",
     **{f"connector {kind}": "causal" for kind in CONNECTORS},
-    **{f"{room} {context}": context for room in ("encoder", "listen", "speech_lm") for context in STREAMING},
-    **{f"encoder {context} {mixer}": context for context in STREAMING for mixer in ("attention", "transformer")},
-}  # fmt: skip
-LMS = {
-    "mamba2": ["lm.kind=mamba2", "lm.head_dim=16", "lm.num_groups=2"], "transformer": ["lm.kind=transformer"],
-}  # fmt: skip
+    **{f"{part} {context}": context for part in WHOLE_ENCODERS for context in STREAMING},
+    **{
+        f"encoder {context} {mixer}": context for context in STREAMING for mixer in ATTENTION_MIXERS
+    },
+}
+"""Test case -> context of its encoder."""
 FULL = {
-    **{f"{room} full": "full" for room in ("encoder", "listen", "speech_lm")},
-    **{f"encoder full {mixer}": "full" for mixer in ("attention", "transformer")},
+    **{f"{part} full": "full" for part in WHOLE_ENCODERS},
+    **{f"encoder full {mixer}": "full" for mixer in ATTENTION_MIXERS},
+}
+"""Cases that do not stream."""
+LMS = {
+    "mamba2": ["lm.kind=mamba2", "lm.head_dim=16", "lm.num_groups=2"],
+    "transformer": ["lm.kind=transformer"],
 }
 DOUBLE = {"atol": 1e-10, "rtol": 0.0}
 
 
-def build(name: str, dtype: torch.dtype = torch.float64) -> tuple[Room, tuple[int, ...], int]:
-    """A room's forward, the shape of one step, and how many steps make a test input."""
-    found = made(name, dtype)
+def build(
+    name: str, dtype: torch.dtype = torch.float64
+) -> tuple[StreamingModule, tuple[int, ...], int]:
+    """A module, the shape of one step of its input, and the number of steps of a test input."""
+    built = build_cached(name, dtype)
     torch.manual_seed(0)
-    return found
+    return built
 
 
 @functools.cache
-def made(name: str, dtype: torch.dtype) -> tuple[Room, tuple[int, ...], int]:
-    config = replaced(small_config(), (ROOMS | FULL)[name])
-    room, *rest = name.split()
-    if room == "encoder" and rest[-1] in (
-        "attention",
-        "transformer",
-    ):  # a past of less than the test input
+def build_cached(name: str, dtype: torch.dtype) -> tuple[StreamingModule, tuple[int, ...], int]:
+    config = with_context(small_config(), (MODULES | FULL)[name])
+    part, *rest = name.split()
+    if part == "encoder" and rest[-1] in ATTENTION_MIXERS:
+        # The attended past is shorter than the test input.
         config = override(config, [f"encoder.mixer={rest[-1]}", "encoder.left_context_ms=280"])
-    if room == "connector":
+    if part == "connector":
         config = override(config, [f"connector.kind={rest[0]}", "connector.merge_threshold=0"])
-    if room == "lm" and rest:
+    if part == "lm" and rest:
         config = override(config, LMS[rest[0]])
     torch.manual_seed(0)
-    d, mels, model = (
-        config.encoder.d_model,
-        config.features.num_mels,
-        SpeechLM(config.model).to(dtype).eval(),
-    )
+    d = config.encoder.d_model
+    mels = config.features.num_mels
+    model = SpeechLM(config.model).to(dtype).eval()
     return {
         "features": (model.features, (), 2000),
         "frontend": (model.frontend, (mels,), 37),
@@ -76,19 +87,20 @@ def made(name: str, dtype: torch.dtype) -> tuple[Room, tuple[int, ...], int]:
         "encoder": (model.encoder, (d,), 23),
         "connector": (model.connector, (d,), 23),
         "lm": (model.lm, (config.lm.d_model,), 23),
-        "listen": (model.embed_speech, (), 16000),
-        "speech_lm": (whole_model(model), (), 16000),
-    }[room]
+        "embed_speech": (model.embed_speech, (), 16000),
+        "speech_lm": (samples_to_logits(model), (), 16000),
+    }[part]
 
 
-def whole_model(model: SpeechLM) -> Room:
-    """Samples to logits."""
+def samples_to_logits(model: SpeechLM) -> StreamingModule:
+    """The whole model from samples to logits."""
 
     def forward(samples: Padded, state: tuple | None = None) -> tuple[Padded, tuple]:
-        ear, memory = state or (None, None)
-        speech, ear = model.embed_speech(samples, ear)
-        hidden, memory = model.lm(speech, memory)
-        return hidden.with_values(model.lm.logits(hidden.values)), (ear, memory)
+        encoder_state, lm_state = state or (None, None)
+        speech, encoder_state = model.embed_speech(samples, encoder_state)
+        hidden, lm_state = model.lm(speech, lm_state)
+        logits = model.lm.logits(hidden.values)
+        return hidden.with_values(logits), (encoder_state, lm_state)
 
     return forward
 
@@ -97,150 +109,153 @@ def draw(steps: int, shape: tuple[int, ...], rows: int = 1) -> torch.Tensor:
     return torch.randn(rows, steps, *shape, dtype=torch.float64) * 0.1
 
 
-def alone(room: Room, signal: torch.Tensor) -> torch.Tensor:
-    """What a room makes of one signal (T, ...) in one piece."""
-    y, _ = room(Padded(signal[None]))
+def run_single(module: StreamingModule, signal: torch.Tensor) -> torch.Tensor:
+    """The output for one signal (T, ...) in one pass."""
+    y, _ = module(Padded(signal[None]))
     return y.values[0, : int(y.row_lengths()[0])]
 
 
-def run_in_chunks(room: Room, x: torch.Tensor, cuts: list[int]) -> torch.Tensor:
-    """(1, T, ...) cut at `cuts`, one output."""
-    state, outputs, edges = None, [], [0, *sorted(cuts), x.shape[1]]
+def run_in_chunks(module: StreamingModule, x: torch.Tensor, splits: list[int]) -> torch.Tensor:
+    """The joined output for (1, T, ...) in chunks that end at `splits`."""
+    state, outputs, edges = None, [], [0, *sorted(splits), x.shape[1]]
     for start, end in zip(edges, edges[1:], strict=False):
-        y, state = room(Padded(x[:, start:end]), state)
+        y, state = module(Padded(x[:, start:end]), state)
         outputs.append(y.values[0, : int(y.row_lengths()[0])])
     return torch.cat(outputs)
 
 
-@pytest.mark.parametrize("name", ROOMS)
+@pytest.mark.parametrize("name", MODULES)
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
-def test_any_split_into_chunks_gives_the_whole(name: str, data: st.DataObject) -> None:
-    room, shape, steps = build(name)
+def test_any_split_into_chunks_equals_one_pass(name: str, data: st.DataObject) -> None:
+    module, shape, steps = build(name)
     x = draw(steps, shape)
-    cuts = data.draw(st.lists(st.integers(0, steps), max_size=6))
-    torch.testing.assert_close(run_in_chunks(room, x, cuts), alone(room, x[0]), **DOUBLE)
+    splits = data.draw(st.lists(st.integers(0, steps), max_size=6))
+    torch.testing.assert_close(run_in_chunks(module, x, splits), run_single(module, x[0]), **DOUBLE)
 
 
 @pytest.mark.parametrize("size", [1, 7, 97])
-@pytest.mark.parametrize("name", ROOMS)
-def test_equal_chunks_give_the_whole_in_float32(name: str, size: int) -> None:
-    room, shape, steps = build(name, torch.float32)
+@pytest.mark.parametrize("name", MODULES)
+def test_equal_chunks_equal_one_pass_in_float32(name: str, size: int) -> None:
+    module, shape, steps = build(name, torch.float32)
     x = draw(steps, shape).float()
     size *= 1 if shape else 160
-    got = run_in_chunks(room, x, list(range(size, steps, size)))
-    torch.testing.assert_close(got, alone(room, x[0]), atol=1e-5, rtol=1e-5)
+    got = run_in_chunks(module, x, list(range(size, steps, size)))
+    torch.testing.assert_close(got, run_single(module, x[0]), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "name", ["features", "listen causal", "listen causal_lookahead", "listen slice"]
+    "name",
+    ["features", "embed_speech causal", "embed_speech causal_lookahead", "embed_speech slice"],
 )
-def test_single_samples_give_the_whole(name: str) -> None:
-    room, shape, _ = build(name)
+def test_single_samples_equal_one_pass(name: str) -> None:
+    module, shape, _ = build(name)
     x = draw(1800, shape)
     torch.testing.assert_close(
-        run_in_chunks(room, x, list(range(1, x.shape[1]))), alone(room, x[0]), **DOUBLE
+        run_in_chunks(module, x, list(range(1, x.shape[1]))), run_single(module, x[0]), **DOUBLE
     )
 
 
-@pytest.mark.parametrize("name", ROOMS)
+@pytest.mark.parametrize("name", MODULES)
 @settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_the_future_does_not_change_the_past(name: str, data: st.DataObject) -> None:
-    room, shape, steps = build(name)
+    module, shape, steps = build(name)
     known = data.draw(st.integers(1, steps))
     past, future = draw(known, shape)[0], draw(steps - known, shape)[0]
-    before = alone(room, past)
+    before = run_single(module, past)
     torch.testing.assert_close(
-        alone(room, torch.cat([past, future]))[: len(before)], before, **DOUBLE
+        run_single(module, torch.cat([past, future]))[: len(before)], before, **DOUBLE
     )
 
 
-@pytest.mark.parametrize("name", [*ROOMS, *FULL])
+@pytest.mark.parametrize("name", [*MODULES, *FULL])
 @settings(max_examples=5, deadline=None)
 @given(data=st.data())
-def test_a_padded_batch_equals_each_row_alone(name: str, data: st.DataObject) -> None:
-    room, shape, steps = build(name)
+def test_padded_batch_equals_single_rows(name: str, data: st.DataObject) -> None:
+    module, shape, steps = build(name)
     lengths = data.draw(st.lists(st.integers(1, steps), min_size=2, max_size=3))
     x = draw(max(lengths), shape, len(lengths))
-    batch, _ = room(Padded(x, torch.tensor(lengths)))
+    batch, _ = module(Padded(x, torch.tensor(lengths)))
     for row, length in enumerate(lengths):
-        expected = alone(room, x[row, :length])
+        expected = run_single(module, x[row, :length])
         assert int(batch.row_lengths()[row]) == len(expected)
         torch.testing.assert_close(batch.values[row, : len(expected)], expected, **DOUBLE)
 
 
-@pytest.mark.parametrize("name", ROOMS)
+@pytest.mark.parametrize("name", MODULES)
 @settings(max_examples=5, deadline=None)
 @given(data=st.data())
-def test_rows_of_a_ragged_stream_keep_their_own_pace(name: str, data: st.DataObject) -> None:
-    """A chunk with rows of different lengths, then rows swapped, forked and reset: every row as if it were alone."""
-    room, shape, steps = build(name)
+def test_rows_of_a_stream_advance_independently(name: str, data: st.DataObject) -> None:
+    """Rows of different lengths, then swapped, forked and reset, each equal to a single stream."""
+    module, shape, steps = build(name)
     first = data.draw(st.tuples(st.integers(0, steps // 2), st.integers(0, steps // 2)))
     x = draw(steps, shape, 2)
-    _, state = room(Padded(x[:, : steps // 2], torch.tensor(first)))
+    _, state = module(Padded(x[:, : steps // 2], torch.tensor(first)))
     state = states.select(state, torch.tensor([1, 0, 1, 0]))
     state = states.reset(state, torch.tensor([False, False, True, False]))
     chunk = x[[1, 0, 0, 1], steps // 2 :]
-    y, _ = room(Padded(chunk), state)
+    y, _ = module(Padded(chunk), state)
     streams = [
-        torch.cat([x[1, : first[1]], chunk[0]]), torch.cat([x[0, : first[0]], chunk[1]]), chunk[2],
+        torch.cat([x[1, : first[1]], chunk[0]]),
+        torch.cat([x[0, : first[0]], chunk[1]]),
+        chunk[2],
         torch.cat([x[0, : first[0]], chunk[3]]),
-    ]  # fmt: skip
+    ]
     for row, signal in enumerate(streams):
-        expected, new = alone(room, signal), int(y.row_lengths()[row])
+        expected, new = run_single(module, signal), int(y.row_lengths()[row])
         torch.testing.assert_close(y.values[row, :new], expected[len(expected) - new :], **DOUBLE)
 
 
 @pytest.mark.parametrize("name", ["lm", "lm mamba2", "lm transformer"])
-def test_states_behind_places_are_those_of_rows_that_end_there(name: str) -> None:
-    room, shape, steps = build(name)
+def test_states_at_positions_are_those_of_rows_that_end_there(name: str) -> None:
+    module, shape, steps = build(name)
     x, following = draw(steps, shape, 3), draw(4, shape)
-    _, old = room(Padded(x[:, :6], torch.tensor([6, 0, 3])))
-    rows, heard = [2, 0, 0, 2, 0], [5, steps - 6, 0, 1, 5]
-    behind = Positions(torch.tensor(rows), torch.tensor(heard))
-    y, state = room(Padded(x[:, 6:], torch.tensor([steps - 6, 4, 5])), old, return_states_at=behind)
-    expected, _ = room(Padded(x[:, 6:], torch.tensor([steps - 6, 4, 5])), old)
+    _, old = module(Padded(x[:, :6], torch.tensor([6, 0, 3])))
+    rows, positions = [2, 0, 0, 2, 0], [5, steps - 6, 0, 1, 5]
+    at = Positions(torch.tensor(rows), torch.tensor(positions))
+    y, state = module(Padded(x[:, 6:], torch.tensor([steps - 6, 4, 5])), old, return_states_at=at)
+    expected, _ = module(Padded(x[:, 6:], torch.tensor([steps - 6, 4, 5])), old)
     torch.testing.assert_close(y.values, expected.values, **DOUBLE)
-    found, _ = room(Padded(following.expand(len(rows), *following.shape[1:])), state)
-    for i, (row, step) in enumerate(zip(rows, heard, strict=True)):
+    continued, _ = module(Padded(following.expand(len(rows), *following.shape[1:])), state)
+    for i, (row, step) in enumerate(zip(rows, positions, strict=True)):
         past = x[row, : (6, 0, 3)[row]], x[row, 6 : 6 + step]
         torch.testing.assert_close(
-            found.values[i], alone(room, torch.cat([*past, following[0]]))[-4:], **DOUBLE
+            continued.values[i], run_single(module, torch.cat([*past, following[0]]))[-4:], **DOUBLE
         )
 
 
-@pytest.mark.parametrize("name", ROOMS)
-def test_a_state_is_a_value(name: str, tmp_path: Path) -> None:
-    """Going on from a state leaves it as it was, and one from disk does as well."""
-    room, shape, steps = build(name)
+@pytest.mark.parametrize("name", MODULES)
+def test_a_state_is_not_changed_and_can_be_saved(name: str, tmp_path: Path) -> None:
+    """Continuing from a state does not change it, and a saved state gives the same output."""
+    module, shape, steps = build(name)
     x = draw(steps, shape)
-    _, state = room(Padded(x[:, : steps // 2]))
+    _, state = module(Padded(x[:, : steps // 2]))
     torch.save(state, tmp_path / "state.pt")
-    first, _ = room(Padded(x[:, steps // 2 :]), state)
-    room(Padded(draw(steps, shape)), state)
+    first, _ = module(Padded(x[:, steps // 2 :]), state)
+    module(Padded(draw(steps, shape)), state)
     for again in (state, torch.load(tmp_path / "state.pt", weights_only=False)):
         torch.testing.assert_close(
-            room(Padded(x[:, steps // 2 :]), again)[0].values, first.values, atol=0, rtol=0
+            module(Padded(x[:, steps // 2 :]), again)[0].values, first.values, atol=0, rtol=0
         )
 
 
-@pytest.mark.parametrize("name", ROOMS)
-def test_a_state_has_one_size_after_any_past_but_a_transformers(name: str) -> None:
-    room, shape, steps = build(name)
-    sizes = {states.num_bytes(room(Padded(draw(n, shape)))[1]) for n in (1, steps // 3, steps)}
+@pytest.mark.parametrize("name", MODULES)
+def test_state_size_is_constant_except_for_the_transformer(name: str) -> None:
+    module, shape, steps = build(name)
+    sizes = {states.num_bytes(module(Padded(draw(n, shape)))[1]) for n in (1, steps // 3, steps)}
     assert len(sizes) == (3 if name == "lm transformer" else 1)
 
 
 @pytest.mark.parametrize("context", ["causal_lookahead", "slice"])
 @settings(max_examples=10, deadline=None)
-@given(cuts=st.lists(st.integers(0, 23), max_size=4))
-def test_the_end_lets_out_frames_that_wait_for_their_slice(context: str, cuts: list[int]) -> None:
+@given(splits=st.lists(st.integers(0, 23), max_size=4))
+def test_final_returns_the_frames_of_an_incomplete_slice(context: str, splits: list[int]) -> None:
     encoder, shape, steps = build(f"encoder {context}")
     x, lengths = draw(steps, shape, 2), torch.tensor([steps, 11])
-    whole, _ = encoder(Padded(x, lengths), final=True)
-    assert whole.row_lengths().tolist() == lengths.tolist()
-    outputs, edges, state = [], [0, *sorted(cuts), steps], None
+    expected, _ = encoder(Padded(x, lengths), final=True)
+    assert expected.row_lengths().tolist() == lengths.tolist()
+    outputs, edges, state = [], [0, *sorted(splits), steps], None
     for start, end in zip(edges, edges[1:], strict=False):
         inside = (lengths - start).clamp(0, end - start)
         y, state = encoder(
@@ -249,12 +264,14 @@ def test_the_end_lets_out_frames_that_wait_for_their_slice(context: str, cuts: l
         outputs.append(y)
     got = join(outputs)
     for row, length in enumerate(lengths.tolist()):
-        torch.testing.assert_close(got.values[row, :length], whole.values[row, :length], **DOUBLE)
+        torch.testing.assert_close(
+            got.values[row, :length], expected.values[row, :length], **DOUBLE
+        )
 
 
-def test_slices_know_nothing_of_each_other(config: Config) -> None:
+def test_slices_are_independent(config: Config) -> None:
     encoder, full = (
-        SpeechLM(replaced(config, c).model).double().eval().encoder for c in ("slice", "full")
+        SpeechLM(with_context(config, c).model).double().eval().encoder for c in ("slice", "full")
     )
     full.load_state_dict(encoder.state_dict())
     x = draw(13, (config.encoder.d_model,))
@@ -264,7 +281,9 @@ def test_slices_know_nothing_of_each_other(config: Config) -> None:
     torch.testing.assert_close(encoder(Padded(x), final=True)[0].values, expected, **DOUBLE)
 
 
-def test_lookback_is_a_forward_scan_and_one_backward_scan_per_slice(config: Config) -> None:
+def test_bidirectional_mixer_is_a_forward_scan_and_a_backward_scan_per_slice(
+    config: Config,
+) -> None:
     """The mixer against its definition, slice by slice and step by step."""
     mixer = MambaMixer(8, 4, 4, 2, bidirectional=True).double()
     x = draw(11, (8,))
@@ -277,25 +296,27 @@ def test_lookback_is_a_forward_scan_and_one_backward_scan_per_slice(config: Conf
     )
 
 
-def test_training_draws_slices_and_a_stream_keeps_them(config: Config) -> None:
+def test_training_draws_a_slice_length_that_a_stream_keeps(config: Config) -> None:
     config = override(
         config, ["encoder.context=causal_lookahead", "encoder.train_slice_ms=[200,1000]"]
     )
     encoder = SpeechLM(config.model).encoder.train()
     x = Padded(torch.randn(1, 3, config.encoder.d_model))
-    begun = [encoder(x)[1] for _ in range(60)]
-    assert {state.pending.tail.shape[1] + 1 for state in begun} == {5, 10, 15, 20, 25}
-    assert all(encoder(x, s)[1].pending.tail.shape == s.pending.tail.shape for s in begun[:5])
+    states_drawn = [encoder(x)[1] for _ in range(60)]
+    assert {state.pending.tail.shape[1] + 1 for state in states_drawn} == {5, 10, 15, 20, 25}
+    assert all(
+        encoder(x, s)[1].pending.tail.shape == s.pending.tail.shape for s in states_drawn[:5]
+    )
     assert encoder.eval()(x)[1].pending.tail.shape[1] + 1 == encoder.slice_frames
 
 
-def test_full_context_refuses_a_state(config: Config) -> None:
-    encoder = SpeechLM(replaced(config, "full").model).encoder
+def test_full_context_rejects_a_state(config: Config) -> None:
+    encoder = SpeechLM(with_context(config, "full").model).encoder
     with pytest.raises(ValueError, match="context=causal"):
         encoder(Padded(torch.zeros(1, 4, config.encoder.d_model)), ())
 
 
-def test_carry_cuts_whole_hops() -> None:
+def test_stream_windows_have_whole_hops() -> None:
     x = torch.arange(1.0, 12.0)[None]
     window, state = stream_windows(Padded(x[:, :7]), None, history=2, hop=3)
     assert window.values.tolist() == [[0, 0, 1, 2, 3, 4, 5, 6]] and window.lengths.tolist() == [2]
@@ -318,5 +339,5 @@ def small_config() -> Config:
     return load_config([*TINY, *SMALL_SIZES])
 
 
-def replaced(config: Config, context: str) -> Config:
+def with_context(config: Config, context: str) -> Config:
     return override(config, [f"encoder.context={context}", "encoder.slice_ms=200"])

@@ -1,4 +1,4 @@
-"""Text to ids and back."""
+"""The tokenizer, the normaliser and error rates."""
 
 import pytest
 
@@ -7,35 +7,35 @@ from duplexmamba.text.tokenizer import TURN_STATE_MARKERS, Tokenizer, normalise
 
 
 @pytest.fixture(scope="module")
-def tokens() -> Tokenizer:
+def tokenizer() -> Tokenizer:
     return Tokenizer.train([" what is seven plus five", " twelve", " the capital of france"] * 9)
 
 
 @pytest.mark.parametrize("text", ["what is seven", "naïve Füße 你好", "emoji 🎧 and\ttabs", ""])
-def test_any_text_survives(tokens: Tokenizer, text: str) -> None:
-    assert tokens.decode(tokens.encode(text)) == text.strip()
+def test_any_text_is_restored(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text.strip()
 
 
-def test_a_known_word_is_one_id_wherever_it_stands(tokens: Tokenizer) -> None:
-    assert tokens.encode_words("seven") == tokens.encode_words("plus seven")[-1:]
+def test_a_known_word_is_one_id_at_any_position(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode_words("seven") == tokenizer.encode_words("plus seven")[-1:]
 
 
-def test_markers_are_single_ids_and_never_shown(tokens: Tokenizer) -> None:
-    assert len({*tokens.turn_state_ids.values(), tokens.eos_id}) == 4
-    ids = tokens.prompt_after_speech("response")
-    assert tokens.turn_state_ids["response"] == ids[-2] and tokens.decode(ids) == ""
+def test_markers_are_single_ids_and_not_decoded(tokenizer: Tokenizer) -> None:
+    assert len({*tokenizer.turn_state_ids.values(), tokenizer.eos_id}) == 4
+    ids = tokenizer.prompt_after_speech("response")
+    assert tokenizer.turn_state_ids["response"] == ids[-2] and tokenizer.decode(ids) == ""
     assert set(TURN_STATE_MARKERS) == {"response", "incomplete", "ignore"}
 
 
-def test_json_keeps_everything(tokens: Tokenizer) -> None:
-    again = Tokenizer.from_json(tokens.to_json())
+def test_json_restores_the_tokenizer(tokenizer: Tokenizer) -> None:
+    again = Tokenizer.from_json(tokenizer.to_json())
     assert (
-        again.encode("what is <|speech|>") == tokens.encode("what is <|speech|>")
-        and again.vocab_size == tokens.vocab_size
+        again.encode("what is <|speech|>") == tokenizer.encode("what is <|speech|>")
+        and again.vocab_size == tokenizer.vocab_size
     )
 
 
-def test_a_source_that_is_not_there_is_named(tmp_path) -> None:
+def test_missing_source_is_named(tmp_path) -> None:
     with pytest.raises(ValueError, match="tokenizer.source"):
         Tokenizer.load(str(tmp_path))
 
@@ -43,11 +43,14 @@ def test_a_source_that_is_not_there_is_named(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("raw", "plain"),
     [
-        ("Don't  STOP!", "don't stop"), ("what’s “this”?", "what's this"),
+        ("Don't  STOP!", "don't stop"),
+        ("what’s “this”?", "what's this"),
         ("'quoted' rock 'n' roll", "quoted rock n roll"),
-        ("Ünïcode — dash", "ünïcode dash"), ("3.5 km/h", "3 5 km h"), ("...", ""),
+        ("Ünïcode — dash", "ünïcode dash"),
+        ("3.5 km/h", "3 5 km h"),
+        ("...", ""),
     ],
-)  # fmt: skip
+)
 def test_normalise(raw: str, plain: str) -> None:
     assert normalise(raw) == plain
 

@@ -1,14 +1,14 @@
-// Functions of single float32 numbers for the CPU, with their gradients; gates.py calls them.
+// Functions of single numbers in float32, for the CPU, with their gradients; called by gates.py.
 //
 //   silu       y = x sigmoid(x)
 //   softplus   y = log(1 + exp(x))
-//   gated      out = y silu(z), z in rows of E that begin `stride` apart
+//   gated      out = y silu(z); the rows (of E numbers) of z begin `stride` numbers apart
 //
-// Sizes are multiples of W.
+// Numbers and E are multiples of W.
 
 #include "vector.h"
 
-// log(1 + e) for e in [0, 1] to 1e-7 of itself: 2 atanh(e / (2 + e)) by its series.
+// log(1 + e) for e in [0, 1] with a relative error of 1e-7, by the series of 2 atanh(e / (2 + e)).
 static inline V log1p_unit(V e) {
   const V s = e / (e + 2.0f), q = s * s;
   V p = V{} + 1.0f / 13;
@@ -23,17 +23,20 @@ static inline V log1p_unit(V e) {
 
 static inline V softplus(V x) { return (x > V{} ? x : V{}) + log1p_unit(exp_minus_abs(x)); }
 
+// Derivative of silu.
 static inline V silu_slope(V x) {
   const V s = sigmoid(x);
   return s * (1.0f + x * (1.0f - s));
 }
 
+// Calls f with the index of every vector of n numbers.
 template <typename F>
 static void each(int64_t n, int threads, F f) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
   for (int64_t i = 0; i < n; i += W) f(i);
 }
 
+// The same for rows of E numbers, with a second index for a tensor whose rows begin `stride` numbers apart.
 template <typename F>
 static void each_in_rows(int64_t rows, int64_t E, int64_t stride, int threads, F f) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)

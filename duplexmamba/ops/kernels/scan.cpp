@@ -1,17 +1,18 @@
-// Selective scan of Mamba-1 in float32, for the CPU; native.py builds it, scan_cpp.py calls it through ctypes.
+// Selective scan of Mamba-1 in float32, for the CPU; called by scan_cpp.py.
 //
 //   h_t = exp(dt_t A) h_{t-1} + dt_t u_t B_t        y_t = C_t . h_t + D u_t
 //
-// Everything is contiguous with the channels innermost: u, dt, y (batch, length, E); A (N, E); B, C (batch, length, N);
-// D (E); states (batch, N, E). E is a multiple of W.
+// E is the number of channels, a multiple of W, and N the number of states per channel. Everything is contiguous with
+// the channels innermost:
+//   u, dt, y (batch, length, E); A (N, E); B, C (batch, length, N); D (E); states (batch, N, E).
 //
-// The work is cut so that what is touched again and again stays close:
-//   chunk    CHUNK time steps at most: its slices of u, dt, y stay in the L2 cache, and the backward pass recomputes
-//            from one stored state per chunk, so memory grows with length / CHUNK;
-//   tile     a few of the N states: their state, decay rates and gradients stay in registers, scratch in the L1 cache;
+// The work is divided so that numbers that are used repeatedly stay in fast memory:
+//   chunk    at most CHUNK time steps. Their u, dt and y stay in the L2 cache, and the backward pass recomputes a chunk
+//            from one stored state, so memory grows with length / CHUNK.
+//   tile     a few of the N states. Their values, decay rates and gradients stay in registers, scratch in the L1 cache.
 //   block    W channels, one vector.
-// Threads share out batch rows x channel groups. No two threads add to the same number, so there are no atomics and the
-// sums have one order: results are bitwise repeatable.
+// Threads share batch rows x channel groups. No two threads add to the same number, so there are no atomics and sums
+// have one order: results are bitwise repeatable.
 
 #include <algorithm>
 
@@ -28,22 +29,24 @@ struct Operands {
 struct Gradients {
   float *u, *dt;  // (batch, length, E)
   float *A, *D;   // (batch, N, E) and (batch, E): one part per row, summed by the caller; start at zero
-  float *B, *C;   // (groups, batch, length, N): one part per channel group, summed by the caller
+  float *B, *C;   // (groups, batch, length, N): one part per channel group, summed by the caller; overwritten
 };
 
-// What one call of a tile function covers: row b, times [t0, t1), channels [e0, e1), states from n0 on.
-// Tile functions take it and the operands by value: through a reference, every store would make them be read again.
+// The range of one call of a tile function: row b, times [t0, t1), channels [e0, e1), states from n0 on.
+// Tile functions take it and the operands by value. Through a reference, the compiler would read them again after every
+// store, since a store might change them.
 struct Region {
   int64_t b, group, t0, t1, e0, e1, n0;
 };
 
-// Scratch of backward_tile; dB and dC sum over the channel blocks, lane by lane. The gaps keep the four arrays from the
-// same places of their 4 KiB pages, where a load would wait for an unrelated store.
+// Scratch of backward_tile. dB and dC sum over the channel blocks, lane by lane. The gaps keep the four arrays from
+// having the same offsets in their 4 KiB pages, where a load would wait for an unrelated store.
 template <int M>
 struct Scratch {
   V decay[CHUNK][M], gap1[3], h[CHUNK + 1][M], gap2[5], dB[CHUNK][M], gap3[7], dC[CHUNK][M];
 };
 
+// Steps M states of the region through its times: updates `state` (N, E) and adds their part to y.
 template <int M>
 static void forward_tile(const Operands x, const Region r, float* state, float* y) {
   for (int64_t e = r.e0; e < r.e1; e += W) {
@@ -55,7 +58,7 @@ static void forward_tile(const Operands x, const Region r, float* state, float* 
     for (int64_t t = r.t0; t < r.t1; t++) {
       const int64_t row = r.b * x.length + t, at = row * x.E + e;
       const float *B = x.B + row * x.N + r.n0, *C = x.C + row * x.N + r.n0;
-      if (r.n0 == 0)  // the processor does not foresee leaps of E: the next chunk's are asked for here
+      if (r.n0 == 0)  // the processor does not prefetch at strides of E, so the next chunk is prefetched here
         for (const float* p : {x.u, x.dt, static_cast<const float*>(y)}) __builtin_prefetch(p + at + CHUNK * x.E, 0, 2);
       const V dt = load(x.dt + at), u = load(x.u + at), dtu = dt * u;
       V out = r.n0 == 0 ? load(x.D + e) * u : load(y + at);
@@ -70,7 +73,8 @@ static void forward_tile(const Operands x, const Region r, float* state, float* 
   }
 }
 
-// `before` is the state at t0; `dstate` holds the gradient of the state after t1 and leaves with that of the one at t0.
+// Takes M states of the region back through its times. `before` is the state at t0. `dstate` is the gradient of the
+// state after t1 on entry, and that of the state at t0 on return.
 template <int M>
 static void backward_tile(const Operands x, const Region r, const float* dy, const float* before, float* dstate,
                           const Gradients d) {
@@ -138,14 +142,14 @@ static void backward_tile(const Operands x, const Region r, const float* dy, con
     }
 }
 
-// The part of a unit's work that does not change with time: its row and its share of the channel blocks.
+// The part of a unit of work that is the same for all chunks: its row and its channels.
 static Region region_of(int64_t unit, const Operands& x, int64_t groups) {
   const int64_t b = unit / groups, group = unit % groups, blocks = x.E / W;
   return {b, group, 0, 0, blocks * group / groups * W, blocks * (group + 1) / groups * W, 0};
 }
 
-// Where a row's chunk begins and ends.
-static void cut(Region& r, const int64_t* ends, int64_t chunks, int64_t chunk) {
+// Sets the times of a region to those of a chunk of its row.
+static void select_chunk(Region& r, const int64_t* ends, int64_t chunks, int64_t chunk) {
   const int64_t* row = ends + r.b * chunks;
   r.t0 = chunk ? row[chunk - 1] : 0;
   r.t1 = row[chunk];
@@ -156,9 +160,9 @@ extern "C" {
 int vector_width() { return W; }
 int scan_chunk() { return CHUNK; }
 
-// h enters as h_0 and leaves as h_L. ends, (batch, chunks), says where each row's chunks end, none longer than CHUNK,
-// some perhaps empty, the last of each row at its length. checkpoints, (batch, chunks, N, E) or null, takes the state
-// before each.
+// h is h_0 on entry and h_L on return. ends (batch, chunks) holds the end of each chunk of each row; no chunk is longer
+// than CHUNK, some may be empty, and the last one of a row ends at its length. checkpoints, (batch, chunks, N, E) or
+// null, receives the state before each chunk.
 void scan_forward(const float* u, const float* dt, const float* A, const float* B, const float* C, const float* D,
                   float* h, float* y, float* checkpoints, const int64_t* ends, int64_t chunks, int64_t batch,
                   int64_t length, int64_t E, int64_t N, int64_t groups, int threads) {
@@ -168,7 +172,7 @@ void scan_forward(const float* u, const float* dt, const float* A, const float* 
     Region r = region_of(unit, x, groups);
     float* state = h + r.b * N * E;
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
-      cut(r, ends, chunks, chunk);
+      select_chunk(r, ends, chunks, chunk);
       if (checkpoints)
         for (int64_t n = 0; n < N; n++)
           std::copy(state + n * E + r.e0, state + n * E + r.e1,
@@ -179,7 +183,7 @@ void scan_forward(const float* u, const float* dt, const float* A, const float* 
   }
 }
 
-// dh enters as the gradient of h_L and leaves as that of h_0; dcheckpoints, or null, is that of the checkpoints.
+// dh is the gradient of h_L on entry and that of h_0 on return; dcheckpoints is that of the checkpoints, or null.
 void scan_backward(const float* u, const float* dt, const float* A, const float* B, const float* C, const float* D,
                    const float* checkpoints, const float* dy, float* dh, float* du, float* ddt, float* dA, float* dB,
                    float* dC, float* dD, const float* dcheckpoints, const int64_t* ends, int64_t chunks, int64_t batch,
@@ -191,7 +195,7 @@ void scan_backward(const float* u, const float* dt, const float* A, const float*
     Region r = region_of(unit, x, groups);
     float* dstate = dh + r.b * N * E;
     for (int64_t chunk = chunks - 1; chunk >= 0; chunk--) {
-      cut(r, ends, chunks, chunk);
+      select_chunk(r, ends, chunks, chunk);
       const int64_t at = (r.b * chunks + chunk) * N * E;
       for (r.n0 = 0; r.n0 + TILE <= N; r.n0 += TILE) backward_tile<TILE>(x, r, dy, checkpoints + at, dstate, d);
       for (; r.n0 < N; r.n0++) backward_tile<1>(x, r, dy, checkpoints + at, dstate, d);

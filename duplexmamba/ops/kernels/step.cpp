@@ -1,11 +1,12 @@
-// One token through one Mamba-1 mixer in float32, for the CPU: what the general path does in forty calls of a library,
-// each of which costs as much as the arithmetic of a small model. native.py builds it, step_cpp.py calls it.
+// One token through one Mamba-1 mixer in float32, for the CPU; called by step_cpp.py. The general path takes forty
+// calls of a library for this, each of which costs as much as the arithmetic of a small model.
 //
 //   inner, gate = in_proj x;  u = silu(conv(past, inner));  dt, B, C = x_proj u;  dt = softplus(dt_proj dt)
 //   h = exp(dt A) h + dt u B;  y = out_proj((C . h + D u) silu(gate))
 //
-// Matrices are row-major (out, in), A_log too (E, N); A = -exp(A_log). States are (batch, N, E) and (batch, K - 1, E).
-// E is a multiple of W.
+// D is the width of the model, E the inner width (a multiple of W), N the number of states per channel, K the width of
+// the convolution, R the rank of dt. Matrices are row-major (out, in); so is A_log (E, N), with A = -exp(A_log). States
+// are (batch, N, E) and (batch, K - 1, E).
 
 #include <algorithm>
 #include <cmath>
@@ -13,10 +14,11 @@
 
 #include "vector.h"
 
-// Matrices larger than the caches are read at the memory's pace, and the memory is fastest when read in one stream: row
-// after row, each with several sums on their way.
+// A matrix larger than the caches is read at the speed of the memory, which is fastest when read in one stream: row
+// after row. Several sums at once keep an addition from waiting for the one before it.
 constexpr int SUMS = 4;
 
+// Scalar product of two vectors.
 static float dot(const float* row, const float* x, int64_t columns) {
   V acc[SUMS] = {};
   int64_t i = 0;
@@ -28,7 +30,7 @@ static float dot(const float* row, const float* x, int64_t columns) {
   return total;
 }
 
-// (rows, columns) times each of (batch, columns), which lie `stride` apart -> (batch, rows)
+// (rows, columns) times each of (batch, columns), whose vectors begin `stride` apart -> (batch, rows)
 static void product(const float* matrix, const float* x, float* out, int64_t batch, int64_t rows, int64_t columns,
                     int64_t stride, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
@@ -47,7 +49,7 @@ struct Sizes {
   int threads;
 };
 
-// u (E) of one row; the convolution's window moves on by one step.
+// Computes u (E) of one row, and the tail of the convolution for the next step.
 static void convolve(const float* tail, const float* inner, const float* weight, const float* bias, float* new_tail,
                      float* u, const Sizes s) {
   const int64_t past = s.K - 1;
@@ -60,7 +62,7 @@ static void convolve(const float* tail, const float* inner, const float* weight,
   for (int64_t e = 0; e < s.E; e += W) store(u + e, silu(load(u + e)));
 }
 
-// The gated output (E) of one row, in the place of u; the state moves on by one step.
+// Replaces u (E) of one row by the gated output, and computes the state after this step.
 static void scan_step(float* u, const float* dt, const float* bias, const float* A_log, const float* B, const float* C,
                       const float* D, const float* gate, const float* h, float* new_h, const Sizes s) {
   for (int64_t e = 0; e < s.E; e += W) {
@@ -86,6 +88,7 @@ void matrix_vectors(const float* matrix, const float* x, float* out, int64_t bat
   product(matrix, x, out, batch, rows, columns, columns, threads);
 }
 
+// Computes y, new_tail and new_h. Shapes are at the top of this file.
 void mamba_step(const float* x, const float* in_proj, const float* conv_weight, const float* conv_bias,
                 const float* x_proj, const float* dt_proj, const float* dt_bias, const float* A_log, const float* D,
                 const float* out_proj, const float* tail, const float* h, float* new_tail, float* new_h, float* y,

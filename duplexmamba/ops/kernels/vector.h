@@ -1,4 +1,4 @@
-// Vectors as wide as the target's registers, and what the kernels compute with them.
+// Vectors of W float32 numbers, as wide as the registers of the target, and functions of them for all kernels.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #endif
 
-// The vector must be as wide as the target's registers: GCC 12 takes wider ones apart lane by lane, 14 times slower.
+// The vector must not be wider than the target's registers: GCC 12 splits wider ones lane by lane, 14 times slower.
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)
@@ -29,7 +29,7 @@ static inline V load(const float* p) { return *reinterpret_cast<const Unaligned*
 static inline void store(float* p, V v) { *reinterpret_cast<Unaligned*>(p) = v; }
 static inline void add_to(float* p, V v) { store(p, load(p) + v); }
 
-// In pairs: one after the other, each addition would wait for the one before.
+// Sum of the lanes, in pairs, so that an addition does not wait for the one before it.
 static inline float sum(V v) {
   float parts[W];
   store(parts, v);
@@ -38,15 +38,17 @@ static inline float sum(V v) {
   return parts[0];
 }
 
-// 2^x for x <= 0 to 2e-7, exactly 1 at 0 (a step with dt = 0 must not touch the state). Needs IEEE order: adding
-// `magic` rounds x to the integer, the eighth or the sixteenth, in the low bits, which -ffast-math would fold away.
+// 2^x for x <= 0 with a relative error of 2e-7, exactly 1 at 0 (a step with dt = 0 must not change the state). Adding
+// `magic` rounds x to the integer, the eighth or the sixteenth, which then is in the low bits. It needs IEEE order of
+// operations: -ffast-math would remove it.
 static inline V exp2_nonpositive(V x) {
   // x = max(x, -126): of two numbers that are not positive, the larger has the smaller bits. GCC 12 makes one
   // instruction of this unsigned minimum (operands in this order), but two of a float maximum: 1.2 times slower.
   const Bits bits = (Bits)x, lowest = (Bits)(V{} - 126.0f);
   x = (V)(lowest < bits ? lowest : bits);
 #if VECTOR_BYTES == 64
-  // One register holds the powers 2^(j/16), less j << 19, which the shift brings along: half the terms then do.
+  // One register holds the powers 2^(j/16), minus the j << 19 that the shift below adds. With them the polynomial needs
+  // half as many terms.
   const Bits powers = {
       0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
       0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c, 0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
@@ -60,7 +62,7 @@ static inline V exp2_nonpositive(V x) {
   const Bits power = (Bits)_mm512_permutexvar_epi32((__m512i)shifted, (__m512i)powers);  // by the low 4 bits
   return p * (V)(power + ((Bits)shifted << 19));
 #elif defined(__AVX2__)
-  // The same by eighths.
+  // As above, with eighths.
   const Bits powers = {0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
                        0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
   const V magic = V{} + 1572864.0f;  // 1.5 * 2^20
@@ -87,13 +89,16 @@ static inline V exp2_nonpositive(V x) {
 #endif
 }
 
+// exp(-|x|)
 static inline V exp_minus_abs(V x) { return exp2_nonpositive((x < V{} ? x : -x) * LOG2_E); }
 
+// exp(x)
 static inline V exponential(V x) {
   const V e = exp_minus_abs(x);
   return x < V{} ? e : 1.0f / e;
 }
 
+// 1 / (1 + exp(-x)); exp(-|x|) cannot overflow.
 static inline V sigmoid(V x) {
   const V e = exp_minus_abs(x);
   return (x < V{} ? e : V{} + 1.0f) / (e + 1.0f);
