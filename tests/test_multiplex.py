@@ -30,13 +30,14 @@ from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import IGNORED
 from duplexmamba.text.tokenizer import Tokenizer
-from evaluation.duplex.dialogues import Heard, confusion, scores
-from evaluation.duplex.report import columns, draw
+from evaluation.duplex.dialogues import PlayedDialogue, confusion, scores
+from evaluation.duplex.report import predicted_states
 from lightning_modules.multiplex import MultiplexStage, script
 from lightning_modules.results import AnswerResult, TurnStateResult
 from lightning_modules.sessions import open_sessions
 from lightning_modules.stages import dialogue_module
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
+from reporting.confusion import draw_confusion
 from serving import timeline
 from tests import test_session
 from tests.conftest import SMALL_SIZES, TINY
@@ -375,7 +376,7 @@ def test_the_default_kind_is_fork() -> None:
 
 
 def test_states_that_a_session_does_not_distinguish_have_no_scores() -> None:
-    one = Heard(
+    one = PlayedDialogue(
         "x",
         0.2,
         [],
@@ -389,11 +390,11 @@ def test_states_that_a_session_does_not_distinguish_have_no_scores() -> None:
     assert found["state/f1_response"].value == 1
     matrix = confusion([one])
     assert (
-        columns(matrix) == ["response", "ignore"]
+        predicted_states(matrix) == ["response", "ignore"]
         and matrix["incomplete", "ignore"] == 1
         and len(matrix) == 6
     )
-    labels = [text.get_text() for text in draw(matrix, [], "x").axes[0].get_xticklabels()]
+    labels = [text.get_text() for text in draw_confusion(matrix, [], "x").axes[0].get_xticklabels()]
     assert labels == ["response", "ignore"]
     results = [
         TurnStateResult("ignore", "ignore"),

@@ -12,7 +12,7 @@ import evaluate
 from configs.loading import load_config
 from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM
-from evaluation.arguments import COMMANDS, parser
+from evaluation.arguments import parser
 from evaluation.saved_scores import load_scores, save_scores
 from evaluation.scorecard import command as scorecard
 from evaluation.scorecard.card import Card, CardRow, SavedScores, best_cards, format_score

@@ -50,7 +50,7 @@ class SyntheticSpeech:
         size: value of `len`. Larger indices are valid too.
         rate_hz: sample rate of the utterances.
         augment: augmentation of all splits; its speeds apply to train only.
-        retold: text of the recorded corpus with the share of utterances that use it; None: all
+        in_domain: text of the recorded corpus with the share of utterances that use it; None: all
             sentences come from the grammar.
         synthesiser: engine and its voices.
 

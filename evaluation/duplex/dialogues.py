@@ -81,10 +81,6 @@ class PlayedDialogue:
         return round((slice_ + 1) * self.slice_s, 6)
 
 
-Heard = PlayedDialogue
-"""Earlier name of PlayedDialogue."""
-
-
 class ThresholdPoint(NamedTuple):
     """Rates of a threshold on the probability of `response`."""
 

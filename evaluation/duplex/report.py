@@ -16,8 +16,6 @@ from reporting.confusion import draw_confusion
 LEFT_COLUMN = ("state/", "answer/", "slice/", "memory/")
 """Beginnings of score keys in the left column of the screen; the right one shows turn-taking."""
 DPI = 120
-draw = draw_confusion
-"""Earlier name and location of reporting.confusion.draw_confusion."""
 
 
 def report(dialogues: Sequence[PlayedDialogue], folder: Path, title: str) -> dict[str, float]:
@@ -94,7 +92,7 @@ def print_screen(
 
 def matrix_table(matrix: Mapping[tuple[str, str], int]) -> Table:
     """Numbers of slices, with a row for each label and a column for each predicted state."""
-    states = columns(matrix)
+    states = predicted_states(matrix)
     table = Table("label, named", *states, box=None)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -103,6 +101,6 @@ def matrix_table(matrix: Mapping[tuple[str, str], int]) -> Table:
     return table
 
 
-def columns(matrix: Mapping[tuple[str, str], int]) -> list[str]:
+def predicted_states(matrix: Mapping[tuple[str, str], int]) -> list[str]:
     """States that a session can predict."""
     return list(dict.fromkeys(predicted for _, predicted in matrix))
