@@ -40,7 +40,7 @@ speech."""
 
 
 def make(folder: Path, count: int) -> None:
-    """The same utterances as files with a manifest and with lhotse's, as tar shards, as Shar, and
+    """Write utterances as files with a manifest and with lhotse's, as tar shards, as Shar, and
     as parquet."""
     for name in ("files", "shar", "webdataset", "parquet"):
         (folder / name).mkdir()
@@ -113,7 +113,7 @@ PEERS = {
 
 
 def waiting_share(steps: int) -> float:
-    """Of the time of a training step on the default preset, after a first step that does not
+    """Share of the time of a training step on the default preset, after a first step that does not
     count."""
     config = load_config([*PRESET, "data.synthetic_ramp=0"])
     torch.set_num_threads(config.trainer.threads)

@@ -1,4 +1,4 @@
-"""What all benchmarks share: timing of variants in turn, tables, command line and results.
+"""Shared by all benchmarks: timing of variants in turn, tables, command line and results.
 
 Variants are timed in turn, round after round, so that a change in the speed of the machine affects
 all of them alike.

@@ -1,4 +1,4 @@
-"""What the trainer's settings for a CPU gain: matmul precision, keeping freed memory, threads.
+"""Gain of the trainer's settings for a CPU: matmul precision, keeping freed memory, threads.
 
     python benchmarks/settings.py [--json FILE] [--length 2048]
 

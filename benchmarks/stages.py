@@ -70,7 +70,7 @@ def on_threads(update: Update, batches: Iterable[Any], count: int, threads: int)
 
 
 def without_gates(update: Update, batches: Iterable[Any]) -> Callable[[], None]:
-    """The same updates with torch's own silu, softplus and products."""
+    """Run the updates with torch's own silu, softplus and products."""
 
     def run() -> None:
         with patch.object(gates, "_has_kernel", lambda x: False):

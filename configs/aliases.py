@@ -53,7 +53,7 @@ _said: set[str] = set()
 
 
 def modernise(values: Mapping[str, Any], silent: bool = False) -> dict[str, Any]:
-    """The same nested configuration with today's names.
+    """Return a nested configuration with today's names.
 
     Maps of differences (`stages: {asr: {...}}`, `kinds: {mamba2: {...}}`) are included.
 

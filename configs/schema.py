@@ -205,7 +205,7 @@ class DialogueConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
-    """What one stage trains, on which data, and from which weights."""
+    """One stage: the parts it trains, its data, and the weights it starts from."""
 
     name: str
     """Name of the stage, one of lightning_modules.stages."""

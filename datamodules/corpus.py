@@ -1,4 +1,4 @@
-"""What every corpus of speech looks like to the rest of the data road."""
+"""Interface of a corpus of speech."""
 
 import dataclasses
 from typing import Protocol
@@ -14,9 +14,9 @@ class Utterance:
     samples: np.ndarray
     """(n,) float32 in [-1, 1] at the corpus's sample rate."""
     text: str
-    """What is said, as `normalise` of duplexmamba.text.tokenizer leaves it."""
+    """Transcript, normalised by duplexmamba.text.tokenizer.normalise."""
     answer: str
-    """What the model should reply; empty where the corpus has no answers."""
+    """Expected response; empty where the corpus has none."""
     speaker: str
 
 

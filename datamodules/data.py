@@ -157,7 +157,7 @@ class QAPairs(Dataset[tuple[str, str]]):
 
 
 Ahead = Callable[[Any], Any]
-"""What data workers do with each training batch: the part of the model that does not learn, run
+"""Work of data workers on each training batch: the part of the model that does not learn, run
 beforehand."""
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 NAME_BYTES = 512
-"""Of what a worker is reading; the rest of a longer name is cut off."""
+"""Bytes kept of the name that a worker is reading; a longer one is truncated."""
 _slot: Any = None
-"""Of a worker: memory that the main process sees too."""
+"""Shared memory of a worker, which the main process reads."""
 
 
 @contextlib.contextmanager

@@ -242,7 +242,7 @@ class LoraDropConfig:
     """Layers of each kind that keep an adapter (in all, where ranking=overall); null uses the
     threshold."""
     ranking: Literal["per_kind", "overall"]
-    """What is compared: the layers of one kind, or all linear layers."""
+    """Layers that are compared: those of one kind, or all linear layers."""
     choice: Literal["important", "random", "least_important", "all", "none", "equal", "full"]
     """Which layers keep an adapter; all but `important` are controls.
 
@@ -251,7 +251,7 @@ class LoraDropConfig:
     without adapters.
     """
     rest: Literal["shared", "frozen", "dropped"]
-    """What becomes of the others: one shared adapter for each kind, the same but frozen, or none.
+    """Treatment of the other layers: one shared adapter for each kind, the same but frozen, or none.
 
     frozen keeps what the probe has learnt for the most important layer among them.
     """

@@ -97,7 +97,7 @@ class _Start(NamedTuple):
 
 
 def share_prefixes(segments: list[ScheduledSegment]) -> list[ScheduledSegment]:
-    """The same segments, where slices that several read after the same state are read once."""
+    """Rearrange segments so that slices that several read after the same state are read once."""
     starts = {
         index: _Start(segment.dialogue, segment.fork, segment.own_slices.start)
         for index, segment in enumerate(segments)

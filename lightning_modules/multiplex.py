@@ -76,7 +76,7 @@ class _ResponseInProgress:
 
 
 def script(dialogue: Dialogue, tokenizer: Tokenizer, duplex: DuplexConfig) -> list[Written]:
-    """What a model writes after each slice if it is right about all of them.
+    """Tokens that a model writes after each slice if it is right about all of them.
 
     A response goes on until it is complete or the next one starts.
     """

@@ -48,7 +48,7 @@ BEAM = 16
 
 
 class Task(NamedTuple):
-    """What the model is told to do with an utterance, and the expected response."""
+    """Instruction for an utterance, and the expected response."""
 
     instruction: str
     response: str

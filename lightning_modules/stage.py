@@ -1,4 +1,4 @@
-"""What all stages share: freezing, optimisation, reproducible dropout, skipped files, scores."""
+"""Base of all stages: freezing, optimisation, reproducible dropout, skipped files, scores."""
 
 import abc
 from collections.abc import Sequence

@@ -84,13 +84,13 @@ def native_rate_hz(path: AudioSource) -> int:
 
 
 def stream_duration_s(file: IO[bytes], name: str) -> float:
-    """The same of an open file, of which only the header is read."""
+    """Duration in seconds of an open sound file, from its header alone."""
     with _sound(file, name) as sound:
         return sound.frames / sound.samplerate
 
 
 def length_trouble(seconds: float, min_s: float, max_s: float) -> str | None:
-    """What is wrong with a length, if anything; to the hundredth of a second, since manifests
+    """Sentence about a length out of range, or None; to the hundredth of a second, since manifests
     round."""
     if round(seconds, 2) > max_s:
         return f"over data.max_s={max_s:g}"

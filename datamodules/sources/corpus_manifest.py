@@ -25,7 +25,7 @@ MIN_SPEAKERS = 3
 
 @dataclasses.dataclass(frozen=True)
 class SplitFacts:
-    """What one split holds."""
+    """Size of one split."""
 
     utterances: int
     hours: float
@@ -34,7 +34,7 @@ class SplitFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What was found on the disk; `str` makes a few lines of it."""
+    """Sizes of all splits and skipped files; `str` gives a summary of a few lines."""
 
     splits: dict[str, SplitFacts]
     skipped: list[Skipped]

@@ -120,7 +120,7 @@ def _hear(entry: Entry) -> tuple[EntryOrSkipped, int | None]:
 
 
 def unknown_characters(characters: set[str], config: Config) -> list[str]:
-    """Those that do not come back from the tokenizer as they were."""
+    """Characters that the tokenizer does not reproduce."""
     bpe = config.tokenizer.source == "bpe"
     tokens = Tokenizer.train(sorted(characters)) if bpe else Tokenizer.load(config.tokenizer.source)
     return sorted(c for c in characters if not c.isspace() and tokens.decode(tokens.encode(c)) != c)

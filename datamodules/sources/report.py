@@ -1,4 +1,4 @@
-"""What a corpus is like, on one page: for the terminal, and as HTML that needs nothing beside
+"""Report on a corpus, on one page: for the terminal, and as HTML that needs nothing beside
 it."""
 
 import dataclasses
@@ -14,7 +14,7 @@ from datamodules.sources.manifest_entry import UNUSABLE
 from reporting.corpus_report import draw
 
 BARS = 24
-"""Of the histogram of lengths."""
+"""Bars in the histogram of lengths."""
 NAMED = 20
 """Unusable files that the page names; the rest is counted."""
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}

@@ -77,7 +77,7 @@ class _Steady(io.RawIOBase):
 
 
 def retry(read: Callable[[], Result], name: str) -> Result:
-    """What `read` returns, tried again where a disk or a network fails for a moment. Raises
+    """Call `read` and return its result, again where a disk or a network fails for a moment. Raises
     UnusableAudio."""
     for wait_s in (*WAITS_S, None):
         try:

@@ -18,7 +18,7 @@ from sweeps.hub.api import ENTITY, Api
 from sweeps.hub.app import make_app
 
 KEY = "local" * 8
-"""Of a hub on loopback: the client insists on 40 characters."""
+"""Key of a hub on loopback: the client insists on 40 characters."""
 SETTINGS = Path("wandb/settings")
 OURS = "# of the hub: removed when it stops\n"
 

@@ -21,7 +21,7 @@ MAX_FAILURES = 3
 """Times that a run may vanish before it counts as crashed."""
 
 Command = dict[str, Any]
-"""What an agent is told, in W&B's format."""
+"""Instruction to an agent, in W&B's format."""
 
 
 class Agents:

@@ -21,7 +21,7 @@ from graphql.utilities import value_from_ast_untyped
 
 
 class Refused(Exception):
-    """What the client is told, with an HTTP status below 500."""
+    """Error message for the client, with an HTTP status below 500."""
 
     def __init__(self, message: str, status: int = 400):
         super().__init__(message)

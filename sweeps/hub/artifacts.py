@@ -11,7 +11,7 @@ MANIFEST = "wandb_manifest.json"
 
 
 class Artifacts:
-    """Of all projects. The same content under the same name is the same version."""
+    """Artifacts of all projects. The same content under the same name is the same version."""
 
     def __init__(self, store: Store, files: Files):
         self.store, self.files = store, files

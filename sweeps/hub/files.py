@@ -13,7 +13,7 @@ from sweeps.hub.answer import Refused
 
 
 class Files:
-    """Of runs and artifacts.
+    """Files of runs and artifacts.
 
     Args:
         folder: that holds them; nothing outside it is read or written.

@@ -18,7 +18,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "$lte": lambda found, wanted: found is not None and found <= wanted,
 }
 NAMES = {"group": "groupName", "created_at": "createdAt"}
-"""Of fields that the client calls otherwise."""
+"""Client's name of a field -> name in the record."""
 
 
 def matches(run: Record, filters: dict[str, Any]) -> bool:

@@ -22,7 +22,7 @@ class Trial:
 
     point: Point
     value: float | None
-    """Of the sweep's metric; None: not known, or it failed."""
+    """Value of the sweep's metric; None: not known, or the trial failed."""
     running: bool
 
 

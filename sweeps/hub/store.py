@@ -1,4 +1,4 @@
-"""What the hub knows, in one SQLite file: whole after a kill at any moment, since a request is one transaction."""
+"""Records of the hub, in one SQLite file: whole after a kill at any moment, since a request is one transaction."""
 
 import contextlib
 import json

@@ -54,7 +54,7 @@ def build(results: SweepResults, entity: str) -> wr.Report:
     blocks: list[Any] = [
         wr.H1(file.question),
         wr.P(first),
-        wr.UnorderedList(others),
+        wr.UnorderedList(list[Any](others)),
         wr.H2(f"{file.metric} against {file.x}"),
         grid(results, entity, project),
         wr.H2("Settings, best first"),

@@ -1,4 +1,4 @@
-"""What all connectors share: whole windows of encoder frames become speech embeddings.
+"""Base of all connectors: whole windows of encoder frames become speech embeddings.
 
 Letters in shapes:
     B: rows of the batch
