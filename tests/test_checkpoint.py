@@ -26,7 +26,7 @@ def test_a_checkpoint_is_loaded_as_it_was_saved(config: Config, tmp_path: Path) 
     weights = SpeechEncoder(config.model).state_dict()
     StageCheckpoint(config, None, weights).save(tmp_path / "checkpoint.pt")
     loaded = StageCheckpoint.load(tmp_path / "checkpoint.pt")
-    assert loaded.config == config and loaded.tokens is None
+    assert loaded.config == config and loaded.tokenizer is None
     assert all(torch.equal(loaded.weights[name], weight) for name, weight in weights.items())
 
 

@@ -1,4 +1,4 @@
-"""Files that the client uploads, upstream one folder, at addresses that carry a token."""
+"""Files that the client uploads, below one folder, at addresses that carry a token."""
 
 import hashlib
 import hmac
