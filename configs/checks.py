@@ -4,7 +4,6 @@ Each error names the field, its value and the remedy.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Collection
 from pathlib import Path
 
@@ -109,26 +108,7 @@ def _check_connector(connector: ConnectorConfig) -> None:
 
 def _check_lm(lm: LMConfig) -> None:
     _check_choice("lm.kind", lm.kind, LANGUAGE_MODELS)
-    channels = lm.expand * lm.d_model
-    if lm.kind == "mamba2" and channels % (lm.head_dim * lm.num_groups):
-        raise ValueError(
-            f"lm.expand={lm.expand} * lm.d_model={lm.d_model} channels do not make heads of "
-            f"lm.head_dim={lm.head_dim} in lm.num_groups={lm.num_groups} equal groups: make them "
-            f"a multiple of {lm.head_dim * lm.num_groups}"
-        )
-    num_kv_heads = lm.num_kv_heads or lm.num_heads
-    sizes_fit = _each_divides_the_one_before(lm.d_model, 8 * lm.num_heads, 8 * num_kv_heads)
-    if lm.kind == "transformer" and not sizes_fit:
-        raise ValueError(
-            f"lm.d_model={lm.d_model}, lm.num_heads={lm.num_heads}, "
-            f"lm.num_kv_heads={lm.num_kv_heads}: d_model must be a multiple of 8 * num_heads, and "
-            "num_heads one of num_kv_heads"
-        )
-
-
-def _each_divides_the_one_before(*sizes: int) -> bool:
-    pairs = itertools.pairwise(sizes)
-    return min(sizes) > 0 and all(large % small == 0 for large, small in pairs)
+    LANGUAGE_MODELS[lm.kind].check(lm)
 
 
 def _check_data(data: DataConfig) -> None:

@@ -12,6 +12,7 @@ from configs.schema import Config
 from datamodules.corpus import Utterance
 from datamodules.data import Corpora, StageData
 from duplexmamba.models import lora
+from duplexmamba.models.connectors import CONNECTORS
 from duplexmamba.models.language_models import load_pretrained
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.text.tokenizer import Tokenizer
@@ -69,7 +70,11 @@ def _load_initial_weights(
         parts = [part for part, part_source in init.items() if part_source == source]
         load_parts(model, checkpoint, parts, source)
     # the head of a ctc connector starts from that of stage encoder, unless a connector is loaded
-    if config.connector.kind == "ctc" and "encoder" in init and "connector" not in init:
+    if (
+        CONNECTORS[config.connector.kind].starts_from_ctc_head
+        and "encoder" in init
+        and "connector" not in init
+    ):
         source = init["encoder"]
         load_ctc_head(model, checkpoints[source], source)
     # with lm.pretrained, source `lm` is the pretrained model and not a run of stage lm

@@ -6,6 +6,7 @@ interface of `LM`. To add one, write a subclass of `LM` and add a `LanguageModel
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 from duplexmamba.config import LMConfig
@@ -31,6 +32,34 @@ def _build_transformer(config: LMConfig) -> LM:
     return TransformerLM(config)
 
 
+def _check_nothing(config: LMConfig) -> None:
+    """Any sizes fit."""
+
+
+def _check_mamba2(config: LMConfig) -> None:
+    channels = config.expand * config.d_model
+    unit = config.head_dim * config.num_groups
+    if channels % unit:
+        raise ValueError(
+            f"lm.expand={config.expand} * lm.d_model={config.d_model} channels do not make heads "
+            f"of lm.head_dim={config.head_dim} in lm.num_groups={config.num_groups} equal groups: "
+            f"make them a multiple of {unit}"
+        )
+
+
+def _check_transformer(config: LMConfig) -> None:
+    num_kv_heads = config.num_kv_heads or config.num_heads
+    # Rotary positions turn a quarter of the channels of a head, in pairs.
+    sizes = (config.d_model, 8 * config.num_heads, 8 * num_kv_heads)
+    is_positive = min(sizes) > 0
+    if not is_positive or any(large % small for large, small in itertools.pairwise(sizes)):
+        raise ValueError(
+            f"lm.d_model={config.d_model}, lm.num_heads={config.num_heads}, "
+            f"lm.num_kv_heads={config.num_kv_heads}: d_model must be a multiple of "
+            "8 * num_heads, and num_heads one of num_kv_heads"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class LanguageModel:
     """A kind of language model, selected by `lm.kind`."""
@@ -42,18 +71,21 @@ class LanguageModel:
     description: str
     own_fields: tuple[str, ...] = ()
     """Fields of the section `lm` that no other kind reads."""
+    check: Callable[[LMConfig], None] = _check_nothing
+    """Raise ValueError, with field, value and remedy, if the sizes do not fit each other."""
 
 
 LANGUAGE_MODELS = {
     kind.name: kind
     for kind in (
         LanguageModel("mamba", MambaLM, "Mamba-1, as published"),
-        LanguageModel("mamba2", MambaLM, "Mamba-2, made for a larger state"),
+        LanguageModel("mamba2", MambaLM, "Mamba-2, made for a larger state", check=_check_mamba2),
         LanguageModel(
             "transformer",
             _build_transformer,
             "GPT-NeoX or Llama, the baseline with a KV cache",
             own_fields=("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied"),
+            check=_check_transformer,
         ),
     )
 }
