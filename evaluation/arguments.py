@@ -43,12 +43,15 @@ def parser(description: str | None = None, prog: str | None = None) -> argparse.
         description: text of --help; None derives it from the registry.
         prog: name of the program in usage lines; None takes the name of the script.
     """
+    program = prog or "python evaluate.py"
     if description is None:
         examples: list[tuple[str, str]] = []
         for score in SCORES.values():
             examples += examples_of(score)
         examples += SCORECARD_EXAMPLES
-        description = f"Score a finished run.\n\n{_format_examples(examples)}\n\n{OUTPUT_FILES}"
+        description = (
+            f"Score a finished run.\n\n{_format_examples(examples, program)}\n\n{OUTPUT_FILES}"
+        )
     whole = argparse.ArgumentParser(
         prog=prog,
         description=description,
@@ -56,8 +59,8 @@ def parser(description: str | None = None, prog: str | None = None) -> argparse.
     )
     subparsers = whole.add_subparsers(dest="score", required=True, metavar="score")
     for score in SCORES.values():
-        _add_score(_add_command(subparsers, score, examples_of(score)), score)
-    _add_scorecard(_add_command(subparsers, SCORECARD, SCORECARD_EXAMPLES))
+        _add_score(_add_command(subparsers, score, examples_of(score), program), score)
+    _add_scorecard(_add_command(subparsers, SCORECARD, SCORECARD_EXAMPLES, program))
     return whole
 
 
@@ -70,22 +73,21 @@ def _add_command(
     subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
     command: Command,
     examples: Examples,
+    program: str,
 ) -> argparse.ArgumentParser:
     """A subparser whose help has the description and the examples of the command."""
     return subparsers.add_parser(
         command.name,
         help=command.description,
         description=command.description,
-        epilog=f"examples:\n{_format_examples(examples)}",
+        epilog=f"examples:\n{_format_examples(examples, program)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
-def _format_examples(examples: Examples) -> str:
+def _format_examples(examples: Examples, program: str) -> str:
     """One line for each example, with the explanations in a column."""
-    pairs = [
-        (f"python evaluate.py {arguments}", explanation) for arguments, explanation in examples
-    ]
+    pairs = [(f"{program} {arguments}", explanation) for arguments, explanation in examples]
     width = max(len(command) for command, _ in pairs)
     lines = [f"  {command:{width}}  # {explanation}" for command, explanation in pairs]
     return "\n".join(lines)
