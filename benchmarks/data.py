@@ -28,7 +28,7 @@ from lhotse.shar import SharWriter
 from measure import arguments, interleave, machine, median, save, show
 
 from configs.loading import load_config
-from datamodules.data import Corpora
+from datamodules.corpora import Corpora
 from datamodules.sources.corpus_manifest import open_source
 from lightning_modules.assembly import build
 

@@ -11,7 +11,7 @@ import pytest
 
 from configs.loading import load_config
 from configs.schema import Config
-from datamodules.data import Corpora
+from datamodules.corpora import Corpora
 from tests.conftest import SMALL_SIZES, TINY
 from tests.corpora import sound, write
 from tests.small_runs import SHORT, run
