@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.batching import EndlessBatches
-from datamodules.mixture import STIRRED, Mixture, quotas, shuffled, tempered
+from datamodules.mixture import SHUFFLE_WINDOW, Mixture, quotas, shuffled, tempered
 
 
 class Numbers:
@@ -77,8 +77,8 @@ def test_groups_come_one_after_another_in_another_order_each_round() -> None:
     groups = np.repeat(np.arange(40), 100)
     order, other = (shuffled(4000, groups, np.random.default_rng(seed)) for seed in (1, 2))
     assert sorted(order) == list(range(4000)) and not np.array_equal(order, other)
-    for i in range(0, 4000, STIRRED):
-        assert len(set(groups[order[i : i + STIRRED]])) <= 4
+    for i in range(0, 4000, SHUFFLE_WINDOW):
+        assert len(set(groups[order[i : i + SHUFFLE_WINDOW]])) <= 4
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
