@@ -5,7 +5,7 @@ import pytest
 import soundfile as sf
 
 from datamodules.corpus import UnusableAudio
-from datamodules.sources.audio import audio_duration_s, length_trouble, read_audio
+from datamodules.sources.audio import audio_duration_s, length_problem, read_audio
 
 RATE_HZ = 16000
 
@@ -160,5 +160,5 @@ def test_too_short(tmp_path):
 
 
 def test_length_is_judged_to_the_hundredth():
-    assert length_trouble(20.004, 0.3, 20.0) is None and length_trouble(0.2996, 0.3, 20.0) is None
-    assert length_trouble(20.02, 0.3, 20.0) and length_trouble(0.28, 0.3, 20.0)
+    assert length_problem(20.004, 0.3, 20.0) is None and length_problem(0.2996, 0.3, 20.0) is None
+    assert length_problem(20.02, 0.3, 20.0) and length_problem(0.28, 0.3, 20.0)

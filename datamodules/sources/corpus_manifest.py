@@ -11,7 +11,7 @@ from rich.progress import track
 from configs.checks import SPLITS
 from configs.schema import DataConfig, SourceConfig
 from datamodules.corpus import UnusableAudio, Utterance
-from datamodules.sources.audio import audio_duration_s, length_trouble, read_audio
+from datamodules.sources.audio import audio_duration_s, length_problem, read_audio
 from datamodules.sources.audio_sources import ParquetSource
 from datamodules.sources.manifest_entry import UNUSABLE, Entry, Skipped, summarise_skipped
 from datamodules.sources.readers import check_any, read_source
@@ -225,7 +225,7 @@ def fitted_in(item: Entry | Skipped, min_s: float, max_s: float) -> Entry | Skip
     """The entry, unless it is too short or too long."""
     if isinstance(item, Skipped):
         return item
-    trouble = length_trouble(item.length_s, min_s, max_s)
+    trouble = length_problem(item.length_s, min_s, max_s)
     return Skipped(trouble, f"{item.id}: {item.length_s:.2f} s") if trouble else item
 
 
