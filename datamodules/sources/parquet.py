@@ -10,7 +10,6 @@ import functools
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from configs.schema import SourceConfig
 from datamodules.corpus import UnusableAudio
@@ -144,13 +143,12 @@ def _entry(
 
 def _duration_s(record: Record) -> float | None:
     """Seconds of an utterance, by its columns; None: unknown."""
-    duration_ms: Any = record.get(DURATION_MS)
+    duration_ms = record.get(DURATION_MS)
     if duration_ms is not None:
         return float(duration_ms) / 1000
-    times = [record.get(name) for name in RECORDING_TIMES]
-    if None in times:
+    begin_s, end_s = [record.get(name) for name in RECORDING_TIMES]
+    if begin_s is None or end_s is None:
         return None
-    begin_s, end_s = times
     return float(end_s) - float(begin_s)
 
 

@@ -134,7 +134,7 @@ def read_instructs2s(source: SourceConfig, table: Path) -> Iterator[EntryOrSkipp
         source: names of the columns.
         table: JSON list of {id, conversation: [{from, text, speech}, ...]}.
     """
-    questions = []
+    questions: list[Record] = []
     for record in read_records(table):
         questions += _questions(record)
     yield from read_plain_manifest(table, questions, source, None)
