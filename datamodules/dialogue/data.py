@@ -128,7 +128,7 @@ class WithUtterances(Dataset[Item]):
         self.count = count
 
     def __getitem__(self, index: int) -> Item:
-        # Speech is mostly synthetic on the ramp, which is meant for the first stage.
+        # Speech on the ramp is mostly synthetic.
         first = self.stream.ramp + index * self.count
         utterances = [self.stream[i] for i in range(first, first + self.count)]
         try:
