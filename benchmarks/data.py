@@ -51,6 +51,7 @@ def write_corpora(folder: Path, count: int) -> None:
     """
     for name in ("files", "shar", "webdataset", "parquet"):
         (folder / name).mkdir()
+    # All layouts hold the same encoded sounds, so that decoding takes the same time.
     files = _write_files(folder / "files", count)
     cuts = [_to_cut(file) for file in files]
     lhotse.CutSet.from_cuts(cuts).to_file(folder / "cuts.jsonl")
@@ -184,6 +185,7 @@ def data_wait_share(num_steps: int) -> float:
     torch.set_num_threads(config.trainer.threads)
     with tempfile.TemporaryDirectory() as folder:
         module, data = build(config, Corpora(config), {}, Path(folder))
+    # A plain loop without Lightning, so that nothing but data and model takes time.
     optimizer = torch.optim.AdamW(p for p in module.model.parameters() if p.requires_grad)
     batches = iter(data.train_dataloader())
     waited_s = 0.0

@@ -97,7 +97,7 @@ class WatchedLoader(DataLoader):
         return f"a data worker died: {one_line}"
 
     def _report(self) -> str:
-        """What each worker is reading, as a phrase for an error message."""
+        """Names of the files that the workers are reading, as a phrase for an error message."""
         phrases = []
         for worker, current_name in enumerate(self.current_names):
             name = current_name.value.decode(errors="replace")

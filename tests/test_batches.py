@@ -19,8 +19,9 @@ from datamodules.batching import (
     collate,
     pack,
 )
+from datamodules.corpora import Corpora
 from datamodules.corpus import UnusableAudio, Utterance
-from datamodules.data import Corpora, SpeechData
+from datamodules.data import SpeechData
 from datamodules.mixture import Mixture
 
 

@@ -1,7 +1,7 @@
 """Corpora that are folders of sound files with their transcripts -> entries.
 
-The readers go through all folders below the given one. The split of an entry is the name of the
-first folder on its path that names one, such as dev-clean.
+The readers go through the folder of the corpus and all folders below it. The split of an entry is
+the name of the first folder on its path that names one, such as dev-clean.
 """
 
 import os

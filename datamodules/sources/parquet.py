@@ -1,7 +1,7 @@
 """Hugging Face data sets -> entries.
 
-The package datasets says which files a data set consists of, pyarrow reads them; both come with the
-extra `corpora`. Only the columns other than audio are read here; a sound is fetched when its
+The package datasets lists the files of a data set, pyarrow reads them; both come with the extra
+`corpora`. Only the columns other than audio are read here; a sound is fetched when its
 utterance is read.
 """
 
@@ -45,7 +45,7 @@ def _files(source: SourceConfig) -> list[SplitFile]:
     path = Path(source.path).expanduser()
     if source.path.endswith(".parquet"):
         return [(split_of(path.stem), source.path)]
-    # A card with `configs:` says itself which files form a split, and datasets reads it.
+    # A card with `configs:` lists the files of each split itself, and datasets understands it.
     card = path / "README.md"
     has_configs = card.is_file() and "configs:" in card.read_text(encoding="utf-8")
     if not path.is_dir() or has_configs:
