@@ -1,5 +1,7 @@
-"""Batches of utterances. Batch k is a pure function of the configuration and k, so that a killed
-run can resume."""
+"""Batches of utterances.
+
+Batch k is a pure function of the configuration and k, so that a killed run can resume.
+"""
 
 import dataclasses
 import itertools
@@ -17,10 +19,13 @@ from datamodules.synthetic.augment import augment
 from duplexmamba.streaming.padded import Padded
 
 WINDOW = 512
-"""Positions of the stream that are sorted into batches of similar length together."""
+"""Consecutive positions of the stream that are sorted into batches of similar length."""
 LANES = 16
-"""Windows that are interleaved where speech is fetched in groups from a network. Each data worker
-then has windows, and groups, of its own if the number of workers of all ranks divides this."""
+"""Windows that are interleaved where speech is fetched in groups from a network.
+
+Each data worker then has its own windows, and groups, if the number of workers of all ranks divides
+LANES.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +35,9 @@ class SpeechBatch:
     samples: Padded
     """(B, n) float32; each row is padded with silence to a multiple of a language-model token."""
     texts: list[str]
+    """Transcript of each utterance."""
     answers: list[str]
+    """Expected response to each utterance; empty: none."""
     skipped: list[str]
     """Why utterances of this batch are missing, one sentence each."""
     frames: Padded | None = None
@@ -49,7 +56,16 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
 
     The synthetic share falls linearly from 1 to `synthetic_share` over the first `ramp` positions
     and stays there. Recorded utterances are augmented anew each time they are drawn; synthetic ones
-    are generated augmented.
+    are augmented when they are synthesised.
+
+    Args:
+        synthetic: synthetic speech; None only if `synthetic_share` is 0.
+        recorded: recorded speech; None: all speech is synthetic.
+        synthetic_share: share of synthetic utterances after the ramp.
+        ramp: positions over which the share falls.
+        seed: selects the augmentation.
+        augment_config: augmentation of recorded speech.
+        rate_hz: sample rate of the utterances.
     """
 
     def __init__(
@@ -75,9 +91,11 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
         try:
             utterance = corpus[index]
         except UnusableAudio as error:
+            # Returned, since a raised exception would end the run.
             return error
         if corpus is self.synthetic:
             return utterance
+        # Seeded by position: utterance n sounds the same in a resumed run.
         rng = np.random.default_rng([self.seed, position])
         samples = augment(utterance.samples, rng, self.augment_config, self.rate_hz)
         return dataclasses.replace(utterance, samples=samples)
@@ -93,7 +111,9 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
         return corpus.qa_pair(index)
 
     def _locate(self, position: int) -> tuple[Corpus, int]:
+        """Corpus and index of the utterance at a position."""
         num_synthetic = self._num_synthetic(position)
+        # The position is synthetic if it increases the number of synthetic utterances by one.
         if self._num_synthetic(position + 1) > num_synthetic:
             assert self.synthetic is not None
             return self.synthetic, num_synthetic
@@ -101,7 +121,7 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
         return self.recorded.locate(position - num_synthetic)
 
     def _num_synthetic(self, position: int) -> int:
-        """Synthetic utterances among the first `position` of the stream."""
+        """Number of synthetic utterances among the first `position` of the stream."""
         on_ramp = min(position, self.ramp)
         mean_progress = on_ramp / (2 * self.ramp) if self.ramp else 0
         # The recorded share rises linearly along the ramp: its integral is quadratic.
@@ -133,9 +153,9 @@ class EndlessBatches(Sampler[list[int]]):
         rank: number of this process.
         world: number of processes; each takes every `world`-th batch, or with `shared` a part of
             every batch.
-        positions: the positions to repeat over and over; None: all.
-        lanes: windows that are interleaved: batch k belongs to lane k mod `lanes`, and so do
-            windows.
+        positions: a finite set of positions to repeat without end; None: the whole stream.
+        lanes: number of interleaved windows: batch k belongs to lane k mod `lanes`, and window w to
+            lane w mod `lanes`.
         shared: split each batch among the processes; one that would get nothing repeats the last
             position.
     """
@@ -162,6 +182,7 @@ class EndlessBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.shared:
+            # Every process goes through all batches and takes its positions of each.
             for batch in itertools.islice(self._all_batches(), self.start, None):
                 yield batch[self.rank :: self.world] or batch[-1:]
             return
@@ -169,6 +190,8 @@ class EndlessBatches(Sampler[list[int]]):
         yield from itertools.islice(self._all_batches(), first, None, self.world)
 
     def _all_batches(self) -> Iterator[list[int]]:
+        # A DataLoader deals batches out to its workers in turn. With as many lanes as workers, or a
+        # multiple, each worker reads whole windows, and thus few groups of remote speech.
         lanes = [self._lane_batches(first_window) for first_window in range(self.lanes)]
         while True:
             for lane in lanes:
@@ -178,6 +201,7 @@ class EndlessBatches(Sampler[list[int]]):
         while True:
             positions = self.positions or range(window * WINDOW, (window + 1) * WINDOW)
             batches = self.group(positions)
+            # `group` sorts by length; in that order short utterances would come first.
             rng = np.random.default_rng([self.seed, window])
             for k in rng.permutation(len(batches)):
                 yield batches[k]
@@ -185,7 +209,14 @@ class EndlessBatches(Sampler[list[int]]):
 
 
 class FiniteBatches(Sampler[list[int]]):
-    """Batches of every utterance of a corpus once, distributed over the ranks in turn."""
+    """Batches that hold every utterance of a corpus once, distributed over the ranks in turn.
+
+    Args:
+        corpus: the corpus.
+        batch_s: padded seconds per batch at most.
+        rank: number of this process.
+        world: number of processes.
+    """
 
     def __init__(self, corpus: Corpus, batch_s: float, rank: int = 0, world: int = 1):
         indices = range(len(corpus))
@@ -201,10 +232,18 @@ class FiniteBatches(Sampler[list[int]]):
 
 
 def pack(positions: Sequence[int], durations_s: Sequence[float], batch_s: float) -> list[list[int]]:
-    """Group positions by duration into batches whose padded total, longest times count, is at most
-    `batch_s` seconds.
+    """Group positions by duration into batches of at most `batch_s` padded seconds.
 
-    No position is left out: an utterance longer than `batch_s` has a batch of its own.
+    The padded length of a batch is its longest utterance times its number of utterances. No
+    position is left out: an utterance longer than `batch_s` has a batch of its own.
+
+    Args:
+        positions: positions of a stream.
+        durations_s: seconds of each.
+        batch_s: padded seconds of a batch at most.
+
+    Returns:
+        Positions of each batch, from the shortest utterances to the longest.
     """
     batches: list[list[int]] = []
     current: list[int] = []
@@ -244,6 +283,7 @@ def stratified(strata: Sequence[Hashable], size: int) -> list[int]:
         indices_by_stratum.setdefault(stratum, []).append(index)
     groups = list(indices_by_stratum.values())
     total = min(size, len(strata))
+    # Largest remainder method: round down, then give what is missing to the largest remainders.
     exact = [total * len(group) / len(strata) for group in groups]
     counts = [int(value) for value in exact]
     by_remainder = sorted(range(len(counts)), key=lambda i: counts[i] - exact[i])
@@ -257,20 +297,25 @@ def stratified(strata: Sequence[Hashable], size: int) -> list[int]:
 
 
 def at_least(count: int, batches: list[list[int]]) -> list[list[int]]:
-    """Halve the largest batches until there are `count`, since a rank without a batch would block
-    the others."""
+    """Halve the largest batches until there are `count`, or until each holds one element.
+
+    A rank without a batch would block the others.
+    """
     while len(batches) < count:
         largest = max(batches, key=len)
         if len(largest) == 1:
             break
+        # Interleaved halves, so that both have the same lengths.
         batches.remove(largest)
         batches += [largest[::2], largest[1::2]]
     return batches
 
 
 def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> SpeechBatch:
-    """Batch utterances; each is padded with silence to a multiple of `unit_samples`, so that the
-    model sees its end.
+    """Batch utterances, each padded with silence to a multiple of `unit_samples`.
+
+    Without the padding the end of an utterance would not fill a token, and the model would not see
+    it.
 
     Args:
         items: utterances, and the errors of those that could not be read.
@@ -292,7 +337,10 @@ def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> Speech
 
 
 def pad_signals(signals: list[np.ndarray], unit_samples: int) -> Padded:
-    """Batch (n,) signals as (B, n), each followed by silence up to a multiple of `unit_samples`."""
+    """Batch (n,) signals as (B, n), each followed by silence up to a multiple of `unit_samples`.
+
+    The lengths of the result include this silence.
+    """
     rows = []
     for signal in signals:
         num_missing = -len(signal) % unit_samples
@@ -300,5 +348,5 @@ def pad_signals(signals: list[np.ndarray], unit_samples: int) -> Padded:
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
     if not rows:
         return Padded(torch.zeros(0, unit_samples), lengths)
-    values = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    values = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # (B, n)
     return Padded(values, lengths)

@@ -18,16 +18,24 @@ class Utterance:
     answer: str
     """Expected response; empty where the corpus has none."""
     speaker: str
+    """Name of the speaker; empty: unknown."""
 
 
 class UnusableAudio(Exception):
-    """A file that cannot be trained on. The message names the file and what is wrong with it, in
-    one sentence."""
+    """A sound file that cannot be trained on.
+
+    The message names the file and the problem in one sentence.
+    """
 
 
 class Corpus(Protocol):
-    """Utterances by index. The same index always gives the same utterance, in any process and
-    order."""
+    """Utterances by index.
+
+    The same index always gives the same utterance, in any process and order.
+    """
+
+    # Lengths and texts are separate from the audio: batches are formed from them long before, and
+    # in another process than, the audio is read.
 
     def __len__(self) -> int: ...
 
@@ -40,5 +48,9 @@ class Corpus(Protocol):
         ...
 
     def __getitem__(self, index: int) -> Utterance:
-        """Raises UnusableAudio."""
+        """Read an utterance.
+
+        Raises:
+            UnusableAudio: its audio is broken.
+        """
         ...

@@ -1,16 +1,15 @@
-"""The corpora of a run, and the loaders the stages train and score on."""
+"""Lightning DataModules: the loaders that the stages train and score on."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from configs.checks import SPLITS
-from configs.schema import Config, DataConfig
+from configs.schema import Config
 from datamodules.batching import (
     LANES,
     EndlessBatches,
@@ -23,183 +22,100 @@ from datamodules.batching import (
     pack,
     stratified,
 )
-from datamodules.corpus import Corpus, Utterance
-from datamodules.mixture import Mixture, tempered
-from datamodules.sources.corpus_manifest import (
-    ManifestCorpus,
-    Survey,
-    join,
-    open_sources,
-    sources_of,
-)
-from datamodules.synthetic.in_domain_text import InDomainText
-from datamodules.synthetic.speech import SyntheticSpeech
+from datamodules.corpora import Corpora
+from datamodules.corpus import Corpus
 from datamodules.watchdog import WatchedLoader
 from duplexmamba.models.timing import FrameTiming
 
-TOKENIZER_TEXTS = 20_000
-"""Synthetic texts from which the byte-level BPE is trained, in addition to the recorded training
-transcripts."""
-
-
-class Corpora:
-    """Training stream, validation and test speech of one configuration.
-
-    Args:
-        splits: those that recorded speech must have.
-
-    Raises:
-        ValueError: a source is unusable, or too much of it is.
-    """
-
-    def __init__(self, config: Config, splits: Sequence[str] = SPLITS):
-        data = config.data
-        rate_hz = config.features.sample_rate_hz
-        opened = open_sources(data, rate_hz)
-        self.surveys: dict[str, Survey] = {name: survey for name, (_, survey) in opened.items()}
-        # split -> source -> corpus, without empty ones
-        by_split: dict[str, dict[str, ManifestCorpus]] = {split: {} for split in SPLITS}
-        for name, (corpora, _) in opened.items():
-            for split in SPLITS:
-                if len(corpora[split]):
-                    by_split[split][name] = corpora[split]
-        self.recorded: dict[str, Corpus] = {}
-        for split, corpora in by_split.items():
-            if corpora:
-                self.recorded[split] = join(list(corpora.values()))
-        missing = set(splits) - self.recorded.keys()
-        if opened and missing:
-            raise ValueError(
-                "data.path and data.sources: no utterance is left for "
-                f"{' and '.join(sorted(missing))}; "
-                "give more speech, or a manifest whose rows name their split"
-            )
-        train = mix(by_split["train"], data, config.seed)
-        in_domain = None
-        if train is not None and data.in_domain_text_share:
-            in_domain = (InDomainText(train), data.in_domain_text_share)
-        synthetic = functools.partial(
-            SyntheticSpeech,
-            seed=config.seed,
-            rate_hz=rate_hz,
-            augment=data.augment,
-        )
-        self.stream = TrainingStream(
-            synthetic("train", size=TOKENIZER_TEXTS, in_domain=in_domain),
-            train,
-            data.synthetic_share,
-            data.synthetic_ramp,
-            config.seed,
-            data.augment,
-            rate_hz,
-        )
-        valid = self.recorded.get("valid") or synthetic("valid", size=data.valid_size)
-        test = self.recorded.get("test") or synthetic("test", size=data.test_size)
-        self.valid = _first(valid, data.valid_size)
-        self.test = _first(test, data.test_size)
-
-    def training_texts(self) -> Iterator[str]:
-        """Texts and answers of the training stream after its ramp, to train a tokenizer."""
-        recorded = len(self.stream.recorded) if self.stream.recorded else 0
-        for position in range(
-            self.stream.ramp, self.stream.ramp + max(TOKENIZER_TEXTS, 2 * recorded)
-        ):
-            text, answer = self.stream.qa_pair(position)
-            yield f" {text}"
-            if answer:
-                yield f" {answer}"
-
-
-def mix(corpora: Mapping[str, Corpus], data: DataConfig, seed: int) -> Mixture | None:
-    """The training speech of all sources, each with its share."""
-    if not corpora:
-        return None
-    given = {name: source.weight for name, source in sources_of(data).items()}
-    weights = [given[name] or float(len(corpus)) for name, corpus in corpora.items()]
-    return Mixture([*corpora.values()], tempered(weights, data.temperature), seed)
-
-
-class FirstOf:
-    """The first `size` utterances of a corpus."""
-
-    def __init__(self, corpus: Corpus, size: int):
-        self.corpus, self.size = corpus, size
-        self.duration_s, self.qa_pair = corpus.duration_s, corpus.qa_pair
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> Utterance:
-        return self.corpus[index]
-
-
-def _first(corpus: Corpus, size: int) -> Corpus:
-    return corpus if len(corpus) <= size else FirstOf(corpus, size)
+SAMPLE_OVERSAMPLING = 10
+"""Positions of the stream among which one is selected for `lora.sample`."""
 
 
 class QAPairs(Dataset[tuple[str, str]]):
-    """Text of each utterance and the answer wanted: none, "", where the text is to be
-    transcribed."""
+    """Pairs of text and answer, without audio.
+
+    The answer is the empty string where the text is to be transcribed.
+
+    Args:
+        corpus: source of the texts.
+        answer_share: share of the texts that are to be answered.
+        seed: selects these.
+    """
 
     def __init__(self, corpus: Corpus | TrainingStream, answer_share: float, seed: int):
-        self.corpus, self.answer_share, self.seed = corpus, answer_share, seed
+        self.corpus = corpus
+        self.answer_share = answer_share
+        self.seed = seed
 
     def __getitem__(self, index: int) -> tuple[str, str]:
         text, answer = self.corpus.qa_pair(index)
-        return text, answer if np.random.default_rng(
-            [self.seed, index]
-        ).random() < self.answer_share else ""
+        # Drawn from the index alone, so that every epoch and process agrees.
+        is_question = np.random.default_rng([self.seed, index]).random() < self.answer_share
+        return text, answer if is_question else ""
 
     def length(self, index: int) -> int:
-        """Characters of text and answer, wanted or not: by those of the response, questions and
-        texts to transcribe would come in batches of their own, from which much less is learnt."""
-        return sum(map(len, self.corpus.qa_pair(index)))
+        """Characters of text and answer, whether or not the answer is used."""
+        # By the length of the response alone, questions and texts to transcribe would form batches
+        # of their own, from which much less is learnt.
+        text, answer = self.corpus.qa_pair(index)
+        return len(text) + len(answer)
 
 
-Ahead = Callable[[Any], Any]
-"""Work of data workers on each training batch: the part of the model that does not learn, run
-beforehand."""
+Precompute = Callable[[Any], Any]
+"""Function that a data worker applies to each training batch, such as the frozen part of the
+model."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Collate:
-    """Items to a batch, and what is done with it ahead."""
+class PrecomputingCollate:
+    """Collation of items to a batch, followed by a precomputation on the batch."""
 
-    items: Callable[[list[Any]], Any]
-    ahead: Ahead
+    collate: Callable[[list[Any]], Any]
+    precompute: Precompute
 
     def __call__(self, items: list[Any]) -> Any:
-        return self.ahead(self.items(items))
+        return self.precompute(self.collate(items))
 
 
 class StageData(L.LightningDataModule):
-    """Loaders of one stage. Batch k of a run is the same whenever it is asked for; `start_batch` is
-    the first one."""
+    """Loaders of one stage.
 
-    ahead: Ahead | None = None
+    Batch k of a run is a pure function of the configuration and k. `start_batch` is the first batch
+    that the training loader yields, which is above 0 when a run resumes.
+    """
+
+    precompute: Precompute | None = None
 
     def __init__(self, config: Config, corpora: Corpora):
         super().__init__()
-        self.config, self.corpora, self.start_batch = config, corpora, 0
+        self.config = config
+        self.corpora = corpora
+        self.start_batch = 0  # set by the run when it resumes
 
     def _loader(
         self,
         dataset: Dataset,
         batches: Iterable[list[int]],
         collate_fn: Callable,
-        ahead: Ahead | None = None,
+        precompute: Precompute | None = None,
     ) -> DataLoader:
         data = self.config.data
+        if precompute is not None:
+            collate_fn = PrecomputingCollate(collate_fn, precompute)
         return WatchedLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=Collate(collate_fn, ahead) if ahead else collate_fn,
+            collate_fn=collate_fn,
             num_workers=data.num_workers,
             worker_timeout_s=data.worker_timeout_s,
         )
 
     def check_ranks(self, ranks: int) -> None:
-        """Raises ValueError where there is less to score than there are ranks."""
+        """Check that every rank has something to score.
+
+        Raises:
+            ValueError: there are fewer utterances or dialogues to score than ranks.
+        """
         for field, size in self.scored().items():
             if size < ranks:
                 raise ValueError(
@@ -209,86 +125,118 @@ class StageData(L.LightningDataModule):
                 )
 
     def scored(self) -> dict[str, int]:
-        """Setting that limits what is scored -> how many are."""
+        """Return the settings that limit what is scored, with the number that is scored."""
         return {"valid_size": len(self.corpora.valid), "test_size": len(self.corpora.test)}
 
     def strata(self, positions: range) -> list[Hashable]:
-        """The sort of each position of the training stream: with an answer or without."""
+        """Return whether each position of the training stream has an answer."""
         return [bool(self.corpora.stream.qa_pair(position)[1]) for position in positions]
 
     def sample(self) -> list[int] | None:
-        """Positions that `lora.sample` picks from ten times as many."""
-        lora, first = self.config.lora, self.corpora.stream.ramp
+        """Return the positions of the training stream that `lora.sample` selects.
+
+        They are a stratified sample of ten times as many; None: all positions.
+        """
+        lora = self.config.lora
         if not lora.enabled or not lora.sample:
             return None
-        return [
-            first + i
-            for i in stratified(self.strata(range(first, first + 10 * lora.sample)), lora.sample)
-        ]
+        first = self.corpora.stream.ramp
+        candidates = range(first, first + SAMPLE_OVERSAMPLING * lora.sample)
+        indices = stratified(self.strata(candidates), lora.sample)
+        return [first + index for index in indices]
 
     def _endless(self, group: Callable[[Sequence[int]], list[list[int]]]) -> EndlessBatches:
         recorded = self.corpora.stream.recorded
-        lanes = LANES if recorded and recorded.is_grouped else 1
-        trainer, (rank, world) = self.config.trainer, self._rank()
-        shared = world > trainer.devices * trainer.num_nodes
+        is_grouped = recorded is not None and recorded.is_grouped
+        trainer = self.config.trainer
+        rank, world = self._rank()
+        # More ranks than devices (`trainer.cpu_processes`): the ranks of one device split each batch,
+        # so that the batch size does not depend on their number.
         return EndlessBatches(
-            group, self.config.seed, self.start_batch, rank, world, self.sample(), lanes, shared
+            group,
+            self.config.seed,
+            start=self.start_batch,
+            rank=rank,
+            world=world,
+            positions=self.sample(),
+            lanes=LANES if is_grouped else 1,
+            shared=world > trainer.devices * trainer.num_nodes,
         )
 
     def _rank(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        """Rank of this process, and number of processes."""
+        if self.trainer:
+            return self.trainer.global_rank, self.trainer.world_size
+        return 0, 1
 
 
 class SpeechData(StageData):
-    """Batches of speech."""
+    """Batches of speech, as `SpeechBatch`."""
 
     def train_dataloader(self) -> DataLoader:
-        stream, batch_s = self.corpora.stream, self.config.data.batch_s
+        """Endless batches of at most `data.batch_s` seconds each."""
+        stream = self.corpora.stream
+        batch_s = self.config.data.batch_s
 
         def group(positions: Sequence[int]) -> list[list[int]]:
-            return pack(positions, [stream.duration_s(p) for p in positions], batch_s)
+            durations_s = [stream.duration_s(position) for position in positions]
+            return pack(positions, durations_s, batch_s)
 
-        return self._speech(stream, self._endless(group), self.ahead)
+        return self._speech(stream, self._endless(group), self.precompute)
 
     def val_dataloader(self) -> DataLoader:
+        """The validation utterances, without augmentation."""
         return self._scored(self.corpora.valid)
 
     def test_dataloader(self) -> DataLoader:
+        """The test utterances, without augmentation."""
         return self._scored(self.corpora.test)
 
     def _scored(self, corpus: Corpus) -> DataLoader:
-        return self._speech(
-            ScoredSet(corpus), FiniteBatches(corpus, self.config.data.batch_s, *self._rank())
-        )
+        batches = FiniteBatches(corpus, self.config.data.batch_s, *self._rank())
+        return self._speech(ScoredSet(corpus), batches)
 
     def _speech(
-        self, dataset: Dataset, batches: Sampler[list[int]], ahead: Ahead | None = None
+        self, dataset: Dataset, batches: Sampler[list[int]], precompute: Precompute | None = None
     ) -> DataLoader:
-        unit = FrameTiming.of(self.config.model).samples_per_token
-        return self._loader(dataset, batches, functools.partial(collate, unit_samples=unit), ahead)
+        # Utterances are padded to whole tokens of the language model.
+        unit_samples = FrameTiming.of(self.config.model).samples_per_token
+        collate_fn = functools.partial(collate, unit_samples=unit_samples)
+        return self._loader(dataset, batches, collate_fn, precompute)
 
 
 class TextData(StageData):
     """Batches of (text, answer), as in `QAPairs`."""
 
     def train_dataloader(self) -> DataLoader:
-        qa_pairs, size = self._qa_pairs(self.corpora.stream), self.config.data.batch_texts
+        """Endless batches of `data.batch_texts` pairs of similar length."""
+        qa_pairs = self._qa_pairs(self.corpora.stream)
+        batch_size = self.config.data.batch_texts
 
         def group(positions: Sequence[int]) -> list[list[int]]:
-            return alike(positions, [qa_pairs.length(p) for p in positions], size)
+            lengths = [qa_pairs.length(position) for position in positions]
+            return alike(positions, lengths, batch_size)
 
         return self._loader(qa_pairs, self._endless(group), list)
 
     def val_dataloader(self) -> DataLoader:
+        """The texts of the validation utterances."""
         return self._scored(self.corpora.valid)
 
     def test_dataloader(self) -> DataLoader:
+        """The texts of the test utterances."""
         return self._scored(self.corpora.test)
 
     def _scored(self, corpus: Corpus) -> DataLoader:
-        size, (rank, world) = self.config.data.batch_texts, self._rank()
-        batches = [list(range(i, min(i + size, len(corpus)))) for i in range(0, len(corpus), size)]
-        return self._loader(self._qa_pairs(corpus), at_least(world, batches)[rank::world], list)
+        rank, world = self._rank()
+        batch_size = self.config.data.batch_texts
+        batches = []
+        for first in range(0, len(corpus), batch_size):
+            last = min(first + batch_size, len(corpus))
+            batches.append(list(range(first, last)))
+        # A rank without a batch would block the others.
+        own_batches = at_least(world, batches)[rank::world]
+        return self._loader(self._qa_pairs(corpus), own_batches, list)
 
     def _qa_pairs(self, corpus: Corpus | TrainingStream) -> QAPairs:
         return QAPairs(corpus, self.config.stage.answer_share, self.config.seed)

@@ -28,8 +28,11 @@ from datamodules.corpus import Corpus
 
 BLOCK = 1000
 """Draws in which every corpus has its exact share, and at least one draw."""
-STIRRED = 256
-"""Consecutive utterances of a grouped corpus that are permuted among each other."""
+SHUFFLE_WINDOW = 256
+"""Consecutive utterances of a grouped corpus that are permuted among each other.
+
+It bounds the number of groups that are read at a time.
+"""
 
 
 @runtime_checkable
@@ -61,11 +64,14 @@ class Mixture:
 
     def locate(self, draw: int) -> tuple[Corpus, int]:
         """Corpus and utterance index of a draw."""
+        # The numbered steps are explained at the top of this file: block,
         block, position = divmod(draw, BLOCK)
         assignment, ranks = _assign_block(self.seed, block, self.quotas)
         number = int(assignment[position])
         corpus = self.corpora[number]
+        # rank within the corpus,
         rank = block * self.quotas[number] + int(ranks[position])
+        # round and order.
         round_number, index = divmod(rank, len(corpus))
         order = _round_order(self, round_number, number)
         return corpus, int(order[index])
@@ -82,7 +88,11 @@ def groups_of(corpus: Corpus) -> np.ndarray | None:
 
 
 def tempered(weights: Sequence[float], temperature: float) -> list[float]:
-    """weight ^ (1 / temperature), divided by the largest so that no power overflows."""
+    """Raise weights to the power 1 / temperature, relative to the largest weight.
+
+    A temperature above 1 makes the shares more alike, as in multilingual training.
+    """
+    # Division by the largest: no power overflows.
     largest = max(weights)
     return [(weight / largest) ** (1 / temperature) for weight in weights]
 
@@ -90,7 +100,8 @@ def tempered(weights: Sequence[float], temperature: float) -> list[float]:
 def quotas(weights: Sequence[float], total: int) -> tuple[int, ...]:
     """Whole numbers in the ratio of the weights that sum to `total`, each at least 1 (largest
     remainder method)."""
-    divisible = total - len(weights)  # one is reserved for each
+    # One is reserved for each, so that even a tiny corpus occurs in every block.
+    divisible = total - len(weights)
     exact = [weight / sum(weights) * divisible for weight in weights]
     counts = [1 + int(value) for value in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: int(exact[i]) - exact[i])
@@ -102,8 +113,9 @@ def quotas(weights: Sequence[float], total: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4)
 def _assign_block(seed: int, block: int, counts: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(BLOCK,) corpus number of each draw, and (BLOCK,) how many draws that corpus had before
-    within the block."""
+    """Corpus number of each draw of a block (BLOCK,), and how many earlier draws of the block this
+    corpus has (BLOCK,)."""
+    # Cached: consecutive draws share a block.
     rng = np.random.default_rng([seed, block, 1])
     assignment = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     ranks = np.zeros_like(assignment)
@@ -114,6 +126,7 @@ def _assign_block(seed: int, block: int, counts: tuple[int, ...]) -> tuple[np.nd
 
 @lru_cache(maxsize=16)
 def _round_order(mixture: Mixture, round_number: int, number: int) -> np.ndarray:
+    """Order of the utterances of corpus `number` in one pass, (len,)."""
     corpus = mixture.corpora[number]
     rng = np.random.default_rng([mixture.seed, round_number, number])
     return shuffled(len(corpus), groups_of(corpus), rng)
@@ -125,7 +138,7 @@ def shuffled(size: int, groups: np.ndarray | None, rng: np.random.Generator) -> 
     Args:
         size: number of utterances.
         groups: (size,) group of each; with it the groups come in random order, and windows of
-            STIRRED utterances are permuted, so that consecutive draws need only a few groups at
+            SHUFFLE_WINDOW utterances are permuted, so that consecutive draws need only a few groups at
             once.
         rng: source of the permutations.
 
@@ -136,7 +149,8 @@ def shuffled(size: int, groups: np.ndarray | None, rng: np.random.Generator) -> 
         return rng.permutation(size)
     group_order = rng.permutation(int(groups.max()) + 1)
     order = np.argsort(group_order[groups], kind="stable")
+    # Sorted by group, the utterances of one group would follow each other in corpus order.
     windows = []
-    for start in range(0, size, STIRRED):
-        windows.append(rng.permutation(order[start : start + STIRRED]))
+    for start in range(0, size, SHUFFLE_WINDOW):
+        windows.append(rng.permutation(order[start : start + SHUFFLE_WINDOW]))
     return np.concatenate(windows)

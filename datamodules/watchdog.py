@@ -1,5 +1,5 @@
-"""A loader that cannot hang: when no batch comes, it stops and says what its workers were
-reading."""
+"""A data loader that cannot hang: when no batch comes, it raises an error that names the files that
+its workers were reading."""
 
 import contextlib
 import ctypes
@@ -13,29 +13,42 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 NAME_BYTES = 512
-"""Bytes kept of the name that a worker is reading; a longer one is truncated."""
-_slot: Any = None
-"""Shared memory of a worker, which the main process reads."""
+"""Size of the shared memory for the name of the file that a worker is reading; a longer name is
+truncated."""
+PREFETCHED_BATCHES = 8
+"""Batches that each worker prepares in advance."""
+_current_name: Any = None
+"""In a worker: shared memory that holds the name of the file it is reading; elsewhere None."""
 
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Tells the main process what this worker is reading."""
-    if _slot is not None:
-        _slot.value = name.encode()[: NAME_BYTES - 1]
+    """Tell the main process what this worker is reading while the context is open.
+
+    Args:
+        name: name of the file, for the error message.
+    """
+    if _current_name is not None:
+        # The last byte stays 0, which ends a C string.
+        _current_name.value = name.encode()[: NAME_BYTES - 1]
     try:
         yield
     finally:
-        if _slot is not None:
-            _slot.value = b""
+        if _current_name is not None:
+            _current_name.value = b""
 
 
 class WatchedLoader(DataLoader):
-    """A DataLoader that raises ValueError, and names what is being read, when no batch comes or a
-    worker dies.
+    """A DataLoader that raises ValueError when no batch comes or a worker dies.
+
+    The message names what each worker was reading.
 
     Args:
-        worker_timeout_s: seconds without a batch; 0: no limit.
+        dataset: source of the items.
+        batch_sampler: indices of the items of each batch.
+        num_workers: worker processes; 0 reads in this process, without a time limit.
+        worker_timeout_s: seconds to wait for a batch; 0: no limit.
+        collate_fn: forms a batch of a list of items.
     """
 
     def __init__(
@@ -46,64 +59,71 @@ class WatchedLoader(DataLoader):
         worker_timeout_s: float,
         collate_fn: Callable | None = None,
     ):
-        self.slots = [
-            multiprocessing.RawArray(ctypes.c_char, NAME_BYTES) for _ in range(num_workers)
-        ]
+        # Shared memory survives the death of a worker, unlike a queue or a pipe.
+        self.current_names: list[Any] = []
+        for _ in range(num_workers):
+            self.current_names.append(multiprocessing.RawArray(ctypes.c_char, NAME_BYTES))
         super().__init__(
             dataset,
             batch_sampler=batch_sampler,
             collate_fn=collate_fn,
             num_workers=num_workers,
             timeout=worker_timeout_s if num_workers else 0,
-            prefetch_factor=8 if num_workers else None,
-            worker_init_fn=functools.partial(_begin, self.slots),
+            prefetch_factor=PREFETCHED_BATCHES if num_workers else None,
+            worker_init_fn=functools.partial(_start_worker, self.current_names),
         )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches: Any = super().__iter__()
         workers = list(getattr(batches, "_workers", []))
-        weakref.finalize(
-            batches, _end, workers
-        )  # also at exit, where multiprocessing would wait for them for ever
+        # Also runs at exit, where multiprocessing would wait for the workers without limit.
+        weakref.finalize(batches, _kill, workers)
         try:
             yield from batches
         except RuntimeError as error:
+            # torch raises no class of its own; errors of the dataset have other texts.
             if not str(error).startswith("DataLoader"):
                 raise
-            _end(workers)
-            what = f"no batch within data.worker_timeout_s={self.timeout:g} s"
-            what = (
-                what
-                if "timed out" in str(error)
-                else f"a data worker died: {' '.join(str(error).split())}"
-            )
+            _kill(workers)
+            problem = self._describe(error)
             raise ValueError(
-                f"{what}; {self._report()}; mend or remove it, or raise data.worker_timeout_s"
+                f"{problem}; {self._report()}; mend or remove it, or raise data.worker_timeout_s"
             ) from None
 
+    def _describe(self, error: RuntimeError) -> str:
+        if "timed out" in str(error):
+            return f"no batch within data.worker_timeout_s={self.timeout:g} s"
+        one_line = " ".join(str(error).split())
+        return f"a data worker died: {one_line}"
+
     def _report(self) -> str:
-        names = [
-            (worker, slot.value.decode(errors="replace")) for worker, slot in enumerate(self.slots)
-        ]
-        busy = [f"worker {worker} was reading {name}" for worker, name in names if name]
-        return ", ".join(busy) or "no worker was reading a file"
+        """Names of the files that the workers are reading, as a phrase for an error message."""
+        phrases = []
+        for worker, current_name in enumerate(self.current_names):
+            name = current_name.value.decode(errors="replace")
+            if name:
+                phrases.append(f"worker {worker} was reading {name}")
+        return ", ".join(phrases) or "no worker was reading a file"
 
 
-def _end(workers: list[multiprocessing.Process]) -> None:
-    """SIGTERM is not enough: see `_begin`. Nor is torch to raise because a worker was killed."""
+def _kill(workers: list[multiprocessing.Process]) -> None:
+    """Kill the workers that are alive, and wait for their end."""
     alive = [worker for worker in workers if worker.is_alive()]
     if not alive:
         return
-    raises = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # torch's handler of SIGCHLD raises an error for a killed worker, so it is suspended.
+    torch_handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for worker in alive:
+        # SIGTERM is ignored by workers, see `_start_worker`.
         worker.kill()
         worker.join()
-    signal.signal(signal.SIGCHLD, raises)
+    signal.signal(signal.SIGCHLD, torch_handler)
 
 
-def _begin(slots: list[Any], worker: int) -> None:
-    """A scheduler signals the whole process group; workers that died of it would fail the step that
-    is to be saved."""
-    global _slot
+def _start_worker(current_names: list[Any], worker: int) -> None:
+    """Initialise a worker process."""
+    global _current_name
+    # A scheduler signals the whole process group. Workers that died of it would fail the training
+    # step whose result the main process is to save.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _slot = slots[worker]
+    _current_name = current_names[worker]

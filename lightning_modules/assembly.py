@@ -57,7 +57,7 @@ def build(
     module = stage.module(config, model, tokenizer)
     data = stage.data(config, corpora)
     if isinstance(model, SpeechEncoder) and can_precompute(config, model):
-        data.ahead = PrecomputeFrames(model)
+        data.precompute = PrecomputeFrames(model)
     return module, data
 
 

@@ -1,4 +1,4 @@
-"""Batches are a pure function of (seed, number), stay within their seconds, and lose nobody."""
+"""Batches are a pure function of (seed, number), are not too long, and contain every position."""
 
 import itertools
 from collections.abc import Callable
@@ -19,13 +19,14 @@ from datamodules.batching import (
     collate,
     pack,
 )
+from datamodules.corpora import Corpora
 from datamodules.corpus import UnusableAudio, Utterance
-from datamodules.data import Corpora, SpeechData
+from datamodules.data import SpeechData
 from datamodules.mixture import Mixture
 
 
 class Tones:
-    """A corpus of tones, its 7th a broken one."""
+    """A corpus of constant signals; number 7 of the default corpus is broken."""
 
     def __init__(self, size: int, name: str = "tone"):
         self.size, self.name = size, name
@@ -53,7 +54,7 @@ def stream(config: Config) -> TrainingStream:
     )
 
 
-def of_20_s(stream: TrainingStream) -> Callable[[range], list[list[int]]]:
+def pack_20_s(stream: TrainingStream) -> Callable[[range], list[list[int]]]:
     return lambda positions: pack(positions, [stream.duration_s(p) for p in positions], 20)
 
 
@@ -61,15 +62,15 @@ def first(batches: EndlessBatches, count: int) -> list[list[int]]:
     return list(itertools.islice(batches, count))
 
 
-def test_batches_begin_anywhere(stream: TrainingStream) -> None:
-    whole = first(EndlessBatches(of_20_s(stream), seed=3), 120)
-    assert first(EndlessBatches(of_20_s(stream), seed=3, start=100), 20) == whole[100:]
-    assert first(EndlessBatches(of_20_s(stream), seed=4), 120) != whole
+def test_batches_can_start_at_any_number(stream: TrainingStream) -> None:
+    whole = first(EndlessBatches(pack_20_s(stream), seed=3), 120)
+    assert first(EndlessBatches(pack_20_s(stream), seed=3, start=100), 20) == whole[100:]
+    assert first(EndlessBatches(pack_20_s(stream), seed=4), 120) != whole
 
 
-def test_batches_are_shared_out(stream: TrainingStream) -> None:
-    """Nobody is left without: what does not go round is had twice."""
-    for group in (of_20_s(stream), lambda positions: [[p] for p in positions]):
+def test_a_shared_batch_is_split_among_the_ranks(stream: TrainingStream) -> None:
+    """A batch with fewer positions than ranks gives one of them to several ranks."""
+    for group in (pack_20_s(stream), lambda positions: [[p] for p in positions]):
         whole = first(EndlessBatches(group, seed=3), 20)
         parts = [
             first(EndlessBatches(group, 3, start=4, rank=r, world=2, shared=True), 16)
@@ -84,7 +85,7 @@ def test_batches_are_shared_out(stream: TrainingStream) -> None:
 
 
 @pytest.mark.parametrize(("devices", "whole"), [(1, True), (2, False)])
-def test_processes_beyond_the_devices_share_what_one_would_have(
+def test_ranks_of_one_device_split_the_batches_of_a_single_rank(
     config: Config, devices: int, whole: bool
 ) -> None:
     def positions(rank: int, world: int) -> list[list[int]]:
@@ -93,31 +94,34 @@ def test_processes_beyond_the_devices_share_what_one_would_have(
         return list(itertools.islice(data.train_dataloader().batch_sampler, 12))
 
     corpora = Corpora(config)
-    alone, first_half, second_half = positions(0, 1), positions(0, 2), positions(1, 2)
-    together = [{*a, *b} for a, b in zip(first_half, second_half, strict=True)]
-    assert (together == [{*batch} for batch in alone]) == whole
+    single, first_half, second_half = positions(0, 1), positions(0, 2), positions(1, 2)
+    joined = [{*a, *b} for a, b in zip(first_half, second_half, strict=True)]
+    assert (joined == [{*batch} for batch in single]) == whole
 
 
-def test_ranks_share_the_batches(stream: TrainingStream) -> None:
-    whole = first(EndlessBatches(of_20_s(stream), seed=3), 20)
+def test_ranks_take_batches_in_turn(stream: TrainingStream) -> None:
+    whole = first(EndlessBatches(pack_20_s(stream), seed=3), 20)
     ranks = [
-        first(EndlessBatches(of_20_s(stream), seed=3, start=2, rank=r, world=2), 8) for r in (0, 1)
+        first(EndlessBatches(pack_20_s(stream), seed=3, start=2, rank=r, world=2), 8)
+        for r in (0, 1)
     ]
     assert [b for pair in zip(*ranks, strict=True) for b in pair] == whole[4:]
 
 
-def test_every_position_comes_once_and_no_batch_is_too_long(stream: TrainingStream) -> None:
+def test_every_position_is_packed_once_and_no_batch_is_too_long(stream: TrainingStream) -> None:
     batches = pack(range(100, 300), [stream.duration_s(p) for p in range(100, 300)], 20)
     assert sorted(itertools.chain(*batches)) == list(range(100, 300))
     assert max(len(b) * max(stream.duration_s(p) for p in b) for b in batches) <= 20
 
 
-def test_texts_of_like_length_come_together() -> None:
+def test_texts_of_similar_length_are_batched_together() -> None:
     batches = alike(range(50, 60), [5, 1, 5, 1, 9, 1, 9, 5, 1, 1], 4)
     assert batches == [[51, 53, 55, 58], [59, 50, 52, 57], [54, 56]]
 
 
-def test_mixture_keeps_its_share_and_goes_round_the_recordings(stream: TrainingStream) -> None:
+def test_the_stream_has_the_synthetic_share_and_visits_every_recording_in_each_round(
+    stream: TrainingStream,
+) -> None:
     texts = [stream.qa_pair(p)[0] for p in range(1000)]
     assert sum(t.startswith("made") for t in texts) == 400
     recorded = [t for t in texts if t.startswith("tone")]
@@ -125,7 +129,7 @@ def test_mixture_keeps_its_share_and_goes_round_the_recordings(stream: TrainingS
     assert all(len(set(r)) == 10 for r in rounds) and rounds[0] != rounds[1]
 
 
-def test_a_ramp_begins_with_synthetic_speech_alone(config: Config) -> None:
+def test_a_ramp_starts_with_synthetic_speech_only(config: Config) -> None:
     stream = TrainingStream(
         Tones(10**9, "made"), Mixture([Tones(10)], [1], 1), 0.4, 1000, 1, config.data.augment, 16000
     )
@@ -140,7 +144,7 @@ def test_a_ramp_begins_with_synthetic_speech_alone(config: Config) -> None:
     ]
 
 
-def test_an_item_is_the_same_whenever_it_is_asked_for_but_not_the_next_time_round(
+def test_an_item_is_reproducible_and_augmented_anew_in_the_next_round(
     stream: TrainingStream,
 ) -> None:
     tones = [p for p in range(60) if stream.qa_pair(p)[0] == "tone 3"]
@@ -151,13 +155,13 @@ def test_an_item_is_the_same_whenever_it_is_asked_for_but_not_the_next_time_roun
     )
 
 
-def test_a_broken_item_is_named_and_the_rest_is_kept(stream: TrainingStream) -> None:
+def test_a_broken_item_is_named_and_the_others_are_batched(stream: TrainingStream) -> None:
     broken = next(p for p in range(60) if stream.qa_pair(p)[0] == "tone 7")
     batch = collate([stream[broken], stream[broken + 1]], unit_samples=3200)
     assert batch.skipped == ["7.wav is broken"] and len(batch.texts) == 1
 
 
-def test_rows_end_in_silence_on_a_whole_token() -> None:
+def test_rows_are_padded_with_silence_to_a_whole_token() -> None:
     items = [Utterance("a", np.ones(n, np.float32), "x", "", "") for n in (3200, 3201, 10)]
     batch = collate(items, unit_samples=3200)
     assert batch.samples.lengths.tolist() == [3200, 6400, 3200]
@@ -168,7 +172,7 @@ def test_rows_end_in_silence_on_a_whole_token() -> None:
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_scored_sets_are_whole_and_no_rank_is_idle(world: int) -> None:
+def test_every_utterance_is_scored_once_and_every_rank_has_a_batch(world: int) -> None:
     shares = [list(FiniteBatches(Tones(7), 100, rank, world)) for rank in range(world)]
     assert all(shares) and sorted(i for share in shares for batch in share for i in batch) == list(
         range(7)

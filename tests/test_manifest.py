@@ -1,4 +1,4 @@
-"""Folders and manifests: every layout that is understood, every complaint, and who is held out."""
+"""Folders and manifests: every supported layout, every error message, and the held-out splits."""
 
 import dataclasses
 import gzip
@@ -88,12 +88,12 @@ def test_librispeech_folder(tmp_path, suffix):
         assert entries[0].id == "84-7-0000" and entries[0].text == "hello it's 0" and not skipped
 
 
-def test_librispeech_subfolder_has_no_split(tmp_path):
+def test_a_librispeech_subfolder_has_no_split(tmp_path):
     entries, _ = read_corpus(librispeech(tmp_path / "train-clean-5", ["1"]))
     assert {e.split for e in entries} == {None}
 
 
-def test_librispeech_gaps_are_counted(tmp_path):
+def test_missing_librispeech_files_and_transcripts_are_counted(tmp_path):
     librispeech(tmp_path, ["1", "2"])
     (tmp_path / "1/7/1-7-0000.flac").unlink()
     extra = tmp_path / "2/7/2-7-0009.flac"
@@ -141,13 +141,13 @@ def test_plain_manifest(tmp_path):
         ("source_wav", "source_text", "speaker", "target_text"),
     ],
 )
-def test_known_keys(tmp_path, audio, text, speaker, answer):
+def test_usual_columns_are_recognised(tmp_path, audio, text, speaker, answer):
     row = {audio: "/far/1.wav", text: "Hello", speaker: "ann", answer: "Hi."}
     (only,), _ = read_corpus(write_lines(tmp_path / "m.jsonl.gz", [row]))
     assert only == Entry("/far/1.wav", Path("/far/1.wav"), 0.0, None, "hello", "Hi.", "ann", None)
 
 
-def test_rows_that_cannot_serve_are_counted(tmp_path):
+def test_unusable_rows_are_counted(tmp_path):
     rows = [
         {"audio": "1.wav", "text": "hello", "split": "train"},
         {"audio": "2.wav", "text": None, "split": "background"},
@@ -165,7 +165,7 @@ def test_rows_that_cannot_serve_are_counted(tmp_path):
     }
 
 
-def test_audio_may_lie_under_a_folder_above_the_manifest(tmp_path):
+def test_audio_paths_may_be_relative_to_a_folder_above_the_manifest(tmp_path):
     speak(tmp_path / "corpus" / "2.wav")
     rows = [{"audio": f"corpus/{n}.wav", "text": "hello"} for n in (1, 2)]
     entries, _ = read_corpus(write_lines(tmp_path / "data/manifests/m.jsonl", rows))
@@ -279,7 +279,7 @@ def test_lhotse_channels(tmp_path):
     assert [round(float(corpus[n].samples.mean()), 2) for n in range(3)] == [0.1, 0.2, 0.15]
 
 
-def test_what_only_lhotse_can_read_is_counted_where_it_is_missing(tmp_path, monkeypatch):
+def test_cuts_that_need_lhotse_are_counted_without_lhotse(tmp_path, monkeypatch):
     monkeypatch.setattr(cuts.importlib.util, "find_spec", lambda name: None)
     plain = recording("r", [("a.wav", [0])])
     in_memory = plain | {"sources": [{"type": "memory", "channels": [0], "source": "UklGRg=="}]}
@@ -298,27 +298,27 @@ def test_what_only_lhotse_can_read_is_counted_where_it_is_missing(tmp_path, monk
     }
 
 
-def test_lhotse_reads_what_it_mixes_and_transforms(tmp_path):
+def test_lhotse_reads_mixed_and_transformed_cuts(tmp_path):
     lhotse = pytest.importorskip("lhotse")
     speak(tmp_path / "a.wav", 2.0)
     plain = lhotse.Recording.from_file(tmp_path / "a.wav", recording_id="r").to_cut()
-    said = lhotse.SupervisionSegment("s", "r", 0.0, 1.0, text="Hello", speaker="ann")
+    supervision = lhotse.SupervisionSegment("s", "r", 0.0, 1.0, text="Hello", speaker="ann")
     one = plain.truncate(duration=1.0)
-    one.supervisions = [said]
+    one.supervisions = [supervision]
     mixed = one.pad(duration=1.5).mix(plain, offset_other_by=0.5)
     mixed.id = "mixed"
     quick = one.perturb_speed(2.0)
     quick.id = "quick"
     lhotse.CutSet.from_cuts([mixed, quick]).to_file(tmp_path / "c.jsonl")
     corpora, _ = open_corpora(tmp_path / "c.jsonl", RATE_HZ, 0.1, 5.0)
-    found = {
+    utterances = {
         u.id: u for corpus in corpora.values() for u in (corpus[i] for i in range(len(corpus)))
     }
-    assert {id: (u.text, len(u.samples) / RATE_HZ) for id, u in found.items()} == {
+    assert {id: (u.text, len(u.samples) / RATE_HZ) for id, u in utterances.items()} == {
         "mixed": ("hello", 2.5),
         "quick": ("hello", 0.5),
     }
-    assert found["mixed"].samples[6000] == pytest.approx(0.2, abs=0.01)
+    assert utterances["mixed"].samples[6000] == pytest.approx(0.2, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_lhotse_recordings_and_supervisions(tmp_path, name, split):
 # ---- complaints
 
 
-def test_complaints_about_folders(tmp_path):
+def test_errors_about_folders(tmp_path):
     assert "does not exist; give a LibriSpeech-layout folder" in complaint(tmp_path / "nowhere")
     assert "holds no speech; understood are a LibriSpeech-layout folder" in complaint(tmp_path)
     speak(tmp_path / "deep" / "a.mp3")
@@ -353,7 +353,7 @@ def test_complaints_about_folders(tmp_path):
     assert "put supervisions.jsonl there" in complaint(tmp_path)
 
 
-def test_complaints_about_manifests(tmp_path):
+def test_errors_about_manifests(tmp_path):
     path = tmp_path / "m.jsonl"
     for bad in ("{'audio': 1}", "[1]", "\x00\xff"):
         write_lines(path, [{"audio": "a.wav", "text": "hello"}, bad])
@@ -384,7 +384,7 @@ def test_broken_gzip(tmp_path):
     assert "cannot be unpacked" in complaint(path)
 
 
-def test_nothing_usable_after_looking_at_the_files(tmp_path):
+def test_a_manifest_whose_files_are_all_unusable_is_rejected(tmp_path):
     path = write_lines(tmp_path / "m.jsonl", [{"audio": "gone.wav", "text": "hello"}])
     with pytest.raises(
         ValueError, match="nothing usable; left out: 1 unusable .*gone.wav is missing"
@@ -427,7 +427,7 @@ def test_open_corpora(tmp_path):
     assert lines[-1] == "the corpus gives no valid and no test: held out of train, whole speakers"
 
 
-def test_the_first_of_a_split_come_from_many_speakers(tmp_path):
+def test_the_first_utterances_of_a_split_are_from_many_speakers(tmp_path):
     librispeech(tmp_path / "train", ["1", "2", "3"])
     corpora, _ = open_corpora(
         librispeech(tmp_path / "test", list("abcdef"), 10).parent, RATE_HZ, 0.1, 2.0
@@ -435,7 +435,7 @@ def test_the_first_of_a_split_come_from_many_speakers(tmp_path):
     assert len({corpora["test"][n].speaker for n in range(10)}) > 3
 
 
-def test_what_shows_only_when_read_is_raised_then(tmp_path):
+def test_problems_that_only_decoding_detects_are_raised_by_indexing(tmp_path):
     sf.write(tmp_path / "mute.wav", np.zeros(8000), RATE_HZ)
     corpora, survey = open_corpora(
         write_lines(tmp_path / "m.jsonl", [{"audio": "mute.wav", "text": "hello"}]),
@@ -448,19 +448,21 @@ def test_what_shows_only_when_read_is_raised_then(tmp_path):
         corpora["train"][0]
 
 
-def test_durations_of_the_manifest_are_trusted_and_headers_fill_in(tmp_path, monkeypatch):
+def test_headers_are_read_only_where_the_manifest_has_no_duration(tmp_path, monkeypatch):
     speak(tmp_path / "a.wav", 2.0)
     rows = [
         {"audio": "a.wav", "text": "hello", "duration": 1.25},
         {"audio": "a.wav", "text": "hello", "offset": 0.5},
     ]
-    looked = []
-    monkeypatch.setattr(manifest, "audio_duration_s", lambda path: looked.append(path) or 2.0)
+    measured_paths = []
+    monkeypatch.setattr(
+        manifest, "audio_duration_s", lambda path: measured_paths.append(path) or 2.0
+    )
     entries, _ = measure(read_corpus(write_lines(tmp_path / "m.jsonl", rows))[0], 0.1, 5.0)
-    assert [e.duration_s for e in entries] == [1.25, 1.5] and len(looked) == 1
+    assert [e.duration_s for e in entries] == [1.25, 1.5] and len(measured_paths) == 1
 
 
-def test_bad_share():
+def test_the_share_of_unusable_files_is_checked():
     def survey(good: int, bad: int) -> Survey:
         facts = {"train": manifest.SplitFacts(good, 1.0, 1)}
         return Survey(facts, [Skipped(UNUSABLE, f"{n}.flac is broken") for n in range(bad)], [])
@@ -475,10 +477,10 @@ def test_bad_share():
     )
 
 
-# ---- who is held out
+# ---- held-out splits
 
 
-def test_given_splits_are_kept_and_the_rest_joins_train():
+def test_the_splits_of_the_corpus_are_used_and_other_entries_join_train():
     entries = [
         entry(name, name, split)
         for name, split in zip("abcd", ["train", "valid", "test", None], strict=True)
@@ -492,7 +494,7 @@ def test_given_splits_are_kept_and_the_rest_joins_train():
     assert not notes
 
 
-def test_valid_is_cut_from_train_where_only_test_is_given():
+def test_valid_is_held_out_of_train_if_the_corpus_has_only_test():
     entries = [entry(f"{n}", f"s{n // 2}", "test" if n < 4 else "train") for n in range(100)]
     splits, notes = split_entries(entries)
     assert splits["test"] == entries[:4] and splits["valid"]
@@ -500,37 +502,37 @@ def test_valid_is_cut_from_train_where_only_test_is_given():
     assert notes == ["the corpus gives no valid: held out of train, whole speakers"]
 
 
-def test_test_alone_stays_alone():
+def test_a_corpus_with_only_test_has_no_other_split():
     splits, notes = split_entries([entry("a", "a", "test")])
     assert [len(splits[name]) for name in ("train", "valid", "test")] == [0, 0, 1] and not notes
 
 
 @given(st.lists(st.text(max_size=5), min_size=3, max_size=60, unique=True), st.integers(1, 4))
-def test_no_speaker_is_in_two_splits_and_all_splits_have_one(speakers, utterances):
+def test_no_speaker_is_in_two_splits_and_no_split_is_empty(speakers, utterances):
     splits, _ = split_entries([entry(f"{s}{n}", s) for s in speakers for n in range(utterances)])
     voices = [{e.speaker for e in held} for held in splits.values()]
     assert all(voices) and sum(map(len, voices)) == len(speakers)
     assert sum(map(len, splits.values())) == len(speakers) * utterances
 
 
-def test_about_a_twentieth_is_held_out():
+def test_about_five_percent_are_held_out():
     splits, _ = split_entries([entry(str(n), str(n)) for n in range(2000)])
     assert all(80 < len(splits[name]) < 120 for name in ("valid", "test"))
 
 
-def test_held_out_speakers_stay_when_files_and_speakers_are_added():
-    def place(speakers: int, utterances: int) -> dict[str, str]:
+def test_held_out_speakers_stay_held_out_when_files_and_speakers_are_added():
+    def split_by_speaker(speakers: int, utterances: int) -> dict[str, str]:
         splits, _ = split_entries(
             [entry(f"{s}-{n}", f"s{s}") for s in range(speakers) for n in range(utterances)]
         )
         return {e.speaker: name for name, held in splits.items() for e in held}
 
-    assert place(200, 1) == place(200, 3)
-    assert place(200, 1).items() <= place(400, 2).items()
+    assert split_by_speaker(200, 1) == split_by_speaker(200, 3)
+    assert split_by_speaker(200, 1).items() <= split_by_speaker(400, 2).items()
 
 
 @pytest.mark.parametrize("speaker", ["", "only one"])
-def test_few_speakers_are_held_out_by_utterance(speaker):
+def test_with_few_speakers_single_utterances_are_held_out(speaker):
     splits, notes = split_entries([entry(str(n), speaker) for n in range(300)])
     assert all(5 < len(splits[name]) < 30 for name in ("valid", "test"))
     assert notes[0].endswith(
@@ -539,7 +541,7 @@ def test_few_speakers_are_held_out_by_utterance(speaker):
 
 
 @pytest.mark.parametrize("key", ["duration", "offset"])
-def test_a_time_that_is_no_number_is_named_with_its_row(tmp_path: Path, key: str) -> None:
+def test_a_time_that_is_not_a_number_is_named_with_its_row(tmp_path: Path, key: str) -> None:
     (tmp_path / "manifest.jsonl").write_text(
         json.dumps({"audio": "a.wav", "text": "hello", key: "long"})
     )

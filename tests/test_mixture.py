@@ -1,5 +1,4 @@
-"""Mixtures: every corpus has its share, goes round whole, and comes group by group where that is
-cheaper."""
+"""Mixtures: exact shares, passes that visit every utterance, and order by groups."""
 
 import collections
 import pickle
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datamodules.batching import EndlessBatches
-from datamodules.mixture import STIRRED, Mixture, quotas, shuffled, tempered
+from datamodules.mixture import SHUFFLE_WINDOW, Mixture, quotas, shuffled, tempered
 
 
 class Numbers:
@@ -33,11 +32,11 @@ class Numbers:
 
 
 def drawn(mixture: Mixture, count: int, first: int = 0) -> list[tuple[int, int]]:
-    found = [mixture.locate(n) for n in range(first, first + count)]
-    return [(mixture.corpora.index(corpus), index) for corpus, index in found]
+    located = [mixture.locate(n) for n in range(first, first + count)]
+    return [(mixture.corpora.index(corpus), index) for corpus, index in located]
 
 
-def test_every_corpus_has_its_share_and_goes_round_whole() -> None:
+def test_every_corpus_has_its_share_and_each_round_visits_every_utterance() -> None:
     mixture = Mixture([Numbers(50), Numbers(7), Numbers(400)], [5, 3, 2], seed=1)
     draws = drawn(mixture, 3000)
     shares = collections.Counter(source for source, _ in draws)
@@ -51,7 +50,7 @@ def test_every_corpus_has_its_share_and_goes_round_whole() -> None:
         assert len(rounds) == 1 or rounds[0] != rounds[1]
 
 
-def test_a_draw_is_the_same_whenever_it_is_asked_for() -> None:
+def test_a_draw_is_a_function_of_seed_and_number() -> None:
     corpora = [Numbers(50), Numbers(7)]
     whole = drawn(Mixture(corpora, [1, 2], seed=1), 2500)
     assert drawn(Mixture(corpora, [1, 2], seed=1), 700, first=1800) == whole[1800:]
@@ -59,31 +58,31 @@ def test_a_draw_is_the_same_whenever_it_is_asked_for() -> None:
     assert drawn(pickle.loads(pickle.dumps(Mixture(corpora, [1, 2], seed=1))), 0) == []
 
 
-def test_temperature_brings_shares_together() -> None:
+def test_a_high_temperature_makes_weights_more_alike() -> None:
     assert tempered([100, 1], 1) == [1, 0.01]
     assert tempered([100, 1], 2) == pytest.approx([1, 0.1])
     assert tempered([1e9, 1], 0.01)[0] == 1
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=20))
-def test_quotas_are_whole_and_leave_nobody_out(weights: list[float]) -> None:
+def test_quotas_are_whole_numbers_of_at_least_one(weights: list[float]) -> None:
     counts = quotas(weights, 1000)
     assert sum(counts) == 1000 and min(counts) >= 1
     ordered = [counts[i] for i in np.argsort(weights, kind="stable")]
     assert all(b >= a - 1 for a, b in zip(ordered, ordered[1:], strict=False))
 
 
-def test_groups_come_one_after_another_in_another_order_each_round() -> None:
+def test_groups_are_visited_one_after_another_in_a_new_order_each_round() -> None:
     groups = np.repeat(np.arange(40), 100)
     order, other = (shuffled(4000, groups, np.random.default_rng(seed)) for seed in (1, 2))
     assert sorted(order) == list(range(4000)) and not np.array_equal(order, other)
-    for i in range(0, 4000, STIRRED):
-        assert len(set(groups[order[i : i + STIRRED]])) <= 4
+    for i in range(0, 4000, SHUFFLE_WINDOW):
+        assert len(set(groups[order[i : i + SHUFFLE_WINDOW]])) <= 4
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_lanes_give_every_worker_windows_of_its_own(workers: int) -> None:
-    """What rank and worker see which window, as a DataLoader deals batches out."""
+def test_lanes_assign_each_window_to_one_worker(workers: int) -> None:
+    """Ranks take batches in turn, and a DataLoader distributes them to its workers in turn."""
     whole = EndlessBatches(
         lambda positions: [[*positions][i : i + 8] for i in range(0, 512, 8)], 1, lanes=8
     )

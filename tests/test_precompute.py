@@ -36,7 +36,7 @@ def test_frames_of_a_frozen_encoder_are_precomputed(
     tmp_path: Path, stage: str, overrides: list[str], precomputed: bool
 ) -> None:
     _, data = built(tmp_path, stage, *overrides)
-    assert (data.ahead is not None) == precomputed
+    assert (data.precompute is not None) == precomputed
 
 
 @pytest.mark.parametrize("stage", ["instruct", "state"])

@@ -1,5 +1,4 @@
-"""make data: what is wrong with a corpus is found, counted and named, and what is left can be
-trained on."""
+"""make data: problems of a corpus are counted and named, and the usable rest can be trained on."""
 
 import json
 from pathlib import Path
@@ -43,7 +42,7 @@ def prepare(name: str, root: Path, runs: Path, *more: str) -> Path:
     return main([name, str(root), *TINY, f"run.dir={runs}", *more])
 
 
-def test_what_is_wrong_is_counted_and_named(
+def test_problems_are_counted_and_named(
     speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = prepare("mine", speech, tmp_path / "runs", "data.max_bad_share=0.2")
@@ -68,18 +67,18 @@ def test_what_is_wrong_is_counted_and_named(
     assert "src=" not in page and "href=" not in page and UNUSABLE.capitalize() in page
 
 
-def test_what_is_left_is_trained_on_without_looking_again(speech: Path, tmp_path: Path) -> None:
+def test_the_prepared_manifest_holds_exact_durations(speech: Path, tmp_path: Path) -> None:
     folder = prepare("mine", speech, tmp_path / "runs", "data.max_bad_share=0.2")
-    corpora_, survey = open_corpora(folder, RATE_HZ, 0.1, 20.0)
+    by_split, survey = open_corpora(folder, RATE_HZ, 0.1, 20.0)
     assert not survey.skipped and not survey.notes
-    for corpus in corpora_.values():
+    for corpus in by_split.values():
         assert all(
             len(corpus[i].samples) == round(RATE_HZ * corpus.duration_s(i))
             for i in range(len(corpus))
         )
 
 
-def test_too_much_that_is_broken_fails_after_the_report(speech: Path, tmp_path: Path) -> None:
+def test_too_many_unusable_files_fail_after_the_report(speech: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="3 of 33 files .* cannot be used, more than data.max_bad_share=0.05"
     ):
@@ -87,7 +86,7 @@ def test_too_much_that_is_broken_fails_after_the_report(speech: Path, tmp_path: 
     assert (tmp_path / "runs/data/mine/report.html").is_file()
 
 
-def test_shards_stay_where_they_are(tmp_path: Path) -> None:
+def test_the_prepared_manifest_refers_to_shards(tmp_path: Path) -> None:
     corpora.webdataset(tmp_path / "web")
     folder = prepare("web", tmp_path / "web", tmp_path / "runs", "data.max_bad_share=1")
     opened, _ = open_corpora(folder, RATE_HZ, 0.1, 20.0)
@@ -95,7 +94,7 @@ def test_shards_stay_where_they_are(tmp_path: Path) -> None:
     assert len(opened["train"][0].samples) == round(RATE_HZ * opened["train"].duration_s(0))
 
 
-def test_a_published_corpus_by_its_name(tmp_path: Path) -> None:
+def test_a_published_corpus_is_read_by_its_name(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     corpora.parquet(tmp_path / "parts")
     folder = prepare(
@@ -106,7 +105,7 @@ def test_a_published_corpus_by_its_name(tmp_path: Path) -> None:
     assert all(isinstance(e.path, ParquetSource) for e in opened["test"].entries)
 
 
-def test_a_root_is_needed() -> None:
+def test_a_root_is_required() -> None:
     with pytest.raises(ValueError, match="ROOT= is empty; say where librispeech lies"):
         main(["librispeech", "", *TINY])
 
@@ -115,6 +114,6 @@ def test_a_byte_tokenizer_knows_every_character(config: Config) -> None:
     assert unknown_characters(set("aé語🎧"), config) == []
 
 
-def test_the_picture_has_a_bar_for_each_length() -> None:
+def test_the_histogram_has_a_bar_for_each_range_of_lengths() -> None:
     picture = draw([1, 4, 0], [0.0, 1.0, 2.0, 3.0])
     assert picture.count("<rect") == 3 and 'height="180.0"' in picture and "most: 4" in picture

@@ -1,5 +1,4 @@
-"""The formats that people have: what is in them is found, what is wrong with them is named, and
-sound can be read."""
+"""Formats of corpora: each is detected and read, and its problems are counted and named."""
 
 import dataclasses
 import importlib
@@ -60,7 +59,7 @@ def reasons(skipped: list[Skipped]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
-def test_every_format_is_known_by_its_files_and_read(kind: str, tmp_path: Path) -> None:
+def test_every_format_is_detected_and_read(kind: str, tmp_path: Path) -> None:
     build, texts, splits = BUILDERS[kind]
     root = made(build, tmp_path / "corpus")
     assert detect_format(root) == kind
@@ -69,13 +68,13 @@ def test_every_format_is_known_by_its_files_and_read(kind: str, tmp_path: Path) 
     assert texts is None or {e.id: e.text for e in entries} == texts
     assert entries == read_corpus(root, kind=kind)[0]
     measured, _ = measure(entries, 0.1, 5.0)
-    heard = ManifestCorpus(measured, RATE_HZ, 0.1, 5.0)
-    assert len(heard) > 0
-    for i in range(len(heard)):
-        assert len(heard[i].samples) / RATE_HZ == pytest.approx(heard.duration_s(i), abs=0.02)
+    corpus = ManifestCorpus(measured, RATE_HZ, 0.1, 5.0)
+    assert len(corpus) > 0
+    for i in range(len(corpus)):
+        assert len(corpus[i].samples) / RATE_HZ == pytest.approx(corpus.duration_s(i), abs=0.02)
 
 
-def test_common_voice_takes_the_tables_that_are_asked_for(tmp_path: Path) -> None:
+def test_common_voice_reads_the_configured_tables(tmp_path: Path) -> None:
     corpora.commonvoice(tmp_path)
     entries, skipped = read_corpus(tmp_path)
     assert [(e.id, e.text, e.split, e.duration_s, e.speaker) for e in entries] == [
@@ -93,7 +92,7 @@ def test_common_voice_takes_the_tables_that_are_asked_for(tmp_path: Path) -> Non
         read_corpus(tmp_path)
 
 
-def test_gigaspeech_takes_the_size_that_is_asked_for(tmp_path: Path) -> None:
+def test_gigaspeech_reads_the_configured_subset(tmp_path: Path) -> None:
     corpora.gigaspeech(tmp_path)
     entries, skipped = read_corpus(tmp_path, split={"train": "M", "test": "dev+test"})
     assert [(e.id, e.split) for e in entries] == [
@@ -109,13 +108,13 @@ def test_gigaspeech_takes_the_size_that_is_asked_for(tmp_path: Path) -> None:
     }
 
 
-def test_tedlium_leaves_out_what_is_not_scored(tmp_path: Path) -> None:
+def test_tedlium_leaves_out_unscored_segments(tmp_path: Path) -> None:
     corpora.tedlium(tmp_path)
     _, skipped = read_corpus(tmp_path)
     assert reasons(skipped) == {"without text": 3, "in a transcript but without audio": 3}
 
 
-def test_instructs2s_has_a_question_and_an_answer_for_each_turn(tmp_path: Path) -> None:
+def test_instructs2s_has_an_entry_for_each_spoken_turn(tmp_path: Path) -> None:
     corpora.instructs2s(tmp_path)
     for path, kind in ((tmp_path / "instructs2s.json", "auto"), (tmp_path, "instructs2s")):
         entries, _ = read_corpus(path, kind=kind)
@@ -125,7 +124,7 @@ def test_instructs2s_has_a_question_and_an_answer_for_each_turn(tmp_path: Path) 
         ]
 
 
-def test_duplexmamba_counts_what_has_no_transcript(tmp_path: Path) -> None:
+def test_duplexmamba_items_without_a_transcript_are_counted(tmp_path: Path) -> None:
     corpora.duplexmamba(tmp_path)
     assert reasons(read_corpus(tmp_path)[1]) == {
         "with a state or a response, but no transcript": 3,
@@ -137,7 +136,7 @@ def test_duplexmamba_counts_what_has_no_transcript(tmp_path: Path) -> None:
     ("task", "answers"),
     [("both", ["A.", "", "C."]), ("transcribe", [""] * 3), ("answer", ["A.", "C."])],
 )
-def test_parquet_by_task(task: str, answers: list[str], tmp_path: Path) -> None:
+def test_parquet_answers_depend_on_the_task(task: str, answers: list[str], tmp_path: Path) -> None:
     entries, skipped = read_corpus(
         made(corpora.parquet, tmp_path), task=task, split={"train": "train"}
     )
@@ -145,7 +144,7 @@ def test_parquet_by_task(task: str, answers: list[str], tmp_path: Path) -> None:
     assert reasons(skipped).get("without an answer", 0) == (task == "answer")
 
 
-def test_parquet_columns_are_named_by_the_user_and_broken_sounds_by_us(tmp_path: Path) -> None:
+def test_parquet_columns_can_be_configured_and_broken_sounds_are_named(tmp_path: Path) -> None:
     made(corpora.parquet, tmp_path)
     entries, _ = read_corpus(tmp_path, columns={"text": "answer"}, split={"test": "validation"})
     assert [(e.text, e.split) for e in entries] == [("a", "test"), ("c", "test"), ("d", "test")]
@@ -176,7 +175,7 @@ def test_a_data_set_with_a_card_is_opened_by_datasets(tmp_path: Path) -> None:
         read_corpus(tmp_path, kind="huggingface", subset="large")
 
 
-def test_rows_are_chosen_by_their_columns(tmp_path: Path) -> None:
+def test_where_selects_rows(tmp_path: Path) -> None:
     rows = [{"audio": f"{n}.wav", "text": "hi", "corpus": "ab"[n % 2], "n": n} for n in range(4)]
     path = write(tmp_path / "m.jsonl", "".join(f"{row}\n".replace("'", '"') for row in rows))
     assert [e.id for e in read_corpus(path, where={"corpus": "b"})[0]] == ["1.wav", "3.wav"]
@@ -185,7 +184,7 @@ def test_rows_are_chosen_by_their_columns(tmp_path: Path) -> None:
         read_corpus(path, where={"corpora": "b"})
 
 
-def test_a_truncated_shard_gives_what_is_there(tmp_path: Path) -> None:
+def test_a_truncated_shard_is_read_up_to_its_end(tmp_path: Path) -> None:
     files = {
         f"{n}.{kind}": encoded(1.0) if kind == "flac" else b"word"
         for n in range(4)
@@ -216,7 +215,7 @@ def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:
     ("more", "answer"),
     [({"kind": "gigaspeech"}, "holds no GigaSpeech.json"), ({}, "holds no speech")],
 )
-def test_a_folder_without_speech_is_refused(
+def test_a_folder_without_speech_is_rejected(
     more: dict[str, Any], answer: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=answer):
@@ -226,7 +225,7 @@ def test_a_folder_without_speech_is_refused(
 @pytest.mark.parametrize(
     "name", ["train.parquet", "train/0000.parquet", "default/train-00000-of-00001.parquet"]
 )
-def test_parquet_files_tell_their_split(name: str, tmp_path: Path) -> None:
+def test_the_name_of_a_parquet_file_gives_its_split(name: str, tmp_path: Path) -> None:
     file = made(corpora.parquet, tmp_path / "made") / "train-00000-of-00001.parquet"
     write(tmp_path / "moved" / name, file.read_bytes())
     assert {e.split for e in read_corpus(tmp_path / "moved", split={"train": "train"})[0]} == {
@@ -234,7 +233,7 @@ def test_parquet_files_tell_their_split(name: str, tmp_path: Path) -> None:
     }
 
 
-def test_shards_without_a_split_are_for_training(tmp_path: Path) -> None:
+def test_shards_without_a_split_belong_to_train(tmp_path: Path) -> None:
     shard(tmp_path / "000000.tar", {"0.flac": encoded(1.0), "0.txt": b"word"})
     for split in ({}, {"train": "train"}):
         assert [e.split for e in read_corpus(tmp_path, split=split)[0]] == [None]
@@ -242,13 +241,13 @@ def test_shards_without_a_split_are_for_training(tmp_path: Path) -> None:
         read_corpus(tmp_path, split={"test": "test"})
 
 
-def test_what_has_no_columns_takes_no_names_of_some(tmp_path: Path) -> None:
+def test_columns_are_rejected_for_a_format_without_columns(tmp_path: Path) -> None:
     corpora.mls(tmp_path)
     with pytest.raises(ValueError, match="of kind mls, which has no columns"):
         read_corpus(tmp_path, where={"speaker": "10"})
 
 
-def test_many_shards_in_few_words() -> None:
+def test_number_ranges_are_expanded() -> None:
     assert expand("s-{008..010}.tar") == ["s-008.tar", "s-009.tar", "s-010.tar"]
     assert expand("{0..1}/{0..1}") == ["0/0", "0/1", "1/0", "1/1"] and expand("one.tar") == [
         "one.tar"

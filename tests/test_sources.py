@@ -1,5 +1,4 @@
-"""Sources of a configuration: mixed by their weights, each with splits of its own, and gone on with
-after a kill."""
+"""Sources of a configuration: mixture by weights, splits per source, and resuming after a kill."""
 
 import json
 import os
@@ -11,7 +10,7 @@ import pytest
 
 from configs.loading import load_config
 from configs.schema import Config
-from datamodules.data import Corpora
+from datamodules.corpora import Corpora
 from tests.conftest import SMALL_SIZES, TINY
 from tests.corpora import sound, write
 from tests.small_runs import SHORT, run
@@ -29,7 +28,7 @@ def manifest(
 
 
 @pytest.fixture
-def words(tmp_path: Path) -> list[str]:
+def overrides(tmp_path: Path) -> list[str]:
     """Two sources."""
     one, two = manifest(tmp_path, "one", 30), manifest(tmp_path, "two", 12)
     return [
@@ -40,8 +39,8 @@ def words(tmp_path: Path) -> list[str]:
     ]
 
 
-def configured(*words: str) -> Config:
-    return load_config([*TINY, *SMALL_SIZES, *words])
+def configured(*overrides: str) -> Config:
+    return load_config([*TINY, *SMALL_SIZES, *overrides])
 
 
 def shares(config: Config, count: int = 2000) -> float:
@@ -49,24 +48,24 @@ def shares(config: Config, count: int = 2000) -> float:
     return sum(stream.qa_pair(position)[0].startswith("one") for position in range(count)) / count
 
 
-def test_sources_are_mixed_by_size_by_weight_and_by_temperature(words: list[str]) -> None:
+def test_sources_are_mixed_by_size_by_weight_and_by_temperature(overrides: list[str]) -> None:
     weights = ["data.sources.a.weight=1", "data.sources.b.weight=9"]
-    assert shares(configured(*words)) == pytest.approx(28 / 38, abs=0.01)
-    assert shares(configured(*words, *weights)) == pytest.approx(0.1, abs=0.01)
-    assert shares(configured(*words, *weights, "data.temperature=2")) == pytest.approx(
+    assert shares(configured(*overrides)) == pytest.approx(28 / 38, abs=0.01)
+    assert shares(configured(*overrides, *weights)) == pytest.approx(0.1, abs=0.01)
+    assert shares(configured(*overrides, *weights, "data.temperature=2")) == pytest.approx(
         0.25, abs=0.01
     )
 
 
-def test_valid_and_test_hold_all_sources_that_have_some(words: list[str]) -> None:
-    corpora = Corpora(configured(*words, "data.sources.b.split.train=train"))
+def test_valid_and_test_contain_all_sources_that_have_these_splits(overrides: list[str]) -> None:
+    corpora = Corpora(configured(*overrides, "data.sources.b.split.train=train"))
     assert {corpora.test.qa_pair(i)[0] for i in range(len(corpora.test))} == {"one 29"}
     assert len(corpora.recorded["train"]) == 38 and list(corpora.surveys) == ["a", "b"]
-    both = Corpora(configured(*words))
+    both = Corpora(configured(*overrides))
     assert {both.test.qa_pair(i)[0] for i in range(2)} == {"one 29", "two 11"}
 
 
-def test_one_path_for_all_sources(tmp_path: Path) -> None:
+def test_sources_can_share_one_manifest(tmp_path: Path) -> None:
     path = manifest(tmp_path, "one", 9)
     lines = [
         f"data.source.path={path}",
@@ -76,15 +75,15 @@ def test_one_path_for_all_sources(tmp_path: Path) -> None:
     assert len(Corpora(configured(*lines), splits=["test"]).recorded["test"]) == 1
 
 
-def test_a_bad_source_is_named(words: list[str], tmp_path: Path) -> None:
+def test_an_unusable_source_is_named(overrides: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="data.sources.b: .*nowhere does not exist"):
-        Corpora(configured(*words, f"data.sources.b.path={tmp_path}/nowhere"))
+        Corpora(configured(*overrides, f"data.sources.b.path={tmp_path}/nowhere"))
     for n in range(5):
         (tmp_path / f"two{n}.wav").write_bytes(b"broken")
     with pytest.raises(
         ValueError, match=r"data.sources.b: 5 of 12 files \(41.7 %\) cannot be used"
     ):
-        Corpora(configured(*words))
+        Corpora(configured(*overrides))
 
 
 def logged(path: Path) -> list[tuple[int, int, list[str]]]:
@@ -92,7 +91,7 @@ def logged(path: Path) -> list[tuple[int, int, list[str]]]:
 
 
 @pytest.mark.timeout(300)
-def test_a_run_killed_in_mid_epoch_sees_the_next_items(words: list[str], tmp_path: Path) -> None:
+def test_a_killed_run_resumes_with_the_next_batch(overrides: list[str], tmp_path: Path) -> None:
     more = [
         "trainer.max_steps=12",
         "trainer.accumulate=2",
@@ -107,26 +106,26 @@ def test_a_run_killed_in_mid_epoch_sees_the_next_items(words: list[str], tmp_pat
             "configs/stage/encoder.yaml",
             *SHORT,
             f"run.dir={log.with_suffix('')}",
-            *words,
+            *overrides,
             *more,
         ]
         return run("-m", "tests.record_items", str(log), *args, wait=wait)
 
-    whole, cut = tmp_path / "whole.log", tmp_path / "cut.log"
+    whole, interrupted = tmp_path / "whole.log", tmp_path / "interrupted.log"
     assert (done := train(whole)).returncode == 0, done.err
-    process = train(cut, wait=False)
-    while not list(tmp_path.glob("cut/*/last.ckpt")):
+    process = train(interrupted, wait=False)
+    while not list(tmp_path.glob("interrupted/*/last.ckpt")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    before = len(logged(cut))
-    assert (done := train(cut)).returncode == 0, done.err
+    before = len(logged(interrupted))
+    assert (done := train(interrupted)).returncode == 0, done.err
 
     expected = {(step, part): items for step, part, items in logged(whole)}
     assert len(expected) == 24 and len({str(items) for items in expected.values()}) > 20
-    assert all(items == expected[step, part] for step, part, items in logged(cut))
-    resumed = logged(cut)[before:]
+    assert all(items == expected[step, part] for step, part, items in logged(interrupted))
+    resumed = logged(interrupted)[before:]
     assert resumed[0][0] > 0 and [(s, p) for s, p, _ in resumed] == sorted(
         k for k in expected if k[0] >= resumed[0][0]
     )

@@ -1,5 +1,4 @@
-"""A network that answers, drops and goes away: shards and parquet are read from it in place, a bit
-at a time."""
+"""Reading over an unreliable network: shards and parquet in parts, retries, and error messages."""
 
 import dataclasses
 import http.server
@@ -28,7 +27,7 @@ pytestmark = [
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Files of a folder, with ranges; the next `drops` answers break off."""
+    """Serves the files of a folder, with ranges; the next `drops` responses are incomplete."""
 
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -36,7 +35,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *_: object) -> None:
-        """Clients that hang up are no news."""
+        """Clients that close the connection are expected."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -55,16 +54,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         content = file.read_bytes()
-        asked = self.headers.get("Range")
+        byte_range = self.headers.get("Range")
         first, last = 0, len(content) - 1
-        if asked:
-            a, _, b = asked.removeprefix("bytes=").partition("-")
+        if byte_range:
+            a, _, b = byte_range.removeprefix("bytes=").partition("-")
             first, last = int(a), min(int(b or last), last)
         part = content[first : last + 1]
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if byte_range else 200)
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(part)))
-        if asked:
+        if byte_range:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
         self.end_headers()
         if not body:
@@ -91,7 +90,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server.server_close()
 
 
-def test_tar_shards_are_read_in_place(server: Server, tmp_path: Path) -> None:
+def test_tar_shards_are_read_by_ranges(server: Server, tmp_path: Path) -> None:
     corpora.webdataset(tmp_path)
     near = sorted(read_corpus(tmp_path / "train-000000.tar")[0], key=lambda e: e.id)
     far = sorted(read_corpus(f"{server.url}/train-{{000000..000000}}.tar")[0], key=lambda e: e.id)
@@ -99,12 +98,12 @@ def test_tar_shards_are_read_in_place(server: Server, tmp_path: Path) -> None:
         (e.id, e.text, e.duration_s) for e in near
     ]
     server.sent = 0
-    heard = [ManifestCorpus(entries, RATE_HZ, 0.1, 5.0)[0].samples for entries in (near, far)]
-    assert (heard[0] == heard[1]).all()
+    samples = [ManifestCorpus(entries, RATE_HZ, 0.1, 5.0)[0].samples for entries in (near, far)]
+    assert (samples[0] == samples[1]).all()
     assert server.sent == far[0].path.size  # the one sound, and nothing else of the shard
 
 
-def test_parquet_is_read_in_place(server: Server, tmp_path: Path) -> None:
+def test_parquet_is_read_by_ranges(server: Server, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     corpora.parquet(tmp_path)
     far = source(
@@ -120,7 +119,7 @@ def test_parquet_is_read_in_place(server: Server, tmp_path: Path) -> None:
         train[names[max(names)]]
 
 
-def test_manifests_may_name_urls_or_lie_on_the_network(server: Server, tmp_path: Path) -> None:
+def test_manifests_and_their_audio_may_be_urls(server: Server, tmp_path: Path) -> None:
     write(tmp_path / "a.flac", encoded(1.0))
     for audio in ("a.flac", f"{server.url}/a.flac"):
         write(tmp_path / "m.jsonl", f'{{"audio": "{audio}", "text": "Hi", "duration": 1.0}}\n')
@@ -129,13 +128,13 @@ def test_manifests_may_name_urls_or_lie_on_the_network(server: Server, tmp_path:
         assert len(ManifestCorpus([entry], RATE_HZ, 0.1, 5.0)[0].samples) == RATE_HZ
 
 
-def test_what_breaks_off_is_tried_again(server: Server, tmp_path: Path) -> None:
+def test_an_incomplete_response_is_retried(server: Server, tmp_path: Path) -> None:
     content = write(tmp_path / "a.bin", bytes(range(256)) * 100).read_bytes()
     server.drops = 3
     assert read_bytes(f"{server.url}/a.bin", 100, 20000) == content[100:20000] and server.drops == 0
 
 
-def test_a_shard_that_breaks_off_while_it_is_looked_through_is_whole_all_the_same(
+def test_incomplete_responses_are_retried_while_a_shard_is_searched(
     server: Server, tmp_path: Path
 ) -> None:
     corpora.webdataset(tmp_path)
@@ -145,7 +144,9 @@ def test_a_shard_that_breaks_off_while_it_is_looked_through_is_whole_all_the_sam
     assert [s.reason for s in skipped].count("unusable") == 1  # the broken sound in it
 
 
-def test_what_keeps_breaking_off_is_given_up_and_named(server: Server, tmp_path: Path) -> None:
+def test_a_file_is_named_after_too_many_incomplete_responses(
+    server: Server, tmp_path: Path
+) -> None:
     write(tmp_path / "a.flac", encoded(1.0))
     server.drops = 100
     with pytest.raises(UnusableAudio, match=f"{server.url}/a.flac cannot be read, tried 4 times"):
@@ -153,7 +154,7 @@ def test_what_keeps_breaking_off_is_given_up_and_named(server: Server, tmp_path:
     assert server.drops == 96
 
 
-def test_what_is_gone_is_not_waited_for(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_not_retried(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage.time, "sleep", lambda s: pytest.fail("waited"))
     with pytest.raises(UnusableAudio, match="none.flac is missing"):
         RemoteSource(f"{server.url}/none.flac").read()
@@ -163,9 +164,7 @@ def test_what_is_gone_is_not_waited_for(server: Server, monkeypatch: pytest.Monk
         read_corpus(f"{server.url}/none.tar")
 
 
-def test_a_disk_that_fails_for_a_moment_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_disk_read_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, failures = (
         write(tmp_path / "a.bin", b"0123456789"),
         [OSError(5, "Input/output error")] * 2,

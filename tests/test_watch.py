@@ -1,4 +1,4 @@
-"""A stuck or dead worker ends the run and is named with what it was reading."""
+"""A stuck or dead worker ends the run; the error names the file that it was reading."""
 
 import os
 import subprocess
@@ -14,57 +14,57 @@ pytestmark = pytest.mark.timeout(120)
 
 
 class Sounds(Dataset[int]):
-    """The third cannot be read."""
+    """Numbers; reading number 3 fails as configured."""
 
-    def __init__(self, trouble: str):
-        self.trouble = trouble
+    def __init__(self, failure: str):
+        self.failure = failure
 
     def __getitem__(self, index: int) -> int:
         with reading(f"{index}.flac"):
-            if index == 3 and self.trouble == "stuck":
+            if index == 3 and self.failure == "stuck":
                 time.sleep(600)
-            if index == 3 and self.trouble == "dead":
+            if index == 3 and self.failure == "dead":
                 os._exit(1)
-            if index == 3 and self.trouble == "error":
+            if index == 3 and self.failure == "error":
                 raise RuntimeError("a mistake in a dataset")
         return index
 
 
-def loader(trouble: str, workers: int = 1) -> WatchedLoader:
+def loader(failure: str, workers: int = 1) -> WatchedLoader:
     batches = [[0, 1], [2, 3], [4]]
     return WatchedLoader(
-        Sounds(trouble), batch_sampler=batches, num_workers=workers, worker_timeout_s=10
+        Sounds(failure), batch_sampler=batches, num_workers=workers, worker_timeout_s=10
     )
 
 
-def test_a_sound_loader_is_as_any() -> None:
+def test_a_loader_without_failures_yields_all_batches() -> None:
     assert [batch.tolist() for batch in loader("none")] == [[0, 1], [2, 3], [4]]
     assert [batch.tolist() for batch in loader("none", workers=0)] == [[0, 1], [2, 3], [4]]
 
 
 @pytest.mark.parametrize(
-    ("trouble", "answer"),
+    ("failure", "message"),
     [
         ("stuck", "no batch within data.worker_timeout_s=10 s; worker 0 was reading 3.flac"),
         ("dead", "a data worker died: .*; worker 0 was reading 3.flac"),
     ],
 )
-def test_what_a_lost_worker_was_reading_is_named(trouble: str, answer: str) -> None:
-    with pytest.raises(ValueError, match=answer):
-        list(loader(trouble))
+def test_the_file_of_a_lost_worker_is_named(failure: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(loader(failure))
 
 
-@pytest.mark.parametrize("trouble", ["stuck", "error"])
-def test_a_process_that_is_done_with_a_loader_ends(trouble: str) -> None:
-    """Also where the loader's iterator is held until the end."""
+@pytest.mark.parametrize("failure", ["stuck", "error"])
+def test_a_process_ends_although_its_loader_is_unfinished(failure: str) -> None:
+    """The iterator of the loader exists until the end of the process."""
     code = (
         "from tests.test_watch import loader\n"
-        f"held = iter(loader({trouble!r}))\nnext(held)\nprint('done', flush=True)\n"
+        f"batches_iterator = iter(loader({failure!r}))\nnext(batches_iterator)\nprint('done', flush=True)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.stdout == "done\n" and done.returncode == 0, done.stderr
 
 
-def test_other_errors_stay_what_they_are() -> None:
+def test_other_errors_are_raised_unchanged() -> None:
     with pytest.raises(RuntimeError, match="a mistake in a dataset"):
         list(loader("error"))

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batching import SpeechBatch, TrainingStream, alike, at_least, collate, pad_signals
 from datamodules.corpus import Corpus, UnusableAudio, Utterance
-from datamodules.data import Ahead, StageData
+from datamodules.data import Precompute, StageData
 from datamodules.dialogue.dialogues import Dialogue, Dialogues, open_dialogues
 from datamodules.synthetic.grammar import Split
 from duplexmamba.models.timing import FrameTiming
@@ -63,7 +63,7 @@ class DialogueData(StageData):
         dataset = WithUtterances(
             dialogues, self.corpora.stream, self.config.stage.utterances_per_dialogue
         )
-        return self._batches(dataset, self._endless(group), self.ahead)
+        return self._batches(dataset, self._endless(group), self.precompute)
 
     def scored(self) -> dict[str, int]:
         """Return the settings that limit the scored dialogues, with their values."""
@@ -101,12 +101,12 @@ class DialogueData(StageData):
         return self._batches(dataset, own_batches)
 
     def _batches(
-        self, dataset: Dataset, batches: Iterable[list[int]], ahead: Ahead | None = None
+        self, dataset: Dataset, batches: Iterable[list[int]], precompute: Precompute | None = None
     ) -> DataLoader:
         # Whole speech embeddings, so that no speech is left over in a stream buffer.
         unit_samples = FrameTiming.of(self.config.model).samples_per_token
         collate_fn = functools.partial(collate_dialogues, unit_samples=unit_samples)
-        return self._loader(dataset, batches, collate_fn, ahead)
+        return self._loader(dataset, batches, collate_fn, precompute)
 
 
 def _has_answers(corpus: Corpus) -> bool:
@@ -128,6 +128,7 @@ class WithUtterances(Dataset[Item]):
         self.count = count
 
     def __getitem__(self, index: int) -> Item:
+        # Speech on the ramp is mostly synthetic.
         first = self.stream.ramp + index * self.count
         utterances = [self.stream[i] for i in range(first, first + self.count)]
         try:

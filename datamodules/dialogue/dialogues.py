@@ -115,6 +115,7 @@ class Dialogues:
         self.size = size
         self.slices = slices
         self.rate_hz = slices.rate_hz
+        # Only a long answer leaves time for an event that begins and ends during it.
         self._min_overlapped_words = math.ceil(config.min_interrupted_answer_s * config.words_per_s)
         self._check_answer_length()
 
@@ -148,6 +149,7 @@ class Dialogues:
         # The order of these draws defines the dialogue.
         rng = self._rng(index)
         events = draw_events(rng, self.config)
+        # All turns of the user have one voice; `user` selects it.
         user = rng.getrandbits(32)
         phrases = [self._draw_phrase(event, rng, user) for event in events]
         schedule = self._schedule(events, phrases, rng)
@@ -196,6 +198,7 @@ class Dialogues:
         colour = rng.choice(NOISES)
         num_samples = self._draw_samples(self.config.noise_s, rng)
         sound_rng = _numpy_rng(rng)
+        # Babble is made of phrases, the steady noises are generated.
         if colour == "babble":
             voices = [self._draw_background_speech(rng) for _ in range(BABBLE_VOICES)]
             samples = babble(voices, num_samples, sound_rng)
@@ -229,6 +232,7 @@ class Dialogues:
             endpoint = self.slices.endpoint_slice(start + len(phrase.samples))
             decided = (endpoint + 1) * self.slices.length
             if RULES[event.kind].answered:
+                # The interrupted response stops when the model decides to answer the new question.
                 if event.overlaps_response:
                     answers[-1] = dataclasses.replace(answers[-1], end=endpoint)
                 answers.append(Answer(turn, endpoint, None))
@@ -264,11 +268,13 @@ class Dialogues:
         colour = rng.choice(ROOM_NOISES)
         room = noise(colour, schedule.num_samples, _numpy_rng(rng), self.rate_hz)
         room_db = user_db - rng.uniform(*self.config.room_snr_db)
+        # (n,) for the whole dialogue: the noise of the room does not stop between events.
         samples = room * _amplitude(room_db)
         for event, phrase, start in zip(events, phrases, schedule.starts, strict=True):
             level_db = user_db + self._draw_relative_db(event.kind, rng)
             end = start + len(phrase.samples)
             samples[start:end] += _amplitude(level_db) * phrase.samples
+        # Scaled down rather than clipped, which would distort loud overlaps.
         peak = np.abs(samples).max()
         return samples / np.maximum(1, peak)
 

@@ -91,11 +91,13 @@ class Spoken:
 
     def phrase(self, rng: random.Random, person: int, min_words: int = 0) -> Phrase:
         """Draw a sentence and synthesise it in the voice of `person`; see `Phrases`."""
+        # Rejection sampling keeps the distribution of the sentences that are long enough.
         qa_pair = self.draw(rng, self.split)
         while len(qa_pair.answer.split()) < min_words:
             qa_pair = self.draw(rng, self.split)
         voice = self.synthesiser.draw_voice(random.Random(person), self.split)
         speech = self.synthesiser.speak(qa_pair.text, voice)
+        # The labels of a dialogue need the exact time at which speech starts and ends.
         start, stop = audible_span(speech.samples, speech.sample_rate_hz)
         samples = resample(speech.samples[start:stop], speech.sample_rate_hz, self.rate_hz)
         return Phrase(
@@ -156,6 +158,7 @@ class Recorded:
         Raises:
             UnusableAudio: its recording cannot be used.
         """
+        # Every answer from `first` on has enough words, and at least one.
         first = bisect.bisect_left(self._num_words, max(1, min_words))
         rank = rng.randrange(first, len(self._num_words))
         utterance = self.corpus[self._indices[rank]]
@@ -173,6 +176,7 @@ class Recorded:
 def unfinished(beginning: str) -> bool:
     """Return whether the beginning of a sentence of `grammar` contains no complete core yet."""
     words = beginning.split()
+    # A core may begin anywhere, since a frame such as "can you tell me" precedes it.
     for end in range(len(words) + 1):
         for start in range(end):
             if " ".join(words[start:end]) in _CORES:
@@ -194,6 +198,7 @@ def audible_span(samples: np.ndarray, rate_hz: int) -> tuple[int, int]:
 def quietest_near_middle(samples: np.ndarray, rate_hz: int) -> int:
     """Return the centre of the quietest 50 ms in the middle third of (n,) samples."""
     frame = rate_hz // 20
+    # A pause near an end would hardly interrupt the sentence.
     third = len(samples) // 3
     levels = _frame_levels(samples[third : 2 * third], frame)
     quietest = int(levels.argmin())
@@ -204,6 +209,7 @@ def _frame_levels(samples: np.ndarray, frame: int) -> np.ndarray:
     """Root mean square of each frame; the last one can be shorter."""
     starts = np.arange(0, len(samples), frame)
     sizes = np.minimum(frame, len(samples) - starts)
+    # (frames,) in float64, since float32 sums of many squares are inexact.
     energies = np.add.reduceat(np.square(samples, dtype=np.float64), starts)
     return np.sqrt(energies / sizes)
 
@@ -224,6 +230,7 @@ def faded(samples: np.ndarray, rate_hz: int) -> np.ndarray:
 def insert_pause(phrase: Phrase, rng: random.Random, pause_samples: int, rate_hz: int) -> Phrase:
     """Return the phrase with silence inserted at one of its pause positions."""
     position = rng.choice(phrase.pause_positions)
+    # Both parts are faded, so that the insertion does not click.
     before = faded(phrase.samples[:position], rate_hz)
     after = faded(phrase.samples[position:], rate_hz)
     silence = np.zeros(pause_samples, np.float32)
@@ -246,6 +253,7 @@ def noise(colour: str, size: int, rng: np.random.Generator, rate_hz: int) -> np.
     """
     spectrum, bins_hz, fft_size = white_spectrum(size, rng, rate_hz)
     if colour == "pink":
+        # Pink noise has a power of 1 / frequency, thus an amplitude of 1 / sqrt(frequency).
         spectrum *= np.maximum(bins_hz, LOWEST_HZ) ** np.float32(-0.5)
     elif colour == "hum":
         pitch_hz = rng.uniform(*HUM_HZ)
@@ -265,6 +273,7 @@ def babble(phrases: list[Phrase], size: int, rng: np.random.Generator) -> np.nda
     voices = []
     for phrase in phrases:
         shift = rng.integers(len(phrase.samples))
+        # (size,) per voice: the phrase repeats without a gap.
         rotated = np.roll(phrase.samples, shift)
         voices.append(np.resize(rotated, size))
     return scaled(np.sum(voices, axis=0))

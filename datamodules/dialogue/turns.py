@@ -96,6 +96,7 @@ def draw_events(rng: random.Random, config: DialogueConfig) -> list[Event]:
     """
     shares = [getattr(config.shares, kind) for kind in RULES]
     kinds = rng.choices(list(RULES), shares, k=rng.randint(*config.events))
+    # The other events form the order first, since they do not depend on a response.
     order = [kind for kind in kinds if RULES[kind].overlaps_response != "always"]
     overlapping = [kind for kind in kinds if RULES[kind].overlaps_response == "always"]
     # Answered kinds first: their responses can be overlapped by the others.
@@ -108,6 +109,7 @@ def draw_events(rng: random.Random, config: DialogueConfig) -> list[Event]:
     for kind in order:
         overlaps.append(_draw_overlap(previous, kind, rng, config))
         previous = kind
+    # The last event has no successor that could overlap its response.
     next_overlaps = [*overlaps[1:], False]
     return [Event(*event) for event in zip(order, overlaps, next_overlaps, strict=True)]
 
@@ -119,6 +121,7 @@ def _insert_overlapping(order: list[Kind], kind: Kind, rng: random.Random) -> No
         if not RULES[previous].answered:
             continue
         is_last = position == len(order)
+        # Only one of these events may overlap a response.
         if is_last or RULES[order[position]].overlaps_response != "always":
             free_positions.append(position)
     if free_positions:
@@ -185,6 +188,7 @@ class Slices:
         for turn in turns:
             rule = RULES[turn.kind]
             endpoint = self.endpoint_slice(round(turn.end_s * self.rate_hz))
+            # The endpoint slice itself is labelled by `answered`: `response` or `ignore`.
             if rule.foreground:
                 onset = self.onset_slice(round(turn.start_s * self.rate_hz))
                 labels[onset:endpoint] = ["incomplete"] * (endpoint - onset)

@@ -50,6 +50,7 @@ def main(args: list[str]) -> None:
         )
     count = int(args[0])
     split: Split = args[1]  # type: ignore[assignment]
+    # Without recorded speech the questions are synthesised.
     recorded = Corpora(config, splits=[split]).recorded.get(split)
     dialogues = open_dialogues(config, split, count, recorded)
     folder = Path(config.run.dir) / "dialogues"
@@ -66,6 +67,7 @@ def write(dialogues: Dialogues, index: int, folder: Path) -> Dialogue:
     stereo = np.stack([dialogue.samples, spoken_answers(dialogue, dialogues)], axis=1)
     sf.write(folder / f"{dialogue.id}.wav", stereo, dialogues.rate_hz)
     fields = {"slice_s": dialogues.slices.seconds, **dataclasses.asdict(dialogue)}
+    # The samples are in the wav.
     del fields["samples"]
     (folder / f"{dialogue.id}.json").write_text(json.dumps(fields, indent=1) + "\n")
     picture(dialogue, dialogues).savefig(folder / f"{dialogue.id}.png", dpi=100)

@@ -58,6 +58,7 @@ class CorpusFormat:
         Raises:
             ValueError: the folder lacks a file that the format requires.
         """
+        # Imported here, so that importing this package stays cheap.
         module_name, function_name = self.reader.split(".")
         module = importlib.import_module(f"{__name__}.{module_name}")
         read_folder = getattr(module, function_name)

@@ -1,8 +1,10 @@
-"""Recorded speech as corpora: what `readers` found, measured, split, and read on demand."""
+"""Recorded speech as corpora: the entries that `readers` yields, measured, split, and decoded on
+demand."""
 
 import concurrent.futures
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +13,32 @@ from rich.progress import track
 from configs.checks import SPLITS
 from configs.schema import DataConfig, SourceConfig
 from datamodules.corpus import UnusableAudio, Utterance
-from datamodules.sources.audio import audio_duration_s, length_trouble, read_audio
+from datamodules.sources.audio import audio_duration_s, length_problem, read_audio
 from datamodules.sources.audio_sources import ParquetSource
-from datamodules.sources.manifest_entry import UNUSABLE, Entry, Skipped, summarise_skipped
+from datamodules.sources.manifest_entry import (
+    UNUSABLE,
+    Entry,
+    EntryOrSkipped,
+    Skipped,
+    partition,
+    summarise_skipped,
+)
 from datamodules.sources.readers import check_any, read_source
 from datamodules.sources.storage import is_url
 
 HELD_OUT_SHARE = 0.05
-"""Share of the speakers that valid gets, and test, where the corpus does not say."""
+"""Share of the speakers that valid gets, and test, where the corpus has no such split."""
 MIN_SPEAKERS = 3
-"""With fewer, valid and test cannot each have a voice that is not in train."""
+"""With fewer speakers, valid and test cannot each have one that is not in train."""
+NUM_NAMED_FILES = 3
+"""Unusable files that an error message names."""
+NUM_MEASURING_THREADS = 16
+"""Headers that are read in parallel, since reading them is mostly waiting for the disk."""
+MIN_ENTRIES_FOR_PROGRESS = 2000
+"""With more entries, measuring shows a progress bar."""
+
+EntriesBySplit = dict[str, list[Entry]]
+"""Split (train, valid, test) -> its entries."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +52,12 @@ class SplitFacts:
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """Sizes of all splits and skipped files; `str` gives a summary of a few lines."""
+    """Sizes of all splits, and skipped files; `str` gives a summary of a few lines."""
 
     splits: dict[str, SplitFacts]
     skipped: list[Skipped]
     notes: list[str]
+    """Sentences on splits that the corpus does not have."""
 
     @property
     def unusable(self) -> list[str]:
@@ -46,29 +65,36 @@ class Survey:
         return [skip.detail for skip in self.skipped if skip.reason == UNUSABLE]
 
     def __str__(self) -> str:
-        found = [
-            f"{name:<6}{facts.utterances:>9,} utterances {facts.hours:>9.2f} h "
-            f"{facts.speakers:>7,} speakers"
-            for name, facts in self.splits.items()
-        ]
-        return "\n".join(found + [f"left out: {phrase}" for phrase in self.left_out()] + self.notes)
+        lines = []
+        for name, facts in self.splits.items():
+            lines.append(
+                f"{name:<6}{facts.utterances:>9,} utterances {facts.hours:>9.2f} h "
+                f"{facts.speakers:>7,} speakers"
+            )
+        for phrase in self.left_out():
+            lines.append(f"left out: {phrase}")
+        return "\n".join(lines + self.notes)
 
     def left_out(self) -> list[str]:
-        """One phrase for each reason."""
+        """One phrase per reason for leaving utterances out, with their number and examples."""
         return summarise_skipped(self.skipped)
 
 
 class ManifestCorpus:
-    """The utterances of one split, read from disk when asked for. A `Corpus`."""
+    """The utterances of one split, each read from disk when it is indexed. A `Corpus`.
+
+    Args:
+        entries: entries after `measure`.
+        rate_hz: sample rate of the utterances.
+        min_s: shortest length that is accepted.
+        max_s: longest length that is accepted.
+    """
 
     def __init__(self, entries: list[Entry], rate_hz: int, min_s: float, max_s: float):
-        """
-        Args:
-            entries: all with their duration, as `measure` leaves them.
-            rate_hz: sample rate of the utterances.
-            min_s, max_s: lengths that are accepted.
-        """
-        self.entries, self.rate_hz, self.min_s, self.max_s = entries, rate_hz, min_s, max_s
+        self.entries = entries
+        self.rate_hz = rate_hz
+        self.min_s = min_s
+        self.max_s = max_s
         self.groups = remote_groups(entries)
 
     def __len__(self) -> int:
@@ -80,203 +106,286 @@ class ManifestCorpus:
 
     def qa_pair(self, index: int) -> tuple[str, str]:
         """Text and answer, without reading audio."""
-        return self.entries[index].text, self.entries[index].answer
+        entry = self.entries[index]
+        return entry.text, entry.answer
 
     def __getitem__(self, index: int) -> Utterance:
-        """Raises UnusableAudio: what shows only when the audio is read, such as a broken body or
-        silence."""
-        e = self.entries[index]
+        """Decode an utterance.
+
+        Raises:
+            UnusableAudio: a problem that only decoding shows, such as a broken body or silence.
+        """
+        entry = self.entries[index]
         samples = read_audio(
-            e.path,
+            entry.path,
             self.rate_hz,
-            e.start_s,
-            e.duration_s,
-            e.channel,
+            entry.start_s,
+            entry.duration_s,
+            entry.channel,
             min_s=self.min_s,
             max_s=self.max_s,
         )
-        return Utterance(e.id, samples, e.text, e.answer, e.speaker)
+        return Utterance(entry.id, samples, entry.text, entry.answer, entry.speaker)
 
 
 def remote_groups(entries: list[Entry]) -> np.ndarray | None:
-    """(len,) which row group on the network each sound comes with; None where each can be fetched
-    alone."""
-    names = [
-        f"{e.path.file}:{e.path.group}" if isinstance(e.path, ParquetSource) else ""
-        for e in entries
-    ]
+    """Number of the remote row group that holds each sound, (len,).
+
+    None: no sound is in a remote row group, so each can be fetched on its own.
+    """
+    # A row group is fetched whole, so its sounds should be read one after another.
+    names = []
+    for entry in entries:
+        audio = entry.path
+        if isinstance(audio, ParquetSource):
+            names.append(f"{audio.file}:{audio.group}")
+        else:
+            names.append("")
     if not any(is_url(name) for name in names):
         return None
-    return np.unique(names, return_inverse=True)[1]
+    _, groups = np.unique(names, return_inverse=True)
+    return groups
 
 
 def sources_of(data: DataConfig) -> dict[str, SourceConfig]:
-    """Every source of a configuration by its name, that of `data.path` among them."""
-    single = (
-        {"path": dataclasses.replace(data.source, path=data.path)} if data.path is not None else {}
-    )
-    return {**single, **data.sources}
+    """Every source of a configuration by its name; that of `data.path` is called "path"."""
+    sources = {}
+    if data.path is not None:
+        # A single corpus has the settings that the lines of `data.sources` start from.
+        sources["path"] = dataclasses.replace(data.source, path=data.path)
+    return {**sources, **data.sources}
 
 
 def open_sources(
     data: DataConfig, rate_hz: int
 ) -> dict[str, tuple[dict[str, ManifestCorpus], Survey]]:
-    """train, valid and test of every source, and what was found there.
+    """Open every source of a configuration.
+
+    Args:
+        data: the sources and the limits on their utterances.
+        rate_hz: sample rate of the utterances.
+
+    Returns:
+        Name of the source -> its corpora by split, and its survey.
 
     Raises:
-        ValueError: nothing there, not understood, nothing in it usable, or too much of it not;
-            names the source.
+        ValueError: a source does not exist, is of no known layout, has nothing usable, or too much
+            that is unusable. The message names the source.
     """
     opened = {}
     for name, source in sources_of(data).items():
         try:
             opened[name] = open_source(source, data, rate_hz)
-            check_bad_share(opened[name][1], data.max_bad_share)
+            _, survey = opened[name]
+            # Checked per source: a broken one must not hide among larger ones.
+            check_bad_share(survey, data.max_bad_share)
         except ValueError as error:
-            raise ValueError(
-                f"{'data.path' if name == 'path' else f'data.sources.{name}'}: {error}"
-            ) from None
+            field = "data.path" if name == "path" else f"data.sources.{name}"
+            raise ValueError(f"{field}: {error}") from None
     return opened
 
 
 def open_source(
     source: SourceConfig, data: DataConfig, rate_hz: int
 ) -> tuple[dict[str, ManifestCorpus], Survey]:
-    """train, valid and test of one source (see `readers`), and what was found there. Raises
-    ValueError."""
+    """Open one source.
+
+    Args:
+        source: the source.
+        data: the limits on the length of its utterances.
+        rate_hz: sample rate of the utterances.
+
+    Returns:
+        Its corpora by split (train, valid, test), and its survey.
+
+    Raises:
+        ValueError: the source does not exist, is of no known layout, or has nothing usable.
+    """
     entries, skipped = read_source(source)
-    entries, unfit = measure(entries, data.min_s, data.max_s)
-    splits, survey = survey_entries(entries, skipped + unfit, source)
-    corpora = {
-        name: ManifestCorpus(held, rate_hz, data.min_s, data.max_s) for name, held in splits.items()
-    }
+    entries, out_of_range = measure(entries, data.min_s, data.max_s)
+    splits, survey = survey_entries(entries, skipped + out_of_range, source)
+    corpora = {}
+    for name, split in splits.items():
+        corpora[name] = ManifestCorpus(split, rate_hz, data.min_s, data.max_s)
     return corpora, survey
 
 
 def survey_entries(
     entries: list[Entry], skipped: list[Skipped], source: SourceConfig
-) -> tuple[dict[str, list[Entry]], Survey]:
-    """train, valid and test, and the facts of them. Raises ValueError: no entry remains."""
+) -> tuple[EntriesBySplit, Survey]:
+    """Divide entries into train, valid and test, and count them.
+
+    Args:
+        entries: all entries of the source, with their durations.
+        skipped: what is left out.
+        source: the source; with `split`, nothing is held out of train.
+
+    Raises:
+        ValueError: there is no entry.
+    """
     check_any(source.path, entries, skipped)
-    # Corpora come speaker by speaker; in the order of a hash the first hundred of a split are a
-    # fair sample of it.
     splits, notes = split_entries(in_fair_order(entries), hold_out=not source.split)
-    return splits, Survey({name: _facts(held) for name, held in splits.items()}, skipped, notes)
+    facts = {name: _facts(split) for name, split in splits.items()}
+    return splits, Survey(facts, skipped, notes)
 
 
 def join(corpora: list[ManifestCorpus]) -> ManifestCorpus:
-    """One corpus of several."""
-    [first, *_] = corpora
-    entries = in_fair_order([entry for corpus in corpora for entry in corpus.entries])
-    return ManifestCorpus(entries, first.rate_hz, first.min_s, first.max_s)
+    """Join several corpora into one, in fair order."""
+    entries = []
+    for corpus in corpora:
+        entries += corpus.entries
+    first = corpora[0]
+    return ManifestCorpus(in_fair_order(entries), first.rate_hz, first.min_s, first.max_s)
 
 
 def in_fair_order(entries: list[Entry]) -> list[Entry]:
-    """By a hash of their names."""
-    return sorted(entries, key=lambda entry: _position(entry.id))
+    """Sort entries by a hash of their IDs.
+
+    Corpora list one speaker after another; in this order the first hundred of a split are a fair
+    sample of it.
+    """
+    # Unlike after a shuffle, the order of two entries does not depend on the others.
+    return sorted(entries, key=lambda entry: _hash_fraction(entry.id))
 
 
 def check_bad_share(survey: Survey, max_bad_share: float) -> None:
-    """Raises ValueError when more than `max_bad_share` of the files cannot be used.
+    """Check how many files of a corpus cannot be used.
 
     Rows without text and utterances that the settings leave out do not count.
+
+    Args:
+        survey: the survey of the corpus.
+        max_bad_share: largest share of unusable files that is accepted, 0 to 1.
+
+    Raises:
+        ValueError: a larger share is unusable.
     """
     bad = survey.unusable
     total = len(bad) + sum(facts.utterances for facts in survey.splits.values())
     if len(bad) > max_bad_share * total:
+        more = "; ..." if len(bad) > NUM_NAMED_FILES else ""
         raise ValueError(
             f"{len(bad):,} of {total:,} files ({100 * len(bad) / total:.1f} %) cannot be "
             "used, more than "
             f"data.max_bad_share={max_bad_share:g}: "
-            f"{'; '.join(bad[:3])}{'; ...' if len(bad) > 3 else ''}; "
+            f"{'; '.join(bad[:NUM_NAMED_FILES])}{more}; "
             "mend or remove them, or raise data.max_bad_share"
         )
 
 
 def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entry], list[Skipped]]:
-    """Entries with their durations, from headers where the manifest has none, and those that are
-    not fit for use.
+    """Give entries their durations, from headers where the manifest has none.
 
-    What lies on a network is not fetched for that.
+    A remote sound is not fetched for this: the length of its entry is estimated from the text.
+
+    Args:
+        entries: the entries.
+        min_s: shortest length that is accepted.
+        max_s: longest length that is accepted.
+
+    Returns:
+        Usable entries, and those that are missing, broken, too short or too long.
     """
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        few = len(entries) <= 2000
-        measured = list(
-            track(pool.map(_measured, entries), "Looking at audio files", len(entries), disable=few)
+    with concurrent.futures.ThreadPoolExecutor(NUM_MEASURING_THREADS) as pool:
+        measured: Iterable[EntryOrSkipped] = track(
+            pool.map(_measured, entries),
+            "Measuring audio files",
+            len(entries),
+            disable=len(entries) <= MIN_ENTRIES_FOR_PROGRESS,
         )
-    fitted = [fitted_in(item, min_s, max_s) for item in measured]
-    return [e for e in fitted if isinstance(e, Entry)], [
-        s for s in fitted if isinstance(s, Skipped)
-    ]
+        return partition(fitted_in(item, min_s, max_s) for item in measured)
 
 
-def _measured(entry: Entry) -> Entry | Skipped:
-    if entry.duration_s is None and is_url(str(entry.path)):
+def _measured(entry: Entry) -> EntryOrSkipped:
+    audio = entry.path
+    if entry.duration_s is None and is_url(str(audio)):
         return entry
-    if entry.duration_s is not None and (not isinstance(entry.path, Path) or entry.path.is_file()):
+    # With a known duration, a local file only has to exist; its header is not read.
+    is_readable = not isinstance(audio, Path) or audio.is_file()
+    if entry.duration_s is not None and is_readable:
         return entry
     try:
-        return dataclasses.replace(entry, duration_s=audio_duration_s(entry.path) - entry.start_s)
+        file_s = audio_duration_s(audio)
     except UnusableAudio as error:
         return Skipped(UNUSABLE, str(error))
+    return dataclasses.replace(entry, duration_s=file_s - entry.start_s)
 
 
-def fitted_in(item: Entry | Skipped, min_s: float, max_s: float) -> Entry | Skipped:
-    """The entry, unless it is too short or too long."""
+def fitted_in(item: EntryOrSkipped, min_s: float, max_s: float) -> EntryOrSkipped:
+    """The entry, or the reason to skip it where it is too short or too long."""
     if isinstance(item, Skipped):
         return item
-    trouble = length_trouble(item.length_s, min_s, max_s)
-    return Skipped(trouble, f"{item.id}: {item.length_s:.2f} s") if trouble else item
+    problem = length_problem(item.length_s, min_s, max_s)
+    if problem is None:
+        return item
+    return Skipped(problem, f"{item.id}: {item.length_s:.2f} s")
 
 
-def split_entries(
-    entries: list[Entry], hold_out: bool = True
-) -> tuple[dict[str, list[Entry]], list[str]]:
-    """train, valid and test, and notes on what the corpus left open.
+def split_entries(entries: list[Entry], hold_out: bool = True) -> tuple[EntriesBySplit, list[str]]:
+    """Divide entries into train, valid and test.
 
-    Splits that the corpus gives are kept, and its entries without one join train. What it lacks of
-    valid and test is cut from train: whole speakers, chosen by a hash of their names, so that they
-    stay where they are when files are added; with fewer than three speakers single utterances,
-    chosen alike. Without `hold_out` nothing is cut.
+    The splits of the corpus are used, and entries without one belong to train. If the corpus lacks
+    valid or test, it is held out of train: whole speakers, or single utterances with fewer than
+    three speakers. They are chosen by a hash of their names, so that they stay in their split when
+    files are added.
+
+    Args:
+        entries: the entries, after `assign_split`.
+        hold_out: whether to hold splits out of train.
+
+    Returns:
+        Entries by split, and notes on the splits that were held out.
     """
-    splits = {name: [e for e in entries if (e.split or "train") == name] for name in SPLITS}
-    missing, train = [name for name in ("valid", "test") if not splits[name]], splits["train"]
+    splits: EntriesBySplit = {name: [] for name in SPLITS}
+    for entry in entries:
+        splits[entry.split or "train"].append(entry)
+    missing = [name for name in ("valid", "test") if not splits[name]]
+    train = splits["train"]
     if not missing or not train or not hold_out:
         return splits, []
-    by_speaker = len({e.speaker for e in train}) >= MIN_SPEAKERS
-    keys = [e.speaker if by_speaker else e.id for e in train]
-    places = _hold_out(set(keys), missing)
-    for name in (*missing, "train"):
-        splits[name] = [
-            e for e, key in zip(train, keys, strict=True) if places.get(key, "train") == name
-        ]
-    what = (
-        "whole speakers"
-        if by_speaker
-        else "single utterances, since it names fewer than 3 speakers"
-    )
-    return splits, [f"the corpus gives no {' and no '.join(missing)}: held out of train, {what}"]
+    by_speaker = len({entry.speaker for entry in train}) >= MIN_SPEAKERS
+    keys = [entry.speaker if by_speaker else entry.id for entry in train]
+    split_by_key = _hold_out(set(keys), missing)
+    # Train is emptied, then every entry that is not held out returns to it.
+    splits["train"] = []
+    for entry, key in zip(train, keys, strict=True):
+        splits[split_by_key.get(key, "train")].append(entry)
+    held_out = "whole speakers"
+    if not by_speaker:
+        held_out = "single utterances, since it names fewer than 3 speakers"
+    note = f"the corpus gives no {' and no '.join(missing)}: held out of train, {held_out}"
+    return splits, [note]
 
 
 def _hold_out(keys: set[str], missing: list[str]) -> dict[str, str]:
-    """Key -> the split it is held out for: those whose hash falls in the split's band, or next to
-    it if none does."""
-    position = {key: _position(key) for key in keys}
-    ranked = sorted(keys, key=position.__getitem__)
-    places: dict[str, str] = {}
+    """Choose the keys (speakers or utterances) that are held out, and their splits.
+
+    Each missing split gets the keys whose hash is in its band, at least one key, and at most a
+    third of all keys.
+    """
+    fractions = {key: _hash_fraction(key) for key in keys}
+    remaining = sorted(keys, key=fractions.__getitem__)
+    split_by_key: dict[str, str] = {}
     for number, split in enumerate(missing, 1):
-        in_band = sum(position[key] < number * HELD_OUT_SHARE for key in ranked)
-        count = min(max(1, in_band), len(keys) // 3)
-        places |= dict.fromkeys(ranked[:count], split)
-        ranked = ranked[count:]
-    return places
+        # The bands of valid and test are [0, 0.05) and [0.05, 0.1).
+        band_end = number * HELD_OUT_SHARE
+        num_in_band = sum(fractions[key] < band_end for key in remaining)
+        # At most a third, so that train has speakers left when both splits are held out.
+        count = min(max(1, num_in_band), len(keys) // 3)
+        for key in remaining[:count]:
+            split_by_key[key] = split
+        remaining = remaining[count:]
+    return split_by_key
 
 
-def _position(key: str) -> float:
-    """A fixed place in [0, 1) without meaning."""
-    return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 2**32
+def _hash_fraction(key: str) -> float:
+    """A pseudo-random number in [0, 1) that depends on the key alone."""
+    # Python's own hash of a string differs from process to process.
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return int(digest[:8], 16) / 2**32
 
 
 def _facts(entries: list[Entry]) -> SplitFacts:
-    hours = sum(e.length_s for e in entries) / 3600
-    return SplitFacts(len(entries), hours, len({e.speaker for e in entries if e.speaker}))
+    hours = sum(entry.length_s for entry in entries) / 3600
+    speakers = {entry.speaker for entry in entries if entry.speaker}
+    return SplitFacts(len(entries), hours, len(speakers))

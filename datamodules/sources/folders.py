@@ -1,4 +1,8 @@
-"""Corpora that are folders of sound files with transcripts among them -> entries."""
+"""Corpora that are folders of sound files with their transcripts -> entries.
+
+The readers go through the folder of the corpus and all folders below it. The split of an entry is
+the name of the first folder on its path that names one, such as dev-clean.
+"""
 
 import os
 import re
@@ -18,144 +22,209 @@ from datamodules.sources.manifest_entry import (
 )
 
 SOUND_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3", ".opus", ".sph")
-APART = re.compile(r" '(?=(?:s|re|ll|ve|d|m|t|em)\b)")
-"""TED-LIUM writes "it 's"."""
+"""File name suffixes of sound files."""
+TRANSCRIPT_SUFFIXES = (".txt", ".lab")
+"""File name suffixes of a transcript that has the name of its sound file."""
+DETACHED_CLITIC = re.compile(r" '(?=(?:s|re|ll|ve|d|m|t|em)\b)")
+"""TED-LIUM writes "it 's" for "it's"."""
 UNSCORED = "ignore_time_segment_in_scoring"
+"""TED-LIUM's text of a segment without a transcript."""
 NO_WORDS = "with a state or a response, but no transcript"
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], str | None]]:
-    """Every folder, its files in order, and the name of the first folder on the way that is a
-    split's."""
+    """Go through a folder and all folders below it.
+
+    Yields:
+        The folder, the names of its files in order, and the first part of its path, relative to the
+        top, that names a split.
+    """
     for root, folders, files in os.walk(folder, followlinks=True):
+        # os.walk visits the folders in the order of this list.
         folders.sort()
         yield Path(root), sorted(files), split_above(Path(root).relative_to(folder))
 
 
 def split_above(relative: Path) -> str | None:
-    """The first part of a path that names a split."""
-    return next((part for part in relative.parts if split_of(part)), None)
+    """The first part of a path that names a split; None if none does."""
+    for part in relative.parts:
+        if split_of(part):
+            return part
+    return None
 
 
 def read_librispeech(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
-    """`*.trans.txt` beside its sound files: "ID WORDS" a line."""
+    """Read LibriSpeech: `*.trans.txt`, in the folder of its sound files, has lines "ID WORDS"."""
     for root, files, split in walk(folder):
-        audio = _sounds(root, files)
-        for transcript in (name for name in files if name.endswith(".trans.txt")):
-            for id, text in _lines(root / transcript):
-                path = audio.pop(id, None)
-                yield (
-                    Skipped(NO_AUDIO, id)
-                    if path is None
-                    else _whole(id, path, text, id.split("-")[0], split)
-                )
-        yield from (Skipped(NO_TRANSCRIPT, str(path)) for path in audio.values())
+        audio_by_id = _sounds(root, files)
+        for file in files:
+            if not file.endswith(".trans.txt"):
+                continue
+            for id, text in _lines(root / file):
+                path = audio_by_id.pop(id, None)
+                if path is None:
+                    yield Skipped(NO_AUDIO, id)
+                    continue
+                # An ID is speaker-chapter-number.
+                speaker = id.split("-")[0]
+                yield _whole_file(id, path, text, speaker, split)
+        for path in audio_by_id.values():
+            yield Skipped(NO_TRANSCRIPT, str(path))
 
 
 def read_mls(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
-    """<split>/transcripts.txt ("ID<tab>words") and <split>/audio/<speaker>/<book>/ID.flac or
-    .opus."""
+    """Read Multilingual LibriSpeech.
+
+    <split>/transcripts.txt has lines "ID<tab>words"; the sounds are
+    <split>/audio/<speaker>/<book>/ID.flac or .opus.
+    """
     for root, files, split in walk(folder):
         if "transcripts.txt" not in files:
             continue
-        lengths = _mls_lengths(root / "segments.txt") if "segments.txt" in files else {}
+        durations_s = {}
+        if "segments.txt" in files:
+            durations_s = _mls_durations(root / "segments.txt")
         for id, text in _lines(root / "transcripts.txt"):
             speaker, book, _ = id.split("_")
             path = root / "audio" / speaker / book / f"{id}.flac"
-            path = path if path.is_file() else path.with_suffix(".opus")
-            found = path.is_file()
-            yield (
-                _whole(id, path, text, speaker, split, lengths.get(id))
-                if found
-                else Skipped(NO_AUDIO, id)
-            )
+            if not path.is_file():
+                path = path.with_suffix(".opus")
+            if path.is_file():
+                yield _whole_file(id, path, text, speaker, split, durations_s.get(id))
+            else:
+                yield Skipped(NO_AUDIO, id)
 
 
-def _mls_lengths(path: Path) -> dict[str, float]:
-    """ID -> seconds, from "ID<tab>URL<tab>start<tab>end"."""
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-    return {row[0]: float(row[3]) - float(row[2]) for row in rows if len(row) == 4}
+def _mls_durations(path: Path) -> dict[str, float]:
+    """ID -> seconds, from lines "ID<tab>URL<tab>start<tab>end"."""
+    durations_s = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        fields = line.split("\t")
+        if len(fields) == 4:
+            id, _, start_s, end_s = fields
+            durations_s[id] = float(end_s) - float(start_s)
+    return durations_s
 
 
 def read_tedlium(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
-    """<split>/stm/TALK.stm ("talk channel speaker start end <tags> words") and
-    <split>/sph/TALK.sph."""
-    legacy = next(
-        (root for root, _, _ in walk(folder) if root.name == "legacy"), folder
-    )  # data/ has no splits
-    for root, files, split in walk(legacy):
-        talks = (
-            _sounds(root.parent / "sph", sorted(os.listdir(root.parent / "sph")))
-            if root.name == "stm"
-            else {}
-        )
-        for transcript in (name for name in files if root.name == "stm" and name.endswith(".stm")):
-            path = talks.get(Path(transcript).stem)
-            for line in (root / transcript).read_text(encoding="utf-8").splitlines():
+    """Read TED-LIUM.
+
+    <split>/stm/TALK.stm has lines "talk channel speaker start end <tags> words"; the sounds are
+    <split>/sph/TALK.sph.
+    """
+    for root, files, split in walk(_legacy_folder(folder)):
+        if root.name != "stm":
+            continue
+        sound_folder = root.parent / "sph"
+        talks = _sounds(sound_folder, sorted(os.listdir(sound_folder)))
+        for file in files:
+            if not file.endswith(".stm"):
+                continue
+            path = talks.get(Path(file).stem)
+            for line in (root / file).read_text(encoding="utf-8").splitlines():
+                # ;; begins a comment
                 if line.strip() and not line.startswith(";;"):
                     yield _talk_segment(line, path, split)
 
 
+def _legacy_folder(folder: Path) -> Path:
+    """legacy/ of TED-LIUM 3, which has the splits that data/ lacks; else the folder itself."""
+    for root, _, _ in walk(folder):
+        if root.name == "legacy":
+            return root
+    return folder
+
+
 def _talk_segment(line: str, path: Path | None, split: str | None) -> EntryOrSkipped:
-    talk, _, speaker, start, end, *rest = line.split(maxsplit=5)
-    id = f"{talk}-{start}-{end}"
+    talk, _, speaker, start_s, end_s, *rest = line.split(maxsplit=5)
+    id = f"{talk}-{start_s}-{end_s}"
     if path is None:
         return Skipped(NO_AUDIO, id)
-    text = "" if UNSCORED in line else spoken_text(APART.sub("'", " ".join(rest)))
-    return Entry(id, path, float(start), float(end) - float(start), text, "", speaker, split)
+    text = ""
+    if UNSCORED not in line:
+        # `spoken_text` removes the tags, which are in angle brackets.
+        text = spoken_text(DETACHED_CLITIC.sub("'", " ".join(rest)))
+    return Entry(
+        id=id,
+        path=path,
+        start_s=float(start_s),
+        duration_s=float(end_s) - float(start_s),
+        text=text,
+        answer="",
+        speaker=speaker,
+        split=split,
+    )
 
 
 def read_duplexmamba(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
-    """`*response.txt` beside its sound files: "ID text" a line, the transcript where ID begins with
-    asr-."""
+    """Read DuplexMamba's data.
+
+    `*response.txt`, in the folder of its sound files, has lines "ID text"; the text is a transcript
+    where ID begins with asr-.
+    """
     for root, files, split in walk(folder):
-        audio = _sounds(root, files)
-        for transcript in (name for name in files if name.endswith("response.txt")):
-            for id, text in _lines(root / transcript):
+        audio_by_id = _sounds(root, files)
+        for file in files:
+            if not file.endswith("response.txt"):
+                continue
+            for id, text in _lines(root / file):
                 if not id.startswith("asr-"):
                     yield Skipped(NO_WORDS, id)
-                elif id not in audio:
+                elif id not in audio_by_id:
                     yield Skipped(NO_AUDIO, id)
                 else:
-                    yield _whole(id, audio[id], text, id.split("-")[1], split)
+                    speaker = id.split("-")[1]
+                    yield _whole_file(id, audio_by_id[id], text, speaker, split)
 
 
 def read_sidecars(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
-    """Any folder: the words of a sound file in a .txt or .lab of the same name beside it."""
+    """Read any folder in which a .txt or .lab file with the name of a sound file has its words."""
     for root, files, split in walk(folder):
-        words = {Path(name).stem: root / name for name in files if name.endswith((".txt", ".lab"))}
+        transcripts = {}
+        for file in files:
+            if file.endswith(TRANSCRIPT_SUFFIXES):
+                transcripts[Path(file).stem] = root / file
         for stem, path in _sounds(root, files).items():
-            if stem in words:
-                yield _whole(
-                    str(path.relative_to(folder)),
-                    path,
-                    words[stem].read_text(encoding="utf-8"),
-                    "",
-                    split,
-                )
-            else:
+            if stem not in transcripts:
                 yield Skipped(NO_TRANSCRIPT, str(path))
+                continue
+            text = transcripts[stem].read_text(encoding="utf-8")
+            # File names may repeat in other folders, relative paths do not.
+            id = str(path.relative_to(folder))
+            yield _whole_file(id, path, text, "", split)
 
 
 def _sounds(folder: Path, files: list[str]) -> dict[str, Path]:
-    return {
-        Path(name).stem: folder / name for name in files if name.lower().endswith(SOUND_SUFFIXES)
-    }
+    """Name without suffix -> path, for the sound files among `files`."""
+    sounds = {}
+    for file in files:
+        if file.lower().endswith(SOUND_SUFFIXES):
+            sounds[Path(file).stem] = folder / file
+    return sounds
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """First word and rest of each line."""
+    """First word and rest of each line of a transcript."""
     for line in path.read_text(encoding="utf-8").splitlines():
+        # The first separator is a tab or a space; a tab within the text is part of it.
         id, _, text = line.strip().replace("\t", " ", 1).partition(" ")
         if id:
             yield id, text
 
 
-def _whole(
+def _whole_file(
     id: str, path: Path, text: str, speaker: str, split: str | None, duration_s: float | None = None
 ) -> EntryOrSkipped:
-    return (
-        Entry(id, path, 0.0, duration_s, spoken_text(text), "", speaker, split)
-        if text.strip()
-        else Skipped(NO_TEXT, id)
+    """Entry of an utterance that fills its file."""
+    if not text.strip():
+        return Skipped(NO_TEXT, id)
+    return Entry(
+        id=id,
+        path=path,
+        start_s=0.0,
+        duration_s=duration_s,
+        text=spoken_text(text),
+        answer="",
+        speaker=speaker,
+        split=split,
     )

@@ -1,5 +1,8 @@
-"""lhotse's manifests and Shar folders -> entries. Plain cuts are read here; what is mixed or
-transformed, by lhotse."""
+"""lhotse's manifests and Shar folders -> entries.
+
+Plain cuts, which are segments of sound files, are read here. Cuts that are mixed or transformed are
+read by lhotse itself.
+"""
 
 import importlib.util
 import json
@@ -30,119 +33,179 @@ NEEDS_LHOTSE = "mixed, transformed or not in files, which only lhotse can read: 
 
 
 def read_cuts(
-    path: str | Path, rows: list[Record], source: SourceConfig, split: str | None
+    path: str | Path, records: list[Record], source: SourceConfig, split: str | None
 ) -> Iterator[EntryOrSkipped]:
-    """One entry per supervision, which counts its time from the start of the cut."""
+    """Read cuts.
+
+    Args:
+        path: the manifest, for relative audio paths.
+        records: its content.
+        source: names of the columns.
+        split: split of all cuts.
+
+    Returns:
+        One entry per supervision of a plain cut, one entry per other cut.
+    """
     columns = Columns(source)
-    base = audio_folder(path, _files(row["recording"] for row in rows if "recording" in row))
-    for row in rows:
-        supervisions = row.get("supervisions") or []
-        if "recording" not in row or _only_lhotse(row["recording"]):
-            yield _by_lhotse(row, columns, str(base), split)
+    recordings = [record["recording"] for record in records if "recording" in record]
+    folder = audio_folder(path, _file_names(recordings))
+    for cut in records:
+        supervisions = cut.get("supervisions") or []
+        if "recording" not in cut or _needs_lhotse(cut["recording"]):
+            yield _read_by_lhotse(cut, columns, str(folder), split)
         elif not supervisions:
-            yield Skipped(NO_TEXT, str(row["id"]))
+            yield Skipped(NO_TEXT, str(cut["id"]))
         else:
-            yield from (
-                _supervised(row["recording"], s, row["start"], base, columns, split)
-                for s in supervisions
-            )
+            # The times of a supervision count from the start of its cut.
+            for supervision in supervisions:
+                yield _read_supervision(
+                    cut["recording"], supervision, cut["start"], folder, columns, split
+                )
 
 
 def read_recordings(
     path: Path, source: SourceConfig, split: str | None
 ) -> Iterator[EntryOrSkipped]:
-    """A file of recordings and the file of supervisions that bears the same name otherwise."""
-    partner = path.with_name(path.name.replace("recordings", "supervisions"))
-    if not partner.is_file():
+    """Read a file of recordings, and the file of supervisions that corresponds to it.
+
+    Args:
+        path: the recordings; the supervisions have the same name with "supervisions" in place of
+            "recordings".
+        source: names of the columns.
+        split: split of all recordings.
+
+    Raises:
+        ValueError: there is no file of supervisions.
+    """
+    supervisions_path = path.with_name(path.name.replace("recordings", "supervisions"))
+    if not supervisions_path.is_file():
         raise ValueError(
-            f"{path} has no supervisions beside it; put {partner.name} there, or give cuts"
+            f"{path} has no supervisions beside it; put {supervisions_path.name} there, or give "
+            "cuts"
         )
-    recordings, columns = {row["id"]: row for row in read_records(path)}, Columns(source)
-    base = audio_folder(path, _files(recordings.values()))
-    supervised = set()
-    for supervision in read_records(partner):
-        recording = recordings.get(supervision["recording_id"])
-        supervised.add(supervision["recording_id"])
+    recordings = {record["id"]: record for record in read_records(path)}
+    columns = Columns(source)
+    folder = audio_folder(path, _file_names(recordings.values()))
+    supervised_ids = set()
+    for supervision in read_records(supervisions_path):
+        recording_id = supervision["recording_id"]
+        recording = recordings.get(recording_id)
+        supervised_ids.add(recording_id)
         if recording is None:
             yield Skipped(NO_AUDIO, supervision["id"])
-        elif _only_lhotse(recording):
+        elif _needs_lhotse(recording):
             yield Skipped(NEEDS_LHOTSE, supervision["id"])
         else:
-            yield _supervised(recording, supervision, 0.0, base, columns, split)
-    yield from (Skipped(NO_TRANSCRIPT, id) for id in recordings if id not in supervised)
+            yield _read_supervision(recording, supervision, 0.0, folder, columns, split)
+    for id in recordings:
+        if id not in supervised_ids:
+            yield Skipped(NO_TRANSCRIPT, id)
 
 
 def read_shar(cuts: str, source: SourceConfig, split: str | None) -> Iterator[EntryOrSkipped]:
-    """A shard of cuts, with the sound of each in the tar of recordings that bears the same
-    number."""
-    shard = cuts.replace("cuts.", "recording.").removesuffix(".gz").removesuffix(".jsonl") + ".tar"
-    columns, found = Columns(source), list(members(shard))
-    sounds = {
-        m.name.rpartition(".")[0]: m
-        for m, known in found
-        if isinstance(m, TarSource) and isinstance(known, float)
-    }
-    yield from (member for member, _ in found if isinstance(member, Skipped))
-    for row in read_records(cuts):
-        for supervision in row.get("supervisions") or []:
-            sound = sounds.get(row["id"])
-            yield (
-                _entry(supervision, sound, 0.0, columns, split)
-                if sound
-                else Skipped(NO_AUDIO, row["id"])
-            )
+    """Read a shard of lhotse Shar.
+
+    Args:
+        cuts: path or URL of the cuts, such as cuts.000000.jsonl.gz; recording.000000.tar in the
+            same folder has their sounds.
+        source: names of the columns.
+        split: split of all cuts.
+    """
+    recording_name = cuts.replace("cuts.", "recording.")
+    shard = recording_name.removesuffix(".gz").removesuffix(".jsonl") + ".tar"
+    columns = Columns(source)
+    sounds: dict[str, TarSource] = {}
+    skipped = []
+    for member, content in members(shard):
+        if isinstance(member, Skipped):
+            skipped.append(member)
+        elif isinstance(content, float):
+            # The sound of a cut has the cut's ID as its name; the shard also holds JSON files.
+            id = member.name.rpartition(".")[0]
+            sounds[id] = member
+    yield from skipped
+    for cut in read_records(cuts):
+        sound = sounds.get(cut["id"])
+        for supervision in cut.get("supervisions") or []:
+            if sound is None:
+                yield Skipped(NO_AUDIO, cut["id"])
+            else:
+                # Shar stores the segment alone, so its sound starts at 0.
+                yield _entry(supervision, sound, 0.0, columns, split)
 
 
-def _files(recordings: Iterable[Record]) -> Iterator[str]:
-    return (
-        source["source"]
-        for recording in recordings
-        for source in recording["sources"]
-        if source["type"] == "file"
-    )
+def _file_names(recordings: Iterable[Record]) -> Iterator[str]:
+    for recording in recordings:
+        for source in recording["sources"]:
+            if source["type"] == "file":
+                yield source["source"]
 
 
-def _only_lhotse(recording: Record) -> bool:
-    return bool(recording.get("transforms")) or any(
-        source["type"] != "file" for source in recording["sources"]
-    )
+def _needs_lhotse(recording: Record) -> bool:
+    """Whether a recording is transformed, or is not stored in files."""
+    if recording.get("transforms"):
+        return True
+    return any(source["type"] != "file" for source in recording["sources"])
 
 
-def _by_lhotse(row: Record, columns: Columns, base: str, split: str | None) -> EntryOrSkipped:
-    """The whole cut as one utterance, with the words of all its supervisions."""
-    supervisions = row.get("supervisions") or [
-        s for t in row.get("tracks", []) for s in t["cut"].get("supervisions", [])
-    ]
+def _read_by_lhotse(
+    cut: Record, columns: Columns, folder: str, split: str | None
+) -> EntryOrSkipped:
+    """Entry of the whole cut, with the words of all its supervisions."""
+    supervisions = cut.get("supervisions") or _track_supervisions(cut)
     if not importlib.util.find_spec("lhotse"):
-        return Skipped(NEEDS_LHOTSE, str(row.get("id")))
+        return Skipped(NEEDS_LHOTSE, str(cut.get("id")))
     if not supervisions:
-        return Skipped(NO_TEXT, str(row["id"]))
-    text = " ".join(columns.get(s, "text") for s in supervisions)
-    whole = {**supervisions[0], "id": row["id"], "text": text, "start": 0.0, "duration": None}
-    return _entry(whole, LhotseSource(row["id"], json.dumps(row), base), 0.0, columns, split)
+        return Skipped(NO_TEXT, str(cut["id"]))
+    text = " ".join(columns.get(supervision, "text") for supervision in supervisions)
+    # The speaker and the other fields are those of the first supervision.
+    whole = {
+        **supervisions[0],
+        "id": cut["id"],
+        "text": text,
+        "start": 0.0,
+        "duration": None,
+    }
+    audio = LhotseSource(cut["id"], json.dumps(cut), folder)
+    return _entry(whole, audio, 0.0, columns, split)
 
 
-def _supervised(
+def _track_supervisions(cut: Record) -> list[Record]:
+    """Supervisions of all tracks of a mixed cut."""
+    supervisions = []
+    for track in cut.get("tracks", []):
+        supervisions += track["cut"].get("supervisions", [])
+    return supervisions
+
+
+def _read_supervision(
     recording: Record,
     supervision: Record,
     offset_s: float,
-    base: str | Path,
+    folder: str | Path,
     columns: Columns,
     split: str | None,
 ) -> EntryOrSkipped:
+    """Entry of a supervision whose times count from `offset_s` of its recording."""
     channels = supervision.get("channel", 0)
-    channels = channels if isinstance(channels, list) else [channels]
-    files = [s for s in recording["sources"] if channels[0] in s["channels"]]
+    if not isinstance(channels, list):
+        channels = [channels]
+    files = [source for source in recording["sources"] if channels[0] in source["channels"]]
     if not files:
         return Skipped(NO_AUDIO, supervision["id"])
-    in_file = files[0]["channels"]
-    channel = in_file.index(channels[0]) if len(in_file) > 1 and len(channels) == 1 else None
-    return _entry(supervision, Path(base) / files[0]["source"], offset_s, columns, split, channel)
+    file_channels = files[0]["channels"]
+    # lhotse numbers channels within the recording, `read_audio` within the file. None: the mean of
+    # all channels.
+    channel = None
+    if len(file_channels) > 1 and len(channels) == 1:
+        channel = file_channels.index(channels[0])
+    audio = Path(folder) / files[0]["source"]
+    return _entry(supervision, audio, offset_s, columns, split, channel)
 
 
 def _entry(
     supervision: Record,
-    path: AudioSource,
+    audio: AudioSource,
     offset_s: float,
     columns: Columns,
     split: str | None,
@@ -150,10 +213,11 @@ def _entry(
 ) -> EntryOrSkipped:
     if not columns.selects(supervision):
         return Skipped(EXCLUDED_BY_WHERE, "")
+    # lhotse keeps fields of its users, such as the answer, under `custom`.
     custom = supervision.get("custom") or {}
     return Entry(
         id=supervision["id"],
-        path=path,
+        path=audio,
         start_s=offset_s + supervision["start"],
         duration_s=supervision["duration"],
         text=spoken_text(columns.get(supervision, "text")),

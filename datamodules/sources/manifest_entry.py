@@ -119,9 +119,11 @@ def assign_split(item: EntryOrSkipped, split_names: dict[str, str], task: str) -
     """
     if isinstance(item, Skipped):
         return item
+    # Names from the configuration take precedence over the words that are known.
     own_name = item.split or ""
     split = split_names.get(own_name) if split_names else split_of(own_name)
     train_requested = "train" in split_names.values()
+    # A corpus without splits is training speech, if the configuration asks for any.
     if split_names and not split and (item.split or not train_requested):
         return Skipped(f"of split {item.split!r}, which data.sources does not ask for", "")
     if not item.text:
@@ -137,6 +139,7 @@ def assign_split(item: EntryOrSkipped, split_names: dict[str, str], task: str) -
 
 def summarise_skipped(skipped: Iterable[Skipped]) -> list[str]:
     """One phrase per reason: the count, the reason, and up to three examples."""
+    # Insertion order: reasons appear as they were first met.
     details_by_reason: dict[str, list[str]] = {}
     for item in skipped:
         details_by_reason.setdefault(item.reason, []).append(item.detail)

@@ -62,6 +62,7 @@ class Columns:
 
     def get(self, record: Record, field: str) -> str:
         """First value of the field that is present and not null, as text; "" if there is none."""
+        # A row may leave one of several columns empty and fill another.
         for name in self.names(field):
             if record.get(name) is not None:
                 return str(record[name]).strip()
@@ -168,6 +169,7 @@ def read_records(path: str | Path) -> list[Record]:
     """
     name = str(path)
     try:
+        # In one piece: a manifest is small compared with its audio.
         content = read_bytes(name)
         if name.endswith(".gz"):
             content = gzip.decompress(content)
@@ -187,6 +189,7 @@ def _parse(name: str, content: bytes) -> list[Record]:
     if name.endswith(".json"):
         return _parse_json(name, content)
     records = []
+    # Split as bytes, since str.splitlines() also splits at characters that JSON strings may hold.
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
             records.append(_parse_line(name, number, line))
@@ -194,6 +197,7 @@ def _parse(name: str, content: bytes) -> list[Record]:
 
 
 def _parse_table(name: str, content: bytes) -> list[Record]:
+    # utf-8-sig: spreadsheets write a byte order mark.
     lines = io.StringIO(content.decode("utf-8-sig"), newline="")
     if name.endswith(".tsv"):
         # Quotation marks in TSV corpora such as Common Voice belong to the text.
@@ -249,6 +253,7 @@ def read_plain_manifest(
             continue
         location = f"{path}, row {number}"
         start_s = columns.seconds(record, "offset", location)
+        # Several segments of one file need IDs of their own.
         id = f"{audio_name}@{start_s:g}" if start_s else audio_name
         audio = audio_source_from_record(record) or _audio_source(folder, audio_name)
         yield columns.entry(record, audio, id, split, location)
@@ -272,6 +277,7 @@ def audio_folder(manifest: str | Path, audio_names: Iterable[str]) -> str | Path
         return str(manifest).rpartition("/")[0]
     manifest = Path(manifest)
     sample = list(itertools.islice(filter(None, audio_names), NUM_SAMPLED_PATHS))
+    # The nearest folder comes first.
     for folder in manifest.absolute().parents:
         if any((folder / name).is_file() for name in sample):
             return folder

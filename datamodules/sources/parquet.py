@@ -1,8 +1,8 @@
-"""Hugging Face data sets -> entries. Only the columns of words are read; a sound is fetched when it
-is asked for.
+"""Hugging Face data sets -> entries.
 
-`datasets` says which files a data set consists of, pyarrow reads them; both come with the extra
-`corpora`.
+The package datasets lists the files of a data set, pyarrow reads them; both come with the extra
+`corpora`. Only the columns other than audio are read here; a sound is fetched when its
+utterance is read.
 """
 
 import dataclasses
@@ -18,12 +18,21 @@ from datamodules.sources.manifest_entry import UNUSABLE, EntryOrSkipped, Skipped
 from datamodules.sources.manifests import USUAL_COLUMNS, Columns, Record
 from datamodules.sources.storage import retry
 
-OWN_TIMES = ("begin_time", "end_time")
-"""GigaSpeech's: where an utterance lay in its recording."""
+RECORDING_TIMES = ("begin_time", "end_time")
+"""GigaSpeech's columns of the start and end of an utterance within its recording, in seconds."""
+DURATION_MS = "duration_ms"
+"""Column of a duration in milliseconds."""
+SplitFile = tuple[str | None, str]
+"""Name of a split, and path or URL of one of its files."""
 
 
 def read_dataset(source: SourceConfig) -> Iterator[EntryOrSkipped]:
-    """Every row of a data set: a local folder, parquet files, or a name on the hub."""
+    """Read every row of a data set: a local folder, parquet files, or a name on the hub.
+
+    Raises:
+        ImportError: pyarrow or datasets is not installed.
+        ValueError: the data set cannot be opened, or lacks a column.
+    """
     if not importlib.util.find_spec("pyarrow"):
         raise ImportError(
             f"data.sources: {source.path} is parquet, which pyarrow reads: pip install '.[corpora]'"
@@ -32,31 +41,45 @@ def read_dataset(source: SourceConfig) -> Iterator[EntryOrSkipped]:
         yield from _read_file(file, split, source)
 
 
-def _files(source: SourceConfig) -> list[tuple[str | None, str]]:
-    """The files of a data set with the names of their splits."""
+def _files(source: SourceConfig) -> list[SplitFile]:
     path = Path(source.path).expanduser()
     if source.path.endswith(".parquet"):
         return [(split_of(path.stem), source.path)]
+    # A card with `configs:` lists the files of each split itself, and datasets understands it.
     card = path / "README.md"
-    if path.is_dir() and not (card.is_file() and "configs:" in card.read_text(encoding="utf-8")):
-        files = sorted(path.rglob("*.parquet"))
-        return [(_split_in_name(file.relative_to(path)), str(file)) for file in files]
-    return _resolved(source)
+    has_configs = card.is_file() and "configs:" in card.read_text(encoding="utf-8")
+    if not path.is_dir() or has_configs:
+        return _files_by_datasets(source)
+    files: list[SplitFile] = []
+    for file in sorted(path.rglob("*.parquet")):
+        files.append((_split_in_name(file.relative_to(path)), str(file)))
+    return files
 
 
 def _split_in_name(relative: Path) -> str | None:
-    """train-00000-of-00007.parquet, train.parquet and train/0000.parquet are of train."""
-    return next(
-        (
-            part.removesuffix(".parquet").split("-")[0]
-            for part in reversed(relative.parts)
-            if split_of(part)
-        ),
-        None,
-    )
+    """Split of a file: train for train-00000-of-00007.parquet, train.parquet, train/0000.parquet."""
+    for part in reversed(relative.parts):
+        if split_of(part):
+            return part.removesuffix(".parquet").split("-")[0]
+    return None
 
 
-def _resolved(source: SourceConfig) -> list[tuple[str | None, str]]:
+def _files_by_datasets(source: SourceConfig) -> list[SplitFile]:
+    files: list[SplitFile] = []
+    for split, split_files in _data_files(source).items():
+        for file in split_files:
+            files.append((split, file))
+    if not files or not all(file.endswith(".parquet") for _, file in files):
+        content = files[0][1] if files else "a script"
+        raise ValueError(
+            f"{source.path} is not made of parquet files but of such as {content}; save it "
+            "with to_parquet"
+        )
+    return files
+
+
+def _data_files(source: SourceConfig) -> dict[str, list[str]]:
+    """Split -> files, according to datasets."""
     if not importlib.util.find_spec("datasets"):
         raise ImportError(
             f"data.sources: {source.path} is read by way of datasets: pip install '.[corpora]'"
@@ -67,24 +90,12 @@ def _resolved(source: SourceConfig) -> list[tuple[str | None, str]]:
         name = source.path.removeprefix("hf://datasets/")
         builder = datasets.load_dataset_builder(name, name=source.subset)
     except Exception as error:  # datasets and the hub's client have a dozen
-        problem = (
-            f"{source.path} cannot be opened by datasets: {' '.join(str(error).split())[:300]}"
-        )
+        reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"{problem}; check the name, the subset and your access (hf auth login)"
+            f"{source.path} cannot be opened by datasets: {reason}; "
+            "check the name, the subset and your access (hf auth login)"
         ) from None
-    files = [
-        (split, file)
-        for split, files in (builder.config.data_files or {}).items()
-        for file in files
-    ]
-    if not files or not all(file.endswith(".parquet") for _, file in files):
-        held = files[0][1] if files else "a script"
-        raise ValueError(
-            f"{source.path} is not made of parquet files but of such as {held}; save it "
-            "with to_parquet"
-        )
-    return files
+    return builder.config.data_files or {}
 
 
 def _read_file(file: str, split: str | None, source: SourceConfig) -> Iterator[EntryOrSkipped]:
@@ -92,37 +103,55 @@ def _read_file(file: str, split: str | None, source: SourceConfig) -> Iterator[E
 
     columns = Columns(source)
     try:
-        opened = retry(lambda: open_parquet(file), file)
-        has = opened.schema_arrow.names
-        columns.check(has, file)
-        sound = next(name for name in columns.names("audio") if name in has)
-        wanted = {name for field in USUAL_COLUMNS for name in columns.names(field)}
-        wanted |= {*columns.where, *OWN_TIMES, "duration_ms"}
-        for group in range(opened.num_row_groups):
-            rows = retry(
-                functools.partial(_rows, file, group, sorted(wanted & {*has} - {sound})), file
-            )
-            for number, row in enumerate(rows):
-                yield _entry(row, ParquetSource(file, group, number, sound), columns, split)
+        parquet = retry(lambda: open_parquet(file), file)
+        present = parquet.schema_arrow.names
+        columns.check(present, file)
+        audio_column = next(name for name in columns.names("audio") if name in present)
+        names = _columns_to_read(columns, present, audio_column)
+        for group in range(parquet.num_row_groups):
+            # One row group at a time: the table of a large corpus does not fit into memory.
+            records = retry(functools.partial(_read_rows, file, group, names), file)
+            for number, record in enumerate(records):
+                audio = ParquetSource(file, group, number, audio_column)
+                yield _entry(record, audio, columns, split)
     except (UnusableAudio, pa.ArrowException, OSError) as error:
         yield Skipped(UNUSABLE, f"{file} is broken or truncated: {error}")
 
 
-def _entry(row: Record, cell: ParquetSource, columns: Columns, split: str | None) -> EntryOrSkipped:
-    found = columns.entry({**row, cell.column: None}, cell, str(cell), split, str(cell))
-    if isinstance(found, Skipped):
-        return found
-    return dataclasses.replace(found, start_s=0.0, duration_s=found.duration_s or _length_s(row))
+def _columns_to_read(columns: Columns, present: list[str], audio_column: str) -> list[str]:
+    """Columns of a file that an entry needs, without the encoded audio."""
+    used = {*columns.where, *RECORDING_TIMES, DURATION_MS}
+    for field in USUAL_COLUMNS:
+        used.update(columns.names(field))
+    used.discard(audio_column)
+    return sorted(used & set(present))
 
 
-def _length_s(row: Record) -> float | None:
-    if row.get("duration_ms") is not None:
-        return float(row["duration_ms"]) / 1000
-    if all(row.get(name) is not None for name in OWN_TIMES):
-        return float(row["end_time"]) - float(row["begin_time"])
-    return None
+def _entry(
+    record: Record, audio: ParquetSource, columns: Columns, split: str | None
+) -> EntryOrSkipped:
+    location = str(audio)
+    # The audio column counts as present, although it has not been read.
+    record = {**record, audio.column: None}
+    entry = columns.entry(record, audio, location, split, location)
+    if isinstance(entry, Skipped):
+        return entry
+    # A cell holds one utterance, whatever offset in a recording another column tells.
+    duration_s = entry.duration_s or _duration_s(record)
+    return dataclasses.replace(entry, start_s=0.0, duration_s=duration_s)
 
 
-def _rows(file: str, group: int, names: list[str]) -> list[Record]:
-    with open_parquet(file) as opened:
-        return opened.read_row_group(group, columns=names).to_pylist()
+def _duration_s(record: Record) -> float | None:
+    """Seconds of an utterance, by its columns; None: unknown."""
+    duration_ms = record.get(DURATION_MS)
+    if duration_ms is not None:
+        return float(duration_ms) / 1000
+    begin_s, end_s = [record.get(name) for name in RECORDING_TIMES]
+    if begin_s is None or end_s is None:
+        return None
+    return float(end_s) - float(begin_s)
+
+
+def _read_rows(file: str, group: int, names: list[str]) -> list[Record]:
+    with open_parquet(file) as parquet:
+        return parquet.read_row_group(group, columns=names).to_pylist()

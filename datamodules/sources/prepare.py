@@ -1,11 +1,10 @@
-"""Check a corpus before anything is trained on it, and prepare it:
+"""Check a corpus before training, and prepare it:
 
     python -m datamodules.sources.prepare librispeech /corpora/LibriSpeech configs/preset/tiny.yaml
     configs/stage/asr.yaml
 
-reads every sound once and leaves in runs/data/<name>: `manifest.jsonl.gz`, which training reads in
-place of the corpus and in which all is measured already, `report.html`, and `report.json` with the
-numbers.
+decodes every sound once and writes to runs/data/<name>: `manifest.jsonl.gz`, which training reads in
+place of the corpus and which holds all durations, `report.html`, and `report.json` with the numbers.
 """
 
 import collections
@@ -26,22 +25,43 @@ from datamodules.corpus import UnusableAudio
 from datamodules.sources import AUTO, PUBLISHED_CORPORA
 from datamodules.sources.audio import native_rate_hz, read_audio
 from datamodules.sources.audio_sources import audio_source_to_record
-from datamodules.sources.corpus_manifest import check_bad_share, fitted_in, survey_entries
-from datamodules.sources.manifest_entry import UNUSABLE, Entry, EntryOrSkipped, Skipped
+from datamodules.sources.corpus_manifest import (
+    EntriesBySplit,
+    check_bad_share,
+    fitted_in,
+    survey_entries,
+)
+from datamodules.sources.manifest_entry import UNUSABLE, Entry, EntryOrSkipped, Skipped, partition
 from datamodules.sources.readers import read_source
 from datamodules.sources.report import Report, print_report, write_html
 from duplexmamba.text.tokenizer import Tokenizer
 
-PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz' ")
-"""Characters that are not worth a line in a report."""
+PLAIN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz' ")
+"""Characters that a report does not list."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedEntry:
+    """Result of decoding the sound of an entry."""
+
+    entry: EntryOrSkipped
+    """The entry with its exact duration, or why it is unusable."""
+    rate_hz: int | None
+    """Sample rate of the file; None: it is unusable."""
 
 
 def main(args: list[str]) -> Path:
-    """Args: name, root, and those of `load_config`. Returns the folder of what was made.
+    """Run the command.
+
+    Args:
+        args: name of the corpus, its folder, and the arguments of `load_config`.
+
+    Returns:
+        The folder with the report and the manifest.
 
     Raises:
-        ValueError: nothing usable, or more than data.max_bad_share unusable, after the report has
-            named it.
+        ValueError: nothing is usable; or more than data.max_bad_share is unusable, after the report
+            has been written.
     """
     name, root, *rest = args
     config = load_config(rest)
@@ -51,59 +71,97 @@ def main(args: list[str]) -> Path:
     report, splits = check(name, source, config)
     write_manifest(splits, folder / "manifest.jsonl.gz")
     write_html(report, folder / "report.html")
-    (folder / "report.json").write_text(json.dumps(report.numbers(), indent=1) + "\n")
+    numbers = json.dumps(report.numbers(), indent=1)
+    (folder / "report.json").write_text(numbers + "\n")
     print_report(report)
     print(
         f"{folder}: report.html, report.json, manifest.jsonl.gz\ntrain on it: make train "
         f"DATA={folder}"
     )
+    # Last, so that the report names the unusable files.
     check_bad_share(report.survey, config.data.max_bad_share)
     return folder
 
 
 def find_source(name: str, root: str, config: Config) -> SourceConfig:
-    """The line of data.sources that has this name, else one of the published format, or whatever is
-    there."""
+    """Settings of the corpus to check.
+
+    Args:
+        name: name of a line in data.sources, of a published corpus, or any other.
+        root: folder of the corpus; empty: the path in data.sources.
+        config: the configuration.
+
+    Raises:
+        ValueError: neither `root` nor data.sources has a path.
+    """
+    # A name that is neither in data.sources nor published: the format is detected.
     format_name: Any = PUBLISHED_CORPORA.get(name, AUTO)
     default = dataclasses.replace(config.data.source, kind=format_name)
-    line = config.data.sources.get(name) or default
-    if not (root or line.path):
+    source = config.data.sources.get(name) or default
+    path = root or source.path
+    if not path:
         raise ValueError(f"ROOT= is empty; say where {name} lies, such as ROOT=/corpora/{name}")
-    return dataclasses.replace(line, path=root or line.path)
+    return dataclasses.replace(source, path=path)
 
 
-def check(name: str, source: SourceConfig, config: Config) -> tuple[Report, dict[str, list[Entry]]]:
-    """What every sound and text of a source is like, and what of it is left. Raises ValueError:
-    nothing is."""
+def check(name: str, source: SourceConfig, config: Config) -> tuple[Report, EntriesBySplit]:
+    """Decode every sound of a source.
+
+    Args:
+        name: name of the corpus, for the report.
+        source: settings of the corpus.
+        config: the accepted lengths, the tokenizer, and the number of threads.
+
+    Returns:
+        The report, and the usable entries of each split.
+
+    Raises:
+        ValueError: nothing is usable.
+    """
     entries, skipped = read_source(source)
-    with concurrent.futures.ThreadPoolExecutor(max(1, config.data.num_workers)) as pool:
-        heard = [
-            *track(
-                pool.map(_hear, entries), f"Listening to {len(entries):,} utterances", len(entries)
-            )
-        ]
-    found = [fitted_in(item, config.data.min_s, config.data.max_s) for item, _ in heard]
-    left = [item for item in found if isinstance(item, Entry)]
-    splits, survey = survey_entries(
-        left, skipped + [s for s in found if isinstance(s, Skipped)], source
-    )
-    characters = collections.Counter("".join(e.text + e.answer for e in left))
+    decoded = _decode_all(entries, config.data.num_workers)
+    min_s = config.data.min_s
+    max_s = config.data.max_s
+    usable, unusable = partition(fitted_in(item.entry, min_s, max_s) for item in decoded)
+    splits, survey = survey_entries(usable, skipped + unusable, source)
+    characters = collections.Counter("".join(entry.text + entry.answer for entry in usable))
+    lengths_s = {}
+    for split, split_entries in splits.items():
+        lengths_s[split] = [entry.length_s for entry in split_entries]
     report = Report(
         name=name,
         path=source.path,
         survey=survey,
-        lengths_s={split: [e.length_s for e in held] for split, held in splits.items()},
-        rates_hz=collections.Counter(rate_hz for _, rate_hz in heard if rate_hz),
-        characters={c: n for c, n in characters.most_common() if c.lower() not in PLAIN},
+        lengths_s=lengths_s,
+        rates_hz=collections.Counter(item.rate_hz for item in decoded if item.rate_hz),
+        characters=_unusual(characters),
         unknown=unknown_characters(set(characters), config),
         tokenizer=config.tokenizer.source,
     )
     return report, splits
 
 
-def _hear(entry: Entry) -> tuple[EntryOrSkipped, int | None]:
-    """The entry as it was measured, and the rate of its file."""
+def _unusual(characters: collections.Counter[str]) -> dict[str, int]:
+    """Characters worth listing, the most frequent first -> how often each occurs."""
+    counts = {}
+    for character, count in characters.most_common():
+        if character.lower() not in PLAIN_CHARACTERS:
+            counts[character] = count
+    return counts
+
+
+def _decode_all(entries: list[Entry], num_workers: int) -> list[DecodedEntry]:
+    # Threads suffice: libsndfile and soxr release the interpreter lock.
+    with concurrent.futures.ThreadPoolExecutor(max(1, num_workers)) as pool:
+        decoded = track(
+            pool.map(_decode, entries), f"Decoding {len(entries):,} utterances", len(entries)
+        )
+        return list(decoded)
+
+
+def _decode(entry: Entry) -> DecodedEntry:
     try:
+        # At the native rate, since resampling would take time and change no finding.
         rate_hz = native_rate_hz(entry.path)
         samples = read_audio(
             entry.path,
@@ -115,36 +173,48 @@ def _hear(entry: Entry) -> tuple[EntryOrSkipped, int | None]:
             max_s=math.inf,
         )
     except UnusableAudio as error:
-        return Skipped(UNUSABLE, str(error)), None
-    return dataclasses.replace(entry, duration_s=len(samples) / rate_hz), rate_hz
+        return DecodedEntry(Skipped(UNUSABLE, str(error)), None)
+    measured = dataclasses.replace(entry, duration_s=len(samples) / rate_hz)
+    return DecodedEntry(measured, rate_hz)
 
 
 def unknown_characters(characters: set[str], config: Config) -> list[str]:
-    """Characters that the tokenizer does not reproduce."""
-    bpe = config.tokenizer.source == "bpe"
-    tokens = Tokenizer.train(sorted(characters)) if bpe else Tokenizer.load(config.tokenizer.source)
-    return sorted(c for c in characters if not c.isspace() and tokens.decode(tokens.encode(c)) != c)
+    """Characters that the tokenizer of a configuration does not reproduce, sorted."""
+    if config.tokenizer.source == "bpe":
+        # This tokenizer is trained on the corpus, so its characters are what matters.
+        tokenizer = Tokenizer.train(sorted(characters))
+    else:
+        tokenizer = Tokenizer.load(config.tokenizer.source)
+    unknown = []
+    for character in sorted(characters):
+        decoded = tokenizer.decode(tokenizer.encode(character))
+        if not character.isspace() and decoded != character:
+            unknown.append(character)
+    return unknown
 
 
-def write_manifest(splits: dict[str, list[Entry]], path: Path) -> None:
-    """A manifest that `readers` understands."""
+def write_manifest(splits: EntriesBySplit, path: Path) -> None:
+    """Write entries as a gzipped JSONL manifest, which `readers` can read."""
     with gzip.open(path, "wt", encoding="utf-8") as file:
         for split, entries in splits.items():
-            for e in entries:
-                row = {
-                    "id": e.id,
-                    "offset": e.start_s,
-                    "duration": e.duration_s,
-                    "text": e.text,
-                    "answer": e.answer,
-                }
-                row |= {
-                    "speaker": e.speaker,
-                    "split": split,
-                    "channel": e.channel,
-                    **audio_source_to_record(e.path),
-                }
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for entry in entries:
+                record = _to_record(entry, split)
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _to_record(entry: Entry, split: str) -> dict[str, Any]:
+    """Line of a manifest."""
+    return {
+        "id": entry.id,
+        "offset": entry.start_s,
+        "duration": entry.duration_s,
+        "text": entry.text,
+        "answer": entry.answer,
+        "speaker": entry.speaker,
+        "split": split,
+        "channel": entry.channel,
+        **audio_source_to_record(entry.path),
+    }
 
 
 if __name__ == "__main__":

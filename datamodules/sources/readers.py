@@ -54,6 +54,7 @@ def read_source(source: SourceConfig) -> tuple[list[Entry], list[Skipped]]:
     Raises:
         ValueError: no such path, an unknown layout, a broken manifest, or no usable utterance.
     """
+    # {valid: dev-clean+dev-other} -> {dev-clean: valid, dev-other: valid}
     split_names = {}
     for split, joined_names in source.split.items():
         for name in joined_names.split("+"):
@@ -89,6 +90,7 @@ def _read_file(path: Path, source: SourceConfig, split: str | None) -> Iterable[
     if path.suffix in (".tar", ".parquet"):
         return _read_shards([(str(path), split)], source)
     records = read_records(path)
+    # JSON files do not name their format, but their keys tell them apart.
     keys: set[str] = set().union(*records)
     if "audios" in keys:
         return read_gigaspeech(source, path)
@@ -148,6 +150,7 @@ def _read_shard_folder(name: str, source: SourceConfig, folder: Path) -> Iterato
         for file_name in file_names:
             if CORPUS_FORMATS[name].matches(file_name):
                 path = root / file_name
+                # The folder's name takes precedence: shards are often only numbered.
                 shards.append((str(path), split or split_of(path.stem)))
     return _read_shards(shards, source)
 
@@ -170,6 +173,7 @@ def read_manifest_folder(source: SourceConfig, folder: Path) -> Iterator[EntryOr
             recordings.append(file)
         if not re.search("recordings|supervisions", stem):
             others.append(file)
+    # A complete manifest repeats what the files of the splits hold.
     for file in complete or others:
         yield from _read_file(file, source, _split_name(stems[file]))
     if not complete and not others:
@@ -206,6 +210,7 @@ def _read_shards(shards: list[Shard], source: SourceConfig) -> Iterator[EntryOrS
 
 def _read_one_shard(shard: Shard, source: SourceConfig) -> Iterable[EntryOrSkipped]:
     path, split = shard
+    # URLs have no folder that could be searched for markers, so the suffix decides.
     if path.endswith(".parquet"):
         return read_dataset(dataclasses.replace(source, path=path))
     if not path.endswith((".jsonl", ".jsonl.gz")):

@@ -1,4 +1,4 @@
-"""Bytes from the disk and from the network; what fails is tried again before it is given up."""
+"""Reading bytes from disk and network, with retries."""
 
 import io
 import time
@@ -11,48 +11,65 @@ import fsspec
 from datamodules.corpus import UnusableAudio
 
 WAITS_S = (0.5, 1.0, 2.0)
-"""Seconds before what cannot be read is tried again."""
+"""Seconds between attempts to read a file."""
 BLOCK_BYTES = 2**16
-"""Read ahead while a remote file is looked through."""
+"""Bytes that are fetched at least while a remote file is searched."""
 Result = TypeVar("Result")
 
 
 def is_url(path: str | Path) -> bool:
-    """Whether fsspec reads it rather than `open`."""
+    """Whether a path is a URL, which fsspec opens."""
     return "://" in str(path)
 
 
 def read_bytes(path: str, start: int | None = None, end: int | None = None) -> bytes:
-    """A file or a range of it. Raises UnusableAudio: it cannot be had."""
+    """Read a file or a range of it.
+
+    Args:
+        path: path or URL.
+        start: first byte; None: from the beginning.
+        end: byte after the last one; None: to the end.
+
+    Raises:
+        UnusableAudio: the file is missing or unreachable.
+    """
 
     def read() -> bytes:
-        if not is_url(path):
-            with open(path, "rb") as file:
-                file.seek(start or 0)
-                return file.read(-1 if end is None else end - (start or 0))
-        system, name = fsspec.core.url_to_fs(path)
-        return system.cat_file(name, start, end)
+        if is_url(path):
+            system, name = fsspec.core.url_to_fs(path)
+            return system.cat_file(name, start, end)
+        offset = start or 0
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(-1 if end is None else end - offset)
 
     return retry(read, path)
 
 
 def open_bytes(path: str) -> BinaryIO:
-    """A file to look through; of a remote one only what is looked at is fetched. Raises
-    UnusableAudio."""
+    """Open a path or URL for reading. Only the requested parts of a remote file are fetched.
+
+    Raises:
+        UnusableAudio: the file is missing or unreachable.
+    """
     if not is_url(path):
         return retry(lambda: open(path, "rb"), path)
     system, name = fsspec.core.url_to_fs(path)
-    file = retry(
-        lambda: system.open(name, "rb", block_size=BLOCK_BYTES, cache_type="readahead"), path
-    )
-    return io.BufferedReader(_Steady(file, path), BLOCK_BYTES)
+
+    def open_remote() -> BinaryIO:
+        return system.open(name, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
+
+    file = retry(open_remote, path)
+    # The buffer saves requests for the many small reads of tar headers.
+    return io.BufferedReader(_RetryingFile(file, path), BLOCK_BYTES)
 
 
-class _Steady(io.RawIOBase):
-    """A remote file each read of which is tried again."""
+class _RetryingFile(io.RawIOBase):
+    """A remote file whose reads are retried."""
 
     def __init__(self, file: BinaryIO, name: str):
-        self.file, self.name = file, name
+        self.file = file
+        self.name = name
 
     def readable(self) -> bool:
         return True
@@ -67,9 +84,9 @@ class _Steady(io.RawIOBase):
         return self.file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        found = retry(lambda: self.file.read(len(buffer)), self.name)
-        buffer[: len(found)] = found
-        return len(found)
+        data = retry(lambda: self.file.read(len(buffer)), self.name)
+        buffer[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         self.file.close()
@@ -77,8 +94,19 @@ class _Steady(io.RawIOBase):
 
 
 def retry(read: Callable[[], Result], name: str) -> Result:
-    """Call `read` and return its result, again where a disk or a network fails for a moment. Raises
-    UnusableAudio."""
+    """Call a function that reads a file, again after a wait when disk or network fails.
+
+    Args:
+        read: the function.
+        name: path or URL of the file.
+
+    Returns:
+        The result of `read`.
+
+    Raises:
+        UnusableAudio: the file is missing, or every attempt failed.
+    """
+    # After the last attempt there is nothing to wait for.
     for wait_s in (*WAITS_S, None):
         try:
             return read()
@@ -86,13 +114,15 @@ def retry(read: Callable[[], Result], name: str) -> Result:
             raise
         except FileNotFoundError:
             raise UnusableAudio(f"{name} is missing") from None
-        except Exception as error:  # every store's client has its own
+        except Exception as error:
+            # The clients of remote stores raise classes of their own, so any error of a URL counts.
             if not is_url(name) and not isinstance(error, OSError):
                 raise
             if wait_s is None:
-                why = str(error) or type(error).__name__
+                num_attempts = len(WAITS_S) + 1
+                reason = str(error) or type(error).__name__
                 raise UnusableAudio(
-                    f"{name} cannot be read, tried {len(WAITS_S) + 1} times: {why}"
+                    f"{name} cannot be read, tried {num_attempts} times: {reason}"
                 ) from None
             time.sleep(wait_s)
     raise AssertionError("unreachable")

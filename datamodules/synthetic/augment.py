@@ -116,6 +116,7 @@ def _generate_noise(size: int, rng: np.random.Generator, rate_hz: int) -> np.nda
         pitch_hz = rng.uniform(50, 240)
         harmonics_hz = np.arange(pitch_hz, 2_000, pitch_hz)
         harmonic_bins = (harmonics_hz * (fft_size / rate_hz)).astype(int)
+        # A sine of constant amplitude grows with the transform, noise with its square root.
         spectrum[harmonic_bins] *= np.sqrt(np.float32(fft_size)) / 10
     return np.fft.irfft(spectrum)[:size]
 

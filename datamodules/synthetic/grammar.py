@@ -51,6 +51,7 @@ def _frames(leads: str, tails: str) -> list[tuple[str, str]]:
     """All pairs of a lead and a tail, except those with "please" in both."""
     frames = []
     for lead, tail in itertools.product(leads.split("|"), tails.split("|")):
+        # "please tell me ... please" is not English.
         if "please" in lead and tail == "please":
             continue
         frames.append((lead, tail))
@@ -158,6 +159,7 @@ def _cores(form: str, text: str, answer: str, rows: Iterable) -> list[Core]:
     """One core per row, whose cells fill {0}, {1}, ... of text and answer; integers as words."""
     cores = []
     for row in rows:
+        # Integers stay integers in the tables, so that rows can be computed.
         cells = [number(cell) if isinstance(cell, int) else cell for cell in row]
         cores.append(Core(form, text.format(*cells), answer.format(*cells)))
     return cores
@@ -165,6 +167,7 @@ def _cores(form: str, text: str, answer: str, rows: Iterable) -> list[Core]:
 
 def _successors(cycle: list[str]) -> list[tuple[str, str]]:
     """Pairs of each element and the one after it; the first one follows the last."""
+    # Days and months are cyclic: sunday is followed by monday.
     rotated = cycle[1:] + cycle[:1]
     return list(zip(cycle, rotated, strict=True))
 
@@ -221,7 +224,9 @@ def _single(words: Iterable) -> list[tuple]:
     return [(word,) for word in words]
 
 
+# Pairs of 0 to 10, from which the tables of arithmetic and comparison are selected.
 _OPERANDS = list(itertools.product(range(11), range(11)))
+# Pairs that have a larger element, and differences that are not negative.
 _RISING = [(a, b) for a, b in _OPERANDS if a < b]
 _FALLING = [(a, b) for a, b in _OPERANDS if a >= b]
 _FACTORS = [(a, b) for a, b in _OPERANDS if max(a, b) <= 5]
@@ -302,12 +307,14 @@ def _num_distinct_words(cores: list[Core]) -> int:
 
 
 _KIND_NAMES = list(KINDS)
+# Accumulated once, since `rng.choices` would do so in every draw.
 _CUMULATIVE_WEIGHTS = list(itertools.accumulate(map(_num_distinct_words, KINDS.values())))
 """A kind is drawn in proportion to its number of distinct words, so that no word is rare."""
 
 
 def split_of_text(text: str) -> Split:
     """Assign a sentence to a split by a stable hash: 5 % to valid, 5 % to test."""
+    # Python's own hash of a string differs from process to process.
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     percentile = int.from_bytes(digest, "big") % 100
     if percentile < 5:
@@ -324,6 +331,7 @@ def draw(rng: random.Random, split: Split) -> QAPair:
     """
     while True:
         [kind] = rng.choices(_KIND_NAMES, cum_weights=_CUMULATIVE_WEIGHTS)
+        # Rejection: the split is known only of a whole sentence.
         core = rng.choice(KINDS[kind])
         frame = rng.choice(FRAMES[core.form])
         text = _sentence(core, frame)

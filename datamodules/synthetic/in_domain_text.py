@@ -55,6 +55,7 @@ class InDomainText:
         while True:
             context = tuple(words[-ORDER:])
             word = rng.choice(self._next_words[context])
+            # A chain can go in circles, so the length is limited.
             if word is None or len(words) >= MAX_WORDS:
                 return " ".join(words)
             words.append(word)

@@ -76,6 +76,7 @@ SLOTS: dict[str, list[str]] = {
     ],
     "bye": _options("mum|dad|my dear|then|for sure|i promise"),
 }
+# Orders and questions name a person first, which distinguishes them from those to the model.
 PATTERNS = [
     "{who} {put} {thing} {place} {when}",
     "{who} {told} {whom} and said {news}",
@@ -102,6 +103,7 @@ def draw(rng: random.Random, split: Split) -> QAPair:
         for slot in _slots(pattern):
             words[slot] = rng.choice(SLOTS[slot])
         text = pattern.format(**words)
+        # Sentences are held out by the same hash as those of `grammar`.
         if split_of_text(text) == split:
             return QAPair(text, "", "talking_to_other")
 
@@ -115,6 +117,7 @@ def sentences() -> Iterator[str]:
     """Iterate over every sentence of all splits, without back-channels."""
     for pattern in PATTERNS:
         slots = _slots(pattern)
+        # One list of words per slot; their product has every sentence of the pattern.
         options = [SLOTS[slot] for slot in slots]
         for words in itertools.product(*options):
             yield pattern.format(**dict(zip(slots, words, strict=True)))
@@ -123,6 +126,7 @@ def sentences() -> Iterator[str]:
 def _slots(pattern: str) -> list[str]:
     """Names of the slots of a pattern, in their order."""
     slots = []
+    # `parse` yields (literal, field, format, conversion); the field is None after the last one.
     for _, slot, _, _ in string.Formatter().parse(pattern):
         if slot:
             slots.append(slot)

@@ -33,6 +33,7 @@ def draw_noise(folder: str, size: int, rng: np.random.Generator, rate_hz: int) -
     path = _draw_file(folder, "data.augment.noise_path", rng)
     noise = _read(path, rate_hz, MAX_NOISE_S)
     start = rng.integers(len(noise))
+    # `wrap` repeats a file from its beginning.
     return noise.take(np.arange(size) + start, mode="wrap")
 
 
@@ -57,6 +58,7 @@ def reverberate(
     # The direct sound is the loudest sample. Starting there keeps the speech in its place in time.
     direct_sound = np.abs(response).argmax()
     response = response[direct_sound:]
+    # At least n + m - 1, so that the circular convolution equals the linear one.
     fft_size = 1 << (len(samples) + len(response) - 1).bit_length()
     spectrum = np.fft.rfft(samples, fft_size) * np.fft.rfft(response, fft_size)
     reverberant = np.fft.irfft(spectrum)
@@ -88,6 +90,7 @@ def _draw_file(folder: str, key: str, rng: np.random.Generator) -> Path:
     return paths[int(rng.integers(len(paths)))]
 
 
+# Decoding a noise file takes far longer than using a part of it.
 @lru_cache(maxsize=64)
 def _read(path: Path, rate_hz: int, longest_s: float) -> np.ndarray:
     duration_s = min(sf.info(path).duration, longest_s)

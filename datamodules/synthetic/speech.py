@@ -96,6 +96,7 @@ class SyntheticSpeech:
         text, answer, _ = recipe.qa_pair
         speech = self.synthesiser.speak(text, recipe.voice)
         rng = np.random.default_rng(recipe.sound_seed)
+        # Evaluation uses the natural speed of the voices.
         speed = draw_speed(rng, self.augment) if self.split == "train" else 1.0
         samples = _insert_pause(speech, recipe)
         samples = resample(samples, speech.sample_rate_hz * speed, self.rate_hz)
@@ -128,5 +129,6 @@ def _insert_pause(speech: Speech, recipe: _Recipe) -> np.ndarray:
     if not recipe.pause_s or not word_starts:
         return speech.samples
     pause = np.zeros(round(recipe.pause_s * speech.sample_rate_hz), np.float32)
+    # A generator of its own: the pause must not shift the draws of the augmentation.
     position = random.Random(recipe.sound_seed).choice(word_starts)
     return np.insert(speech.samples, position, pause)

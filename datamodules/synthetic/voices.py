@@ -71,6 +71,7 @@ PITCH_RANGE = (30, 70)
 def draw_espeak_voice(rng: random.Random, split: Split) -> Voice:
     """Draw an espeak-ng voice of a split with its rate and pitch."""
     accent = rng.choice(ACCENTS)
+    # First the register, then the voice, since espeak-ng has many more low voices.
     low_or_high = rng.choice(VARIANTS[split])
     variant = rng.choice(low_or_high)
     return Voice(
