@@ -22,7 +22,7 @@ import torch
 from measure import arguments, interleave, machine, median, ratio, save, show
 
 from configs.loading import load_config
-from datamodules.data import Corpora
+from datamodules.corpora import Corpora
 from duplexmamba.ops import gates
 from lightning_modules import dialogue
 from lightning_modules.assembly import build

@@ -222,7 +222,7 @@ class FiniteBatches(Sampler[list[int]]):
         indices = range(len(corpus))
         durations_s = [corpus.duration_s(i) for i in indices]
         batches = pack(indices, durations_s, batch_s)
-        self.batches = at_least(world, batches)[rank::world]
+        self.batches = split_to_count(world, batches)[rank::world]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
@@ -259,7 +259,7 @@ def pack(positions: Sequence[int], durations_s: Sequence[float], batch_s: float)
     return batches
 
 
-def alike(positions: Sequence[int], lengths: list[int], size: int) -> list[list[int]]:
+def batch_by_length(positions: Sequence[int], lengths: list[int], size: int) -> list[list[int]]:
     """Group positions by length, `size` to a batch."""
     ordered = [positions[int(i)] for i in np.argsort(lengths, kind="stable")]
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
@@ -296,7 +296,7 @@ def stratified(strata: Sequence[Hashable], size: int) -> list[int]:
     return sorted(sample)
 
 
-def at_least(count: int, batches: list[list[int]]) -> list[list[int]]:
+def split_to_count(count: int, batches: list[list[int]]) -> list[list[int]]:
     """Halve the largest batches until there are `count`, or until each holds one element.
 
     A rank without a batch would block the others.

@@ -16,10 +16,10 @@ from datamodules.batching import (
     FiniteBatches,
     ScoredSet,
     TrainingStream,
-    alike,
-    at_least,
+    batch_by_length,
     collate,
     pack,
+    split_to_count,
     stratified,
 )
 from datamodules.corpora import Corpora
@@ -215,7 +215,7 @@ class TextData(StageData):
 
         def group(positions: Sequence[int]) -> list[list[int]]:
             lengths = [qa_pairs.length(position) for position in positions]
-            return alike(positions, lengths, batch_size)
+            return batch_by_length(positions, lengths, batch_size)
 
         return self._loader(qa_pairs, self._endless(group), list)
 
@@ -235,7 +235,7 @@ class TextData(StageData):
             last = min(first + batch_size, len(corpus))
             batches.append(list(range(first, last)))
         # A rank without a batch would block the others.
-        own_batches = at_least(world, batches)[rank::world]
+        own_batches = split_to_count(world, batches)[rank::world]
         return self._loader(self._qa_pairs(corpus), own_batches, list)
 
     def _qa_pairs(self, corpus: Corpus | TrainingStream) -> QAPairs:

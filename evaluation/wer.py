@@ -5,7 +5,7 @@ import json
 
 import lightning as L
 
-from datamodules.data import Corpora
+from datamodules.corpora import Corpora
 from evaluation.finished_run import open_run
 from lightning_modules.stage import StageModule
 from lightning_modules.stages import STAGE_REGISTRY

@@ -9,8 +9,9 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from configs.schema import Config
+from datamodules.corpora import Corpora
 from datamodules.corpus import Utterance
-from datamodules.data import Corpora, StageData
+from datamodules.data import StageData
 from duplexmamba.models import lora
 from duplexmamba.models.connectors import CONNECTORS
 from duplexmamba.models.language_models import load_pretrained

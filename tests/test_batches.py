@@ -14,10 +14,10 @@ from datamodules.batching import (
     EndlessBatches,
     FiniteBatches,
     TrainingStream,
-    alike,
-    at_least,
+    batch_by_length,
     collate,
     pack,
+    split_to_count,
 )
 from datamodules.corpora import Corpora
 from datamodules.corpus import UnusableAudio, Utterance
@@ -115,7 +115,7 @@ def test_every_position_is_packed_once_and_no_batch_is_too_long(stream: Training
 
 
 def test_texts_of_similar_length_are_batched_together() -> None:
-    batches = alike(range(50, 60), [5, 1, 5, 1, 9, 1, 9, 5, 1, 1], 4)
+    batches = batch_by_length(range(50, 60), [5, 1, 5, 1, 9, 1, 9, 5, 1, 1], 4)
     assert batches == [[51, 53, 55, 58], [59, 50, 52, 57], [54, 56]]
 
 
@@ -177,4 +177,4 @@ def test_every_utterance_is_scored_once_and_every_rank_has_a_batch(world: int) -
     assert all(shares) and sorted(i for share in shares for batch in share for i in batch) == list(
         range(7)
     )
-    assert at_least(5, [[1], [2]]) == [[1], [2]]
+    assert split_to_count(5, [[1], [2]]) == [[1], [2]]

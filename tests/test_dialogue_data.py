@@ -12,8 +12,8 @@ import torch
 
 from configs.loading import load_config, override
 from configs.schema import Config
+from datamodules.corpora import Corpora
 from datamodules.corpus import UnusableAudio, Utterance
-from datamodules.data import Corpora
 from datamodules.dialogue.data import DialogueBatch, DialogueData, WithUtterances, collate_dialogues
 from datamodules.dialogue.dialogues import Dialogue
 from tests.conftest import SMALL_SIZES, TINY

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from configs.loading import load_config
-from datamodules.data import Corpora
+from datamodules.corpora import Corpora
 from lightning_modules.assembly import build
 from tests.conftest import SMALL_SIZES, TINY
 

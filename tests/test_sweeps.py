@@ -11,7 +11,7 @@ from configs.fingerprint import fingerprint
 from configs.loading import load_config
 from configs.recipes import DIALOGUE_STAGES, STAGES
 from configs.schema import Config
-from datamodules.data import Corpora
+from datamodules.corpora import Corpora
 from datamodules.dialogue.data import DialogueData
 from lightning_modules.results import AnswerResult, TurnStateResult
 from lightning_modules.stages import STAGE_REGISTRY

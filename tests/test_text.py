@@ -5,7 +5,8 @@ from collections import Counter
 
 from configs.loading import override
 from configs.schema import Config
-from datamodules.data import Corpora, QAPairs, TextData
+from datamodules.corpora import Corpora
+from datamodules.data import QAPairs, TextData
 from duplexmamba.text.tokenizer import SILENCE, Tokenizer
 from lightning_modules.lm import speech_like
 

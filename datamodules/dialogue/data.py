@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batching import SpeechBatch, TrainingStream, alike, at_least, collate, pad_signals
+from datamodules.batching import (
+    SpeechBatch,
+    TrainingStream,
+    batch_by_length,
+    collate,
+    pad_signals,
+    split_to_count,
+)
 from datamodules.corpus import Corpus, UnusableAudio, Utterance
 from datamodules.data import Precompute, StageData
 from datamodules.dialogue.dialogues import Dialogue, Dialogues, open_dialogues
@@ -58,7 +65,7 @@ class DialogueData(StageData):
         def group(positions: Sequence[int]) -> list[list[int]]:
             # The number of events stands for the length, which is known only after synthesis.
             num_events = [len(dialogues.events(position)) for position in positions]
-            return alike(positions, num_events, batch_size)
+            return batch_by_length(positions, num_events, batch_size)
 
         dataset = WithUtterances(
             dialogues, self.corpora.stream, self.config.stage.utterances_per_dialogue
@@ -96,7 +103,7 @@ class DialogueData(StageData):
         for first in range(0, count, SCORED_BATCH_DIALOGUES):
             last = min(first + SCORED_BATCH_DIALOGUES, count)
             batches.append(list(range(first, last)))
-        own_batches = at_least(world_size, batches)[rank::world_size]
+        own_batches = split_to_count(world_size, batches)[rank::world_size]
         dataset = WithUtterances(self.dialogues(split, count), self.corpora.stream, count=0)
         return self._batches(dataset, own_batches)
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from configs.checks import SPLITS
 from configs.loading import load_config
-from datamodules.data import Corpora
+from datamodules.corpora import Corpora
 from datamodules.dialogue.dialogues import Dialogue, Dialogues, open_dialogues
 from datamodules.dialogue.turns import RULES, Answer
 from datamodules.synthetic.augment import resample

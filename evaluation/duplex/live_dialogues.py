@@ -7,8 +7,8 @@ import torch
 
 from configs.loading import load_config, override
 from configs.recipes import stage_file
+from datamodules.corpora import Corpora
 from datamodules.corpus import UnusableAudio
-from datamodules.data import Corpora
 from datamodules.dialogue.data import DialogueData
 from datamodules.dialogue.dialogues import Dialogue, Dialogues
 from evaluation.console import with_progress

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from configs.loading import load_config
 from configs.schema import Config
-from datamodules.data import Corpora
+from datamodules.corpora import Corpora
 from duplexmamba.models.lora import FOLDER, PEFT_CONFIG, PEFT_PREFIX, PEFT_WEIGHTS, kind_of
 from duplexmamba.models.lora_drop import added, importance, keep
 from lightning_modules.assembly import build

@@ -11,7 +11,8 @@ import torch
 from configs.loading import save_config
 from configs.recipes import STAGES
 from configs.schema import Config
-from datamodules.data import Corpora, StageData
+from datamodules.corpora import Corpora
+from datamodules.data import StageData
 from duplexmamba.models import lora
 from duplexmamba.text.jsonl import read_complete_lines
 from lightning_modules.assembly import build, unsharded

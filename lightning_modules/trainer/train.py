@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from configs.loading import load_config
 from configs.recipes import STAGES
-from datamodules.data import Corpora
+from datamodules.corpora import Corpora
 from datamodules.dialogue.data import DialogueData
 from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
 from lightning_modules.trainer.lora_drop import train_with_lora_drop
