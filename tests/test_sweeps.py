@@ -19,7 +19,7 @@ from sweeps.hub.__main__ import leave_client_alone, point_client_here, points_he
 from sweeps.hub.search import check, grid
 from sweeps.report.sweep_file import is_seed, read_sweep_file
 from sweeps.run import main as run_sweep
-from sweeps.run import with_words
+from sweeps.run import with_overrides
 
 FILES = sorted(Path("sweeps").glob("*.yaml"))
 SUMMARY = {
@@ -123,8 +123,8 @@ def test_what_lies_beneath_the_points_of_a_duplex_sweep_is_shared() -> None:
 
 def test_words_for_all_points_stand_before_those_of_a_point(tmp_path: Path) -> None:
     path = Path("sweeps/slice_size.yaml")
-    assert with_words(path, [], tmp_path) == path
-    copy = with_words(path, ["trainer.max_steps=9", "stage.init={a: b}"], tmp_path)
+    assert with_overrides(path, [], tmp_path) == path
+    copy = with_overrides(path, ["trainer.max_steps=9", "stage.init={a: b}"], tmp_path)
     assert copy == tmp_path / "sweeps" / "slice_size" / "sweep.yaml"
     before, after = yaml.safe_load(path.read_text()), yaml.safe_load(copy.read_text())
     *command, last = before["command"]
