@@ -35,7 +35,9 @@ class Refused(Exception):
         self.status = status
 
 
-Roots = dict[str, Callable[[dict[str, Any]], Any]]
+Arguments = dict[str, Any]
+"""Name -> value of the arguments of a field."""
+Roots = dict[str, Callable[[Arguments], Any]]
 """Name of a root field -> function of its arguments."""
 
 
@@ -134,7 +136,7 @@ class _Resolver:
             value = value(_without_undefined(arguments.get("input", arguments)))
         return self.resolve(value, node.selection_set)
 
-    def _arguments(self, node: FieldNode) -> dict[str, Any]:
+    def _arguments(self, node: FieldNode) -> Arguments:
         arguments = {}
         for argument in node.arguments or ():
             value = value_from_ast_untyped(argument.value, self.variables)
@@ -153,7 +155,7 @@ def _without_undefined(arguments: Any) -> Any:
     return defined
 
 
-def connection(nodes: list[Any], arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+def connection(nodes: list[Any], arguments: Arguments | None = None) -> dict[str, Any]:
     """A page of a list, in the format of GraphQL connections.
 
     Args:
