@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from sweeps.hub.__main__ import KEY, wandb_login
+from sweeps.hub.__main__ import KEY, has_wandb_login
 from sweeps.hub.api import ENTITY
 
 FOLDER = Path("sweeps")
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
     file = with_overrides(path, args.overrides, args.runs)
     name = args.backend
     if name == "auto":
-        name = "cloud" if wandb_login() else "local"
+        name = "cloud" if has_wandb_login() else "local"
     open_backend = on_cloud if name == "cloud" else on_hub
     with stoppable(), open_backend(file, args.runs) as backend:
         print(f"{path.stem}: {backend.description}", flush=True)

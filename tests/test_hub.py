@@ -260,11 +260,11 @@ def test_points_are_drawn_from_their_ranges_and_the_same_after_a_restart(method:
     while (point := suggest(sweep, trials)) is not None:
         assert point == suggest(sweep, trials)
         trials.append(
-            Trial(point, None if len(trials) == 3 else point["lr"], running=len(trials) == 5)
+            Trial(point, None if len(trials) == 3 else point["lr"], is_running=len(trials) == 5)
         )
     assert len(trials) == 12 and all(
-        1e-4 <= t.point["lr"] <= 0.1 and t.point["n"] in (1, 2, 3) for t in trials
+        1e-4 <= t.parameters["lr"] <= 0.1 and t.parameters["n"] in (1, 2, 3) for t in trials
     )
-    assert {str(t.point["c"]) for t in trials} <= {"[1]", "a", "None"} and len(
-        {t.point["lr"] for t in trials}
+    assert {str(t.parameters["c"]) for t in trials} <= {"[1]", "a", "None"} and len(
+        {t.parameters["lr"] for t in trials}
     ) > 10

@@ -15,7 +15,7 @@ from datamodules.data import Corpora
 from datamodules.dialogue.data import DialogueData
 from lightning_modules.results import AnswerResult, TurnStateResult
 from lightning_modules.stages import STAGE_REGISTRY
-from sweeps.hub.__main__ import leave_client_alone, point_client_here, points_here, wandb_login
+from sweeps.hub.__main__ import client_settings, has_wandb_login, is_client_on_hub
 from sweeps.hub.search import check, grid
 from sweeps.report.sweep_file import is_seed, read_sweep_file
 from sweeps.run import main as run_sweep
@@ -142,11 +142,10 @@ def test_an_unknown_sweep_is_answered_with_the_nearest() -> None:
         run_sweep(["slice_sise"])
 
 
-def test_what_the_hub_tells_the_client_is_no_login(
+def test_settings_written_by_the_hub_are_no_wandb_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    point_client_here("http://127.0.0.1:1", 40 * "k")
-    assert points_here() and not wandb_login()
-    leave_client_alone()
-    assert not points_here() and not Path("wandb/settings").exists()
+    with client_settings("http://127.0.0.1:1", 40 * "k"):
+        assert is_client_on_hub() and not has_wandb_login()
+    assert not is_client_on_hub() and not Path("wandb/settings").exists()

@@ -218,12 +218,12 @@ class Runs:
         specifications = arguments.get("specs") or ["{}"]
         if isinstance(specifications, str):
             specifications = [specifications]
-        found = []
+        samples = []
         for specification in specifications:
             if isinstance(specification, str):
                 specification = json.loads(specification)
-            found.append(self._sample(key, specification))
-        return found
+            samples.append(self._sample(key, specification))
+        return samples
 
     def _sample(self, key: str, specification: Mapping[str, Any]) -> list[dict[str, Any]]:
         names = specification.get("keys") or []

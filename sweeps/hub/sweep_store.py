@@ -125,6 +125,9 @@ class SweepStore:
             return self.save({**sweep, "state": "RUNNING"})
         return sweep
 
+    def _agents(self, sweep: Record) -> list[Record]:
+        return self.store.all("agent", key_of(sweep))
+
     def trials(self, sweep: Record, runs: Sequence[Record]) -> list[Trial]:
         """Parameters and results of the trials that have been handed out."""
         metric = parse_sweep(sweep["config"]).get("metric") or {}
@@ -148,8 +151,9 @@ class SweepStore:
             "method": config["method"],
             "bestLoss": best,
             "runCount": len(runs),
-            "runs": lambda given: connection([self.runs.node(run) for run in runs], given),
-            "agents": lambda given: connection(self.store.all("agent", key_of(sweep)), given),
+            # Functions are called with the arguments of the field, if the client asks for it.
+            "runs": lambda arguments: connection([self.runs.node(run) for run in runs], arguments),
+            "agents": lambda arguments: connection(self._agents(sweep), arguments),
             "priorRuns": {"edges": []},
             "displayName": sweep.get("displayName") or config.get("name"),
         }
