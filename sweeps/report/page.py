@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from reporting.render import render
+from reporting.values import format_score
 from sweeps.report import figures
-from sweeps.report.answer import answer, format_value
+from sweeps.report.answer import answer
 from sweeps.report.gather import SweepResults, Trial, differences
 from sweeps.report.statistics import (
     MAX_LEVELS,
@@ -30,9 +31,9 @@ def page(results: SweepResults) -> str:
         results=results,
         answer=answer(results),
         finished=has_scores,
-        lines=figures.lines(results) if has_scores else "",
-        parallel=figures.parallel(results) if has_scores else "",
-        bars=figures.bars(results) if importance(results) else "",
+        lines=figures.scores_figure(results) if has_scores else "",
+        parallel=figures.parallel_figure(results) if has_scores else "",
+        bars=figures.importances_figure(results) if importance(results) else "",
         caveat=caveat(results),
         spread_over=spread_over(results),
         settings=setting_rows(results),
@@ -57,15 +58,15 @@ def setting_rows(results: SweepResults) -> list[dict[str, Any]]:
     for setting in settings:
         deviation = ""
         if setting.deviation is not None:
-            deviation = format_value(metric, setting.deviation)
+            deviation = format_score(metric, setting.deviation)
         table.append(
             {
                 "parameters": setting.parameters,
-                "mean": format_value(metric, setting.mean),
+                "mean": format_score(metric, setting.mean),
                 "seeds": len(setting.scores),
                 "deviation": deviation,
-                "low": format_value(metric, min(setting.scores)),
-                "high": format_value(metric, max(setting.scores)),
+                "low": format_score(metric, min(setting.scores)),
+                "high": format_score(metric, max(setting.scores)),
                 "note": _comparison(setting, best, tied),
             }
         )
@@ -93,7 +94,7 @@ def score_cell(trial: Trial, name: str) -> str:
     """A cell of the table of trials; empty if the trial lacks the score."""
     if name not in trial.scores:
         return ""
-    return format_value(name, trial.scores[name])
+    return format_score(name, trial.scores[name])
 
 
 def spread_over(results: SweepResults) -> str:

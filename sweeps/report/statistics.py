@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from reporting.values import are_numbers, distinct
 from sweeps.report.gather import SweepResults, parameters_key
 from sweeps.report.sweep_file import is_seed
 
@@ -124,23 +125,6 @@ def importance(results: SweepResults) -> dict[str, Importance]:
     return dict(sorted(importances.items(), key=lambda item: -item[1].share))
 
 
-def distinct(values: Iterable[Any]) -> list[Any]:
-    """Each value once: numbers in ascending order, other values in the order of the input."""
-    # Values may be lists, which a set cannot hold.
-    unique: list[Any] = []
-    for value in values:
-        if value not in unique:
-            unique.append(value)
-    if all(map(is_number, unique)):
-        return sorted(unique)
-    return unique
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number; booleans are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def eta_squared(groups: Sequence[Any], scores: np.ndarray) -> float:
     """Share of the variance that lies between the means of groups; 0 if there is no variance.
 
@@ -158,7 +142,7 @@ def eta_squared(groups: Sequence[Any], scores: np.ndarray) -> float:
 
 def levels(values: Sequence[Any]) -> list[Any]:
     """Group of each value: equal values, or quantiles of a parameter with many numbers."""
-    if not all(map(is_number, values)) or len(distinct(values)) <= MAX_LEVELS:
+    if not are_numbers(values) or len(distinct(values)) <= MAX_LEVELS:
         return [parameters_key({"": value}) for value in values]
     edges = np.quantile(values, np.linspace(0, 1, NUM_GROUPS + 1)[1:-1])
     return np.searchsorted(edges, values).tolist()
