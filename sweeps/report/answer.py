@@ -15,6 +15,12 @@ def answer(results: SweepResults) -> list[str]:
 
     The first one answers the question and says whether the answer is more than seed noise. The
     others name ties, the best value for each line of the figure, and missing trials.
+
+    Args:
+        results: of the sweep.
+
+    Returns:
+        At least one sentence.
     """
     settings = rank_settings(results)
     if not settings:
@@ -25,8 +31,10 @@ def answer(results: SweepResults) -> list[str]:
     noise = seed_noise(settings)
     if not others:
         return [_describe_single(best, noise, results), *describe_gaps(results)]
+    first = _describe_best(settings, results)
+    comparison = _compare_with_second(settings, noise, results)
     return [
-        f"{_describe_best(settings, results)} {_compare_with_second(settings, noise, results)}",
+        f"{first} {comparison}",
         *_describe_ties(best, others, noise, results),
         *describe_lines(results, settings, noise),
         *describe_gaps(results),
@@ -48,21 +56,30 @@ def describe_lines(
         all swept parameters.
     """
     file = results.file
+    line = file.line
     swept = {name for name in file.swept if not is_seed(name)}
-    if file.line is None or {file.x, file.line} != swept:
+    # With another parameter, a line has several settings at each of its positions.
+    if line is None or {file.x, line} != swept:
         return []
     sentences = []
-    for value in distinct(setting.parameters[file.line] for setting in settings):
-        on_line = [setting for setting in settings if setting.parameters[file.line] == value]
+    for value in distinct(setting.parameters[line] for setting in settings):
+        on_line = [setting for setting in settings if setting.parameters[line] == value]
         text = _describe_best_on_line(on_line, file.x, file.metric, noise)
-        sentences.append(f"With {file.line}={value}, {text}.")
+        sentences.append(f"With {line}={value}, {text}.")
     return sentences
 
 
 def _describe_best_on_line(
     settings: Sequence[Setting], x_name: str, metric: str, noise: SeedNoise | None
 ) -> str:
-    """The best value of a parameter among settings that are sorted, and values that tie with it."""
+    """The best value of the horizontal parameter, and values that tie with it.
+
+    Args:
+        settings: those of the line, best first.
+        x_name: name of the parameter.
+        metric: name of the score.
+        noise: of the seeds; None if it is unknown.
+    """
     best = settings[0]
     score = format_score(metric, best.mean)
     text = f"best is {x_name}={best.parameters[x_name]} ({score})"
@@ -79,12 +96,21 @@ def describe_gaps(results: SweepResults) -> list[str]:
     if not counts:
         return []
     states = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
+    num_trials = len(results.trials)
     num_unfinished = len(results.unfinished)
-    return [f"{num_unfinished} of {len(results.trials)} points have no score ({states})."]
+    return [f"{num_unfinished} of {num_trials} points have no score ({states})."]
 
 
 def name_setting(parameters: Mapping[str, Any], results: SweepResults) -> str:
-    """A setting by the parameters that were swept, except seeds."""
+    """A setting by the parameters that were swept, except seeds.
+
+    Args:
+        parameters: of the setting.
+        results: of the sweep.
+
+    Returns:
+        `name=value, ...`; empty if only seeds were swept.
+    """
     names = []
     for name, value in parameters.items():
         if name in results.file.swept and not is_seed(name):
@@ -92,14 +118,15 @@ def name_setting(parameters: Mapping[str, Any], results: SweepResults) -> str:
     return ", ".join(names)
 
 
-def _describe_seeds(setting: Setting, metric: str) -> str:
-    """Number of seeds and range of their scores, in parentheses."""
+def _describe_score(setting: Setting, metric: str) -> str:
+    """Mean score of a setting, with the number of seeds and their range in parentheses."""
+    mean = format_score(metric, setting.mean)
     num_seeds = len(setting.scores)
     if num_seeds == 1:
-        return " (one seed)"
+        return f"{mean} (one seed)"
     low = format_score(metric, min(setting.scores))
     high = format_score(metric, max(setting.scores))
-    return f" (mean of {num_seeds} seeds, from {low} to {high})"
+    return f"{mean} (mean of {num_seeds} seeds, from {low} to {high})"
 
 
 def _describe_single(setting: Setting, noise: SeedNoise | None, results: SweepResults) -> str:
@@ -107,8 +134,8 @@ def _describe_single(setting: Setting, noise: SeedNoise | None, results: SweepRe
     metric = results.file.metric
     name = name_setting(setting.parameters, results)
     prefix = f"With {name}, " if name else ""
-    score = format_score(metric, setting.mean)
-    text = f"{prefix}{metric} is {score}{_describe_seeds(setting, metric)}."
+    score = _describe_score(setting, metric)
+    text = f"{prefix}{metric} is {score}."
     if noise is None:
         return text
     # Two runs are two settings with one seed each.
@@ -123,8 +150,9 @@ def _describe_best(settings: Sequence[Setting], results: SweepResults) -> str:
     best = settings[0]
     name = name_setting(best.parameters, results)
     superlative = "lowest" if results.file.goal == "minimize" else "highest"
-    score = f"{format_score(metric, best.mean)}{_describe_seeds(best, metric)}"
-    return f"{name} has the {superlative} {metric} of {len(settings)} settings: {score}."
+    score = _describe_score(best, metric)
+    num_settings = len(settings)
+    return f"{name} has the {superlative} {metric} of {num_settings} settings: {score}."
 
 
 def _compare_with_second(
@@ -132,16 +160,19 @@ def _compare_with_second(
 ) -> str:
     """The difference between the two best settings, and whether seeds explain it."""
     metric = results.file.metric
-    best, second = settings[:2]
-    difference = best.mean - second.mean
+    best = settings[0]
+    second = settings[1]
     name = name_setting(second.parameters, results)
-    text = f"The next best, {name}, is {format_difference(metric, difference)} worse"
+    difference = best.mean - second.mean
+    shown = format_difference(metric, difference)
+    text = f"The next best, {name}, is {shown} worse"
     if noise is None:
         return (
             f"{text}; no setting has two seeds, so whether that is more than seed noise is unknown."
         )
     limit = noise.max_difference(best, second)
-    up_to = f"(up to {format_difference(metric, limit)})"
+    shown = format_difference(metric, limit)
+    up_to = f"(up to {shown})"
     if abs(difference) <= limit:
         return f"{text}, which cannot be told apart from seed noise {up_to}."
     return f"{text}, which is more than seed noise {up_to}."

@@ -16,8 +16,13 @@ def scores_figure(results: SweepResults) -> str:
     """
     file = results.file
     x_values = distinct(trial.parameters[file.x] for trial in results.finished)
-    has_repeats = file.method == "grid"
-    return draw_scores(_split_into_series(results), x_values, file.x, file.metric, has_repeats)
+    return draw_scores(
+        _split_into_series(results),
+        x_values,
+        x_name=file.x,
+        metric=file.metric,
+        has_repeats=file.method == "grid",
+    )
 
 
 def _split_into_series(results: SweepResults) -> list[Series]:
@@ -25,16 +30,26 @@ def _split_into_series(results: SweepResults) -> list[Series]:
     parameter = results.file.line
     if parameter is None:
         return [_series("", results.finished, results)]
+    # Not a dict, since values may be lists.
+    values = distinct(trial.parameters[parameter] for trial in results.finished)
+    groups: list[list[Trial]] = [[] for _ in values]
+    for trial in results.finished:
+        index = values.index(trial.parameters[parameter])
+        groups[index].append(trial)
     series = []
-    for value in distinct(trial.parameters[parameter] for trial in results.finished):
-        trials = [trial for trial in results.finished if trial.parameters[parameter] == value]
-        series.append(_series(f"{parameter}={value}", trials, results))
+    for value, trials in zip(values, groups, strict=True):
+        label = f"{parameter}={value}"
+        series.append(_series(label, trials, results))
     return series
 
 
 def _series(label: str, trials: Sequence[Trial], results: SweepResults) -> Series:
-    x_values = [trial.parameters[results.file.x] for trial in trials]
-    scores = [results.score(trial) for trial in trials]
+    """Position and score of some trials."""
+    x_values = []
+    scores = []
+    for trial in trials:
+        x_values.append(trial.parameters[results.file.x])
+        scores.append(results.score(trial))
     return Series(label, x_values, scores)
 
 
@@ -55,7 +70,9 @@ def parallel_figure(results: SweepResults) -> str:
 
 def importances_figure(results: SweepResults) -> str:
     """Importance of each swept parameter as a bar, with a mark at the share by chance, as <svg>."""
-    importances = importance(results)
-    shares = {name: one.share for name, one in importances.items()}
-    by_chance = {name: one.by_chance for name, one in importances.items()}
+    shares = {}
+    by_chance = {}
+    for name, parameter in importance(results).items():
+        shares[name] = parameter.share
+        by_chance[name] = parameter.by_chance
     return draw_importances(shares, by_chance)
