@@ -24,6 +24,7 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 def page(results: SweepResults) -> str:
     """Render the whole file."""
+    # There is nothing to draw without a finished trial, nor an importance with a single one.
     has_scores = bool(results.finished)
     return render(
         TEMPLATE,
@@ -83,6 +84,7 @@ def _comparison(setting: Setting, best: Setting, tied: Sequence[Setting]) -> str
 def score_columns(results: SweepResults) -> list[str]:
     """Columns of the table of trials: the metric, the other scores on test data, the time."""
     others = set()
+    # Other scores, such as the loss on training data, are in the run's own files.
     for trial in results.finished:
         for name in trial.scores:
             if name.startswith("test/") or name == "time/total_s":
@@ -98,7 +100,11 @@ def score_cell(trial: Trial, name: str) -> str:
 
 
 def spread_over(results: SweepResults) -> str:
-    """Parameters in which trials at the same position of the figure differ."""
+    """Parameters in which trials at the same position of the figure differ.
+
+    Returns:
+        Their names, or `seeds`; empty if there are none.
+    """
     file = results.file
     names = []
     for name in file.swept:
@@ -111,6 +117,7 @@ def commits(results: SweepResults) -> dict[str, list[str]]:
     """Git commit -> names of runs; `unknown` for runs without one."""
     runs: dict[str, list[str]] = {}
     for trial in results.trials:
+        # A missing trial has no run.
         if not trial.run:
             continue
         for commit in trial.commits or ("unknown",):
