@@ -170,7 +170,7 @@ class Api:
         return self._run(run)
 
     def _sweep_of_project(self, project: str, arguments: Arguments) -> Record | None:
-        name = arguments.get("sweepName") or arguments.get("name")
+        name = arguments.get("sweepName") or arguments["name"]
         return self._sweep(self.sweeps.find(project, name))
 
     def _sweeps_of_project(self, project: str, arguments: Arguments) -> Record:

@@ -121,10 +121,12 @@ def ordered(runs: list[Record], order: str | None) -> list[Record]:
     is_descending = order.startswith("-")
     if name in ("created_at", "createdAt"):
         return runs[::-1] if is_descending else runs
-    with_number = []
-    without_number = []
+    with_number: list[Record] = []
+    without_number: list[Record] = []
     for run in runs:
-        has_number = isinstance(field(run, name), int | float)
-        (with_number if has_number else without_number).append(run)
+        if isinstance(field(run, name), int | float):
+            with_number.append(run)
+        else:
+            without_number.append(run)
     with_number.sort(key=lambda run: field(run, name), reverse=is_descending)
     return with_number + without_number
