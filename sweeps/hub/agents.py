@@ -79,6 +79,7 @@ class Agents:
         alive = list(json.loads(variables.get("runState") or "{}"))
         commands = self._update_runs(agent, sweep, alive)
         agent["runs"] = alive
+        # Before an assignment, so that this agent may take over one of them.
         self._release_silent_runs(sweep)
         if not alive:
             commands += self._assign(agent, sweep)
@@ -93,6 +94,7 @@ class Agents:
         runs = {run["name"]: run for run in self.runs.of_sweep(key_of(sweep))}
         for name in set(agent["runs"]) - set(alive):
             run = runs.get(name)
+            # A run that was silent for long may belong to another agent by now.
             if run is None or run["agent"] != agent["id"]:
                 continue
             if run["state"] == "pending":
@@ -121,6 +123,7 @@ class Agents:
     def _release(self, run: Record) -> None:
         """Let a run be handed out again, unless it has vanished too often."""
         failures = run["failures"]
+        # A preemption is no fault of the run.
         if not run["preempting"]:
             failures += 1
         state = "crashed" if failures >= MAX_FAILURES else "preempted"
@@ -138,6 +141,7 @@ class Agents:
         preempted = [run for run in runs if run["state"] == "preempted"]
         run = preempted[0] if preempted else self._new_run(sweep, runs)
         if run is None:
+            # The agent asks again, and takes over a run of another agent that vanishes.
             if any(other["state"] in ACTIVE for other in runs):
                 return []
             self.sweeps.save({**sweep, "state": "FINISHED"})

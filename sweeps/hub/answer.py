@@ -60,6 +60,7 @@ def answer(query: str, variables: dict[str, Any], roots: Roots) -> dict[str, Any
     except GraphQLError as error:
         raise Refused(f"not GraphQL: {error.message}") from None
     operation = _operation(document)
+    # A variable that the client sends replaces its default value.
     values = {**_default_values(operation), **variables}
     resolver = _Resolver(_fragments(document), values)
     names = [node.name.value for node in resolver.fields(operation.selection_set)]
@@ -111,6 +112,7 @@ class _Resolver:
         for node in selection.selections:
             if isinstance(node, FieldNode):
                 yield node
+            # Types are not checked, so every fragment applies.
             elif isinstance(node, FragmentSpreadNode):
                 yield from self.fields(self.fragments[node.name.value].selection_set)
             elif isinstance(node, InlineFragmentNode):

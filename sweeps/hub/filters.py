@@ -97,6 +97,7 @@ def field(run: Record, name: str) -> Any:
         run: its record.
         name: as the client calls it: `state`, `config.seed`, `summary_metrics.test/wer`.
     """
+    # Names of metrics and parameters have dots of their own.
     section, _, key = name.partition(".")
     if section == "config":
         # The client stores {"value": ...} for each key, and may name that too.

@@ -125,6 +125,7 @@ class Runs:
         if run is None:
             run = self.new(project, variables.get("name") or secrets.token_hex(4))
 
+        # The hub has created the runs of a sweep before their programs start.
         run["started"] = True
         run["beat"] = time.time()
         run["exitcode"] = None
@@ -149,11 +150,13 @@ class Runs:
         run = self.find(project, name) or self.new(project, name)
         for file, part in (body.get("files") or {}).items():
             lines = part.get("content") or []
+            # Each line of the summary is a whole one, so only the last counts.
             if file == "wandb-summary.json" and lines:
                 run["summary"] = json.loads(lines[-1])
             elif file in (HISTORY, EVENTS, OUTPUT):
                 self.store.write(key_of(run), file, part.get("offset") or 0, lines)
         run["beat"] = time.time()
+        # The client sends the mark once, and may send more before the end.
         run["preempting"] = run["preempting"] or bool(body.get("preempting"))
         if body.get("complete"):
             run["exitcode"] = body.get("exitcode")
@@ -216,6 +219,7 @@ class Runs:
     ) -> list[list[dict[str, Any]]]:
         """For each specification the rows that have all its keys, thinned evenly."""
         specifications = arguments.get("specs") or ["{}"]
+        # The client sends one or a list of them, each as JSON or as an object.
         if isinstance(specifications, str):
             specifications = [specifications]
         samples = []
@@ -229,6 +233,7 @@ class Runs:
         names = specification.get("keys") or []
         rows = [row for row in self._rows(key) if all(name in row for name in names)]
         num_samples = specification.get("samples") or DEFAULT_SAMPLES
+        # Rounded up, so that there are never more samples than that.
         stride = max(1, -(-len(rows) // num_samples))
         sampled = rows[::stride]
         if not names:
@@ -239,6 +244,7 @@ class Runs:
         """Names of all values in the history, in W&B's format."""
         rows = self._rows(key)
         names = sorted({name for row in rows for name in row})
+        # The hub does not look at the values: all count as numbers.
         types = [{"type": "number", "count": len(rows)}]
         last_step = rows[-1].get("_step", 0) if rows else 0
         return {

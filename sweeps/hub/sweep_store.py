@@ -75,6 +75,7 @@ class SweepStore:
 
     def _of_file(self, name: str) -> Record | None:
         path = (self.folder / name).resolve()
+        # A name with `..` must not read files elsewhere.
         if path.parent != self.folder or not path.is_file():
             return None
         text = path.read_text()
@@ -95,6 +96,7 @@ class SweepStore:
         if not variables.get("id"):
             return self.new(variables.get("config") or "", variables.get("projectName"))
         sweep = self._by_id(variables["id"])
+        # A text that cannot be searched must not be stored.
         if variables.get("config"):
             parse_sweep(variables["config"])
         changes = {}
@@ -133,7 +135,10 @@ class SweepStore:
         metric = parse_sweep(sweep["config"]).get("metric") or {}
         trials = []
         for run in runs:
-            value = run["summary"].get(metric.get("name")) if run["state"] == "finished" else None
+            value = None
+            if run["state"] == "finished":
+                value = run["summary"].get(metric.get("name"))
+            # W&B writes NaN and infinity as text.
             if not isinstance(value, int | float):
                 value = None
             trials.append(Trial(run["args"], value, run["state"] not in OVER))
