@@ -92,9 +92,15 @@ def draw_scores(
 
 
 def _appearance(number: int, num_series: int) -> _Appearance:
-    """Appearance of the series of this number."""
+    """Appearance of a series.
+
+    Args:
+        number: of the series, from 0.
+        num_series: of the figure.
+    """
     # Offsets are centred on the category.
-    offset = SERIES_OFFSET * (number - (num_series - 1) / 2)
+    middle = (num_series - 1) / 2
+    offset = SERIES_OFFSET * (number - middle)
     colour = LINES[number % len(LINES)]
     marker = MARKERS[number % len(MARKERS)]
     return _Appearance(colour, marker, offset)
@@ -218,6 +224,10 @@ def _heights(values: Sequence[Any], is_metric: bool) -> list[float]:
 
     Scores, and parameters with many numbers, are placed by their size; other parameters in equal
     steps. A single value is in the middle.
+
+    Args:
+        values: of all trials.
+        is_metric: whether they are scores.
     """
     steps = distinct(values)
     if len(steps) == 1:
@@ -233,7 +243,15 @@ def _heights(values: Sequence[Any], is_metric: bool) -> list[float]:
 def _draw_scale(
     axes: Axes, position: int, name: str, values: Sequence[Any], is_metric: bool
 ) -> None:
-    """Draw a vertical axis with its values."""
+    """Draw a vertical axis with its values.
+
+    Args:
+        axes: of the figure.
+        position: of the vertical axis.
+        name: of the parameter or score.
+        values: of all trials.
+        is_metric: whether they are scores.
+    """
     axes.axvline(position, color=INK, linewidth=0.8, zorder=3)
     labelled = distinct(values)
     if is_metric or len(labelled) > MAX_TICKS:

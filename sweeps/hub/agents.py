@@ -72,10 +72,7 @@ class Agents:
         Raises:
             Refused: there is no such agent.
         """
-        agent = self.store.get("agent", variables.get("id") or "")
-        sweep = agent and self.store.get("sweep", agent["sweep"])
-        if not agent or not sweep:
-            raise Refused("agent or sweep not found", 404)
+        agent, sweep = self._find(variables.get("id") or "")
         alive = list(json.loads(variables.get("runState") or "{}"))
         commands = self._update_runs(agent, sweep, alive)
         agent["runs"] = alive
@@ -84,6 +81,15 @@ class Agents:
         if not alive:
             commands += self._assign(agent, sweep)
         return self.store.put("agent", agent["id"], agent), commands
+
+    def _find(self, id_: str) -> tuple[Record, Record]:
+        """An agent and its sweep."""
+        agent = self.store.get("agent", id_)
+        if agent is not None:
+            sweep = self.store.get("sweep", agent["sweep"])
+            if sweep is not None:
+                return agent, sweep
+        raise Refused("agent or sweep not found", 404)
 
     def _update_runs(self, agent: Record, sweep: Record, alive: Sequence[str]) -> list[Command]:
         """Refresh the heartbeat of runs that are alive, and release those that are not any more.
@@ -147,8 +153,13 @@ class Agents:
             self.sweeps.save({**sweep, "state": "FINISHED"})
             return [{"type": "exit"}]
 
-        assigned = {"state": "pending", "agent": agent["id"], "beat": time.time(), "exitcode": None}
-        self.runs.save({**run, **assigned})
+        assignment = {
+            "state": "pending",
+            "agent": agent["id"],
+            "beat": time.time(),
+            "exitcode": None,
+        }
+        self.runs.save({**run, **assignment})
         agent["runs"] = [run["name"]]
         command = {
             "type": "resume" if preempted else "run",

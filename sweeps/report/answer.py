@@ -111,11 +111,12 @@ def name_setting(parameters: Mapping[str, Any], results: SweepResults) -> str:
     Returns:
         `name=value, ...`; empty if only seeds were swept.
     """
-    names = []
+    texts = []
+    swept = results.file.swept
     for name, value in parameters.items():
-        if name in results.file.swept and not is_seed(name):
-            names.append(f"{name}={value}")
-    return ", ".join(names)
+        if name in swept and not is_seed(name):
+            texts.append(f"{name}={value}")
+    return ", ".join(texts)
 
 
 def _describe_score(setting: Setting, metric: str) -> str:
