@@ -1,6 +1,8 @@
-"""Run a sweep with the real `wandb agent`: on the W&B cloud where you are logged in, else on a hub of this machine.
+"""Run a sweep with the real `wandb agent`.
 
-python -m sweeps.run slice_size [--agents 2] [--backend auto|cloud|local] [trainer.max_steps=400 ...]
+The sweep runs on the W&B cloud if there is a W&B login, else on a hub of this machine.
+
+python -m sweeps.run slice_size [--agents 2] [--backend auto|cloud|local] [key=value ...]
 """
 
 import argparse
@@ -13,89 +15,160 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any, NamedTuple
 
-from sweeps.hub.__main__ import KEY, wandb_login
+from sweeps.hub.__main__ import KEY, has_wandb_login
 from sweeps.hub.api import ENTITY
 
 FOLDER = Path("sweeps")
-PATIENT = {"WANDB_AGENT_DISABLE_FLAPPING": "true", "WANDB_AGENT_MAX_INITIAL_FAILURES": "1000000"}
-"""Points that cannot be do not keep an agent from the others."""
+"""Folder of the sweep files."""
+AGENT_SETTINGS = {
+    "WANDB_AGENT_DISABLE_FLAPPING": "true",
+    "WANDB_AGENT_MAX_INITIAL_FAILURES": "1000000",
+}
+"""Environment in which an agent goes on with other trials after failed ones."""
 SWEEP_FILE = "DUPLEXMAMBA_SWEEP"
-"""The variable that tells a point where the file of its sweep lies."""
-GRACE_S = 90
-"""Time that a point has to write its checkpoint after SIGTERM."""
+"""Environment variable with the path of a trial's sweep file."""
+TERM_TIMEOUT_S = 90
+"""Time in which a trial may write its checkpoint after SIGTERM."""
+EXIT_STOPPED = 143
+"""Exit code of a program that SIGTERM has ended."""
+PARAMETERS = "- ${args_no_hyphens}"
+"""Line of a sweep file's command that W&B replaces with the parameters of a trial."""
 
 
-def main(args: list[str]) -> int:
-    """Exit code: 0 where every point has finished, 1 where one has not, 143 where it was stopped."""
-    given = parse(args)
-    name = sweep_file(given.sweep).stem
-    file = with_words(sweep_file(given.sweep), given.words, given.runs)
-    backend = given.backend
-    if backend == "auto":
-        backend = "cloud" if wandb_login() else "local"
-    with (
-        stoppable(),
-        (on_cloud if backend == "cloud" else on_hub)(file, given.runs) as (where, sweep, variables),
-    ):
-        print(f"{name}: {where}", flush=True)
-        work(sweep, given.agents, {**os.environ, **PATIENT, SWEEP_FILE: str(file), **variables})
-    return report(name, given.runs)
+class Backend(NamedTuple):
+    """Server that hands out the trials of a sweep."""
+
+    description: str
+    sweep: str
+    """Name of the sweep as `wandb agent` takes it."""
+    variables: dict[str, str]
+    """Environment variables with which a W&B client reaches the server."""
 
 
-def parse(args: list[str]) -> argparse.Namespace:
+def main(arguments: list[str]) -> int:
+    """Run a sweep until its agents have nothing left to do, and print how its trials ended.
+
+    Args:
+        arguments: name of the sweep, overrides of the configuration, and options.
+
+    Returns:
+        Exit code: 0 if every trial has finished, else 1.
+
+    Raises:
+        ValueError: there is no such sweep, or the server does not take it.
+        SystemExit: with code 143, if the sweep was stopped.
+    """
+    args = parse(arguments)
+    path = sweep_file(args.sweep)
+    file = with_overrides(path, args.overrides, args.runs)
+    name = args.backend
+    if name == "auto":
+        name = "cloud" if has_wandb_login() else "local"
+    open_backend = on_cloud if name == "cloud" else on_hub
+    with stoppable(), open_backend(file, args.runs) as backend:
+        print(f"{path.stem}: {backend.description}", flush=True)
+        variables = {
+            **os.environ,
+            **AGENT_SETTINGS,
+            SWEEP_FILE: str(file),
+            **backend.variables,
+        }
+        run_agents(backend.sweep, args.agents, variables)
+    return report(path.stem, args.runs)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m sweeps.run")
     parser.add_argument("sweep", help="name of a file in sweeps/")
-    parser.add_argument("words", nargs="*", help="of the configuration, for every point")
-    parser.add_argument("--agents", type=int, default=1, help="points trained at the same time")
+    parser.add_argument("overrides", nargs="*", help="of the configuration, for every trial")
+    parser.add_argument("--agents", type=int, default=1, help="trials trained at the same time")
     parser.add_argument("--backend", choices=("auto", "cloud", "local"), default="auto")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    return parser.parse_intermixed_args(args)
+    # Overrides may stand after options, which `parse_args` would not accept.
+    return parser.parse_intermixed_args(arguments)
 
 
 def sweep_file(name: str) -> Path:
-    """Raises ValueError naming the nearest sweep."""
+    """Path of the file of a sweep.
+
+    Raises:
+        ValueError: there is no such sweep; names the nearest one.
+    """
     known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     stem = Path(name).stem
     if stem not in known:
-        near = difflib.get_close_matches(stem, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        nearest = difflib.get_close_matches(stem, known, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"SWEEP={name}: no such sweep.{hint} Known: {', '.join(known)}.")
     return FOLDER / f"{stem}.yaml"
 
 
-def with_words(file: Path, words: list[str], runs: Path) -> Path:
-    """The file itself, or a copy beside the report in which every point is given these words of the configuration."""
-    if not words:
+def with_overrides(file: Path, overrides: Sequence[str], runs: Path) -> Path:
+    """Add overrides of the configuration to the command of every trial.
+
+    Args:
+        file: sweep file.
+        overrides: each `key=value`.
+        runs: folder of all runs.
+
+    Returns:
+        A changed copy in the folder of the sweep's report; the file itself if there is no override.
+    """
+    if not overrides:
         return file
     lines = file.read_text().splitlines()
-    place = next(i for i, line in enumerate(lines) if line.strip() == "- ${args_no_hyphens}")
-    begin = lines[place].partition("-")[0]
-    given = [f"{begin}- {json.dumps(word)}" for word in words]
+    # They come before the parameters of a trial, which take precedence.
+    index = [line.strip() for line in lines].index(PARAMETERS)
+    indentation = lines[index].partition("-")[0]
+    added = [f"{indentation}- {json.dumps(override)}" for override in overrides]
+    changed = [*lines[:index], *added, *lines[index:]]
     copy = runs / "sweeps" / file.stem / "sweep.yaml"
     copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_text("\n".join([*lines[:place], *given, *lines[place:], ""]))
+    copy.write_text("\n".join(changed) + "\n")
     return copy
 
 
 @contextlib.contextmanager
-def on_cloud(file: Path, runs: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Raises ValueError: W&B does not take the sweep."""
-    made = subprocess.run(["wandb", "sweep", str(file)], capture_output=True, text=True)
-    found = re.search(r"wandb agent (\S+)\s*$", made.stderr)
-    if made.returncode or not found:
-        raise ValueError(f"wandb sweep {file} failed: {made.stderr.strip()}")
-    yield f"the W&B cloud, {found[1]}", found[1], {}
+def on_cloud(file: Path, runs: Path) -> Iterator[Backend]:
+    """Create the sweep on the W&B cloud.
+
+    Args:
+        file: sweep file.
+        runs: folder of all runs; not used.
+
+    Raises:
+        ValueError: W&B does not take the sweep.
+    """
+    created = subprocess.run(["wandb", "sweep", str(file)], capture_output=True, text=True)
+    match = re.search(r"wandb agent (\S+)\s*$", created.stderr)
+    if created.returncode or not match:
+        raise ValueError(f"wandb sweep {file} failed: {created.stderr.strip()}")
+    sweep = match[1]
+    yield Backend(f"the W&B cloud, {sweep}", sweep, {})
 
 
 @contextlib.contextmanager
-def on_hub(file: Path, runs: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Its database outlives it: the same command goes on with the same sweep."""
-    command = [sys.executable, "-m", "sweeps.hub", "--port", "0", "--root", str(runs / "hub")]
-    command += ["--sweeps", str(file.parent)]
+def on_hub(file: Path, runs: Path) -> Iterator[Backend]:
+    """Start a hub on this machine, and end it with the context.
+
+    Its database outlives it, so the same command continues the same sweep.
+
+    Args:
+        file: sweep file.
+        runs: folder of all runs.
+
+    Raises:
+        ValueError: the hub did not start.
+    """
+    command = [sys.executable, "-m", "sweeps.hub", "--port", "0"]
+    command += ["--root", str(runs / "hub"), "--sweeps", str(file.parent)]
+    # In a session of its own, since Ctrl-C must not end it before the agents.
     hub = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert hub.stdout is not None
     try:
@@ -103,69 +176,93 @@ def on_hub(file: Path, runs: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
         if not url:
             raise ValueError("the hub did not start")
         variables = {"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY, "WANDB_ENTITY": ENTITY}
-        yield (
-            f"a hub of this machine, {url}, without a W&B account",
-            f"sweeps/{file.name}",
-            variables,
-        )
+        description = f"a hub of this machine, {url}, without a W&B account"
+        yield Backend(description, f"sweeps/{file.name}", variables)
     finally:
         hub.terminate()
         hub.wait()
 
 
-def work(sweep: str, agents: int, variables: dict[str, str]) -> None:
-    """Until the agents have nothing left to do. They are sessions of their own: Ctrl-C reaches them as SIGTERM."""
-    variables["PATH"] = (
-        f"{Path(sys.executable).parent}:{variables.get('PATH', '')}"  # W&B calls `python`
-    )
-    command = ["wandb", "agent", "--forward-signals", "--term-timeout", str(GRACE_S), sweep]
-    working = [
-        subprocess.Popen(command, env=variables, start_new_session=True) for _ in range(agents)
-    ]
+def run_agents(sweep: str, num_agents: int, variables: dict[str, str]) -> None:
+    """Run agents until they have nothing left to do.
+
+    Args:
+        sweep: name of the sweep as `wandb agent` takes it.
+        num_agents: trials trained at the same time.
+        variables: environment of the agents.
+    """
+    # W&B calls `python`, which must be the one that runs this.
+    variables["PATH"] = f"{Path(sys.executable).parent}:{variables.get('PATH', '')}"
+    command = ["wandb", "agent", "--forward-signals", "--term-timeout", str(TERM_TIMEOUT_S), sweep]
+    agents = []
+    for _ in range(num_agents):
+        # In a session of its own, so that Ctrl-C reaches it as a single SIGTERM.
+        agents.append(subprocess.Popen(command, env=variables, start_new_session=True))
     try:
-        for agent in working:
+        for agent in agents:
             agent.wait()
     finally:
-        for agent in working:
+        for agent in agents:
             agent.terminate()
-        for agent in working:
+        for agent in agents:
             agent.wait()
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM ends the sweep as Ctrl-C does: the points are saved, and the same command goes on."""
+    """Let SIGTERM end the sweep like Ctrl-C: trials are saved, and the same command continues.
+
+    Raises:
+        SystemExit: with code 143, after either signal.
+    """
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(143)
+        raise SystemExit(EXIT_STOPPED)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     except KeyboardInterrupt:
-        raise SystemExit(143) from None
+        raise SystemExit(EXIT_STOPPED) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def report(name: str, runs: Path) -> int:
-    """How the points ended; an agent's own exit code is 0 even where all have failed."""
-    paths = [
-        path for path in sorted(runs.glob("*/sweep.json")) if not path.parent.is_symlink()
-    ]  # runs/latest
-    noted = [json.loads(path.read_text()) | {"folder": path.parent} for path in paths]
-    points = [point for point in noted if point["name"] == name]
-    counts = collections.Counter(point["state"] for point in points)
-    print(
-        f"{name}: "
-        + (", ".join(f"{count} {state}" for state, count in counts.items()) or "no point")
-    )
-    unfinished = [point for point in points if point["state"] != "finished"]
-    for point in unfinished:
-        print(
-            f"  {point['state']}: {point['folder']}  {point['parameters']}  {point.get('error', '')}"
-        )
-    return int(bool(unfinished) or not points)
+    """Print how the trials of a sweep ended.
+
+    Exit codes of the agents do not tell: an agent's is 0 even if all its trials have failed.
+
+    Args:
+        name: of the sweep.
+        runs: folder of all runs.
+
+    Returns:
+        Exit code: 0 if there are trials and all have finished, else 1.
+    """
+    trials = _read_trials(name, runs)
+    counts = collections.Counter(trial["state"] for trial in trials)
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    print(f"{name}: {states or 'no trial'}")
+    unfinished = [trial for trial in trials if trial["state"] != "finished"]
+    for trial in unfinished:
+        error = trial.get("error", "")
+        print(f"  {trial['state']}: {trial['folder']}  {trial['parameters']}  {error}")
+    return 1 if unfinished or not trials else 0
+
+
+def _read_trials(name: str, runs: Path) -> list[dict[str, Any]]:
+    """Content of sweep.json for each trial of a sweep, with its folder."""
+    trials = []
+    for path in sorted(runs.glob("*/sweep.json")):
+        # runs/latest is a link to a run that has a folder of its own.
+        if path.parent.is_symlink():
+            continue
+        trial = json.loads(path.read_text())
+        trial["folder"] = path.parent
+        if trial["name"] == name:
+            trials.append(trial)
+    return trials
 
 
 if __name__ == "__main__":

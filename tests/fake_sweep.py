@@ -1,4 +1,4 @@
-"""A sweep that was never trained: 4 x 2 settings, 3 seeds, one point failed and one missing."""
+"""A sweep that was never trained: 4 x 2 settings, 3 seeds, one trial failed and one missing."""
 
 import itertools
 import json
@@ -28,22 +28,28 @@ command:
 COMMIT = "48ceeb1d0f0c5c0f3d8f6f3c7b1a2e4d5c6b7a80"
 WER = {"slice": [0.094, 0.061, 0.042, 0.0375], "causal_lookahead": [0.035, 0.0318, 0.0312, 0.0326]}
 SLICES = [200, 400, 1000, 2000]
-FAILED, MISSING = (2000, "slice", 3), (200, "slice", 2)
+FAILED = (2000, "slice", 3)
+MISSING = (200, "slice", 2)
 
 
 def write_run(runs: Path, name: str, parameters: dict, wer: float | None) -> Path:
-    """A run's folder as training leaves it; without a score if it failed."""
+    """Write a run's folder as training leaves it; without a score if it failed."""
     folder = runs / name
     folder.mkdir(parents=True)
-    words = " ".join(f"{key}={value}" for key, value in parameters.items())
-    command = f"python train.py configs/preset/tiny.yaml configs/stage/asr.yaml {words}"
+    overrides = " ".join(f"{key}={value}" for key, value in parameters.items())
+    command = f"python train.py configs/preset/tiny.yaml configs/stage/asr.yaml {overrides}"
     state = "failed" if wer is None else "finished"
-    member = {"sweep": "ab12cd34", "name": "slice_size", "parameters": parameters, "state": state}
+    record = {"sweep": "ab12cd34", "name": "slice_size", "parameters": parameters, "state": state}
     start = {"time": "2026-11-20T08:00:00+00:00", "command": command, "git_commit": COMMIT}
     encoder = {"slice_ms": parameters["encoder.slice_ms"], "context": parameters["encoder.context"]}
-    own = {"run": {"id": name}, "wandb": {"project": "duplexmamba"}}
-    config = {**own, "seed": parameters["seed"], "encoder": encoder, "data": {"batch_s": 20}}
-    (folder / "sweep.json").write_text(json.dumps(member))
+    config = {
+        "run": {"id": name},
+        "wandb": {"project": "duplexmamba"},
+        "seed": parameters["seed"],
+        "encoder": encoder,
+        "data": {"batch_s": 20},
+    }
+    (folder / "sweep.json").write_text(json.dumps(record))
     (folder / "starts.jsonl").write_text(json.dumps(start) + "\n")
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 1340, "train/loss": 0.3}) + "\n")
@@ -59,18 +65,17 @@ def write_run(runs: Path, name: str, parameters: dict, wer: float | None) -> Pat
 
 
 def write_sweep(runs: Path, head: str = HEAD, file: str = FILE) -> Path:
-    """runs/ after the whole sweep."""
+    """Write runs/ as the whole sweep leaves it."""
     rng = random.Random(4)
     (runs / "sweeps" / "slice_size").mkdir(parents=True)
     (runs / "sweeps" / "slice_size" / "sweep.yaml").write_text(head + file)
     for slice_ms, context, seed in itertools.product(SLICES, WER, [1, 2, 3]):
         mean = WER[context][SLICES.index(slice_ms)]
         wer = round(mean * (1 + 0.05 * rng.gauss(0, 1)), 5)
-        if (slice_ms, context, seed) == MISSING:
+        trial = (slice_ms, context, seed)
+        if trial == MISSING:
             continue
+        name = f"asr-tiny-{slice_ms}-{context}-{seed}"
         parameters = {"encoder.slice_ms": slice_ms, "encoder.context": context, "seed": seed}
-        failed = (slice_ms, context, seed) == FAILED
-        write_run(
-            runs, f"asr-tiny-{slice_ms}-{context}-{seed}", parameters, None if failed else wer
-        )
+        write_run(runs, name, parameters, None if trial == FAILED else wer)
     return runs

@@ -1,4 +1,4 @@
-"""What the hub answers, and to whom it gives which point."""
+"""The hub: its answers to clients, and the assignment of trials to agents."""
 
 import base64
 import json
@@ -14,12 +14,12 @@ from sweeps.hub.api import Api
 from sweeps.hub.app import make_app
 from sweeps.hub.search import Trial, check, suggest
 from sweeps.hub.store import Store
-from tests.hub_place import SWEEP
+from tests.hub_server import PROGRAM, SWEEP
 
 AGENT = "mutation A($sweep: String!) {createAgent(input: {sweep: $sweep}) {agent {id}}}"
-BEAT = "mutation B($id: ID!, $alive: JSONString) {agentHeartbeat(input: {id: $id, runState: $alive}) {commands}}"
-BEGIN = 'mutation U($name: String) {upsertBucket(input: {modelName: "tests", name: $name}) {bucket {id} inserted}}'
-STATES = '{project(name: "tests") {runs {edges {node {name state historyLineCount}}}}}'
+HEARTBEAT = "mutation B($id: ID!, $alive: JSONString) {agentHeartbeat(input: {id: $id, runState: $alive}) {commands}}"
+START = 'mutation U($name: String) {upsertBucket(input: {modelName: "tests", name: $name}) {bucket {id} inserted}}'
+RUNS = '{project(name: "tests") {runs {edges {node {name state historyLineCount}}}}}'
 
 
 class Hub:
@@ -35,30 +35,31 @@ class Hub:
         self.client = TestClient(make_app(self.api), raise_server_exceptions=False)
         self.auth = {"authorization": "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()}
 
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        answer = self.client.post(
+    def query(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The data of a GraphQL query, or status and message of its error."""
+        response = self.client.post(
             "/graphql", json={"query": query, "variables": variables}, headers=self.auth
         )
-        return answer.json()["data"] or {"status": answer.status_code, **answer.json()["errors"][0]}
+        answer = response.json()
+        return answer["data"] or {"status": response.status_code, **answer["errors"][0]}
 
-    def agent(self) -> str:
-        return self.ask(AGENT, sweep="grid.yaml")["createAgent"]["agent"]["id"]
+    def create_agent(self) -> str:
+        return self.query(AGENT, sweep="grid.yaml")["createAgent"]["agent"]["id"]
 
-    def beat(self, agent: str, *alive: str) -> list[dict[str, Any]]:
-        answer = self.ask(BEAT, id=agent, alive=json.dumps(dict.fromkeys(alive, True)))
+    def heartbeat(self, agent: str, *alive: str) -> list[dict[str, Any]]:
+        answer = self.query(HEARTBEAT, id=agent, alive=json.dumps(dict.fromkeys(alive, True)))
         return json.loads(answer["agentHeartbeat"]["commands"])
 
-    def begin(self, name: str) -> None:
-        self.ask(BEGIN, name=name)
+    def start_run(self, name: str) -> None:
+        self.query(START, name=name)
 
     def stream(self, name: str, **body: Any) -> None:
-        done = self.client.post(
-            f"/files/local/tests/{name}/file_stream", json=body, headers=self.auth
-        )
-        assert done.status_code == 200
+        path = f"/files/local/tests/{name}/file_stream"
+        response = self.client.post(path, json=body, headers=self.auth)
+        assert response.status_code == 200
 
     def states(self) -> dict[str, str]:
-        edges = self.ask(STATES)["project"]["runs"]["edges"]
+        edges = self.query(RUNS)["project"]["runs"]["edges"]
         return {edge["node"]["name"]: edge["node"]["state"] for edge in edges}
 
 
@@ -67,80 +68,78 @@ def hub(tmp_path: Path) -> Hub:
     return Hub(tmp_path)
 
 
-def test_a_grid_is_handed_out_once_and_ends(hub: Hub) -> None:
-    first, second = hub.agent(), hub.agent()
-    seen = []
+def test_each_trial_of_a_grid_is_assigned_once_and_the_sweep_ends(hub: Hub) -> None:
+    first, second = hub.create_agent(), hub.create_agent()
+    assigned = []
     for agent in (first, second, first, second):
-        [command] = hub.beat(agent)
-        assert command["type"] == "run" and command["program"] == "sweep_point.py"
-        seen.append({name: given["value"] for name, given in command["args"].items()})
-        hub.begin(command["run_id"])
+        [command] = hub.heartbeat(agent)
+        assert command["type"] == "run" and command["program"] == PROGRAM
+        assigned.append({name: entry["value"] for name, entry in command["args"].items()})
+        hub.start_run(command["run_id"])
         hub.stream(command["run_id"], complete=True, exitcode=0)
-    assert seen == [{"x": x, "y": y} for x in (1, 2) for y in (10, 20)]
-    assert hub.beat(first) == hub.beat(second) == [{"type": "exit"}]
+    assert assigned == [{"x": x, "y": y} for x in (1, 2) for y in (10, 20)]
+    assert hub.heartbeat(first) == hub.heartbeat(second) == [{"type": "exit"}]
     assert set(hub.states().values()) == {"finished"} and len(hub.states()) == 4
 
 
-def test_a_run_whose_process_is_gone_comes_back_with_its_id_and_at_last_counts_as_crashed(
-    hub: Hub,
-) -> None:
-    agent, names, kinds = hub.agent(), set(), []
+def test_a_run_whose_process_vanished_is_assigned_again_and_crashes_at_last(hub: Hub) -> None:
+    agent, names, kinds = hub.create_agent(), set(), []
     for _ in range(3):
-        [command] = hub.beat(agent)
+        [command] = hub.heartbeat(agent)
         kinds.append(command["type"])
         names.add(command["run_id"])
-        hub.begin(command["run_id"])
-        assert hub.beat(agent, command["run_id"]) == []
-    [other] = hub.beat(agent)
+        hub.start_run(command["run_id"])
+        assert hub.heartbeat(agent, command["run_id"]) == []
+    [other] = hub.heartbeat(agent)
     assert kinds == ["run", "resume", "resume"] and len(names) == 1 and other["type"] == "run"
     assert hub.states()[names.pop()] == "crashed"
 
 
-def test_a_program_that_ends_before_it_reaches_the_hub_has_failed_and_is_tried_again_with_the_sweep(
+def test_a_program_that_ends_before_it_reaches_the_hub_fails_until_the_sweep_starts_again(
     hub: Hub,
 ) -> None:
-    agent = hub.agent()
+    agent = hub.create_agent()
     names = []
     for _ in range(4):
-        [command] = hub.beat(agent)
+        [command] = hub.heartbeat(agent)
         names.append(command["run_id"])
-    assert hub.beat(agent) == [{"type": "exit"}] and set(hub.states().values()) == {"failed"}
-    [again] = hub.beat(hub.agent())
+    assert hub.heartbeat(agent) == [{"type": "exit"}] and set(hub.states().values()) == {"failed"}
+    [again] = hub.heartbeat(hub.create_agent())
     assert (again["type"], again["run_id"]) == ("resume", names[0])
 
 
-def test_a_preempted_run_comes_back_as_often_as_it_is_preempted(hub: Hub) -> None:
-    agent, names = hub.agent(), set()
+def test_a_preempted_run_is_assigned_again_after_every_preemption(hub: Hub) -> None:
+    agent, names = hub.create_agent(), set()
     for _ in range(5):
-        [command] = hub.beat(agent)
+        [command] = hub.heartbeat(agent)
         names.add(command["run_id"])
-        hub.begin(command["run_id"])
+        hub.start_run(command["run_id"])
         hub.stream(command["run_id"], preempting=True)
-        hub.begin(command["run_id"])  # the client says more of the run while it ends
+        hub.start_run(command["run_id"])  # the client updates the run while it ends
         assert hub.states()[command["run_id"]] == "preempting"
         hub.stream(command["run_id"], complete=True, exitcode=143)
         assert hub.states()[command["run_id"]] == "preempted"
     assert len(names) == 1
 
 
-def test_a_silent_run_is_handed_to_another_agent_after_its_heartbeat_timeout(
+def test_a_silent_run_is_assigned_to_another_agent_after_the_heartbeat_timeout(
     tmp_path: Path,
 ) -> None:
     hub = Hub(tmp_path, heartbeat_timeout_s=0.2)
-    [command] = hub.beat(hub.agent())
-    hub.begin(command["run_id"])
+    [command] = hub.heartbeat(hub.create_agent())
+    hub.start_run(command["run_id"])
     time.sleep(0.3)
-    [again] = hub.beat(hub.agent())
+    [again] = hub.heartbeat(hub.create_agent())
     assert again["type"] == "resume" and again["run_id"] == command["run_id"]
 
 
-def test_history_is_the_same_when_lines_come_twice(hub: Hub) -> None:
+def test_repeated_lines_do_not_change_the_history(hub: Hub) -> None:
     rows = [json.dumps({"_step": i, "loss": i}) for i in range(4)]
-    hub.begin("one")
+    hub.start_run("one")
     for first, part in ((0, rows[:3]), (1, rows[1:3]), (3, rows[3:])):
         hub.stream("one", files={"wandb-history.jsonl": {"offset": first, "content": part}})
     query = '{project(name: "tests") {run(name: "one") {historyLineCount history(minStep: 1)}}}'
-    run = hub.ask(query)["project"]["run"]
+    run = hub.query(query)["project"]["run"]
     assert run == {"historyLineCount": 4, "history": rows[1:]}
 
 
@@ -156,14 +155,14 @@ def test_history_is_the_same_when_lines_come_twice(hub: Hub) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_no_path_escapes(hub: Hub, method: str, path: str, status: int) -> None:
+def test_no_path_leaves_the_storage_folder(hub: Hub, method: str, path: str, status: int) -> None:
     assert hub.client.request(method, path).status_code == status
 
 
-def test_files_are_written_and_read_at_the_addresses_given_out(hub: Hub) -> None:
+def test_files_are_written_and_read_at_their_addresses(hub: Hub) -> None:
     address = hub.api.files.address("runs", "tests", "one", "a folder/b.txt")
-    assert hub.client.put(address, content=b"words").status_code == 200
-    assert hub.client.get(address).content == b"words"
+    assert hub.client.put(address, content=b"content").status_code == 200
+    assert hub.client.get(address).content == b"content"
     assert hub.client.get(address[:-1]).status_code == 403
     assert [node["name"] for node in hub.api.files.nodes("tests", "one")] == ["a folder/b.txt"]
 
@@ -184,33 +183,31 @@ def test_files_are_written_and_read_at_the_addresses_given_out(hub: Hub) -> None
         b'{"query": "mutation {upsertSweep(input: {config: \\"a: [\\"}) {sweep {id}}}"}',
     ],
 )
-def test_nonsense_is_answered_below_500(hub: Hub, body: bytes) -> None:
+def test_a_malformed_request_is_answered_below_500(hub: Hub, body: bytes) -> None:
     assert 400 <= hub.client.post("/graphql", content=body, headers=hub.auth).status_code < 500
 
 
-def test_while_the_database_is_locked_the_client_is_to_ask_again(hub: Hub) -> None:
+def test_a_locked_database_makes_the_client_try_again(hub: Hub) -> None:
     hub.api.store.db.execute("pragma busy_timeout=1")
     other = Store(hub.folder / "hub" / "hub.db")
     with other.transaction():
-        assert hub.ask("{viewer {id}}")["status"] == 429
-    assert hub.ask("{viewer {id}}") == {"viewer": {"id": "owner"}}
+        assert hub.query("{viewer {id}}")["status"] == 429
+    assert hub.query("{viewer {id}}") == {"viewer": {"id": "owner"}}
 
 
 def test_another_key_is_refused(hub: Hub) -> None:
+    query = {"query": "{viewer {id}}"}
     for auth in ({}, {"authorization": "Basic x"}, {"authorization": "Basic YXBpOm5v"}):
-        assert (
-            hub.client.post("/graphql", json={"query": "{viewer {id}}"}, headers=auth).status_code
-            == 401
-        )
+        assert hub.client.post("/graphql", json=query, headers=auth).status_code == 401
 
 
 @pytest.mark.parametrize("args", [["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--key", "short"]])
-def test_it_leaves_loopback_with_a_key_only(args: list[str], tmp_path: Path) -> None:
+def test_beyond_loopback_a_key_is_needed(args: list[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no loopback address: give --key"):
         main([*args, "--port", "0", "--root", str(tmp_path)])
 
 
-def test_a_request_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_transaction_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
     store = Store(tmp_path / "hub.db")
     with pytest.raises(RuntimeError), store.transaction():
         store.put("run", "a", {"x": 1})
@@ -221,7 +218,7 @@ def test_a_request_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "answer"),
+    ("change", "message"),
     [
         ({"method": "gird"}, "method='gird'"),
         ({"parameters": {}}, "parameters"),
@@ -236,35 +233,33 @@ def test_a_request_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
         ({"run_cap": 0}, "run_cap=0"),
     ],
 )
-def test_a_sweep_that_cannot_be_searched_is_refused(change: dict[str, Any], answer: str) -> None:
+def test_a_sweep_that_cannot_be_searched_is_refused(change: dict[str, Any], message: str) -> None:
     sweep = {"method": "grid", "metric": {"name": "m"}, "parameters": {"a": {"values": [1]}}}
     check(sweep)
-    with pytest.raises(ValueError, match=answer):
+    with pytest.raises(ValueError, match=message):
         check({**sweep, **change})
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
-def test_points_are_drawn_from_their_ranges_and_the_same_after_a_restart(method: str) -> None:
+def test_trials_are_drawn_from_their_ranges_and_equal_after_a_restart(method: str) -> None:
     ranges = {
         "lr": {"min": 1e-4, "max": 1e-1, "distribution": "log_uniform_values"},
         "n": {"min": 1, "max": 3},
     }
-    parameters = {**ranges, "c": {"values": [[1], "a", None]}}
     sweep = {
         "method": method,
         "run_cap": 12,
         "metric": {"name": "m", "goal": "minimize"},
-        "parameters": parameters,
+        "parameters": {**ranges, "c": {"values": [[1], "a", None]}},
     }
     trials: list[Trial] = []
-    while (point := suggest(sweep, trials)) is not None:
-        assert point == suggest(sweep, trials)
-        trials.append(
-            Trial(point, None if len(trials) == 3 else point["lr"], running=len(trials) == 5)
-        )
-    assert len(trials) == 12 and all(
-        1e-4 <= t.point["lr"] <= 0.1 and t.point["n"] in (1, 2, 3) for t in trials
-    )
-    assert {str(t.point["c"]) for t in trials} <= {"[1]", "a", "None"} and len(
-        {t.point["lr"] for t in trials}
-    ) > 10
+    while (parameters := suggest(sweep, trials)) is not None:
+        assert parameters == suggest(sweep, trials)
+        value = None if len(trials) == 3 else parameters["lr"]
+        trials.append(Trial(parameters, value, is_running=len(trials) == 5))
+    drawn = [trial.parameters for trial in trials]
+    assert len(drawn) == 12
+    assert all(1e-4 <= parameters["lr"] <= 0.1 for parameters in drawn)
+    assert all(parameters["n"] in (1, 2, 3) for parameters in drawn)
+    assert {str(parameters["c"]) for parameters in drawn} <= {"[1]", "a", "None"}
+    assert len({parameters["lr"] for parameters in drawn}) > 10

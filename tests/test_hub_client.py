@@ -1,4 +1,4 @@
-"""What becomes of sweeps when anything is killed, of offline runs and of reports, with the real client and a hub."""
+"""The hub with the real W&B client: killed sweeps, offline runs, and reports."""
 
 import itertools
 import json
@@ -20,74 +20,73 @@ from sweeps.report import wandb_report
 from sweeps.report.answer import answer
 from sweeps.report.gather import gather
 from tests.fake_sweep import WER, write_sweep
-from tests.hub_place import Place, until
+from tests.hub_server import PROGRAM, HubServer, wait_until
 from tests.small_runs import SHORT
 
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path)
-    yield place
-    place.hub.terminate()
-    place.hub.wait()
+def server(tmp_path: Path) -> Iterator[HubServer]:
+    server = HubServer(tmp_path)
+    yield server
+    server.process.terminate()
+    server.process.wait()
 
 
-def test_the_literal_command_survives_the_death_of_anything(place: Place) -> None:
-    agent = place.call("wandb", "agent", "sweeps/grid.yaml")
-    stopped, process = place.caught(set())
+def test_wandb_agent_with_a_file_survives_killed_trials_and_a_killed_hub(
+    server: HubServer,
+) -> None:
+    agent = server.call("wandb", "agent", "sweeps/grid.yaml")
+    stopped, process = server.wait_for_running(set())
     os.kill(process, signal.SIGTERM)
-    until(lambda: place.progress()[stopped]["step"] == 8)
-    killed, process = place.caught({stopped})
+    wait_until(lambda: server.progress()[stopped]["step"] == 8)
+    killed, process = server.wait_for_running({stopped})
     os.killpg(process, signal.SIGKILL)
-    until(lambda: place.progress()[killed]["step"] == 8)
-    place.caught({stopped, killed})
-    place.hub.kill()
-    place.hub.wait()
-    place.start()
+    wait_until(lambda: server.progress()[killed]["step"] == 8)
+    server.wait_for_running({stopped, killed})
+    server.process.kill()
+    server.process.wait()
+    server.start()
     assert agent.wait() == 0
-    store = place.stored()
-    found = {run["name"]: run for run in store.all("run")}
-    assert [run["state"] for run in found.values()] == ["finished"] * 4
-    assert sorted(run["summary"]["test/loss"] for run in found.values()) == [11, 12, 21, 22]
-    for name, run in found.items():
+    store = server.store()
+    stored = {run["name"]: run for run in store.all("run")}
+    assert [run["state"] for run in stored.values()] == ["finished"] * 4
+    assert sorted(run["summary"]["test/loss"] for run in stored.values()) == [11, 12, 21, 22]
+    for name, run in stored.items():
         updates = [
             json.loads(line)["update"] for line in store.lines(runs.key_of(run), runs.HISTORY)
         ]
-        if name == killed:  # what the client had not sent yet is lost, or is there twice
+        # Steps that the killed client had not sent are missing, or are there twice.
+        if name == killed:
             updates = [*range(updates[0]), *sorted(set(updates))]
         assert updates == list(range(8))
     [sweep] = store.all("sweep")
     assert sweep["state"] == "FINISHED" and sweep["name"].startswith(sweep_store.ID)
     read = f"s = wandb.Api().sweep('local/tests/{sweep['name']}')"
-    assert (
-        place.python(read, "print(s.state, len(s.runs), s.best_run().summary['test/loss'])")
-        == "FINISHED 4 11"
-    )
+    show = "print(s.state, len(s.runs), s.best_run().summary['test/loss'])"
+    assert server.python(read, show) == "FINISHED 4 11"
 
 
-def test_an_offline_run_is_synced_and_read_back(place: Place) -> None:
+def test_an_offline_run_is_synced_and_read_back(server: HubServer) -> None:
     offline = {"WANDB_MODE": "offline", "WANDB_PROJECT": "tests"}
-    run = place.call(sys.executable, "sweep_point.py", "id=apart", "x=1", "y=2", **offline)
+    run = server.call(sys.executable, PROGRAM, "id=apart", "x=1", "y=2", **offline)
     assert run.wait() == 0
-    [folder] = (place.folder / "wandb").glob("offline-run-*")
-    synced = place.call("wandb", "sync", "-e", "local", "-p", "tests", str(folder))
+    [folder] = (server.folder / "wandb").glob("offline-run-*")
+    synced = server.call("wandb", "sync", "-e", "local", "-p", "tests", str(folder))
     assert synced.wait() == 0
     read = "[r] = list(wandb.Api().runs('local/tests', {'state': 'finished'}))"
-    shown = place.python(
-        read, "print(r.id, r.state, r.summary['test/loss'], len(list(r.scan_history())))"
-    )
-    assert shown == "apart finished 3 8"
-    [artifact] = place.stored().all("artifact")
+    show = "print(r.id, r.state, r.summary['test/loss'], len(list(r.scan_history())))"
+    assert server.python(read, show) == "apart finished 3 8"
+    [artifact] = server.store().all("artifact")
     assert artifact["state"] == "COMMITTED" and artifact["sequence"] == "tests/progress"
-    kept = place.folder / "hub" / "storage" / "artifacts" / artifact["id"] / "apart.json"
-    assert json.loads(kept.read_text())["step"] == 8
+    uploaded = server.folder / "hub" / "storage" / "artifacts" / artifact["id"] / "apart.json"
+    assert json.loads(uploaded.read_text())["step"] == 8
     assert wandb.__version__.startswith("0.31.")
 
 
 SWEEP_OF_TRAINING = """\
-# Question: Does the encoder hear better for more updates?
+# Question: Does the encoder transcribe better after more updates?
 # Cost: seconds.
 # Figure: test/wer against trainer.max_steps
 program: train.py
@@ -99,79 +98,81 @@ command:
   - ${env}
   - ${interpreter}
   - ${program}
-  - run.sweep=points
+  - run.sweep=updates
   - ${args_no_hyphens}
 """
 
 
-def test_a_sweep_that_is_stopped_goes_on_and_tells_what_became_of_its_points(place: Place) -> None:
+def read_jsonl(lines: list[str]) -> list[dict]:
+    return [json.loads(line) for line in lines]
+
+
+def test_a_stopped_sweep_resumes_and_reports_the_states_of_its_trials(server: HubServer) -> None:
     pytest.importorskip("espeakng_loader")
     root = Path.cwd()
     text = SWEEP_OF_TRAINING.replace("train.py", str(root / "train.py"))
-    place.write_sweep("points", text)
+    server.write_sweep("updates", text)
     files = [str(root / "configs" / name) for name in ("preset/tiny.yaml", "stage/encoder.yaml")]
-    words = [
-        *files,
-        *(word for word in SHORT if not word.startswith("wandb")),
-        "trainer.valid_every_steps=300",
-    ]
-    command = [sys.executable, "-m", "sweeps.run", "points", "--agents", "2", *words]
-    first = place.call(*command)
-    folder = until(lambda: next(place.folder.glob("runs/points-*/metrics.jsonl"), None)).parent
+    short = [override for override in SHORT if not override.startswith("wandb")]
+    overrides = [*files, *short, "trainer.valid_every_steps=300"]
+    command = [sys.executable, "-m", "sweeps.run", "updates", "--agents", "2", *overrides]
+
+    # Stopped while a trial trains.
+    first = server.call(*command)
+    metrics = wait_until(lambda: next(server.folder.glob("runs/updates-*/metrics.jsonl"), None))
+    folder = metrics.parent
     first.terminate()
-    assert (
-        first.wait() == 143
-        and json.loads((folder / "sweep.json").read_text())["state"] == "preempted"
-    )
+    assert first.wait() == 143
+    assert json.loads((folder / "sweep.json").read_text())["state"] == "preempted"
+
+    # The same command continues; the trial with 0 updates has an invalid configuration.
     second = subprocess.run(
-        command, cwd=place.folder, env=place.env, capture_output=True, text=True
+        command, cwd=server.folder, env=server.env, capture_output=True, text=True
     )
-    assert second.returncode == 1 and second.stdout.startswith(
-        "points: a hub of this machine, http://127.0.0.1:"
-    )
+    assert second.returncode == 1
+    assert second.stdout.startswith("updates: a hub of this machine, http://127.0.0.1:")
     assert (
-        "points: 1 failed, 1 finished" in second.stdout
-        or "points: 1 finished, 1 failed" in second.stdout
+        "updates: 1 failed, 1 finished" in second.stdout
+        or "updates: 1 finished, 1 failed" in second.stdout
     )
-    store = Store(place.folder / "runs" / "hub" / "hub.db")
-    states = {run["name"]: run for run in store.all("run")}
-    run = states[folder.name.removeprefix("points-")]
-    assert (
-        sorted(each["state"] for each in states.values()) == ["failed", "finished"]
-        and run["state"] == "finished"
-    )
-    assert run["groupName"] == "points"
-    assert (
-        run["summary"]["test/wer"] == json.loads((folder / "summary.json").read_text())["test/wer"]
-    )
-    rows = [json.loads(line) for line in store.lines(runs.key_of(run), runs.HISTORY)]
-    sent = [row["trainer/global_step"] for row in rows if "train/loss" in row]
-    kept = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert sent == [line["step"] for line in kept if "train/loss" in line]
-    assert len({after - before for before, after in itertools.pairwise(sent)}) == 1
-    found = gather("points", place.folder / "runs")
-    assert [point.state for point in found.points] == ["failed", "finished"]
-    assert "trainer.max_steps=0: must be at least 1" in found.points[0].remark
-    assert all(word in found.file.command for word in words)
+
+    # The hub has the same states and metrics as the folders of the runs.
+    store = Store(server.folder / "runs" / "hub" / "hub.db")
+    stored = {run["name"]: run for run in store.all("run")}
+    run = stored[folder.name.removeprefix("updates-")]
+    assert sorted(each["state"] for each in stored.values()) == ["failed", "finished"]
+    assert run["state"] == "finished"
+    assert run["groupName"] == "updates"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert run["summary"]["test/wer"] == summary["test/wer"]
+    history = read_jsonl(store.lines(runs.key_of(run), runs.HISTORY))
+    sent_steps = [line["trainer/global_step"] for line in history if "train/loss" in line]
+    logged = read_jsonl((folder / "metrics.jsonl").read_text().splitlines())
+    assert sent_steps == [line["step"] for line in logged if "train/loss" in line]
+    assert len({after - before for before, after in itertools.pairwise(sent_steps)}) == 1
+
+    results = gather("updates", server.folder / "runs")
+    assert [trial.state for trial in results.trials] == ["failed", "finished"]
+    assert "trainer.max_steps=0: must be at least 1" in results.trials[0].remark
+    assert all(override in results.file.command for override in overrides)
 
 
 @pytest.fixture
-def client_here(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process's own client speaks with the hub, and forgets it afterwards."""
-    for name, value in {"BASE_URL": place.url, "API_KEY": KEY, "ERROR_REPORTING": "false"}.items():
+def client_here(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the client in this process use the hub, until the test ends."""
+    for name, value in {"BASE_URL": server.url, "API_KEY": KEY, "ERROR_REPORTING": "false"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     wandb.teardown()
     yield
     wandb.teardown()
 
 
-def test_the_wandb_report_is_saved_and_read_back(place: Place, client_here: None) -> None:
-    gathered = gather("slice_size", write_sweep(place.folder / "runs"))
-    read = wr.Report.from_url(wandb_report.save(gathered))
-    assert (read.entity, read.project) == ("local", "duplexmamba") and read.title.startswith(
-        "slice_size: How long may"
-    )
-    assert read.description == answer(gathered)[0]
+def test_the_wandb_report_is_saved_and_read_back(server: HubServer, client_here: None) -> None:
+    results = gather("slice_size", write_sweep(server.folder / "runs"))
+    read = wr.Report.from_url(wandb_report.save(results))
+    assert (read.entity, read.project) == ("local", "duplexmamba")
+    assert read.title.startswith("slice_size: How long may")
+    assert read.description == answer(results)[0]
     grid = next(block for block in read.blocks if isinstance(block, wr.PanelGrid))
     assert [type(panel).__name__ for panel in grid.panels] == [
         "BarPlot",
@@ -181,22 +182,16 @@ def test_the_wandb_report_is_saved_and_read_back(place: Place, client_here: None
         "RunComparer",
     ]
     assert [column.metric for column in grid.panels[2].columns] == [
-        *map(wr.Config, gathered.file.swept),
+        *map(wr.Config, results.file.swept),
         wr.SummaryMetric("test/wer"),
     ]
     assert {runset.name for runset in grid.runsets} == {f"encoder.context={value}" for value in WER}
-    assert (
-        sum(
-            f"'{point.run}'" in runset.filters
-            for runset in grid.runsets
-            for point in gathered.finished
-        )
-        == 22
-    )
+    num_shown = 0
+    for trial in results.finished:
+        num_shown += sum(f"'{trial.run}'" in runset.filters for runset in grid.runsets)
+    assert num_shown == 22
     texts = [block.text for block in read.blocks if isinstance(block, wr.MarkdownBlock)]
-    assert (
-        "| 400 | causal_lookahead | 3.09 % |" in texts[0]
-        and "| missing |" in texts[1]
-        and texts[2] == "None."
-    )
+    assert "| 400 | causal_lookahead | 3.09 % |" in texts[0]
+    assert "| missing |" in texts[1]
+    assert texts[2] == "None."
     assert texts[3].count("python train.py") == 24

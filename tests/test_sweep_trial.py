@@ -21,8 +21,9 @@ ARGS = [*TINY, "run.sweep=grid", "optim.lr=0.5", "lm.pretrained=None", "_wandb={
 
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The environment that an agent gives to a program; returns the folder of its trial."""
-    wandb.teardown()  # a client that was used before in this process has settings of its own
+    """Set the environment in which an agent starts a program; returns the folder of its trial."""
+    # A client that was used before in this process has settings of its own.
+    wandb.teardown()
     parameters = tmp_path / "config.yaml"
     parameters.write_text(yaml.safe_dump({"wandb_version": 1, "optim.lr": {"value": 0.5}}))
     variables = {
@@ -36,20 +37,20 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "grid-abc"
 
 
-def sweep_state(folder: Path) -> dict:
+def read_record(folder: Path) -> dict:
     return json.loads((folder / "sweep.json").read_text())
 
 
-def test_without_an_agent_arguments_only_get_yaml_null() -> None:
+def test_without_an_agent_only_none_is_changed_to_null() -> None:
     with sweep_trial(ARGS) as args:
         assert args == [*ARGS[:-2], "lm.pretrained=null"]
 
 
-def test_a_trial_has_its_own_folder_and_keeps_prerequisites_out_of_its_wandb_run(
+def test_a_trial_has_its_own_folder_and_prerequisites_stay_out_of_its_wandb_run(
     agent: Path,
 ) -> None:
     with sweep_trial([*ARGS, f"run.dir={agent.parent}"]) as args:
-        assert sweep_state(agent) == {
+        assert read_record(agent) == {
             "sweep": "hub-1",
             "name": "grid",
             "parameters": {"optim.lr": 0.5},
@@ -60,40 +61,42 @@ def test_a_trial_has_its_own_folder_and_keeps_prerequisites_out_of_its_wandb_run
     assert (config.run.id, config.run.sweep, config.wandb.mode) == ("grid-abc", "grid", "auto")
     assert (prerequisite.run.id, prerequisite.run.sweep) == (None, None)
     assert prerequisite.wandb.mode == "disabled"
-    assert sweep_state(agent)["state"] == "finished" and os.environ["WANDB_SWEEP_ID"] == "hub-1"
+    assert read_record(agent)["state"] == "finished"
+    assert os.environ["WANDB_SWEEP_ID"] == "hub-1"
 
 
-def test_a_trial_with_bad_parameters_has_failed_and_says_why(agent: Path) -> None:
+def test_a_trial_with_invalid_parameters_fails_with_an_error(agent: Path) -> None:
     with (
         pytest.raises(ValueError),
         sweep_trial([*ARGS, f"run.dir={agent.parent}", "optim.lrr=1"]) as args,
     ):
         load_config(args)
-    assert (
-        sweep_state(agent)["state"] == "failed"
-        and "Did you mean 'lr'" in sweep_state(agent)["error"]
-    )
+    record = read_record(agent)
+    assert record["state"] == "failed"
+    assert "Did you mean 'lr'" in record["error"]
 
 
 def test_sigterm_before_training_preempts_a_trial(agent: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SIGTERMException), sweep_trial([*ARGS, f"run.dir={agent.parent}"]):
         os.kill(os.getpid(), signal.SIGTERM)
-    assert sweep_state(agent)["state"] == "preempted" and signal.getsignal(signal.SIGTERM) == before
+    assert read_record(agent)["state"] == "preempted"
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 def test_during_training_the_trainer_handles_sigterm(agent: Path) -> None:
     with sweep_trial([*ARGS, f"run.dir={agent.parent}"]):
-        ours, received = signal.getsignal(signal.SIGTERM), []
+        handler_of_trial = signal.getsignal(signal.SIGTERM)
+        received = []
 
         def handler_of_trainer(signum: int, frame: object) -> None:
             received.append(signum)
-            ours(signum, frame)
+            handler_of_trial(signum, frame)
 
         signal.signal(signal.SIGTERM, handler_of_trainer)
         os.kill(os.getpid(), signal.SIGTERM)
         (agent / "summary.json").write_text("{}")
-    assert received == [signal.SIGTERM] and sweep_state(agent)["state"] == "finished"
+    assert received == [signal.SIGTERM] and read_record(agent)["state"] == "finished"
 
 
 def test_under_an_agent_lightning_does_not_requeue(

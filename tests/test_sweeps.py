@@ -1,4 +1,4 @@
-"""Every sweep file says what it is for, and every parameter and metric it names is one that the code has."""
+"""Sweep files: each has a question, and names parameters and metrics that the code has."""
 
 import re
 from pathlib import Path
@@ -15,11 +15,11 @@ from datamodules.corpora import Corpora
 from datamodules.dialogue.data import DialogueData
 from lightning_modules.results import AnswerResult, TurnStateResult
 from lightning_modules.stages import STAGE_REGISTRY
-from sweeps.hub.__main__ import leave_client_alone, point_client_here, points_here, wandb_login
+from sweeps.hub.__main__ import client_settings, has_wandb_login, is_client_on_hub
 from sweeps.hub.search import check, grid
 from sweeps.report.sweep_file import is_seed, read_sweep_file
 from sweeps.run import main as run_sweep
-from sweeps.run import with_words
+from sweeps.run import with_overrides
 
 FILES = sorted(Path("sweeps").glob("*.yaml"))
 SUMMARY = {
@@ -31,17 +31,21 @@ SUMMARY = {
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
-def words(path: Path) -> list[list[str]]:
-    """What the program of each point is called with."""
+def trial_arguments(path: Path) -> list[list[str]]:
+    """Arguments with which the program of each trial is called."""
     sweep = yaml.safe_load(path.read_text())
-    given = [[f"{name}={value}" for name, value in point.items()] for point in grid(sweep)]
     assert sweep["command"][:3] == ["${env}", "${interpreter}", "${program}"]
     assert sweep["command"][-1] == "${args_no_hyphens}"
-    return [[*sweep["command"][3:-1], *point] for point in given]
+    fixed = sweep["command"][3:-1]
+    arguments = []
+    for parameters in grid(sweep):
+        overrides = [f"{name}={value}" for name, value in parameters.items()]
+        arguments.append([*fixed, *overrides])
+    return arguments
 
 
 def metrics(config: Config) -> set[str]:
-    """Names that the summary of a run has."""
+    """Names in the summary of a run."""
     stage = STAGE_REGISTRY[config.stage.name]
     with torch.device("meta"):
         module = stage.module(config, stage.model(config.model), None)
@@ -51,7 +55,7 @@ def metrics(config: Config) -> set[str]:
     return SUMMARY | {f"test/{name}" for name in module.scores(results)}
 
 
-def test_the_sweeps_of_this_project_are_there() -> None:
+def test_the_sweeps_of_this_project_exist() -> None:
     names = {
         "slice_size",
         "duplex_slice",
@@ -64,14 +68,14 @@ def test_the_sweeps_of_this_project_are_there() -> None:
 
 
 @each_file
-def test_a_sweep_opens_with_its_question_its_cost_and_its_figure(path: Path) -> None:
+def test_a_sweep_file_begins_with_question_cost_and_figure(path: Path) -> None:
     sweep = read_sweep_file(path, path.stem)
     assert sweep.question.endswith("?") and sweep.cost.endswith(".")
     assert all(name in (sweep.x, sweep.line) or is_seed(name) for name in sweep.swept)
 
 
 @each_file
-def test_a_sweep_is_one_that_wandb_and_the_hub_take(path: Path) -> None:
+def test_wandb_and_the_hub_accept_a_sweep(path: Path) -> None:
     sweep = yaml.safe_load(path.read_text())
     check(sweep)
     assert Path(sweep["program"]).is_file() and sweep["metric"]["goal"] in ("minimize", "maximize")
@@ -79,52 +83,55 @@ def test_a_sweep_is_one_that_wandb_and_the_hub_take(path: Path) -> None:
 
 
 @each_file
-def test_every_parameter_is_one_of_the_configuration(path: Path) -> None:
-    points = words(path)
-    configs = [load_config(point) for point in points]
+def test_every_parameter_is_in_the_configuration(path: Path) -> None:
+    trials = trial_arguments(path)
+    configs = [load_config(trial) for trial in trials]
     config = configs[0]
     if config.stage.name in DIALOGUE_STAGES:
         for other in {str(c.duplex): c for c in configs}.values():
             DialogueData(other, Corpora(other)).dialogues("train", 0)
     for upstream in STAGES[: STAGES.index(config.stage.name)]:
-        assert load_config(points[0], upstream).stage.name == upstream
+        assert load_config(trials[0], upstream).stage.name == upstream
 
 
 @each_file
-def test_every_metric_is_one_that_a_run_leaves(path: Path) -> None:
-    points = words(path)
-    known = metrics(load_config(points[0])) & metrics(load_config(points[-1]))
+def test_every_metric_is_in_the_summary_of_a_run(path: Path) -> None:
+    trials = trial_arguments(path)
+    known = metrics(load_config(trials[0])) & metrics(load_config(trials[-1]))
     named = set(re.findall(r"\b(?:test|time|params|memory)/\w+", path.read_text()))
-    assert yaml.safe_load(path.read_text())["metric"]["name"] in known and named <= known
+    assert yaml.safe_load(path.read_text())["metric"]["name"] in known
+    assert named <= known
 
 
-def test_points_of_the_slice_sweep_are_trained_on_the_slices_they_are_tested_on() -> None:
-    heard = [load_config(point).encoder for point in words(Path("sweeps/slice_size.yaml"))]
-    assert {(c.context, c.slice_ms) for c in heard} == {
+def test_trials_of_the_slice_sweep_are_trained_on_the_slices_of_their_test() -> None:
+    trials = trial_arguments(Path("sweeps/slice_size.yaml"))
+    configs = [load_config(trial).encoder for trial in trials]
+    assert {(c.context, c.slice_ms) for c in configs} == {
         (context, ms) for context in ("slice", "causal_lookahead") for ms in (200, 400, 1000, 2000)
     }
-    assert all(c.train_slice_ms == [c.slice_ms, c.slice_ms] for c in heard)
+    assert all(c.train_slice_ms == [c.slice_ms, c.slice_ms] for c in configs)
 
 
-def test_points_of_the_duplex_sweep_hear_in_whole_slices() -> None:
-    heard = [load_config(point) for point in words(Path("sweeps/duplex_slice.yaml"))]
-    assert {(c.encoder.context, c.duplex.slice_ms) for c in heard} == {
+def test_trials_of_the_duplex_sweep_encode_whole_slices() -> None:
+    trials = trial_arguments(Path("sweeps/duplex_slice.yaml"))
+    configs = [load_config(trial) for trial in trials]
+    assert {(c.encoder.context, c.duplex.slice_ms) for c in configs} == {
         (context, ms) for context in ("causal", "causal_lookahead") for ms in (200, 400, 600, 1000)
     }
     assert all(
-        c.encoder.slice_ms == c.duplex.slice_ms == c.encoder.train_slice_ms[0] for c in heard
+        c.encoder.slice_ms == c.duplex.slice_ms == c.encoder.train_slice_ms[0] for c in configs
     )
 
 
-def test_what_lies_beneath_the_points_of_a_duplex_sweep_is_shared() -> None:
-    points = words(Path("sweeps/duplex_slice.yaml"))
-    assert len({fingerprint(load_config(point, "instruct")) for point in points}) == 2
+def test_trials_of_the_duplex_sweep_share_prerequisite_stages() -> None:
+    trials = trial_arguments(Path("sweeps/duplex_slice.yaml"))
+    assert len({fingerprint(load_config(trial, "instruct")) for trial in trials}) == 2
 
 
-def test_words_for_all_points_stand_before_those_of_a_point(tmp_path: Path) -> None:
+def test_overrides_of_all_trials_precede_the_parameters_of_a_trial(tmp_path: Path) -> None:
     path = Path("sweeps/slice_size.yaml")
-    assert with_words(path, [], tmp_path) == path
-    copy = with_words(path, ["trainer.max_steps=9", "stage.init={a: b}"], tmp_path)
+    assert with_overrides(path, [], tmp_path) == path
+    copy = with_overrides(path, ["trainer.max_steps=9", "stage.init={a: b}"], tmp_path)
     assert copy == tmp_path / "sweeps" / "slice_size" / "sweep.yaml"
     before, after = yaml.safe_load(path.read_text()), yaml.safe_load(copy.read_text())
     *command, last = before["command"]
@@ -132,21 +139,19 @@ def test_words_for_all_points_stand_before_those_of_a_point(tmp_path: Path) -> N
         **before,
         "command": [*command, "trainer.max_steps=9", "stage.init={a: b}", last],
     }
-    assert (
-        read_sweep_file(copy, "slice_size").question == read_sweep_file(path, "slice_size").question
-    )
+    question = read_sweep_file(path, "slice_size").question
+    assert read_sweep_file(copy, "slice_size").question == question
 
 
-def test_an_unknown_sweep_is_answered_with_the_nearest() -> None:
+def test_the_error_for_an_unknown_sweep_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="Did you mean 'slice_size'"):
         run_sweep(["slice_sise"])
 
 
-def test_what_the_hub_tells_the_client_is_no_login(
+def test_settings_written_by_the_hub_are_no_wandb_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    point_client_here("http://127.0.0.1:1", 40 * "k")
-    assert points_here() and not wandb_login()
-    leave_client_alone()
-    assert not points_here() and not Path("wandb/settings").exists()
+    with client_settings("http://127.0.0.1:1", 40 * "k"):
+        assert is_client_on_hub() and not has_wandb_login()
+    assert not is_client_on_hub() and not Path("wandb/settings").exists()

@@ -1,1 +1,4 @@
-"""A small server that speaks the W&B protocol: sweeps, agents and runs with the real client and without an account."""
+"""A small server that speaks the W&B protocol.
+
+The real client runs sweeps, agents and runs with it, without a W&B account.
+"""

@@ -1,14 +1,17 @@
 """Start the hub, to which the real W&B client talks as it does to the cloud.
 
-python -m sweeps.hub [--root runs/hub] [--host 127.0.0.1] [--port 8990] [--key KEY] [--url URL] [--settings]
+python -m sweeps.hub [--root runs/hub] [--host 127.0.0.1] [--port 8990] [--key KEY] [--url URL]
+                     [--settings]
 """
 
 import argparse
+import contextlib
 import hmac
 import ipaddress
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
@@ -17,46 +20,54 @@ import wandb
 from sweeps.hub.api import ENTITY, Api
 from sweeps.hub.app import make_app
 
+KEY_LENGTH = 40
+"""Fewest characters of a key; the client does not take a shorter one."""
 KEY = "local" * 8
-"""Key of a hub on loopback: the client insists on 40 characters."""
+"""Key of a hub on loopback, where it need not be secret."""
 SETTINGS = Path("wandb/settings")
-OURS = "# of the hub: removed when it stops\n"
+"""File in which every W&B client that is started in this folder looks for its server."""
+SETTINGS_MARK = "# of the hub: removed when it stops\n"
+"""First line of settings that a hub has written."""
 
 
-def main(args: list[str]) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
-    given = parse(args)
-    key = given.key or KEY
-    if not loopback(given.host) and (len(key) < 40 or hmac.compare_digest(key, KEY)):
+def main(arguments: list[str]) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Args:
+        arguments: options, see `parse`.
+
+    Raises:
+        ValueError: the options would open the hub to everybody, or take runs from the cloud.
+        OSError: the address is in use.
+    """
+    args = parse(arguments)
+    key = args.key or KEY
+    is_public = len(key) < KEY_LENGTH or hmac.compare_digest(key, KEY)
+    if not is_loopback(args.host) and is_public:
         raise ValueError(
-            f"--host={given.host} is no loopback address: give --key=KEY, 40 random characters or more"
+            f"--host={args.host} is no loopback address: give --key=KEY, {KEY_LENGTH} random "
+            "characters or more"
         )
-    if given.settings and wandb_login():
+    if args.settings and has_wandb_login():
         raise ValueError(
-            "--settings would send runs to the hub that you are logged in for to send to W&B: log out, or use "
-            "`make sweep BACKEND=local`"
+            "--settings would send runs to the hub that you are logged in for to send to W&B: "
+            "log out, or use `make sweep BACKEND=local`"
         )
-    with socket.create_server((given.host, given.port)) as listening:
-        port = listening.getsockname()[1]
-        url = (
-            given.url
-            or f"http://{given.host if loopback(given.host) else socket.gethostname()}:{port}"
-        )
-        app = make_app(Api(given.root, given.sweeps, key, url, given.heartbeat_timeout_s))
+    with socket.create_server((args.host, args.port)) as listener:
+        url = args.url or _url_of(args.host, listener)
+        app = make_app(Api(args.root, args.sweeps, key, url, args.heartbeat_timeout_s))
+        # An exception, so that the settings are removed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        try:
-            if given.settings:
-                point_client_here(url, key)
+        settings = client_settings(url, key) if args.settings else contextlib.nullcontext()
+        with settings:
+            # `sweeps.run` reads the URL from this line.
             print(f"hub: {url}", flush=True)
-            uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run(
-                sockets=[listening]
-            )
-        finally:
-            if given.settings:
-                leave_client_alone()
+            config = uvicorn.Config(app, log_level="warning", lifespan="off")
+            uvicorn.Server(config).run(sockets=[listener])
 
 
-def parse(args: list[str]) -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m sweeps.hub")
     parser.add_argument(
         "--root", type=Path, default=Path("runs/hub"), help="folder of its database and files"
@@ -81,32 +92,54 @@ def parse(args: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--settings", action="store_true", help=f"write {SETTINGS}: every client here finds the hub"
     )
-    return parser.parse_args(args)
+    return parser.parse_args(arguments)
 
 
-def loopback(host: str) -> bool:
-    """Raises ValueError for a name other than localhost, which may mean any address."""
+def is_loopback(host: str) -> bool:
+    """Whether a host can only be reached from this machine.
+
+    Raises:
+        ValueError: it is a name other than localhost, which may stand for any address.
+    """
     return host == "localhost" or ipaddress.ip_address(host).is_loopback
 
 
-def wandb_login() -> bool:
-    """Whether the client has a key, other than one that the hub has written."""
-    return not points_here() and bool(wandb.login(prompt=False))
+def _url_of(host: str, listener: socket.socket) -> str:
+    """URL of a hub for which the user has given none."""
+    _, port = listener.getsockname()[:2]
+    # An address such as 0.0.0.0 is none that clients could use.
+    name = host if is_loopback(host) else socket.gethostname()
+    return f"http://{name}:{port}"
 
 
-def points_here() -> bool:
-    """Whether a hub has told the clients of this folder where it is: one that runs, or that was killed."""
-    return SETTINGS.exists() and SETTINGS.read_text().startswith(OURS)
+def has_wandb_login() -> bool:
+    """Whether the client has a key, other than one that a hub has written."""
+    return not is_client_on_hub() and bool(wandb.login(prompt=False))
 
 
-def point_client_here(url: str, key: str) -> None:
+def is_client_on_hub() -> bool:
+    """Whether the clients of this folder use a hub, which runs now or was killed."""
+    return SETTINGS.exists() and SETTINGS.read_text().startswith(SETTINGS_MARK)
+
+
+@contextlib.contextmanager
+def client_settings(url: str, key: str) -> Iterator[None]:
+    """A context in which the W&B clients of this folder use a hub.
+
+    Args:
+        url: of the hub.
+        key: of the hub.
+    """
     SETTINGS.parent.mkdir(exist_ok=True)
-    SETTINGS.write_text(f"{OURS}[default]\nbase_url = {url}\nentity = {ENTITY}\napi_key = {key}\n")
-
-
-def leave_client_alone() -> None:
-    if points_here():
-        SETTINGS.unlink()
+    try:
+        SETTINGS.write_text(
+            f"{SETTINGS_MARK}[default]\nbase_url = {url}\nentity = {ENTITY}\napi_key = {key}\n"
+        )
+        yield
+    finally:
+        # The user may have replaced them meanwhile.
+        if is_client_on_hub():
+            SETTINGS.unlink()
 
 
 if __name__ == "__main__":

@@ -72,17 +72,24 @@ class Agents:
         Raises:
             Refused: there is no such agent.
         """
-        agent = self.store.get("agent", variables.get("id") or "")
-        sweep = agent and self.store.get("sweep", agent["sweep"])
-        if not agent or not sweep:
-            raise Refused("agent or sweep not found", 404)
+        agent, sweep = self._find(variables.get("id") or "")
         alive = list(json.loads(variables.get("runState") or "{}"))
         commands = self._update_runs(agent, sweep, alive)
         agent["runs"] = alive
+        # Before an assignment, so that this agent may take over one of them.
         self._release_silent_runs(sweep)
         if not alive:
             commands += self._assign(agent, sweep)
         return self.store.put("agent", agent["id"], agent), commands
+
+    def _find(self, id_: str) -> tuple[Record, Record]:
+        """An agent and its sweep."""
+        agent = self.store.get("agent", id_)
+        if agent is not None:
+            sweep = self.store.get("sweep", agent["sweep"])
+            if sweep is not None:
+                return agent, sweep
+        raise Refused("agent or sweep not found", 404)
 
     def _update_runs(self, agent: Record, sweep: Record, alive: Sequence[str]) -> list[Command]:
         """Refresh the heartbeat of runs that are alive, and release those that are not any more.
@@ -93,6 +100,7 @@ class Agents:
         runs = {run["name"]: run for run in self.runs.of_sweep(key_of(sweep))}
         for name in set(agent["runs"]) - set(alive):
             run = runs.get(name)
+            # A run that was silent for long may belong to another agent by now.
             if run is None or run["agent"] != agent["id"]:
                 continue
             if run["state"] == "pending":
@@ -121,6 +129,7 @@ class Agents:
     def _release(self, run: Record) -> None:
         """Let a run be handed out again, unless it has vanished too often."""
         failures = run["failures"]
+        # A preemption is no fault of the run.
         if not run["preempting"]:
             failures += 1
         state = "crashed" if failures >= MAX_FAILURES else "preempted"
@@ -138,13 +147,19 @@ class Agents:
         preempted = [run for run in runs if run["state"] == "preempted"]
         run = preempted[0] if preempted else self._new_run(sweep, runs)
         if run is None:
+            # The agent asks again, and takes over a run of another agent that vanishes.
             if any(other["state"] in ACTIVE for other in runs):
                 return []
             self.sweeps.save({**sweep, "state": "FINISHED"})
             return [{"type": "exit"}]
 
-        assigned = {"state": "pending", "agent": agent["id"], "beat": time.time(), "exitcode": None}
-        self.runs.save({**run, **assigned})
+        assignment = {
+            "state": "pending",
+            "agent": agent["id"],
+            "beat": time.time(),
+            "exitcode": None,
+        }
+        self.runs.save({**run, **assignment})
         agent["runs"] = [run["name"]]
         command = {
             "type": "resume" if preempted else "run",

@@ -1,4 +1,4 @@
-"""The GraphQL fields that the W&B client uses."""
+"""The root fields of W&B's GraphQL that its client uses."""
 
 import base64
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.hub.agents import Agents
-from sweeps.hub.answer import Refused, Roots, answer, connection
+from sweeps.hub.answer import Arguments, Refused, Roots, answer, connection
 from sweeps.hub.artifacts import Artifacts
 from sweeps.hub.files import Files
 from sweeps.hub.filters import matches, ordered
@@ -16,6 +16,11 @@ from sweeps.hub.store import Record, Store
 from sweeps.hub.sweep_store import SweepStore
 
 ENTITY = "local"
+"""W&B user to whom everything on the hub belongs."""
+ENTITY_NODE = {"id": ENTITY, "name": ENTITY}
+DEFAULT_PROJECT = "uncategorized"
+"""Project of runs for which the client names none."""
+MAX_VIEW_NUMBER = 10**8
 OWNER = {
     "id": "owner",
     "name": ENTITY,
@@ -25,16 +30,17 @@ OWNER = {
     "flags": "{}",
     "admin": True,
 }
+"""The user in the form in which the client asks for it."""
 
 
 class Api:
-    """Everything the hub knows and does.
+    """The hub's data, and the requests of clients for it.
 
     Args:
         root: folder of its database and files.
-        folder: of the sweep files that agents may name.
-        key: that clients must show; also makes the tokens of file addresses.
-        url: by which clients reach it.
+        folder: folder of the sweep files that agents may name.
+        key: that clients must show; the tokens of file addresses are made from it too.
+        url: by which clients reach the hub.
         heartbeat_timeout_s: seconds of silence after which a run is handed out again.
     """
 
@@ -48,13 +54,33 @@ class Api:
         self.key = key
 
     def graphql(self, body: Any) -> dict[str, Any]:
-        """Raises Refused: what is asked for is not to be had."""
+        """Answer a GraphQL request, in one transaction.
+
+        Args:
+            body: content of the request, which ought to be `{query, variables}`.
+
+        Raises:
+            Refused: the request is malformed, or asks for something that is not there.
+        """
         if not isinstance(body, dict) or not isinstance(body.get("query"), str):
             raise Refused("need {query, variables}")
         with self.store.transaction():
             return answer(body["query"], body.get("variables") or {}, self._roots())
 
     def stream(self, project: str, run: str, body: Any) -> dict[str, Any]:
+        """Take lines of a run's files, in one transaction.
+
+        Args:
+            project: name of the project.
+            run: name of the run.
+            body: what the client posts to the file stream.
+
+        Returns:
+            The answer, which tells the client whether to stop the run.
+
+        Raises:
+            Refused: the body is no object.
+        """
         if not isinstance(body, dict):
             raise Refused("need an object")
         with self.store.transaction():
@@ -62,122 +88,164 @@ class Api:
         return {"exitcode": None, "limits": {}, "stopped": stopped}
 
     def _roots(self) -> Roots:
-        return {
-            "viewer": lambda given: {**OWNER, "teams": connection([{"id": ENTITY, "name": ENTITY}])},
-            "entity": lambda given: {"id": ENTITY, "name": ENTITY, "organization": {}},
-            "serverInfo": lambda given: {
-                "features": [], "cliVersionInfo": json.dumps({"max_cli_version": "99.0.0"}),
-            },
-            "project": self._project, "model": self._project,
-            "models": lambda given: connection([self._project(p) for p in self._projects()], given),
-            "view": lambda given: self.store.get("view", given["id"]),
-            "upsertModel": lambda given: self._upsert_project(given),
+        queries: Roots = {
+            "viewer": self._viewer,
+            "entity": lambda arguments: {**ENTITY_NODE, "organization": {}},
+            "serverInfo": self._server_info,
+            "project": self._project,
+            # An older name of the same field, which some queries of the client still use.
+            "model": self._project,
+            "models": self._projects,
+            "view": lambda arguments: self.store.get("view", arguments["id"]),
+        }
+        mutations: Roots = {
+            "upsertModel": self._upsert_project,
             "upsertSweep": self._upsert_sweep,
-            "createAgent": lambda given: {"agent": self.agents.create(given)},
+            "createAgent": lambda arguments: {"agent": self.agents.create(arguments)},
             "agentHeartbeat": self._heartbeat,
             "upsertBucket": self._upsert_run,
-            "stopRun": self._stop,
-            "createRunFiles": self._place,
-            "markRunFilesUploaded": lambda given: {"success": True},
+            "stopRun": self._stop_run,
+            "createRunFiles": self._create_run_files,
+            # Files are complete as soon as they are there.
+            "markRunFilesUploaded": lambda arguments: {"success": True},
             "createArtifact": self.artifacts.create,
             "createArtifactManifest": self.artifacts.manifest,
             "updateArtifactManifest": self.artifacts.manifest,
-            "createArtifactFiles": self.artifacts.place,
+            "createArtifactFiles": self.artifacts.create_files,
             "commitArtifact": self.artifacts.commit,
             "upsertView": self._upsert_view,
-        }  # fmt: skip
+        }
+        return {**queries, **mutations}
 
-    def _projects(self) -> list[Record]:
-        names = dict.fromkeys(
-            record["project"] for kind in ("run", "sweep") for record in self.store.all(kind)
-        )
-        return [{"name": name} for name in names]
+    def _viewer(self, arguments: Arguments) -> Record:
+        return {**OWNER, "teams": connection([ENTITY_NODE])}
 
-    def _project(self, given: dict[str, Any]) -> Record:
-        """A project is there as soon as it is named."""
-        name = given.get("name") or "uncategorized"
+    def _server_info(self, arguments: Arguments) -> Record:
+        # A version above that of any client, which would else ask for an update.
+        versions = {"max_cli_version": "99.0.0"}
+        return {"features": [], "cliVersionInfo": json.dumps(versions)}
+
+    def _projects(self, arguments: Arguments) -> Record:
+        records = self.store.all("run") + self.store.all("sweep")
+        names = dict.fromkeys(record["project"] for record in records)
+        return connection([self._project({"name": name}) for name in names], arguments)
+
+    def _project(self, arguments: Arguments) -> Record:
+        """Fields of a project; it exists as soon as it is named."""
+        name = arguments.get("name") or DEFAULT_PROJECT
         number = number_of(name)
-
-        def runs(asked: dict[str, Any]) -> list[Record]:
-            filters = json.loads(asked.get("filters") or "{}")
-            return ordered(
-                [run for run in self.runs.of_project(name) if matches(run, filters)],
-                asked.get("order"),
-            )
-
-        def started(asked: dict[str, Any]) -> Record | None:
-            run = self.runs.find(name, asked["name"])
-            return self._run(run) if run and run["started"] else None
-
         return {
-            "__typename": "Project", "id": f"project-{number}", "internalId": number, "name": name,
-            "entityName": ENTITY, "entity": {"id": ENTITY, "name": ENTITY}, "createdAt": now(), "isBenchmark": False,
-            "user": OWNER, "runCount": lambda asked: len(runs(asked)), "bucket": started,
-            "runs": lambda asked: connection([self._run(run) for run in runs(asked)], asked),
-            "run": lambda asked: self._run(self.runs.find(name, asked["name"])),
-            "sweep": lambda asked: self._sweep(self.sweeps.find(name, asked.get("sweepName") or asked.get("name"))),
-            "sweeps": lambda asked: connection(
-                [self._sweep(sweep) for sweep in self.store.all("sweep") if sweep["project"] == name], asked
-            ),
-        }  # fmt: skip
+            "__typename": "Project",
+            "id": f"project-{number}",
+            "internalId": number,
+            "name": name,
+            "entityName": ENTITY,
+            "entity": ENTITY_NODE,
+            "createdAt": now(),
+            "isBenchmark": False,
+            "user": OWNER,
+            # Functions are called with the arguments of the field, if the client asks for it.
+            "runCount": lambda arguments: len(self._matching_runs(name, arguments)),
+            "bucket": lambda arguments: self._started_run(name, arguments),
+            "runs": lambda arguments: self._runs_of_project(name, arguments),
+            "run": lambda arguments: self._run(self.runs.find(name, arguments["name"])),
+            "sweep": lambda arguments: self._sweep_of_project(name, arguments),
+            "sweeps": lambda arguments: self._sweeps_of_project(name, arguments),
+        }
 
-    def _upsert_project(self, given: dict[str, Any]) -> Record:
-        project = self._project(given)
+    def _matching_runs(self, project: str, arguments: Arguments) -> list[Record]:
+        """Runs of a project that pass the client's filters, in the order that it asks for."""
+        filters = json.loads(arguments.get("filters") or "{}")
+        runs = [run for run in self.runs.of_project(project) if matches(run, filters)]
+        return ordered(runs, arguments.get("order"))
+
+    def _runs_of_project(self, project: str, arguments: Arguments) -> Record:
+        runs = self._matching_runs(project, arguments)
+        return connection([self._run(run) for run in runs], arguments)
+
+    def _started_run(self, project: str, arguments: Arguments) -> Record | None:
+        run = self.runs.find(project, arguments["name"])
+        if run is None or not run["started"]:
+            return None
+        return self._run(run)
+
+    def _sweep_of_project(self, project: str, arguments: Arguments) -> Record | None:
+        name = arguments.get("sweepName") or arguments["name"]
+        return self._sweep(self.sweeps.find(project, name))
+
+    def _sweeps_of_project(self, project: str, arguments: Arguments) -> Record:
+        sweeps = []
+        for sweep in self.store.all("sweep"):
+            if sweep["project"] == project:
+                sweeps.append(self._sweep(sweep))
+        return connection(sweeps, arguments)
+
+    def _upsert_project(self, arguments: Arguments) -> Record:
+        project = self._project(arguments)
         return {"model": project, "project": project, "inserted": True}
 
     def _run(self, run: Record | None) -> Record | None:
-        project = (
-            {"name": run["project"], "id": run["project"], "entityName": ENTITY} if run else None
-        )
-        entity = {"id": ENTITY, "name": ENTITY}
-        return run and {
-            **self.runs.node(run),
-            "user": OWNER,
-            "project": {**(project or {}), "entity": entity},
+        if run is None:
+            return None
+        project = {
+            "name": run["project"],
+            "id": run["project"],
+            "entityName": ENTITY,
+            "entity": ENTITY_NODE,
         }
+        return {**self.runs.node(run), "user": OWNER, "project": project}
 
     def _sweep(self, sweep: Record | None) -> Record | None:
-        project = self._project({"name": sweep["project"]}) if sweep else None
-        return sweep and {**self.sweeps.node(sweep), "user": OWNER, "project": project}
+        if sweep is None:
+            return None
+        project = self._project({"name": sweep["project"]})
+        return {**self.sweeps.node(sweep), "user": OWNER, "project": project}
 
-    def _upsert_sweep(self, given: dict[str, Any]) -> Record:
-        return {"sweep": self._sweep(self.sweeps.upsert(given)), "configValidationWarnings": []}
+    def _upsert_sweep(self, arguments: Arguments) -> Record:
+        sweep = self.sweeps.upsert(arguments)
+        return {"sweep": self._sweep(sweep), "configValidationWarnings": []}
 
-    def _heartbeat(self, given: dict[str, Any]) -> Record:
-        agent, commands = self.agents.heartbeat(given)
+    def _heartbeat(self, arguments: Arguments) -> Record:
+        agent, commands = self.agents.heartbeat(arguments)
         return {"agent": agent, "commands": json.dumps(commands)}
 
-    def _upsert_run(self, given: dict[str, Any]) -> Record:
-        """Raises Refused: a sweep that the hub does not know, as the cloud does."""
-        project = given.get("modelName") or "uncategorized"
-        if given.get("sweep") and self.sweeps.find(project, given["sweep"]) is None:
-            raise Refused(f"sweep {given['sweep']} not found", 404)
-        run, new = self.runs.upsert(given)
-        return {"bucket": self._run(run), "inserted": new}
+    def _upsert_run(self, arguments: Arguments) -> Record:
+        """Start, resume or update a run; as on the cloud, one of an unknown sweep is refused."""
+        project = arguments.get("modelName") or DEFAULT_PROJECT
+        sweep = arguments.get("sweep")
+        if sweep and self.sweeps.find(project, sweep) is None:
+            raise Refused(f"sweep {sweep} not found", 404)
+        run, is_new = self.runs.upsert(arguments)
+        return {"bucket": self._run(run), "inserted": is_new}
 
-    def _stop(self, given: dict[str, Any]) -> Record:
-        run = self.runs.by_id(given["id"])
+    def _stop_run(self, arguments: Arguments) -> Record:
+        run = self.runs.by_id(arguments["id"])
         if run:
             self.runs.save({**run, "stop": True})
         return {"success": run is not None}
 
-    def _place(self, given: dict[str, Any]) -> Record:
-        place = ("runs", given["projectName"], given["runName"])
-        files = [
-            {"name": name, "uploadUrl": self.files.address(*place, name)} for name in given["files"]
-        ]
-        return {"runID": given["runName"], "uploadHeaders": [], "files": files}
+    def _create_run_files(self, arguments: Arguments) -> Record:
+        """Addresses to which the client may upload files of a run."""
+        project = arguments["projectName"]
+        run = arguments["runName"]
+        files = []
+        for name in arguments["files"]:
+            address = self.files.address("runs", project, run, name)
+            files.append({"name": name, "uploadUrl": address})
+        return {"runID": run, "uploadHeaders": [], "files": files}
 
-    def _upsert_view(self, given: dict[str, Any]) -> Record:
-        """A report. The client reads its number out of the id."""
-        id_ = (
-            given.get("id")
-            or base64.b64encode(f"View:{secrets.randbelow(10**8)}".encode()).decode()
-        )
-        known = self.store.get("view", id_) or {"createdAt": now()}
-        told = {name: value for name, value in given.items() if value is not None}
-        project = {"name": given.get("projectName"), "entityName": ENTITY}
-        view = self.store.put(
-            "view", id_, {**known, **told, "id": id_, "updatedAt": now(), "project": project}
-        )
+    def _upsert_view(self, arguments: Arguments) -> Record:
+        """Create or change a view, which is W&B's word for a saved report."""
+        id_ = arguments.get("id") or _new_view_id()
+        previous = self.store.get("view", id_) or {"createdAt": now()}
+        changes = {name: value for name, value in arguments.items() if value is not None}
+        project = {"name": arguments.get("projectName"), "entityName": ENTITY}
+        view = {**previous, **changes, "id": id_, "updatedAt": now(), "project": project}
+        self.store.put("view", id_, view)
         return {"view": view, "inserted": True}
+
+
+def _new_view_id() -> str:
+    # The client decodes it to read the number.
+    text = f"View:{secrets.randbelow(MAX_VIEW_NUMBER)}"
+    return base64.b64encode(text.encode()).decode()

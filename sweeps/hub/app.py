@@ -1,4 +1,8 @@
-"""The hub over HTTP. Whatever goes wrong, the client hears a status below 500: those above it repeats for minutes."""
+"""The hub over HTTP.
+
+Whatever goes wrong, the client is answered with a status below 500: it repeats a request with a
+higher one for minutes.
+"""
 
 import base64
 import gzip
@@ -19,26 +23,36 @@ from sweeps.hub.api import Api
 
 log = logging.getLogger("hub")
 Endpoint = Callable[[Request], Awaitable[Response]]
+METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
+"""HTTP methods that the hub answers, also at addresses where it has nothing."""
 
 
 def make_app(api: Api) -> Starlette:
-    """Requests are answered one after the other: two agents never get the same point."""
+    """The web application of a hub.
+
+    Requests are answered one after the other, so two agents never get the same trial.
+    """
 
     async def graphql(request: Request) -> Response:
-        show_key(request, api.key)
-        return JSONResponse({"data": api.graphql(await body_of(request))})
+        check_key(request, api.key)
+        body = await read_body(request)
+        return JSONResponse({"data": api.graphql(body)})
 
     async def stream(request: Request) -> Response:
-        show_key(request, api.key)
-        names = request.path_params
-        return JSONResponse(api.stream(names["project"], names["run"], await body_of(request)))
+        check_key(request, api.key)
+        project = request.path_params["project"]
+        run = request.path_params["run"]
+        body = await read_body(request)
+        return JSONResponse(api.stream(project, run, body))
 
     async def storage(request: Request) -> Response:
-        place, token = request.path_params["place"], request.query_params.get("token", "")
+        # The token of the address stands for the key, which the client does not send here.
+        location = request.path_params["location"]
+        token = request.query_params.get("token", "")
         if request.method == "PUT":
-            await api.files.write(place, token, request.stream())
+            await api.files.write(location, token, request.stream())
             return Response()
-        path = api.files.path(place, token)
+        path = api.files.path(location, token)
         if not path.is_file():
             raise Refused("no such file", 404)
         return FileResponse(path)
@@ -49,63 +63,76 @@ def make_app(api: Api) -> Starlette:
     async def unknown(request: Request) -> Response:
         raise Refused("the hub has nothing there", 404)
 
-    every = ["GET", "POST", "PUT", "DELETE", "PATCH"]
     return Starlette(
         routes=[
             Route("/graphql", guarded(graphql), methods=["POST"]),
             Route("/files/{entity}/{project}/{run}/file_stream", guarded(stream), methods=["POST"]),
-            Route("/storage/{place:path}", guarded(storage), methods=["GET", "PUT"]),
-            Route("/sdk/{rest:path}", guarded(telemetry), methods=every),
-            Route("/{rest:path}", guarded(unknown), methods=every),
+            Route("/storage/{location:path}", guarded(storage), methods=["GET", "PUT"]),
+            Route("/sdk/{rest:path}", guarded(telemetry), methods=METHODS),
+            Route("/{rest:path}", guarded(unknown), methods=METHODS),
         ]
     )
 
 
 def guarded(endpoint: Endpoint) -> Endpoint:
-    """Errors as GraphQL has them."""
+    """An endpoint that turns exceptions into GraphQL errors."""
 
     async def answer(request: Request) -> Response:
         try:
             return await endpoint(request)
         except Refused as error:
-            return refusal(str(error), error.status)
-        except (
-            sqlite3.OperationalError
-        ) as error:  # locked, or the disk is full: the client asks again
+            return error_response(str(error), error.status)
+        except sqlite3.OperationalError as error:
+            # Locked, or the disk is full; after this status the client tries again.
             log.error("%s %s: %s", request.method, request.url.path, error)
-            return refusal(f"the hub's database: {error}", 429)
-        except Exception as error:  # never a 5xx, whatever it is
+            return error_response(f"the hub's database: {error}", 429)
+        except Exception as error:
+            # Anything else would become a status of 500.
             log.exception("%s %s", request.method, request.url.path)
-            return refusal(f"the hub could not do that: {error!r}", 400)
+            return error_response(f"the hub could not do that: {error!r}", 400)
 
     return answer
 
 
-def refusal(message: str, status: int) -> Response:
+def error_response(message: str, status: int) -> Response:
+    """An error in GraphQL's format, with an HTTP status."""
     return JSONResponse({"errors": [{"message": message}], "data": None}, status)
 
 
-def show_key(request: Request, key: str) -> None:
-    """Raises Refused: another key, or none."""
-    scheme, _, word = request.headers.get("authorization", "").partition(" ")
-    try:
-        shown = (
-            base64.b64decode(word, validate=True).partition(b":")[2]
-            if scheme.lower() == "basic"
-            else b""
-        )
-    except ValueError:
-        shown = b""
-    if not hmac.compare_digest(shown, key.encode()):
+def check_key(request: Request, key: str) -> None:
+    """Check that a request carries the hub's key, as the password of basic authentication.
+
+    Raises:
+        Refused: it has another key, or none.
+    """
+    if not hmac.compare_digest(_key_of(request), key.encode()):
         raise Refused("this is not the hub's key", 401)
 
 
-async def body_of(request: Request) -> Any:
-    """Raises Refused: no JSON."""
+def _key_of(request: Request) -> bytes:
+    """Key in a request; empty if there is none that can be read."""
+    header = request.headers.get("authorization", "")
+    scheme, _, credentials = header.partition(" ")
+    if scheme.lower() != "basic":
+        return b""
+    try:
+        decoded = base64.b64decode(credentials, validate=True)
+    except ValueError:
+        return b""
+    _, _, password = decoded.partition(b":")
+    return password
+
+
+async def read_body(request: Request) -> Any:
+    """Content of a request, which may be compressed.
+
+    Raises:
+        Refused: it is no JSON.
+    """
     raw = await request.body()
     try:
-        return json.loads(
-            gzip.decompress(raw) if request.headers.get("content-encoding") == "gzip" else raw
-        )
+        if request.headers.get("content-encoding") == "gzip":
+            raw = gzip.decompress(raw)
+        return json.loads(raw)
     except (ValueError, OSError, EOFError) as error:
         raise Refused(f"the body is no JSON: {error}") from None

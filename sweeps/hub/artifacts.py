@@ -3,70 +3,100 @@
 import secrets
 from typing import Any
 
-from sweeps.hub.answer import Refused, connection
+from sweeps.hub.answer import Arguments, Refused, connection
 from sweeps.hub.files import Files
 from sweeps.hub.store import Record, Store
 
 MANIFEST = "wandb_manifest.json"
+"""File in which the client lists the files of an artifact."""
 
 
 class Artifacts:
-    """Artifacts of all projects. The same content under the same name is the same version."""
+    """Artifacts of all projects. Equal content under the same name is one version."""
 
     def __init__(self, store: Store, files: Files):
-        self.store, self.files = store, files
+        self.store = store
+        self.files = files
 
-    def create(self, given: dict[str, Any]) -> Record:
-        """A version that is to be filled, or the one that is there already."""
-        sequence = f"{given['projectName']}/{given['artifactCollectionName']}"
-        versions = [a for a in self.store.all("artifact", sequence) if a["state"] == "COMMITTED"]
-        latest = (
-            {"id": versions[-1]["id"], "versionIndex": versions[-1]["versionIndex"]}
-            if versions
-            else None
-        )
-        found = next((a for a in versions if a["digest"] == given["digest"]), None)
-        artifact = found or self._new(sequence, given, len(versions))
-        return {
-            "artifact": {**artifact, "artifactSequence": {"id": sequence, "latestArtifact": latest}}
-        }
+    def create(self, arguments: Arguments) -> Record:
+        """A new version to be filled, or the existing one with this content.
 
-    def _new(self, sequence: str, given: dict[str, Any], version: int) -> Record:
+        Args:
+            arguments: project, name and digest of the content.
+        """
+        sequence = f"{arguments['projectName']}/{arguments['artifactCollectionName']}"
+        versions = []
+        for artifact in self.store.all("artifact", sequence):
+            if artifact["state"] == "COMMITTED":
+                versions.append(artifact)
+        latest = None
+        if versions:
+            latest = {"id": versions[-1]["id"], "versionIndex": versions[-1]["versionIndex"]}
+        # A content that was uploaded before need not be uploaded again.
+        same = [version for version in versions if version["digest"] == arguments["digest"]]
+        artifact = same[0] if same else self._new(sequence, arguments, len(versions))
+        parent = {"id": sequence, "latestArtifact": latest}
+        return {"artifact": {**artifact, "artifactSequence": parent}}
+
+    def _new(self, sequence: str, arguments: Arguments, version: int) -> Record:
         id_ = secrets.token_hex(8)
         artifact = {
-            "id": id_, "sequence": sequence, "digest": given["digest"], "state": "PENDING", "versionIndex": version,
-            "type": given.get("artifactTypeName"), "metadata": given.get("metadata"), "run": given.get("runName"),
-            "aliases": [alias["alias"] for alias in given.get("aliases") or []],
-        }  # fmt: skip
+            "id": id_,
+            "sequence": sequence,
+            "digest": arguments["digest"],
+            "state": "PENDING",
+            "versionIndex": version,
+            "type": arguments.get("artifactTypeName"),
+            "metadata": arguments.get("metadata"),
+            "run": arguments.get("runName"),
+            "aliases": [alias["alias"] for alias in arguments.get("aliases") or []],
+        }
         return self.store.put("artifact", id_, artifact, sequence)
 
-    def manifest(self, given: dict[str, Any]) -> Record:
-        """Where the list of the files goes. Its id is that of its artifact."""
-        id_ = given.get("artifactID") or given["artifactManifestID"]
-        self._known(id_)
-        file = {
-            "id": id_,
-            "uploadUrl": self.files.address("artifacts", id_, MANIFEST),
-            "uploadHeaders": [],
-        }
+    def manifest(self, arguments: Arguments) -> Record:
+        """Address to which the client uploads the manifest of an artifact.
+
+        Raises:
+            Refused: there is no such artifact.
+        """
+        # A manifest has the id of its artifact.
+        id_ = arguments.get("artifactID") or arguments["artifactManifestID"]
+        self._find(id_)
+        address = self.files.address("artifacts", id_, MANIFEST)
+        file = {"id": id_, "uploadUrl": address, "uploadHeaders": []}
         return {"artifactManifest": {"id": id_, "file": file}}
 
-    def place(self, given: dict[str, Any]) -> Record:
-        """Where the files go."""
-        return {"files": connection([self._file(file) for file in given["artifactFiles"]])}
+    def create_files(self, arguments: Arguments) -> Record:
+        """Addresses to which the client uploads the files of artifacts.
+
+        Raises:
+            Refused: there is no such artifact.
+        """
+        nodes = [self._file(file) for file in arguments["artifactFiles"]]
+        return {"files": connection(nodes)}
 
     def _file(self, file: dict[str, Any]) -> Record:
-        id_, name = self._known(file["artifactID"])["id"], file["name"]
+        id_ = self._find(file["artifactID"])["id"]
+        name = file["name"]
         return {
-            "storagePath": f"artifacts/{id_}/{name}", "name": name, "uploadHeaders": [], "artifact": {"id": id_},
+            "storagePath": f"artifacts/{id_}/{name}",
+            "name": name,
+            "uploadHeaders": [],
+            "artifact": {"id": id_},
             "uploadUrl": self.files.address("artifacts", id_, name),
-        }  # fmt: skip
+        }
 
-    def commit(self, given: dict[str, Any]) -> Record:
-        artifact = {**self._known(given["artifactID"]), "state": "COMMITTED"}
+    def commit(self, arguments: Arguments) -> Record:
+        """Mark an artifact as complete.
+
+        Raises:
+            Refused: there is no such artifact.
+        """
+        artifact = self._find(arguments["artifactID"])
+        artifact["state"] = "COMMITTED"
         return {"artifact": self.store.put("artifact", artifact["id"], artifact)}
 
-    def _known(self, id_: str) -> Record:
+    def _find(self, id_: str) -> Record:
         artifact = self.store.get("artifact", id_)
         if artifact is None:
             raise Refused(f"no artifact {id_}", 404)

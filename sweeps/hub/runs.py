@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sweeps.hub.answer import connection
+from sweeps.hub.answer import Arguments, connection
 from sweeps.hub.files import Files
 from sweeps.hub.store import Record, Store
 
@@ -75,22 +75,32 @@ class Runs:
             "exitcode": None,
             "stop": False,
         }
-        return self.save({**run, **fields})
+        run.update(fields)
+        return self.save(run)
 
     def save(self, run: Record) -> Record:
         """Store a run; returns it."""
-        if run["sweep"]:
+        key = key_of(run)
+        sweep = run["sweep"]
+        if sweep:
             # The client may ask for it in a project that it does not belong to.
-            self.store.put("place", run["name"], {"key": key_of(run)})
-        return self.store.put("run", key_of(run), run, run["sweep"])
+            self.store.put("place", run["name"], {"key": key})
+        return self.store.put("run", key, run, sweep)
 
     def find(self, project: str, name: str) -> Record | None:
-        """The run of a name, in its project or, for a run of a sweep, in any."""
+        """The run of a name, in its project or, for a run of a sweep, in any.
+
+        Args:
+            project: in which the client looks for it.
+            name: of the run.
+        """
         run = self.store.get("run", f"{project}/{name}")
         if run is not None:
             return run
         location = self.store.get("place", name)
-        return self.store.get("run", location["key"]) if location else None
+        if location is None:
+            return None
+        return self.store.get("run", location["key"])
 
     def by_id(self, id_: str) -> Record | None:
         """The run of an id, which is unique in all projects."""
@@ -101,13 +111,14 @@ class Runs:
 
     def of_project(self, project: str) -> list[Record]:
         """All runs of a project."""
-        return [run for run in self.store.all("run") if run["project"] == project]
+        runs = self.store.all("run")
+        return [run for run in runs if run["project"] == project]
 
     def of_sweep(self, sweep: str) -> list[Record]:
         """All runs of the sweep with this key."""
         return self.store.all("run", sweep)
 
-    def upsert(self, variables: Mapping[str, Any]) -> tuple[Record, bool]:
+    def upsert(self, variables: Arguments) -> tuple[Record, bool]:
         """Start, resume or update a run.
 
         Args:
@@ -125,6 +136,7 @@ class Runs:
         if run is None:
             run = self.new(project, variables.get("name") or secrets.token_hex(4))
 
+        # The hub has created the runs of a sweep before their programs start.
         run["started"] = True
         run["beat"] = time.time()
         run["exitcode"] = None
@@ -149,11 +161,14 @@ class Runs:
         run = self.find(project, name) or self.new(project, name)
         for file, part in (body.get("files") or {}).items():
             lines = part.get("content") or []
+            # Each line of the summary is a whole one, so only the last counts.
             if file == "wandb-summary.json" and lines:
                 run["summary"] = json.loads(lines[-1])
             elif file in (HISTORY, EVENTS, OUTPUT):
-                self.store.write(key_of(run), file, part.get("offset") or 0, lines)
+                first = part.get("offset") or 0
+                self.store.write(key_of(run), file, first, lines)
         run["beat"] = time.time()
+        # The client sends the mark once, and may send more before the end.
         run["preempting"] = run["preempting"] or bool(body.get("preempting"))
         if body.get("complete"):
             run["exitcode"] = body.get("exitcode")
@@ -198,10 +213,12 @@ class Runs:
             "fileCount": len(files),
         }
 
-    def _rows(self, key: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.store.lines(key, HISTORY)]
+    def _rows(self, key: str) -> list[Record]:
+        """Logged values of each step."""
+        lines = self.store.lines(key, HISTORY)
+        return [json.loads(line) for line in lines]
 
-    def _history(self, key: str, arguments: Mapping[str, Any]) -> list[str]:
+    def _history(self, key: str, arguments: Arguments) -> list[str]:
         """Rows from minStep up to maxStep, at most `samples`, as JSON."""
         first = arguments.get("minStep") or 0
         end = arguments.get("maxStep") or float("inf")
@@ -211,24 +228,27 @@ class Runs:
                 rows.append(json.dumps(row))
         return rows[: arguments.get("samples") or None]
 
-    def _sampled_history(
-        self, key: str, arguments: Mapping[str, Any]
-    ) -> list[list[dict[str, Any]]]:
+    def _sampled_history(self, key: str, arguments: Arguments) -> list[list[Record]]:
         """For each specification the rows that have all its keys, thinned evenly."""
         specifications = arguments.get("specs") or ["{}"]
+        # The client sends one or a list of them, each as JSON or as an object.
         if isinstance(specifications, str):
             specifications = [specifications]
-        found = []
+        samples = []
         for specification in specifications:
             if isinstance(specification, str):
                 specification = json.loads(specification)
-            found.append(self._sample(key, specification))
-        return found
+            samples.append(self._sample(key, specification))
+        return samples
 
-    def _sample(self, key: str, specification: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _sample(self, key: str, specification: Arguments) -> list[Record]:
         names = specification.get("keys") or []
-        rows = [row for row in self._rows(key) if all(name in row for name in names)]
+        rows = []
+        for row in self._rows(key):
+            if row.keys() >= set(names):
+                rows.append(row)
         num_samples = specification.get("samples") or DEFAULT_SAMPLES
+        # Rounded up, so that there are never more samples than that.
         stride = max(1, -(-len(rows) // num_samples))
         sampled = rows[::stride]
         if not names:
@@ -239,6 +259,7 @@ class Runs:
         """Names of all values in the history, in W&B's format."""
         rows = self._rows(key)
         names = sorted({name for row in rows for name in row})
+        # The hub does not look at the values: all count as numbers.
         types = [{"type": "number", "count": len(rows)}]
         last_step = rows[-1].get("_step", 0) if rows else 0
         return {
@@ -254,8 +275,12 @@ def _final_state(run: Record) -> str:
     return "preempted" if run["preempting"] else "failed"
 
 
-def key_of(run: Record | Mapping[str, Any]) -> str:
-    """Key of a run or sweep in the store: project and name."""
+def key_of(run: Record) -> str:
+    """Key of a run or sweep in the store: project and name.
+
+    Args:
+        run: record of the run or sweep.
+    """
     return f"{run['project']}/{run['name']}"
 
 

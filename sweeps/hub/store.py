@@ -1,4 +1,7 @@
-"""Records of the hub, in one SQLite file: whole after a kill at any moment, since a request is one transaction."""
+"""Records of the hub in one SQLite file.
+
+A request is one transaction, so the file is consistent after a kill at any time.
+"""
 
 import contextlib
 import json
@@ -8,25 +11,36 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+"""Content of a run, a sweep, an agent, ..., which can be written as JSON."""
 TABLES = """
 create table if not exists record(kind, key, parent, value, primary key(kind, key));
 create index if not exists children on record(kind, parent);
 create table if not exists line(run, file, number integer, text, primary key(run, file, number));
 """
+TIMEOUT_S = 30
+"""Time to wait for another process that has locked the file."""
 
 
 class Store:
-    """Records by kind and key, in the order in which they were made, and the lines of the runs' files."""
+    """Records by kind and key, in the order of their creation, and lines of the runs' files.
+
+    Args:
+        path: the file, which is created if it is missing.
+    """
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        # `isolation_level=None`: transactions begin and end in `transaction` alone.
+        self.db = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=TIMEOUT_S
+        )
+        # Others can read while one process writes.
         self.db.execute("pragma journal_mode=wal")
         self.db.executescript(TABLES)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is written while it is open, or nothing."""
+        """A context in which everything is written, or nothing if it ends with an exception."""
         self.db.execute("begin immediate")
         try:
             yield
@@ -36,41 +50,65 @@ class Store:
         self.db.execute("commit")
 
     def get(self, kind: str, key: str) -> Record | None:
-        row = self.db.execute(
-            "select value from record where kind=? and key=?", (kind, key)
-        ).fetchone()
+        """A record; None if there is none of this kind and key."""
+        query = "select value from record where kind=? and key=?"
+        row = self.db.execute(query, (kind, key)).fetchone()
         return json.loads(row[0]) if row else None
 
     def put(self, kind: str, key: str, value: Record, parent: str = "") -> Record:
-        """Insert or update; the parent is that of the first time."""
-        words = (kind, key, parent, json.dumps(value))
+        """Insert or update a record; returns it.
+
+        Args:
+            kind: run, sweep, ...
+            key: unique among records of its kind.
+            value: the record.
+            parent: key of the record that it belongs to; an update does not change it.
+        """
+        row = (kind, key, parent, json.dumps(value))
+        # Other than `insert or replace`, this keeps the order of creation.
         update = "on conflict(kind, key) do update set value=excluded.value"
-        self.db.execute(f"insert into record values(?, ?, ?, ?) {update}", words)
+        self.db.execute(f"insert into record values(?, ?, ?, ?) {update}", row)
         return value
 
     def all(self, kind: str, parent: str | None = None) -> list[Record]:
-        """Oldest first."""
-        where, words = ("", (kind,)) if parent is None else (" and parent=?", (kind, parent))
-        rows = self.db.execute(
-            f"select value from record where kind=?{where} order by rowid", words
-        )
+        """Records of a kind, oldest first.
+
+        Args:
+            kind: run, sweep, ...
+            parent: key of the record that they belong to; None for any.
+        """
+        condition = "kind=?"
+        values = [kind]
+        if parent is not None:
+            condition += " and parent=?"
+            values.append(parent)
+        query = f"select value from record where {condition} order by rowid"
+        rows = self.db.execute(query, values)
         return [json.loads(value) for (value,) in rows]
 
     def write(self, run: str, file: str, first: int, lines: Sequence[str]) -> None:
-        """Lines of a file from number `first` on; the same lines again change nothing."""
-        rows = [(run, file, first + i, line) for i, line in enumerate(lines)]
+        """Write lines of a file; writing the same lines again changes nothing.
+
+        Args:
+            run: key of the run.
+            file: name of the file.
+            first: number of the first of these lines in the file.
+            lines: the lines.
+        """
+        rows = [(run, file, number, line) for number, line in enumerate(lines, first)]
         self.db.executemany("insert or replace into line values(?, ?, ?, ?)", rows)
 
     def lines(self, run: str, file: str) -> list[str]:
+        """All lines of a file of the run with this key."""
         query = "select text from line where run=? and file=? order by number"
         return [text for (text,) in self.db.execute(query, (run, file))]
 
     def last(self, run: str, file: str) -> list[str]:
-        """The last line, if there is one."""
+        """The last line of a file; empty if there is none."""
         query = "select text from line where run=? and file=? order by number desc limit 1"
         return [text for (text,) in self.db.execute(query, (run, file))]
 
     def count(self, run: str, file: str) -> int:
-        """Lines, those before a gap that a killed client has left included."""
+        """Number of lines of a file, including the gap that a killed client may have left."""
         query = "select coalesce(max(number) + 1, 0) from line where run=? and file=?"
         return self.db.execute(query, (run, file)).fetchone()[0]

@@ -75,6 +75,7 @@ class SweepStore:
 
     def _of_file(self, name: str) -> Record | None:
         path = (self.folder / name).resolve()
+        # A name with `..` must not read files elsewhere.
         if path.parent != self.folder or not path.is_file():
             return None
         text = path.read_text()
@@ -95,6 +96,7 @@ class SweepStore:
         if not variables.get("id"):
             return self.new(variables.get("config") or "", variables.get("projectName"))
         sweep = self._by_id(variables["id"])
+        # A text that cannot be searched must not be stored.
         if variables.get("config"):
             parse_sweep(variables["config"])
         changes = {}
@@ -125,12 +127,18 @@ class SweepStore:
             return self.save({**sweep, "state": "RUNNING"})
         return sweep
 
+    def _agents(self, sweep: Record) -> list[Record]:
+        return self.store.all("agent", key_of(sweep))
+
     def trials(self, sweep: Record, runs: Sequence[Record]) -> list[Trial]:
         """Parameters and results of the trials that have been handed out."""
         metric = parse_sweep(sweep["config"]).get("metric") or {}
         trials = []
         for run in runs:
-            value = run["summary"].get(metric.get("name")) if run["state"] == "finished" else None
+            value = None
+            if run["state"] == "finished":
+                value = run["summary"].get(metric.get("name"))
+            # W&B writes NaN and infinity as text.
             if not isinstance(value, int | float):
                 value = None
             trials.append(Trial(run["args"], value, run["state"] not in OVER))
@@ -148,8 +156,9 @@ class SweepStore:
             "method": config["method"],
             "bestLoss": best,
             "runCount": len(runs),
-            "runs": lambda given: connection([self.runs.node(run) for run in runs], given),
-            "agents": lambda given: connection(self.store.all("agent", key_of(sweep)), given),
+            # Functions are called with the arguments of the field, if the client asks for it.
+            "runs": lambda arguments: connection([self.runs.node(run) for run in runs], arguments),
+            "agents": lambda arguments: connection(self._agents(sweep), arguments),
             "priorRuns": {"edges": []},
             "displayName": sweep.get("displayName") or config.get("name"),
         }

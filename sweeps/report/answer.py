@@ -4,19 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reporting.values import distinct, format_difference, format_score
 from sweeps.report.gather import SweepResults
-from sweeps.report.statistics import (
-    SeedNoise,
-    Setting,
-    distinct,
-    rank_settings,
-    seed_noise,
-    tied_with,
-)
+from sweeps.report.statistics import SeedNoise, Setting, rank_settings, seed_noise, tied_with
 from sweeps.report.sweep_file import is_seed
-
-SHARES = ("wer", "cer", "accuracy", "exact_match", "f1", "recall", "precision", "share")
-"""Endings of metrics that are shown in percent."""
 
 
 def answer(results: SweepResults) -> list[str]:
@@ -24,26 +15,27 @@ def answer(results: SweepResults) -> list[str]:
 
     The first one answers the question and says whether the answer is more than seed noise. The
     others name ties, the best value for each line of the figure, and missing trials.
+
+    Args:
+        results: of the sweep.
+
+    Returns:
+        At least one sentence.
     """
     settings = rank_settings(results)
-    file = results.file
     if not settings:
-        first = f"There is no answer yet: no point has finished with {file.metric}."
+        first = f"There is no answer yet: no point has finished with {results.file.metric}."
         return [first, *describe_gaps(results)]
     best = settings[0]
+    others = settings[1:]
     noise = seed_noise(settings)
-    if len(settings) == 1:
+    if not others:
         return [_describe_single(best, noise, results), *describe_gaps(results)]
-    superlative = "lowest" if file.goal == "minimize" else "highest"
-    first = (
-        f"{name_setting(best.parameters, results)} has the {superlative} {file.metric} "
-        f"of {len(settings)} settings: {format_value(file.metric, best.mean)}"
-        f"{_describe_seeds(best, file.metric)}."
-    )
-    first += " " + _compare_with_second(best, settings[1], noise, results)
+    first = _describe_best(settings, results)
+    comparison = _compare_with_second(settings, noise, results)
     return [
-        first,
-        *_describe_ties(best, settings[1:], noise, results),
+        f"{first} {comparison}",
+        *_describe_ties(best, others, noise, results),
         *describe_lines(results, settings, noise),
         *describe_gaps(results),
     ]
@@ -54,26 +46,48 @@ def describe_lines(
 ) -> list[str]:
     """The best value on the horizontal axis, for each line of the figure.
 
-    The list is empty if the figure has a single line, or if it does not show all swept parameters.
+    Args:
+        results: of the sweep.
+        settings: all settings, best first.
+        noise: of their seeds; None if it is unknown.
+
+    Returns:
+        One sentence for each line; empty if the figure has a single line, or if it does not show
+        all swept parameters.
     """
     file = results.file
+    line = file.line
     swept = {name for name in file.swept if not is_seed(name)}
-    if file.line is None or {file.x, file.line} != swept:
+    # With another parameter, a line has several settings at each of its positions.
+    if line is None or {file.x, line} != swept:
         return []
     sentences = []
-    for value in distinct(setting.parameters[file.line] for setting in settings):
-        # The settings are sorted, so the first one of a line is its best.
-        on_line = [setting for setting in settings if setting.parameters[file.line] == value]
-        best = on_line[0]
-        tied = tied_with(best, on_line[1:], noise)
-        tied_values = " and ".join(str(setting.parameters[file.x]) for setting in tied)
-        ties = f"; {tied_values} cannot be told apart from it" if tied else ""
-        score = format_value(file.metric, best.mean)
-        best_value = best.parameters[file.x]
-        sentences.append(
-            f"With {file.line}={value}, best is {file.x}={best_value} ({score}){ties}."
-        )
+    for value in distinct(setting.parameters[line] for setting in settings):
+        on_line = [setting for setting in settings if setting.parameters[line] == value]
+        text = _describe_best_on_line(on_line, file.x, file.metric, noise)
+        sentences.append(f"With {line}={value}, {text}.")
     return sentences
+
+
+def _describe_best_on_line(
+    settings: Sequence[Setting], x_name: str, metric: str, noise: SeedNoise | None
+) -> str:
+    """The best value of the horizontal parameter, and values that tie with it.
+
+    Args:
+        settings: those of the line, best first.
+        x_name: name of the parameter.
+        metric: name of the score.
+        noise: of the seeds; None if it is unknown.
+    """
+    best = settings[0]
+    score = format_score(metric, best.mean)
+    text = f"best is {x_name}={best.parameters[x_name]} ({score})"
+    tied = tied_with(best, settings[1:], noise)
+    if not tied:
+        return text
+    values = " and ".join(str(setting.parameters[x_name]) for setting in tied)
+    return f"{text}; {values} cannot be told apart from it"
 
 
 def describe_gaps(results: SweepResults) -> list[str]:
@@ -82,46 +96,38 @@ def describe_gaps(results: SweepResults) -> list[str]:
     if not counts:
         return []
     states = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
+    num_trials = len(results.trials)
     num_unfinished = len(results.unfinished)
-    return [f"{num_unfinished} of {len(results.trials)} points have no score ({states})."]
+    return [f"{num_unfinished} of {num_trials} points have no score ({states})."]
 
 
 def name_setting(parameters: Mapping[str, Any], results: SweepResults) -> str:
-    """A setting by the parameters that were swept, seeds excepted."""
-    names = []
+    """A setting by the parameters that were swept, except seeds.
+
+    Args:
+        parameters: of the setting.
+        results: of the sweep.
+
+    Returns:
+        `name=value, ...`; empty if only seeds were swept.
+    """
+    texts = []
+    swept = results.file.swept
     for name, value in parameters.items():
-        if name in results.file.swept and not is_seed(name):
-            names.append(f"{name}={value}")
-    return ", ".join(names)
+        if name in swept and not is_seed(name):
+            texts.append(f"{name}={value}")
+    return ", ".join(texts)
 
 
-def format_value(metric: str, value: float) -> str:
-    """A score in percent if the metric is a share, else with four digits."""
-    if is_share(metric):
-        return f"{100 * value:.2f} %"
-    return f"{value:.4g}"
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric is shown in percent."""
-    return metric.endswith(SHARES)
-
-
-def _format_difference(metric: str, difference: float) -> str:
-    """A difference of two scores; that of two percentages is in points."""
-    if is_share(metric):
-        return f"{100 * abs(difference):.2f} points"
-    return f"{abs(difference):.3g}"
-
-
-def _describe_seeds(setting: Setting, metric: str) -> str:
-    """Number of seeds and range of their scores, in parentheses."""
+def _describe_score(setting: Setting, metric: str) -> str:
+    """Mean score of a setting, with the number of seeds and their range in parentheses."""
+    mean = format_score(metric, setting.mean)
     num_seeds = len(setting.scores)
     if num_seeds == 1:
-        return " (one seed)"
-    low = format_value(metric, min(setting.scores))
-    high = format_value(metric, max(setting.scores))
-    return f" (mean of {num_seeds} seeds, from {low} to {high})"
+        return f"{mean} (one seed)"
+    low = format_score(metric, min(setting.scores))
+    high = format_score(metric, max(setting.scores))
+    return f"{mean} (mean of {num_seeds} seeds, from {low} to {high})"
 
 
 def _describe_single(setting: Setting, noise: SeedNoise | None, results: SweepResults) -> str:
@@ -129,29 +135,45 @@ def _describe_single(setting: Setting, noise: SeedNoise | None, results: SweepRe
     metric = results.file.metric
     name = name_setting(setting.parameters, results)
     prefix = f"With {name}, " if name else ""
-    score = format_value(metric, setting.mean)
-    text = f"{prefix}{metric} is {score}{_describe_seeds(setting, metric)}."
+    score = _describe_score(setting, metric)
+    text = f"{prefix}{metric} is {score}."
     if noise is None:
         return text
+    # Two runs are two settings with one seed each.
     single_run = Setting(setting.parameters, setting.scores[:1])
-    limit = _format_difference(metric, noise.max_difference(single_run, single_run))
+    limit = format_difference(metric, noise.max_difference(single_run, single_run))
     return f"{text} Seeds alone put two runs up to {limit} apart, in 95 of 100 pairs."
 
 
-def _compare_with_second(
-    best: Setting, second: Setting, noise: SeedNoise | None, results: SweepResults
-) -> str:
-    """The difference from the second best setting, and whether seeds explain it."""
+def _describe_best(settings: Sequence[Setting], results: SweepResults) -> str:
+    """The best setting and its score."""
     metric = results.file.metric
-    difference = best.mean - second.mean
+    best = settings[0]
+    name = name_setting(best.parameters, results)
+    superlative = "lowest" if results.file.goal == "minimize" else "highest"
+    score = _describe_score(best, metric)
+    num_settings = len(settings)
+    return f"{name} has the {superlative} {metric} of {num_settings} settings: {score}."
+
+
+def _compare_with_second(
+    settings: Sequence[Setting], noise: SeedNoise | None, results: SweepResults
+) -> str:
+    """The difference between the two best settings, and whether seeds explain it."""
+    metric = results.file.metric
+    best = settings[0]
+    second = settings[1]
     name = name_setting(second.parameters, results)
-    text = f"The next best, {name}, is {_format_difference(metric, difference)} worse"
+    difference = best.mean - second.mean
+    shown = format_difference(metric, difference)
+    text = f"The next best, {name}, is {shown} worse"
     if noise is None:
         return (
             f"{text}; no setting has two seeds, so whether that is more than seed noise is unknown."
         )
     limit = noise.max_difference(best, second)
-    up_to = f"(up to {_format_difference(metric, limit)})"
+    shown = format_difference(metric, limit)
+    up_to = f"(up to {shown})"
     if abs(difference) <= limit:
         return f"{text}, which cannot be told apart from seed noise {up_to}."
     return f"{text}, which is more than seed noise {up_to}."
@@ -162,6 +184,7 @@ def _describe_ties(
 ) -> list[str]:
     """The settings that may be the best as well; empty if only the second one may be."""
     tied = tied_with(best, others, noise)
+    # The comparison with the second best names a single tie already.
     if len(tied) < 2:
         return []
     names = "; ".join(name_setting(setting.parameters, results) for setting in tied)

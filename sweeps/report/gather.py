@@ -49,11 +49,6 @@ class SweepResults:
     """Runs of a sweep with the same name and other parameters."""
 
     @property
-    def points(self) -> list[Trial]:
-        """Earlier name of `trials`."""
-        return self.trials
-
-    @property
     def finished(self) -> list[Trial]:
         """Trials with a score."""
         return [trial for trial in self.trials if trial.state == "finished"]
@@ -75,6 +70,9 @@ def gather(name: str, runs: Path) -> SweepResults:
         name: of the sweep.
         runs: folder of all runs.
 
+    Returns:
+        Its trials, those of the grid in the order of the grid, and runs that are not counted.
+
     Raises:
         ValueError: no sweep of this name was run, or its file lacks what a report needs.
     """
@@ -87,81 +85,95 @@ def gather(name: str, runs: Path) -> SweepResults:
     file = read_sweep_file(path, name)
     trials = []
     foreign = []
-    for folder, member in _read_members(runs, name).items():
-        if member["parameters"].keys() == file.parameters.keys():
-            trials.append(read_trial(folder, member, file))
+    for folder, record in _read_records(runs, name).items():
+        # The file may have changed since a run.
+        if record["parameters"].keys() == file.parameters.keys():
+            trials.append(read_trial(folder, record, file))
         else:
             foreign.append(folder.name)
     counted, repeated = _choose_one_run_each(trials)
+    return SweepResults(file, _fill_grid(file, counted), repeated, foreign)
 
-    # Trials of the grid come first, in the order of the grid, whether they were run or not.
+
+def _fill_grid(file: SweepFile, trials: Iterable[Trial]) -> list[Trial]:
+    """Trials of the grid in its order, whether they were run or not, and then all others."""
     table: dict[str, Trial] = {}
     for parameters in file.grid():
-        missing = Trial(parameters, "missing", file.command_of(parameters))
-        table[parameters_key(parameters)] = missing
-    for trial in counted:
+        command = file.command_of(parameters)
+        table[parameters_key(parameters)] = Trial(parameters, "missing", command)
+    for trial in trials:
+        # A trial of the grid takes the place of the missing one.
         table[parameters_key(trial.parameters)] = trial
-    return SweepResults(file, list(table.values()), repeated, foreign)
+    return list(table.values())
 
 
 def _nearest_sweep(name: str, folder: Path) -> str:
     """A hint for a name that no sweep has."""
     known = sorted(file.parent.name for file in folder.glob("*/sweep.yaml"))
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"Did you mean {near[0]!r}?"
-    return f"Known: {', '.join(known) or 'none'}."
+    nearest = difflib.get_close_matches(name, known, n=1)
+    if nearest:
+        return f"Did you mean {nearest[0]!r}?"
+    listed = ", ".join(known) or "none"
+    return f"Known: {listed}."
 
 
-def _read_members(runs: Path, name: str) -> dict[Path, dict[str, Any]]:
+def _read_records(runs: Path, name: str) -> dict[Path, dict[str, Any]]:
     """Folder -> sweep.json of the runs of a sweep, the last one written at the end."""
     files = sorted(runs.glob("*/sweep.json"), key=lambda file: file.stat().st_mtime)
-    members = {}
+    records = {}
     for file in files:
         # `runs/latest` is a link to a run that is found under its own name.
         if file.parent.is_symlink():
             continue
-        member = json.loads(file.read_text())
-        if member["name"] == name:
-            members[file.parent] = member
-    return members
+        record = json.loads(file.read_text())
+        if record["name"] == name:
+            records[file.parent] = record
+    return records
 
 
 def parameters_key(parameters: Mapping[str, Any]) -> str:
-    """A text that is equal for equal parameters, however their numbers are written."""
-    values = [_as_number(parameters[name]) for name in sorted(parameters)]
+    """A text that is equal for equal parameters, however their numbers are written.
+
+    Args:
+        parameters: name -> value, in any order.
+    """
+    values = []
+    for name in sorted(parameters):
+        values.append(_as_number(parameters[name]))
     return json.dumps(values, sort_keys=True)
 
 
-def read_trial(folder: Path, member: Mapping[str, Any], file: SweepFile) -> Trial:
+def read_trial(folder: Path, record: Mapping[str, Any], file: SweepFile) -> Trial:
     """Read a trial from the folder of its run.
 
     A run that ended without a finite metric has failed.
 
     Args:
         folder: of the run.
-        member: its sweep.json.
+        record: its sweep.json.
         file: of the sweep.
     """
     scores = _read_json(folder / "summary.json", {})
-    state = member["state"]
+    state = record["state"]
     remark = ""
     if state != "finished":
-        remark = _progress(folder, member)
+        remark = _progress(folder, record)
     elif not math.isfinite(scores.get(file.metric, math.nan)):
         state = "failed"
         remark = f"finished with {file.metric}={scores.get(file.metric, 'nothing')}"
     starts = read_complete_lines(folder / "starts.jsonl")
-    command = file.command_of(member["parameters"])
+    command = file.command_of(record["parameters"])
     if starts:
+        # As it was run, with overrides that the file does not have.
         command = starts[-1]["command"]
     config_file = folder / "config.yaml"
     config = {}
+    # A run whose parameters are invalid leaves none.
     if config_file.exists():
         config = flatten(yaml.safe_load(config_file.read_text()))
     commits = [start["git_commit"] for start in starts if start["git_commit"]]
     return Trial(
-        parameters={name: member["parameters"][name] for name in file.parameters},
+        parameters={name: record["parameters"][name] for name in file.parameters},
         state=state,
         command=command,
         run=folder.name,
@@ -172,45 +184,68 @@ def read_trial(folder: Path, member: Mapping[str, Any], file: SweepFile) -> Tria
     )
 
 
-def _progress(folder: Path, member: Mapping[str, Any]) -> str:
+def _progress(folder: Path, record: Mapping[str, Any]) -> str:
     """How far an unfinished run got, and its error."""
-    steps = [line.get("step") for line in read_complete_lines(folder / "metrics.jsonl")]
-    progress = f"last logged at update {steps[-1]}" if steps else "logged nothing"
-    if "error" in member:
-        return f"{progress}; {member['error']}"
+    lines = read_complete_lines(folder / "metrics.jsonl")
+    progress = "logged nothing"
+    if lines:
+        step = lines[-1].get("step")
+        progress = f"last logged at update {step}"
+    if "error" in record:
+        return f"{progress}; {record['error']}"
     return progress
 
 
 def differences(trials: Iterable[Trial], file: SweepFile) -> dict[str, dict[str, list[str]]]:
     """Configuration keys in which runs differ although they were not swept.
 
+    Args:
+        trials: of the sweep.
+        file: of the sweep.
+
     Returns:
         Key -> value as JSON -> names of runs.
     """
     configs = {trial.run: trial.config for trial in trials if trial.config}
-    names = {name for config in configs.values() for name in config}
-    differing: dict[str, dict[str, list[str]]] = {}
+    names: set[str] = set()
+    for config in configs.values():
+        names.update(config)
+    differing = {}
     for name in sorted(names - file.parameters.keys()):
         # Keys that do not change the experiment may differ.
-        if name in EXECUTION_ONLY or name.split(".")[0] in EXECUTION_ONLY:
+        section = name.split(".")[0]
+        if name in EXECUTION_ONLY or section in EXECUTION_ONLY:
             continue
-        values: dict[str, list[str]] = {}
-        for run, config in configs.items():
-            value = json.dumps(config[name]) if name in config else "not set"
-            values.setdefault(value, []).append(run)
-        if len(values) > 1:
-            differing[name] = values
+        runs = _runs_by_value(name, configs)
+        if len(runs) > 1:
+            differing[name] = runs
     return differing
 
 
+def _runs_by_value(name: str, configs: Mapping[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """Value of a configuration key as JSON -> names of runs."""
+    runs: dict[str, list[str]] = {}
+    for run, config in configs.items():
+        # Runs of another version of the code may lack the key.
+        value = json.dumps(config[name]) if name in config else "not set"
+        runs.setdefault(value, []).append(run)
+    return runs
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested maps -> dotted names."""
+    """Turn nested maps into one with dotted names.
+
+    Args:
+        values: the outer map.
+        prefix: of all names.
+    """
     flat: dict[str, Any] = {}
     for name, value in values.items():
+        full_name = f"{prefix}{name}"
         if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{full_name}.")
         else:
-            flat[f"{prefix}{name}"] = value
+            flat[full_name] = value
     return flat
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from reporting.render import render
+from reporting.values import format_score
 from sweeps.report import figures
-from sweeps.report.answer import answer, format_value
+from sweeps.report.answer import answer
 from sweeps.report.gather import SweepResults, Trial, differences
 from sweeps.report.statistics import (
     MAX_LEVELS,
@@ -23,6 +24,7 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 def page(results: SweepResults) -> str:
     """Render the whole file."""
+    # There is nothing to draw without a finished trial, nor an importance with a single one.
     has_scores = bool(results.finished)
     return render(
         TEMPLATE,
@@ -30,9 +32,9 @@ def page(results: SweepResults) -> str:
         results=results,
         answer=answer(results),
         finished=has_scores,
-        lines=figures.lines(results) if has_scores else "",
-        parallel=figures.parallel(results) if has_scores else "",
-        bars=figures.bars(results) if importance(results) else "",
+        lines=figures.scores_figure(results) if has_scores else "",
+        parallel=figures.parallel_figure(results) if has_scores else "",
+        bars=figures.importances_figure(results) if importance(results) else "",
         caveat=caveat(results),
         spread_over=spread_over(results),
         settings=setting_rows(results),
@@ -57,15 +59,15 @@ def setting_rows(results: SweepResults) -> list[dict[str, Any]]:
     for setting in settings:
         deviation = ""
         if setting.deviation is not None:
-            deviation = format_value(metric, setting.deviation)
+            deviation = format_score(metric, setting.deviation)
         table.append(
             {
                 "parameters": setting.parameters,
-                "mean": format_value(metric, setting.mean),
+                "mean": format_score(metric, setting.mean),
                 "seeds": len(setting.scores),
                 "deviation": deviation,
-                "low": format_value(metric, min(setting.scores)),
-                "high": format_value(metric, max(setting.scores)),
+                "low": format_score(metric, min(setting.scores)),
+                "high": format_score(metric, max(setting.scores)),
                 "note": _comparison(setting, best, tied),
             }
         )
@@ -82,6 +84,7 @@ def _comparison(setting: Setting, best: Setting, tied: Sequence[Setting]) -> str
 def score_columns(results: SweepResults) -> list[str]:
     """Columns of the table of trials: the metric, the other scores on test data, the time."""
     others = set()
+    # Other scores, such as the loss on training data, are in the run's own files.
     for trial in results.finished:
         for name in trial.scores:
             if name.startswith("test/") or name == "time/total_s":
@@ -93,11 +96,15 @@ def score_cell(trial: Trial, name: str) -> str:
     """A cell of the table of trials; empty if the trial lacks the score."""
     if name not in trial.scores:
         return ""
-    return format_value(name, trial.scores[name])
+    return format_score(name, trial.scores[name])
 
 
 def spread_over(results: SweepResults) -> str:
-    """Parameters in which trials at the same position of the figure differ."""
+    """Parameters in which trials at the same position of the figure differ.
+
+    Returns:
+        Their names, or `seeds`; empty if there are none.
+    """
     file = results.file
     names = []
     for name in file.swept:
@@ -110,6 +117,7 @@ def commits(results: SweepResults) -> dict[str, list[str]]:
     """Git commit -> names of runs; `unknown` for runs without one."""
     runs: dict[str, list[str]] = {}
     for trial in results.trials:
+        # A missing trial has no run.
         if not trial.run:
             continue
         for commit in trial.commits or ("unknown",):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from reporting.values import are_numbers, distinct
 from sweeps.report.gather import SweepResults, parameters_key
 from sweeps.report.sweep_file import is_seed
 
@@ -53,9 +54,16 @@ class SeedNoise:
         """Largest difference of two means that seeds explain in 95 of 100 pairs.
 
         This is Student's t-test with the pooled deviation.
+
+        Args:
+            a: one setting.
+            b: another one.
         """
-        t = T_975[min(self.degrees_of_freedom, len(T_975)) - 1]
-        return t * self.deviation * math.sqrt(1 / len(a.scores) + 1 / len(b.scores))
+        row = min(self.degrees_of_freedom, len(T_975))
+        t = T_975[row - 1]
+        # Variance of a difference of means, in units of the variance of one score.
+        variance = 1 / len(a.scores) + 1 / len(b.scores)
+        return t * self.deviation * math.sqrt(variance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +84,11 @@ def rank_settings(results: SweepResults) -> list[Setting]:
             if not is_seed(name):
                 parameters[name] = value
         key = parameters_key(parameters)
-        scores = settings[key].scores if key in settings else ()
-        settings[key] = Setting(parameters, (*scores, results.score(trial)))
-    return sorted(settings.values(), key=lambda setting: results.file.sign * setting.mean)
+        earlier = settings[key].scores if key in settings else ()
+        scores = (*earlier, results.score(trial))
+        settings[key] = Setting(parameters, scores)
+    sign = results.file.sign
+    return sorted(settings.values(), key=lambda setting: sign * setting.mean)
 
 
 def seed_noise(settings: Iterable[Setting]) -> SeedNoise | None:
@@ -86,8 +96,9 @@ def seed_noise(settings: Iterable[Setting]) -> SeedNoise | None:
     squares = 0.0
     degrees_of_freedom = 0
     for setting in settings:
-        if len(setting.scores) > 1:
-            own_degrees = len(setting.scores) - 1
+        # Each setting loses one degree to its own mean.
+        own_degrees = len(setting.scores) - 1
+        if own_degrees > 0:
             squares += own_degrees * statistics.variance(setting.scores)
             degrees_of_freedom += own_degrees
     if degrees_of_freedom == 0:
@@ -96,12 +107,19 @@ def seed_noise(settings: Iterable[Setting]) -> SeedNoise | None:
 
 
 def tied_with(best: Setting, others: Iterable[Setting], noise: SeedNoise | None) -> list[Setting]:
-    """Settings whose difference from the best may be due to seeds; none if noise is unknown."""
+    """Settings whose difference from the best may be due to seeds.
+
+    Args:
+        best: the best setting.
+        others: the other settings.
+        noise: of the seeds; None if it is unknown, which finds no ties.
+    """
     if noise is None:
         return []
     tied = []
     for other in others:
-        if abs(other.mean - best.mean) <= noise.max_difference(best, other):
+        difference = abs(other.mean - best.mean)
+        if difference <= noise.max_difference(best, other):
             tied.append(other)
     return tied
 
@@ -109,36 +127,25 @@ def tied_with(best: Setting, others: Iterable[Setting], noise: SeedNoise | None)
 def importance(results: SweepResults) -> dict[str, Importance]:
     """Importance of every swept parameter, the largest first.
 
+    Args:
+        results: of the sweep.
+
     Returns:
         Parameter -> importance; empty if fewer than two trials have finished.
     """
-    scores = np.array([results.score(trial) for trial in results.finished])
-    if len(scores) < 2:
+    trials = results.finished
+    if len(trials) < 2:
         return {}
+    scores = np.array([results.score(trial) for trial in trials])  # (trials,)
     importances = {}
     for name in results.file.swept:
-        groups = levels([trial.parameters[name] for trial in results.finished])
-        # Expected eta squared of g random groups of n scores.
-        by_chance = (len(set(groups)) - 1) / (len(scores) - 1)
-        importances[name] = Importance(eta_squared(groups, scores), by_chance)
+        groups = levels([trial.parameters[name] for trial in trials])
+        share = eta_squared(groups, scores)
+        # Expected eta squared of g random groups of n scores: (g - 1) / (n - 1).
+        num_groups = len(set(groups))
+        by_chance = (num_groups - 1) / (len(scores) - 1)
+        importances[name] = Importance(share, by_chance)
     return dict(sorted(importances.items(), key=lambda item: -item[1].share))
-
-
-def distinct(values: Iterable[Any]) -> list[Any]:
-    """Each value once: numbers in ascending order, other values in the order of the input."""
-    # Values may be lists, which a set cannot hold.
-    unique: list[Any] = []
-    for value in values:
-        if value not in unique:
-            unique.append(value)
-    if all(map(is_number, unique)):
-        return sorted(unique)
-    return unique
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number; booleans are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def eta_squared(groups: Sequence[Any], scores: np.ndarray) -> float:
@@ -148,17 +155,33 @@ def eta_squared(groups: Sequence[Any], scores: np.ndarray) -> float:
         groups: group of each score.
         scores: (n,)
     """
+    mean = scores.mean()
+    total = ((scores - mean) ** 2).sum()
+    if not total > 0:
+        return 0.0
     between = 0.0
+    # In the order of the groups' first members, since the order of sums changes their last digit.
     for group in dict.fromkeys(groups):
-        members = scores[[each == group for each in groups]]
-        between += len(members) * (members.mean() - scores.mean()) ** 2
-    total = ((scores - scores.mean()) ** 2).sum()
-    return float(between / total) if total > 0 else 0.0
+        is_member = [other == group for other in groups]
+        members = scores[is_member]  # (members,)
+        between += len(members) * (members.mean() - mean) ** 2
+    return float(between / total)
 
 
 def levels(values: Sequence[Any]) -> list[Any]:
-    """Group of each value: equal values, or quantiles of a parameter with many numbers."""
-    if not all(map(is_number, values)) or len(distinct(values)) <= MAX_LEVELS:
+    """Group of each value.
+
+    Args:
+        values: of a parameter.
+
+    Returns:
+        A number or text for each value, which is the same for equal values, or, if there are many
+        different numbers, for numbers between the same two quantiles.
+    """
+    is_continuous = are_numbers(values) and len(distinct(values)) > MAX_LEVELS
+    if not is_continuous:
+        # A text, since values may be lists, which cannot be counted in a set.
         return [parameters_key({"": value}) for value in values]
-    edges = np.quantile(values, np.linspace(0, 1, NUM_GROUPS + 1)[1:-1])
+    shares = np.linspace(0, 1, NUM_GROUPS + 1)
+    edges = np.quantile(values, shares[1:-1])  # (NUM_GROUPS - 1,)
     return np.searchsorted(edges, values).tolist()

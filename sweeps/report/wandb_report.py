@@ -5,6 +5,7 @@ from typing import Any
 
 import wandb
 
+# The library is optional, since only this report needs it.
 try:
     import wandb_workspaces.reports.v2 as wr
 except ImportError:
@@ -19,6 +20,10 @@ from sweeps.report.sweep_file import is_seed
 
 MAX_TITLE_LETTERS = 128
 """Longest title that W&B accepts."""
+SETTING_HEADINGS = ("deviation", "lowest", "highest", "seeds", "against the best")
+"""Columns of the table of settings after the parameters and the mean."""
+SETTING_KEYS = ("mean", "deviation", "low", "high", "seeds", "note")
+"""Entries of `setting_rows` in the order of the columns."""
 
 
 def save(results: SweepResults) -> str:
@@ -93,13 +98,21 @@ def _project(results: SweepResults) -> str:
 
 
 def grid(results: SweepResults, entity: str, project: str) -> wr.PanelGrid:
-    """Panels: means with their range, parallel coordinates, importance, and configurations."""
+    """Panels: means with their range, parallel coordinates, importance, and configurations.
+
+    Args:
+        results: of the sweep.
+        entity: W&B user or team.
+        project: W&B project of the runs.
+    """
     file = results.file
+    # W&B computes all panels from the runs that were sent to it.
     metric = wr.SummaryMetric(file.metric)
     spread = spread_over(results)
     over = f", from the lowest to the highest over {spread}" if spread else ""
     columns: list[Any] = [wr.Config(name) for name in file.swept]
     columns.append(metric)
+    # A layout is x, y, width, height on a grid 24 columns wide.
     panels: list[Any] = [
         wr.BarPlot(
             title=f"mean {file.metric}{over}",
@@ -122,16 +135,24 @@ def grid(results: SweepResults, entity: str, project: str) -> wr.PanelGrid:
 
 
 def runsets(results: SweepResults, entity: str, project: str) -> list[wr.Runset]:
-    """The finished runs, with one set for each line of the figure."""
+    """The finished runs, with one set for each line of the figure.
+
+    Args:
+        results: of the sweep.
+        entity: W&B user or team.
+        project: W&B project of the runs.
+    """
     line = results.file.line
     groups: dict[str, list[str]] = {}
     for trial in results.finished:
         name = results.file.name
         if line:
-            name = f"{line}={trial.parameters[line]}"
+            value = trial.parameters[line]
+            name = f"{line}={value}"
         groups.setdefault(name, []).append(trial.run)
     sets = []
     for name, runs in groups.items():
+        # The wandb-workspaces library parses this expression.
         filters = f"Metric('Name') in {runs}"
         sets.append(wr.Runset(entity=entity, project=project, name=name, filters=filters))
     return sets
@@ -140,20 +161,23 @@ def runsets(results: SweepResults, entity: str, project: str) -> list[wr.Runset]
 def settings_table(results: SweepResults) -> str:
     """Settings, best first, as Markdown."""
     names = [name for name in results.file.parameters if not is_seed(name)]
-    mean = f"mean {results.file.metric}"
-    headings = [*names, mean, "deviation", "lowest", "highest", "seeds", "against the best"]
+    headings = [*names, f"mean {results.file.metric}", *SETTING_HEADINGS]
     table = []
     for row in setting_rows(results):
-        scores = [row[name] for name in ("mean", "deviation", "low", "high", "seeds", "note")]
-        table.append([*row["parameters"].values(), *scores])
-    return f"{markdown(headings, table)}\n\n{caveat(results)}".strip()
+        cells = list(row["parameters"].values())
+        cells += [row[key] for key in SETTING_KEYS]
+        table.append(cells)
+    text = f"{markdown(headings, table)}\n\n{caveat(results)}"
+    # The caveat may be empty.
+    return text.strip()
 
 
 def gaps_table(results: SweepResults) -> str:
     """Trials without a score, as Markdown."""
     table = []
     for trial in results.unfinished:
-        table.append([*trial.parameters.values(), trial.state, trial.remark, trial.run])
+        values = trial.parameters.values()
+        table.append([*values, trial.state, trial.remark, trial.run])
     if not table:
         return "None."
     return markdown([*results.file.parameters, "state", "", "run"], table)
@@ -172,19 +196,30 @@ def differences_table(results: SweepResults) -> str:
 
 def commit_lines(results: SweepResults) -> list[str]:
     """Git commits with their numbers of runs."""
-    return [f"git commit {commit}: {len(runs)} runs" for commit, runs in commits(results).items()]
+    lines = []
+    for commit, runs in commits(results).items():
+        lines.append(f"git commit {commit}: {len(runs)} runs")
+    return lines
 
 
 def commands(results: SweepResults) -> str:
     """Commands of all trials as a Markdown code block."""
-    return "\n".join(["```", *(trial.command for trial in results.trials), "```"])
+    lines = [trial.command for trial in results.trials]
+    return "\n".join(["```", *lines, "```"])
 
 
 def markdown(headings: Sequence[Any], table: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table."""
+    """A Markdown table.
+
+    Args:
+        headings: of its columns.
+        table: rows of cells.
+    """
+    rule = ["---"] * len(headings)
     lines = []
-    for cells in (headings, ["---"] * len(headings), *table):
+    for cells in (headings, rule, *table):
         # A vertical bar would end the cell.
         escaped = [str(cell).replace("|", "\\|") for cell in cells]
-        lines.append(f"| {' | '.join(escaped)} |")
+        row = " | ".join(escaped)
+        lines.append(f"| {row} |")
     return "\n".join(lines)
