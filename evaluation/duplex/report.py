@@ -93,7 +93,7 @@ def print_screen(
 def matrix_table(matrix: Mapping[tuple[str, str], int]) -> Table:
     """Numbers of slices, with a row for each label and a column for each predicted state."""
     states = predicted_states(matrix)
-    table = Table("label, named", *states, box=None)
+    table = Table("label, predicted", *states, box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for label in TURN_STATE_MARKERS:
