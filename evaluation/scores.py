@@ -40,7 +40,9 @@ VOICEBENCH = Score(
         ("voicebench --responses FILE --subset bbh", "responses of another system"),
     ),
     options=OPTIONS,
+    # Responses of another system are scored without a run.
     run_is_optional=True,
+    # Ratings of different judges are not comparable, so the judge is one of the saved settings.
     environment={"judge": "JUDGE_MODEL"},
     make_section=on_scorecard.make_section,
     headline=on_scorecard.headline,
@@ -129,6 +131,7 @@ SPEED = Score(
             Row("state/lm_bytes", "state of the language model, after 20 s", -1),
             Row("state/all_bytes", "state of everything, after 20 s", -1, headline="of memory"),
             Row("state/growth_bytes_per_s", "growth of the state in a second", -1),
+            # Neither direction is better.
             Row("size/all_parameters", "parameters", rank=2),
         ],
     },
@@ -141,6 +144,7 @@ FULL_DUPLEX_BENCH = Score(
     stages=DIALOGUE_STAGES,
     examples=(("full-duplex-bench runs/latest FOLDER", "on a folder of its items"),),
     has_own_data=True,
+    # The keys contain the groups of the user's data, so no list of rows could be written here.
     section_of_all="Full-Duplex-Bench, text-emission variant",
 )
 
