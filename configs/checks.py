@@ -109,6 +109,7 @@ def _check_connector(connector: ConnectorConfig) -> None:
 
 def _check_lm(lm: LMConfig) -> None:
     _check_choice("lm.kind", lm.kind, LANGUAGE_MODELS)
+    # Mamba-2 splits its channels into heads, and its heads into groups that share B and C.
     channels = lm.expand * lm.d_model
     if lm.kind == "mamba2" and channels % (lm.head_dim * lm.num_groups):
         raise ValueError(
@@ -116,6 +117,7 @@ def _check_lm(lm: LMConfig) -> None:
             f"lm.head_dim={lm.head_dim} in lm.num_groups={lm.num_groups} equal groups: make them "
             f"a multiple of {lm.head_dim * lm.num_groups}"
         )
+    # A head size that is a multiple of 8 suits matrix kernels and, being even, rotary embeddings.
     num_kv_heads = lm.num_kv_heads or lm.num_heads
     sizes_fit = _each_divides_the_one_before(lm.d_model, 8 * lm.num_heads, 8 * num_kv_heads)
     if lm.kind == "transformer" and not sizes_fit:
@@ -127,6 +129,7 @@ def _check_lm(lm: LMConfig) -> None:
 
 
 def _each_divides_the_one_before(*sizes: int) -> bool:
+    """Whether all sizes are positive and each is a divisor of its predecessor."""
     pairs = itertools.pairwise(sizes)
     return min(sizes) > 0 and all(large % small == 0 for large, small in pairs)
 
@@ -172,6 +175,7 @@ def _check_sources(data: DataConfig) -> None:
         check_names(source.split, SPLITS, "split", f"{field}.split")
         check_names(source.columns, COLUMNS, "column", f"{field}.columns")
 
+    # A source without a weight counts by its size, which is not comparable with a weight.
     weighted = [name for name, source in data.sources.items() if source.weight is not None]
     num_sources = len(data.sources) + bool(data.path)
     if weighted and len(weighted) < num_sources:
@@ -206,11 +210,13 @@ def _check_stage(config: Config) -> None:
             "the CTC needs a single id for silence, which only tokenizer.source=bpe has; set "
             "stage.ctc_weight=0"
         )
+    # Only sessions need whole slices; utterances are encoded with any context.
     if stage.data == "dialogues":
         check_slices(config.model, config.duplex)
         _check_training_slices(config.encoder, stage)
     check_names(stage.trained, PARTS[1:], "part", "stage.trained")
     check_names(stage.init, PARTS, "part", "stage.init")
+    # A part can start from the folder of a finished run instead of a stage.
     stages = [source for source in stage.init.values() if not Path(source).is_dir()]
     check_names(stages, STAGES, "stage or run", "stage.init")
 
@@ -299,6 +305,7 @@ def _check_dialogue(dialogue: DialogueConfig, duplex: DuplexConfig) -> None:
             f"duplex.slice_ms={duplex.slice_ms}: a slice must be able to hold that much speech; "
             "need 0 < min_speech_ms <= slice_ms"
         )
+    # Labels call a question complete after that silence, also one that only pauses.
     if 1000 * dialogue.pause_s[0] <= dialogue.endpoint_silence_ms:
         raise ValueError(
             f"dialogue.pause_s={dialogue.pause_s} and "
@@ -315,6 +322,7 @@ def _check_dialogue(dialogue: DialogueConfig, duplex: DuplexConfig) -> None:
 
 
 def _check_dialogue_ranges(dialogue: DialogueConfig) -> None:
+    # All lists of the section are ranges; levels in dB may be negative, everything else may not.
     for field in dataclasses.fields(dialogue):
         if "list" not in str(field.type):
             continue

@@ -37,7 +37,7 @@ EARLIER_OVERRIDES = [
 
 @pytest.fixture(autouse=True)
 def _nothing_printed_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aliases, "_said", set())
+    monkeypatch.setattr(aliases, "_printed", set())
 
 
 def test_every_alias_names_a_setting_that_exists() -> None:
