@@ -238,7 +238,7 @@ def _ask_with_retries(judge: Judge, scorer: str, question: str) -> Reply:
             time.sleep(0 if is_last else BACKOFF_S * 2**attempt)
             continue
         if READERS[scorer](raw) is None:
-            return Reply(raw, f"nonsense from the judge: {raw[:SHOWN_LETTERS]!r}")
+            return Reply(raw, f"unreadable reply from the judge: {raw[:SHOWN_LETTERS]!r}")
         return Reply(raw, "")
     return Reply(None, problem)
 
