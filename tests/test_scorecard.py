@@ -102,8 +102,8 @@ def test_a_single_run_with_missing_scores(tmp_path: Path, capsys: pytest.Capture
         "full-duplex-bench": f"needs your own copy of the data. python evaluate.py full-duplex-bench {run} FOLDER",
         "VoiceBench, responses": f"bbh 8 of 1,000. python evaluate.py voicebench {run}",
         "VoiceBench: alpacaeval_full, commoneval, wildvoice": "not scored. python evaluate.py voicebench",
-        "VoiceBench: sd-qa": "nobody has judged all answers. JUDGE_URL=",
-        "VoiceBench: PEDANT": "qa_metrics and its model were not there. pip install",
+        "VoiceBench: sd-qa": "no judge has rated all answers. JUDGE_URL=",
+        "VoiceBench: PEDANT": "qa_metrics or its model is not installed. pip install",
     }
     for gap, command in commands.items():
         assert re.search(f"one: {re.escape(gap)}.*: {re.escape(command)}", printed), gap

@@ -21,19 +21,19 @@ from reporting.render import render
 TEMPLATE = Path(__file__).with_name("page.html")
 SECTION_NOTES = {
     "Word error rate": (
-        "Errors of the whole test set over its words; both sides in lower case without "
-        "punctuation, no other normaliser."
+        "Errors of the whole test set divided by its number of words; references and transcripts "
+        "in lower case without punctuation, no other normaliser."
     ),
     "Speed": (
-        "One conversation at a time. Times are of one machine and of what else it did: compare "
-        "those taken together."
+        "One conversation at a time. Times depend on the machine and its load: compare only times "
+        "that were measured under the same conditions."
     ),
 }
 TRAINING_ROWS = (
     CardRow(
         "training",
         "test/exact_match",
-        "answers word for word right, one question at a time",
+        "answers that match exactly, one question at a time",
         1,
     ),
     CardRow(

@@ -21,9 +21,9 @@ WARNING = (
     "VoiceBench's."
 )
 NOTE = (
-    "Large: as the official scorer has it, which guesses where it cannot read an answer. Small: "
-    "strict, without guesses; the share of answers it could not read, of empty ones, and their "
-    "number. Percent; 1 to 5 where a judge rates."
+    "Large: the official score, which includes guesses for answers that the scorer cannot read. "
+    "Small: the strict score without guesses, the shares of unreadable and of empty answers, and "
+    "the number of answers. Percent; 1 to 5 where a judge rates."
 )
 
 
@@ -119,7 +119,7 @@ def gaps(scores: Scores, command: str, complete_command: str) -> Iterator[Gap]:
     names = [name for name in SUBSETS if f"{name}/official" in scores]
     if scores["data/embedded"]:
         command_with_data = f"{complete_command} --data FOLDER"
-        yield Gap("VoiceBench's own questions", "there was no copy of them", command_with_data)
+        yield Gap("VoiceBench's own questions", "no copy of them was available", command_with_data)
     else:
         incomplete = _incomplete_subsets(names, scores)
         if incomplete:
@@ -133,12 +133,12 @@ def gaps(scores: Scores, command: str, complete_command: str) -> Iterator[Gap]:
             unjudged.append(name)
     if unjudged:
         title = f"VoiceBench: {', '.join(unjudged)}"
-        yield Gap(title, "nobody has judged all answers", f"{JUDGE} {command}")
+        yield Gap(title, "no judge has rated all answers", f"{JUDGE} {command}")
     # A subset that PEDANT does not score has no such key.
     if any(scores.get(f"{name}/panda", 0.0) is None for name in names):
         yield Gap(
             "VoiceBench: PEDANT",
-            "qa_metrics and its model were not there",
+            "qa_metrics or its model is not installed",
             f"pip install qa_metrics; {command}",
         )
 
