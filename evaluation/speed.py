@@ -41,7 +41,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     """Measure a run of any stage, on the GPU if there is one, else on one CPU thread."""
     run = open_run(args.run, args.overrides)
     set_up_torch(run.config)
-    # One thread: several gain little on a single slice, and their number differs between machines.
+    # A slice is too little work to gain from several threads.
     torch.set_num_threads(1)
     model = STAGE_REGISTRY[run.config.stage.name].model(run.config.model)
     model.load_state_dict(run.checkpoint.weights)

@@ -41,7 +41,7 @@ class Turn(NamedTuple):
     pause_s: tuple[float, float] | None = None
     """Begin and end of the silence within a paused question."""
     answer: str = ""
-    """Expected answer; empty if nothing is asked."""
+    """Expected answer; empty if the turn is no question."""
     window: range = range(0)
     """Slices in which a response that starts belongs to this turn."""
     disturbed_by: str = ""

@@ -34,7 +34,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     run = with_whole_dialogues(open_run(args.run, []), args.overrides)
     config = run.config
     open_session = open_sessions(run.checkpoint, config, run.folder)
-    # A slice is too little work to gain from several threads, whose number machines differ in.
+    # A slice is too little work to gain from several threads.
     torch.set_num_threads(1)
     open_session().push(torch.zeros(WARM_UP_S * config.features.sample_rate_hz))
     data = DialogueData(config, Corpora(config, splits=["test"]))
