@@ -89,7 +89,7 @@ def layers(args: list[str], stage: str | None = None) -> list[Layer]:
         check_names(differences.values, STAGES, "stage", "stages")
 
     # ... and those for this stage and language model put between the files and the command line.
-    # Which stage and which language model follows from the layers without the differences.
+    # The stage and language model are those of the layers without the differences.
     plain_values = [layer.values for layer in plain_layers]
     plain = OmegaConf.merge(OmegaConf.structured(Config), *plain_values)
     name = OmegaConf.select(plain, "stage.name", throw_on_missing=True)

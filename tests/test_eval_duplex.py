@@ -135,7 +135,7 @@ def test_a_response_to_the_next_question_is_not_attributed_to_an_ignored_sound()
 
 
 def test_silence_excludes_sounds_and_the_second_after_them():
-    """Of 30 slices, those from 1 s to 3 s are not silent."""
+    """There are 30 slices; those from 1 s to 3 s are not silent."""
     turns = [Turn("noise", 1.0, 2.0), Turn("silence", 4.0, 5.0)]
     values = scores([dialogue(turns, [response(14, 14, "x"), response(15, 15, "x")])])
     assert values["silence/false_takeover_per_hour"] == ScoreValue(
