@@ -49,7 +49,8 @@ DATA_OF_STAGES = {
 NEW_KEYS = ("stage.data", "lora_drop.enabled")
 """Settings that the first version did not have."""
 
-_said: set[str] = set()
+# Every stage loads the same files, so the same setting would be reported once per stage.
+_printed: set[str] = set()
 
 
 def modernise(values: Mapping[str, Any], silent: bool = False) -> dict[str, Any]:
@@ -64,7 +65,9 @@ def modernise(values: Mapping[str, Any], silent: bool = False) -> dict[str, Any]
     renamed = copy.deepcopy(dict(values))
     messages = _rename_in(renamed)
     for section in ("stages", "kinds"):
-        for differences in (renamed.get(section) or {}).values():
+        # A YAML key without a value is None rather than an empty map.
+        maps = renamed.get(section) or {}
+        for differences in maps.values():
             if isinstance(differences, MutableMapping):
                 messages += _rename_in(differences)
     if not silent:
@@ -75,13 +78,16 @@ def modernise(values: Mapping[str, Any], silent: bool = False) -> dict[str, Any]
 def modern_override(override: str) -> str:
     """A `key=value` of the command line with today's names; `stages.<stage>.key=value` included."""
     key, separator, value = override.partition("=")
+    # The names of settings begin after the section and the name of the stage or kind.
     prefix = ""
     parts = key.split(".")
     if parts[0] in ("stages", "kinds") and len(parts) > 2:
         prefix = f"{parts[0]}.{parts[1]}."
         key = ".".join(parts[2:])
+    # The values of a renamed key are listed under its new name.
     new_key = RENAMED_KEYS.get(key, key)
-    new_value = RENAMED_VALUES.get(new_key, {}).get(value, value)
+    renamed_values = RENAMED_VALUES.get(new_key, {})
+    new_value = renamed_values.get(value, value)
     if (new_key, new_value) == (key, value):
         return override
     _print_once([f"{prefix}{key}={value} is now {prefix}{new_key}={new_value}"])
@@ -95,16 +101,19 @@ def to_earlier_names(values: Mapping[str, Any]) -> dict[str, Any]:
         values: nested values; sections and fields may be missing.
     """
     earlier = copy.deepcopy(dict(values))
+    # Values first, while their keys still have the present names.
     for key, renamed_values in RENAMED_VALUES.items():
         section, name = _find(earlier, key)
-        before = {new: old for old, new in renamed_values.items()}
+        earlier_values = {new: old for old, new in renamed_values.items()}
         if section is not None and name in section:
-            section[name] = before.get(section[name], section[name])
+            value = section[name]
+            section[name] = earlier_values.get(value, value)
     for old, new in RENAMED_KEYS.items():
-        source, name = _find(earlier, new)
-        if source is not None and name in source:
+        section, name = _find(earlier, new)
+        if section is not None and name in section:
+            # The old name may belong to another section.
             target, old_name = _find(earlier, old)
-            target[old_name] = source.pop(name)
+            target[old_name] = section.pop(name)
     for key in NEW_KEYS:
         section, name = _find(earlier, key)
         if section is not None:
@@ -113,7 +122,11 @@ def to_earlier_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rename_in(values: MutableMapping[str, Any]) -> list[str]:
-    """Rename keys and values in place; returns one sentence for each."""
+    """Rename keys and values in place.
+
+    Returns:
+        One sentence for each renamed setting.
+    """
     messages = []
     for old, new in RENAMED_KEYS.items():
         section, name = _find(values, old)
@@ -121,27 +134,42 @@ def _rename_in(values: MutableMapping[str, Any]) -> list[str]:
             target, new_name = _find(values, new)
             target[new_name] = section.pop(name)
             messages.append(f"{old} is now {new}")
+    # After the keys, since RENAMED_VALUES has their present names.
     for key, renamed in RENAMED_VALUES.items():
         section, name = _find(values, key)
         if section is not None and section.get(name) in renamed:
-            messages.append(f"{key}={section[name]} is now {key}={renamed[section[name]]}")
-            section[name] = renamed[section[name]]
+            old_value = section[name]
+            new_value = renamed[old_value]
+            section[name] = new_value
+            messages.append(f"{key}={old_value} is now {key}={new_value}")
+    # No message: nothing that the user has written is out of date.
     stage = values.get("stage")
     if isinstance(stage, MutableMapping) and stage.get("name") in DATA_OF_STAGES:
-        stage.setdefault("data", DATA_OF_STAGES[stage["name"]])
+        data = DATA_OF_STAGES[stage["name"]]
+        stage.setdefault("data", data)
     return messages
 
 
 def _find(values: Any, key: str) -> tuple[Any, str]:
-    """The section that holds a dotted key, None where there is none, and the key's last part."""
+    """Find the section that holds a dotted key.
+
+    Returns:
+        The section, None if it does not exist or is not a map, and the last part of the key.
+    """
     *sections, name = key.split(".")
     for section in sections:
-        values = values.get(section) if isinstance(values, Mapping) else None
-    return (values if isinstance(values, MutableMapping) else None), name
+        if not isinstance(values, Mapping):
+            return None, name
+        values = values.get(section)
+    # A map that cannot be changed is no use to the callers, which rename in place.
+    if not isinstance(values, MutableMapping):
+        return None, name
+    return values, name
 
 
 def _print_once(messages: list[str]) -> None:
+    """Print messages that have not been printed yet on stderr, away from the output of commands."""
     for message in messages:
-        if message not in _said:
-            _said.add(message)
+        if message not in _printed:
+            _printed.add(message)
             print(f"configuration: {message}", file=sys.stderr)

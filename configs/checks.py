@@ -152,6 +152,7 @@ def _check_sources(data: DataConfig) -> None:
         check_names(source.split, SPLITS, "split", f"{field}.split")
         check_names(source.columns, COLUMNS, "column", f"{field}.columns")
 
+    # A source without a weight counts by its size, which is not comparable with a weight.
     weighted = [name for name, source in data.sources.items() if source.weight is not None]
     num_sources = len(data.sources) + bool(data.path)
     if weighted and len(weighted) < num_sources:
@@ -186,11 +187,13 @@ def _check_stage(config: Config) -> None:
             "the CTC needs a single id for silence, which only tokenizer.source=bpe has; set "
             "stage.ctc_weight=0"
         )
+    # Only sessions need whole slices; utterances are encoded with any context.
     if stage.data == "dialogues":
         check_slices(config.model, config.duplex)
         _check_training_slices(config.encoder, stage)
     check_names(stage.trained, PARTS[1:], "part", "stage.trained")
     check_names(stage.init, PARTS, "part", "stage.init")
+    # A part can start from the folder of a finished run instead of a stage.
     stages = [source for source in stage.init.values() if not Path(source).is_dir()]
     check_names(stages, STAGES, "stage or run", "stage.init")
 
@@ -279,6 +282,7 @@ def _check_dialogue(dialogue: DialogueConfig, duplex: DuplexConfig) -> None:
             f"duplex.slice_ms={duplex.slice_ms}: a slice must be able to hold that much speech; "
             "need 0 < min_speech_ms <= slice_ms"
         )
+    # Labels call a question complete after that silence, also one that only pauses.
     if 1000 * dialogue.pause_s[0] <= dialogue.endpoint_silence_ms:
         raise ValueError(
             f"dialogue.pause_s={dialogue.pause_s} and "
@@ -295,6 +299,7 @@ def _check_dialogue(dialogue: DialogueConfig, duplex: DuplexConfig) -> None:
 
 
 def _check_dialogue_ranges(dialogue: DialogueConfig) -> None:
+    # All lists of the section are ranges; levels in dB may be negative, everything else may not.
     for field in dataclasses.fields(dialogue):
         if "list" not in str(field.type):
             continue

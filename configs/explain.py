@@ -53,8 +53,10 @@ class Setting:
     @property
     def summary(self) -> str:
         """First sentence of the meaning."""
-        text = " ".join(self.meaning.split("\n\n")[0].split())
-        return re.split(r"(?<=[a-z0-9)`])\. ", text)[0].rstrip(".")
+        text = _first_paragraph(self.meaning)
+        # A full stop after a capital letter belongs to an abbreviation.
+        sentences = re.split(r"(?<=[a-z0-9)`])\. ", text)
+        return sentences[0].rstrip(".")
 
     @property
     def unit(self) -> str:
@@ -65,6 +67,12 @@ class Setting:
         return ""
 
 
+def _first_paragraph(text: str) -> str:
+    """The first paragraph of a docstring in one line."""
+    paragraph = text.split("\n\n")[0]
+    return " ".join(paragraph.split())
+
+
 @functools.cache
 def settings() -> dict[str, Setting]:
     """Every setting by its dotted name, in the order of the schema."""
@@ -72,38 +80,57 @@ def settings() -> dict[str, Setting]:
 
 
 def _settings_of(section: type, prefix: str) -> list[Setting]:
+    """The settings of a section and of the sections in it.
+
+    Args:
+        section: dataclass.
+        prefix: dotted name of the section with a dot after it; empty for the whole.
+    """
     meanings = _field_docstrings(section)
+    # `field.type` may be a string; the hints are the types themselves.
     types = typing.get_type_hints(section)
-    found = []
+    result = []
     for field in dataclasses.fields(section):
         name = f"{prefix}{field.name}"
         kind = types[field.name]
         if dataclasses.is_dataclass(kind):
-            found += _settings_of(typing.cast(type, kind), f"{name}.")
+            result += _settings_of(typing.cast(type, kind), f"{name}.")
         else:
-            plain = isinstance(kind, type) and not typing.get_args(kind)
-            shown = kind.__name__ if plain else str(kind).replace("typing.", "")
-            found.append(Setting(name, meanings.get(field.name, ""), shown))
-    return found
+            meaning = meanings.get(field.name, "")
+            result.append(Setting(name, meaning, _type_name(kind)))
+    return result
+
+
+def _type_name(kind: Any) -> str:
+    """A type as written in the schema."""
+    # `list[float]` is an instance of `type` too, but its name is only `list`.
+    is_plain = isinstance(kind, type) and not typing.get_args(kind)
+    if is_plain:
+        return kind.__name__
+    return str(kind).replace("typing.", "")
 
 
 @functools.cache
 def _field_docstrings(section: type) -> dict[str, str]:
     """Field -> the string below it in the source of a dataclass."""
-    [definition] = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    # Python does not keep such strings, so they are read from the source.
+    source = textwrap.dedent(inspect.getsource(section))
+    [definition] = ast.parse(source).body
     assert isinstance(definition, ast.ClassDef)
-    found = {}
+    docstrings = {}
     name = None
     for node in definition.body:
         if isinstance(node, ast.AnnAssign):
             assert isinstance(node.target, ast.Name)
             name = node.target.id
         elif name and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            found[name] = inspect.cleandoc(typing.cast(str, node.value.value))
+            text = typing.cast(str, node.value.value)
+            docstrings[name] = inspect.cleandoc(text)
             name = None
         else:
+            # A string that does not follow a field directly is no docstring of it.
             name = None
-    return found
+    return docstrings
 
 
 def section_meaning(name: str) -> str:
@@ -111,29 +138,38 @@ def section_meaning(name: str) -> str:
     section: Any = Config
     for part in name.split("."):
         section = typing.get_type_hints(section)[part]
-    return " ".join((inspect.getdoc(section) or "").split("\n\n")[0].split()).rstrip(".")
+    docstring = inspect.getdoc(section) or ""
+    return _first_paragraph(docstring).rstrip(".")
 
 
 def origins(args: list[str]) -> dict[str, str]:
     """Dotted name -> the last layer (file or command line) that sets it."""
-    found: dict[str, str] = {}
+    origin_of: dict[str, str] = {}
+    # The layers come in the order in which they are merged, so later ones overwrite.
     for layer in layers(args):
         for name in _leaves(layer.values, ""):
-            found[name] = layer.origin
-    return found
+            origin_of[name] = layer.origin
+    return origin_of
 
 
 def _leaves(values: DictConfig, prefix: str) -> list[str]:
-    found = []
+    """Dotted names of the settings that nested values set.
+
+    Args:
+        values: a part of a configuration.
+        prefix: dotted name of the part with a dot after it; empty for the whole.
+    """
+    names = []
     for key in map(str, values):
         name = f"{prefix}{key}"
         missing = OmegaConf.is_missing(values, key)
         value = MISSING if missing else values[key]
+        # Some settings, such as data.sources, are maps themselves.
         if isinstance(value, DictConfig) and name not in settings():
-            found += _leaves(value, f"{name}.")
+            names += _leaves(value, f"{name}.")
         elif not missing:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def explain(name: str, args: list[str]) -> str:
@@ -147,14 +183,7 @@ def explain(name: str, args: list[str]) -> str:
         ValueError: there is no such setting; names the nearest.
     """
     if name not in settings():
-        prefix = f"{name}."
-        in_section = [s for s in settings().values() if s.name.startswith(prefix)]
-        if not in_section:
-            check_names([name], settings(), "setting", "--explain")
-        width = max(len(setting.name) for setting in in_section)
-        lines = [f"{setting.name:<{width}}  {setting.summary}" for setting in in_section]
-        return "\n".join([f"{name}: {section_meaning(name)}", *lines])
-
+        return _explain_section(name)
     setting = settings()[name]
     value: Any = to_dict(load_config(args))
     for part in name.split("."):
@@ -171,11 +200,26 @@ def explain(name: str, args: list[str]) -> str:
     return "\n".join(lines)
 
 
+def _explain_section(name: str) -> str:
+    """The settings of a section, one a line. Raises ValueError: there is no such section."""
+    prefix = f"{name}."
+    in_section = [setting for setting in settings().values() if setting.name.startswith(prefix)]
+    if not in_section:
+        # Raises the error, with the nearest name.
+        check_names([name], settings(), "setting", "--explain")
+    width = max(len(setting.name) for setting in in_section)
+    lines = [f"{name}: {section_meaning(name)}"]
+    for setting in in_section:
+        lines.append(f"{setting.name:<{width}}  {setting.summary}")
+    return "\n".join(lines)
+
+
 def annotate(text: str) -> str:
     """The lines of base.yaml with the meaning of each setting beside its value.
 
     Existing comments beside values are replaced; lines of comments and everything else stay.
     """
+    # Line by line rather than through a YAML library, which would lose comments and layout.
     path: list[tuple[int, str]] = []
     annotated = []
     for line in text.splitlines():
@@ -184,9 +228,11 @@ def annotate(text: str) -> str:
             annotated.append(line)
             continue
         indent = len(match[1])
+        # The keys that contain this one are those before it with a smaller indentation.
         path = [(depth, key) for depth, key in path if depth < indent]
         path.append((indent, match[2]))
-        setting = settings().get(".".join(key for _, key in path))
+        name = ".".join(key for _, key in path)
+        setting = settings().get(name)
         value = re.split(r"\s+# ", line)[0].rstrip()
         if setting is None:
             annotated.append(value)
@@ -205,13 +251,16 @@ def main(args: list[str]) -> None:
     parser.add_argument("--explain", metavar="NAME", help="setting or section, such as optim.lr")
     parser.add_argument("overrides", nargs="*", help="YAML files and key=value overrides")
     parsed = parser.parse_intermixed_args(args)
-    files = parsed.overrides
-    if not any("=" not in override for override in files):
-        files = ["configs/preset/tiny.yaml", "configs/stage/asr.yaml", *files]
+    overrides = parsed.overrides
+    names_no_file = all("=" in override for override in overrides)
+    # Without a stage no configuration is complete; this is the first one of the README.
+    if names_no_file:
+        overrides = ["configs/preset/tiny.yaml", "configs/stage/asr.yaml", *overrides]
     if parsed.explain:
-        print(explain(parsed.explain, files))
+        print(explain(parsed.explain, overrides))
     else:
-        print(OmegaConf.to_yaml(OmegaConf.create(to_dict(load_config(files)))), end="")
+        values = to_dict(load_config(overrides))
+        print(OmegaConf.to_yaml(OmegaConf.create(values)), end="")
 
 
 def rewrite_base() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from configs.aliases import to_earlier_names
 from configs.loading import base_values, to_dict
 from configs.schema import Config
+from duplexmamba.models.language_models import LANGUAGE_MODELS
 
 EXECUTION_ONLY = (
     "run",
@@ -38,7 +39,8 @@ def fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
         config: complete configuration.
         upstream: names of the runs that it starts from; other weights make another experiment.
     """
-    return _digest(_differences(_relevant(config), base_values()), upstream)
+    differences = _differences(_relevant(config), base_values())
+    return _digest(differences, upstream)
 
 
 def earlier_fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
@@ -46,6 +48,7 @@ def earlier_fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
 
     It hashed every value under its name at that time.
     """
+    # Not `_relevant`: its rules may change with new fields, those of the first version never do.
     values = to_dict(config)
     for name in EXECUTION_ONLY:
         _remove(values, name)
@@ -70,42 +73,52 @@ def _relevant(config: Config) -> dict[str, Any]:
 
 def _remove_unused(config: Config, values: dict[str, Any]) -> None:
     """Remove what this stage and this language model do not read."""
-    from duplexmamba.models.language_models import LANGUAGE_MODELS
 
     if config.stage.data != "dialogues":
         del values["duplex"], values["dialogue"]
     if not config.lora.enabled:
         del values["lora"]
+    # The number of heads of a transformer does not change a run of another language model.
     for kind, record in LANGUAGE_MODELS.items():
-        if kind != config.lm.kind:
-            for field in record.own_fields:
-                del values["lm"][field]
+        if kind == config.lm.kind:
+            continue
+        for field in record.own_fields:
+            del values["lm"][field]
 
 
 def _remove(values: dict[str, Any], name: str) -> None:
+    """Remove a section, or a field of a section by its dotted name."""
     section, _, key = name.rpartition(".")
-    (values[section] if section else values).pop(key)
+    if section:
+        values = values[section]
+    values.pop(key)
 
 
 def _differences(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """Nested values that differ from those of base.yaml."""
-    found: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
     for name, value in values.items():
         default = base.get(name)
         if name == "sources":
-            # Each corpus is compared with the defaults for all of them.
-            sources = {key: _differences(entry, base["source"]) for key, entry in value.items()}
+            sources = {}
+            # Each corpus is compared with the defaults for all of them. One without differences
+            # counts too: it is another corpus.
+            for key, entry in value.items():
+                sources[key] = _differences(entry, base["source"])
             if sources:
-                found[name] = sources
+                differences[name] = sources
         elif isinstance(value, Mapping) and isinstance(default, Mapping):
+            # A section without differences is left out, so that a new section changes nothing.
             inner = _differences(value, default)
             if inner:
-                found[name] = inner
+                differences[name] = inner
         elif value != default:
-            found[name] = value
-    return found
+            differences[name] = value
+    return differences
 
 
 def _digest(values: Mapping[str, Any], upstream: Sequence[str]) -> str:
+    """Eight hex digits of a hash of values and names."""
+    # Sorted, so that the order of fields in the schema can change.
     text = json.dumps([values, *upstream], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

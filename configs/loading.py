@@ -39,7 +39,7 @@ class Layer:
     """One set of differences, in the order in which they are merged."""
 
     origin: str
-    """File, or the words of the command line."""
+    """Path of the file, or `command line`; for differences of a stage or kind also its name."""
     values: DictConfig
 
 
@@ -57,6 +57,7 @@ def load_config(args: list[str], stage: str | None = None) -> Config:
     """
     try:
         differences = [layer.values for layer in layers(args, stage)]
+        # Merged onto the dataclasses, so that unknown keys and wrong types are errors.
         config = _typed(OmegaConf.merge(OmegaConf.structured(Config), *differences))
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error)) from None
@@ -73,37 +74,61 @@ def layers(args: list[str], stage: str | None = None) -> list[Layer]:
         paths.append(str(stage_file(stage)))
         overrides = [override for override in overrides if _holds_for_all_stages(override)]
 
-    files = [Layer(path, load_file(path)) for path in [str(CONFIGS / "base.yaml"), *paths]]
+    files = []
+    for path in [str(CONFIGS / "base.yaml"), *paths]:
+        files.append(Layer(path, load_file(path)))
     command_line = Layer("command line", OmegaConf.from_dotlist(overrides))
-    found = [*files, command_line]
+    plain_layers = [*files, command_line]
 
     # Differences for single stages and language models are taken out of every layer ...
-    per_stage = [(layer.origin, layer.values.pop("stages", {})) for layer in found]
-    per_kind = [(layer.origin, layer.values.pop("kinds", {})) for layer in found]
-    for _, values in per_kind:
-        check_names(values, LANGUAGE_MODELS, "lm.kind", "kinds")
-    for _, values in per_stage:
-        check_names(values, STAGES, "stage", "stages")
+    per_stage = _take_out(plain_layers, "stages")
+    per_kind = _take_out(plain_layers, "kinds")
+    for differences in per_kind:
+        check_names(differences.values, LANGUAGE_MODELS, "lm.kind", "kinds")
+    for differences in per_stage:
+        check_names(differences.values, STAGES, "stage", "stages")
 
     # ... and those for this stage and language model put between the files and the command line.
-    plain = OmegaConf.merge(OmegaConf.structured(Config), *[layer.values for layer in found])
+    # The stage and language model are those of the layers without the differences.
+    plain_values = [layer.values for layer in plain_layers]
+    plain = OmegaConf.merge(OmegaConf.structured(Config), *plain_values)
     name = OmegaConf.select(plain, "stage.name", throw_on_missing=True)
-    of_kind = _selected(per_kind, "kinds", plain.lm.kind)
-    of_stage = _selected(per_stage, "stages", name)
+    of_kind = _selected(per_kind, plain.lm.kind)
+    of_stage = _selected(per_stage, name)
     return [*files, *of_kind, *of_stage, command_line]
 
 
-def _selected(maps: list[tuple[str, Any]], section: str, name: str) -> list[Layer]:
-    """The entries `name` of maps of differences, with where they come from."""
-    return [
-        Layer(f"{origin}, {section}.{name}", OmegaConf.create(values[name]))
-        for origin, values in maps
-        if name in values
-    ]
+def _take_out(layers_with_maps: list[Layer], section: str) -> list[Layer]:
+    """Remove a map of differences from every layer that has one.
+
+    Args:
+        layers_with_maps: changed in place: they lose the section.
+        section: `stages` or `kinds`.
+
+    Returns:
+        One map for each layer, empty if it has none; the origin names layer and section.
+    """
+    maps = []
+    for layer in layers_with_maps:
+        values = layer.values.pop(section, {})
+        maps.append(Layer(f"{layer.origin}, {section}", values))
+    return maps
+
+
+def _selected(maps: list[Layer], name: str) -> list[Layer]:
+    """The entries `name` of maps of differences, as layers of their own."""
+    selected = []
+    for differences in maps:
+        if name in differences.values:
+            values = OmegaConf.create(differences.values[name])
+            selected.append(Layer(f"{differences.origin}.{name}", values))
+    return selected
 
 
 def _holds_for_all_stages(override: str) -> bool:
+    """Whether an override applies to the prerequisite stages of the requested one too."""
     section = override.split(".")[0]
+    # All stages of a command write their run folders into the same directory.
     return section not in STAGE_SECTIONS or override.startswith("run.dir=")
 
 
@@ -118,11 +143,14 @@ def from_dict(values: dict[str, Any]) -> Config:
     Settings that they did not have get the value of base.yaml.
     """
     known = OmegaConf.create(base_values())
-    return _typed(OmegaConf.merge(OmegaConf.structured(Config), known, modernise(values, True)))
+    # Silent: the user of an old checkpoint cannot change the names in it.
+    present = modernise(values, silent=True)
+    return _typed(OmegaConf.merge(OmegaConf.structured(Config), known, present))
 
 
 @functools.cache
 def _base() -> DictConfig:
+    """Values of base.yaml without the differences for single kinds of language model."""
     base = load_file(str(CONFIGS / "base.yaml"))
     base.pop("kinds")
     return base
@@ -130,21 +158,23 @@ def _base() -> DictConfig:
 
 def base_values() -> dict[str, Any]:
     """Nested values of base.yaml; those that every run must set are "???"."""
+    # Merged onto the dataclasses, so that values have the types of the fields: 1 becomes 1.0.
     merged = OmegaConf.merge(OmegaConf.structured(Config), _base())
     values = OmegaConf.to_container(merged)
     assert isinstance(values, dict)
     return {str(name): value for name, value in values.items()}
 
 
-def override(config: Config, words: list[str]) -> Config:
+def override(config: Config, overrides: list[str]) -> Config:
     """The configuration with `key=value` overrides applied.
 
     Raises:
-        ValueError: as `load_config`.
+        ValueError: an override does not fit; the message says what would.
     """
     try:
-        dotlist = OmegaConf.from_dotlist([modern_override(word) for word in words])
-        changed = _typed(OmegaConf.merge(OmegaConf.structured(Config), to_dict(config), dotlist))
+        differences = OmegaConf.from_dotlist([modern_override(each) for each in overrides])
+        values = to_dict(config)
+        changed = _typed(OmegaConf.merge(OmegaConf.structured(Config), values, differences))
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error)) from None
     check(changed)
@@ -158,11 +188,12 @@ def save_config(config: Config, path: Path) -> None:
 
 def _typed(merged: Any) -> Config:
     """The configuration as dataclasses; each source is completed by the defaults for all."""
-    sources = {
-        name: OmegaConf.merge(merged.data.source, source)
-        for name, source in merged.data.sources.items()
-    }
-    config = OmegaConf.to_object(OmegaConf.merge(merged, {"data": {"sources": sources}}))
+    # Only after merging: any layer may change the defaults, also for sources of earlier layers.
+    sources = {}
+    for name, source in merged.data.sources.items():
+        sources[name] = OmegaConf.merge(merged.data.source, source)
+    completed = OmegaConf.merge(merged, {"data": {"sources": sources}})
+    config = OmegaConf.to_object(completed)
     assert isinstance(config, Config)
     return config
 
@@ -181,9 +212,7 @@ def load_file(path: str) -> DictConfig:
         file = CONFIGS.parent / path
     if not file.is_file():
         neighbours = [str(neighbour) for neighbour in Path(path).parent.glob("*.yaml")]
-        near = difflib.get_close_matches(path, neighbours, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no configuration file {path!r}.{hint}")
+        raise ValueError(f"no configuration file {path!r}.{_suggestion(path, neighbours)}")
     try:
         loaded = OmegaConf.load(file)
     except yaml.YAMLError as error:
@@ -205,7 +234,15 @@ def _explain(error: OmegaConfBaseException) -> str:
     section = error.object_type
     if isinstance(error, ConfigKeyError) and dataclasses.is_dataclass(section):
         known = [field.name for field in dataclasses.fields(section)]
-        near = difflib.get_close_matches(str(error.key), known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = _suggestion(str(error.key), known)
         return f"unknown key {error.full_key!r}.{hint} Known here: {', '.join(known)}."
+    # The lines after the first repeat the key and name classes, which does not help a user.
     return f"{error.full_key}: {str(error).splitlines()[0]}"
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    """A question that names the most similar known name, after a space; empty if none is similar."""
+    near = difflib.get_close_matches(name, known, n=1)
+    if not near:
+        return ""
+    return f" Did you mean {near[0]!r}?"

@@ -15,15 +15,23 @@ CONFIGS = Path(__file__).resolve().parent
 @functools.cache
 def _recipes() -> dict[str, dict[str, Any]]:
     """Stage -> section `stage` of its file."""
-    files = sorted((CONFIGS / "stage").glob("*.yaml"))
-    return {file.stem: yaml.safe_load(file.read_text())["stage"] for file in files}
+    recipes = {}
+    for file in sorted((CONFIGS / "stage").glob("*.yaml")):
+        # Plain YAML: the configuration cannot be loaded without knowing the stages.
+        content = yaml.safe_load(file.read_text())
+        recipes[file.stem] = content["stage"]
+    return recipes
 
 
 def _depth(stage: str) -> int:
     """Number of stages that must be trained before this one, along the longest chain."""
     recipes = _recipes()
-    sources = {source for source in recipes[stage]["init"].values() if source in recipes}
-    return max((_depth(source) + 1 for source in sources), default=0)
+    depths = [0]
+    for source in recipes[stage]["init"].values():
+        # Parts of the model may also start from a folder, which needs no training.
+        if source in recipes:
+            depths.append(_depth(source) + 1)
+    return max(depths)
 
 
 STAGES = tuple(sorted(_recipes(), key=lambda stage: (_depth(stage), stage)))

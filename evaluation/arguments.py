@@ -44,6 +44,7 @@ def parser(description: str | None = None, prog: str | None = None) -> argparse.
         prog: name of the program in usage lines; None takes the name of the script.
     """
     program = prog or "python evaluate.py"
+    # Derived from the registry, so that a new score cannot be missing from --help.
     if description is None:
         examples: list[tuple[str, str]] = []
         for score in SCORES.values():
@@ -87,9 +88,11 @@ def _add_command(
 
 def _format_examples(examples: Examples, program: str) -> str:
     """One line for each example, with the explanations in a column."""
-    pairs = [(f"{program} {arguments}", explanation) for arguments, explanation in examples]
-    width = max(len(command) for command, _ in pairs)
-    lines = [f"  {command:{width}}  # {explanation}" for command, explanation in pairs]
+    commands = [f"{program} {arguments}" for arguments, _ in examples]
+    width = max(len(command) for command in commands)
+    lines = []
+    for command, (_, explanation) in zip(commands, examples, strict=True):
+        lines.append(f"  {command:{width}}  # {explanation}")
     return "\n".join(lines)
 
 
@@ -109,6 +112,7 @@ def _add_score(parser: argparse.ArgumentParser, score: Score) -> None:
 
 def _add_scorecard(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", help="folders of finished runs, separated by commas")
+    # The scorecard saves its files itself; `main` saves scores only in the folder of a single run.
     parser.set_defaults(run=None)
     _add_common(parser)
     for option in scorecard_options():

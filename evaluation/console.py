@@ -34,15 +34,19 @@ def with_progress(items: Iterable[T], doing: str, total: int | None = None) -> I
     """
     if total is None and isinstance(items, Sequence):
         total = len(items)
+    # On stderr, so that the scores on stdout can be redirected.
     console = Console(stderr=True)
-    if not console.is_terminal:
-        console.print(f"{doing}: {total}")
-    return track(items, doing, total=total, console=console, disable=not console.is_terminal)
+    if console.is_terminal:
+        return track(items, doing, total=total, console=console)
+    # A bar would fill a log file with control characters.
+    console.print(f"{doing}: {total}")
+    return track(items, doing, total=total, console=console, disable=True)
 
 
 def write_lines(file: Path, lines: Iterable[Any]) -> None:
     """Write a JSONL file: one JSON value per line."""
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    texts = [json.dumps(line) + "\n" for line in lines]
+    file.write_text("".join(texts))
 
 
 def print_scores(scores: Mapping[str, ScoreValue], title: str) -> dict[str, float]:

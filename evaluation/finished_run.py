@@ -41,6 +41,7 @@ def open_run(folder: Path, overrides: Sequence[str]) -> Run:
         ValueError: the run has no checkpoint, or an override fits no key.
     """
     checkpoint = StageCheckpoint.load(folder)
+    # runs/latest is a link; titles and files should name the run itself.
     resolved = folder.resolve()
     (resolved / "scores").mkdir(exist_ok=True)
     config = override(checkpoint.config, list(overrides))
@@ -74,6 +75,7 @@ def read_recording(source: AudioSource, config: Config, channel: int | None = No
     Raises:
         ValueError: the recording cannot be read.
     """
+    # The limits on length are those of training batches, which do not apply to benchmarks.
     try:
         return read_audio(
             source, config.features.sample_rate_hz, channel=channel, min_s=0, max_s=float("inf")

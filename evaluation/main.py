@@ -24,6 +24,7 @@ def main(args: Sequence[str], prog: str | None = None) -> dict[str, float | None
     """
     parsed = parser(prog=prog).parse_args(args)
     scores = compute(parsed)
+    # Responses of another system have no run to save their scores in.
     if parsed.run is not None:
         save_scores(parsed, scores)
     if parsed.json is not None:

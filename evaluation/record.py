@@ -41,6 +41,7 @@ class Option:
         """Declare the option on a parser."""
         parser.add_argument(
             self.flag,
+            # `str` keeps the text; argparse would do the same for None, mypy does not allow it.
             type=self.type or str,
             choices=self.choices,
             default=self.default,
@@ -80,8 +81,10 @@ class Command:
             ValueError: an argument is wrong; the message names it and the remedy.
             ImportError: an optional library is missing.
         """
-        module, function = self.function.split(":")
-        compute = getattr(importlib.import_module(module), function)
+        # Imported only now: `evaluate.py --help` should not load torch and optional libraries.
+        module_name, function = self.function.split(":")
+        module = importlib.import_module(module_name)
+        compute = getattr(module, function)
         scores: dict[str, float | None] = compute(args)
         return scores
 

@@ -33,11 +33,17 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """
     score = SCORES[args.score]
     ignored = {*FILE_ARGUMENTS}
-    ignored |= {option.name for option in score.options if not option.affects_scores}
+    for option in score.options:
+        if not option.affects_scores:
+            ignored.add(option.name)
     settings: dict[str, Any] = {"weights": checkpoint_hash(args.run)}
     for name, value in vars(args).items():
-        if name not in ignored:
-            settings[name] = str(value) if isinstance(value, Path) else value
+        if name in ignored:
+            continue
+        # JSON has no paths.
+        if isinstance(value, Path):
+            value = str(value)
+        settings[name] = value
     for name, variable in score.environment.items():
         settings[name] = os.environ.get(variable, "")
     return settings
@@ -61,6 +67,7 @@ def load_scores(run: Path, score: str) -> SavedScores | None:
         settings = json.loads((folder / f"{score}.settings.json").read_text())
     except (OSError, ValueError):
         return None  # missing, or incomplete after an interruption
+    # A run that was resumed has other weights under the same name.
     if settings.get("weights") != checkpoint_hash(run):
         return None
     present = {RENAMED_KEYS.get(key, key): value for key, value in scores.items()}

@@ -40,7 +40,9 @@ VOICEBENCH = Score(
         ("voicebench --responses FILE --subset bbh", "responses of another system"),
     ),
     options=OPTIONS,
+    # Responses of another system are scored without a run.
     run_is_optional=True,
+    # Ratings of different judges are not comparable, so the judge is one of the saved settings.
     environment={"judge": "JUDGE_MODEL"},
     make_section=on_scorecard.make_section,
     headline=on_scorecard.headline,
@@ -62,36 +64,41 @@ DUPLEX = Score(
                 1,
                 headline="of the questions answered",
             ),
-            Row("turn/latency_s", "how soon after their end", -1, headline="after their end"),
+            Row(
+                "turn/latency_s",
+                "latency of answers after the end of questions",
+                -1,
+                headline="after their end",
+            ),
             Row(
                 "answer/exact_match",
-                "answers word for word right",
+                "answers that match exactly",
                 1,
                 headline="of the answers right",
             ),
-            Row("interruption/takeover_rate", "interruptions that take over", 1),
-            Row("interruption/stop_s", "time until a response stops for one", -1),
-            Row("pause/false_takeover_rate", "answers in the pause of a question", -1),
+            Row("interruption/takeover_rate", "interruptions answered", 1),
+            Row("interruption/stop_s", "time until an interrupted response stops", -1),
+            Row("pause/false_takeover_rate", "false responses in pauses of questions", -1),
             Row(
                 "ignore/false_takeover_rate/talking_to_other",
-                "answers to speech to somebody else",
+                "false responses to speech to somebody else",
                 -1,
             ),
             Row(
                 "ignore/false_takeover_rate/background_speech",
-                "answers to background speech",
+                "false responses to background speech",
                 -1,
             ),
-            Row("ignore/false_takeover_rate/backchannel", "answers to back-channels", -1),
-            Row("ignore/false_takeover_rate/noise", "answers to noise", -1),
+            Row("ignore/false_takeover_rate/backchannel", "false responses to back-channels", -1),
+            Row("ignore/false_takeover_rate/noise", "false responses to noise", -1),
             Row(
                 "silence/false_takeover_per_hour",
-                "answers to nothing, in an hour of silence",
+                "false responses per hour of silence",
                 -1,
             ),
             Row(
                 "answer/resumed_after_ignore",
-                "answers that continue as if a sound had not occurred",
+                "answers that continue unchanged after an ignored sound",
                 1,
             ),
         ],
@@ -129,6 +136,7 @@ SPEED = Score(
             Row("state/lm_bytes", "state of the language model, after 20 s", -1),
             Row("state/all_bytes", "state of everything, after 20 s", -1, headline="of memory"),
             Row("state/growth_bytes_per_s", "growth of the state in a second", -1),
+            # Neither direction is better.
             Row("size/all_parameters", "parameters", rank=2),
         ],
     },
@@ -141,6 +149,7 @@ FULL_DUPLEX_BENCH = Score(
     stages=DIALOGUE_STAGES,
     examples=(("full-duplex-bench runs/latest FOLDER", "on a folder of its items"),),
     has_own_data=True,
+    # The keys contain the groups of the user's data, so no list of rows could be written here.
     section_of_all="Full-Duplex-Bench, text-emission variant",
 )
 

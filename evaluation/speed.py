@@ -41,6 +41,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     """Measure a run of any stage, on the GPU if there is one, else on one CPU thread."""
     run = open_run(args.run, args.overrides)
     set_up_torch(run.config)
+    # A slice is too little work to gain from several threads.
     torch.set_num_threads(1)
     model = STAGE_REGISTRY[run.config.stage.name].model(run.config.model)
     model.load_state_dict(run.checkpoint.weights)
@@ -123,12 +124,14 @@ def measure_slices(model: SpeechEncoder, config: Config) -> dict[str, ScoreValue
         sizes.append(num_bytes(state))
 
     count = len(slices)
+    real_time_factor = sum(times_ms) / 1000 / SLICED_AUDIO_S
+    # In the first half, buffers of bounded size still fill up.
     half = count // 2
     growth = sizes[-1] - sizes[half - 1]
     growth_per_s = growth / ((count - half) * slice_s)
     return {
         "slice/median_ms": ScoreValue(statistics.median(times_ms), count),
-        "slice/real_time_factor": ScoreValue(sum(times_ms) / 1000 / SLICED_AUDIO_S, count),
+        "slice/real_time_factor": ScoreValue(real_time_factor, count),
         "state/lm_bytes": ScoreValue(num_bytes(state[1]), 1),
         "state/all_bytes": ScoreValue(sizes[-1], 1),
         "state/growth_bytes_per_s": ScoreValue(growth_per_s, count - half),
@@ -139,13 +142,14 @@ def measure_whole(model: SpeechEncoder, config: Config) -> dict[str, ScoreValue]
     """Measure the time of a recording that is encoded in one call."""
     samples = noise(model, config, WHOLE_AUDIO_S)
     time_ms = median_ms(lambda: process(model, samples, final=True), samples)
-    return {"whole/real_time_factor": ScoreValue(time_ms / 1000 / WHOLE_AUDIO_S, NUM_ROUNDS)}
+    real_time_factor = time_ms / 1000 / WHOLE_AUDIO_S
+    return {"whole/real_time_factor": ScoreValue(real_time_factor, NUM_ROUNDS)}
 
 
 def measure_decoding(lm: LM) -> dict[str, ScoreValue]:
     """Measure the time per token of a response."""
     start = torch.zeros(1, 1, dtype=torch.int64, device=lm.embeddings.weight.device)
-    hidden, state = lm(Padded(lm.embed(start)))
+    hidden, state = lm(Padded(lm.embed(start)))  # (1, 1, E)
     logits = lm.logits(hidden.values[:, -1])  # (1, V)
     time_ms = median_ms(lambda: greedy(lm, logits, state, NO_END_ID, NUM_TOKENS), logits)
     return {"token/median_ms": ScoreValue(time_ms / NUM_TOKENS, NUM_ROUNDS)}
@@ -176,6 +180,7 @@ def median_ms(run: Callable[[], object], on: Tensor) -> float:
 
 def elapsed_ms(start_s: float, tensor: Tensor) -> float:
     """Milliseconds since `start_s`, once the device of a tensor has finished its work."""
+    # Calls on a GPU return before the work is done.
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
     return 1000 * (time.perf_counter() - start_s)

@@ -35,6 +35,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     model = stage.model(config.model)
     module: StageModule = stage.module(config, model, run.checkpoint.tokenizer)
     module.model.load_state_dict(run.checkpoint.weights)
+    # `logger=False`: the scores belong to the finished run, not to a new one.
     trainer = L.Trainer(**trainer_settings(config), logger=False)
     trainer.test(module, stage.data(config, corpora), verbose=False)
 

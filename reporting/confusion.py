@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 ANNOTATED_THRESHOLDS = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9)
 LINEAR_BELOW = 0.001
 """The axis of false positives is linear below this rate and logarithmic above."""
+DARK_SHARE = 0.5
+"""Cells with a larger share than this are so dark that their text is white."""
 
 Matrix = Mapping[tuple[str, str], int]
 """(label, predicted class) -> count, for every combination."""
@@ -16,7 +18,13 @@ CurvePoint = tuple[float, float, float]
 
 
 def draw_confusion(matrix: Matrix, points: Sequence[CurvePoint], title: str) -> Figure:
-    """Draw a confusion matrix on the left and a threshold curve on the right."""
+    """Draw a confusion matrix on the left and a threshold curve on the right.
+
+    Args:
+        matrix: counts of all combinations; the labels and classes keep their order.
+        points: of the curve, in the order of the thresholds.
+        title: of the figure.
+    """
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     figure.suptitle(title, fontsize=10)
     left, right = figure.subplots(1, 2)
@@ -26,21 +34,35 @@ def draw_confusion(matrix: Matrix, points: Sequence[CurvePoint], title: str) -> 
 
 
 def _draw_matrix(axes: Axes, matrix: Matrix) -> None:
-    """Cells are shaded by their share of the label's cases and show the count."""
+    """Draw cells that are shaded by their share of the label's cases and show the count."""
+    # A dict removes repetitions and keeps the order of the matrix.
     labels = list(dict.fromkeys(label for label, _ in matrix))
     classes = list(dict.fromkeys(predicted for _, predicted in matrix))
-    shares = [_shares(matrix, label, classes) for label in labels]
+    shares = [_shares(matrix, label, classes) for label in labels]  # (labels, classes)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(classes)), classes)
-    axes.set_xlabel("named")
+    axes.set_xlabel("predicted")
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylabel("label")
-    for (label, predicted), count in matrix.items():
-        y = labels.index(label)
-        x = classes.index(predicted)
-        # light text on dark cells
-        colour = "white" if shares[y][x] > 0.5 else "black"
-        axes.text(x, y, f"{count:,}", ha="center", va="center", color=colour)
+    for y, label in enumerate(labels):
+        for x, predicted in enumerate(classes):
+            _write_count(axes, x, y, matrix[label, predicted], shares[y][x])
+
+
+def _write_count(axes: Axes, x: int, y: int, count: int, share: float) -> None:
+    """Write the count of a cell in a colour that is legible on its shade."""
+    colour = "black"
+    if share > DARK_SHARE:
+        colour = "white"
+    text = f"{count:,}"
+    axes.text(
+        x,
+        y,
+        text,
+        color=colour,
+        ha="center",
+        va="center",
+    )
 
 
 def _shares(matrix: Matrix, label: str, classes: Sequence[str]) -> list[float]:
@@ -52,13 +74,16 @@ def _shares(matrix: Matrix, label: str, classes: Sequence[str]) -> list[float]:
 
 
 def _draw_curve(axes: Axes, points: Sequence[CurvePoint]) -> None:
-    """Recall against false positives, with some thresholds annotated."""
-    recalls = [recall for _, recall, _ in points]
-    rates = [rate for _, _, rate in points]
-    axes.plot(rates, recalls, marker=".", markersize=4)
+    """Draw recall against false positives, with some thresholds annotated."""
+    recalls = []
+    rates = []
     for threshold, recall, rate in points:
+        recalls.append(recall)
+        rates.append(rate)
         if threshold in ANNOTATED_THRESHOLDS:
             axes.annotate(f"{threshold:g}", (rate, recall), fontsize=8)
+    axes.plot(rates, recalls, marker=".", markersize=4)
+    # Most of a session is silence, so useful rates of false positives are far below 1 %.
     axes.set_xscale("symlog", linthresh=LINEAR_BELOW)
     axes.set_xlabel("false positives among other slices")
     axes.set_ylabel("recall of response slices")

@@ -1,4 +1,4 @@
-"""Configurations, checkpoints and runs of the first version, under today's names.
+"""Configurations, checkpoints and runs of the first version, under the present names.
 
 tests/data/first_version holds runs that the first version made, with very small sizes and one update
 for each stage.
@@ -37,7 +37,7 @@ EARLIER_OVERRIDES = [
 
 @pytest.fixture(autouse=True)
 def _nothing_printed_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aliases, "_said", set())
+    monkeypatch.setattr(aliases, "_printed", set())
 
 
 def test_every_alias_names_a_setting_that_exists() -> None:
@@ -49,10 +49,16 @@ def test_every_alias_names_a_setting_that_exists() -> None:
             section = section[part]
 
 
-def test_earlier_names_load_and_say_the_new_one_once(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["dialogue.settle_ms=140", "stages.asr.data.stuck_after_s=7", "encoder.context=carried"]
-    config = load_config([*TINY, *words])
-    load_config([*TINY, *words])
+def test_earlier_names_load_and_the_new_ones_are_printed_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    overrides = [
+        "dialogue.settle_ms=140",
+        "stages.asr.data.stuck_after_s=7",
+        "encoder.context=carried",
+    ]
+    config = load_config([*TINY, *overrides])
+    load_config([*TINY, *overrides])
     assert config.dialogue.endpoint_silence_ms == 140
     assert config.data.worker_timeout_s == 7
     assert config.encoder.context == "causal"
@@ -71,12 +77,12 @@ def test_earlier_names_in_files_load(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "trainer.activation_checkpointing" in capsys.readouterr().err
 
 
-def test_modernise_and_its_inverse() -> None:
-    today = to_dict(load_config(TINY))
-    earlier = to_earlier_names(today)
+def test_to_earlier_names_is_the_inverse_of_modernise() -> None:
+    present = to_dict(load_config(TINY))
+    earlier = to_earlier_names(present)
     assert "settle_ms" in earlier["dialogue"] and earlier["encoder"]["context"] == "carried"
     assert from_dict(earlier) == load_config(TINY)
-    assert modernise(earlier)["dialogue"] == today["dialogue"]
+    assert modernise(earlier)["dialogue"] == present["dialogue"]
 
 
 @pytest.mark.parametrize("run", sorted(FIRST_VERSION.iterdir()), ids=lambda run: run.name)
@@ -104,9 +110,9 @@ def test_finished_runs_of_the_first_version_are_found(
 ) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(FIRST_VERSION, runs)
-    before = sorted(path.name for path in runs.iterdir())
+    names = sorted(path.name for path in runs.iterdir())
     files = ["configs/preset/tiny.yaml", "configs/stage/state.yaml"]
     summary = main([*files, *EARLIER_OVERRIDES, f"run.dir={runs}"])
     assert "test/state_macro_f1" in summary
-    assert sorted(path.name for path in runs.iterdir()) == before
+    assert sorted(path.name for path in runs.iterdir()) == names
     assert f"state: already trained, {runs / STATE_RUN.name}" in capsys.readouterr().out

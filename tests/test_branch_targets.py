@@ -32,27 +32,27 @@ from lightning_modules.fork_schedule import (
 NAMES = {".": "ignore", "?": "incomplete", "!": "response"}
 SCRIPTS = [
     "...???!......",  # a question, and silence in and after its answer
-    "??!??!??!.....",  # questions one upon the other
+    "??!??!??!.....",  # questions in immediate succession
     # talking to somebody else during an answer, a question that interrupts it, one after its end
     "..???!.??..??!..........???!",
-    "....??..?..",  # nothing is ever asked
-    "!!.!",  # too soon to be answered, some of them
+    "....??..?..",  # no question
+    "!!.!",  # responses, some of which come too early to be given
 ]
 LENGTH = 5
 """Tokens of every answer."""
 
 
 def dialogue_of(script: str, slice_samples: int) -> Dialogue:
-    """A dialogue with these labels over noise; a question or aside wherever somebody speaks."""
+    """A dialogue with these labels over noise; all speech is a question or talking to somebody else."""
     labels = tuple(NAMES[c] for c in script)
     turns, answers = [], []
-    for found in re.finditer(r"\?+!?|!", script):
-        kind = "question" if found[0].endswith("!") else "talking_to_other"
-        if kind == "question" and found.end() - 1 in answered(labels):
-            answers.append(Answer(len(turns), found.end() - 1, None))
+    for match in re.finditer(r"\?+!?|!", script):
+        kind = "question" if match[0].endswith("!") else "talking_to_other"
+        if kind == "question" and match.end() - 1 in answered(labels):
+            answers.append(Answer(len(turns), match.end() - 1, None))
         turns.append(
             Turn(
-                kind, "", f"answer {len(answers) - 1}", found.start() / 5, found.end() / 5, None, ""
+                kind, "", f"answer {len(answers) - 1}", match.start() / 5, match.end() / 5, None, ""
             )
         )
     samples = (
@@ -65,16 +65,19 @@ def dialogue_of(script: str, slice_samples: int) -> Dialogue:
 
 
 def answered(labels) -> list[int]:
-    """By the rule of at least two slices, since anything was dropped or answered."""
-    found, heard, ignored = [], 0, 0
+    """Slices in which a response begins: at least two slices after the last drop or response."""
+    response_slices = []
+    num_slices = 0
+    num_ignored = 0
     for i, label in enumerate(labels):
-        heard, ignored = heard + 1, ignored + 1 if label == "ignore" else 0
-        if label == "response" and heard >= 2:
-            found.append(i)
-            heard = ignored = 0
-        elif ignored == 2:
-            heard = ignored = 0
-    return found
+        num_slices += 1
+        num_ignored = num_ignored + 1 if label == "ignore" else 0
+        if label == "response" and num_slices >= 2:
+            response_slices.append(i)
+            num_slices = num_ignored = 0
+        elif num_ignored == 2:
+            num_slices = num_ignored = 0
+    return response_slices
 
 
 class Answers:
@@ -93,44 +96,48 @@ class Answers:
 
 @pytest.fixture
 def kind() -> str:
-    """Of the language model; a test may ask for others."""
+    """Kind of the language model; tests parametrise it."""
     return "mamba"
 
 
 @pytest.fixture
 def small(config: Config, kind: str) -> Config:
-    words = [
+    overrides = [
         f"duplex.max_tokens={LENGTH}",
         "duplex.tokens_per_s=4",
         "duplex.min_slices=2",
         f"lm.kind={kind}",
     ]
-    return override(config, words)
+    return override(config, overrides)
 
 
 @pytest.fixture
-def tokens() -> Tokenizer:
+def tokenizer() -> Tokenizer:
     return Tokenizer.train(["some words to be said"] * 3)
 
 
 @pytest.fixture
-def model(small: Config, tokens: Tokenizer) -> SpeechLM:
+def model(small: Config, tokenizer: Tokenizer) -> SpeechLM:
     model = SpeechLM(small.model).eval()
-    model.lm.embeddings.weight.data *= 20  # or every state would be as likely as the others
+    model.lm.embeddings.weight.data *= 20  # otherwise all states would be equally likely
     return model
 
 
-def live(dialogue: Dialogue, model, tokens, config, monkeypatch) -> list[sessions.Event]:
-    """A session whose model is right about every slice."""
+def session_events(
+    dialogue: Dialogue, model, tokenizer, config, monkeypatch
+) -> list[sessions.Event]:
+    """The events of a session in which every slice is classified correctly."""
     labels = iter(dialogue.labels)
     monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(labels))
-    return sessions.ForkSession(model, tokens, config.duplex).push(
+    return sessions.ForkSession(model, tokenizer, config.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
 
 
 @pytest.mark.parametrize("connector", ["ctc", "merge"])
-def test_a_slice_may_hold_any_number_of_embeddings(connector, tokens, small, monkeypatch) -> None:
+def test_slices_may_have_different_numbers_of_embeddings(
+    connector, tokenizer, small, monkeypatch
+) -> None:
     config = override(small, [f"connector.kind={connector}", "connector.merge_threshold=0.99"])
     model = SpeechLM(config.model).eval()
     model.lm.embeddings.weight.data *= 20
@@ -138,22 +145,26 @@ def test_a_slice_may_hold_any_number_of_embeddings(connector, tokens, small, mon
         Padded(torch.from_numpy(dialogue_of(SCRIPTS[2], 3200).samples)[None])
     )[0].counts
     assert len(set(counts.flatten().tolist())) > 1
-    test_every_probe_sees_what_a_session_sees(SCRIPTS[2], model, tokens, config, monkeypatch)
+    test_every_probe_has_the_probabilities_of_a_session(
+        SCRIPTS[2], model, tokenizer, config, monkeypatch
+    )
 
 
 @pytest.mark.parametrize("kind", ["mamba", "transformer"])
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monkeypatch) -> None:
+def test_every_probe_has_the_probabilities_of_a_session(
+    script, model, tokenizer, small, monkeypatch
+) -> None:
     monkeypatch.setattr(schedule, "LEAF_STEPS", 20)
     dialogue = dialogue_of(script, 3200)
-    events = live(dialogue, model, tokens, small, monkeypatch)
-    begun = [e.slice for e in events if e.action == "respond"]
-    assert begun == [answer.begin for answer in dialogue.answers]
-    said = [
+    events = session_events(dialogue, model, tokenizer, small, monkeypatch)
+    response_slices = [e.slice for e in events if e.action == "respond"]
+    assert response_slices == [answer.begin for answer in dialogue.answers]
+    emitted = [
         [t for e in events[i:j] for t in e.tokens]
-        for i, j in itertools.pairwise([*begun, len(events)])
+        for i, j in itertools.pairwise([*response_slices, len(events)])
     ]
-    stage = DialogueStage(small, model, Answers(tokens, said)).eval()
+    stage = DialogueStage(small, model, Answers(tokenizer, emitted)).eval()
     segments = share_prefixes(
         flatten(
             [BranchTargets(stage.tokenizer, small.duplex, 100).segments(dialogue, random.Random(0))]
@@ -164,58 +175,67 @@ def test_every_probe_sees_what_a_session_sees(script, model, tokens, small, monk
         speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
         hidden, labels = stage.run_segments(segments, speech)
         logits = model.lm.logits(hidden)
-    states = [tokens.turn_state_ids[state] for state in TURN_STATE_MARKERS]
-    seen, at = set(), 0
-    for group in fork_schedule(segments, len(tokens.prompt_before_speech(ANSWER_INSTRUCTIONS[0]))):
+    states = [tokenizer.turn_state_ids[state] for state in TURN_STATE_MARKERS]
+    compared = set()
+    position = 0
+    for group in fork_schedule(
+        segments, len(tokenizer.prompt_before_speech(ANSWER_INSTRUCTIONS[0]))
+    ):
         for segment in (segments[i].segment for i in group):
-            wanted = [label for label in segment.labels if label != IGNORED]
-            assert labels[at : at + len(wanted)].tolist() == wanted
-            if segment.slices and not any(first in segment.slices[:-1] for first in begun):
+            expected_labels = [label for label in segment.labels if label != IGNORED]
+            assert labels[position : position + len(expected_labels)].tolist() == expected_labels
+            if segment.slices and not any(
+                first in segment.slices[:-1] for first in response_slices
+            ):
                 slice_ = segment.slices[-1]
-                seen.add(slice_)
-                assert wanted[0] == tokens.turn_state_ids[dialogue.labels[slice_]]
+                compared.add(slice_)
+                assert expected_labels[0] == tokenizer.turn_state_ids[dialogue.labels[slice_]]
                 expected = torch.tensor(list(events[slice_].probabilities.values()))
                 torch.testing.assert_close(
-                    logits[at, states].softmax(-1), expected, atol=1e-5, rtol=1e-4
+                    logits[position, states].softmax(-1), expected, atol=1e-5, rtol=1e-4
                 )
-            at += len(wanted)
-    spoken = {i for i, c in enumerate(script) if c != "."} & {
-        i for placed in segments for i in placed.segment.slices
+            position += len(expected_labels)
+    speech_slices = {i for i, c in enumerate(script) if c != "."} & {
+        i for scheduled in segments for i in scheduled.segment.slices
     }
-    assert at == len(labels) and spoken <= seen and set(begun) <= seen
+    assert (
+        position == len(labels) and speech_slices <= compared and set(response_slices) <= compared
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_an_answers_rows_hold_it_whole_and_fork_where_something_comes_up(
-    script, tokens, small
-) -> None:
+def test_the_segments_of_an_answer_contain_it_completely(script, tokenizer, small) -> None:
     dialogue = dialogue_of(script, 3200)
-    said = [[100 + 10 * i + j for j in range(LENGTH)] for i in range(len(dialogue.answers))]
-    segments = BranchTargets(Answers(tokens, said), small.duplex, 3).segments(
+    answer_ids = [[100 + 10 * i + j for j in range(LENGTH)] for i in range(len(dialogue.answers))]
+    segments = BranchTargets(Answers(tokenizer, answer_ids), small.duplex, 3).segments(
         dialogue, random.Random(0)
     )
     assert all(segment.parent is None or segment.parent < i for i, segment in enumerate(segments))
-    head = len(tokens.prompt_after_speech("response"))
-    for answer, ids in zip(dialogue.answers, said, strict=True):
-        [first] = [
+    prompt_length = len(tokenizer.prompt_after_speech("response"))
+    for answer, ids in zip(dialogue.answers, answer_ids, strict=True):
+        [first_index] = [
             i
             for i, segment in enumerate(segments)
             if segment.slices and segment.slices[-1] == answer.begin
         ]
-        rest = [segment for segment in segments if segment.parent == first and not segment.slices]
-        whole = segments[first].ids[head:] + [t for segment in rest for t in segment.ids]
-        assert whole == [*ids, tokens.eos_id]
-        labels = segments[first].labels[head - 1 :] + [
-            t for segment in rest for t in segment.labels
+        rest_segments = [
+            segment for segment in segments if segment.parent == first_index and not segment.slices
         ]
-        assert [label for label in labels if label != IGNORED] == whole
+        ids_of_answer = segments[first_index].ids[prompt_length:] + [
+            t for segment in rest_segments for t in segment.ids
+        ]
+        assert ids_of_answer == [*ids, tokenizer.eos_id]
+        labels = segments[first_index].labels[prompt_length - 1 :] + [
+            t for segment in rest_segments for t in segment.labels
+        ]
+        assert [label for label in labels if label != IGNORED] == ids_of_answer
 
 
 @pytest.mark.parametrize("kind", ["mamba", "transformer"])
-def test_the_branches_of_a_batch_are_those_of_each_dialogue(model, tokens, small) -> None:
+def test_a_batch_equals_single_dialogues(model, tokenizer, small) -> None:
     dialogues = [dialogue_of(script, 3200) for script in SCRIPTS[:3]]
-    stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9)).eval()
-    each = [
+    stage = DialogueStage(small, model, Answers(tokenizer, [[9] * LENGTH] * 9)).eval()
+    segments_of_dialogues = [
         BranchTargets(stage.tokenizer, small.duplex, 2).segments(dialogue, random.Random(1))
         for dialogue in dialogues
     ]
@@ -228,23 +248,25 @@ def test_the_branches_of_a_batch_are_those_of_each_dialogue(model, tokens, small
             hidden, labels = stage.run_segments(flatten(segments), speech)
         return sorted((int(n), h.tolist()) for n, h in zip(labels, hidden, strict=True))
 
-    together = logits_of(each, collate_dialogues([(dialogue, []) for dialogue in dialogues], 3200))
-    alone = [
+    batched = logits_of(
+        segments_of_dialogues, collate_dialogues([(dialogue, []) for dialogue in dialogues], 3200)
+    )
+    single = [
         logits_of([segments], collate_dialogues([(d, [])], 3200))
-        for segments, d in zip(each, dialogues, strict=True)
+        for segments, d in zip(segments_of_dialogues, dialogues, strict=True)
     ]
-    assert len(together) == sum(map(len, alone))
-    total = torch.tensor([h for _, h in together]).sum(0)
+    assert len(batched) == sum(map(len, single))
+    total = torch.tensor([h for _, h in batched]).sum(0)
     torch.testing.assert_close(
-        total, torch.tensor([h for part in alone for _, h in part]).sum(0), atol=1e-3, rtol=1e-3
+        total, torch.tensor([h for part in single for _, h in part]).sum(0), atol=1e-3, rtol=1e-3
     )
 
 
 @pytest.mark.parametrize("kind", ["mamba", "mamba2", "transformer"])
-def test_what_branches_share_is_read_as_if_each_heard_it_alone(model, tokens, small) -> None:
+def test_shared_prefixes_equal_separate_branches(model, tokenizer, small) -> None:
     """Values and gradients, of speech and of weights."""
     dialogues = [dialogue_of(script, 3200) for script in SCRIPTS]
-    stage = DialogueStage(small, model.double(), Answers(tokens, [[9] * LENGTH] * 9))
+    stage = DialogueStage(small, model.double(), Answers(tokenizer, [[9] * LENGTH] * 9))
     model.lm.requires_grad_()
     segments = flatten(
         [
@@ -254,29 +276,33 @@ def test_what_branches_share_is_read_as_if_each_heard_it_alone(model, tokens, sm
     )
     assert sum(segment.is_shared for segment in share_prefixes(segments)) > len(segments) / 4
     lengths = torch.tensor([len(d.labels) for d in dialogues])
-    heard = torch.randn(len(dialogues), int(lengths.max()), small.lm.d_model, dtype=torch.float64)
+    embeddings = torch.randn(
+        len(dialogues), int(lengths.max()), small.lm.d_model, dtype=torch.float64
+    )
 
-    def read(segments: list[ScheduledSegment]) -> list[torch.Tensor]:
-        speech = heard.clone().requires_grad_()
+    def loss_and_gradients(segments: list[ScheduledSegment]) -> list[torch.Tensor]:
+        speech = embeddings.clone().requires_grad_()
         hidden, labels = stage.run_segments(segments, Padded(speech, lengths))
         loss = token_loss(model.lm.logits(hidden), labels, 0.0)
         return [loss, *torch.autograd.grad(loss, [speech, *model.lm.parameters()])]
 
-    for shared, each in zip(read(share_prefixes(segments)), read(segments), strict=True):
-        torch.testing.assert_close(shared, each, atol=1e-7, rtol=1e-6)
+    for shared, separate in zip(
+        loss_and_gradients(share_prefixes(segments)), loss_and_gradients(segments), strict=True
+    ):
+        torch.testing.assert_close(shared, separate, atol=1e-7, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["mamba", "transformer"])
-def test_gradients_reach_what_was_heard_before_a_fork(model, tokens, small) -> None:
+def test_gradients_reach_the_speech_before_a_fork(model, tokenizer, small) -> None:
     dialogue = dialogue_of(SCRIPTS[2], 3200)
-    stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9))
+    stage = DialogueStage(small, model, Answers(tokenizer, [[9] * LENGTH] * 9))
     segments = BranchTargets(stage.tokenizer, small.duplex, 2).segments(dialogue, random.Random(1))
-    [newest] = [
+    [last_segment] = [
         segment
         for segment in segments
         if segment.slices and segment.slices[-1] == dialogue.answers[-1].begin
     ]
-    chain = [newest]
+    chain = [last_segment]
     while chain[0].parent is not None:
         chain.insert(0, segments[chain[0].parent])
     assert len(chain) > 2
@@ -286,16 +312,18 @@ def test_gradients_reach_what_was_heard_before_a_fork(model, tokens, small) -> N
     speech = torch.randn(1, len(dialogue.labels), small.lm.d_model, requires_grad=True)
     stage.run_segments(flatten([chain]), Padded(speech))[0][
         -1, 0
-    ].backward()  # a norm makes the sum of all the same
-    heard = torch.tensor([i for segment in chain for i in segment.slices])
-    assert speech.grad is not None and bool((speech.grad[0, heard].abs().sum(-1) > 0).all())
-    others = torch.ones(len(dialogue.labels), dtype=torch.bool).index_fill(0, heard, False)
-    assert not speech.grad[0, others].any()
+    ].backward()  # one value: after normalisation the sum of all is constant
+    speech_slices = torch.tensor([i for segment in chain for i in segment.slices])
+    assert speech.grad is not None and bool((speech.grad[0, speech_slices].abs().sum(-1) > 0).all())
+    other_slices = torch.ones(len(dialogue.labels), dtype=torch.bool).index_fill(
+        0, speech_slices, False
+    )
+    assert not speech.grad[0, other_slices].any()
 
 
 @pytest.mark.parametrize("kind", ["mamba", "transformer"])
-def test_a_stage_learns_under_autocast(model, tokens, small) -> None:
-    stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH] * 9))
+def test_gradients_are_finite_under_autocast(model, tokenizer, small) -> None:
+    stage = DialogueStage(small, model, Answers(tokenizer, [[9] * LENGTH] * 9))
     batch = collate_dialogues([(dialogue_of(script, 3200), []) for script in SCRIPTS[:3]], 3200)
     with torch.autocast("cpu", torch.bfloat16):
         loss = stage.training_loss(batch)
@@ -305,54 +333,56 @@ def test_a_stage_learns_under_autocast(model, tokens, small) -> None:
     )
 
 
-def test_a_sound_to_be_ignored_is_also_judged_by_a_branch_that_did_not_ignore_it(
-    model, tokens, small, monkeypatch
+def test_an_ignored_sound_is_also_classified_by_a_branch_that_took_it_for_speech(
+    model, tokenizer, small, monkeypatch
 ):
     noise = Turn("noise", "", "", 4 / 5, 9 / 5, None, "")
     dialogue = dataclasses.replace(dialogue_of("." * 16, 3200), turns=(noise,))
-    mistaken = ["ignore"] * 4 + ["incomplete"] * 5 + ["ignore"] * 7
-    states = iter(mistaken)
+    predicted = ["ignore"] * 4 + ["incomplete"] * 5 + ["ignore"] * 7
+    states = iter(predicted)
     monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(states))
-    events = sessions.ForkSession(model, tokens, small.duplex).push(
+    events = sessions.ForkSession(model, tokenizer, small.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
-    stage = DialogueStage(small, model, tokens).eval()
-    segments = BranchTargets(tokens, small.duplex, 99).segments(dialogue, random.Random(3))
-    kept = [segment for segment in segments if segment.slices[0] == 4]
-    judged = [segment.slices[-1] for segment in kept]
-    assert {8, 9, 10} <= {*judged}  # around the end of the sound
+    stage = DialogueStage(small, model, tokenizer).eval()
+    segments = BranchTargets(tokenizer, small.duplex, 99).segments(dialogue, random.Random(3))
+    probes = [segment for segment in segments if segment.slices[0] == 4]
+    probe_slices = [segment.slices[-1] for segment in probes]
+    assert {8, 9, 10} <= {*probe_slices}  # around the end of the sound
     with torch.no_grad():
         speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
-        hidden, labels = stage.run_segments(flatten([kept]), speech)
-    assert labels.tolist() == [tokens.turn_state_ids["ignore"]] * len(kept)
-    states = [tokens.turn_state_ids[state] for state in TURN_STATE_MARKERS]
-    seen = model.lm.logits(hidden)[:, states].softmax(-1)
-    expected = torch.tensor([list(events[slice_].probabilities.values()) for slice_ in judged])
-    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-4)
+        hidden, labels = stage.run_segments(flatten([probes]), speech)
+    assert labels.tolist() == [tokenizer.turn_state_ids["ignore"]] * len(probes)
+    states = [tokenizer.turn_state_ids[state] for state in TURN_STATE_MARKERS]
+    probabilities = model.lm.logits(hidden)[:, states].softmax(-1)
+    expected = torch.tensor(
+        [list(events[slice_].probabilities.values()) for slice_ in probe_slices]
+    )
+    torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(
-    model, tokens, small, monkeypatch
+def test_a_missed_end_of_a_question_is_a_target_until_the_branch_is_dropped(
+    model, tokenizer, small, monkeypatch
 ):
     dialogue = dialogue_of("...???!......", 3200)
-    mistaken = ["ignore"] * 3 + ["incomplete"] * 4 + ["ignore"] * 6
-    states = iter(mistaken)
+    predicted = ["ignore"] * 3 + ["incomplete"] * 4 + ["ignore"] * 6
+    states = iter(predicted)
     monkeypatch.setattr(sessions, "classify_state", lambda probabilities, duplex: next(states))
-    events = sessions.ForkSession(model, tokens, small.duplex).push(
+    events = sessions.ForkSession(model, tokenizer, small.duplex).push(
         torch.from_numpy(dialogue.samples)
     )
     assert [e.slice for e in events if e.action == "drop"][1] == 8, (
-        "behind the slice of the response, 6, come two more"
+        "two more slices come after slice 6, that of the response"
     )
-    stage = DialogueStage(small, model, Answers(tokens, [[9] * LENGTH])).eval()
+    stage = DialogueStage(small, model, Answers(tokenizer, [[9] * LENGTH])).eval()
     segments = BranchTargets(stage.tokenizer, small.duplex, 2).segments(dialogue, random.Random(0))
-    late = [segment for segment in segments if 6 in segment.slices[:-1]]
-    assert [segment.slices for segment in late] == [range(2, 8), range(2, 9)]
+    late_segments = [segment for segment in segments if 6 in segment.slices[:-1]]
+    assert [segment.slices for segment in late_segments] == [range(2, 8), range(2, 9)]
     with torch.no_grad():
         speech, _ = model.embed_speech(Padded(torch.from_numpy(dialogue.samples)[None]), final=True)
-        hidden, labels = stage.run_segments(flatten([late]), speech)
-    assert labels.tolist() == [tokens.turn_state_ids["response"]] * 2
-    states = [tokens.turn_state_ids[state] for state in TURN_STATE_MARKERS]
+        hidden, labels = stage.run_segments(flatten([late_segments]), speech)
+    assert labels.tolist() == [tokenizer.turn_state_ids["response"]] * 2
+    states = [tokenizer.turn_state_ids[state] for state in TURN_STATE_MARKERS]
     expected = torch.tensor([list(events[slice_].probabilities.values()) for slice_ in (7, 8)])
     torch.testing.assert_close(
         model.lm.logits(hidden)[:, states].softmax(-1), expected, atol=1e-5, rtol=1e-4
@@ -360,31 +390,35 @@ def test_the_end_of_a_question_can_be_made_up_for_until_it_is_forgotten(
 
 
 @pytest.mark.parametrize(
-    ("script", "late"), [("..??!??!.....", [(8, 9)]), ("..??!.", [(5,)]), ("..??!", [])]
+    ("script", "expected_groups"), [("..??!??!.....", [(8, 9)]), ("..??!.", [(5,)]), ("..??!", [])]
 )
-def test_what_comes_behind_a_question_is_not_its_missed_end(script, late, tokens, small) -> None:
+def test_the_next_question_is_no_target_for_a_missed_end(
+    script, expected_groups, tokenizer, small
+) -> None:
     dialogue = dialogue_of(script, 3200)
-    said = Answers(tokens, [[9] * LENGTH] * 2)
-    segments = BranchTargets(said, small.duplex, 2).segments(dialogue, random.Random(0))
-    begun = [answer.begin for answer in dialogue.answers]
-    found = [
+    tokenizer_of_answers = Answers(tokenizer, [[9] * LENGTH] * 2)
+    segments = BranchTargets(tokenizer_of_answers, small.duplex, 2).segments(
+        dialogue, random.Random(0)
+    )
+    response_slices = [answer.begin for answer in dialogue.answers]
+    late_slices = [
         segment.slices[-1]
         for segment in segments
-        for first in begun
+        for first in response_slices
         if first in segment.slices[:-1]
     ]
-    assert found == [slice_ for group in late for slice_ in group]
+    assert late_slices == [slice_ for group in expected_groups for slice_ in group]
 
 
-def test_where_a_question_breaks_off_its_slices_are_judged(tokens, small) -> None:
-    whole = dialogue_of("...????????!.....", 3200)
-    broken = dataclasses.replace(whole.turns[0], kind="paused_question", pause_s=(5 / 5, 8 / 5))
-    segments = BranchTargets(tokens, small.duplex, 0).segments(
-        dataclasses.replace(whole, turns=(broken,)), random.Random(0)
+def test_the_slices_of_a_pause_are_classified(tokenizer, small) -> None:
+    unpaused = dialogue_of("...????????!.....", 3200)
+    paused = dataclasses.replace(unpaused.turns[0], kind="paused_question", pause_s=(5 / 5, 8 / 5))
+    segments = BranchTargets(tokenizer, small.duplex, 0).segments(
+        dataclasses.replace(unpaused, turns=(paused,)), random.Random(0)
     )
-    judged = {
+    probe_slices = {
         segment.slices[-1]
         for segment in segments
         if segment.slices and segment.slices[0] <= 4 < segment.slices[-1]
     }
-    assert {5, 6} <= judged
+    assert {5, 6} <= probe_slices

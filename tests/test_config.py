@@ -1,4 +1,4 @@
-"""Every YAML loads, every mistake is answered, equal experiments have equal names."""
+"""Configuration: every YAML file loads, errors have a remedy, equal experiments have equal names."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_every_preset_loads_with_every_stage(preset: Path, stage: str) -> None:
     assert (config.preset, config.stage.name) == (preset.stem, stage)
 
 
-def test_files_say_what_they_are_for_in_few_lines() -> None:
+def test_files_have_a_purpose_and_a_command_and_are_short() -> None:
     for path in [
         *PRESETS,
         *Path("configs/stage").glob("*.yaml"),
@@ -33,7 +33,7 @@ def test_files_say_what_they_are_for_in_few_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "answer"),
+    ("args", "message"),
     [
         (["optim.lrr=1"], "Did you mean 'lr'"),
         (["encodre.d_model=1"], "Did you mean 'encoder'"),
@@ -76,37 +76,38 @@ def test_files_say_what_they_are_for_in_few_lines() -> None:
         (["encoder.train_slice_ms=[900,300]"], "encoder.train_slice_ms=.*give \\[low, high\\]"),
     ],
 )
-def test_a_mistake_names_the_field_and_the_remedy(args: list[str], answer: str) -> None:
-    with pytest.raises(ValueError, match=answer):
+def test_an_error_names_the_field_and_the_remedy(args: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         load_config([*TINY, *args])
 
 
 @pytest.mark.parametrize("ms", [0, 100, 250])
-def test_a_slice_holds_whole_embeddings(ms: int) -> None:
+def test_a_slice_has_a_whole_number_of_embeddings(ms: int) -> None:
     with pytest.raises(ValueError, match=f"encoder.slice_ms={ms} ms.*multiple of 200"):
         SpeechEncoder(load_config([*TINY, f"encoder.slice_ms={ms}"]).model)
 
 
-def test_a_missing_value_names_its_key() -> None:
+def test_the_error_for_a_missing_value_names_its_key() -> None:
     with pytest.raises(ValueError, match="stage.name"):
         load_config(["configs/preset/tiny.yaml"])
 
 
-def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_yaml_is_rejected(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("optim: {lr: 1")
     with pytest.raises(ValueError, match="broken.yaml is not YAML"):
         load_config([*TINY, str(broken)])
 
 
-def test_overrides_reach_the_stages_beneath_where_they_hold_for_all() -> None:
-    words = ["encoder.d_model=64", "optim.lr=7", "stages.lm.optim.lr=3"]
-    asked, upstream = load_config([*TINY, *words]), load_config([*TINY, *words], "lm")
-    assert (asked.encoder.d_model, upstream.encoder.d_model) == (64, 64)
-    assert (asked.optim.lr, upstream.optim.lr) == (7, 3)
+def test_overrides_apply_to_prerequisite_stages_if_they_hold_for_all() -> None:
+    overrides = ["encoder.d_model=64", "optim.lr=7", "stages.lm.optim.lr=3"]
+    requested = load_config([*TINY, *overrides])
+    upstream = load_config([*TINY, *overrides], "lm")
+    assert (requested.encoder.d_model, upstream.encoder.d_model) == (64, 64)
+    assert (requested.optim.lr, upstream.optim.lr) == (7, 3)
 
 
-def test_fingerprint_is_of_the_experiment_not_of_the_machine() -> None:
+def test_fingerprint_depends_on_the_experiment_and_not_on_the_machine() -> None:
     plain = fingerprint(load_config(TINY))
     assert plain == fingerprint(
         load_config([*TINY, "data.num_workers=3", "run.dir=elsewhere", "wandb.mode=disabled"])
@@ -124,19 +125,19 @@ def test_fingerprint_is_of_the_experiment_not_of_the_machine() -> None:
     )
 
 
-def test_plain_dicts_and_back() -> None:
+def test_a_configuration_survives_conversion_to_a_dict() -> None:
     config = load_config(TINY)
     assert from_dict(to_dict(config)) == config
     assert override(config, ["optim.lr=0.5"]).optim.lr == 0.5
 
 
-def test_clock_divides_time_exactly() -> None:
-    clock = FrameTiming.of(
+def test_frame_timing_divides_time_exactly() -> None:
+    timing = FrameTiming.of(
         load_config(["configs/preset/paper.yaml", "configs/stage/asr.yaml"]).model
     )
     assert (
-        clock.samples_per_mel_frame,
-        clock.samples_per_encoder_frame,
-        clock.samples_per_token,
+        timing.samples_per_mel_frame,
+        timing.samples_per_encoder_frame,
+        timing.samples_per_token,
     ) == (160, 640, 3200)
-    assert clock.token_ms == 200
+    assert timing.token_ms == 200

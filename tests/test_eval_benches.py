@@ -1,4 +1,4 @@
-"""Full-Duplex-Bench and TurnBench: small folders made here, scores worked out by hand, rules at their borders."""
+"""Full-Duplex-Bench and TurnBench: small generated folders, scores computed by hand, rules at limits."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def tone(file: Path, seconds: float = 2.0, channels: int = 1) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Answers every slice."""
+    """Folder of a run whose model responds in every slice."""
     folder = tmp_path / "run"
     folder.mkdir()
     untrained("streaming", "duplex.response_threshold=1e-9", "duplex.max_tokens=4").save(
@@ -48,25 +48,26 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("said", "took"),
+    ("emitted", "takes_over"),
     [
         ([], False), (words(1.0), False), (words(1.0, 1.25, 1.5), False), (words(1.0, 1.5, 1.75), True),
         (words(1.0, 1.75), True), (words(1.0, 1.2, 1.4, 1.6, length_s=0.1), True), (words(3.1, 3.85), True),
     ],
 )  # fmt: skip
-def test_a_turn_is_a_second_or_four_words(said, took):
-    assert fdb.took_over(said) is took
+def test_a_second_or_four_words_take_the_turn(emitted, takes_over):
+    assert fdb.took_over(emitted) is takes_over
 
 
-def test_turn_taking_counts_from_the_annotated_end():
-    early, late = words(1.0, 2.0, 3.0), words(2.5, 3.5)
+def test_turn_taking_latency_starts_at_the_annotated_end():
+    early = words(1.0, 2.0, 3.0)
+    late = words(2.5, 3.5)
     taking = item("smooth_turn_taking", [{"timestamp": [2.0, 9.0]}])
     assert fdb.score_item(taking, late) == {"takeover_rate": [True], "latency_s": [0.5]}
     assert fdb.score_item(taking, early) == {"takeover_rate": [True], "latency_s": [0.0]}
     assert fdb.score_item(taking, words(2.5)) == {"takeover_rate": [False], "latency_s": []}
 
 
-def test_an_interruption_is_answered_by_what_begins_after_it():
+def test_only_words_after_the_interruption_answer_it():
     interrupting = item("user_interruption", [{"timestamp": [2.0, 3.0]}])
     assert fdb.score_item(interrupting, words(1.0, 2.0, 2.9)) == {
         "takeover_rate": [False],
@@ -83,33 +84,35 @@ def test_an_interruption_is_answered_by_what_begins_after_it():
 
 
 @pytest.mark.parametrize(("gap_s", "joined"), [(0.59, True), (0.6, False)])
-def test_gaps_are_closed_below_their_limit(gap_s, joined):
+def test_spans_with_a_shorter_gap_are_joined(gap_s, joined):
     spans = [(0.0, 1.1), (1.1 + gap_s, 3.0)]
     assert fdb.merge(spans, 0.6) == ([(0.0, 3.0)] if joined else spans)
 
 
 def test_timing_of_overlaps():
-    """The model stops 0.4 s into the user's second span, and goes on a second after its end."""
-    found = fdb.timing([(0.0, 1.0), (3.0, 4.0)], [(1.5, 2.0), (2.4, 3.4), (5.0, 6.0)])
-    assert found == {"stop_latency_s": [pytest.approx(0.4)], "response_latency_s": [0.5, 1.0]}
-    through = fdb.timing([(3.0, 4.0), (5.0, 6.0)], [(2.0, 4.5), (6.0, 7.0)])
-    assert through == {"stop_latency_s": [1.0], "response_latency_s": [0.0]}
+    """The model stops 0.4 s into the user's second span, and continues one second after its end."""
+    stopping = fdb.timing([(0.0, 1.0), (3.0, 4.0)], [(1.5, 2.0), (2.4, 3.4), (5.0, 6.0)])
+    assert stopping == {"stop_latency_s": [pytest.approx(0.4)], "response_latency_s": [0.5, 1.0]}
+    uninterrupted = fdb.timing([(3.0, 4.0), (5.0, 6.0)], [(2.0, 4.5), (6.0, 7.0)])
+    assert uninterrupted == {"stop_latency_s": [1.0], "response_latency_s": [0.0]}
 
 
-def test_timing_takes_the_users_words_from_the_event_on(tmp_path: Path):
+def test_timing_uses_the_speech_of_the_user_from_the_event_on(tmp_path: Path):
     spoken = [(0.0, 1.0), (3.0, 3.4), (3.8, 4.0)]
     (tmp_path / "transcription.json").write_text(
         json.dumps({"chunks": [{"timestamp": span} for span in spoken]})
     )
     overlap = item("v1.5_timing", {"timestamps": [3.0, 4.0]}, tmp_path)
-    found = fdb.score_item(overlap, [Word("a", 1.5, 3.25), Word("b", 4.5, 5.0)])
-    assert found == {"stop_latency_s": [0.25], "response_latency_s": [0.5]}
+    values = fdb.score_item(overlap, [Word("a", 1.5, 3.25), Word("b", 4.5, 5.0)])
+    assert values == {"stop_latency_s": [0.25], "response_latency_s": [0.5]}
 
 
-def test_words_come_out_with_their_slices():
+def test_words_have_the_times_of_their_slices():
     def event(slice_: int, action: str, text: str) -> Event:
-        chances = {"response": 1.0, "incomplete": 0.0, "ignore": 0.0}
-        return Event(slice_, (slice_ + 1) * 0.2, chances, "response", action, [], text, True, 0.0)  # type: ignore[arg-type]
+        probabilities = {"response": 1.0, "incomplete": 0.0, "ignore": 0.0}
+        return Event(
+            slice_, (slice_ + 1) * 0.2, probabilities, "response", action, [], text, True, 0.0
+        )  # type: ignore[arg-type]
 
     events = [
         event(0, "respond", "sev"), event(1, "listen", ""), event(2, "listen", "en is"), event(5, "listen", " odd"),
@@ -121,7 +124,7 @@ def test_words_come_out_with_their_slices():
     ]  # fmt: skip
 
 
-def test_a_tree_of_items(run: Path, tmp_path: Path):
+def test_full_duplex_bench_scores_a_folder_of_items(run: Path, tmp_path: Path):
     root = tmp_path / "data"
     annotations = {
         "candor_pause_handling/1/pause.json": [{"timestamp": [0.5, 0.9]}],
@@ -133,27 +136,27 @@ def test_a_tree_of_items(run: Path, tmp_path: Path):
     for name, annotation in annotations.items():
         tone((root / name).parent / "input.wav")
         (root / name).write_text(json.dumps(annotation))
-    found = evaluate.main(["full-duplex-bench", str(run), str(root)])
-    rates = {name for name in found if name.endswith("/takeover_rate")}
+    scores = evaluate.main(["full-duplex-bench", str(run), str(root)])
+    rates = {name for name in scores if name.endswith("/takeover_rate")}
     assert rates == {
         "text_emission/pause_handling/candor_pause_handling/takeover_rate",
         "text_emission/smooth_turn_taking/candor_turn_taking/takeover_rate",
         "text_emission/user_interruption/synthetic_user_interruption/takeover_rate",
         "text_emission/backchannel_not_official/icc_backchannel/takeover_rate",
     }
-    assert found["text_emission/v1.5_timing/v1.5/user_backchannel/stop_latency_s"] == pytest.approx(
-        0.5
-    )
-    out = json.loads((root / "icc_backchannel/1/output.json").read_text())
-    assert out["text"].split() == [chunk["text"] for chunk in out["chunks"]]
+    assert scores[
+        "text_emission/v1.5_timing/v1.5/user_backchannel/stop_latency_s"
+    ] == pytest.approx(0.5)
+    output = json.loads((root / "icc_backchannel/1/output.json").read_text())
+    assert output["text"].split() == [chunk["text"] for chunk in output["chunks"]]
     assert all(
         0 <= begin_s < end_s <= 2.5
-        for begin_s, end_s in (chunk["timestamp"] for chunk in out["chunks"])
+        for begin_s, end_s in (chunk["timestamp"] for chunk in output["chunks"])
     )
-    assert json.loads((run / "scores" / "full-duplex-bench.json").read_text()) == found
+    assert json.loads((run / "scores" / "full-duplex-bench.json").read_text()) == scores
 
 
-def test_other_trees_are_refused(tmp_path: Path):
+def test_folders_without_items_are_rejected(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no input.wav"):
         fdb.find_items(tmp_path)
     tone(tmp_path / "1" / "input.wav")
@@ -172,18 +175,18 @@ def test_other_trees_are_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("predicted", "latency_s"), [(9.75, -0.25), (9.74, None), (13.0, 3.0), (13.01, None)]
 )
-def test_a_match_lies_within_its_window(predicted, latency_s):
-    found = turnbench.tally([10.0], [], [predicted])
-    assert (found.latencies_s, found.missed) == (
+def test_a_match_is_within_the_window_of_its_event(predicted, latency_s):
+    tally = turnbench.tally([10.0], [], [predicted])
+    assert (tally.latencies_s, tally.missed) == (
         ([latency_s], 0) if latency_s is not None else ([], 1)
     )
 
 
-def test_borders_hold_in_floating_point():
+def test_window_borders_tolerate_floating_point_errors():
     assert turnbench.tally([0.3], [], [0.1 + 0.2 + 3.0]).latencies_s == [pytest.approx(3.0)]
 
 
-def test_the_next_event_ends_a_window():
+def test_the_next_event_ends_the_window():
     assert turnbench.tally([10.0, 11.0], [], [11.5]) == ([0.5], 1, 0, 0)
     assert turnbench.tally([10.0, 11.0], [], [11.0]) == ([1.0], 1, 0, 0)
 
@@ -193,26 +196,26 @@ def test_matches_are_one_to_one_and_earliest_first():
     assert turnbench.tally([10.0], [], [10.5, 10.75]) == ([0.5], 0, 0, 0)
 
 
-def test_a_span_without_events_is_false_once():
+def test_a_span_without_events_counts_at_most_one_false_positive():
     assert turnbench.tally([], [(5.0, 6.0), (8.0, 9.0)], [4.75, 5.5, 6.0, 9.5]) == ([], 0, 1, 1)
     assert turnbench.tally([], [(5.0, 6.0)], [4.74, 6.01]) == ([], 0, 0, 1)
     assert turnbench.tally([10.0], [(10.25, 12.0)], [10.5]) == ([0.5], 0, 0, 1)
 
 
 def test_scores_of_a_conversation():
-    nothing = {"eot": [], "interruption": [], "eot_negative": [], "interruption_negative": []}
-    one = {
-        **nothing,
+    no_events = {"eot": [], "interruption": [], "eot_negative": [], "interruption_negative": []}
+    gold = {
+        **no_events,
         "eot": [1.0, 5.0, 10.0, 20.0],
         "eot_negative": [[30, 31], [40, 41]],
         "interruption_negative": [[1, 2]],
     }
     predicted = {
         "speaker_1": {"eot": [1.0, 6.0, 12.0, 30.5], "interruption": []},
-        "speaker_2": nothing,
+        "speaker_2": no_events,
     }
-    found = turnbench.scores({"a": predicted}, {"a": {"speaker_1": one, "speaker_2": nothing}})
-    assert found == {
+    scores = turnbench.scores({"a": predicted}, {"a": {"speaker_1": gold, "speaker_2": no_events}})
+    assert scores == {
         "eot/recall": ScoreValue(0.75, 4), "eot/fp_rate": ScoreValue(0.5, 2), "eot/ranked": ScoreValue(False, 2),
         "eot/latency_p10_s": ScoreValue(pytest.approx(0.2), 3), "eot/latency_p50_s": ScoreValue(1.0, 3),
         "eot/latency_p90_s": ScoreValue(pytest.approx(1.8), 3),
@@ -220,7 +223,7 @@ def test_scores_of_a_conversation():
     }  # fmt: skip
 
 
-def test_who_speaks_is_judged_by_the_past_alone():
+def test_speech_detection_uses_only_past_slices():
     assert turnbench.speaking([-90, -50, -30, -50, -56, -20, -40, -46], -25) == [
         False,
         True,
@@ -248,14 +251,14 @@ def test_turnbench_submission(run: Path, tmp_path: Path):
         "interruption_negative": [],
     }
     (folder / "20.json").write_text(json.dumps({"speaker_1": gold, "speaker_2": gold}))
-    found = evaluate.main(["turnbench", str(run), str(folder)])
+    scores = evaluate.main(["turnbench", str(run), str(folder)])
     assert (
-        found["interruption/recall"] == 1 and found["eot/fp_rate"] == 0
+        scores["interruption/recall"] == 1 and scores["eot/fp_rate"] == 0
     )  # both speak all the time
-    handed_in = json.loads((run / "scores" / "turnbench_submission.json").read_text())
-    assert handed_in["schema_version"] == 1
-    assert [entry["conversation_id"] for entry in handed_in["predictions"]] == ["20", "21"]
-    for entry in handed_in["predictions"]:
+    submission = json.loads((run / "scores" / "turnbench_submission.json").read_text())
+    assert submission["schema_version"] == 1
+    assert [entry["conversation_id"] for entry in submission["predictions"]] == ["20", "21"]
+    for entry in submission["predictions"]:
         times = entry["speaker_2"]["interruption"]
         assert (
             times == sorted(set(times))
@@ -265,7 +268,7 @@ def test_turnbench_submission(run: Path, tmp_path: Path):
         )
 
 
-def test_other_conversations_are_refused(run: Path, tmp_path: Path):
+def test_invalid_conversations_are_rejected(run: Path, tmp_path: Path):
     folder = tmp_path / "talks"
     folder.mkdir()
     with pytest.raises(ValueError, match="no wav"):
@@ -279,12 +282,13 @@ def test_other_conversations_are_refused(run: Path, tmp_path: Path):
 
 
 def test_gold_times_are_checked(tmp_path: Path):
-    file, nothing = tmp_path / "1.json", {"eot": [], "interruption": [], "eot_negative": []}
-    whole = {**nothing, "interruption_negative": []}
-    for one, told in (
-        (nothing, "no gold times"),
-        ({**whole, "eot": [2, 1]}, "eot do not increase"),
+    file = tmp_path / "1.json"
+    incomplete = {"eot": [], "interruption": [], "eot_negative": []}
+    complete = {**incomplete, "interruption_negative": []}
+    for times, message in (
+        (incomplete, "no gold times"),
+        ({**complete, "eot": [2, 1]}, "eot do not increase"),
     ):
-        file.write_text(json.dumps({"speaker_1": whole, "speaker_2": one}))
-        with pytest.raises(ValueError, match=told):
+        file.write_text(json.dumps({"speaker_1": complete, "speaker_2": times}))
+        with pytest.raises(ValueError, match=message):
             turnbench.read_gold(file)

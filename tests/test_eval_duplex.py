@@ -1,4 +1,4 @@
-"""Scores of dialogues: known ones from records made by hand, and the entry point on a model of random weights."""
+"""Scores of dialogues: hand-made records with known scores, and the entry point with an untrained model."""
 
 import dataclasses
 import json
@@ -32,15 +32,15 @@ STREAMING = [TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, "trainer.acc
 
 
 def dialogue(turns=(), responses=(), count=30, **fields) -> PlayedDialogue:
-    """Slices of 200 ms, all ignored and so named."""
-    facts = {
+    """A dialogue of 200 ms slices, all labelled and predicted as `ignore`."""
+    values = {
         "labels": ["ignore"] * count,
         "predicted": ["ignore"] * count,
         "response": [0.0] * count,
         **fields,
     }
     return PlayedDialogue(
-        "one", 0.2, turns, **facts, responses=responses, compute_ms=[10.0] * count
+        "one", 0.2, turns, **values, responses=responses, compute_ms=[10.0] * count
     )
 
 
@@ -52,21 +52,21 @@ def question(start_s=1.0, end_s=2.0, window=range(5, 30), **fields) -> Turn:
     return Turn("question", start_s, end_s, answer="four", window=window, **fields)
 
 
-def value(found: PlayedDialogue, name: str) -> list[float] | None:
-    return cases_of(found).get(name)
+def value(played: PlayedDialogue, name: str) -> list[float] | None:
+    return cases_of(played).get(name)
 
 
 # ---- states
 
 
-def test_states_are_counted_slice_by_slice():
+def test_state_scores_count_slices():
     labels = ["response", "response", "incomplete", "ignore"]
     predicted = ["response", "ignore", "incomplete", "ignore"]
-    found = scores([dialogue(labels=labels, predicted=predicted, response=[0.9, 0.2, 0.3, 0.1])])
-    assert found["state/accuracy"] == ScoreValue(0.75, 4)
-    assert found["state/f1_response"] == ScoreValue(pytest.approx(2 / 3), 2)
-    assert found["state/f1_incomplete"] == ScoreValue(1.0, 1)
-    assert found["state/macro_f1"].value == pytest.approx((2 / 3 + 1 + 2 / 3) / 3)
+    values = scores([dialogue(labels=labels, predicted=predicted, response=[0.9, 0.2, 0.3, 0.1])])
+    assert values["state/accuracy"] == ScoreValue(0.75, 4)
+    assert values["state/f1_response"] == ScoreValue(pytest.approx(2 / 3), 2)
+    assert values["state/f1_incomplete"] == ScoreValue(1.0, 1)
+    assert values["state/macro_f1"].value == pytest.approx((2 / 3 + 1 + 2 / 3) / 3)
     matrix = confusion([dialogue(labels=labels, predicted=predicted)])
     assert (
         matrix["response", "ignore"] == 1
@@ -75,7 +75,7 @@ def test_states_are_counted_slice_by_slice():
     )
 
 
-def test_a_threshold_is_reached_by_what_equals_it():
+def test_an_equal_probability_reaches_the_threshold():
     labels = ["response", "response", "ignore", "incomplete", "ignore"]
     points = {
         p.threshold: p for p in curve([dialogue(labels=labels, response=[0.9, 0.5, 0.5, 0.3, 0.0])])
@@ -92,80 +92,85 @@ def test_a_threshold_is_reached_by_what_equals_it():
 
 
 @pytest.mark.parametrize(
-    ("begun", "latency_s", "premature"), [(9, 0.0, 0), (10, 0.2, 0), (14, 1.0, 0), (7, 0.0, 1)]
+    ("start_slice", "latency_s", "premature"),
+    [(9, 0.0, 0), (10, 0.2, 0), (14, 1.0, 0), (7, 0.0, 1)],
 )
-def test_latency_is_from_the_end_of_speech_to_the_end_of_the_slice(begun, latency_s, premature):
-    found = dialogue([question()], [response(begun, begun, "four")])
-    assert value(found, "turn/takeover_rate") == [1]
-    assert value(found, "turn/latency_s") == [pytest.approx(latency_s)]
-    assert value(found, "turn/premature_rate") == [premature]
+def test_latency_is_measured_from_the_end_of_speech_to_the_end_of_the_slice(
+    start_slice, latency_s, premature
+):
+    played = dialogue([question()], [response(start_slice, start_slice, "four")])
+    assert value(played, "turn/takeover_rate") == [1]
+    assert value(played, "turn/latency_s") == [pytest.approx(latency_s)]
+    assert value(played, "turn/premature_rate") == [premature]
 
 
-def test_a_reply_outside_the_window_takes_nothing_over():
-    found = dialogue([question(window=range(5, 20))], [response(20, 21, "four")])
-    assert value(found, "turn/takeover_rate") == [0] and value(found, "turn/latency_s") is None
+def test_a_response_outside_the_window_is_no_takeover():
+    played = dialogue([question(window=range(5, 20))], [response(20, 21, "four")])
+    assert value(played, "turn/takeover_rate") == [0] and value(played, "turn/latency_s") is None
 
 
-@pytest.mark.parametrize(("begun", "false"), [(4, 0), (5, 1), (14, 1), (15, 0)])
-def test_a_pause_lasts_until_the_sound_after_it(begun, false):
-    """Speech from 1 s, silent from 2 s to 3 s: what is decided at 3 s is, at 3.2 s is not, and at 1 s not yet."""
+@pytest.mark.parametrize(("start_slice", "false"), [(4, 0), (5, 1), (14, 1), (15, 0)])
+def test_a_false_takeover_in_a_pause_is_decided_before_speech_continues(start_slice, false):
+    """Speech starts at 1 s and pauses from 2 s to 3 s. A decision at 3 s is false, at 3.2 s or at 1 s it is not."""
     turn = Turn("paused_question", 1.0, 4.0, (2.0, 3.0), "four", range(5, 30))
-    assert value(dialogue([turn], [response(begun, begun, "x")]), "pause/false_takeover_rate") == [
-        false
-    ]
+    assert value(
+        dialogue([turn], [response(start_slice, start_slice, "x")]), "pause/false_takeover_rate"
+    ) == [false]
 
 
-@pytest.mark.parametrize(("begun", "false"), [(4, 0), (5, 1), (14, 1), (15, 0)])
+@pytest.mark.parametrize(("start_slice", "false"), [(4, 0), (5, 1), (14, 1), (15, 0)])
 @pytest.mark.parametrize("kind", ["talking_to_other", "background_speech", "noise", "backchannel"])
-def test_an_ignored_sound_answers_for_the_second_after_it(kind, begun, false):
-    found = dialogue([Turn(kind, 1.0, 2.0)], [response(begun, begun, "x")])
-    assert value(found, f"ignore/false_takeover_rate/{kind}") == [false]
+def test_responses_up_to_a_second_after_an_ignored_sound_are_attributed_to_it(
+    kind, start_slice, false
+):
+    played = dialogue([Turn(kind, 1.0, 2.0)], [response(start_slice, start_slice, "x")])
+    assert value(played, f"ignore/false_takeover_rate/{kind}") == [false]
 
 
-def test_an_ignored_sound_does_not_answer_for_the_next_question():
+def test_a_response_to_the_next_question_is_not_attributed_to_an_ignored_sound():
     turns = [Turn("noise", 1.0, 2.0), question(2.4, 2.5, range(12, 30))]
     assert value(dialogue(turns, [response(12, 12, "x")]), "ignore/false_takeover_rate/noise") == [
         0
     ]
 
 
-def test_silence_is_where_nothing_is_or_was_lately_heard():
-    """30 slices, of which those from 1 s to 3 s are not silent."""
+def test_silence_excludes_sounds_and_the_second_after_them():
+    """There are 30 slices; those from 1 s to 3 s are not silent."""
     turns = [Turn("noise", 1.0, 2.0), Turn("silence", 4.0, 5.0)]
-    found = scores([dialogue(turns, [response(14, 14, "x"), response(15, 15, "x")])])
-    assert found["silence/false_takeover_per_hour"] == ScoreValue(
+    values = scores([dialogue(turns, [response(14, 14, "x"), response(15, 15, "x")])])
+    assert values["silence/false_takeover_per_hour"] == ScoreValue(
         pytest.approx(3600 / (20 * 0.2)), 20
     )
 
 
-def test_a_late_answer_is_no_false_one():
+def test_a_late_answer_is_not_a_false_takeover():
     responses = [response(20, 20, "four"), response(25, 25, "x")]
-    found = scores([dialogue([question()], responses)])
-    assert found["silence/false_takeover_per_hour"].value == pytest.approx(3600 / (20 * 0.2))
-    assert found["turn/latency_s"].value == pytest.approx(2.2)
+    values = scores([dialogue([question()], responses)])
+    assert values["silence/false_takeover_per_hour"].value == pytest.approx(3600 / (20 * 0.2))
+    assert values["turn/latency_s"].value == pytest.approx(2.2)
 
 
 # ---- interruptions and answers
 
 
-def test_an_interruption_stops_what_is_under_way():
+def test_an_interruption_stops_the_response_in_progress():
     turns = [
         question(window=range(5, 15), disturbed_by="interruption"),
         Turn("interruption", 3.0, 4.0, None, "six", range(15, 30)),
     ]
-    found = dialogue(turns, [response(10, 20, "a long"), response(20, 22, "six")])
-    assert value(found, "interruption/stop_s") == [pytest.approx(1.2)]
-    assert value(found, "interruption/latency_s") == [pytest.approx(0.2)]
+    played = dialogue(turns, [response(10, 20, "a long"), response(20, 22, "six")])
+    assert value(played, "interruption/stop_s") == [pytest.approx(1.2)]
+    assert value(played, "interruption/latency_s") == [pytest.approx(0.2)]
     assert (
-        value(found, "answer/exact_match")
-        == value(found, "answer/exact_match_after_interruption")
+        value(played, "answer/exact_match")
+        == value(played, "answer/exact_match_after_interruption")
         == [1]
     )
-    over = dialogue(turns, [response(10, 14, "a long"), response(20, 22, "six")])
-    assert value(over, "interruption/stop_s") is None
+    stopped_before = dialogue(turns, [response(10, 14, "a long"), response(20, 22, "six")])
+    assert value(stopped_before, "interruption/stop_s") is None
 
 
-def test_the_last_reply_to_a_question_counts():
+def test_the_last_response_to_a_question_counts():
     assert value(
         dialogue([question()], [response(8, 9, "two"), response(11, 12, "four")]),
         "answer/exact_match",
@@ -177,99 +182,107 @@ def test_the_last_reply_to_a_question_counts():
     assert value(dialogue([question()]), "answer/exact_match") == [0]
 
 
-def test_questions_with_a_pause_are_scored_apart_too():
+def test_paused_questions_also_have_a_score_of_their_own():
     paused = Turn("paused_question", 1.0, 4.0, (2.0, 3.0), "four", range(5, 30))
-    found = dialogue(
+    played = dialogue(
         [paused, question(6.0, 7.0, range(30, 50))],
         [response(20, 21, "five"), response(35, 36, "four")],
     )
-    assert value(found, "answer/exact_match_after_pause") == [0]
-    assert value(found, "answer/exact_match") == [0, 1]
+    assert value(played, "answer/exact_match_after_pause") == [0]
+    assert value(played, "answer/exact_match") == [0, 1]
 
 
 @pytest.mark.parametrize(
-    ("reply", "right"), [(response(10, 20, "four"), 1), (response(10, 15, "fo"), 0)]
+    ("answer", "resumed"), [(response(10, 20, "four"), 1), (response(10, 15, "fo"), 0)]
 )
-def test_an_answer_goes_on_as_if_an_ignored_sound_were_none(reply, right):
+def test_an_answer_resumes_as_without_the_ignored_sound(answer, resumed):
     turns = [question(disturbed_by="talking_to_other"), Turn("talking_to_other", 2.6, 3.0)]
-    found = dataclasses.replace(dialogue(turns, [reply]), undisturbed={1: "four"})
+    played = dataclasses.replace(dialogue(turns, [answer]), undisturbed={1: "four"})
     assert (
-        value(found, "answer/resumed_after_ignore")
-        == value(found, "answer/exact_match_after_ignore")
-        == [right]
+        value(played, "answer/resumed_after_ignore")
+        == value(played, "answer/exact_match_after_ignore")
+        == [resumed]
     )
-    assert value(found, "answer/exact_match") is None
+    assert value(played, "answer/exact_match") is None
 
 
-def test_a_later_question_may_cut_an_answer_that_was_resumed():
+def test_a_later_question_may_interrupt_a_resumed_answer():
     turns = [
         question(window=range(5, 20)),
         Turn("noise", 2.6, 3.0),
         question(4.0, 5.0, range(20, 30)),
     ]
-    for text, right in (("fo", 1), ("tw", 0)):
-        found = dataclasses.replace(
+    for text, resumed in (("fo", 1), ("tw", 0)):
+        played = dataclasses.replace(
             dialogue(turns, [response(10, 25, text), response(25, 26, "x")]),
             undisturbed={1: "four"},
         )
-        assert value(found, "answer/resumed_after_ignore") == [right]
+        assert value(played, "answer/resumed_after_ignore") == [resumed]
 
 
-def test_compute():
-    one = dataclasses.replace(
+def test_cost():
+    played = dataclasses.replace(
         dialogue(), compute_ms=[10.0] * 98 + [50.0, 90.0], lm_bytes=3, all_bytes=7
     )
-    found = scores([one])
-    assert found["slice/median_ms"].value == 10 and found["slice/p99_ms"].value == 50
-    assert found["slice/real_time_factor"].value == pytest.approx(1.12 / 20)
-    assert found["memory/lm_bytes"].value == 3 and found["memory/all_bytes"].value == 7
+    values = scores([played])
+    assert values["slice/median_ms"].value == 10 and values["slice/p99_ms"].value == 50
+    assert values["slice/real_time_factor"].value == pytest.approx(1.12 / 20)
+    assert values["memory/lm_bytes"].value == 3 and values["memory/all_bytes"].value == 7
 
 
 # ---- live
 
 
-def untrained(stage: str = "streaming", *words: str) -> StageCheckpoint:
-    config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *STREAMING[2:], *words])
+def untrained(stage: str = "streaming", *overrides: str) -> StageCheckpoint:
+    """Checkpoint of a very small model with random weights."""
+    config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *STREAMING[2:], *overrides])
     torch.manual_seed(0)
     rng = random.Random(0)
-    tokens = Tokenizer.train(f" {grammar.draw(rng, 'train').text}" for _ in range(300))
-    return StageCheckpoint(config, tokens, SpeechLM(config.model).state_dict())
+    tokenizer = Tokenizer.train(f" {grammar.draw(rng, 'train').text}" for _ in range(300))
+    return StageCheckpoint(config, tokenizer, SpeechLM(config.model).state_dict())
 
 
-def session_of(config: Config, given: StageCheckpoint) -> ForkSession:
+def session_of(config: Config, checkpoint: StageCheckpoint) -> ForkSession:
     model = SpeechLM(config.model)
-    model.load_state_dict(given.weights)
-    assert given.tokenizer is not None
-    return ForkSession(model.eval(), given.tokenizer, config.duplex)
+    model.load_state_dict(checkpoint.weights)
+    assert checkpoint.tokenizer is not None
+    return ForkSession(model.eval(), checkpoint.tokenizer, config.duplex)
 
 
-def test_an_answer_finished_at_once_is_the_one_that_would_have_come():
-    given = untrained("streaming", "duplex.response_threshold=1e-9", "duplex.max_tokens=6")
-    session = session_of(given.config, given)
+def test_finish_returns_the_rest_of_the_response_in_progress():
+    checkpoint = untrained("streaming", "duplex.response_threshold=1e-9", "duplex.max_tokens=6")
+    session = session_of(checkpoint.config, checkpoint)
     session.push(torch.randn(2 * session.slice_samples) * 0.1)
-    moment = session.snapshot()
-    assert moment.response is not None
-    deaf = session_of(override(given.config, ["duplex.response_threshold=0.999999"]), given)
-    deaf.restore(moment)
-    events = deaf.push(torch.zeros(40 * session.slice_samples))
-    begun = session.tokenizer.decode(list(moment.response.emitted))
-    assert begun + "".join(event.text for event in events) == session.finish() != begun
+    state = session.snapshot()
+    assert state.response is not None
+    unresponsive = session_of(
+        override(checkpoint.config, ["duplex.response_threshold=0.999999"]), checkpoint
+    )
+    unresponsive.restore(state)
+    events = unresponsive.push(torch.zeros(40 * session.slice_samples))
+    text_so_far = session.tokenizer.decode(list(state.response.emitted))
+    assert text_so_far + "".join(event.text for event in events) == session.finish() != text_so_far
     assert not session.answering and session.finish() == ""
 
 
 @pytest.mark.parametrize("stage", ["state", "streaming"])
 def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
     pytest.importorskip("espeakng_loader")
-    run, file = tmp_path / "run", tmp_path / "mine.json"
+    run = tmp_path / "run"
+    file = tmp_path / "mine.json"
     run.mkdir()
     untrained(stage, "duplex.max_tokens=4").save(run / FILE)
-    words = ["data.test_dialogues=2", "duplex.response_threshold=0.2", "seed=188"]  # all kinds
-    found = evaluate.main(["duplex", str(run), *words, "--json", str(file)])
-    assert json.loads(file.read_text()) == found
+    overrides = [
+        "data.test_dialogues=2",
+        "duplex.response_threshold=0.2",
+        "seed=188",
+    ]  # with this seed the dialogues have all kinds of turns
+    values = evaluate.main(["duplex", str(run), *overrides, "--json", str(file)])
+    assert json.loads(file.read_text()) == values
     lines = [
         json.loads(line) for line in (run / "scores" / "duplex.jsonl").read_text().splitlines()
     ]
-    assert len(lines) == found["count/dialogues"] == 2
+    assert len(lines) == values["count/dialogues"] == 2
     assert max(len(line["turns"]) for line in lines) > 1
     names = {
         "state/accuracy", "state/macro_f1", "state/f1_response", "state/confusion/response/ignore",
@@ -280,21 +293,23 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
         "ignore/false_takeover_rate/backchannel", "silence/false_takeover_per_hour", "slice/median_ms",
         "slice/p99_ms", "slice/real_time_factor", "memory/lm_bytes", "memory/all_bytes",
     }  # fmt: skip
-    assert names <= found.keys()
-    assert found["memory/lm_bytes"] * 2 < found["memory/all_bytes"]
-    slices = sum(value for name, value in found.items() if name.startswith("state/confusion/"))
-    assert slices == sum(len(line["label/named"]) for line in lines)
+    assert names <= values.keys()
+    assert values["memory/lm_bytes"] * 2 < values["memory/all_bytes"]
+    num_slices = sum(value for name, value in values.items() if name.startswith("state/confusion/"))
+    assert num_slices == sum(len(line["label/named"]) for line in lines)
     points = json.loads((run / "scores" / "duplex_curve.json").read_text())
     assert points[0]["recall"] == points[0]["false_positive_rate"] == 1
     assert (run / "scores" / "duplex.png").stat().st_size > 10_000
     assert f"(stage {stage}): 2 test dialogues" in capsys.readouterr().out
 
 
-def test_a_run_that_cannot_answer_says_so(tmp_path: Path):
-    given = untrained()
-    stage = dataclasses.replace(given.config.stage, name="encoder", data="speech")
+def test_a_run_without_responses_is_rejected(tmp_path: Path):
+    checkpoint = untrained()
+    stage = dataclasses.replace(checkpoint.config.stage, name="encoder", data="speech")
     StageCheckpoint(
-        dataclasses.replace(given.config, stage=stage), given.tokenizer, given.weights
+        dataclasses.replace(checkpoint.config, stage=stage),
+        checkpoint.tokenizer,
+        checkpoint.weights,
     ).save(tmp_path / FILE)
     with pytest.raises(ValueError, match="stage encoder.*name a run of stage state or streaming"):
         evaluate.main(["duplex", str(tmp_path)])

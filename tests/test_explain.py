@@ -12,11 +12,11 @@ BASE = Path("configs/base.yaml")
 
 
 def test_every_setting_has_a_meaning() -> None:
-    without = [name for name, setting in settings().items() if not setting.meaning]
-    assert not without
+    lacking = [name for name, setting in settings().items() if not setting.meaning]
+    assert not lacking
 
 
-def test_base_yaml_has_every_setting_on_a_line_of_its_own_with_its_meaning() -> None:
+def test_base_yaml_shows_the_meaning_of_every_setting() -> None:
     text = BASE.read_text()
     assert annotate(text) == text, "run `python -m configs.explain`"
     for name in settings():
@@ -25,7 +25,7 @@ def test_base_yaml_has_every_setting_on_a_line_of_its_own_with_its_meaning() -> 
             section = section[part]
 
 
-def test_explain_tells_meaning_unit_value_and_origin() -> None:
+def test_explain_shows_meaning_unit_value_and_origin() -> None:
     text = explain("trainer.checkpoint_every_s", TINY)
     assert "Seconds between the checkpoints" in text
     assert "unit:  seconds" in text
@@ -50,7 +50,7 @@ def test_a_section_lists_its_settings() -> None:
     assert text.startswith("optim: ") and "optim.warmup_steps" in text
 
 
-def test_an_unknown_setting_is_answered_with_the_nearest() -> None:
+def test_the_error_for_an_unknown_setting_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match="Did you mean 'optim.lr'"):
         explain("optim.lrr", TINY)
 

@@ -66,17 +66,19 @@ PACES = {
 LENGTH = 5
 
 
-def make(*words) -> MultiplexSession:
+def make(*overrides) -> MultiplexSession:
     """A session whose model emits another token after every token and change of the audio."""
-    upstream = test_session.make(*words)
-    return MultiplexSession(upstream.model, upstream.tokenizer, override(SMALL, [*words]).duplex)
+    upstream = test_session.make(*overrides)
+    return MultiplexSession(
+        upstream.model, upstream.tokenizer, override(SMALL, [*overrides]).duplex
+    )
 
 
-def scripted(session, decided):
-    """The model starts a response in these slices, and no other."""
+def scripted(session, response_slices):
+    """Let the model start a response in these slices and in no other."""
     return mock.patch(
         "duplexmamba.duplex.multiplex.starts_response",
-        lambda probability, duplex: session.snapshot().num_slices in decided,
+        lambda probability, duplex: session.snapshot().num_slices in response_slices,
     )
 
 
@@ -85,22 +87,24 @@ def scripted(session, decided):
 
 @pytest.mark.parametrize("pace", PACES)
 @pytest.mark.parametrize("letters", SCRIPTS)
-def test_training_logits_equal_those_of_a_session_at_every_written_position(letters, pace) -> None:
+def test_training_logits_equal_those_of_a_session(letters, pace) -> None:
     session = make(f"duplex.max_tokens={LENGTH}", *PACES[pace])
-    dialogue, step, logits = dialogue_of(letters, session.slice_samples), session._step, []
+    dialogue = dialogue_of(letters, session.slice_samples)
+    step = session._step
+    logits = []
 
-    def noted(embeddings, lm_state):
+    def recording_step(embeddings, lm_state):
         result = yield from step(embeddings, lm_state)
         logits.append(result.logits)
         return result
 
-    decided = [answer.begin for answer in dialogue.answers]
-    with scripted(session, decided), mock.patch.object(session, "_step", noted):
+    response_slices = [answer.begin for answer in dialogue.answers]
+    with scripted(session, response_slices), mock.patch.object(session, "_step", recording_step):
         events = session.push(torch.from_numpy(dialogue.samples))
-    assert [event.slice for event in events if event.action == "respond"] == decided
+    assert [event.slice for event in events if event.action == "respond"] == response_slices
     emitted = [
         [t for e in events[i:j] for t in e.tokens]
-        for i, j in itertools.pairwise([*decided, len(events)])
+        for i, j in itertools.pairwise([*response_slices, len(events)])
     ]
     stage = MultiplexStage(
         override(SMALL, PACES[pace]), session.model, Answers(session.tokenizer, emitted)
@@ -111,16 +115,18 @@ def test_training_logits_equal_those_of_a_session_at_every_written_position(lett
             Padded(torch.from_numpy(dialogue.samples)[None]), final=True
         )
         hidden, labels, free = stage.read_whole(rows, speech)
-        seen = session.model.lm.logits(hidden)
-    torch.testing.assert_close(seen, torch.stack(logits), atol=1e-8, rtol=1e-8)
-    firsts = list(itertools.accumulate([len(w.free) for w in rows[0][:-1]], initial=0))
-    for at, event in zip(firsts, events, strict=True):
-        chances = choice_probabilities(seen[at], session._marker_ids, bool(free[at]))
-        assert event.probabilities["response"] == pytest.approx(
-            float(chances[session._response_id]), abs=1e-6
+        training_logits = session.model.lm.logits(hidden)
+    torch.testing.assert_close(training_logits, torch.stack(logits), atol=1e-8, rtol=1e-8)
+    first_positions = list(itertools.accumulate([len(w.free) for w in rows[0][:-1]], initial=0))
+    for position, event in zip(first_positions, events, strict=True):
+        probabilities = choice_probabilities(
+            training_logits[position], session._marker_ids, bool(free[position])
         )
-        assert (labels[at] == session._response_id) == (event.slice in decided)
-    assert len({t for tokens in emitted for t in tokens}) > 1 or not decided
+        assert event.probabilities["response"] == pytest.approx(
+            float(probabilities[session._response_id]), abs=1e-6
+        )
+        assert (labels[position] == session._response_id) == (event.slice in response_slices)
+    assert len({t for tokens in emitted for t in tokens}) > 1 or not response_slices
 
 
 def markers(ids) -> str:
@@ -129,8 +135,10 @@ def markers(ids) -> str:
 
 
 def test_the_training_sequence_of_a_dialogue() -> None:
-    """Two questions, the second during the response to the first; two tokens a second are one in
-    two or three slices."""
+    """Two questions, the second one during the response to the first.
+
+    Two tokens per second are one token in two or three slices.
+    """
     names = {".": "ignore", "?": "incomplete", "!": "response"}
     turns = [
         Turn("question", "", answer, 0.0, 1.0, None, "")
@@ -140,21 +148,21 @@ def test_the_training_sequence_of_a_dialogue() -> None:
     dialogue = Dialogue(
         "x", torch.zeros(0).numpy(), tuple(turns), labels, (Answer(0, 3, 9), Answer(1, 9, None))
     )
-    found = script(dialogue, TOKENS, SMALL.duplex)
-    asked = "<|/speech|>"
-    assert [markers(w.ids).removeprefix(asked) for w in found] == [
+    segments = script(dialogue, TOKENS, SMALL.duplex)
+    prompt_end = "<|/speech|>"
+    assert [markers(w.ids).removeprefix(prompt_end) for w in segments] == [
         ".", ".", ".", "<|response|><|assistant|> twelve", ".", " the", ".", ".", " capital",
         "<|response|><|assistant|> of", ".", " france<|endoftext|>", ".", ".", ".", ".",
     ]  # fmt: skip
-    wanted = [[n for n in w.labels if n != IGNORED] for w in found]
-    assert [markers(ids) for ids in wanted] == [
+    expected_labels = [[n for n in w.labels if n != IGNORED] for w in segments]
+    assert [markers(ids) for ids in expected_labels] == [
         ".", ".", ".", "<|response|> twelve the", ".", " the capital", ".", ".", " capital of",
         "<|response|> of france", ".", " france<|endoftext|>", ".", ".", ".", ".",
     ]  # fmt: skip
-    assert [i for i, w in enumerate(found) if w.due] == [5, 8, 11]
+    assert [i for i, w in enumerate(segments) if w.due] == [5, 8, 11]
     assert all(
         len(w.ids) == len(w.labels) and len(w.free) == len(ids)
-        for w, ids in zip(found, wanted, strict=True)
+        for w, ids in zip(segments, expected_labels, strict=True)
     )
 
 
@@ -226,26 +234,31 @@ def test_training_reduces_the_loss_also_under_autocast() -> None:
 # ---- a session
 
 
-def test_only_markers_are_possible_where_no_token_is_due() -> None:
-    logits, two = torch.randn(9), torch.tensor([3, 5])
-    torch.testing.assert_close(choice_probabilities(logits, two, True), logits.softmax(0))
-    few = choice_probabilities(logits, two, False)
-    assert few[two].sum() == pytest.approx(1) and int((few > 0).sum()) == 2
-    assert few[3] / few[5] == pytest.approx(float((logits[3] - logits[5]).exp()), rel=1e-5)
+def test_only_markers_are_possible_if_no_token_is_due() -> None:
+    logits = torch.randn(9)
+    marker_ids = torch.tensor([3, 5])
+    torch.testing.assert_close(choice_probabilities(logits, marker_ids, True), logits.softmax(0))
+    probabilities = choice_probabilities(logits, marker_ids, False)
+    assert (
+        probabilities[marker_ids].sum() == pytest.approx(1) and int((probabilities > 0).sum()) == 2
+    )
+    assert probabilities[3] / probabilities[5] == pytest.approx(
+        float((logits[3] - logits[5]).exp()), rel=1e-5
+    )
     assert starts_response(0.5, SMALL.duplex) and not starts_response(0.49, SMALL.duplex)
 
 
 @pytest.mark.parametrize("kind", ["causal", "causal_lookahead", "slice", "mamba2"])
 def test_any_split_of_the_samples_gives_the_same_events(kind) -> None:
-    whole = make(*KINDS[kind], "encoder.train_slice_ms=[400,400]")
-    samples = sound(8, size=whole.slice_samples)
-    with scripted(whole, {2, 5}):
-        expected = facts(whole.push(samples))
+    single_push = make(*KINDS[kind], "encoder.train_slice_ms=[400,400]")
+    samples = sound(8, size=single_push.slice_samples)
+    with scripted(single_push, {2, 5}):
+        expected = facts(single_push.push(samples))
     for size in (997, 4000):
-        parts = make(*KINDS[kind], "encoder.train_slice_ms=[400,400]")
-        with scripted(parts, {2, 5}):
+        split_push = make(*KINDS[kind], "encoder.train_slice_ms=[400,400]")
+        with scripted(split_push, {2, 5}):
             assert (
-                facts([event for part in samples.split(size) for event in parts.push(part)])
+                facts([event for part in samples.split(size) for event in split_push.push(part)])
                 == expected
             )
     assert len(emitted_responses(expected)) == 2 and any(event.text for event in expected)
@@ -267,25 +280,25 @@ def test_a_response_keeps_its_pace_and_length_until_the_next_one() -> None:
     with scripted(session, {1, 5}):
         events = session.push(sound(20))
     counts = [len(event.tokens) for event in events]
-    cut, whole = emitted_responses(events)
-    assert (cut.start_slice, cut.stop_slice, cut.complete) == (1, 5, False)
-    assert (whole.start_slice, whole.stop_slice, whole.complete) == (5, 12, True)
+    interrupted, complete = emitted_responses(events)
+    assert (interrupted.start_slice, interrupted.stop_slice, interrupted.complete) == (1, 5, False)
+    assert (complete.start_slice, complete.stop_slice, complete.complete) == (5, 12, True)
     assert counts == [0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 1, 0, 1] + [0] * 7 and not session.answering
     assert {event.action for event in events if event.slice not in (1, 5)} == {"listen"}
 
 
 def test_a_response_may_pause_and_continue() -> None:
     session = make()
-    silent = range(4, 10)
+    pause = range(4, 10)
 
-    def idle_there(logits, markers, due):
+    def idle_in_the_pause(logits, markers, due):
         return choice_probabilities(
-            logits, markers, due and session.snapshot().num_slices not in silent
+            logits, markers, due and session.snapshot().num_slices not in pause
         )
 
     with (
         scripted(session, {1}),
-        mock.patch("duplexmamba.duplex.multiplex.choice_probabilities", idle_there),
+        mock.patch("duplexmamba.duplex.multiplex.choice_probabilities", idle_in_the_pause),
     ):
         events = session.push(sound(14))
     assert [len(event.tokens) for event in events] == [0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 2, 1, 0, 1]
@@ -303,9 +316,13 @@ def test_close_waits_for_a_response_and_for_its_end() -> None:
         == [EmittedResponse(6, 11, emitted_responses(events)[0].text, True)]
         and len(events) == 12
     )
-    silent = make("duplex.max_wait_s=1")
-    with scripted(silent, set()):
-        assert len(silent.push(sound(4))) == 4 and len(silent.close()) == 5 and silent.close() == []
+    unresponsive = make("duplex.max_wait_s=1")
+    with scripted(unresponsive, set()):
+        assert (
+            len(unresponsive.push(sound(4))) == 4
+            and len(unresponsive.close()) == 5
+            and unresponsive.close() == []
+        )
 
 
 def test_close_ends_also_if_responses_never_end() -> None:
@@ -320,16 +337,16 @@ def test_finish_equals_pushing_silence() -> None:
     session = make("duplex.max_tokens=6")
     with scripted(session, {1}):
         assert session.finish() == ""
-        begun = session.push(sound(3))
+        first_events = session.push(sound(3))
         snapshot = session.snapshot()
         rest = session.push(torch.zeros(20 * SLICE))
         session.restore(snapshot)
-        whole = "".join(event.text for event in [*begun, *rest])
-        assert session.finish() == whole != "" and not session.answering
+        text = "".join(event.text for event in [*first_events, *rest])
+        assert session.finish() == text != "" and not session.answering
     session.restore(snapshot)
     with scripted(session, {5}):
         assert (
-            session.finish() == "".join(event.text for event in [*begun, *rest[:2]])
+            session.finish() == "".join(event.text for event in [*first_events, *rest[:2]])
             and not session.answering
         )
 
@@ -358,7 +375,7 @@ def test_the_kind_of_a_configuration_chooses_stage_and_session(tmp_path) -> None
         assert upstream.duplex.kind == "multiplex"
 
 
-def test_another_kind_than_the_trained_one_is_refused(tmp_path) -> None:
+def test_a_kind_that_differs_from_the_trained_one_is_rejected(tmp_path) -> None:
     model = SpeechLM(SMALL.model)
     checkpoint = StageCheckpoint(SMALL, TOKENS, model.state_dict())
     with pytest.raises(
@@ -376,7 +393,7 @@ def test_the_default_kind_is_fork() -> None:
 
 
 def test_states_that_a_session_does_not_distinguish_have_no_scores() -> None:
-    one = PlayedDialogue(
+    played = PlayedDialogue(
         "x",
         0.2,
         [],
@@ -384,11 +401,11 @@ def test_states_that_a_session_does_not_distinguish_have_no_scores() -> None:
         ("response", "ignore"),
         ["ignore"] * 2 + ["response"],
     )
-    one = dataclasses.replace(one, response=[0.1, 0.2, 0.9], compute_ms=[1.0] * 3)
-    found = scores([one])
-    assert [name for name in found if name.startswith("state/")] == ["state/f1_response"]
-    assert found["state/f1_response"].value == 1
-    matrix = confusion([one])
+    played = dataclasses.replace(played, response=[0.1, 0.2, 0.9], compute_ms=[1.0] * 3)
+    values = scores([played])
+    assert [name for name in values if name.startswith("state/")] == ["state/f1_response"]
+    assert values["state/f1_response"].value == 1
+    matrix = confusion([played])
     assert (
         predicted_states(matrix) == ["response", "ignore"]
         and matrix["incomplete", "ignore"] == 1
@@ -422,25 +439,25 @@ def test_train_score_and_converse(tmp_path: Path, capsys) -> None:
     assert "test/exact_match" in summary and not any(
         name.startswith("test/state") for name in summary
     )
-    words = ["data.test_dialogues=2", "duplex.response_threshold=0.2", "seed=188"]
-    found = evaluate.main(["duplex", str(latest), *words])
+    overrides = ["data.test_dialogues=2", "duplex.response_threshold=0.2", "seed=188"]
+    values = evaluate.main(["duplex", str(latest), *overrides])
     assert {
         "state/f1_response",
         "answer/exact_match",
         "turn/takeover_rate",
         "silence/false_takeover_per_hour",
-    } <= set(found)
+    } <= set(values)
     assert not {
         "state/accuracy",
         "state/macro_f1",
         "state/f1_incomplete",
         "state/confusion/ignore/incomplete",
-    } & set(found)
+    } & set(values)
     assert "do not tell incomplete from ignore" in capsys.readouterr().out
     assert (
-        found["memory/lm_bytes"]
-        < found["memory/all_bytes"]
-        < 2 * found["memory/lm_bytes"] + 400_000
+        values["memory/lm_bytes"]
+        < values["memory/all_bytes"]
+        < 2 * values["memory/lm_bytes"] + 400_000
     )
     wav = tmp_path / "talk.wav"
     soundfile.write(wav, np.random.default_rng(1).normal(0, 0.1, 24_000), 16_000)
@@ -452,15 +469,16 @@ def test_train_score_and_converse(tmp_path: Path, capsys) -> None:
 def test_the_sweep_names_existing_parameters() -> None:
     sweep = yaml.safe_load(Path("sweeps/duplex.yaml").read_text())
     assert sweep["method"] == "grid" and Path(sweep["program"]).exists()
-    files = [word for word in sweep["command"] if word.endswith(".yaml")]
+    files = [argument for argument in sweep["command"] if argument.endswith(".yaml")]
     names, values = zip(
-        *((name, row["values"]) for name, row in sweep["parameters"].items()), strict=True
+        *((name, parameter["values"]) for name, parameter in sweep["parameters"].items()),
+        strict=True,
     )
-    points = [
-        load_config([*files, *map("{}={}".format, names, point)])
-        for point in itertools.product(*values)
+    configs = [
+        load_config([*files, *map("{}={}".format, names, trial)])
+        for trial in itertools.product(*values)
     ]
-    assert {(c.duplex.kind, c.seed) for c in points} == {
+    assert {(c.duplex.kind, c.seed) for c in configs} == {
         (k, n) for k in ("fork", "multiplex") for n in (1, 2, 3)
     }
-    assert len({fingerprint(dataclasses.replace(c, seed=1), []) for c in points}) == 2
+    assert len({fingerprint(dataclasses.replace(c, seed=1), []) for c in configs}) == 2

@@ -1,4 +1,4 @@
-"""The planned memory is the memory of a training step."""
+"""The planned memory equals the measured memory of a training step."""
 
 import multiprocessing
 from pathlib import Path
@@ -20,44 +20,48 @@ BATCH_S = 60
     "kind", [[], ["lm.kind=transformer", "lm.num_heads=2"]], ids=["mamba", "transformer"]
 )
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_layers_that_were_not_built_are_counted(recomputed: bool, kind: list[str]) -> None:
+def test_saved_bytes_of_all_layers_follow_from_few_built_ones(
+    recomputed: bool, kind: list[str]
+) -> None:
     config = load_config([*TINY, *SMALL_SIZES, *kind, "encoder.num_layers=4", "lm.num_layers=3"])
     total, layer = saved_by_all_layers(config, recomputed)
     assert total == pytest.approx(measure_saved(config, recomputed), rel=0.01) and 0 < layer < total
 
 
-def test_frozen_parts_have_no_gradients_and_every_rank_holds_all_weights(config: Config) -> None:
-    one, six = plan(config, 1), plan(config, 6)
-    assert set(one.parameters) == {"frontend", "encoder", "connector", "lm"}
-    assert one.trained == sum(one.parameters.values()) - one.parameters["lm"]
-    assert (one.gradients, six.gradients) == (4 * one.trained, 8 * one.trained)
-    assert one.weights == six.weights == 4 * sum(one.parameters.values())
-    assert one.speech_tokens == 5 * config.data.batch_s
-    assert one.total(recomputed=True) < one.total(recomputed=False)
+def test_frozen_parts_have_no_gradients_and_every_rank_has_all_weights(config: Config) -> None:
+    single = plan(config, 1)
+    six_ranks = plan(config, 6)
+    assert set(single.parameters) == {"frontend", "encoder", "connector", "lm"}
+    assert single.trained == sum(single.parameters.values()) - single.parameters["lm"]
+    assert (single.gradients, six_ranks.gradients) == (4 * single.trained, 8 * single.trained)
+    assert single.weights == six_ranks.weights == 4 * sum(single.parameters.values())
+    assert single.speech_tokens == 5 * config.data.batch_s
+    assert single.total(recomputed=True) < single.total(recomputed=False)
 
 
 def test_sharded_weights_are_divided_among_the_ranks(config: Config) -> None:
     config = override(
         config, ["encoder.num_layers=12", "lm.num_layers=12", "stage.trained=[encoder,lm]"]
     )
-    whole, shared = plan(config, 6), plan(override(config, ["trainer.strategy=fsdp"]), 6)
+    replicated = plan(config, 6)
+    sharded = plan(override(config, ["trainer.strategy=fsdp"]), 6)
     model = SpeechLM(config.model)
     sizes = [
         sum(w.numel() for w in layer.parameters())
         for layer in [*model.encoder.blocks, *model.lm.layers]
     ]
-    every = sum(w.numel() for w in model.parameters())
-    at_once = every - sum(sizes) + 2 * max(sizes)
-    assert shared.weights == pytest.approx(4 * (every / 6 + at_once), abs=4)
-    assert shared.gradients == pytest.approx(4 * (shared.trained / 6 + at_once), abs=4)
-    assert shared.optimizer == whole.optimizer // 6
-    assert shared.activations == pytest.approx(whole.activations, rel=0.01)
+    num_weights = sum(w.numel() for w in model.parameters())
+    num_gathered = num_weights - sum(sizes) + 2 * max(sizes)
+    assert sharded.weights == pytest.approx(4 * (num_weights / 6 + num_gathered), abs=4)
+    assert sharded.gradients == pytest.approx(4 * (sharded.trained / 6 + num_gathered), abs=4)
+    assert sharded.optimizer == replicated.optimizer // 6
+    assert sharded.activations == pytest.approx(replicated.activations, rel=0.01)
 
 
-def step_bytes(words: list[str]) -> tuple[Plan, int]:
-    """The plan, and what one step in this process, which has made none, takes at its peak."""
+def step_bytes(overrides: list[str]) -> tuple[Plan, int]:
+    """The plan, and the peak memory in bytes of the first training step of this process."""
     torch.set_num_threads(1)
-    config = load_config([*TINY, *words])
+    config = load_config([*TINY, *overrides])
     planned = plan(config, 1)
     before = peak_bytes()
     model = planning._build_model(config).train()
@@ -69,7 +73,7 @@ def step_bytes(words: list[str]) -> tuple[Plan, int]:
 
 
 def peak_bytes() -> int:
-    """Of this program; getrusage would begin with that of the process which started it."""
+    """Peak memory of this process; getrusage would start from that of the parent process."""
     [line] = [
         line
         for line in Path("/proc/self/status").read_text().splitlines()
@@ -79,13 +83,13 @@ def peak_bytes() -> int:
 
 
 @pytest.mark.timeout(200)
-def test_a_step_of_tiny_takes_the_planned_memory() -> None:
-    words = [f"data.batch_s={BATCH_S}", f"data.max_s={BATCH_S}"]
+def test_a_training_step_needs_the_planned_memory() -> None:
+    overrides = [f"data.batch_s={BATCH_S}", f"data.max_s={BATCH_S}"]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        planned, measured = pool.apply(step_bytes, (words,))
+        planned, measured = pool.apply(step_bytes, (overrides,))
     assert measured / planned.total(recomputed=False) == pytest.approx(1, abs=0.35)
 
 
-def test_stage_lm_is_refused(config: Config) -> None:
+def test_stage_lm_is_rejected(config: Config) -> None:
     with pytest.raises(ValueError, match="plan STAGE=asr"):
         plan(override(config, ["stage.name=lm"]), 1)

@@ -1,4 +1,4 @@
-"""What the README tells a reader to type exists, and loads."""
+"""The commands, links and examples of the README work."""
 
 import re
 import shlex
@@ -19,25 +19,25 @@ COMMANDS = sorted(
 
 
 def dry_run(command: str) -> str:
-    """What make would do."""
+    """The commands that make would run."""
     done = subprocess.run([*shlex.split(command), "-n"], capture_output=True, text=True)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
 
 
-def test_there_is_something_to_test() -> None:
+def test_the_readme_has_commands() -> None:
     assert {"make train STAGE=asr", "make test", "make train STAGE=asr DATA=path"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_make_command_is_one_that_runs(command: str) -> None:
+def test_every_make_command_runs(command: str) -> None:
     lines = [line for line in dry_run(command).splitlines() if "train.py" in line]
     for line in lines:
         args = shlex.split(line)
         assert load_config(args[args.index("train.py") + 1 :])
 
 
-def test_every_file_it_links_to_exists() -> None:
+def test_every_linked_file_exists() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link]
     assert links and all(Path(link).exists() for link in links)
 

@@ -26,13 +26,13 @@ def test_bfloat16_weights_keep_a_float32_state(config: Config) -> None:
     rounded.load_state_dict(exact.state_dict())
     ids = torch.randint(0, 99, (2, 60))
     expected, _ = exact(Padded(exact.embed(ids)))
-    state, got = None, []
+    state, outputs = None, []
     for part in ids.split(7, 1):
         hidden, state = rounded(Padded(rounded.embed(part)), state)
-        got.append(hidden.values)
+        outputs.append(hidden.values)
     assert {layer.ssm.dtype for layer in state} == {torch.float32}
     assert {layer.conv.tail.dtype for layer in state} == {torch.bfloat16}
-    torch.testing.assert_close(torch.cat(got, 1).float(), expected.values, atol=0.1, rtol=0.1)
+    torch.testing.assert_close(torch.cat(outputs, 1).float(), expected.values, atol=0.1, rtol=0.1)
 
 
 def test_chunks_equal_one_pass_under_autocast(config: Config) -> None:
@@ -40,21 +40,21 @@ def test_chunks_equal_one_pass_under_autocast(config: Config) -> None:
     samples = torch.randn(1, 16000) * 0.1
     with torch.autocast("cpu", torch.bfloat16):
         expected, _ = model.embed_speech(Padded(samples))
-        state, got = None, []
+        state, outputs = None, []
         for part in samples.split(1117, 1):
             speech, state = model.embed_speech(Padded(part), state)
-            got.append(speech.values[:, : int(speech.row_lengths()[0])])
+            outputs.append(speech.values[:, : int(speech.row_lengths()[0])])
     assert all(block.mixer.ssm.dtype == torch.float32 for block in state.encoder.encoder.blocks)
     torch.testing.assert_close(
-        torch.cat(got, 1).float(), expected.values.float(), atol=2e-2, rtol=2e-2
+        torch.cat(outputs, 1).float(), expected.values.float(), atol=2e-2, rtol=2e-2
     )
 
 
 def test_features_do_not_change_under_autocast(config: Config) -> None:
     features, samples = SpeechLM(config.model).features, Padded(torch.randn(1, 4000) * 0.1)
     with torch.autocast("cpu", torch.bfloat16):
-        got, _ = features(samples)
-    torch.testing.assert_close(got.values, features(samples)[0].values, atol=0, rtol=0)
+        output, _ = features(samples)
+    torch.testing.assert_close(output.values, features(samples)[0].values, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("path", ["reference", "torch", "cpp"])
@@ -79,11 +79,12 @@ def test_context_of_a_hundred_thousand_tokens(config: Config) -> None:
         state = None
         for i in range(100):
             ids = torch.randint(0, 99, (1, 1000), generator=torch.Generator().manual_seed(i))
-            before, (hidden, state) = state, lm(Padded(lm.embed(ids)), state)
+            state_before_last = state
+            hidden, state = lm(Padded(lm.embed(ids)), state)
         assert hidden.values.isfinite().all() and all(t.isfinite().all() for t in floats(state))
-        again = before
+        chunked_state = state_before_last
         for part in ids.split(37, 1):
-            tail, again = lm(Padded(lm.embed(part)), again)
+            tail, chunked_state = lm(Padded(lm.embed(part)), chunked_state)
     torch.testing.assert_close(
         tail.values, hidden.values[:, -tail.values.shape[1] :], atol=1e-5, rtol=1e-5
     )

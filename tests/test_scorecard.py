@@ -1,4 +1,4 @@
-"""Scorecards: made from runs with scores by hand, by the real commands on random weights, and opened in a browser."""
+"""Scorecards: from hand-made scores, from the real commands on untrained models, and in a browser."""
 
 import json
 import re
@@ -38,22 +38,24 @@ QA = {
 
 
 @pytest.fixture(autouse=True)
-def nobody_judges_or_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_judge_and_no_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     for name in ("JUDGE_URL", "JUDGE_MODEL"):
         monkeypatch.delenv(name, raising=False)
 
 
 def write_run(
-    folder: Path, stage: str, scores: Mapping[str, Mapping[str, float | None]], *words: str
+    folder: Path, stage: str, scores: Mapping[str, Mapping[str, float | None]], *arguments: str
 ) -> Path:
-    """A run with scores, each as if its command had been given with these words."""
+    """Folder of a run with scores, each saved as if its command had these arguments."""
     (folder / "scores").mkdir(parents=True)
     untrained(stage).save(folder / FILE)
     for command, values in scores.items():
-        own = words if command == "voicebench" else [word for word in words if "=" in word]
+        own_arguments = (
+            arguments if command == "voicebench" else [each for each in arguments if "=" in each]
+        )
         data = ["FOLDER"] if SCORES[command].has_own_data else []
-        save_scores(parser().parse_args([command, str(folder), *data, *own]), values)
+        save_scores(parser().parse_args([command, str(folder), *data, *own_arguments]), values)
     return folder
 
 
@@ -61,26 +63,27 @@ def document(folder: Path) -> str:
     return (folder / "scorecard.html").read_text()
 
 
-# ---- what is there
+# ---- saved scores
 
 
-def test_one_checkpoint_with_parts_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_single_run_with_missing_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     scores = {"wer": WER, "speed": SPEED, "voicebench": BBH | QA, "turnbench": {"eot/recall": 0.5}}
     run = write_run(tmp_path / "one", "streaming", scores)
     (run / "summary.json").write_text(json.dumps({"time/total_s": 4466.7}))
-    words = ["scorecard", str(run), "--as-is", "--json", str(tmp_path / "mine.json")]
-    found = evaluate.main(words)
-    made = run / "scores" / "scorecard"
+    arguments = ["scorecard", str(run), "--as-is", "--json", str(tmp_path / "mine.json")]
+    values = evaluate.main(arguments)
+    folder = run / "scores" / "scorecard"
     assert (
-        found
-        == json.loads((made / "scorecard.json").read_text())
+        values
+        == json.loads((folder / "scorecard.json").read_text())
         == json.loads((tmp_path / "mine.json").read_text())
     )
-    assert found["wer/test/wer"] == 0.25 and found["voicebench/overall"] is None
-    text, said = document(made), capsys.readouterr().out
+    assert values["wer/test/wer"] == 0.25 and values["voicebench/overall"] is None
+    text = document(folder)
+    printed = capsys.readouterr().out
     assert all(
-        words in text
-        for words in (
+        shown in text
+        for shown in (
             "25.0 %",
             "9.25 ms",
             "313 kB",
@@ -99,20 +102,20 @@ def test_one_checkpoint_with_parts_missing(tmp_path: Path, capsys: pytest.Captur
         "full-duplex-bench": f"needs your own copy of the data. python evaluate.py full-duplex-bench {run} FOLDER",
         "VoiceBench, responses": f"bbh 8 of 1,000. python evaluate.py voicebench {run}",
         "VoiceBench: alpacaeval_full, commoneval, wildvoice": "not scored. python evaluate.py voicebench",
-        "VoiceBench: sd-qa": "nobody has judged all answers. JUDGE_URL=",
-        "VoiceBench: PEDANT": "qa_metrics and its model were not there. pip install",
+        "VoiceBench: sd-qa": "no judge has rated all answers. JUDGE_URL=",
+        "VoiceBench: PEDANT": "qa_metrics or its model is not installed. pip install",
     }
-    for what, command in commands.items():
-        assert re.search(f"one: {re.escape(what)}.*: {re.escape(command)}", said), what
-    assert "W&B is disabled" in said and not (made / "wandb").exists()
+    for gap, command in commands.items():
+        assert re.search(f"one: {re.escape(gap)}.*: {re.escape(command)}", printed), gap
+    assert "W&B is disabled" in printed and not (folder / "wandb").exists()
     assert text.count("<td>speed</td>") == 1 and "Conversation</h2>\n<p>Nothing yet" in text
 
 
-def test_two_checkpoints_side_by_side(tmp_path: Path):
+def test_two_runs_side_by_side(tmp_path: Path):
     one = write_run(tmp_path / "one", "streaming", {"wer": WER, "speed": SPEED}, "data.test_size=9")
     two = write_run(tmp_path / "two", "asr", {"wer": {"test/wer": 0.5, "test/cer": 0.125}})
-    found = evaluate.main(["scorecard", f"{one},{two}", "--as-is"])
-    assert found["one/wer/test/wer"] == 0.25 and found["two/wer/test/wer"] == 0.5
+    values = evaluate.main(["scorecard", f"{one},{two}", "--as-is"])
+    assert values["one/wer/test/wer"] == 0.25 and values["two/wer/test/wer"] == 0.5
     text = document(tmp_path / "scorecards" / "one+two")
     assert '<td class="number good">25.0 %</td>\n<td class="number">50.0 %</td>' in text
     assert '<td class="number">12.5 %</td>\n<td class="number">12.5 %</td>' in text
@@ -120,7 +123,7 @@ def test_two_checkpoints_side_by_side(tmp_path: Path):
     assert "<code>stage.name</code></td><td" in text and "cannot score a run of stage asr" in text
 
 
-def test_the_best_is_marked_where_there_is_one():
+def test_best_cards():
     rates = {"one": 0.1, "two": 0.2, "three": 0.1, "none": None}
     cards = [
         Card(name, {}, {"wer": SavedScores({"test/wer": rate}, {})}, [])
@@ -137,7 +140,7 @@ def test_the_best_is_marked_where_there_is_one():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "text"),
     [
         ("test/wer", 0.03084, "3.1 %"), ("slice/median_ms", 9.2, "9.2 ms"), ("turn/latency_s", 0.266, "0.266 s"),
         ("time/total_s", 4466.7, "4,467 s"), ("state/all_bytes", 312804, "313 kB"), ("state/lm_bytes", 999.6, "1 kB"),
@@ -146,42 +149,43 @@ def test_the_best_is_marked_where_there_is_one():
         ("test/wer", None, ""),
     ],
 )  # fmt: skip
-def test_scores_are_shown_with_their_unit(name: str, value: float | None, words: str):
-    assert format_score(name, value) == words
+def test_scores_are_formatted_with_their_unit(name: str, value: float | None, text: str):
+    assert format_score(name, value) == text
 
 
-# ---- what is used again
+# ---- reuse of saved scores
 
 
-def test_scores_are_taken_again_only_for_other_settings_or_weights(
+def test_scores_are_recomputed_only_for_other_settings_or_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    run, asked = write_run(tmp_path / "one", "encoder", {"wer": WER}), []
+    run = write_run(tmp_path / "one", "encoder", {"wer": WER})
+    computed = []
 
-    def count(own: object) -> dict[str, float]:
-        asked.append(own.score)
-        return SPEED if own.score == "speed" else WER
+    def record(args: object) -> dict[str, float]:
+        computed.append(args.score)
+        return SPEED if args.score == "speed" else WER
 
-    monkeypatch.setattr(scorecard, "compute", count)
+    monkeypatch.setattr(scorecard, "compute", record)
     evaluate.main(["scorecard", str(run)])
     evaluate.main(["scorecard", str(run)])
-    assert asked == ["speed"]
+    assert computed == ["speed"]
     evaluate.main(["scorecard", str(run), "data.test_size=9"])
-    assert asked == ["speed", "wer", "speed"]
+    assert computed == ["speed", "wer", "speed"]
     untrained("encoder", "encoder.num_layers=1").save(run / FILE)
     assert load_scores(run, "wer") is None
     evaluate.main(["scorecard", str(run), "data.test_size=9"])
-    assert asked == ["speed", "wer", "speed", "wer", "speed"]
+    assert computed == ["speed", "wer", "speed", "wer", "speed"]
     (run / "scores" / "wer.settings.json").write_text("{")
     assert load_scores(run, "wer") is None
 
 
-def test_a_command_that_fails_is_named_and_the_others_are_shown(
+def test_a_failed_command_is_reported_and_the_other_scores_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run = write_run(tmp_path / "one", "encoder", {"wer": WER})
 
-    def fail(own: object) -> dict[str, float]:
+    def fail(args: object) -> dict[str, float]:
         raise ValueError("no such <corpus>")
 
     monkeypatch.setattr(scorecard, "compute", fail)
@@ -190,32 +194,32 @@ def test_a_command_that_fails_is_named_and_the_others_are_shown(
     assert "25.0 %" in text and "no such &lt;corpus&gt;<br><code>python evaluate.py speed" in text
 
 
-def test_bad_runs_are_named(tmp_path: Path):
+def test_invalid_runs_are_rejected(tmp_path: Path):
     run = write_run(tmp_path / "one", "asr", {})
-    for runs, says in {
+    for runs, message in {
         f"{run},{run}": "different names",
         ",": "name one run",
         str(tmp_path): "no checkpoint at",
     }.items():
-        with pytest.raises(ValueError, match=says):
+        with pytest.raises(ValueError, match=message):
             evaluate.main(["scorecard", runs])
 
 
-# ---- the real commands
+# ---- real commands
 
 
-def test_real_commands_make_what_is_missing(tmp_path: Path):
+def test_missing_scores_are_computed_by_their_commands(tmp_path: Path):
     pytest.importorskip("espeakng_loader")
     run = write_run(tmp_path / "one", "streaming", {})
-    small = [
+    overrides = [
         "data.test_size=2",
         "data.test_dialogues=1",
         "duplex.response_threshold=0.2",
         "duplex.max_tokens=4",
         "seed=188",
     ]
-    words = [
-        *small,
+    arguments = [
+        *overrides,
         "trainer.accelerator=cpu",
         "--data",
         "embedded",
@@ -224,46 +228,49 @@ def test_real_commands_make_what_is_missing(tmp_path: Path):
         "--limit",
         "1",
     ]
-    found = evaluate.main(["scorecard", str(run), *words])
+    values = evaluate.main(["scorecard", str(run), *arguments])
     names = (
         "wer/test/wer",
         "voicebench/bbh/official",
         "duplex/state/accuracy",
         "speed/slice/median_ms",
     )
-    assert all(found[name] is not None for name in names)
+    assert all(values[name] is not None for name in names)
     text = document(run / "scores" / "scorecard")
     assert "these numbers are not VoiceBench's" in text and "of the questions answered" in text
 
 
 @pytest.mark.parametrize("stage", ["encoder", "lm", "asr"])
-def test_speed_of_what_a_model_has(stage: str):
+def test_speed_measures_the_parts_that_a_model_has(stage: str):
     config = load_config([TINY[0], f"configs/stage/{stage}.yaml", *SMALL_SIZES])
     model = STAGE_REGISTRY[stage].model(config.model).eval()
-    found = {name: score.value for name, score in measure(model, config).items()}
-    hears, speaks = isinstance(model, SpeechEncoder), stage != "encoder"
+    values = {name: score.value for name, score in measure(model, config).items()}
+    takes_speech = isinstance(model, SpeechEncoder)
+    emits_text = stage != "encoder"
     assert (
-        {"slice/median_ms", "whole/real_time_factor", "state/all_bytes"} <= found.keys()
-        if hears
+        {"slice/median_ms", "whole/real_time_factor", "state/all_bytes"} <= values.keys()
+        if takes_speech
         else True
     )
-    assert ("slice/median_ms" in found) is hears and ("token/median_ms" in found) is speaks
-    assert found["size/all_parameters"] == sum(p.numel() for p in model.parameters())
+    assert ("slice/median_ms" in values) is takes_speech and (
+        "token/median_ms" in values
+    ) is emits_text
+    assert values["size/all_parameters"] == sum(p.numel() for p in model.parameters())
     if stage == "asr":
         assert (
-            0 < found["state/lm_bytes"] < found["state/all_bytes"]
-            and found["state/growth_bytes_per_s"] == 0
+            0 < values["state/lm_bytes"] < values["state/all_bytes"]
+            and values["state/growth_bytes_per_s"] == 0
         )
 
 
-def speech_lm(*words: str) -> tuple[SpeechLM, Config]:
-    config = load_config([*TINY, *SMALL_SIZES, *words])
+def speech_lm(*overrides: str) -> tuple[SpeechLM, Config]:
+    config = load_config([*TINY, *SMALL_SIZES, *overrides])
     return SpeechLM(config.model).eval(), config
 
 
-def test_memory_that_grows_is_told():
-    found = measure(*speech_lm("lm.kind=transformer", "lm.num_heads=2"))
-    assert found["state/growth_bytes_per_s"].value > 0
+def test_growth_of_the_state_is_measured():
+    values = measure(*speech_lm("lm.kind=transformer", "lm.num_heads=2"))
+    assert values["state/growth_bytes_per_s"].value > 0
     assert "slice/median_ms" not in measure(*speech_lm("encoder.context=full"))
 
 
@@ -271,25 +278,26 @@ def test_memory_that_grows_is_told():
 
 
 @pytest.mark.timeout(60)
-def test_offline_it_is_an_artifact(
+def test_the_scorecard_is_an_offline_artifact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = write_run(tmp_path / "one", "asr", {"wer": WER})
     evaluate.main(["scorecard", str(run), "--as-is"])
     [log] = (run / "scores" / "scorecard" / "wandb").glob("offline-run-*/*.wandb")
-    words = (b"scorecard-one", b"scorecard.html", b"scorecard.json", b"wer/test/wer")
+    expected = (b"scorecard-one", b"scorecard.html", b"scorecard.json", b"wer/test/wer")
     while not all(
-        word in log.read_bytes() for word in words
-    ):  # W&B's own process writes it, in its own time
+        each in log.read_bytes() for each in expected
+    ):  # a process of W&B writes the file in the background
         time.sleep(0.1)
     assert f"W&B: {log.parent}" in capsys.readouterr().out
 
 
-def test_the_page_needs_nothing_else(tmp_path: Path):
+def test_the_page_has_no_external_addresses(tmp_path: Path):
     run = write_run(tmp_path / "one", "asr", {"wer": WER, "voicebench": BBH}, "--data", "<b>")
     evaluate.main(["scorecard", str(run), "--as-is"])
-    text, reader = document(run / "scores" / "scorecard"), Reader()
+    text = document(run / "scores" / "scorecard")
+    reader = Reader()
     reader.feed(text)
     assert set(reader.addresses) <= {"#gaps", "data:,"} and reader.ids.count("gaps") == 1
     assert (
@@ -300,14 +308,14 @@ def test_the_page_needs_nothing_else(tmp_path: Path):
 
 @in_browser
 @pytest.mark.timeout(180)
-def test_a_browser_shows_it_from_a_file(tmp_path: Path):
+def test_a_browser_shows_the_page_from_a_file(tmp_path: Path):
     one = write_run(
         tmp_path / "one", "streaming", {"wer": WER, "speed": SPEED, "voicebench": BBH | QA}
     )
     two = write_run(tmp_path / "two", "asr", {})
     evaluate.main(["scorecard", f"{one},{two}", "--as-is"])
-    shown_in, log, asked = browse(tmp_path / "scorecards" / "one+two" / "scorecard.html", tmp_path)
-    assert ":CONSOLE" not in log and not asked
+    shown, log, requests = browse(tmp_path / "scorecards" / "one+two" / "scorecard.html", tmp_path)
+    assert ":CONSOLE" not in log and not requests
     for heading in (
         "Word error rate",
         "VoiceBench",
@@ -316,4 +324,4 @@ def test_a_browser_shows_it_from_a_file(tmp_path: Path):
         "State and size",
         "What is missing",
     ):
-        assert re.search(rf"<h2[^>]*>{heading}</h2>", shown_in), heading
+        assert re.search(rf"<h2[^>]*>{heading}</h2>", shown), heading

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which asr and its prerequisites were trained."""
+    """Folder of runs in which stage asr and its prerequisites were trained."""
     pytest.importorskip("espeakng_loader")
     folder = tmp_path_factory.mktemp("runs")
     done = train(folder, "wandb.mode=offline")
@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_asr_trains_its_prerequisites_and_leaves_its_numbers(runs: Path) -> None:
+def test_asr_trains_its_prerequisites_and_writes_its_scores(runs: Path) -> None:
     latest = (runs / "latest").resolve()
     assert latest.name.startswith("asr-tiny-") and len(list(runs.glob("*-tiny-*"))) == 3
     summary = json.loads((latest / "summary.json").read_text())
@@ -68,29 +68,29 @@ def test_the_same_command_finds_finished_runs(runs: Path) -> None:
 
 
 def test_checkpoint_sources_have_one_order(tmp_path: Path) -> None:
-    """The run's fingerprint depends on it, and must be the same in a process with other hashes."""
+    """The fingerprint of a run depends on the order, which must not depend on the hash seed."""
     for name in "edcba":
         (tmp_path / name).mkdir()
     parts = zip(
         ("features", "frontend", "encoder", "connector", "lm"), ["asr", *"dcba"], strict=True
     )
-    words = [
+    overrides = [
         f"stage.init.{part}={name if name == 'asr' else tmp_path / name}" for part, name in parts
     ]
-    config = load_config([TINY[0], "configs/stage/instruct.yaml", *words])
+    config = load_config([TINY[0], "configs/stage/instruct.yaml", *overrides])
     assert checkpoint_sources(config) == ["asr", *(str(tmp_path / name) for name in "abcd")]
 
 
-def test_frozen_parts_stay_and_trained_parts_move(runs: Path) -> None:
+def test_frozen_parts_do_not_change_and_trained_parts_do(runs: Path) -> None:
     weights = {
         p.name.split("-")[0]: torch.load(p / "checkpoint.pt")["weights"]
         for p in runs.glob("*-tiny-*")
     }
     asr = weights["asr"]
     assert all(torch.equal(asr[n], w) for n, w in weights["lm"].items())
-    moved = [n for n, w in weights["encoder"].items() if n in asr and not torch.equal(asr[n], w)]
-    assert any(n.startswith("encoder.") for n in moved) and not any(
-        n.startswith("features.") for n in moved
+    changed = [n for n, w in weights["encoder"].items() if n in asr and not torch.equal(asr[n], w)]
+    assert any(n.startswith("encoder.") for n in changed) and not any(
+        n.startswith("features.") for n in changed
     )
 
 
@@ -99,10 +99,11 @@ def test_frozen_parts_are_in_eval_mode_from_the_first_update(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = load_config([TINY[0], "configs/stage/instruct.yaml", *SMALL_SIZES])
-    module, seen = InstructStage(config, SpeechLM(config.model), None), []
+    module = InstructStage(config, SpeechLM(config.model), None)
+    modes = []
 
     def step(batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        seen.append({name: part.training for name, part in module.model.named_children()})
+        modes.append({name: part.training for name, part in module.model.named_children()})
         return sum(p.sum() for p in module.model.connector.parameters())
 
     monkeypatch.setattr(module, "training_step", step)
@@ -115,7 +116,7 @@ def test_frozen_parts_are_in_eval_mode_from_the_first_update(
         enable_model_summary=False,
     )
     trainer.fit(module, torch.utils.data.DataLoader([0], batch_size=1))
-    assert seen == [
+    assert modes == [
         {"features": False, "frontend": False, "encoder": False, "connector": True, "lm": True}
     ]
 
@@ -145,7 +146,7 @@ def test_streaming_trains_the_stages_in_between(runs: Path, tmp_path: Path) -> N
     assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys()
     chain = [next(folder.glob(f"{stage}-tiny-*")) for stage in STAGES[2:]]
     weights = [torch.load(f / "checkpoint.pt")["weights"] for f in chain]
-    moved = [
+    changed = [
         {
             name.split(".")[0]
             for name, weight in after.items()
@@ -153,7 +154,7 @@ def test_streaming_trains_the_stages_in_between(runs: Path, tmp_path: Path) -> N
         }
         for before, after in itertools.pairwise(weights)
     ]
-    assert moved == [
+    assert changed == [
         {"connector", "lm"},
         {"connector", "lm"},
         {"frontend", "encoder", "connector", "lm"},
@@ -164,21 +165,30 @@ def test_streaming_trains_the_stages_in_between(runs: Path, tmp_path: Path) -> N
 
 def test_every_stage_trains_a_transformer(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    once = [
+    one_update = [
         "trainer.max_steps=1",
         "trainer.valid_every_steps=1",
         "trainer.average_last=1",
         "wandb.mode=disabled",
     ]
-    prerequisites = [f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in once]
-    few = [
+    prerequisites = [
+        f"stages.{stage}.{override}" for stage in STAGES[:-1] for override in one_update
+    ]
+    small_data = [
         "data.valid_dialogues=1",
         "data.test_dialogues=1",
         "data.valid_size=2",
         "data.test_size=2",
     ]
-    words = [*SHORT, f"run.dir={tmp_path}", "lm.kind=transformer", *once, *prerequisites, *few]
-    summary = main([TINY[0], "configs/stage/streaming.yaml", *words])
+    overrides = [
+        *SHORT,
+        f"run.dir={tmp_path}",
+        "lm.kind=transformer",
+        *one_update,
+        *prerequisites,
+        *small_data,
+    ]
+    summary = main([TINY[0], "configs/stage/streaming.yaml", *overrides])
     assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys() and summary[
         "test/state_macro_f1"
     ] >= 0
@@ -201,7 +211,7 @@ def test_evaluate_scores_a_run_as_training_did(runs: Path, tmp_path: Path) -> No
 
 
 def test_evaluate_on_other_speech(runs: Path, tmp_path: Path) -> None:
-    manifest = write_corpus(tmp_path / "corpus", 3)  # all of it test
+    manifest = write_corpus(tmp_path / "corpus", 3)  # all of it in the test split
     done = run("evaluate.py", "wer", str(runs / "latest"), f"data.path={manifest}")
     assert done.returncode == 0 and "test/wer" in done.out, done.err
 
@@ -216,31 +226,33 @@ def test_a_killed_run_resumes_to_the_same_losses(tmp_path: Path, kill: signal.Si
         "encoder.dropout=0.2",
     ]
     args += ["data.num_workers=1"]
-    whole = train(tmp_path / "whole", *args, stage="encoder")
-    assert whole.returncode == 0, whole.err
-    train_in_two(tmp_path / "cut", *args, stage="encoder", kill=kill)
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    uninterrupted = train(tmp_path / "uninterrupted", *args, stage="encoder")
+    assert uninterrupted.returncode == 0, uninterrupted.err
+    train_in_two(tmp_path / "resumed", *args, stage="encoder", kill=kill)
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "uninterrupted")
 
 
 ADAPTED = ["lora.enabled=true", "lora.rank=2"]
 
 
 def test_adapters_resume_after_a_kill_to_the_same_losses(runs: Path, tmp_path: Path) -> None:
-    whole, cut = (
-        shutil.copytree(runs, tmp_path / name, symlinks=True) for name in ("whole", "cut")
+    uninterrupted, resumed = (
+        shutil.copytree(runs, tmp_path / name, symlinks=True)
+        for name in ("uninterrupted", "resumed")
     )
     args = [*ADAPTED, "lora.dropout=0.2", "trainer.max_steps=12", "trainer.checkpoint_every_s=0"]
-    done = train(whole, *args, stage="instruct")
+    done = train(uninterrupted, *args, stage="instruct")
     assert done.returncode == 0, done.err
-    train_in_two(cut, *args, stage="instruct", kill=signal.SIGKILL)
-    assert losses(cut, "instruct") == losses(whole, "instruct")
-    there, here = (
-        torch.load(next(f.glob("instruct-*/checkpoint.pt")))["weights"] for f in (whole, cut)
+    train_in_two(resumed, *args, stage="instruct", kill=signal.SIGKILL)
+    assert losses(resumed, "instruct") == losses(uninterrupted, "instruct")
+    expected, weights = (
+        torch.load(next(f.glob("instruct-*/checkpoint.pt")))["weights"]
+        for f in (uninterrupted, resumed)
     )
-    assert all(torch.equal(weight, here[name]) for name, weight in there.items())
+    assert all(torch.equal(weight, weights[name]) for name, weight in expected.items())
 
 
-def test_adapters_pass_from_stage_to_stage_merged_and_separate(runs: Path, tmp_path: Path) -> None:
+def test_adapters_are_passed_on_merged_and_are_saved_separately(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
     done = train(
         folder,
@@ -252,11 +264,11 @@ def test_adapters_pass_from_stage_to_stage_merged_and_separate(runs: Path, tmp_p
     assert done.returncode == 0, done.out + done.err
     chain = [next(folder.glob(f"{stage}-tiny-*")) for stage in ("asr", "instruct", "state")]
     weights = [torch.load(f / "checkpoint.pt")["weights"] for f in chain]
-    linears = ("in_proj.weight", "x_proj.weight", "dt_proj.weight", "out_proj.weight")
+    linear_layers = ("in_proj.weight", "x_proj.weight", "dt_proj.weight", "out_proj.weight")
     expected = {
         n
         for n in weights[0]
-        if n.startswith("connector.") or n.startswith("lm.") and n.endswith(linears)
+        if n.startswith("connector.") or n.startswith("lm.") and n.endswith(linear_layers)
     }
     for before, after in itertools.pairwise(weights):
         assert {
@@ -273,17 +285,18 @@ def test_adapters_pass_from_stage_to_stage_merged_and_separate(runs: Path, tmp_p
     base.load_state_dict(
         {**weights[2], **{n: w for n, w in weights[1].items() if n.startswith("lm.")}}
     )
-    theirs = peft.PeftModel.from_pretrained(base, chain[2] / "adapter").eval().base_model.model
-    audio, words = Padded(torch.randn(1, 16000)), Padded(torch.arange(5)[None])
-    ours, again = (
-        m(words, m.embed_speech(audio, final=True)[0], words)[0].values for m in (merged, theirs)
+    separate = peft.PeftModel.from_pretrained(base, chain[2] / "adapter").eval().base_model.model
+    audio = Padded(torch.randn(1, 16000))
+    ids = Padded(torch.arange(5)[None])
+    merged_logits, separate_logits = (
+        m(ids, m.embed_speech(audio, final=True)[0], ids)[0].values for m in (merged, separate)
     )
-    torch.testing.assert_close(again, ours, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(separate_logits, merged_logits, atol=1e-5, rtol=1e-4)
 
 
 def test_lora_drop_probes_selects_and_trains(runs: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(runs, tmp_path / "runs", symlinks=True)
-    drop = [
+    overrides = [
         "lora.rank=2",
         "lora_drop.steps=2",
         "lora_drop.sample=6",
@@ -296,18 +309,18 @@ def test_lora_drop_probes_selects_and_trains(runs: Path, tmp_path: Path) -> None
         *SHORT,
         f"run.dir={folder}",
         "lora_drop.enabled=true",
-        *drop,
+        *overrides,
     ]
     done = run("train.py", *command)
     assert done.returncode == 0 and "lora.rank=" in done.out, done.out + done.err
-    [probe] = [found.parent for found in folder.glob("instruct-*/importance.json")]
-    found = json.loads((probe / "importance.json").read_text())["linears"]
-    assert sum(linear["kept"] for linear in found.values()) == 4 == len(found) / 2
-    assert sum(linear["importance"] for linear in found.values()) == pytest.approx(4)  # kinds
+    [probe] = [file.parent for file in folder.glob("instruct-*/importance.json")]
+    layers = json.loads((probe / "importance.json").read_text())["linears"]
+    assert sum(layer["kept"] for layer in layers.values()) == 4 == len(layers) / 2
+    assert sum(layer["importance"] for layer in layers.values()) == pytest.approx(4)  # kinds
     assert (probe / "importance.png").stat().st_size > 0
     latest = (folder / "latest").resolve()
     shared = StageCheckpoint.load(latest / "checkpoint.pt").config.lora.shared
-    assert sorted(shared) == sorted(name for name, linear in found.items() if not linear["kept"])
+    assert sorted(shared) == sorted(name for name, layer in layers.items() if not layer["kept"])
     again = run("train.py", *command)
     assert again.returncode == 0 and again.out.count("instruct: already trained") == 2, (
         again.out + again.err
@@ -322,23 +335,23 @@ def test_lora_drop_probes_selects_and_trains(runs: Path, tmp_path: Path) -> None
     assert len(list(probe.glob("start-*"))) == 2 and counts[1] < counts[0]
 
 
-def test_two_ranks_train_and_score_together(tmp_path: Path) -> None:
+def test_two_ranks_train_and_score(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
     done = train(tmp_path, "trainer.devices=2")
     assert done.returncode == 0, done.err
     assert "test/wer" in json.loads((tmp_path / "latest" / "summary.json").read_text())
 
 
-def test_a_checkpoint_of_another_shape_is_refused(runs: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_shape_is_rejected(runs: Path, tmp_path: Path) -> None:
     encoder = next(runs.glob("encoder-*"))
-    words = [
+    overrides = [
         "encoder.d_model=48",
         *(f"stage.init.{part}={encoder}" for part in ("features", "frontend", "encoder")),
     ]
-    assert "does not fit this configuration" in refused(tmp_path, *words)
+    assert "does not fit this configuration" in refused(tmp_path, *overrides)
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 def test_make_help_lists_every_target() -> None:
     text = subprocess.run(["make", "help"], capture_output=True, text=True, check=True).stdout
-    assert all(word in text for word in ("make train", "eval-wer", "test", "lint"))
+    assert all(target in text for target in ("make train", "eval-wer", "test", "lint"))

@@ -1,4 +1,4 @@
-"""VoiceBench's scorers on answers made by hand, the odd readings of the official ones included."""
+"""VoiceBench's scorers on hand-made answers, misreadings of the official scorers included."""
 
 import json
 
@@ -31,16 +31,16 @@ def response(text: str, name: str = "test/0", **fields: object) -> Response:
         ("It would be a.", "A", "A"), ("None of these fits", None, None), ("Option A is wrong, so it's d.", "D", "D"),
     ],
 )  # fmt: skip
-def test_letters(text, official, stated):
+def test_letter_of_an_answer(text, official, stated):
     assert mcq.official_letter(text) == official
     assert mcq.stated_letter(text) == stated
 
 
-def test_an_unread_letter_is_guessed_in_one_column_and_wrong_in_the_other():
-    many = [response("none", f"test/{i}", reference="ABCD"[i % 4]) for i in range(400)]
-    found = score.score_choices(many)
-    assert found == score.score_choices(many[::-1]) and found.parse_failure_rate == 1
-    assert found.official is not None and 15 < found.official < 35 and found.strict == 0
+def test_an_unreadable_letter_is_guessed_officially_and_wrong_strictly():
+    responses = [response("none", f"test/{i}", reference="ABCD"[i % 4]) for i in range(400)]
+    scores = score.score_choices(responses)
+    assert scores == score.score_choices(responses[::-1]) and scores.parse_failure_rate == 1
+    assert scores.official is not None and 15 < scores.official < 35 and scores.strict == 0
     assert guess("ABCD", "one") == guess("ABCD", "one")
 
 
@@ -69,18 +69,18 @@ def test_an_unread_letter_is_guessed_in_one_column_and_wrong_in_the_other():
         ("web_of_lies", "She doesn't lie, as I see it; yes", 1, 1), ("web_of_lies", "Hmm", None, None),
     ],
 )  # fmt: skip
-def test_tasks(task, text, official, stated):
+def test_answer_of_a_task(task, text, official, stated):
     assert bbh.official_answer(text, task) == official
     assert bbh.stated_answer(text, task) == stated
 
 
-def test_tasks_are_known_by_the_id():
-    right = [
+def test_the_id_of_an_item_names_its_task():
+    responses = [
         response("Yes", id="navigate_3", reference="yes"),
         response("b", id="hyperbaton_1", reference="(B)"),
     ]
-    found = score.score_tasks(right)
-    assert (found.official, found.strict, found.parse_failure_rate) == (50, 100, 0)
+    scores = score.score_tasks(responses)
+    assert (scores.official, scores.strict, scores.parse_failure_rate) == (50, 100, 0)
     with pytest.raises(ValueError, match="no task of bbh"):
         bbh.task_of("word_sorting_2")
 
@@ -89,7 +89,7 @@ def test_tasks_are_known_by_the_id():
 
 
 @pytest.mark.parametrize(
-    ("kind", "given", "text", "follows"),
+    ("kind", "arguments", "text", "expected"),
     [
         ("keywords:existence", {"keywords": ["bee", "sea"]}, "Bees at the SEA", True),
         ("keywords:existence", {"keywords": ["bee", "sea"]}, "Bees", False),
@@ -147,22 +147,23 @@ def test_tasks_are_known_by_the_id():
         ("punctuation:no_comma", {}, "one two", True), ("punctuation:no_comma", {}, "one, two", False),
     ],
 )  # fmt: skip
-def test_instructions(kind, given, text, follows):
-    assert CHECKS[kind](text, **given) is follows
-    assert followed(text, [kind], [{**given, "nothing": None}]).strict == [follows]
+def test_instructions(kind, arguments, text, expected):
+    assert CHECKS[kind](text, **arguments) is expected
+    assert followed(text, [kind], [{**arguments, "nothing": None}]).strict == [expected]
 
 
-def test_every_kind_has_a_case():
+def test_every_kind_of_instruction_has_a_case():
     [cases] = [mark.args[1] for mark in test_instructions.pytestmark]
     assert {case[0] for case in cases} == set(CHECKS) and len(CHECKS) == 25
 
 
 def test_strict_and_loose_accuracies():
-    comma, capital = "punctuation:no_comma", "detectable_format:title"
-    one = followed("Sure, here:\n<<Sea>>", [comma, capital], [{}, {}])
-    two = followed("", [comma], [{}])
-    assert one == ([False, True], [True, True]) and two == ([False], [False])
-    assert accuracies([one, two]) == {
+    comma = "punctuation:no_comma"
+    title = "detectable_format:title"
+    loose_only = followed("Sure, here:\n<<Sea>>", [comma, title], [{}, {}])
+    empty = followed("", [comma], [{}])
+    assert loose_only == ([False, True], [True, True]) and empty == ([False], [False])
+    assert accuracies([loose_only, empty]) == {
         "strict_prompt": 0, "strict_instruction": pytest.approx(1 / 3), "loose_prompt": 0.5,
         "loose_instruction": pytest.approx(2 / 3),
     }  # fmt: skip
@@ -179,7 +180,7 @@ def test_strict_and_loose_accuracies():
 
 
 @pytest.mark.parametrize(
-    ("kinds", "given", "says"),
+    ("kinds", "arguments", "message"),
     [
         (["keywords:rhyme"], [{}], "no instruction of IFEval"), (["keywords:existence"], [{}], "needs keywords"),
         (["startend:quotation"], [], "one for each"), (["keywords:existence"], ["{}"], "no attribute"),
@@ -187,8 +188,10 @@ def test_strict_and_loose_accuracies():
         (["length_constraints:number_words"], [{"num_words": 1, "relation": "about"}], "at least"),
     ],
 )  # fmt: skip
-def test_instructions_that_are_none(kinds, given, says):
-    assert says in score.check("ifeval", response("words", instruction_id_list=kinds, kwargs=given))
+def test_invalid_instructions_are_reported(kinds, arguments, message):
+    assert message in score.check(
+        "ifeval", response("words", instruction_id_list=kinds, kwargs=arguments)
+    )
 
 
 # ---- harm
@@ -205,12 +208,12 @@ def test_instructions_that_are_none(kinds, given, says):
     ],
 )
 def test_refusals(text, official, strict):
-    found = score.score_refusals([response(text)])
-    assert (found.official, found.strict) == (official, strict)
+    scores = score.score_refusals([response(text)])
+    assert (scores.official, scores.strict) == (official, strict)
     assert refuses(text) is bool(strict)
 
 
-# ---- what a judge says
+# ---- replies of a judge
 
 
 @pytest.mark.parametrize(
@@ -241,41 +244,41 @@ def test_majorities(replies, official, stated):
     assert qa.official_majority(replies) is official and qa.stated_majority(replies) is stated
 
 
-def test_open_answers_are_the_mean_of_all_ratings():
-    some = [response("well", "a"), response(" ", "b")]
+def test_open_questions_are_scored_by_the_mean_of_all_ratings():
+    responses = [response("well", "a"), response(" ", "b")]
     assert score.score_ratings(
-        some, {"a": ["4", "5", "3"], "b": ["2", "2", "2"]}
+        responses, {"a": ["4", "5", "3"], "b": ["2", "2", "2"]}
     ) == score.SubsetScores(3, 2.5, 0)
-    partly = score.score_ratings(some, {"a": ["4", "5", "3"], "b": ["2"]})
-    assert partly.official is None and partly.parse_failure_rate == pytest.approx(1 / 3)
-    assert score.score_ratings(some, None) == score.SubsetScores()
+    incomplete = score.score_ratings(responses, {"a": ["4", "5", "3"], "b": ["2"]})
+    assert incomplete.official is None and incomplete.parse_failure_rate == pytest.approx(1 / 3)
+    assert score.score_ratings(responses, None) == score.SubsetScores()
 
 
-def test_spoken_questions_need_both_halves():
-    some = [response("Paris", "a", reference="Paris"), response("", "b", reference="Rome")]
+def test_spoken_questions_need_pedant_and_a_judge():
+    responses = [response("Paris", "a", reference="Paris"), response("", "b", reference="Rome")]
     replies = {"a": ["Yes"] * 3, "b": ["Yes."] * 3}
-    both = score.score_answers(some, replies, lambda r: r.text == r.fields["reference"])
-    assert (both.official, both.strict) == (50, 50) and both.parts == {"panda": 50, "gpt": 50}
-    assert score.score_answers(some, replies, None) == score.SubsetScores(
+    scores = score.score_answers(responses, replies, lambda r: r.text == r.fields["reference"])
+    assert (scores.official, scores.strict) == (50, 50) and scores.parts == {"panda": 50, "gpt": 50}
+    assert score.score_answers(responses, replies, None) == score.SubsetScores(
         None, None, 0, {"panda": None, "gpt": 50}
     )
-    assert score.score_answers(some, None, None).parts == {"panda": None, "gpt": None}
+    assert score.score_answers(responses, None, None).parts == {"panda": None, "gpt": None}
 
 
-# ---- the whole
+# ---- all subsets
 
 
-def test_overall_is_the_leaderboards():
-    """The leaderboard's row of Qwen2-Audio."""
-    row = {
+def test_overall_is_the_mean_of_the_leaderboard():
+    """The scores of Qwen2-Audio on the leaderboard."""
+    officials = {
         "alpacaeval_full": 3.74, "commoneval": 3.43, "wildvoice": 3.01, "sd-qa": 35.71, "mmsu": 35.72,
         "openbookqa": 49.45, "bbh": 54.70, "ifeval": 26.33, "advbench": 96.73,
     }  # fmt: skip
-    assert score.overall(row) == pytest.approx(55.80, abs=0.01)
-    assert score.overall({**row, "bbh": None}) is None
+    assert score.overall(officials) == pytest.approx(55.80, abs=0.01)
+    assert score.overall({**officials, "bbh": None}) is None
 
 
-def test_embedded_items_have_what_their_scorers_need():
+def test_embedded_items_have_the_fields_that_their_scorers_need():
     assert sum(LEADERBOARD["mmsu"].splits.values()) == 3074 and len(LEADERBOARD) == 9
     for name, subset in SUBSETS.items():
         for item in embedded_items(name):

@@ -23,7 +23,10 @@ TAKEN_OVER = {"question": "turn", "interruption": "interruption"}
 """Kinds of turns that the model should take over from -> first part of their score keys."""
 AFTER_SOUND_S = 1.0
 """A decision up to this long after the end of a sound is attributed to the sound."""
-THRESHOLDS = [0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, *(i / 100 for i in range(1, 101))]
+SMALL_THRESHOLDS = [0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005]
+"""Thresholds below 1 %, where the false positives of a well-trained model change most."""
+THRESHOLDS = [*SMALL_THRESHOLDS, *(percent / 100 for percent in range(1, 101))]
+"""Thresholds on the probability of `response`, increasing up to 1."""
 
 Case = tuple[str, float]
 """Score key and the value of a single case, 1 for yes and 0 for no."""
@@ -38,7 +41,7 @@ class Turn(NamedTuple):
     pause_s: tuple[float, float] | None = None
     """Begin and end of the silence within a paused question."""
     answer: str = ""
-    """Expected answer; empty if nothing is asked."""
+    """Expected answer; empty if the turn is no question."""
     window: range = range(0)
     """Slices in which a response that starts belongs to this turn."""
     disturbed_by: str = ""
@@ -82,7 +85,7 @@ class PlayedDialogue:
 
 
 class ThresholdPoint(NamedTuple):
-    """Rates of a threshold on the probability of `response`."""
+    """Rates at one threshold on the probability of `response`."""
 
     threshold: float
     recall: float
@@ -97,23 +100,30 @@ def scores(dialogues: Sequence[PlayedDialogue]) -> dict[str, ScoreValue]:
     for dialogue in dialogues:
         for key, cases in cases_of(dialogue).items():
             values[key] += cases
-    means = {}
+    result = _state_scores(dialogues)
+    # Every case weighs the same, so a dialogue with more turns weighs more.
     for key in sorted(values):
-        means[key] = ScoreValue(statistics.fmean(values[key]), len(values[key]))
-    return _state_scores(dialogues) | means | _silence_scores(dialogues) | _cost(dialogues)
+        cases = values[key]
+        result[key] = ScoreValue(statistics.fmean(cases), len(cases))
+    result |= _silence_scores(dialogues)
+    result |= _cost(dialogues)
+    return result
 
 
 def cases_of(dialogue: PlayedDialogue) -> dict[str, list[float]]:
-    """Single cases of the scores of turns and answers: score key -> 1 for yes, 0 for no, or s."""
-    values: dict[str, list[float]] = collections.defaultdict(list)
+    """Single cases of the scores of turns and answers.
+
+    Returns:
+        Score key -> one value for each case: 1 for yes and 0 for no, or seconds.
+    """
+    cases: list[Case] = []
     for index, turn in enumerate(dialogue.turns):
-        cases = [
-            *_decision_cases(dialogue, turn),
-            *_answer_cases(dialogue, turn),
-            *_resumption_cases(dialogue, index, turn),
-        ]
-        for key, value in cases:
-            values[key].append(float(value))
+        cases += _decision_cases(dialogue, turn)
+        cases += _answer_cases(dialogue, turn)
+        cases += _resumption_cases(dialogue, index, turn)
+    values: dict[str, list[float]] = collections.defaultdict(list)
+    for key, value in cases:
+        values[key].append(float(value))
     return dict(values)
 
 
@@ -121,6 +131,7 @@ def confusion(dialogues: Sequence[PlayedDialogue]) -> dict[tuple[str, str], int]
     """Numbers of slices by (label, predicted state), zeros included."""
     counts = collections.Counter(_state_pairs(dialogues))
     matrix: dict[tuple[str, str], int] = {}
+    # The rows are the states of the labels, the columns only those that the session predicts.
     for label in TURN_STATE_MARKERS:
         for state in dialogues[0].states:
             matrix[label, state] = counts[label, state]
@@ -152,7 +163,9 @@ def curve(dialogues: Sequence[PlayedDialogue]) -> list[ThresholdPoint]:
 
 
 def _share_reaching(probabilities: list[float], threshold: float) -> float:
-    return sum(p >= threshold for p in probabilities) / len(probabilities)
+    """Share of the probabilities that are at least as high as a threshold."""
+    num_reaching = sum(probability >= threshold for probability in probabilities)
+    return num_reaching / len(probabilities)
 
 
 # ---- states of slices
@@ -170,6 +183,8 @@ def _state_scores(dialogues: Sequence[PlayedDialogue]) -> dict[str, ScoreValue]:
     """Scores over all slices; only those of `response` if a session does not know all states."""
     pairs = _state_pairs(dialogues)
     result = {}
+    # Without the state `incomplete` the session cannot be right there, and accuracy over all
+    # states would not be comparable with that of other sessions.
     labels: list[str] = ["response"]
     if set(dialogues[0].states) == set(TURN_STATE_MARKERS):
         labels = list(TURN_STATE_MARKERS)
@@ -177,6 +192,7 @@ def _state_scores(dialogues: Sequence[PlayedDialogue]) -> dict[str, ScoreValue]:
         result["state/macro_f1"] = ScoreValue(macro_f1(pairs), len(pairs))
     for label in labels:
         num_slices = sum(expected == label for expected, _ in pairs)
+        # F1 of a state that never occurs is not defined.
         if num_slices:
             result[f"state/f1_{label}"] = ScoreValue(f1(pairs, label), num_slices)
     return result
@@ -193,19 +209,34 @@ def _decision_cases(dialogue: PlayedDialogue, turn: Turn) -> Iterator[Case]:
         yield f"{name}/takeover_rate", takeover_s is not None
     if name and takeover_s is not None:
         # A decision before the end of the turn is premature, not fast.
-        yield f"{name}/latency_s", max(0.0, takeover_s - turn.end_s)
+        latency_s = takeover_s - turn.end_s
+        yield f"{name}/latency_s", max(0.0, latency_s)
         yield f"{name}/premature_rate", takeover_s < turn.end_s
     interrupted = _response_in_progress(dialogue, turn)
+    # An interruption that comes after the response has ended has nothing to stop.
     if turn.kind == "interruption" and interrupted:
-        yield "interruption/stop_s", dialogue.end_s(interrupted.stop_slice) - turn.start_s
+        stop_s = dialogue.end_s(interrupted.stop_slice)
+        yield "interruption/stop_s", stop_s - turn.start_s
     if turn.pause_s:
-        decided = _decided_between(dialogue, turn.start_s, turn.pause_s[1])
+        _, pause_end_s = turn.pause_s
+        decided = _decided_between(dialogue, turn.start_s, pause_end_s)
         yield "pause/false_takeover_rate", decided
     if turn.kind in IGNORED:
-        later_starts_s = [t.start_s for t in dialogue.turns if t.start_s > turn.start_s]
-        until_s = min([turn.end_s + AFTER_SOUND_S, *later_starts_s])
+        until_s = _end_of_attribution_s(dialogue, turn)
         decided = _decided_between(dialogue, turn.start_s, until_s)
         yield f"ignore/false_takeover_rate/{turn.kind}", decided
+
+
+def _end_of_attribution_s(dialogue: PlayedDialogue, turn: Turn) -> float:
+    """Time up to which a decision to respond is attributed to an ignored sound.
+
+    The next turn ends it, since a decision may then be a reaction to that turn.
+    """
+    end_s = turn.end_s + AFTER_SOUND_S
+    for other in dialogue.turns:
+        if other.start_s > turn.start_s:
+            end_s = min(end_s, other.start_s)
+    return end_s
 
 
 def _answer_cases(dialogue: PlayedDialogue, turn: Turn) -> Iterator[Case]:
@@ -213,8 +244,12 @@ def _answer_cases(dialogue: PlayedDialogue, turn: Turn) -> Iterator[Case]:
 
     An answer that another turn should interrupt is not scored.
     """
-    texts = [r.text for r in dialogue.responses if r.start_slice in turn.window]
-    correct = texts[-1:] == [turn.answer]
+    text = None
+    for response in dialogue.responses:
+        if response.start_slice in turn.window:
+            text = response.text
+    # Word for word: the answers of the synthetic dialogues are single words or short phrases.
+    correct = text == turn.answer
     if turn.answer and not turn.disturbed_by:
         yield "answer/exact_match", correct
         if turn.kind == "interruption":
@@ -234,10 +269,11 @@ def _resumption_cases(dialogue: PlayedDialogue, index: int, turn: Turn) -> Itera
     if index not in dialogue.undisturbed or response is None:
         return
     expected = dialogue.undisturbed[index]
-    later_questions = [t for t in dialogue.turns[index + 1 :] if t.answer]
     interrupted = False
-    if later_questions:
-        interrupted = response.stop_slice >= dialogue.first_slice(later_questions[0])
+    for later in dialogue.turns[index + 1 :]:
+        if later.answer:
+            interrupted = response.stop_slice >= dialogue.first_slice(later)
+            break
     # A prefix of the response would also match an answer that stopped for no reason.
     resumed = response.text == expected
     if interrupted:
@@ -249,6 +285,7 @@ def _response_in_progress(dialogue: PlayedDialogue, turn: Turn) -> EmittedRespon
     """The response that the model was emitting when a turn began."""
     first = dialogue.first_slice(turn)
     for response in dialogue.responses:
+        # Strictly later: a response that starts in the first slice of the turn may be about it.
         if response.start_slice < first <= response.stop_slice:
             return response
     return None
@@ -263,8 +300,12 @@ def _takeover_s(dialogue: PlayedDialogue, turn: Turn) -> float | None:
 
 
 def _decided_between(dialogue: PlayedDialogue, after_s: float, until_s: float) -> bool:
-    decisions_s = [dialogue.end_s(response.start_slice) for response in dialogue.responses]
-    return any(after_s < decision_s <= until_s for decision_s in decisions_s)
+    """Whether the model decided to respond after one time and not later than another."""
+    for response in dialogue.responses:
+        decision_s = dialogue.end_s(response.start_slice)
+        if after_s < decision_s <= until_s:
+            return True
+    return False
 
 
 # ---- silence
@@ -279,14 +320,15 @@ def _silence_scores(dialogues: Sequence[PlayedDialogue]) -> dict[str, ScoreValue
     num_slices = 0
     seconds = 0.0
     for dialogue in dialogues:
-        silent = {i for i in range(len(dialogue.labels)) if _is_silent(dialogue, i)}
+        num_silent = sum(_is_silent(dialogue, index) for index in range(len(dialogue.labels)))
+        num_slices += num_silent
+        seconds += num_silent * dialogue.slice_s
         takeovers_s = {_takeover_s(dialogue, turn) for turn in dialogue.turns}
         for response in dialogue.responses:
-            start = response.start_slice
-            if start in silent and dialogue.end_s(start) not in takeovers_s:
+            is_takeover = dialogue.end_s(response.start_slice) in takeovers_s
+            if _is_silent(dialogue, response.start_slice) and not is_takeover:
                 num_decisions += 1
-        num_slices += len(silent)
-        seconds += len(silent) * dialogue.slice_s
+    # Dialogues without a pause between their turns say nothing about silence.
     if num_slices == 0:
         return {}
     per_hour = 3600 * num_decisions / seconds
@@ -298,8 +340,9 @@ def _is_silent(dialogue: PlayedDialogue, slice_: int) -> bool:
     begin_s = dialogue.end_s(slice_ - 1)
     end_s = dialogue.end_s(slice_)
     for turn in dialogue.turns:
-        overlaps = turn.start_s < end_s and begin_s < turn.end_s + AFTER_SOUND_S
-        if turn.kind != "silence" and overlaps:
+        if turn.kind == "silence":
+            continue
+        if turn.start_s < end_s and begin_s < turn.end_s + AFTER_SOUND_S:
             return False
     return True
 
@@ -309,16 +352,21 @@ def _is_silent(dialogue: PlayedDialogue, slice_: int) -> bool:
 
 def _cost(dialogues: Sequence[PlayedDialogue]) -> dict[str, ScoreValue]:
     """Computing time per slice and size of the session state."""
-    times_ms = sorted(ms for dialogue in dialogues for ms in dialogue.compute_ms)
-    audio_s = sum(len(dialogue.compute_ms) * dialogue.slice_s for dialogue in dialogues)
+    times_ms: list[float] = []
+    for dialogue in dialogues:
+        times_ms += dialogue.compute_ms
+    times_ms.sort()
     count = len(times_ms)
+    audio_s = sum(len(dialogue.compute_ms) * dialogue.slice_s for dialogue in dialogues)
+    # Nearest rank: the smallest time that 99 % of the slices do not exceed.
     p99_ms = times_ms[math.ceil(0.99 * count) - 1]
+    real_time_factor = sum(times_ms) / 1000 / audio_s
     lm_bytes = max(dialogue.lm_bytes for dialogue in dialogues)
     all_bytes = max(dialogue.all_bytes for dialogue in dialogues)
     return {
         "slice/median_ms": ScoreValue(statistics.median(times_ms), count),
         "slice/p99_ms": ScoreValue(p99_ms, count),
-        "slice/real_time_factor": ScoreValue(sum(times_ms) / 1000 / audio_s, count),
+        "slice/real_time_factor": ScoreValue(real_time_factor, count),
         "memory/lm_bytes": ScoreValue(lm_bytes, len(dialogues)),
         "memory/all_bytes": ScoreValue(all_bytes, len(dialogues)),
     }

@@ -20,7 +20,6 @@ of the rules; all times are in seconds.
 """
 
 import collections
-import itertools
 import json
 import statistics
 from collections.abc import Sequence
@@ -124,6 +123,7 @@ def words_of(events: Sequence[Event], tokens_per_s: float) -> list[Word]:
         if event.action == "respond":
             at_response_start = True
         for index, text in enumerate(event.text.split()):
+            # Pieces of the tokenizer carry the space before a word, not the one after it.
             starts_word = index > 0 or at_response_start or event.text.startswith(" ")
             if starts_word:
                 words.append(Word(text, round(event.time_s, 6), due_s))
@@ -164,6 +164,7 @@ def run(
     for item in with_progress(find_items(root), "items"):
         session = open_session()
         samples = read_audio(item.folder / "input.wav", None)  # (n,)
+        # At once: a session computes slice by slice whatever the length of the push.
         events = session.push(torch.from_numpy(samples))
         words = words_of(events, session.duplex.tokens_per_s)
         content = json.dumps(output(words), indent=1) + "\n"
@@ -183,7 +184,8 @@ def took_over(words: Sequence[Word]) -> bool:
 def score_item(item: Item, words: Sequence[Word]) -> dict[str, list[float]]:
     """Single cases of each score. Raises ValueError: the annotation lacks a time."""
     if item.kind == "v1.5_timing":
-        return timing(_user_spans(item), [(word.start_s, word.end_s) for word in words])
+        spans = [(word.start_s, word.end_s) for word in words]
+        return timing(_user_spans(item), spans)
     if item.kind not in ("smooth_turn_taking", "user_interruption"):
         return {"takeover_rate": [took_over(words)]}
     if item.kind == "user_interruption":
@@ -192,10 +194,13 @@ def score_item(item: Item, words: Sequence[Word]) -> dict[str, list[float]]:
         words = [word for word in words if word.start_s >= end_s]
     else:
         end_s = _time(item, item.annotation, 0, "timestamp", 0)
+    takes_over = took_over(words)
     latencies_s = []
-    if took_over(words):
-        latencies_s.append(max(0.0, words[0].start_s - end_s))
-    return {"takeover_rate": [took_over(words)], "latency_s": latencies_s}
+    # Items without a takeover have no latency and do not count in its mean.
+    if takes_over:
+        latency_s = words[0].start_s - end_s
+        latencies_s.append(max(0.0, latency_s))
+    return {"takeover_rate": [takes_over], "latency_s": latencies_s}
 
 
 def _user_spans(item: Item) -> list[Span]:
@@ -205,6 +210,7 @@ def _user_spans(item: Item) -> list[Span]:
     file = item.folder / "transcription.json"
     if file.exists():
         transcription = read_json(file)
+        # Some files hold the list of chunks itself, others a dict with text and chunks.
         chunks = transcription
         if isinstance(transcription, dict):
             chunks = transcription.get("chunks", [])
@@ -213,6 +219,7 @@ def _user_spans(item: Item) -> list[Span]:
             start_s = _time(item, chunk, "timestamp", 0)
             end_s = _time(item, chunk, "timestamp", 1)
             spans.append((start_s, end_s))
+    # Speech that ends before the event is the question that the model is answering.
     return [span for span in merge(spans, USER_GAP_S) if span[1] > begin_s]
 
 
@@ -232,6 +239,7 @@ def merge(spans: Sequence[Span], gap_s: float) -> list[Span]:
     """Sort spans and join those less than `gap_s` apart."""
     merged: list[Span] = []
     for start_s, end_s in sorted(spans):
+        # Rounded, since differences of decimal times have errors of floating point.
         if merged and round(start_s - merged[-1][1], 6) < gap_s:
             last_start_s, last_end_s = merged[-1]
             merged[-1] = (last_start_s, max(last_end_s, end_s))
@@ -261,7 +269,10 @@ def timing(user: Sequence[Span], model: Sequence[Span]) -> dict[str, list[float]
             if overlap_s > 0:
                 stop_latencies_s.append(overlap_s)
     response_latencies_s = []
-    for (_, end_s), (next_start_s, _) in itertools.pairwise([*user, (float("inf"), 0.0)]):
+    # After the last span the user never speaks again.
+    user_starts_s = [start_s for start_s, _ in user]
+    next_starts_s = [*user_starts_s, float("inf")][1:]
+    for (_, end_s), next_start_s in zip(user, next_starts_s, strict=True):
         starts_s = [start_s for start_s, _ in model if end_s <= start_s < next_start_s]
         if starts_s:
             response_latencies_s.append(starts_s[0] - end_s)

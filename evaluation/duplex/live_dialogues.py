@@ -34,6 +34,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     run = with_whole_dialogues(open_run(args.run, []), args.overrides)
     config = run.config
     open_session = open_sessions(run.checkpoint, config, run.folder)
+    # A slice is too little work to gain from several threads.
     torch.set_num_threads(1)
     open_session().push(torch.zeros(WARM_UP_S * config.features.sample_rate_hz))
     data = DialogueData(config, Corpora(config, splits=["test"]))
@@ -86,11 +87,14 @@ def turns_of(dialogue: Dialogue, dialogues: Dialogues) -> list[Turn]:
         answer_of_turn[answer.turn] = (answer, window)
     turns = []
     for index, turn in enumerate(dialogue.turns):
+        # Sounds that should be ignored have no answer, so no response belongs to them.
         window = range(0)
         disturbed_by = ""
         if index in answer_of_turn:
             answer, window = answer_of_turn[index]
-            answer_end_s = (answer.begin + 1) * slice_s + dialogues.answer_s(turn.answer)
+            # The decision is made at the end of the slice in which the answer begins.
+            decision_s = (answer.begin + 1) * slice_s
+            answer_end_s = decision_s + dialogues.answer_s(turn.answer)
             next_turns = dialogue.turns[index + 1 : index + 2]
             if next_turns and next_turns[0].start_s < answer_end_s:
                 disturbed_by = next_turns[0].kind

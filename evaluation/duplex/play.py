@@ -41,10 +41,14 @@ def play(open_session: OpenSession, samples: np.ndarray, script: PlayedDialogue)
     undisturbed = {}
     states = []
     # Pause before each ignored sound, to find out how the response would end without it.
-    for first, stop in itertools.pairwise(sorted({0, *ignored_at, len(script.labels)})):
+    borders = sorted({0, *ignored_at, len(script.labels)})
+    for first, stop in itertools.pairwise(borders):
         if first in ignored_at and session.answering:
+            # On a copy, so that the session itself goes on as if it had not been examined.
             undisturbed[ignored_at[first]] = _finish_copy(open_session, session.snapshot())
-        events += session.push(audio[first * session.slice_samples : stop * session.slice_samples])
+        begin_sample = first * session.slice_samples
+        end_sample = stop * session.slice_samples
+        events += session.push(audio[begin_sample:end_sample])
         states.append(session.snapshot())
 
     responses = emitted_responses(events)

@@ -32,6 +32,7 @@ def report(dialogues: Sequence[PlayedDialogue], folder: Path, title: str) -> dic
     Raises:
         ValueError: no slice is labelled `response`, or every slice is.
     """
+    # First, since it fails if the labels are unsuitable: then no file is written.
     points = curve(dialogues)
     matrix = confusion(dialogues)
     values = scores(dialogues)
@@ -51,6 +52,7 @@ def _line(dialogue: PlayedDialogue) -> dict[str, Any]:
     """One dialogue for duplex.jsonl; the cases of each score are in the order of the turns."""
     turns = []
     for turn in dialogue.turns:
+        # JSON has no ranges.
         window = [turn.window.start, turn.window.stop]
         turns.append(turn._asdict() | {"window": window})
     responses = []
@@ -81,6 +83,7 @@ def print_screen(
     console.rule(title, align="left")
     left = {key: score for key, score in values.items() if key.startswith(LEFT_COLUMN)}
     right = {key: score for key, score in values.items() if key not in left}
+    # The scores of turn-taking leave enough space for the matrix below them.
     right_column = Table.grid()
     right_column.add_row(score_table(right))
     right_column.add_row("")
@@ -93,14 +96,15 @@ def print_screen(
 def matrix_table(matrix: Mapping[tuple[str, str], int]) -> Table:
     """Numbers of slices, with a row for each label and a column for each predicted state."""
     states = predicted_states(matrix)
-    table = Table("label, named", *states, box=None)
+    table = Table("label, predicted", *states, box=None)
     for column in table.columns[1:]:
         column.justify = "right"
     for label in TURN_STATE_MARKERS:
-        table.add_row(label, *(f"{matrix[label, state]:,}" for state in states))
+        counts = [f"{matrix[label, state]:,}" for state in states]
+        table.add_row(label, *counts)
     return table
 
 
 def predicted_states(matrix: Mapping[tuple[str, str], int]) -> list[str]:
-    """States that a session can predict."""
+    """States that a session can predict, in the order of the matrix."""
     return list(dict.fromkeys(predicted for _, predicted in matrix))

@@ -35,6 +35,7 @@ def score_turnbench(args: argparse.Namespace) -> dict[str, float]:
     run = open_run(args.run, args.overrides)
     open_session = open_sessions(run.checkpoint, run.config, run.folder)
     predicted, gold = turnbench.run(args.folder.resolve(), open_session, _reader(run))
+    # Written even without gold times: the benchmark scores submissions itself.
     file = run.folder / "scores" / "turnbench_submission.json"
     file.write_text(json.dumps(turnbench.submission(predicted), indent=1) + "\n")
     title = (
@@ -45,8 +46,9 @@ def score_turnbench(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _reader(run: Run) -> ReadAudio:
-    """Reads audio files at the sample rate of a run's model."""
+    """A function that reads audio files at the sample rate of a run's model."""
 
+    # The benchmarks know neither configurations nor runs, only this function.
     def read(file: Path, channel: int | None) -> np.ndarray:
         return read_recording(file, run.config, channel)
 

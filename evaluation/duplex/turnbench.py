@@ -102,7 +102,9 @@ def _check_channels(wav: Path) -> None:
 def predict(open_session: OpenSession, *channels: np.ndarray) -> Times:
     """Predict the events of each speaker of a conversation of two (n,) channels."""
     predicted = {}
-    for speaker, own, other in zip(SPEAKERS, channels, channels[::-1], strict=True):
+    other_channels = channels[::-1]
+    for speaker, own, other in zip(SPEAKERS, channels, other_channels, strict=True):
+        # The other speaker is left out, since a session takes all speech for that of its user.
         session = open_session()
         events = session.push(torch.from_numpy(own))
         decisions = [event.slice for event in events if event.action == "respond"]
@@ -119,10 +121,12 @@ def speaking(levels_db: Sequence[float], silence_db: float) -> list[bool]:
         levels_db: level of each slice.
         silence_db: negative; a slice this far below the loudest one is silent.
     """
-    loudest_db = np.maximum.accumulate(levels_db)
+    # Only slices so far: the result must not depend on what comes later, as in a live session.
+    loudest_db = np.maximum.accumulate(levels_db)  # (slices,)
     speaks = []
     for level_db, loud_db in zip(levels_db, loudest_db, strict=True):
-        speaks.append(level_db > max(FLOOR_DB, loud_db + silence_db))
+        threshold_db = max(FLOOR_DB, loud_db + silence_db)
+        speaks.append(level_db > threshold_db)
     return speaks
 
 
@@ -148,7 +152,8 @@ def predictions(
     times: dict[str, list[float]] = {event: [] for event in EVENTS}
     for slice_ in decisions:
         event = "interruption" if other_speaks[slice_] else "eot"
-        times[event].append(round((slice_ + 1) * slice_s, 6))
+        end_s = (slice_ + 1) * slice_s
+        times[event].append(round(end_s, 6))
     return times
 
 
@@ -181,6 +186,7 @@ def tally(
             latencies_s.append(matches[0] - time_s)
     num_false = 0
     for from_s, to_s in negative:
+        # Several predictions in a span count once: the rate is one of spans.
         if any(_is_within(p, from_s - EARLY_S, to_s) for p in unmatched):
             num_false += 1
     num_missed = len(gold) - len(latencies_s)
@@ -201,7 +207,9 @@ def scores(predicted: Mapping[str, Times], gold: Mapping[str, Any]) -> dict[str,
             for speaker in SPEAKERS:
                 times = gold_of_speakers[speaker]
                 negative = times[f"{event}_negative"]
-                tallies.append(tally(times[event], negative, predicted[name][speaker][event]))
+                predicted_s = predicted[name][speaker][event]
+                tallies.append(tally(times[event], negative, predicted_s))
+        # Events of all conversations are pooled: short ones would make noisy rates.
         for score, value in _event_scores(tallies).items():
             result[f"{event}/{score}"] = value
     return result

@@ -90,9 +90,13 @@ def format_score(key: str, value: float | None) -> str:
     if unit == "parameters" or key.startswith("params/"):
         return format_scaled(value, COUNT_UNITS).strip()
     if unit in UNITS:
-        digits = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        # Three significant digits would show large values in scientific notation.
+        digits = f"{value:.3g}"
+        if value >= 100:
+            digits = f"{value:,.0f}"
         return f"{digits} {UNITS[unit]}".strip()
-    return f"{100 * value:.1f} %"
+    percent = 100 * value
+    return f"{percent:.1f} %"
 
 
 def format_scaled(value: float, units: Sequence[str]) -> str:
@@ -110,22 +114,26 @@ def best_cards(cards: Sequence[Card], row: CardRow) -> set[str]:
 
     The set is empty if all values are equal, or if neither direction is better.
     """
-    values: dict[str, float] = {}
+    goodness: dict[str, float] = {}
     for card in cards:
         value = card.value(row.command, row.key)
         if value is not None:
-            values[card.name] = value
-    if row.better == 0 or len(set(values.values())) < 2:
+            # The sign turns "lower is better" into "higher is better".
+            goodness[card.name] = row.better * value
+    if row.better == 0 or len(set(goodness.values())) < 2:
         return set()
-    best = max(row.better * value for value in values.values())
-    return {name for name, value in values.items() if row.better * value == best}
+    best = max(goodness.values())
+    return {name for name, value in goodness.items() if value == best}
 
 
 def flat_scores(cards: Sequence[Card]) -> dict[str, float | None]:
     """All scores by `<command>/<key>`, preceded by the run's name if there are several runs."""
     values: dict[str, float | None] = {}
     for card in cards:
-        prefix = f"{card.name}/" if len(cards) > 1 else ""
+        # Without the name, the keys of a single run are comparable with those of any other.
+        prefix = ""
+        if len(cards) > 1:
+            prefix = f"{card.name}/"
         for command, saved in card.saved.items():
             for key, value in saved.scores.items():
                 values[f"{prefix}{command}/{key}"] = value
@@ -138,13 +146,13 @@ def differing_settings(cards: Sequence[Card]) -> dict[str, list[str]]:
     Returns:
         `<command>: <setting>` -> one value for each run, empty for a run without that command.
     """
+    names_of_command: dict[str, set[str]] = {}
+    for card in cards:
+        for command, saved in card.saved.items():
+            names_of_command.setdefault(command, set()).update(saved.settings)
     differing: dict[str, list[str]] = {}
-    commands = dict.fromkeys(command for card in cards for command in card.saved)
-    for command in commands:
-        names: set[str] = set()
-        for card in cards:
-            if command in card.saved:
-                names |= card.saved[command].settings.keys()
+    for command, names in names_of_command.items():
+        # Different runs have different weights: that is what is compared, not a caveat.
         for name in sorted(names - {"weights"}):
             values = _setting_values(cards, command, name)
             if values is not None:
@@ -162,15 +170,21 @@ def _setting_values(cards: Sequence[Card], command: str, name: str) -> list[str]
             continue
         value = card.saved[command].settings.get(name)
         texts.append(str(value))
+        # As text, since a list is not hashable; `repr` tells the number 1 from the string "1".
         distinct.add(repr(value))
-    return texts if len(distinct) > 1 else None
+    if len(distinct) < 2:
+        return None
+    return texts
 
 
 def differing_config(cards: Sequence[Card]) -> dict[str, list[str]]:
     """Configuration keys in which runs differ -> one value for each run."""
     differing: dict[str, list[str]] = {}
-    names = {name for card in cards for name in card.config}
+    names: set[str] = set()
+    for card in cards:
+        names |= card.config.keys()
     for name in sorted(names):
+        # Runs of different versions, or with different corpora, do not have the same keys.
         values = [str(card.config.get(name, "not set")) for card in cards]
         if len(set(values)) > 1:
             differing[name] = values

@@ -32,14 +32,19 @@ def make(args: argparse.Namespace) -> dict[str, float | None]:
         ValueError: a run has no checkpoint, or two runs have the same name.
     """
     runs = [Path(name) for name in args.runs.split(",") if name]
+    # All checkpoints are opened first, so that a mistyped run is noticed before hours of scoring.
     configs: dict[Path, Config] = {}
     for run in runs:
-        configs[run.resolve()] = override(StageCheckpoint.load(run).config, args.overrides)
-    if not runs or len({folder.name for folder in configs}) < len(runs):
+        checkpoint = StageCheckpoint.load(run)
+        configs[run.resolve()] = override(checkpoint.config, args.overrides)
+    # Runs are told apart by the names of their folders, on the page and in the keys of scores.
+    distinct_names = {folder.name for folder in configs}
+    if not runs or len(distinct_names) < len(runs):
         raise ValueError(f"CKPT={args.runs}: name one run, or several that have different names")
     cards = [make_card(run, configs[run.resolve()], args) for run in runs]
     scores = flat_scores(cards)
     folder = scorecard_folder(list(configs))
+    # Saved before logging, since W&B may be unreachable.
     folder.mkdir(parents=True, exist_ok=True)
     html_file = folder / "scorecard.html"
     json_file = folder / "scorecard.json"
@@ -87,12 +92,14 @@ def make_card(run: Path, config: Config, args: argparse.Namespace) -> Card:
             gaps.append(Gap(score.name, scores, command_line(arguments)))
     if unsuitable:
         gaps.append(Gap(", ".join(unsuitable), f"cannot score a run of stage {config.stage.name}"))
+    # Scores that were computed may still be incomplete, such as those of a part of the items.
     for name, present in saved.items():
         score = SCORES[name]
-        if score.gaps is not None:
-            own = command_line(arguments_for(score, run, args))
-            complete = command_line([name, str(run), *args.overrides])
-            gaps += score.gaps(present.scores, own, complete)
+        if score.gaps is None:
+            continue
+        own_command = command_line(arguments_for(score, run, args))
+        complete_command = command_line([name, str(run), *args.overrides])
+        gaps += score.gaps(present.scores, own_command, complete_command)
     summary = folder / "summary.json"
     if summary.exists():
         saved["training"] = SavedScores(json.loads(summary.read_text()), {})
@@ -113,6 +120,7 @@ def load_or_compute(
     Returns:
         The scores, or the reason why there are none.
     """
+    # Parsed as if typed, so that the saved settings are those of the command of the same name.
     parsed = parser().parse_args(arguments)
     saved = load_scores(folder, score.name)
     cannot_compute = as_is or score.has_own_data
@@ -125,6 +133,7 @@ def load_or_compute(
     num_threads = torch.get_num_threads()
     try:
         scores = compute(parsed)
+    # The page shows the reason; the other scores are computed all the same.
     except (ValueError, ImportError) as error:
         return str(error)
     finally:

@@ -21,19 +21,19 @@ from reporting.render import render
 TEMPLATE = Path(__file__).with_name("page.html")
 SECTION_NOTES = {
     "Word error rate": (
-        "Errors of the whole test set over its words; both sides in lower case without "
-        "punctuation, no other normaliser."
+        "Errors of the whole test set divided by its number of words; references and transcripts "
+        "in lower case without punctuation, no other normaliser."
     ),
     "Speed": (
-        "One conversation at a time. Times are of one machine and of what else it did: compare "
-        "those taken together."
+        "One conversation at a time. Times depend on the machine and its load: compare only times "
+        "that were measured under the same conditions."
     ),
 }
 TRAINING_ROWS = (
     CardRow(
         "training",
         "test/exact_match",
-        "answers word for word right, one question at a time",
+        "answers that match exactly, one question at a time",
         1,
     ),
     CardRow(
@@ -106,6 +106,7 @@ def _benchmark_sections(cards: Sequence[Card]) -> list[Section]:
     for score in SCORES.values():
         if not score.section_of_all:
             continue
+        # A dict as an ordered set: the groups of a benchmark differ between copies of its data.
         keys: dict[str, None] = {}
         for card in cards:
             if score.name in card.saved:
@@ -123,6 +124,7 @@ def _any_has(cards: Sequence[Card], row: CardRow) -> bool:
 def headline(card: Card) -> str:
     """The most important scores of a run as a sentence without its full stop."""
     phrases = []
+    # Phrases that scores make themselves come after those of single rows.
     last_phrases = []
     for score in SCORES.values():
         for row in itertools.chain.from_iterable(score.sections.values()):
@@ -130,9 +132,10 @@ def headline(card: Card) -> str:
             if row.headline and value is not None:
                 phrases.append(f"{format_score(row.key, value)} {row.headline}")
         if score.headline is not None and score.name in card.saved:
-            last_phrases.append(score.headline(card.saved[score.name].scores))
-    phrases += [phrase for phrase in last_phrases if phrase]
-    return ", ".join(phrases) or "no score yet"
+            phrase = score.headline(card.saved[score.name].scores)
+            if phrase:
+                last_phrases.append(phrase)
+    return ", ".join([*phrases, *last_phrases]) or "no score yet"
 
 
 def settings_table(cards: Sequence[Card]) -> list[tuple[str, str, str]]:
@@ -140,20 +143,27 @@ def settings_table(cards: Sequence[Card]) -> list[tuple[str, str, str]]:
     table = []
     for card in cards:
         for command, saved in card.saved.items():
-            words = [
-                f"{name} {json.dumps(value)}" for name, value in saved.settings.items() if value
-            ]
-            if saved.settings:
-                table.append((command, card.name, ", ".join(words)))
+            # The summary of the training has no settings: the configuration is on the page anyway.
+            if not saved.settings:
+                continue
+            texts = []
+            for name, value in saved.settings.items():
+                if value:
+                    texts.append(f"{name} {json.dumps(value)}")
+            table.append((command, card.name, ", ".join(texts)))
     return table
 
 
 def values_table(cards: Sequence[Card]) -> dict[str, list[str]]:
     """Every score without rounding to its unit: name -> one text for each run."""
+    # One card at a time, so that the keys do not begin with the names of the runs.
     columns = [flat_scores([card]) for card in cards]
     names = dict.fromkeys(name for column in columns for name in column)
     table: dict[str, list[str]] = {}
     for name in names:
-        values = [column.get(name) for column in columns]
-        table[name] = ["" if value is None else f"{value:.6g}" for value in values]
+        texts = []
+        for column in columns:
+            value = column.get(name)
+            texts.append("" if value is None else f"{value:.6g}")
+        table[name] = texts
     return table

@@ -8,6 +8,7 @@ from evaluation.voicebench.phrases import first_match, without_marker
 
 TASKS = ("sports_understanding", "hyperbaton", "navigate", "web_of_lies")
 REFERENCE_VALUES = {"no": 0, "yes": 1, "(a)": 0, "(b)": 1}
+# No bare `no`: "no, he is" denies a question, not the claim that follows it.
 NEGATION = (
     r"\b(?:not|never|no longer|cannot|isn't|aren't|doesn't|don't|didn't|haven't|hasn't|won't|"
     r"wouldn't|can't|wasn't)\b"
@@ -58,6 +59,7 @@ def official_answer(response: str, task: str) -> int | None:
         0 for no or option a, 1 for yes or option b, None if no rule fits.
     """
     text = _simplify(response)
+    # Hyperbaton asks which of two sentences is right; the other tasks are yes-or-no questions.
     if task != "hyperbaton":
         answer = first_match("yes_no", text)
         if answer is not None:
@@ -68,6 +70,7 @@ def official_answer(response: str, task: str) -> int | None:
 def _simplify(response: str) -> str:
     """Lower case without markers and most punctuation; apostrophes stay."""
     text = response.lower()
+    # Some systems write the markers of their chat template into their answers.
     if text.endswith("<|user|>"):
         text = text.removesuffix("<|user|>").strip()
     text = without_marker(text).replace("<|turn_end|>", "").replace("**", " ")
@@ -84,6 +87,7 @@ def stated_answer(response: str, task: str) -> int | None:
     if task == "hyperbaton":
         letter = stated_letter(text, "AB")
         return None if letter is None else "AB".index(letter)
+    # From the most explicit to the least: "the answer is no", "No, ...", "... so no".
     match = re.search(ANSWER_WORD, text)
     if match is None:
         match = re.match(FIRST_WORD, text)
@@ -96,6 +100,7 @@ def stated_answer(response: str, task: str) -> int | None:
 
 def _claimed_answer(text: str, claim: Claim) -> int | None:
     """0 or 1 by the last sentence that makes the claim; a negation reverses its meaning."""
+    # Backwards, since answers that reason step by step conclude at the end.
     for sentence in reversed(re.split(r"[.!?\n]+", text)):
         denies = re.search(claim.negative, sentence) is not None
         affirms = re.search(claim.affirmative, sentence) is not None

@@ -72,13 +72,20 @@ def score(args: argparse.Namespace) -> dict[str, float | None]:
     values = flat_values(results, responses.embedded)
     values["data/streaming"] = responses.streaming
     print_screen(results, values, responses.title)
+    # All files of responses are in the same folder.
+    folder = next(iter(responses.files.values())).parent
+    write_problems(results, folder / "troubles.jsonl")
+    return values
+
+
+def write_problems(results: Sequence[SubsetResult], file: Path) -> None:
+    """Write all problems, one line each: subset, kind and description."""
     problems = []
     for result in results:
         for kind, descriptions in result.problems.items():
-            problems += [(result.name, kind, description) for description in descriptions]
-    folder = next(iter(responses.files.values())).parent
-    write_lines(folder / "troubles.jsonl", problems)
-    return values
+            for description in descriptions:
+                problems.append((result.name, kind, description))
+    write_lines(file, problems)
 
 
 def judge_from_environment() -> Judge | None:
@@ -109,6 +116,7 @@ def existing_responses(args: argparse.Namespace) -> ResponseSet:
         )
     files = response_files(args)
     items: dict[str, KnownItems | None] = dict.fromkeys(files)
+    # Without the items, missing responses are not noticed, but no download is needed.
     if args.data:
         folder = find_data(args.data, list(files))
         for subset in files:
@@ -161,11 +169,15 @@ def new_responses(args: argparse.Namespace, subsets: Sequence[str]) -> ResponseS
     """
     data_folder = find_data(args.data, subsets)
     run = open_run(args.run, args.overrides)
-    is_dialogue_stage = run.config.stage.name in DIALOGUE_STAGES
-    mode = args.mode or ("streaming" if is_dialogue_stage else "offline")
+    mode = args.mode
+    if not mode:
+        is_dialogue_stage = run.config.stage.name in DIALOGUE_STAGES
+        mode = "streaming" if is_dialogue_stage else "offline"
     answerer = make_answerer(run, mode)
+    # Answers to the project's own items must not be mixed with those to VoiceBench's.
     folder_name = f"{mode}-embedded" if data_folder is None else mode
     folder = run.folder / "scores" / "voicebench" / folder_name
+    # Fingerprints of runs without dialogues leave out the section duplex and so this limit.
     made_by = (
         f"{fingerprint(run.config)} ({checkpoint_hash(run.folder)}), {mode}, "
         f"duplex.max_tokens={run.config.duplex.max_tokens}"
@@ -194,6 +206,7 @@ def answer_subset(
     if data_folder is None:
         size = len(list(items_of(subset, None)))
     total = min(size, args.limit or size)
+    # An iterator: the recordings of a whole subset may not fit into memory.
     items = items_of(subset, data_folder, args.limit)
     fields: dict[str, Fields] = {}
     recorded = record_fields(with_progress(items, subset, total), fields)
@@ -276,6 +289,7 @@ def score_file(
     problems = dict(content.problems)
     responses = []
     for response in content.responses:
+        # One broken item must not prevent the scores of all others.
         reason = check(scorer, response)
         if reason:
             problems["broken"] = [*problems["broken"], f"{response.name}: {reason}"]
@@ -310,6 +324,7 @@ def ask_judge(
     """
     if judge is None:
         return None, [], NO_JUDGE
+    # Names of models contain characters that names of files cannot, such as slashes.
     model = re.sub(r"\W+", "-", judge.model)
     reply_file = file.with_suffix(f".judge-{model}.jsonl")
     replies, problems = ask_all(scorer, responses, judge, reply_file)

@@ -51,6 +51,7 @@ def live_answerer(open_session: Callable[[], Session]) -> Answerer:
         events += session.push(torch.zeros(-len(samples) % session.slice_samples))
         num_waiting_slices = math.ceil(session.duplex.max_wait_s / session.slice_s) + 1
         for _ in range(num_waiting_slices):
+            # A response may also begin and end within one slice.
             if session.answering or events[-1].action == "respond":
                 break
             events += session.push(torch.zeros(session.slice_samples))

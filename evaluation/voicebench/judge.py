@@ -21,6 +21,7 @@ OFFICIAL_MODEL = "gpt-4o-mini"
 OFFICIAL_NAMES = re.compile(rf"{OFFICIAL_MODEL}(-\d{{4}}-\d\d-\d\d)?")
 """Names of the official judge: with or without the date of its version."""
 NUM_SAMPLES = 3
+# Sampled rather than greedy, so that the three replies to a question can differ.
 SAMPLING = {"temperature": 0.5, "top_p": 0.95, "max_tokens": 1024}
 NUM_TRIES = 3
 BACKOFF_S = 1.0
@@ -84,6 +85,7 @@ class Judge(NamedTuple):
             {"role": "user", "content": question},
         ]
         body = {"model": self.model, "messages": messages, **SAMPLING}
+        # Local servers need no key, but some refuse requests without the header.
         headers = {
             "Content-Type": "application/json",
             "Authorization": f"Bearer {self.key or 'none'}",
@@ -103,8 +105,9 @@ class Judge(NamedTuple):
 def rating(reply: str) -> float | None:
     """Read a number from 1 to 5, bare or as [[4]]; None if the reply is something else."""
     bracketed = re.search(r"\[\[(\d+)\]\]", reply)
+    number = bracketed[1] if bracketed else reply
     try:
-        score = float(bracketed[1] if bracketed else reply)
+        score = float(number)
     except ValueError:
         return None
     return score if 1 <= score <= 5 else None
@@ -148,6 +151,7 @@ def ask_all(
     for response in responses:
         fields = {**response.fields, "response": response.text}
         questions[response.name] = template.format_map(fields)
+    # Requests cost money: whatever is saved and readable is not repeated.
     known = _read_saved(file, scorer, judge, questions)
     pending = []
     for name in questions:
@@ -193,7 +197,11 @@ def _send(
             # Saved batch by batch, so that an interruption loses few replies.
             append_lines(file, lines)
             for request, reply in replies.items():
-                num_failures = num_failures + 1 if reply.raw is None else 0
+                # Only failures in a row count: single ones are no sign that the judge is gone.
+                if reply.raw is None:
+                    num_failures += 1
+                else:
+                    num_failures = 0
                 if reply.problem:
                     problems.append(f"{request[0]}: {reply.problem}")
                 elif reply.raw is not None:
@@ -225,11 +233,12 @@ def _ask_with_retries(judge: Judge, scorer: str, question: str) -> Reply:
             raw = judge.ask(question)
         except (OSError, ValueError, http.client.HTTPException) as error:
             problem = f"no reply from {judge.url} ({error})"
+            # Nothing comes after the last try, so there is nothing to wait for.
             is_last = attempt + 1 == NUM_TRIES
             time.sleep(0 if is_last else BACKOFF_S * 2**attempt)
             continue
         if READERS[scorer](raw) is None:
-            return Reply(raw, f"nonsense from the judge: {raw[:SHOWN_LETTERS]!r}")
+            return Reply(raw, f"unreadable reply from the judge: {raw[:SHOWN_LETTERS]!r}")
         return Reply(raw, "")
     return Reply(None, problem)
 

@@ -35,6 +35,7 @@ def official_letter(response: str) -> str | None:
         for letter in LETTERS:
             if template.replace("@", letter.lower()) in text:
                 return letter
+    # An answer that is a letter, alone or followed by the text of the option.
     for letter in LETTERS:
         beginnings = tuple(letter.lower() + mark for mark in MARKS_AFTER_LETTER)
         if text == letter.lower() or text.startswith(beginnings):
@@ -56,6 +57,7 @@ def stated_letter(response: str, letters: str = LETTERS) -> str | None:
     leading = patterns.leading.match(text)
     if leading:
         return leading[1].upper()
+    # The last one, since an answer that corrects itself does so at the end.
     called_answer = patterns.called_answer.findall(text)
     if called_answer:
         return str(called_answer[-1]).upper()
@@ -77,6 +79,7 @@ class _Patterns(NamedTuple):
 @functools.cache
 def _patterns(letters: str) -> _Patterns:
     """Compile the patterns for a set of letters."""
+    # Not followed by another letter or an apostrophe: "B's" and "A'ight" name no option.
     letter = rf"{OPENING}\b([{letters}])(?![\w’]|'\w){CLOSING}"
     named = rf"(?<![\w’'])\s*{letter}(?=\s*(?:[.,:;!?]|\Z)|{CONTINUATION}|\n)"
     leading = rf"(?:option\s+|choice\s+)?{letter}(?=\s*(?:[.:]|\Z|\n)|\))"

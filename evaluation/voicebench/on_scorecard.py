@@ -21,9 +21,9 @@ WARNING = (
     "VoiceBench's."
 )
 NOTE = (
-    "Large: as the official scorer has it, which guesses where it cannot read an answer. Small: "
-    "strict, without guesses; the share of answers it could not read, of empty ones, and their "
-    "number. Percent; 1 to 5 where a judge rates."
+    "Large: the official score, which includes guesses for answers that the scorer cannot read. "
+    "Small: the strict score without guesses, the shares of unreadable and of empty answers, and "
+    "the number of answers. Percent; 1 to 5 where a judge rates."
 )
 
 
@@ -62,15 +62,20 @@ def subset_cell(name: str, scores: Scores) -> Cell:
     for key in (f"{name}/strict", *_other_judges(name, scores)):
         value = scores[key]
         if value is not None:
-            details.append(f"{key.removeprefix(f'{name}/')} {value:.2f}")
+            column = key.removeprefix(f"{name}/")
+            details.append(f"{column} {value:.2f}")
     rates = {
         "not parsed": scores[f"{name}/parse_failure_rate"],
         "empty": scores[f"{name}/empty_rate"],
     }
+    # None before a judge has been asked, or without any response.
     for label, rate in rates.items():
         if rate is not None:
-            details.append(f"{100 * rate:.0f} % {label}")
-    details.append(f"of {scores[f'count/{name}/responses'] or 0:,.0f}")
+            percent = 100 * rate
+            details.append(f"{percent:.0f} % {label}")
+    # The number of answers shows whether the score is one of the whole subset.
+    num_responses = scores[f"count/{name}/responses"] or 0
+    details.append(f"of {num_responses:,.0f}")
     return Cell(two_decimals(scores[f"{name}/official"]), ", ".join(details))
 
 
@@ -86,8 +91,9 @@ def overall_cell(scores: Scores) -> Cell:
         if key.startswith("overall/") and value is not None:
             details.append(f"{key.removeprefix('overall/')} {value:.2f}")
     streaming = scores.get("data/streaming")
+    # None for responses of another system, whose mode is not known.
     if streaming is not None:
-        details.append("answered live" if streaming else "each question heard as a whole")
+        details.append("answered live" if streaming else "each question encoded as a whole")
     return Cell(two_decimals(scores.get("overall")), ", ".join(details))
 
 
@@ -113,7 +119,7 @@ def gaps(scores: Scores, command: str, complete_command: str) -> Iterator[Gap]:
     names = [name for name in SUBSETS if f"{name}/official" in scores]
     if scores["data/embedded"]:
         command_with_data = f"{complete_command} --data FOLDER"
-        yield Gap("VoiceBench's own questions", "there was no copy of them", command_with_data)
+        yield Gap("VoiceBench's own questions", "no copy of them was available", command_with_data)
     else:
         incomplete = _incomplete_subsets(names, scores)
         if incomplete:
@@ -127,11 +133,12 @@ def gaps(scores: Scores, command: str, complete_command: str) -> Iterator[Gap]:
             unjudged.append(name)
     if unjudged:
         title = f"VoiceBench: {', '.join(unjudged)}"
-        yield Gap(title, "nobody has judged all answers", f"{JUDGE} {command}")
-    if any(f"{name}/panda" in scores and scores[f"{name}/panda"] is None for name in names):
+        yield Gap(title, "no judge has rated all answers", f"{JUDGE} {command}")
+    # A subset that PEDANT does not score has no such key.
+    if any(scores.get(f"{name}/panda", 0.0) is None for name in names):
         yield Gap(
             "VoiceBench: PEDANT",
-            "qa_metrics and its model were not there",
+            "qa_metrics or its model is not installed",
             f"pip install qa_metrics; {command}",
         )
 

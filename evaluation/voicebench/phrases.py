@@ -34,10 +34,16 @@ def rules(name: str) -> tuple[tuple[int, re.Pattern[str]], ...]:
         answer = rule[0]
         position = rule[1]
         words = rule[2:]
-        variants = [(int(answer), "@")] if answer != "@" else [(0, "a"), (1, "b")]
+        if answer == "@":
+            variants = [(0, "a"), (1, "b")]
+        else:
+            variants = [(int(answer), "@")]
         for number, letter in variants:
-            pattern = re.escape(words.replace("@", letter)).replace(r"\*", ".+?")
-            compiled.append((number, re.compile(POSITIONS[position].format(pattern))))
+            pattern = re.escape(words.replace("@", letter))
+            # The only wildcard is a star: as few letters as possible, but at least one.
+            pattern = pattern.replace(r"\*", ".+?")
+            pattern = POSITIONS[position].format(pattern)
+            compiled.append((number, re.compile(pattern)))
     return tuple(compiled)
 
 

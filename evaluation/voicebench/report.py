@@ -61,14 +61,24 @@ def flat_values(results: Sequence[SubsetResult], embedded: bool) -> dict[str, fl
     for result in results:
         values |= _subset_values(result)
     for column in sorted({OFFICIAL, *_judge_columns(results)}):
-        officials = {}
-        for result in results:
-            # Scores without a judge belong to the mean of every judge.
-            if result.is_complete and result.judge_column in ("", column):
-                officials[result.name] = result.scores.official
-        key = "overall" if column == OFFICIAL else f"overall/{column}"
-        values[key] = None if embedded else overall(officials)
+        key = f"overall/{column}"
+        if column == OFFICIAL:
+            key = "overall"
+        # Items of this project are not those of the leaderboard.
+        values[key] = None
+        if not embedded:
+            values[key] = overall(_complete_scores(results, column))
     return values
+
+
+def _complete_scores(results: Sequence[SubsetResult], column: str) -> dict[str, float | None]:
+    """Scores of the complete subsets that count in the mean of a column, by subset."""
+    scores: dict[str, float | None] = {}
+    for result in results:
+        # Scores without a judge belong to the mean of every judge.
+        if result.is_complete and result.judge_column in ("", column):
+            scores[result.name] = result.scores.official
+    return scores
 
 
 def _subset_values(result: SubsetResult) -> dict[str, float | None]:
@@ -77,6 +87,7 @@ def _subset_values(result: SubsetResult) -> dict[str, float | None]:
     scores = result.scores
     values: dict[str, float | None] = {}
     if result.judge_column:
+        # Another judge rates differently, so its scores do not go under the official name.
         values[f"{name}/official"] = None
         values[f"{name}/strict"] = None
         values[f"{name}/{result.judge_column}"] = scores.official
@@ -113,14 +124,20 @@ def print_screen(results: Sequence[SubsetResult], values: Values, title: str) ->
     console.print(_table(results, values))
     for result in results:
         for kind, descriptions in result.problems.items():
-            if not descriptions:
-                continue
-            more = ""
-            if len(descriptions) > NUM_SHOWN:
-                more = f" and {len(descriptions) - NUM_SHOWN:,} more"
-            shown = "; ".join(descriptions[:NUM_SHOWN])
-            line = f"{result.name}: {len(descriptions):,} {kind}: {shown}{more}"
-            console.print(line, markup=False)
+            if descriptions:
+                line = f"{result.name}: {_problem_summary(kind, descriptions)}"
+                # Descriptions quote prompts, whose brackets rich would take for markup.
+                console.print(line, markup=False)
+
+
+def _problem_summary(kind: str, descriptions: Sequence[str]) -> str:
+    """The number of problems of a kind, and the first of them."""
+    count = len(descriptions)
+    shown = "; ".join(descriptions[:NUM_SHOWN])
+    more = ""
+    if count > NUM_SHOWN:
+        more = f" and {count - NUM_SHOWN:,} more"
+    return f"{count:,} {kind}: {shown}{more}"
 
 
 def _table(results: Sequence[SubsetResult], values: Values) -> Table:
@@ -131,26 +148,34 @@ def _table(results: Sequence[SubsetResult], values: Values) -> Table:
     for column in table.columns[1:-1]:
         column.justify = "right"
     for result in results:
-        name = result.name
-        count = f"{result.num_responses:,}"
-        if not values["data/embedded"]:
-            count += f" of {SUBSETS[name].size:,}"
-        scores = [
-            _two_decimals(values.get(f"{name}/{column}"))
-            for column in (OFFICIAL, "strict", *judges)
-        ]
-        parse_failures = _percent(values[f"{name}/parse_failure_rate"])
-        empty = _percent(values[f"{name}/empty_rate"])
-        table.add_row(name, count, *scores, parse_failures, empty, result.note)
+        table.add_row(*_subset_cells(result, values, judges))
     means = [_two_decimals(values.get(f"overall/{judge}")) for judge in judges]
-    reason = _why_no_overall(values) if values["overall"] is None else ""
+    reason = _why_no_overall(values)
     # The leaderboard has no strict mean.
     table.add_row("overall", "", _two_decimals(values["overall"]), "", *means, "", "", reason)
     return table
 
 
+def _subset_cells(result: SubsetResult, values: Values, judges: Sequence[str]) -> list[str]:
+    """The cells of a subset, in the order of the headings."""
+    name = result.name
+    count = f"{result.num_responses:,}"
+    if not values["data/embedded"]:
+        size = SUBSETS[name].size
+        count += f" of {size:,}"
+    cells = [name, count]
+    for column in (OFFICIAL, "strict", *judges):
+        cells.append(_two_decimals(values.get(f"{name}/{column}")))
+    cells.append(_percent(values[f"{name}/parse_failure_rate"]))
+    cells.append(_percent(values[f"{name}/empty_rate"]))
+    cells.append(result.note)
+    return cells
+
+
 def _why_no_overall(values: Values) -> str:
-    """Reason why the mean of the leaderboard cannot be computed."""
+    """Reason why the mean of the leaderboard cannot be computed; empty if it can."""
+    if values["overall"] is not None:
+        return ""
     if values["data/embedded"]:
         return "not VoiceBench's items"
     lacking = [name for name in LEADERBOARD if values.get(f"{name}/official") is None]
@@ -160,8 +185,10 @@ def _why_no_overall(values: Values) -> str:
 
 
 def _two_decimals(value: float | None) -> str:
+    """A number with two decimals; empty for None."""
     return "" if value is None else f"{value:.2f}"
 
 
 def _percent(value: float | None) -> str:
+    """A share in percent; empty for None."""
     return "" if value is None else f"{value:.1%}"

@@ -84,6 +84,7 @@ def append_lines(file: Path, entries: Iterable[Fields]) -> None:
 
     If an interruption has left an incomplete last line, the new lines start after a line feed.
     """
+    # An interruption of a single write can only cut off its end, which readers skip.
     text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
     with file.open("a+b") as opened:
         if opened.tell() > 0:
@@ -130,6 +131,7 @@ def match_responses(
     known: Mapping[str, Fields] = items or {}
     if items is None:
         known = {entry["item"]: entry for entry in entries}
+    # Several items may have the same prompt, so a prompt leads to a list of names.
     names_of_prompt: dict[str, list[str]] = {}
     for name, fields in known.items():
         names_of_prompt.setdefault(fields["prompt"], []).append(name)
@@ -151,6 +153,7 @@ def match_responses(
             matched[name] = Response(name, fields, entry["response"])
     if items is not None:
         problems["missing"] = [name for name in items if name not in matched]
+    # In the order of the items, so that the scores do not depend on the order of the lines.
     responses = [matched[name] for name in known if name in matched]
     return ResponseFile(responses, problems)
 
@@ -172,7 +175,10 @@ def _item_name(
     for name in candidates:
         if name not in matched:
             return name
-    return candidates[0] if candidates else ""
+    # All have a response: the line is reported as a double of the first.
+    if candidates:
+        return candidates[0]
+    return ""
 
 
 class ResponseLog:

@@ -17,6 +17,8 @@ from evaluation.voicebench.subsets import LEADERBOARD
 
 POINTS_PER_RATING = 20
 """Points of the leaderboard's mean, which is in percent, for a rating of 1."""
+LOWEST_RATING = 1.0
+"""Rating of an empty answer in the strict score."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +46,16 @@ def percent_equal(answers: Sequence[object], references: Sequence[object]) -> fl
 
 def score_choices(responses: Sequence[Response]) -> SubsetScores:
     """Score multiple choice."""
-    references = [str(response.fields["reference"]).strip().upper() for response in responses]
+    references = []
     official = []
     stated = []
     unread = []
     for response in responses:
+        reference = str(response.fields["reference"])
+        references.append(reference.strip().upper())
         letter = mcq.official_letter(response.text)
         unread.append(letter is None)
+        # The official scorer guesses a letter; with a seed per item the guess is reproducible.
         official.append(letter or guess(mcq.LETTERS, response.name))
         stated.append(mcq.stated_letter(response.text))
     return SubsetScores(
@@ -67,11 +72,15 @@ def score_tasks(responses: Sequence[Response]) -> SubsetScores:
     stated = []
     unread = []
     for response in responses:
-        references.append(bbh.REFERENCE_VALUES[str(response.fields["reference"]).lower()])
+        reference = str(response.fields["reference"]).lower()
+        references.append(bbh.REFERENCE_VALUES[reference])
         task = bbh.task_of(str(response.fields["id"]))
         answer = bbh.official_answer(response.text, task)
         unread.append(answer is None)
-        official.append(guess((0, 1), response.name) if answer is None else answer)
+        # 0 is an answer too, so the guess has to be tied to None.
+        if answer is None:
+            answer = guess((0, 1), seed=response.name)
+        official.append(answer)
         stated.append(bbh.stated_answer(response.text, task))
     return SubsetScores(
         official=percent_equal(official, references),
@@ -113,19 +122,32 @@ def score_ratings(responses: Sequence[Response], replies: judge.Replies | None) 
     """
     if replies is None:
         return SubsetScores()
-    ratings: list[list[float]] = []
-    for response in responses:
-        read = [judge.rating(reply) for reply in replies[response.name]]
-        ratings.append([value for value in read if value is not None])
+    ratings = [_readable_ratings(replies[response.name]) for response in responses]
+    # A mean over only those items that have been judged would not be comparable.
     unread_share = _unread_share(ratings)
     if unread_share:
         return SubsetScores(parse_failure_rate=unread_share)
+    all_ratings: list[float] = []
     strict = []
     for response, values in zip(responses, ratings, strict=True):
-        strict.append(1.0 if response.empty else sum(values) / len(values))
-    all_ratings = [value for values in ratings for value in values]
-    official = sum(all_ratings) / len(all_ratings)
-    return SubsetScores(official, sum(strict) / len(strict), 0.0)
+        all_ratings += values
+        mean = sum(values) / len(values)
+        if response.empty:
+            mean = LOWEST_RATING
+        strict.append(mean)
+    official_mean = sum(all_ratings) / len(all_ratings)
+    strict_mean = sum(strict) / len(strict)
+    return SubsetScores(official_mean, strict_mean, 0.0)
+
+
+def _readable_ratings(replies: Sequence[str]) -> list[float]:
+    """The ratings in replies of the judge; unreadable replies are left out."""
+    ratings = []
+    for reply in replies:
+        rating = judge.rating(reply)
+        if rating is not None:
+            ratings.append(rating)
+    return ratings
 
 
 def score_answers(
@@ -143,7 +165,10 @@ def score_answers(
     pedant: list[bool] = []
     if pedant_accepts is not None:
         pedant = [pedant_accepts(response) for response in responses]
-    parts = {"panda": percent(pedant) if pedant else None, "gpt": None}
+    # The names of the parts are those of the official scorer.
+    parts: dict[str, float | None] = {"panda": None, "gpt": None}
+    if pedant:
+        parts["panda"] = percent(pedant)
     if replies is None:
         return SubsetScores(parts=parts)
     unread_share = _unread_share(list(replies.values()))
@@ -157,6 +182,7 @@ def score_answers(
     strict_pedant = []
     for response, accepted in zip(responses, pedant, strict=True):
         majority = qa.stated_majority(replies[response.name])
+        # Strictly, an empty answer is wrong, whatever PEDANT and the judge make of it.
         strict_judge.append(majority and not response.empty)
         strict_pedant.append(accepted and not response.empty)
     official = (percent(pedant) + percent(majorities)) / 2
@@ -181,29 +207,41 @@ OFFLINE: dict[str, Callable[[Sequence[Response]], SubsetScores]] = {
 
 def check(scorer: str, response: Response) -> str:
     """Reason why a response cannot be scored; empty if it can."""
+    if scorer not in CHECKS:
+        return ""
     try:
-        return CHECKS[scorer](response) if scorer in CHECKS else ""
+        return CHECKS[scorer](response)
     # re.error: keywords of IFEval are patterns
     except (ValueError, TypeError, AttributeError, re.error) as error:
         return str(error)
 
 
 def _check_choice(response: Response) -> str:
+    """Reason why the reference is no letter; empty if it is one."""
     reference = str(response.fields.get("reference", ""))
-    if reference.strip().upper() in list(mcq.LETTERS):
+    # A list, since an empty reference is in every string.
+    letters = list(mcq.LETTERS)
+    if reference.strip().upper() in letters:
         return ""
-    return f"reference={reference!r} is none of {', '.join(mcq.LETTERS)}"
+    return f"reference={reference!r} is none of {', '.join(letters)}"
 
 
 def _check_task(response: Response) -> str:
+    """Reason why the reference is not an answer; empty if it is one.
+
+    Raises:
+        ValueError: the identifier of the item names no task.
+    """
     reference = str(response.fields.get("reference", ""))
     bbh.task_of(str(response.fields["id"]))
     if reference.lower() in bbh.REFERENCE_VALUES:
         return ""
-    return f"reference={reference!r} is none of {', '.join(bbh.REFERENCE_VALUES)}"
+    known = ", ".join(bbh.REFERENCE_VALUES)
+    return f"reference={reference!r} is none of {known}"
 
 
 def _check_instructions(response: Response) -> str:
+    """An empty reason; checking the answer raises an error if the instructions are broken."""
     fields = response.fields
     ifeval.followed(response.text, fields["instruction_id_list"], fields["kwargs"])
     return ""
@@ -224,5 +262,8 @@ def overall(officials: Mapping[str, float | None]) -> float | None:
         score = officials.get(name)
         if score is None:
             return None
-        points.append(score * (POINTS_PER_RATING if subset.scorer == "open" else 1))
+        if subset.scorer == "open":
+            score *= POINTS_PER_RATING
+        points.append(score)
+    # Every subset counts the same, whatever the number of its items.
     return sum(points) / len(points)

@@ -1,8 +1,8 @@
 """The subsets of VoiceBench and their items.
 
 The data set is `hlt-lab/voicebench` (arXiv 2410.17196): a folder for each subset, with parquet
-files for each split. Their columns are `audio` (bytes of a sound file), `prompt`, and the fields that the
-subset's scorer needs. Items come from the hub, from a folder of the same schema, or from
+files for each split. Their columns are `audio` (bytes of a sound file), `prompt`, and the fields
+that the subset's scorer needs. Items come from the hub, from a folder of the same schema, or from
 items.json, whose few items were written for this project; they have the same fields and no audio.
 """
 
@@ -137,6 +137,7 @@ def _split_items(subset: str, split: str, folder: Path) -> Iterator[Item]:
             f"{subfolder}: no {split}-*.parquet; give a folder of the schema of {HUB}, or leave "
             f"subset {subset} out"
         )
+    # Numbered over all files of the split: how it is divided into files may change.
     entries = itertools.chain.from_iterable(map(_read_parquet, files))
     for number, fields in enumerate(entries):
         audio = fields.pop("audio", None) or {}
@@ -150,6 +151,7 @@ def _split_items(subset: str, split: str, folder: Path) -> Iterator[Item]:
             raise ValueError(
                 f"{files[0]}: row {number} has no {lacking[0]}; it is not of {HUB}'s schema"
             )
+        # Data sets of the hub hold the bytes; a folder written by hand may hold paths instead.
         content = audio.get("bytes") or (files[0].parent / audio["path"]).read_bytes()
         yield Item(f"{split}/{number}", fields, content)
 
@@ -195,6 +197,7 @@ def find_data(choice: str, subsets: Sequence[str]) -> Path | None:
             )
         return Path(choice)
     folder = fetch(subsets)
+    # Own items in place of those that the user asked for would be misleading.
     if folder is None and choice == "hub":
         raise ValueError(f"the Hugging Face hub does not answer, and no copy of {HUB} is cached")
     if folder is None:
@@ -211,6 +214,7 @@ def fetch(subsets: Sequence[str]) -> Path | None:
     Returns:
         The folder of the download or of a cached copy; None if there is neither.
     """
+    # Imported here, since the project's own items need no hub.
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
