@@ -46,7 +46,15 @@ DATA_OF_STAGES = {
 }
 """Value of `stage.data`, which the checkpoints of the first version lack."""
 
-NEW_KEYS = ("stage.data", "lora_drop.enabled")
+NEW_KEYS = (
+    "stage.data",
+    "lora_drop.enabled",
+    "encoder.kind",
+    "encoder.pretrained",
+    "encoder.lookahead_ms",
+    "data.train_size",
+    "data.train_dialogues",
+)
 """Settings that the first version did not have."""
 
 # Every stage loads the same files, so the same setting would be reported once per stage.

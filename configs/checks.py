@@ -19,6 +19,7 @@ from duplexmamba.config import (
 )
 from duplexmamba.duplex import DUPLEX_KINDS
 from duplexmamba.models.connectors import CONNECTORS
+from duplexmamba.models.encoders import ENCODERS, check_encoder_kind
 from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.mixers import MIXERS
 from duplexmamba.models.timing import check_slices
@@ -40,7 +41,7 @@ def check(config: Config) -> None:
         ValueError: the first mistake, with field, value and remedy.
     """
     _check_frontend(config)
-    _check_encoder(config.encoder)
+    _check_encoder(config.encoder, config.features.sample_rate_hz)
     _check_connector(config.connector)
     _check_lm(config.lm)
     _check_data(config.data)
@@ -84,7 +85,9 @@ def _check_frontend(config: Config) -> None:
         )
 
 
-def _check_encoder(encoder: EncoderConfig) -> None:
+def _check_encoder(encoder: EncoderConfig, sample_rate_hz: int) -> None:
+    _check_choice("encoder.kind", encoder.kind, ENCODERS)
+    check_encoder_kind(encoder, sample_rate_hz)
     _check_choice("encoder.mixer", encoder.mixer, MIXERS)
     if encoder.conv_kernel % 2 == 0:
         raise ValueError(

@@ -118,6 +118,10 @@ class DataConfig:
     """Texts in one batch of the stages that train on text."""
     batch_dialogues: int
     """Dialogues in one training batch of the stages that train on dialogues."""
+    train_size: int
+    """Training utterances that are repeated, after the ramp; 0 never repeats synthetic ones."""
+    train_dialogues: int
+    """Training dialogues that are repeated; 0 never repeats composed ones."""
     valid_size: int
     """Utterances scored in each validation."""
     test_size: int

@@ -47,8 +47,9 @@ class SpeechBatch:
         return len(self.texts)
 
     def to(self, device: torch.device) -> "SpeechBatch":
-        """Copy of the batch with its samples on `device`."""
-        return dataclasses.replace(self, samples=self.samples.to(device))
+        """Copy of the batch with its samples and frames on `device`."""
+        frames = None if self.frames is None else self.frames.to(device)
+        return dataclasses.replace(self, samples=self.samples.to(device), frames=frames)
 
 
 class TrainingStream(Dataset[Utterance | UnusableAudio]):

@@ -31,8 +31,13 @@ class FrontendConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """Speech encoder: ConMamba and its baselines."""
+    """Speech encoder: ConMamba and its baselines, or a pretrained one."""
 
+    kind: str
+    """conmamba: log-mel frames, a convolutional front end and blocks with the mixer of
+    encoder.mixer, trained here. pretrained: a frozen encoder of others, encoder.pretrained."""
+    pretrained: str | None
+    """Kind pretrained: name of the encoder, such as moonshine-tiny-en; null for kind conmamba."""
     mixer: str
     """Sequence mixer of a block; all kinds have the same number of parameters.
 
@@ -56,16 +61,22 @@ class EncoderConfig:
     """Inner width of the Mamba mixer as a multiple of d_model."""
     num_heads: int
     """Heads of self-attention."""
-    context: Literal["full", "slice", "causal", "causal_lookahead"]
+    context: Literal["full", "slice", "causal", "causal_lookahead", "window"]
     """How far a frame sees into the past and the future.
 
     full: the whole utterance, in both directions, as published. slice: its slice, in both
     directions, each slice from an empty state, as published for streaming. causal: the past, by a
     state. causal_lookahead: the past, by a state, and the rest of its slice, by a scan that runs
-    backwards from the end of the slice. Attention sees left_context_ms of the past.
+    backwards from the end of the slice. Attention sees left_context_ms of the past. window, kind
+    pretrained alone: each slice is encoded anew together with left_context_ms of the past, and its
+    frames are returned lookahead_ms later.
     """
     left_context_ms: float
-    """Milliseconds that attention sees, in each block, before a frame or its slice."""
+    """Milliseconds that attention sees, in each block, before a frame or its slice; in context
+    window, that the encoder sees before a slice."""
+    lookahead_ms: float
+    """Context window: milliseconds of sound after a frame that the encoder sees, and by which the
+    frame is late; a multiple of one speech embedding."""
     slice_ms: float
     """Milliseconds of a slice where `context` has slices: a multiple of one speech embedding."""
     train_slice_ms: list[float]

@@ -457,7 +457,7 @@ def test_an_hour_of_silence_leaves_the_memory_as_it_was():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["encoder.context=full"], "encoder.context=full hears whole utterances only.*causal"),
+        (["encoder.context=full"], "encoder.context=full encodes whole utterances only.*causal"),
         (
             ["encoder.context=slice", "duplex.slice_ms=600", "encoder.slice_ms=400"],
             "set duplex.slice_ms=400",

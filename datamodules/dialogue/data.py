@@ -48,9 +48,13 @@ class DialogueBatch:
         return len(self.dialogues)
 
     def to(self, device: torch.device) -> "DialogueBatch":
-        """Return the same batch with its samples on `device`."""
+        """Return the same batch with its samples and frames on `device`."""
+        frames = None if self.frames is None else self.frames.to(device)
         return dataclasses.replace(
-            self, samples=self.samples.to(device), utterances=self.utterances.to(device)
+            self,
+            samples=self.samples.to(device),
+            utterances=self.utterances.to(device),
+            frames=frames,
         )
 
 
@@ -68,9 +72,16 @@ class DialogueData(StageData):
             return batch_by_length(positions, num_events, batch_size)
 
         dataset = WithUtterances(
-            dialogues, self.corpora.stream, self.config.stage.utterances_per_dialogue
+            dialogues,
+            self.corpora.stream,
+            self.config.stage.utterances_per_dialogue,
+            self.config.data.train_size,
         )
         return self._batches(dataset, self._endless(group), self.precompute)
+
+    def num_distinct(self) -> int:
+        """Number of different training dialogues; 0: no limit."""
+        return self.config.data.train_dialogues
 
     def scored(self) -> dict[str, int]:
         """Return the settings that limit the scored dialogues, with their values."""
@@ -127,17 +138,25 @@ class WithUtterances(Dataset[Item]):
         dialogues: the dialogues.
         stream: source of the utterances, read from the end of its ramp.
         count: number of utterances per dialogue.
+        num_distinct: number of different utterances, which then repeat; 0: no limit.
     """
 
-    def __init__(self, dialogues: Dialogues, stream: TrainingStream, count: int):
+    def __init__(
+        self, dialogues: Dialogues, stream: TrainingStream, count: int, num_distinct: int = 0
+    ):
         self.dialogues = dialogues
         self.stream = stream
         self.count = count
+        self.num_distinct = num_distinct
 
     def __getitem__(self, index: int) -> Item:
         # Speech on the ramp is mostly synthetic.
-        first = self.stream.ramp + index * self.count
-        utterances = [self.stream[i] for i in range(first, first + self.count)]
+        first = self.stream.ramp
+        utterances = []
+        for number in range(index * self.count, (index + 1) * self.count):
+            if self.num_distinct:
+                number %= self.num_distinct
+            utterances.append(self.stream[first + number])
         try:
             return self.dialogues[index], utterances
         except UnusableAudio as error:

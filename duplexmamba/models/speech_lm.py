@@ -19,11 +19,15 @@ from torch import Tensor, nn
 
 from duplexmamba.config import ModelConfig
 from duplexmamba.models.connectors import build_connector
-from duplexmamba.models.encoders import Encoder, EncoderState
+from duplexmamba.models.encoders import (
+    EncoderState,
+    PretrainedEncoder,
+    WindowState,
+    build_encoder_parts,
+)
 from duplexmamba.models.features import LogMel
-from duplexmamba.models.frontend import Frontend, FrontendState
+from duplexmamba.models.frontend import FrontendState
 from duplexmamba.models.language_models import LMState, build_lm
-from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.buffer import StreamBuffer
 from duplexmamba.streaming.padded import Padded, Positions, join, take
 from duplexmamba.text.decoding import greedy
@@ -34,12 +38,12 @@ PARTS = ("features", "frontend", "encoder", "connector", "lm")
 
 @dataclasses.dataclass(frozen=True)
 class SpeechEncoderState:
-    """Streaming state from samples to encoder frames."""
+    """Streaming state from samples to encoder frames; a module that the encoder lacks has None."""
 
-    features: StreamBuffer
+    features: StreamBuffer | None
     """(B, window_samples - 1): samples that the next log-mel frames still need."""
-    frontend: FrontendState
-    encoder: EncoderState | None
+    frontend: FrontendState | None
+    encoder: EncoderState | WindowState | None
     """None where encoder.context=full."""
 
 
@@ -85,7 +89,9 @@ class FirstLogits(NamedTuple):
 
 
 class SpeechEncoder(nn.Module):
-    """Audio samples to encoder frames: log-mel frames, front end, encoder.
+    """Audio samples to encoder frames: the modules of the kind of encoder, one after the other.
+
+    For kind conmamba these are `features`, `frontend` and `encoder`, for kind pretrained `encoder`.
 
     Args:
         config: all sections of a model; no other settings are needed.
@@ -94,9 +100,10 @@ class SpeechEncoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.features = LogMel(config.features)
-        self.frontend = Frontend(config.frontend, config.features.num_mels, config.encoder.d_model)
-        self.encoder = Encoder(config.encoder, FrameTiming.of(config))
+        parts = build_encoder_parts(config)
+        self.encoder_parts = tuple(parts)
+        for name, part in parts.items():
+            self.add_module(name, part)
 
     def encode(
         self, samples: Padded, state: SpeechEncoderState | None = None, final: bool = False
@@ -111,17 +118,27 @@ class SpeechEncoder(nn.Module):
         Returns:
             (B, T, D) frames, and the state.
         """
-        features_state = None
-        frontend_state = None
-        encoder_state = None
+        states = dict.fromkeys(("features", "frontend", "encoder"))
         if state is not None:
-            features_state = state.features
-            frontend_state = state.frontend
-            encoder_state = state.encoder
-        x, features_state = self.features(samples, features_state)
-        x, frontend_state = self.frontend(x, frontend_state)
-        x, encoder_state = self.encoder(x, encoder_state, final)
-        return EncodedSpeech(x, SpeechEncoderState(features_state, frontend_state, encoder_state))
+            states = {name: getattr(state, name) for name in states}
+        x = samples
+        for name in self.encoder_parts:
+            part = self.get_submodule(name)
+            # the last module alone waits for slices to fill
+            arguments = [final] if name == "encoder" else []
+            x, states[name] = part(x, states[name], *arguments)
+        return EncodedSpeech(x, SpeechEncoderState(**states))
+
+    def fit_normalisation(self, signals: list[Tensor]) -> None:
+        """Compute the normalisation of the features, or of the frames of a pretrained encoder.
+
+        Args:
+            signals: (n,) in [-1, 1], drawn from the training data.
+        """
+        for name in self.encoder_parts:
+            part = self.get_submodule(name)
+            if isinstance(part, LogMel | PretrainedEncoder):
+                part.fit(signals)
 
 
 class SpeechLM(SpeechEncoder):

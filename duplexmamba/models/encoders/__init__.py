@@ -1,5 +1,123 @@
-"""Speech encoders: frames in, frames of the same number and width out."""
+"""Registry of speech encoders, by `encoder.kind`.
 
+A speech encoder is a chain of modules from audio samples (B, n) to encoder frames (B, T, D). Each is
+called as `forward(x, state) -> (y, state)`, the last one with `final` as well; those with statistics
+of the data have a method `fit(signals)`. To add one, write the modules and add an `EncoderKind` to
+`ENCODERS`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from torch import nn
+
+from duplexmamba.config import EncoderConfig, ModelConfig
 from duplexmamba.models.encoders.encoder import Encoder, EncoderState
+from duplexmamba.models.encoders.pretrained import PretrainedEncoder, WindowState
+from duplexmamba.models.features import LogMel
+from duplexmamba.models.frontend import Frontend
+from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
+from duplexmamba.models.timing import FrameTiming
 
-__all__ = ["Encoder", "EncoderState"]
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "EncoderKind",
+    "EncoderState",
+    "PretrainedEncoder",
+    "WindowState",
+    "build_encoder_parts",
+    "check_encoder_kind",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderKind:
+    """A kind of speech encoder, selected by `encoder.kind`."""
+
+    name: str
+    """Value of `encoder.kind`."""
+    build: Callable[[ModelConfig], dict[str, nn.Module]]
+    """Build the modules, in the order of computation; their names are those of the parameters."""
+    contexts: tuple[str, ...]
+    """Values of `encoder.context` that it can be used with."""
+    is_pretrained: bool
+    """Whether it needs no stage `encoder`, and its frames can be computed before training."""
+    description: str
+
+
+def build_conmamba(config: ModelConfig) -> dict[str, nn.Module]:
+    """Log-mel frames, the convolutional front end, and blocks with random weights."""
+    d_model = config.encoder.d_model
+    return {
+        "features": LogMel(config.features),
+        "frontend": Frontend(config.frontend, config.features.num_mels, d_model),
+        "encoder": Encoder(config.encoder, FrameTiming.of(config)),
+    }
+
+
+def build_pretrained(config: ModelConfig) -> dict[str, nn.Module]:
+    """The encoder that `encoder.pretrained` names."""
+    return {"encoder": PretrainedEncoder(config)}
+
+
+ENCODERS = {
+    kind.name: kind
+    for kind in (
+        EncoderKind(
+            "conmamba",
+            build_conmamba,
+            contexts=("full", "slice", "causal", "causal_lookahead"),
+            is_pretrained=False,
+            description="blocks with the mixer of `encoder.mixer`, trained here",
+        ),
+        EncoderKind(
+            "pretrained",
+            build_pretrained,
+            contexts=("full", "window"),
+            is_pretrained=True,
+            description="the frozen encoder that `encoder.pretrained` names",
+        ),
+    )
+}
+"""All kinds of speech encoders by name."""
+
+
+def build_encoder_parts(config: ModelConfig) -> dict[str, nn.Module]:
+    """Build the modules of a speech encoder, in the order of computation."""
+    return ENCODERS[config.encoder.kind].build(config)
+
+
+def check_encoder_kind(config: EncoderConfig, sample_rate_hz: int) -> None:
+    """Check the fields that depend on the kind.
+
+    Raises:
+        ValueError: a field does not fit the kind; names field, value and remedy.
+    """
+    kind = ENCODERS[config.kind]
+    if config.context not in kind.contexts:
+        raise ValueError(
+            f"encoder.context={config.context}: encoder.kind={config.kind} knows "
+            f"{', '.join(kind.contexts)}; set one of these"
+        )
+    known = ", ".join(PRETRAINED_ENCODERS)
+    if not kind.is_pretrained:
+        if config.pretrained is not None:
+            raise ValueError(
+                f"encoder.pretrained={config.pretrained} and encoder.kind={config.kind}: set "
+                "encoder.kind=pretrained, or encoder.pretrained=null"
+            )
+        return
+    info = PRETRAINED_ENCODERS.get(str(config.pretrained))
+    if info is None:
+        raise ValueError(f"encoder.pretrained={config.pretrained}: unknown; set one of: {known}")
+    if config.d_model != info.d_model:
+        raise ValueError(
+            f"encoder.d_model={config.d_model}: the frames of {info.name} have a width of "
+            f"{info.d_model}; set encoder.d_model={info.d_model}"
+        )
+    if sample_rate_hz != info.sample_rate_hz:
+        raise ValueError(
+            f"features.sample_rate_hz={sample_rate_hz}: {info.name} takes "
+            f"{info.sample_rate_hz}; set features.sample_rate_hz={info.sample_rate_hz}"
+        )
