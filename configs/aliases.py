@@ -46,7 +46,7 @@ DATA_OF_STAGES = {
 }
 """Value of `stage.data`, which the checkpoints of the first version lack."""
 
-NEW_KEYS = ("stage.data", "lora_drop.enabled")
+NEW_KEYS = ("stage.data", "lora_drop.enabled", "data.voices")
 """Settings that the first version did not have."""
 
 # Every stage loads the same files, so the same setting would be reported once per stage.
