@@ -54,6 +54,7 @@ NEW_KEYS = (
     "encoder.lookahead_ms",
     "data.train_size",
     "data.train_dialogues",
+    "data.voices",
 )
 """Settings that the first version did not have."""
 

@@ -106,6 +106,13 @@ class DataConfig:
     Texts with an answer are repeated literally; for the others, new sentences are generated from a
     word chain model of the transcripts.
     """
+    voices: dict[str, float]
+    """Synthesisers of the synthetic speech and their shares, which need not sum to 1.
+
+    An entry is the name of a synthesiser, or name:argument where it takes a voice file or a command.
+    espeak keeps the share of base.yaml unless it is given one; 0 leaves it out. docs/data.md lists
+    the synthesisers.
+    """
     min_s: float
     """Shorter utterances, in seconds, are skipped and counted."""
     max_s: float

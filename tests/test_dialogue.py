@@ -25,9 +25,8 @@ from datamodules.dialogue.phrases import (
     unfinished,
 )
 from datamodules.dialogue.turns import RULES, draw_events
+from datamodules.synthetic import espeak_voices as synthetic
 from datamodules.synthetic import grammar, other_speech
-from datamodules.synthetic import voices as synthetic
-from datamodules.synthetic.espeak import speak
 from tests.conftest import TINY
 from tests.corpora import open_corpora
 
@@ -293,7 +292,7 @@ def test_a_cut_lies_where_a_word_begins_and_takes_nothing_away():
     spoken, person = Spoken(grammar.draw, "train", RATE_HZ), 3
     phrase = spoken.phrase(random.Random(4), person)
     voice = synthetic.draw_espeak_voice(random.Random(person), "train")
-    speech = speak(phrase.text, *voice)
+    speech = synthetic.speak_with_espeak(phrase.text, voice)
     first, _ = audible_span(speech.samples, speech.sample_rate_hz)
     borders = [word.start_s - first / speech.sample_rate_hz for word in speech.words[1:]]
     assert phrase.pause_positions and np.allclose(

@@ -28,6 +28,7 @@ from datamodules.dialogue.phrases import (
 from datamodules.dialogue.turns import RULES, Answer, Event, Kind, Slices, Turn, draw_events
 from datamodules.synthetic import grammar, other_speech
 from datamodules.synthetic.grammar import Split
+from datamodules.synthetic.voices import open_voices
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.text.tokenizer import TurnState
 
@@ -304,21 +305,22 @@ def open_dialogues(
             synthesised.
 
     Raises:
-        ValueError: slices do not hold whole speech embeddings, or the answers are too short; the
-            message says what to change.
+        ValueError: slices do not hold whole speech embeddings, the answers are too short, or
+            data.voices cannot be used; the message says what to change.
     """
     # Raises the error about slices.
     FrameTiming.of(config.model).encoder_frames("duplex.slice_ms", config.duplex.slice_ms)
     rate_hz = config.features.sample_rate_hz
+    voices = open_voices(config.data)
     questions: Phrases
     if recorded is None:
-        questions = Spoken(grammar.draw, split, rate_hz, _longest_grammar_answer())
+        questions = Spoken(grammar.draw, split, rate_hz, _longest_grammar_answer(), voices)
     else:
         questions = Recorded(recorded, rate_hz)
     return Dialogues(
         questions=questions,
-        other_speech=Spoken(other_speech.draw, split, rate_hz),
-        backchannels=Spoken(other_speech.draw_backchannel, split, rate_hz),
+        other_speech=Spoken(other_speech.draw, split, rate_hz, voices=voices),
+        backchannels=Spoken(other_speech.draw_backchannel, split, rate_hz, voices=voices),
         config=config.dialogue,
         split=split,
         seed=config.seed,

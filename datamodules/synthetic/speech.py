@@ -16,7 +16,8 @@ from datamodules.synthetic.augment import condition, draw_speed, resample
 from datamodules.synthetic.espeak import Speech
 from datamodules.synthetic.grammar import QAPair, Split, draw
 from datamodules.synthetic.in_domain_text import InDomainText
-from datamodules.synthetic.voices import DEFAULT_SYNTHESISER, Synthesiser, Voice
+from datamodules.synthetic.synthesiser import Voice
+from datamodules.synthetic.voices import DEFAULT_VOICES, Voices
 
 HESITANT_SHARE = 0.2
 """Share of the training utterances with a pause between two words.
@@ -25,9 +26,6 @@ Without them a model meets its first pause within a sentence in its first dialog
 """
 PAUSE_S = (0.4, 2.0)
 """Shortest and longest duration of such a pause, drawn uniformly."""
-LETTER_S = 0.0533
-"""Mean duration of a letter or space at `LETTER_RATE_WPM`, over the training voices."""
-LETTER_RATE_WPM = 175
 
 
 class _Recipe(NamedTuple):
@@ -52,10 +50,11 @@ class SyntheticSpeech:
         augment: augmentation of all splits; its speeds apply to train only.
         in_domain: text of the recorded corpus with the share of utterances that use it; None: all
             sentences come from the grammar.
-        synthesiser: engine and its voices.
+        voices: of which synthesisers, in which shares.
 
     Raises:
-        ImportError: espeakng-loader is missing (raised by the first access to an utterance).
+        ImportError: espeakng-loader is missing (raised by the first access to an utterance; other
+            synthesisers raise other errors).
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class SyntheticSpeech:
         rate_hz: int,
         augment: AugmentConfig,
         in_domain: tuple[InDomainText, float] | None = None,
-        synthesiser: Synthesiser = DEFAULT_SYNTHESISER,
+        voices: Voices = DEFAULT_VOICES,
     ) -> None:
         self.split = split
         self.seed = seed
@@ -74,7 +73,7 @@ class SyntheticSpeech:
         self.rate_hz = rate_hz
         self.augment = augment
         self.in_domain = in_domain
-        self.synthesiser = synthesiser
+        self.voices = voices
 
     def __len__(self) -> int:
         return self.size
@@ -87,14 +86,13 @@ class SyntheticSpeech:
     def duration_s(self, index: int) -> float:
         """Estimate the duration from letters and rate: nearly always within a quarter."""
         recipe = self._recipe(index)
-        letter_s = LETTER_S * LETTER_RATE_WPM / recipe.voice.rate_wpm
-        speech_s = letter_s * len(recipe.qa_pair.text)
+        speech_s = recipe.voice.letter_s * len(recipe.qa_pair.text)
         return sum(self.augment.pad_s) + recipe.pause_s + speech_s
 
     def __getitem__(self, index: int) -> Utterance:
         recipe = self._recipe(index)
         text, answer, _ = recipe.qa_pair
-        speech = self.synthesiser.speak(text, recipe.voice)
+        speech = self.voices.speak(text, recipe.voice)
         rng = np.random.default_rng(recipe.sound_seed)
         # Evaluation uses the natural speed of the voices.
         speed = draw_speed(rng, self.augment) if self.split == "train" else 1.0
@@ -108,7 +106,7 @@ class SyntheticSpeech:
         # The order of these draws defines the corpus.
         rng = random.Random(f"{self.seed} {self.split} {index}")
         qa_pair = self._draw_qa_pair(rng, index)
-        voice = self.synthesiser.draw_voice(rng, self.split)
+        voice = self.voices.draw(rng, self.split)
         sound_seed = rng.getrandbits(64)
         pause_s = 0.0
         if self.split == "train" and rng.random() < HESITANT_SHARE:
