@@ -7,7 +7,9 @@ from configs.loading import load_config
 from configs.recipes import STAGES
 from datamodules.corpora import Corpora, check_synthesisers
 from datamodules.dialogue.data import DialogueData
+from duplexmamba.models.encoders import check_pretrained_encoder
 from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
+from lightning_modules.trainer.fill_frames import fill_command
 from lightning_modules.trainer.lora_drop import train_with_lora_drop
 from lightning_modules.trainer.parallel import run_parallel
 from lightning_modules.trainer.stage_graph import parallel_commands, train_with_prerequisites
@@ -25,6 +27,7 @@ def train(args: Sequence[str], only_stage: str | None = None) -> dict[str, float
     args = list(args)
     config = load_config(args, only_stage)
     check_synthesisers(config)
+    check_pretrained_encoder(config.encoder)
     if config.stage.data == "dialogues":
         # opens the dialogues: what is wrong with them should be known before hours of training
         DialogueData(config, Corpora(config)).dialogues("train", 0)
@@ -61,6 +64,15 @@ def run_command(args: Sequence[str], only_stage: str | None = None) -> None:
     """
     quiet_libraries()
     with exit_cleanly(), sweep_trial(args) as trial_args:
-        commands = [] if only_stage else parallel_commands(trial_args)
+        commands = [] if only_stage else _parallel_commands(trial_args)
         with run_parallel(commands):
             train(trial_args, only_stage)
+
+
+def _parallel_commands(args: Sequence[str]) -> list[list[str]]:
+    """Commands that run beside this process: other root stages, and the cache of frames."""
+    commands = parallel_commands(args)
+    fill = fill_command(args)
+    if fill is not None:
+        commands.append(fill)
+    return commands

@@ -7,13 +7,18 @@ of the data have a method `fit(signals)`. To add one, write the modules and add 
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 from torch import nn
 
 from duplexmamba.config import EncoderConfig, ModelConfig
 from duplexmamba.models.encoders.encoder import Encoder, EncoderState
-from duplexmamba.models.encoders.pretrained import PretrainedEncoder, WindowState
+from duplexmamba.models.encoders.pretrained import (
+    PretrainedEncoder,
+    WindowState,
+    backend_of_process,
+)
 from duplexmamba.models.features import LogMel
 from duplexmamba.models.frontend import Frontend
 from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
@@ -27,6 +32,7 @@ __all__ = [
     "PretrainedEncoder",
     "WindowState",
     "build_encoder_parts",
+    "check_pretrained_encoder",
     "check_encoder_kind",
 ]
 
@@ -121,3 +127,13 @@ def check_encoder_kind(config: EncoderConfig, sample_rate_hz: int) -> None:
             f"features.sample_rate_hz={sample_rate_hz}: {info.name} takes "
             f"{info.sample_rate_hz}; set features.sample_rate_hz={info.sample_rate_hz}"
         )
+
+
+def check_pretrained_encoder(config: EncoderConfig) -> None:
+    """Check that the weights of a pretrained encoder are installed, before hours of training.
+
+    Raises:
+        ValueError: they are not; the message says how to install them.
+    """
+    if config.pretrained is not None:
+        backend_of_process(config.pretrained, os.getpid())
