@@ -16,6 +16,7 @@ EXECUTION_ONLY = (
     "lora_drop",
     "data.num_workers",
     "data.worker_timeout_s",
+    "data.voices_cache",
     "trainer.checkpoint_every_s",
     "trainer.threads",
     "trainer.cpu_processes",

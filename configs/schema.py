@@ -113,6 +113,8 @@ class DataConfig:
     espeak keeps the share of base.yaml unless it is given one; 0 leaves it out. docs/data.md lists
     the synthesisers.
     """
+    voices_cache: str
+    """Folder that keeps the speech of slow synthesisers for all runs; may grow to gigabytes."""
     min_s: float
     """Shorter utterances, in seconds, are skipped and counted."""
     max_s: float
