@@ -17,6 +17,8 @@ EXECUTION_ONLY = (
     "data.num_workers",
     "data.worker_timeout_s",
     "data.voices_cache",
+    "data.test_voices",
+    "data.test_people",
     "trainer.checkpoint_every_s",
     "trainer.threads",
     "trainer.cpu_processes",

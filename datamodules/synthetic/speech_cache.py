@@ -78,5 +78,5 @@ class SpeechCache:
 
 def size_of(folder: Path) -> tuple[int, int]:
     """Number of files and of bytes below a folder of the cache."""
-    sizes = [file.stat().st_size for file in folder.glob("*/*/*.flac")]
+    sizes = [file.stat().st_size for file in folder.rglob("*.flac")]
     return len(sizes), sum(sizes)

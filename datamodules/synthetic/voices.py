@@ -147,3 +147,20 @@ def _entry(family: Family) -> str:
     if family.argument:
         return f"{family.synthesiser.name}:{family.argument}"
     return family.synthesiser.name
+
+
+def describe() -> str:
+    """Every synthesiser: whether it can speak here, or how to install it."""
+    lines = []
+    for name, synthesiser in SYNTHESISERS.items():
+        # A command is installed by whoever names it.
+        problem = None if synthesiser is COMMAND else synthesiser.problem("")
+        state = "ready"
+        if problem is not None:
+            state = f"{problem}: {synthesiser.install}"
+        lines.append(f"{name:<10}{state}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(describe())

@@ -7,6 +7,7 @@ from configs.loading import load_config
 from configs.recipes import STAGES
 from datamodules.corpora import Corpora, check_synthesisers
 from datamodules.dialogue.data import DialogueData
+from datamodules.unseen import check_unseen
 from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
 from lightning_modules.trainer.lora_drop import train_with_lora_drop
 from lightning_modules.trainer.parallel import run_parallel
@@ -25,6 +26,7 @@ def train(args: Sequence[str], only_stage: str | None = None) -> dict[str, float
     args = list(args)
     config = load_config(args, only_stage)
     check_synthesisers(config)
+    check_unseen(config)
     if config.stage.data == "dialogues":
         # opens the dialogues: what is wrong with them should be known before hours of training
         DialogueData(config, Corpora(config)).dialogues("train", 0)
