@@ -28,10 +28,11 @@ GPUS ?= 1
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+DEBIAN_VOICES := flite festival festvox-us-slt-hts festvox-kallpc16k
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install data plan train lora-drop eval-wer eval-duplex eval-voicebench dialogues serve converse timeline scorecard sweep hub report report-wandb test lint clean
+.PHONY: help install data voices speak plan train lora-drop eval-wer eval-duplex eval-voicebench dialogues serve converse timeline scorecard sweep hub report report-wandb test lint clean
 
 help: ## list the commands
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
@@ -41,6 +42,12 @@ install: $(VENV)/.train ## the virtual environment and what training needs
 
 data: $(VENV)/.train ## check and prepare a corpus: NAME=librispeech ROOT=folder; a report, and a manifest to train on
 	@$(BIN)/python -m datamodules.sources.prepare "$(NAME)" "$(ROOT)" configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+
+voices: $(VENV)/.voices ## install more synthesisers for data.voices and data.test_voices: pip here, Debian's where root may
+	@$(BIN)/python -m datamodules.synthetic.voices
+
+speak: $(VENV)/.train ## speak N=8 training utterances, and what is scored, into the cache of slow synthesisers
+	@$(BIN)/python -m datamodules.fill_cache $(N) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 plan: $(VENV)/.train ## memory and tokens of a training on GPUS=6 cards, and the cards it fits
 	@$(BIN)/python -m lightning_modules.trainer.plan $(GPUS) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
@@ -105,6 +112,12 @@ $(BIN)/python:
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV): about 1.6 GB, a few minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench]'
+	@touch $@
+
+$(VENV)/.voices: $(VENV)/.train
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voices]'
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get install -qq -y $(DEBIAN_VOICES) >/dev/null; \
+		else echo "for flite and festival: sudo apt-get install $(DEBIAN_VOICES)"; fi
 	@touch $@
 
 $(VENV)/.reports: $(VENV)/.train

@@ -113,6 +113,19 @@ class DataConfig:
     espeak keeps the share of base.yaml unless it is given one; 0 leaves it out. docs/data.md lists
     the synthesisers.
     """
+    voices_cache: str
+    """Folder that keeps the speech of slow synthesisers for all runs; may grow to gigabytes."""
+    test_voices: dict[str, float]
+    """Synthesisers, as in `voices`, in whose voices test sentences are scored too; {} is none.
+
+    The score is test/wer_voices, over data.test_size sentences in all.
+    """
+    test_people: str | None
+    """Path of a corpus whose test split is scored too, as test/wer_people; null is none.
+
+    Its other settings are those of data.source. Utterances with words that no training text has are
+    left out.
+    """
     min_s: float
     """Shorter utterances, in seconds, are skipped and counted."""
     max_s: float

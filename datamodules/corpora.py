@@ -91,15 +91,26 @@ class Corpora:
 
         Each begins with a space, as it does after other text.
         """
+        for text, answer in self._training_pairs():
+            yield f" {text}"
+            if answer:
+                yield f" {answer}"
+
+    def training_words(self) -> set[str]:
+        """Every word of those texts, answers apart."""
+        words: set[str] = set()
+        for text, _ in self._training_pairs():
+            words.update(text.split())
+        return words
+
+    def _training_pairs(self) -> Iterator[tuple[str, str]]:
+        """Texts and answers of the training stream after its ramp, as many as are used as text."""
         num_recorded = len(self.stream.recorded) if self.stream.recorded else 0
         num_texts = max(NUM_TOKENIZER_TEXTS, 2 * num_recorded)
         # The ramp is skipped, since it holds more synthetic speech than the rest of the stream.
         first = self.stream.ramp
         for position in range(first, first + num_texts):
-            text, answer = self.stream.qa_pair(position)
-            yield f" {text}"
-            if answer:
-                yield f" {answer}"
+            yield self.stream.qa_pair(position)
 
 
 def check_synthesisers(config: Config) -> None:

@@ -21,11 +21,14 @@ WER = Score(
     examples=(
         ("wer runs/latest", "on the test speech of its own configuration"),
         ("wer runs/latest data.path=my/speech", "on the test split of a folder or manifest"),
+        ("wer runs/latest data.test_people=my/speech", "on that beside its own test speech"),
     ),
     sections={
         "Word error rate": [
             Row("test/wer", "word error rate", -1, headline="word error rate"),
             Row("test/cer", "character error rate", -1),
+            Row("test/wer_voices", "word error rate, unseen synthesisers", -1),
+            Row("test/wer_people", "word error rate, people", -1),
         ],
     },
 )

@@ -113,20 +113,38 @@ class EngineProcess:
         atexit.unregister(self._stop)
 
 
-def serve(speak: Callable[[dict[str, Any]], Pcm]) -> None:
+def serve(speak: Callable[[dict[str, Any]], Pcm], in_child: bool = False) -> None:
     """Answer requests from stdin until it ends.
 
     Args:
         speak: from a request to its sound; may raise, which the requester gets as a sentence.
+        in_child: speak each text in a freshly forked child, for an engine that a request changes.
     """
     for line in sys.stdin.buffer:
-        try:
-            sound = speak(json.loads(line))
-            error = ""
-        except Exception as failure:
-            sound = Pcm(0, b"")
-            error = f"{type(failure).__name__}: {failure}"
-        header = {"rate_hz": sound.rate_hz, "num_bytes": len(sound.content), "error": error}
-        # Unbuffered: a reply must not wait for the next one.
-        sys.stdout.buffer.write(json.dumps(header).encode() + b"\n" + sound.content)
-        sys.stdout.buffer.flush()
+        if not in_child:
+            _answer(speak, line)
+            continue
+        child = os.fork()
+        if not child:
+            _answer(speak, line)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        # A child that was killed has not answered.
+        if status:
+            _reply(Pcm(0, b""), f"ended with {os.waitstatus_to_exitcode(status)}")
+
+
+def _answer(speak: Callable[[dict[str, Any]], Pcm], line: bytes) -> None:
+    try:
+        sound = speak(json.loads(line))
+    except Exception as failure:
+        _reply(Pcm(0, b""), f"{type(failure).__name__}: {failure}")
+    else:
+        _reply(sound, "")
+
+
+def _reply(sound: Pcm, error: str) -> None:
+    header = {"rate_hz": sound.rate_hz, "num_bytes": len(sound.content), "error": error}
+    sys.stdout.buffer.write(json.dumps(header).encode() + b"\n" + sound.content)
+    # Flushed, since the requester waits for it before it sends more.
+    sys.stdout.buffer.flush()

@@ -54,6 +54,8 @@ class Synthesiser:
     is_cached: bool = False
     """Whether its speech is kept on disk: for engines that need more than about 20 ms of a core for
     an utterance."""
+    version: Callable[[str], str] = lambda argument: argument
+    """What identifies an argument in the cache, such as a digest of the file that it names."""
 
 
 def speech_of_pcm(text: str, pcm: bytes, rate_hz: int) -> Speech:
@@ -63,10 +65,15 @@ def speech_of_pcm(text: str, pcm: bytes, rate_hz: int) -> Speech:
 
 
 def speech_of_file(text: str, content: bytes) -> Speech:
-    """Speech from the content of a sound file of one channel, with estimated word times.
+    """Speech from the first channel of a sound file, with estimated word times.
+
+    Args:
+        text: the sentence.
+        content: bytes of the file.
 
     Raises:
         soundfile.LibsndfileError: the content is no sound file, or is damaged.
     """
-    pcm, rate_hz = soundfile.read(io.BytesIO(content), dtype="int16")
-    return speech_of_pcm(text, pcm.tobytes(), rate_hz)
+    # (n, channels)
+    pcm, rate_hz = soundfile.read(io.BytesIO(content), dtype="int16", always_2d=True)
+    return speech_of_pcm(text, pcm[:, 0].tobytes(), rate_hz)

@@ -4,21 +4,27 @@ To add a synthesiser, write a module with a function that turns text and voice i
 that draws a voice, and register their record in `SYNTHESISERS`.
 """
 
+import functools
 import random
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from configs.recipes import check_names
 from configs.schema import DataConfig
+from datamodules.synthetic.command import COMMAND
 from datamodules.synthetic.espeak import Speech
 from datamodules.synthetic.espeak_voices import ESPEAK
+from datamodules.synthetic.festival import FESTIVAL
 from datamodules.synthetic.flite import FLITE
 from datamodules.synthetic.grammar import Split
 from datamodules.synthetic.pico import PICO
+from datamodules.synthetic.piper import PIPER
+from datamodules.synthetic.speech_cache import SpeechCache
 from datamodules.synthetic.synthesiser import Synthesiser, Voice
 
 SYNTHESISERS: dict[str, Synthesiser] = {
-    synthesiser.name: synthesiser for synthesiser in (ESPEAK, FLITE, PICO)
+    synthesiser.name: synthesiser for synthesiser in (ESPEAK, FLITE, PICO, FESTIVAL, PIPER, COMMAND)
 }
 """Every synthesiser by its name in `data.voices`."""
 
@@ -37,10 +43,12 @@ class Voices:
 
     Args:
         families: synthesisers in their shares, which need not sum to 1.
+        cache: keeps the speech of slow ones; None: it is not kept.
     """
 
-    def __init__(self, families: list[Family]) -> None:
+    def __init__(self, families: list[Family], cache: SpeechCache | None = None) -> None:
         self.families = families
+        self.cache = cache
 
     def draw(self, rng: random.Random, split: Split) -> Voice:
         """Draw a voice of a split."""
@@ -53,7 +61,18 @@ class Voices:
 
     def speak(self, text: str, voice: Voice) -> Speech:
         """Speak a text in a voice that `draw` has returned. Raises as the synthesiser does."""
-        return SYNTHESISERS[voice.synthesiser].speak(text, voice)
+        speak = SYNTHESISERS[voice.synthesiser].speak
+        file = self.cached_file(text, voice)
+        if self.cache is None or file is None:
+            return speak(text, voice)
+        return self.cache.get(file, text, functools.partial(speak, text, voice))
+
+    def cached_file(self, text: str, voice: Voice) -> Path | None:
+        """File that keeps the speech of a text in a voice, present or not; None: it is not kept."""
+        synthesiser = SYNTHESISERS[voice.synthesiser]
+        if self.cache is None or not synthesiser.is_cached:
+            return None
+        return self.cache.file(text, voice, synthesiser.version(voice.name))
 
 
 DEFAULT_VOICES = Voices([Family(ESPEAK, "", 1.0)])
@@ -72,7 +91,12 @@ def open_voices(data: DataConfig) -> Voices:
                 f"data.voices: {_entry(family)} is never trained with, since the scores on unseen "
                 "voices use it; leave it out, or name it in data.test_voices"
             )
-    return Voices(families)
+    return Voices(families, open_cache(data))
+
+
+def open_cache(data: DataConfig) -> SpeechCache:
+    """The cache of a configuration, `data.voices_cache`."""
+    return SpeechCache(Path(data.voices_cache).expanduser())
 
 
 def parse_families(field: str, shares: Mapping[str, float]) -> list[Family]:
@@ -123,3 +147,20 @@ def _entry(family: Family) -> str:
     if family.argument:
         return f"{family.synthesiser.name}:{family.argument}"
     return family.synthesiser.name
+
+
+def describe() -> str:
+    """Every synthesiser: whether it can speak here, or how to install it."""
+    lines = []
+    for name, synthesiser in SYNTHESISERS.items():
+        # A command is installed by whoever names it.
+        problem = None if synthesiser is COMMAND else synthesiser.problem("")
+        state = "ready"
+        if problem is not None:
+            state = f"{problem}: {synthesiser.install}"
+        lines.append(f"{name:<10}{state}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(describe())

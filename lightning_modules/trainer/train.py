@@ -8,6 +8,7 @@ from configs.recipes import STAGES
 from datamodules.corpora import Corpora, check_synthesisers
 from datamodules.dialogue.data import DialogueData
 from duplexmamba.models.encoders import check_pretrained_encoder
+from datamodules.unseen import check_unseen
 from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
 from lightning_modules.trainer.fill_frames import fill_command
 from lightning_modules.trainer.lora_drop import train_with_lora_drop
@@ -28,6 +29,7 @@ def train(args: Sequence[str], only_stage: str | None = None) -> dict[str, float
     config = load_config(args, only_stage)
     check_synthesisers(config)
     check_pretrained_encoder(config.encoder)
+    check_unseen(config)
     if config.stage.data == "dialogues":
         # opens the dialogues: what is wrong with them should be known before hours of training
         DialogueData(config, Corpora(config)).dialogues("train", 0)
