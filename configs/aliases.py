@@ -46,7 +46,15 @@ DATA_OF_STAGES = {
 }
 """Value of `stage.data`, which the checkpoints of the first version lack."""
 
-NEW_KEYS = ("stage.data", "lora_drop.enabled")
+NEW_KEYS = (
+    "stage.data",
+    "lora_drop.enabled",
+    "duplex.on_onset",
+    "dialogue.shares.out_of_grammar",
+    "dialogue.shares.small_talk",
+    "dialogue.shares.stop",
+    "dialogue.shares.correction",
+)
 """Settings that the first version did not have."""
 
 # Every stage loads the same files, so the same setting would be reported once per stage.
