@@ -55,6 +55,11 @@ NEW_KEYS = (
     "data.train_size",
     "data.train_dialogues",
     "data.voices",
+    "duplex.on_onset",
+    "dialogue.shares.out_of_grammar",
+    "dialogue.shares.small_talk",
+    "dialogue.shares.stop",
+    "dialogue.shares.correction",
 )
 """Settings that the first version did not have."""
 

@@ -18,6 +18,7 @@ from duplexmamba.config import (
     LoraDropConfig,
 )
 from duplexmamba.duplex import DUPLEX_KINDS
+from duplexmamba.duplex.policy import ON_ONSET
 from duplexmamba.models.connectors import CONNECTORS
 from duplexmamba.models.encoders import ENCODERS, check_encoder_kind
 from duplexmamba.models.language_models import LANGUAGE_MODELS
@@ -253,6 +254,7 @@ def _check_lora_drop(drop: LoraDropConfig) -> None:
 
 def _check_duplex(duplex: DuplexConfig) -> None:
     _check_choice("duplex.kind", duplex.kind, DUPLEX_KINDS)
+    _check_choice("duplex.on_onset", duplex.on_onset, ON_ONSET)
     for name in ("tokens_per_s", "max_tokens", "ignored_slices", "min_slices", "max_wait_s"):
         if getattr(duplex, name) <= 0:
             raise ValueError(f"duplex.{name}={getattr(duplex, name)}: must be more than 0")

@@ -179,6 +179,18 @@ class SharesConfig:
     """Weight of a back-channel during a response: mhm, okay, right."""
     silence: float
     """Weight of a long silence."""
+    out_of_grammar: float
+    """Weight of a question or order that the grammar does not contain; the answer is that the model
+    did not understand.
+
+    0 where recorded questions are about anything, which a model should answer.
+    """
+    small_talk: float
+    """Weight of a greeting, thanks, a goodbye or a command to stop, outside a response."""
+    stop: float
+    """Weight of a command to stop during a response, which an acknowledgement replaces."""
+    correction: float
+    """Weight of a correction of the order before it, which is then an order of the grammar."""
 
 
 @dataclasses.dataclass(frozen=True)

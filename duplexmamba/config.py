@@ -170,7 +170,7 @@ class DuplexConfig:
     kind: str
     """fork: a branch listens while another responds; multiplex: one sequence that alternates both.
 
-    multiplex does not use ignored_slices, min_slices, silence_db and stage.probes.
+    multiplex does not use ignored_slices, min_slices, silence_db, on_onset and stage.probes.
     """
     slice_ms: float
     """Milliseconds between two decisions.
@@ -196,6 +196,13 @@ class DuplexConfig:
     """
     silence_db: float
     """Level, relative to the loudest slice of the question, below which a slice counts as silence.
+    """
+    on_onset: str
+    """What a response does when the user starts to speak: continue until the model decides to
+    respond to it, or pause.
+
+    A paused response goes on word for word when the model decides to ignore what it hears. The
+    training of the responses follows.
     """
 
 

@@ -79,8 +79,15 @@ DUPLEX = Score(
                 1,
                 headline="of the answers right",
             ),
+            Row(
+                "answer/invented_rate",
+                "speech outside the grammar that gets an invented answer",
+                -1,
+            ),
             Row("interruption/takeover_rate", "interruptions answered", 1),
             Row("interruption/stop_s", "time until an interrupted response stops", -1),
+            Row("stop/obeyed", "commands to stop that end the response", 1),
+            Row("onset/pause_s", "time from the onset of speech to the pause of a response", -1),
             Row("pause/false_takeover_rate", "false responses in pauses of questions", -1),
             Row(
                 "ignore/false_takeover_rate/talking_to_other",

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 import random
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +27,10 @@ from datamodules.dialogue.phrases import (
     noise,
 )
 from datamodules.dialogue.turns import RULES, Answer, Event, Kind, Slices, Turn, draw_events
-from datamodules.synthetic import grammar, other_speech
+from datamodules.synthetic import corrections, grammar, other_speech, out_of_grammar, small_talk
 from datamodules.synthetic.grammar import Split
 from datamodules.synthetic.voices import open_voices
+from duplexmamba.duplex.policy import num_resuming_slices
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.text.tokenizer import TurnState
 
@@ -82,15 +84,17 @@ class Dialogues:
     Each is a pure function of (seed, split, index), in any process and order.
 
     Args:
-        questions: phrases addressed to the model.
-        other_speech: phrases addressed to somebody else.
-        backchannels: short words of a listener.
+        sources: phrases of each kind of event that is speech at the user's level, corrections
+            excepted.
+        orders: orders that a correction can follow, and their corrections.
         config: ranges and shares of the events.
         split: part of the names of the dialogues; the phrases decide which voices and sentences
             occur.
         seed: another seed gives other dialogues.
         size: value of `len`. Larger indices are valid too.
         slices: division of time.
+        resuming_slices: slices after the end of speech to somebody else in which a response stays
+            paused; None: responses do not pause.
 
     Raises:
         ValueError: no answer is long enough for an event that overlaps it.
@@ -98,23 +102,23 @@ class Dialogues:
 
     def __init__(
         self,
-        questions: Phrases,
-        other_speech: Phrases,
-        backchannels: Phrases,
+        sources: Mapping[Kind, Phrases],
+        orders: Spoken,
         config: DialogueConfig,
         split: Split,
         seed: int,
         size: int,
         slices: Slices,
+        resuming_slices: int | None = None,
     ) -> None:
-        self.questions = questions
-        self.other_speech = other_speech
-        self.backchannels = backchannels
+        self.sources = sources
+        self.orders = orders
         self.config = config
         self.split = split
         self.seed = seed
         self.size = size
         self.slices = slices
+        self.resuming_slices = resuming_slices
         self.rate_hz = slices.rate_hz
         # Only a long answer leaves time for an event that begins and ends during it.
         self._min_overlapped_words = math.ceil(config.min_interrupted_answer_s * config.words_per_s)
@@ -122,16 +126,18 @@ class Dialogues:
 
     def _check_answer_length(self) -> None:
         shares = self.config.shares
-        overlap_share = shares.interruption + shares.backchannel + self.config.overlap_share
-        longest = self.questions.longest_answer
+        overlap_share = (
+            shares.interruption + shares.backchannel + shares.stop + self.config.overlap_share
+        )
+        longest = self.sources["question"].longest_answer
         if overlap_share and longest < self._min_overlapped_words:
             raise ValueError(
                 "dialogue.min_interrupted_answer_s="
                 f"{self.config.min_interrupted_answer_s:g} at "
                 f"dialogue.words_per_s={self.config.words_per_s:g} needs an "
                 f"answer of {self._min_overlapped_words} words, and the longest has {longest}: "
-                "lower min_interrupted_answer_s, or set overlap_share, shares.interruption and "
-                "shares.backchannel to 0"
+                "lower min_interrupted_answer_s, or set overlap_share, shares.interruption, "
+                "shares.backchannel and shares.stop to 0"
             )
 
     def __len__(self) -> int:
@@ -152,7 +158,9 @@ class Dialogues:
         events = draw_events(rng, self.config)
         # All turns of the user have one voice; `user` selects it.
         user = rng.getrandbits(32)
-        phrases = [self._draw_phrase(event, rng, user) for event in events]
+        phrases: list[Phrase] = []
+        for event in events:
+            phrases.append(self._draw_phrase(event, rng, user, phrases))
         schedule = self._schedule(events, phrases, rng)
         samples = self._mix(events, phrases, schedule, rng)
         turns = []
@@ -174,7 +182,9 @@ class Dialogues:
     def _rng(self, index: int) -> random.Random:
         return random.Random(f"dialogue {self.seed} {self.split} {index}")
 
-    def _draw_phrase(self, event: Event, rng: random.Random, user: int) -> Phrase:
+    def _draw_phrase(
+        self, event: Event, rng: random.Random, user: int, previous: list[Phrase]
+    ) -> Phrase:
         if event.kind == "silence":
             num_samples = self._draw_samples(self.config.silence_s, rng)
             return Phrase("", "", "", np.zeros(num_samples, np.float32))
@@ -183,11 +193,11 @@ class Dialogues:
         if event.kind == "background_speech":
             return self._draw_background_speech(rng)
 
-        source = self.questions
-        if event.kind == "talking_to_other":
-            source = self.other_speech
-        elif event.kind == "backchannel":
-            source = self.backchannels
+        if event.kind == "correction":
+            correction = corrections.draw(rng, self.split, previous[-1].answer)
+            return self.orders.say(correction, user)
+
+        source = self.orders if event.is_corrected else self.sources[event.kind]
         min_words = self._min_overlapped_words if event.response_is_overlapped else 0
         phrase = source.phrase(rng, user, min_words)
         if event.kind == "paused_question":
@@ -209,7 +219,7 @@ class Dialogues:
 
     def _draw_background_speech(self, rng: random.Random) -> Phrase:
         """A phrase of any kind in a voice of its own."""
-        source = rng.choice([self.questions, self.other_speech])
+        source = rng.choice([self.sources["question"], self.sources["talking_to_other"]])
         stranger = rng.getrandbits(32)
         return source.phrase(rng, stranger)
 
@@ -239,10 +249,25 @@ class Dialogues:
                 answers.append(Answer(turn, endpoint, None))
                 response_samples = round(self.answer_s(phrase.answer) * self.rate_hz)
                 response = range(decided, decided + response_samples)
+            elif event.overlaps_response and RULES[event.kind].foreground:
+                paused_samples = self._paused_samples(start, endpoint)
+                response = range(response.start, response.stop + paused_samples)
         end = max(decided, response.stop) + self._draw_samples(self.config.gap_s, rng)
         # Round up to whole slices.
         num_samples = end + -end % self.slices.length
         return _Schedule(starts, answers, num_samples)
+
+    def _paused_samples(self, start: int, endpoint: int) -> int:
+        """Samples by which speech to somebody else delays the response that it overlaps.
+
+        Args:
+            start: first sample of the speech.
+            endpoint: its endpoint slice.
+        """
+        if self.resuming_slices is None:
+            return 0
+        num_slices = endpoint - self.slices.onset_slice(start) + self.resuming_slices
+        return num_slices * self.slices.length
 
     def _turn(self, event: Event, phrase: Phrase, start: int) -> Turn:
         pause_s = None
@@ -302,7 +327,7 @@ def open_dialogues(
         split: selects voices and sentences.
         size: value of `len`.
         recorded: corpus of the questions; None: they come from `grammar`. All other phrases are
-            synthesised.
+            synthesised, also orders that are corrected.
 
     Raises:
         ValueError: slices do not hold whole speech embeddings, the answers are too short, or
@@ -317,15 +342,25 @@ def open_dialogues(
         questions = Spoken(grammar.draw, split, rate_hz, _longest_grammar_answer(), voices)
     else:
         questions = Recorded(recorded, rate_hz)
+    sources: dict[Kind, Phrases] = {
+        "question": questions,
+        "paused_question": questions,
+        "interruption": questions,
+        "talking_to_other": Spoken(other_speech.draw, split, rate_hz, voices=voices),
+        "backchannel": Spoken(other_speech.draw_backchannel, split, rate_hz, voices=voices),
+        "out_of_grammar": Spoken(out_of_grammar.draw, split, rate_hz, voices=voices),
+        "small_talk": Spoken(small_talk.draw, split, rate_hz, voices=voices),
+        "stop": Spoken(small_talk.draw_stop, split, rate_hz, voices=voices),
+    }
     return Dialogues(
-        questions=questions,
-        other_speech=Spoken(other_speech.draw, split, rate_hz, voices=voices),
-        backchannels=Spoken(other_speech.draw_backchannel, split, rate_hz, voices=voices),
+        sources=sources,
+        orders=Spoken(corrections.draw_order, split, rate_hz, voices=voices),
         config=config.dialogue,
         split=split,
         seed=config.seed,
         size=size,
         slices=Slices.of(config),
+        resuming_slices=num_resuming_slices(config.duplex),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from datamodules.corpus import Corpus
 from datamodules.synthetic.augment import LOWEST_HZ, resample, white_spectrum
 from datamodules.synthetic.espeak import Speech
-from datamodules.synthetic.grammar import KINDS, QAPair, Split
+from datamodules.synthetic.grammar import QAPair, Split, contains_core
 from datamodules.synthetic.voices import DEFAULT_VOICES, Voices
 
 ROOM_NOISES = ("white", "pink", "hum")
@@ -26,7 +26,6 @@ TRIM_DB = 40.0
 """Sound that is this much below the loudest 10 ms counts as silence at both ends of a phrase."""
 FADE_S = 0.005
 """Duration of the fades at both ends of every sound, so that no click reveals a cut."""
-_CORES = frozenset(core.text for cores in KINDS.values() for core in cores)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +94,10 @@ class Spoken:
         qa_pair = self.draw(rng, self.split)
         while len(qa_pair.answer.split()) < min_words:
             qa_pair = self.draw(rng, self.split)
+        return self.say(qa_pair, person)
+
+    def say(self, qa_pair: QAPair, person: int) -> Phrase:
+        """Synthesise a sentence in the voice of `person`."""
         voice = self.voices.draw(random.Random(person), self.split)
         speech = self.voices.speak(qa_pair.text, voice)
         # The labels of a dialogue need the exact time at which speech starts and ends.
@@ -175,13 +178,7 @@ class Recorded:
 
 def unfinished(beginning: str) -> bool:
     """Return whether the beginning of a sentence of `grammar` contains no complete core yet."""
-    words = beginning.split()
-    # A core may begin anywhere, since a frame such as "can you tell me" precedes it.
-    for end in range(len(words) + 1):
-        for start in range(end):
-            if " ".join(words[start:end]) in _CORES:
-                return False
-    return True
+    return not contains_core(beginning)
 
 
 def audible_span(samples: np.ndarray, rate_hz: int) -> tuple[int, int]:

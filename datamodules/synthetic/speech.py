@@ -14,8 +14,9 @@ from configs.schema import AugmentConfig
 from datamodules.corpus import Utterance
 from datamodules.synthetic.augment import condition, draw_speed, resample
 from datamodules.synthetic.espeak import Speech
-from datamodules.synthetic.grammar import QAPair, Split, draw
+from datamodules.synthetic.grammar import QAPair, Split
 from datamodules.synthetic.in_domain_text import InDomainText
+from datamodules.synthetic.single_utterances import draw
 from datamodules.synthetic.synthesiser import Voice
 from datamodules.synthetic.voices import DEFAULT_VOICES, Voices
 

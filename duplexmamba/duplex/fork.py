@@ -25,7 +25,15 @@ from duplexmamba.duplex.batching import (
     step,
 )
 from duplexmamba.duplex.events import Event
-from duplexmamba.duplex.policy import Action, BranchCounters, classify_state, decide, tokens_due
+from duplexmamba.duplex.policy import (
+    Action,
+    BranchCounters,
+    classify_state,
+    decide,
+    holds_speech,
+    is_paused,
+    tokens_due,
+)
 from duplexmamba.duplex.session import Session, SessionState
 from duplexmamba.models.language_models import LMState
 from duplexmamba.models.speech_lm import SpeechLM
@@ -46,6 +54,8 @@ class Response:
     start_slice: int
     """Slice of the decision to respond."""
     emitted: tuple[int, ...] = ()
+    num_paused: int = 0
+    """Slices in which it was paused."""
 
     @property
     def finished(self) -> bool:
@@ -114,7 +124,7 @@ class ForkSession(Session[ForkState]):
         listening = self._state.listening
         if listening is None:
             return False
-        return listening.counters.num_ignored < listening.counters.num_slices
+        return holds_speech(listening.counters)
 
     @torch.inference_mode()
     def finish(self) -> str:
@@ -147,10 +157,15 @@ class ForkSession(Session[ForkState]):
         state = classify_state(probabilities, self.duplex)
         listening = dataclasses.replace(listening, lm_state=speech_result.lm_state)
         action, listening = self._decide(state, samples, listening)
-        if action == "respond":
+        paused = before.response is not None and is_paused(action, listening.counters, self.duplex)
+        if paused:
+            # A token that has been stepped in this slice is discarded: it is emitted later.
+            response = _pause(before.response)
+        elif action == "respond":
             # It replaces a response in progress, which has been interrupted.
             response = yield from self._start_response(speech_result.lm_state)
-        if response is not None:
+            response = yield from self._emit_due(response)
+        elif response is not None:
             response = yield from self._emit_due(response)
         after = dataclasses.replace(
             before,
@@ -173,6 +188,7 @@ class ForkSession(Session[ForkState]):
             text=self._new_text(response, previous),
             answering=after.response is not None,
             compute_ms=1000 * (time.perf_counter() - start_s),
+            paused=paused,
         )
         return event, after
 
@@ -243,7 +259,7 @@ class ForkSession(Session[ForkState]):
         """Whether the next token is emitted in the current slice; the end of text never waits."""
         if response.finished:
             return False
-        num_slices = self._state.num_slices - response.start_slice + 1
+        num_slices = self._state.num_slices - response.start_slice + 1 - response.num_paused
         num_due = tokens_due(num_slices, self.duplex)
         return len(response.emitted) < num_due or response.next_token == self.tokenizer.eos_id
 
@@ -262,7 +278,16 @@ class ForkSession(Session[ForkState]):
         else:
             # The model sees the end-of-text token also where the response is truncated.
             next_token = self.tokenizer.eos_id
-        return Response(result.lm_state, next_token, response.start_slice, emitted)
+        return dataclasses.replace(
+            response, lm_state=result.lm_state, next_token=next_token, emitted=emitted
+        )
+
+
+def _pause(response: Response | None) -> Response | None:
+    """The response after a slice in which nothing of it is emitted."""
+    if response is None:
+        return None
+    return dataclasses.replace(response, num_paused=response.num_paused + 1)
 
 
 def _level_db(samples: Tensor) -> float:

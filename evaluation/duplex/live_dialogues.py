@@ -7,10 +7,11 @@ import torch
 
 from configs.loading import load_config, override
 from configs.recipes import stage_file
+from configs.schema import Config, SharesConfig
 from datamodules.corpora import Corpora
 from datamodules.corpus import UnusableAudio
 from datamodules.dialogue.data import DialogueData
-from datamodules.dialogue.dialogues import Dialogue, Dialogues
+from datamodules.dialogue.dialogues import Dialogue, Dialogues, open_dialogues
 from evaluation.console import with_progress
 from evaluation.duplex.dialogues import PlayedDialogue, Turn
 from evaluation.duplex.play import OpenSession, play
@@ -21,6 +22,10 @@ from lightning_modules.sessions import open_sessions
 WARM_UP_S = 2
 """Seconds of silence before timing starts: kernels are built and memory is allocated at first
 use."""
+UTTERANCES_PER_DIALOGUE = 2
+"""Utterances outside the grammar that are scored for each of `data.test_dialogues`."""
+UTTERANCE_GAP_S = [0.3, 1.0]
+"""Range of the silence before such an utterance, and after the expected response to it."""
 RESTRICTIONS = {"fork": "", "multiplex": " that do not tell incomplete from ignore"}
 """Kind of session -> what the title says about it."""
 
@@ -40,10 +45,12 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     data = DialogueData(config, Corpora(config, splits=["test"]))
     dialogues = data.dialogues("test", config.data.test_dialogues)
     played = play_all(open_session, dialogues, config.data.test_dialogues)
+    count = UTTERANCES_PER_DIALOGUE * config.data.test_dialogues
+    utterances = play_all(open_session, outside_the_grammar(config, count), count)
     restriction = RESTRICTIONS[config.duplex.kind]
     device = open_session().device.type
     title = f"{len(played)} test dialogues in live sessions{restriction}, on {device}"
-    return report(played, run.folder / "scores", run.titled(title))
+    return report(played, utterances, run.folder / "scores", run.titled(title))
 
 
 def play_all(open_session: OpenSession, dialogues: Dialogues, count: int) -> list[PlayedDialogue]:
@@ -59,6 +66,16 @@ def play_all(open_session: OpenSession, dialogues: Dialogues, count: int) -> lis
         script = PlayedDialogue(dialogue.id, dialogues.slices.seconds, turns, dialogue.labels)
         played.append(play(open_session, dialogue.samples, script))
     return played
+
+
+def outside_the_grammar(config: Config, count: int) -> Dialogues:
+    """Open test dialogues of a single question or order each that is outside the grammar."""
+    kinds = dataclasses.asdict(config.dialogue.shares)
+    shares = SharesConfig(**dict.fromkeys(kinds, 0.0) | {"out_of_grammar": 1.0})
+    dialogue = dataclasses.replace(
+        config.dialogue, events=[1, 1], shares=shares, overlap_share=0.0, gap_s=UTTERANCE_GAP_S
+    )
+    return open_dialogues(dataclasses.replace(config, dialogue=dialogue), "test", count)
 
 
 def with_whole_dialogues(run: Run, overrides: list[str]) -> Run:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
 from evaluation.console import score_table, wide_console, write_lines
-from evaluation.duplex.dialogues import PlayedDialogue, cases_of, confusion, curve, scores
+from evaluation.duplex.dialogues import PlayedDialogue, cases_of, confusion, curve, invented, scores
 from evaluation.record import ScoreValue
 from reporting.confusion import draw_confusion
 
@@ -18,12 +18,19 @@ LEFT_COLUMN = ("state/", "answer/", "slice/", "memory/")
 DPI = 120
 
 
-def report(dialogues: Sequence[PlayedDialogue], folder: Path, title: str) -> dict[str, float]:
+def report(
+    dialogues: Sequence[PlayedDialogue],
+    utterances: Sequence[PlayedDialogue],
+    folder: Path,
+    title: str,
+) -> dict[str, float]:
     """Print, draw and write the scores of dialogues.
 
     Args:
         dialogues: with the behaviour of a session.
-        folder: receives duplex.jsonl (a line for each dialogue), duplex_curve.json and duplex.png.
+        utterances: the same, each with a single turn that is outside the grammar.
+        folder: receives duplex.jsonl (a line for each dialogue), out_of_grammar.jsonl (one for each
+            utterance), duplex_curve.json and duplex.png.
         title: of the screen and of the figure.
 
     Returns:
@@ -35,8 +42,9 @@ def report(dialogues: Sequence[PlayedDialogue], folder: Path, title: str) -> dic
     # First, since it fails if the labels are unsuitable: then no file is written.
     points = curve(dialogues)
     matrix = confusion(dialogues)
-    values = scores(dialogues)
+    values = scores(dialogues) | invented(utterances)
     write_lines(folder / "duplex.jsonl", map(_line, dialogues))
+    write_lines(folder / "out_of_grammar.jsonl", map(_line, utterances))
     curve_values = [point._asdict() for point in points]
     (folder / "duplex_curve.json").write_text(json.dumps(curve_values, indent=1) + "\n")
     draw_confusion(matrix, points, title).savefig(folder / "duplex.png", dpi=DPI)
