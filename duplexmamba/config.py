@@ -185,6 +185,8 @@ class DuplexConfig:
     """
     silence_db: float
     """Level, relative to the loudest slice of the question, below which a slice counts as silence.
+
+    A slice near the noise floor of the last seconds counts as silence at any level.
     """
 
 
