@@ -19,6 +19,12 @@ class FeaturesConfig:
     """Samples in the window of one frame; also the length of its Fourier transform."""
     hop_samples: int
     """Samples between two frames."""
+    level: Literal["none", "causal"]
+    """Treatment of level and offset of the microphone.
+
+    none: both stay as they are. causal: the offset is removed, and speech is brought to one level
+    by a gain that depends on the past alone; see `duplexmamba.models.level`.
+    """
 
 
 @dataclasses.dataclass(frozen=True)

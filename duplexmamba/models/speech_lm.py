@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from duplexmamba.config import ModelConfig
 from duplexmamba.models.connectors import build_connector
 from duplexmamba.models.encoders import Encoder, EncoderState
-from duplexmamba.models.features import LogMel
+from duplexmamba.models.features import FeaturesState, LogMel
 from duplexmamba.models.frontend import Frontend, FrontendState
 from duplexmamba.models.language_models import LMState, build_lm
 from duplexmamba.models.timing import FrameTiming
@@ -36,8 +36,7 @@ PARTS = ("features", "frontend", "encoder", "connector", "lm")
 class SpeechEncoderState:
     """Streaming state from samples to encoder frames."""
 
-    features: StreamBuffer
-    """(B, window_samples - 1): samples that the next log-mel frames still need."""
+    features: FeaturesState
     frontend: FrontendState
     encoder: EncoderState | None
     """None where encoder.context=full."""
