@@ -124,6 +124,8 @@ def _check_data(data: DataConfig) -> None:
     for name in SHARES:
         _check_share(f"data.{name}", getattr(data, name))
     _check_share("data.augment.rir_share", data.augment.rir_share)
+    for name, share in dataclasses.asdict(data.augment.effects).items():
+        _check_share(f"data.augment.effects.{name}", share)
     for name in ("level_db", "snr_db", "pad_s"):
         _check_range(f"data.augment.{name}", getattr(data.augment, name))
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs.schema import Config, DialogueConfig
+from configs.schema import Config, DialogueConfig, EffectsConfig
 from datamodules.corpus import Corpus
 from datamodules.dialogue.phrases import (
     NOISES,
@@ -27,6 +27,7 @@ from datamodules.dialogue.phrases import (
 )
 from datamodules.dialogue.turns import RULES, Answer, Event, Kind, Slices, Turn, draw_events
 from datamodules.synthetic import grammar, other_speech
+from datamodules.synthetic.effects import apply_effects
 from datamodules.synthetic.grammar import Split
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.text.tokenizer import TurnState
@@ -90,6 +91,7 @@ class Dialogues:
         seed: another seed gives other dialogues.
         size: value of `len`. Larger indices are valid too.
         slices: division of time.
+        effects: effects on the whole dialogue as one microphone records it; None: there are none.
 
     Raises:
         ValueError: no answer is long enough for an event that overlaps it.
@@ -105,6 +107,7 @@ class Dialogues:
         seed: int,
         size: int,
         slices: Slices,
+        effects: EffectsConfig | None = None,
     ) -> None:
         self.questions = questions
         self.other_speech = other_speech
@@ -114,6 +117,7 @@ class Dialogues:
         self.seed = seed
         self.size = size
         self.slices = slices
+        self.effects = effects
         self.rate_hz = slices.rate_hz
         # Only a long answer leaves time for an event that begins and ends during it.
         self._min_overlapped_words = math.ceil(config.min_interrupted_answer_s * config.words_per_s)
@@ -154,6 +158,8 @@ class Dialogues:
         phrases = [self._draw_phrase(event, rng, user) for event in events]
         schedule = self._schedule(events, phrases, rng)
         samples = self._mix(events, phrases, schedule, rng)
+        if self.effects is not None:
+            samples = apply_effects(samples, _numpy_rng(rng), self.effects, self.rate_hz)
         turns = []
         for event, phrase, start in zip(events, phrases, schedule.starts, strict=True):
             turns.append(self._turn(event, phrase, start))
@@ -324,6 +330,8 @@ def open_dialogues(
         seed=config.seed,
         size=size,
         slices=Slices.of(config),
+        # Scores are of the dialogues as they are, so that they can be compared.
+        effects=config.data.augment.effects if split == "train" else None,
     )
 
 
