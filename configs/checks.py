@@ -75,6 +75,7 @@ def _check_frontend(config: Config) -> None:
             f"features.hop_samples={features.hop_samples}: samples would be lost; make the window "
             "at least one hop"
         )
+    _check_share("frontend.masked_share", config.frontend.masked_share)
     # Two convolutions of stride 2 halve the mel bands twice.
     if len(config.frontend.channels) != 2 or features.num_mels % 4:
         raise ValueError(

@@ -25,7 +25,7 @@ EXECUTION_ONLY = (
 )
 """Sections and fields that may differ between two runs of the same experiment."""
 
-NEW_SETTINGS = ("features.level", "data.augment.effects")
+NEW_SETTINGS = ("features.level", "frontend.masked_share", "data.augment.effects")
 """Sections and fields that the first version did not have; runs that use them cannot be its."""
 
 FIELDS_OF_TRANSFORMERS = ("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied")

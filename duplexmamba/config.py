@@ -33,6 +33,8 @@ class FrontendConfig:
 
     channels: list[int]
     """Output channels of the two convolutions."""
+    masked_share: float
+    """Share of frames, and of mel bands, that are masked in training (SpecAugment), 0 to 1."""
 
 
 @dataclasses.dataclass(frozen=True)
