@@ -77,6 +77,7 @@ def _check_frontend(config: Config) -> None:
             f"features.hop_samples={features.hop_samples}: samples would be lost; make the window "
             "at least one hop"
         )
+    _check_share("frontend.masked_share", config.frontend.masked_share)
     # Two convolutions of stride 2 halve the mel bands twice.
     if len(config.frontend.channels) != 2 or features.num_mels % 4:
         raise ValueError(
@@ -128,6 +129,8 @@ def _check_data(data: DataConfig) -> None:
     for name in SHARES:
         _check_share(f"data.{name}", getattr(data, name))
     _check_share("data.augment.rir_share", data.augment.rir_share)
+    for name, share in dataclasses.asdict(data.augment.effects).items():
+        _check_share(f"data.augment.effects.{name}", share)
     for name in ("level_db", "snr_db", "pad_s"):
         _check_range(f"data.augment.{name}", getattr(data.augment, name))
 

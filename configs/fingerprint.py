@@ -28,6 +28,9 @@ EXECUTION_ONLY = (
 )
 """Sections and fields that may differ between two runs of the same experiment."""
 
+NEW_SETTINGS = ("features.level", "frontend.masked_share", "data.augment.effects")
+"""Sections and fields that the first version did not have; runs that use them cannot be its."""
+
 FIELDS_OF_TRANSFORMERS = ("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied")
 """Fields of the section `lm` that the first version left out for other kinds."""
 
@@ -55,6 +58,9 @@ def earlier_fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
     values = to_dict(config)
     for name in EXECUTION_ONLY:
         _remove(values, name)
+    for name in NEW_SETTINGS:
+        if _value(values, name) == _value(base_values(), name):
+            _remove(values, name)
     if config.stage.data != "dialogues":
         del values["duplex"], values["dialogue"]
     if not config.lora.enabled:
@@ -89,10 +95,17 @@ def _remove_unused(config: Config, values: dict[str, Any]) -> None:
             del values["lm"][field]
 
 
+def _value(values: dict[str, Any], name: str) -> Any:
+    """The section or field of a dotted name."""
+    for key in name.split("."):
+        values = values[key]
+    return values
+
+
 def _remove(values: dict[str, Any], name: str) -> None:
-    """Remove a section, or a field of a section by its dotted name."""
-    section, _, key = name.rpartition(".")
-    if section:
+    """Remove the section or field of a dotted name."""
+    *sections, key = name.split(".")
+    for section in sections:
         values = values[section]
     values.pop(key)
 

@@ -30,6 +30,31 @@ class TokenizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EffectsConfig:
+    """Effects of voices, rooms, microphones and lines on training audio, each with a share of the
+    utterances and of the dialogues, 0 to 1."""
+
+    vocal_tract: float
+    """Share with formants of a longer or shorter vocal tract."""
+    room: float
+    """Share in a synthetic room; data.augment.rir_path has recorded ones."""
+    equaliser: float
+    """Share with the frequency response of another microphone: a tilt and one to three peaks."""
+    hum: float
+    """Share with the hum of the mains, 10 to 40 dB below the speech."""
+    clipping: float
+    """Share with clipped peaks."""
+    band_limit: float
+    """Share with a narrow band: telephone, a recording at 8 kHz, or another upper limit."""
+    codec: float
+    """Share that is encoded and decoded with mu-law, GSM, Vorbis or MP3."""
+    level: float
+    """Share with a level of the speech of -55 to -10 dB in place of level_db."""
+    offset: float
+    """Share with a constant offset of 0.001 to 0.1 of full scale."""
+
+
+@dataclasses.dataclass(frozen=True)
 class AugmentConfig:
     """Random augmentation of training audio. A range [low, high] is sampled uniformly."""
 
@@ -49,6 +74,8 @@ class AugmentConfig:
     """Share of utterances convolved with one of those impulse responses, 0 to 1."""
     pad_s: list[float]
     """Range of the near-silence before and after each utterance, in seconds."""
+    effects: EffectsConfig
+    """Effects of voices, rooms, microphones and lines."""
 
 
 @dataclasses.dataclass(frozen=True)

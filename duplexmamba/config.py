@@ -19,6 +19,12 @@ class FeaturesConfig:
     """Samples in the window of one frame; also the length of its Fourier transform."""
     hop_samples: int
     """Samples between two frames."""
+    level: Literal["none", "causal"]
+    """Treatment of level and offset of the microphone.
+
+    none: both stay as they are. causal: the offset is removed, and speech is brought to one level
+    by a gain that depends on the past alone; see `duplexmamba.models.level`.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +33,8 @@ class FrontendConfig:
 
     channels: list[int]
     """Output channels of the two convolutions."""
+    masked_share: float
+    """Share of frames, and of mel bands, that are masked in training (SpecAugment), 0 to 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +204,8 @@ class DuplexConfig:
     """
     silence_db: float
     """Level, relative to the loudest slice of the question, below which a slice counts as silence.
+
+    A slice near the noise floor of the last seconds counts as silence at any level.
     """
     on_onset: str
     """What a response does when the user starts to speak: continue until the model decides to

@@ -27,7 +27,6 @@ from datamodules.dialogue.phrases import (
 from datamodules.dialogue.turns import RULES, draw_events
 from datamodules.synthetic import corrections, grammar, other_speech
 from datamodules.synthetic import espeak_voices as synthetic
-from datamodules.synthetic.espeak import speak
 from tests.conftest import TINY
 from tests.corpora import open_corpora
 

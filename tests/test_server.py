@@ -286,15 +286,39 @@ def test_a_conversation_ends_in_time(tmp_path, limits, reason):
 
 def test_the_rate_limit_admits_one_burst():
     timer = mock.Mock(return_value=100.0)
-    rate_limit = AudioRateLimit(Limits(1, max_ahead_s=2, min_message_s=0.01), timer)
+    limits = Limits(1, max_ahead_s=2, max_stall_s=3, min_message_s=0.01)
+    rate_limit = AudioRateLimit(limits, timer)
     assert rate_limit.admits(2.0) and not rate_limit.admits(0.1)
     timer.return_value = 1000.0
-    assert rate_limit.admits(4.0) and not rate_limit.admits(
-        0.1
-    )  # a long pause allows one burst, not more
+    # a long pause allows one burst, not more
+    assert rate_limit.admits(5.0) and not rate_limit.admits(0.1)
     timer.return_value = 2000.0
     admitted = sum(rate_limit.admits(0.0) for _ in range(1000))
-    assert 390 <= admitted <= 400
+    assert 490 <= admitted <= 500
+
+
+def paced(rate_limit, timer, duration_s, message_s) -> bool:
+    """Whether messages at the pace of speech are all admitted."""
+    for _ in range(round(duration_s / message_s)):
+        timer.return_value += message_s
+        if not rate_limit.admits(message_s):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("stall_s", [3, 5, 8])
+def test_what_was_said_during_a_stall_may_arrive_at_once(stall_s):
+    timer = mock.Mock(return_value=0.0)
+    rate_limit = AudioRateLimit(Limits(1), timer)
+    assert paced(rate_limit, timer, 10, 0.02)
+    timer.return_value += stall_s
+    assert all(rate_limit.admits(0.02) for _ in range(round(stall_s / 0.02)))
+    assert paced(rate_limit, timer, 10, 0.02)
+
+
+def test_messages_of_an_audio_worklet_are_in_time():
+    timer = mock.Mock(return_value=0.0)
+    assert paced(AudioRateLimit(Limits(1), timer), timer, 60, 128 / 48_000)
 
 
 # ---- capacity

@@ -120,7 +120,7 @@ def literally(session, samples, script):
     def logits(read):
         return lm.logits(lm(Padded(torch.cat(read)[None]))[0].values[0, -1])
 
-    rest, branch, answer, emitted, found, paused = [], None, None, [], [], 0
+    rest, branch, answer, emitted, found, paused, heard_db = [], None, None, [], [], 0, []
     for i, heard in enumerate(speech.split(size // 3200)):
         if branch is None:
             branch, count, ignored, quiet, levels = (
@@ -137,11 +137,16 @@ def literally(session, samples, script):
             .tolist()
         )
         state = LETTERS[script[i]]
-        levels.append(
-            20 * math.log10(samples[i * size : (i + 1) * size].double().square().mean().sqrt())
+        levels.append(20 * math.log10(samples[i * size : (i + 1) * size].double().std()))
+        heard_db.append(levels[-1])
+        recent = sorted(heard_db[-round(5000 / duplex.slice_ms) :])
+        known = len(recent) * duplex.slice_ms >= 1000
+        noisy_db = (recent[len(recent) // 10] if known else -100) + 6
+        silent = levels[-1] < max(levels) + duplex.silence_db or (
+            levels[-1] <= noisy_db < max(levels)
         )
         count, ignored = count + 1, ignored + 1 if state == "ignore" else 0
-        quiet = quiet + 1 if levels[-1] < max(levels) + duplex.silence_db else 0
+        quiet = quiet + 1 if silent else 0
         waited = state == "incomplete" and quiet * duplex.slice_ms >= 1000 * duplex.max_wait_s
         action, new = "listen", []
         if count >= duplex.min_slices and (state == "response" or waited):

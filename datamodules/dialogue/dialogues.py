@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs.schema import Config, DialogueConfig
+from configs.schema import Config, DialogueConfig, EffectsConfig
 from datamodules.corpus import Corpus
 from datamodules.dialogue.phrases import (
     NOISES,
@@ -28,6 +28,7 @@ from datamodules.dialogue.phrases import (
 )
 from datamodules.dialogue.turns import RULES, Answer, Event, Kind, Slices, Turn, draw_events
 from datamodules.synthetic import corrections, grammar, other_speech, out_of_grammar, small_talk
+from datamodules.synthetic.effects import apply_effects
 from datamodules.synthetic.grammar import Split
 from datamodules.synthetic.voices import open_voices
 from duplexmamba.duplex.policy import num_resuming_slices
@@ -95,6 +96,7 @@ class Dialogues:
         slices: division of time.
         resuming_slices: slices after the end of speech to somebody else in which a response stays
             paused; None: responses do not pause.
+        effects: effects on the whole dialogue as one microphone records it; None: there are none.
 
     Raises:
         ValueError: no answer is long enough for an event that overlaps it.
@@ -110,6 +112,7 @@ class Dialogues:
         size: int,
         slices: Slices,
         resuming_slices: int | None = None,
+        effects: EffectsConfig | None = None,
     ) -> None:
         self.sources = sources
         self.orders = orders
@@ -119,6 +122,7 @@ class Dialogues:
         self.size = size
         self.slices = slices
         self.resuming_slices = resuming_slices
+        self.effects = effects
         self.rate_hz = slices.rate_hz
         # Only a long answer leaves time for an event that begins and ends during it.
         self._min_overlapped_words = math.ceil(config.min_interrupted_answer_s * config.words_per_s)
@@ -163,6 +167,8 @@ class Dialogues:
             phrases.append(self._draw_phrase(event, rng, user, phrases))
         schedule = self._schedule(events, phrases, rng)
         samples = self._mix(events, phrases, schedule, rng)
+        if self.effects is not None:
+            samples = apply_effects(samples, _numpy_rng(rng), self.effects, self.rate_hz)
         turns = []
         for event, phrase, start in zip(events, phrases, schedule.starts, strict=True):
             turns.append(self._turn(event, phrase, start))
@@ -361,6 +367,8 @@ def open_dialogues(
         size=size,
         slices=Slices.of(config),
         resuming_slices=num_resuming_slices(config.duplex),
+        # Scores are of the dialogues as they are, so that they can be compared.
+        effects=config.data.augment.effects if split == "train" else None,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from configs.schema import AugmentConfig
 from datamodules.corpus import Utterance
 from datamodules.synthetic.augment import condition, draw_speed, resample
+from datamodules.synthetic.effects import apply_effects
 from datamodules.synthetic.espeak import Speech
 from datamodules.synthetic.grammar import QAPair, Split
 from datamodules.synthetic.in_domain_text import InDomainText
@@ -48,7 +49,7 @@ class SyntheticSpeech:
         seed: another seed gives another corpus.
         size: value of `len`. Larger indices are valid too.
         rate_hz: sample rate of the utterances.
-        augment: augmentation of all splits; its speeds apply to train only.
+        augment: augmentation of all splits; its speeds and effects apply to train only.
         in_domain: text of the recorded corpus with the share of utterances that use it; None: all
             sentences come from the grammar.
         voices: of which synthesisers, in which shares.
@@ -100,6 +101,8 @@ class SyntheticSpeech:
         samples = _insert_pause(speech, recipe)
         samples = resample(samples, speech.sample_rate_hz * speed, self.rate_hz)
         samples = condition(samples, rng, self.augment, self.rate_hz)
+        if self.split == "train":
+            samples = apply_effects(samples, rng, self.augment.effects, self.rate_hz)
         utterance_id = f"synthetic-{self.split}-{self.seed}-{index}"
         return Utterance(utterance_id, samples, text, answer, recipe.voice.name)
 

@@ -8,7 +8,6 @@ Glossary: n samples, L steps, D width of the language model, V vocabulary.
 """
 
 import dataclasses
-import math
 import time
 
 import torch
@@ -34,13 +33,11 @@ from duplexmamba.duplex.policy import (
     is_paused,
     tokens_due,
 )
+from duplexmamba.duplex.samples import MIN_LEVEL_DB, NoiseFloor, is_silent, level_db
 from duplexmamba.duplex.session import Session, SessionState
 from duplexmamba.models.language_models import LMState
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, TURN_STATE_MARKERS, Tokenizer, TurnState
-
-MIN_LEVEL_DB = -100.0
-"""Level of a slice of digital silence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +78,8 @@ class ForkState(SessionState):
     idle_state: LMState
     """After the prompt that follows the last complete response: a listening branch is forked from
     it while there is no response."""
+    noise_floor: NoiseFloor
+    """Of the whole session, since the noise does not change with the branch."""
     listening: ListeningBranch | None = None
     response: Response | None = None
 
@@ -111,6 +110,7 @@ class ForkSession(Session[ForkState]):
         self._state = ForkState(
             pending_samples=torch.zeros(0, device=self.device),
             idle_state=self._initial_lm_state(),
+            noise_floor=NoiseFloor(self.slice_s),
         )
 
     @property
@@ -137,7 +137,7 @@ class ForkSession(Session[ForkState]):
         self._state = run_single(self.model, self._return_to_idle(self._state, response))
         return self._text(response)
 
-    def process_slice(self, samples: Tensor) -> Computation[tuple[Event, ForkState]]:
+    def _process(self, samples: Tensor) -> Computation[tuple[Event, ForkState]]:
         """Computation that processes one slice; see `Session.process_slice`."""
         start_s = time.perf_counter()
         before = self._state
@@ -156,7 +156,9 @@ class ForkSession(Session[ForkState]):
         probabilities = self._turn_state_probabilities(probe_result.logits)
         state = classify_state(probabilities, self.duplex)
         listening = dataclasses.replace(listening, lm_state=speech_result.lm_state)
-        action, listening = self._decide(state, samples, listening)
+        slice_db = level_db(samples)
+        noise_floor = before.noise_floor.updated(slice_db)
+        action, listening = self._decide(state, slice_db, noise_floor, listening)
         paused = before.response is not None and is_paused(action, listening.counters, self.duplex)
         if paused:
             # A token that has been stepped in this slice is discarded: it is emitted later.
@@ -173,6 +175,7 @@ class ForkSession(Session[ForkState]):
             speech_state=encoded.speech_state,
             listening=listening if action == "listen" else None,
             response=response,
+            noise_floor=noise_floor,
         )
         if response is not None and response.finished:
             after = yield from self._return_to_idle(after, response)
@@ -223,13 +226,15 @@ class ForkSession(Session[ForkState]):
         return dict(zip(TURN_STATE_MARKERS, probabilities.tolist(), strict=True))
 
     def _decide(
-        self, state: TurnState, samples: Tensor, listening: ListeningBranch
+        self,
+        state: TurnState,
+        slice_db: float,
+        noise_floor: NoiseFloor,
+        listening: ListeningBranch,
     ) -> tuple[Action, ListeningBranch]:
         """Apply the policy to a slice; returns the action and the branch with its new counters."""
-        level_db = _level_db(samples)
-        max_level_db = max(listening.max_level_db, level_db)
-        # Relative to the loudest slice, so that the gain of a microphone does not matter.
-        silent = level_db < max_level_db + self.duplex.silence_db
+        max_level_db = max(listening.max_level_db, slice_db)
+        silent = is_silent(slice_db, max_level_db, noise_floor.level_db, self.duplex.silence_db)
         action, counters = decide(state, silent, listening.counters, self.duplex)
         return action, ListeningBranch(listening.lm_state, counters, max_level_db)
 
@@ -288,10 +293,3 @@ def _pause(response: Response | None) -> Response | None:
     if response is None:
         return None
     return dataclasses.replace(response, num_paused=response.num_paused + 1)
-
-
-def _level_db(samples: Tensor) -> float:
-    """Root mean square of (n,) samples in dB relative to full scale."""
-    power = float(samples.square().mean())
-    # The small constant avoids log10(0) for digital silence.
-    return max(MIN_LEVEL_DB, 10 * math.log10(power + 1e-12))

@@ -25,7 +25,7 @@ from duplexmamba.models.encoders import (
     WindowState,
     build_encoder_parts,
 )
-from duplexmamba.models.features import LogMel
+from duplexmamba.models.features import FeaturesState, LogMel
 from duplexmamba.models.frontend import FrontendState
 from duplexmamba.models.language_models import LMState, build_lm
 from duplexmamba.streaming.buffer import StreamBuffer
@@ -40,8 +40,7 @@ PARTS = ("features", "frontend", "encoder", "connector", "lm")
 class SpeechEncoderState:
     """Streaming state from samples to encoder frames; a module that the encoder lacks has None."""
 
-    features: StreamBuffer | None
-    """(B, window_samples - 1): samples that the next log-mel frames still need."""
+    features: FeaturesState | None
     frontend: FrontendState | None
     encoder: EncoderState | WindowState | None
     """None where encoder.context=full."""

@@ -7,8 +7,8 @@ from configs.loading import load_config
 from configs.recipes import STAGES
 from datamodules.corpora import Corpora, check_synthesisers
 from datamodules.dialogue.data import DialogueData
-from duplexmamba.models.encoders import check_pretrained_encoder
 from datamodules.unseen import check_unseen
+from duplexmamba.models.encoders import check_pretrained_encoder
 from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
 from lightning_modules.trainer.fill_frames import fill_command
 from lightning_modules.trainer.lora_drop import train_with_lora_drop
