@@ -64,7 +64,7 @@ CLIPS = [
     ),
     Clip(
         name="unfinished",
-        title="An unfinished one",
+        title="A pause in the middle",
         parts=(Part("tell me the opposite of hot", inner_pause_s=1.2, pause_before="hot"),),
     ),
     Clip(

@@ -215,7 +215,8 @@ class Conversations:
         if len(self._open) >= self.limits.max_conversations:
             raise ConversationEnded(
                 "busy",
-                f"busy: {len(self._open)} conversations are active; try again later",
+                f"busy: {len(self._open)} of {self.limits.max_conversations} conversations are "
+                "active; try again later",
             )
         # A copy shares the model and has its own state.
         session = copy.copy(self.session)

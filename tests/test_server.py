@@ -316,7 +316,7 @@ def test_beyond_the_limit_the_server_is_busy_until_a_client_leaves(address):
             assert next_message(last)["type"] == "ready"
             with connected(address) as refused:
                 end = next_message(refused)
-                assert (end["type"], end["reason"]) == ("end", "busy") and "4 conversations" in end[
+                assert (end["type"], end["reason"]) == ("end", "busy") and "4 of 4" in end[
                     "message"
                 ]
                 with pytest.raises(ConnectionClosed) as closed:
