@@ -312,6 +312,8 @@ def _check_dialogue_ranges(dialogue: DialogueConfig) -> None:
         if "list" not in str(field.type):
             continue
         pair = getattr(dialogue, field.name)
+        if pair is None:
+            continue
         _check_range(f"dialogue.{field.name}", pair)
         if pair[0] < 0 and not field.name.endswith("_db"):
             raise ValueError(f"dialogue.{field.name}={pair}: cannot be negative")

@@ -264,6 +264,9 @@ class DialogueConfig:
     """Range of the level of the user's speech over noise events, in dB."""
     room_snr_db: list[float]
     """Range of the level of the user's speech over the continuous room noise, in dB."""
+    echo_db: list[float] | None
+    """Range of the level at which the microphone records the model's own answers, spoken aloud,
+    relative to the user's speech, in dB; null: it does not."""
 
 
 @dataclasses.dataclass(frozen=True)

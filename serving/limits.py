@@ -54,6 +54,8 @@ class Limits:
     """Time without audio after which a conversation ends."""
     max_conversation_s: float = 900.0
     """Duration of a conversation."""
+    max_heard_s: float = 8.0
+    """Longest speech that is transcribed; of a longer stretch its end."""
     max_text_chars: int = 200
     """Length of a text for the synthesiser."""
     max_waiting_texts: int = 8

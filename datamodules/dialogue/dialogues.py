@@ -14,6 +14,7 @@ import numpy as np
 
 from configs.schema import Config, DialogueConfig, EffectsConfig
 from datamodules.corpus import Corpus
+from datamodules.dialogue.echo import echo
 from datamodules.dialogue.phrases import (
     NOISES,
     ROOM_NOISES,
@@ -306,9 +307,25 @@ class Dialogues:
             level_db = user_db + self._draw_relative_db(event.kind, rng)
             end = start + len(phrase.samples)
             samples[start:end] += _amplitude(level_db) * phrase.samples
+        # The last draws, so that a dialogue with echo is otherwise the same as without.
+        if self.config.echo_db is not None:
+            echo_db = user_db + rng.uniform(*self.config.echo_db)
+            samples += _amplitude(echo_db) * self._echo(phrases, schedule, rng)
         # Scaled down rather than clipped, which would distort loud overlaps.
         peak = np.abs(samples).max()
         return samples / np.maximum(1, peak)
+
+    def _echo(self, phrases: list[Phrase], schedule: _Schedule, rng: random.Random) -> np.ndarray:
+        """(n,) float32: the answers as the user's microphone records them."""
+        return echo(
+            schedule.answers,
+            phrases,
+            schedule.num_samples,
+            self.slices,
+            self.config.words_per_s,
+            self.split,
+            rng,
+        )
 
     def _draw_relative_db(self, kind: Kind, rng: random.Random) -> float:
         """Level of an event relative to the user's voice."""
