@@ -4,6 +4,7 @@ A page speaks the answers aloud, and not every echo canceller removes them. A mo
 used with loudspeakers can learn that this voice is its own: labels do not change.
 """
 
+import dataclasses
 import random
 from collections.abc import Sequence
 
@@ -12,8 +13,9 @@ import numpy as np
 from datamodules.dialogue.phrases import Phrase, audible_span, faded, scaled
 from datamodules.dialogue.turns import Answer, Slices
 from datamodules.synthetic.augment import resample
+from datamodules.synthetic.espeak_voices import draw_espeak_voice, speak_with_espeak
 from datamodules.synthetic.grammar import Split
-from datamodules.synthetic.voices import Voice, draw_espeak_voice, speak_with_espeak
+from datamodules.synthetic.synthesiser import Voice
 
 DELAY_S = (0.2, 1.0)
 """Range of the time from the first written word to the first spoken one: a voice waits for some
@@ -51,7 +53,8 @@ def echo(
     """
     low_wpm, high_wpm = RATE_WPM
     rate_wpm = min(max(round(60 * words_per_s), low_wpm), high_wpm)
-    voice = draw_espeak_voice(rng, split)._replace(rate_wpm=rate_wpm)
+    drawn = draw_espeak_voice(rng, split)
+    voice = dataclasses.replace(drawn, settings={**drawn.settings, "rate_wpm": rate_wpm})
     samples = np.zeros(num_samples, np.float32)
     for answer in answers:
         # The first word is written when the slice of the decision is over.
