@@ -292,7 +292,7 @@ def test_bidirectional_mixer_is_a_forward_scan_and_a_backward_scan_per_slice(
     backward = [mixer.ssm_reverse(Padded(part.flip(1)))[0].flip(1) for part in inner.split(4, 1)]
     y = (forward + torch.cat(backward, 1)) / 2 * torch.nn.functional.silu(gate)
     torch.testing.assert_close(
-        mixer(Padded(x), slice_steps=4)[0].values, mixer.out_proj(y), **DOUBLE
+        mixer(Padded(x), slice_frames=4)[0].values, mixer.out_proj(y), **DOUBLE
     )
 
 

@@ -69,6 +69,7 @@ class LanguageModel:
     build: Callable[[LMConfig], LM]
     """Build the language model with random weights."""
     description: str
+    """For `duplexmamba config --explain lm.kind`."""
     own_fields: tuple[str, ...] = ()
     """Fields of the section `lm` that no other kind reads."""
     check: Callable[[LMConfig], None] = _check_nothing
@@ -83,7 +84,7 @@ LANGUAGE_MODELS = {
         LanguageModel(
             "transformer",
             _build_transformer,
-            "GPT-NeoX or Llama, the baseline with a KV cache",
+            "GPT-NeoX or Llama, the baseline, whose state (a KV cache) grows",
             own_fields=("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied"),
             check=_check_transformer,
         ),
