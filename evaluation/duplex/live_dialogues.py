@@ -43,7 +43,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     restriction = RESTRICTIONS[config.duplex.kind]
     device = open_session().device.type
     title = f"{len(played)} test dialogues in live sessions{restriction}, on {device}"
-    return report(played, run.folder / "scores", run.titled(title))
+    return report(played, run.folder, run.titled(title))
 
 
 def play_all(open_session: OpenSession, dialogues: Dialogues, count: int) -> list[PlayedDialogue]:

@@ -8,9 +8,10 @@ from typing import Any
 from rich.table import Table
 
 from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
-from evaluation.console import score_table, wide_console, write_lines
+from evaluation.console import score_table, wide_console
 from evaluation.duplex.dialogues import PlayedDialogue, cases_of, confusion, curve, scores
 from evaluation.record import ScoreValue
+from evaluation.saved_scores import save_lines
 from reporting.confusion import draw_confusion
 
 LEFT_COLUMN = ("state/", "answer/", "slice/", "memory/")
@@ -18,12 +19,13 @@ LEFT_COLUMN = ("state/", "answer/", "slice/", "memory/")
 DPI = 120
 
 
-def report(dialogues: Sequence[PlayedDialogue], folder: Path, title: str) -> dict[str, float]:
+def report(dialogues: Sequence[PlayedDialogue], run: Path, title: str) -> dict[str, float]:
     """Print, draw and write the scores of dialogues.
 
     Args:
         dialogues: with the behaviour of a session.
-        folder: receives duplex.jsonl (a line for each dialogue), duplex_curve.json and duplex.png.
+        run: folder of the run; its scores/ receives duplex.jsonl (a line for each dialogue),
+            duplex_curve.json and duplex.png.
         title: of the screen and of the figure.
 
     Returns:
@@ -36,7 +38,8 @@ def report(dialogues: Sequence[PlayedDialogue], folder: Path, title: str) -> dic
     points = curve(dialogues)
     matrix = confusion(dialogues)
     values = scores(dialogues)
-    write_lines(folder / "duplex.jsonl", map(_line, dialogues))
+    save_lines(run, "duplex", map(_line, dialogues))
+    folder = run / "scores"
     curve_values = [point._asdict() for point in points]
     (folder / "duplex_curve.json").write_text(json.dumps(curve_values, indent=1) + "\n")
     draw_confusion(matrix, points, title).savefig(folder / "duplex.png", dpi=DPI)
