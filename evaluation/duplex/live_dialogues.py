@@ -21,8 +21,8 @@ from lightning_modules.sessions import open_sessions
 WARM_UP_S = 2
 """Seconds of silence before timing starts: kernels are built and memory is allocated at first
 use."""
-RESTRICTIONS = {"fork": "", "multiplex": " that do not tell incomplete from ignore"}
-"""Kind of session -> what the title says about it."""
+RESTRICTIONS = {"multiplex": " that do not tell incomplete from ignore"}
+"""Kind of session -> what the title says about it; nothing about other kinds."""
 
 
 def score(args: argparse.Namespace) -> dict[str, float]:
@@ -40,7 +40,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     data = DialogueData(config, Corpora(config, splits=["test"]))
     dialogues = data.dialogues("test", config.data.test_dialogues)
     played = play_all(open_session, dialogues, config.data.test_dialogues)
-    restriction = RESTRICTIONS[config.duplex.kind]
+    restriction = RESTRICTIONS.get(config.duplex.kind, "")
     device = open_session().device.type
     title = f"{len(played)} test dialogues in live sessions{restriction}, on {device}"
     return report(played, run.folder, run.titled(title))

@@ -72,6 +72,12 @@ class LanguageModel:
     """For `duplexmamba config --explain lm.kind`."""
     own_fields: tuple[str, ...] = ()
     """Fields of the section `lm` that no other kind reads."""
+    matches_size: bool = True
+    """Whether it has as many parameters as `mamba` in every preset, to 2 %, by the sizes under
+    `kinds` there and in base.yaml.
+
+    tests/test_transformer.py checks it where it is true.
+    """
     check: Callable[[LMConfig], None] = _check_nothing
     """Raise ValueError, with field, value and remedy, if the sizes do not fit each other."""
 
