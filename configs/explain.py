@@ -15,6 +15,7 @@ import inspect
 import re
 import textwrap
 import typing
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -34,6 +35,9 @@ UNITS = {
     "_frames": "frames",
 }
 """Ending of a field's name -> unit."""
+
+KindsOf = Callable[[str], Mapping[str, str]]
+"""Name of a setting -> its registered kinds with their descriptions; empty without a registry."""
 
 COMMENT_COLUMN = 40
 """Column of base.yaml at which the meanings begin."""
@@ -172,12 +176,13 @@ def _leaves(values: DictConfig, prefix: str) -> list[str]:
     return names
 
 
-def explain(name: str, args: list[str]) -> str:
+def explain(name: str, args: list[str], kinds_of: KindsOf) -> str:
     """Meaning, unit, value and origin of one setting, as text of several lines.
 
     Args:
         name: dotted name of a setting, or of a section, which lists its settings.
         args: YAML files and overrides, as for training.
+        kinds_of: finds the registered kinds of a setting, which are listed too.
 
     Raises:
         ValueError: there is no such setting; names the nearest.
@@ -197,6 +202,12 @@ def explain(name: str, args: list[str]) -> str:
         f"  value: {'null' if value is None else value}",
         f"  from:  {origin}",
     ]
+    kinds = kinds_of(name)
+    if kinds:
+        lines.append("  kinds:")
+    width = max(map(len, kinds), default=0)
+    for kind, description in kinds.items():
+        lines.append(f"    {kind:<{width}}  {description}")
     return "\n".join(lines)
 
 
@@ -241,8 +252,14 @@ def annotate(text: str) -> str:
     return "\n".join(annotated) + "\n"
 
 
-def main(args: list[str]) -> None:
-    """Print the resolved configuration, or with --explain one setting."""
+def main(args: list[str], kinds_of: KindsOf) -> None:
+    """Print the resolved configuration, or with --explain one setting.
+
+    Args:
+        args: of the command line.
+        kinds_of: finds the registered kinds of a setting. Some registries belong to packages that
+            import this one, so that the caller brings them.
+    """
     parser = argparse.ArgumentParser(
         prog="duplexmamba config",
         description="Print a configuration, or explain one setting or section of it.",
@@ -257,7 +274,7 @@ def main(args: list[str]) -> None:
     if names_no_file:
         overrides = ["configs/preset/tiny.yaml", "configs/stage/asr.yaml", *overrides]
     if parsed.explain:
-        print(explain(parsed.explain, overrides))
+        print(explain(parsed.explain, overrides, kinds_of))
     else:
         values = to_dict(load_config(overrides))
         print(OmegaConf.to_yaml(OmegaConf.create(values)), end="")

@@ -47,11 +47,10 @@ class EncoderConfig:
     pretrained: str | None
     """Kind pretrained: name of the encoder, such as moonshine-tiny-en; null for kind conmamba."""
     mixer: str
-    """Sequence mixer of a block; all kinds have the same number of parameters.
+    """Sequence mixer of a block, one of duplexmamba.models.mixers.
 
-    mamba is ConMamba, as published. attention is self-attention in its place, which makes the
-    encoder a Conformer. transformer has blocks of self-attention and one wide feed-forward layer,
-    without convolutions.
+    Kinds have as many parameters as mamba, except those that are registered with
+    matches_size=False.
     """
     d_model: int
     """Width of encoder frames."""
@@ -99,11 +98,10 @@ class ConnectorConfig:
     """Connector from encoder frames to embeddings of the language model."""
 
     kind: str
-    """How the frames of a window become embeddings; all kinds have the same number of parameters.
+    """How the frames of a window become embeddings, one of duplexmamba.models.connectors.
 
-    stack: the frames side by side, as published. conv: a strided convolution over two windows. ctc:
-    one embedding for each label of the encoder's CTC. merge: one for each run of similar frames.
-    stack and conv give one embedding for a window, ctc and merge 1 to `stack`.
+    Kinds have as many parameters as stack, except those that are registered with
+    matches_size=False. stack and conv give one embedding for a window, ctc and merge 1 to `stack`.
     """
     stack: int
     """Encoder frames of one window."""
@@ -118,8 +116,7 @@ class LMConfig:
     """Language model: Mamba, or a Transformer in its place."""
 
     kind: str
-    """mamba is Mamba-1, as published; mamba2 is made for a larger d_state; transformer is the
-    baseline."""
+    """Kind of language model, one of duplexmamba.models.language_models."""
     d_model: int
     """Width of embeddings and hidden states."""
     num_layers: int
@@ -176,7 +173,7 @@ class DuplexConfig:
     """
 
     kind: str
-    """fork: a branch listens while another responds; multiplex: one sequence that alternates both.
+    """Kind of session, one of duplexmamba.duplex.
 
     multiplex does not use ignored_slices, min_slices, silence_db, on_onset and stage.probes.
     """

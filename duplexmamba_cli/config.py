@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Sequence
 
 from duplexmamba_cli.config_files import find_config_files
+from duplexmamba_cli.registries import kinds_of
 from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
 
 
@@ -12,4 +13,4 @@ def main(args: Sequence[str]) -> None:
     quiet_libraries()
     with exit_cleanly():
         explain = importlib.import_module("configs.explain")
-        explain.main(find_config_files(args))
+        explain.main(find_config_files(args), kinds_of)

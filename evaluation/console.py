@@ -10,13 +10,11 @@ from rich.progress import track
 from rich.table import Table
 
 from evaluation.record import ScoreValue
+from evaluation.units import unit_of
 
 T = TypeVar("T")
 MIN_WIDTH = 120
 """Columns of the screen, even where the terminal reports fewer."""
-COUNTED_UNITS = ("bytes", "parameters")
-PLAIN_UNITS = ("s", "ms", "factor", "hour")
-"""Endings of score keys whose values are not shares."""
 
 
 def wide_console() -> Console:
@@ -68,10 +66,10 @@ def score_table(scores: Mapping[str, ScoreValue]) -> Table:
 
 
 def _format_value(name: str, value: float) -> str:
-    """A value by the unit at the end of its name; without a unit it is a share in percent."""
-    unit = name.rsplit("_", 1)[-1]
-    if unit in COUNTED_UNITS:
+    """A value in the unit that its name tells, see `unit_of`. The unit itself is in the name."""
+    unit = unit_of(name)
+    if unit in ("bytes", "count"):
         return f"{value:,.0f}"
-    if unit in PLAIN_UNITS:
-        return f"{value:.3g}"
-    return f"{value:.1%}"
+    if unit == "share":
+        return f"{value:.1%}"
+    return f"{value:.3g}"

@@ -6,7 +6,9 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from configs.recipes import check_names
 from evaluation.scorecard.card import Card, Gap, Scores, Section
+from evaluation.units import UNITS
 
 
 class ScoreValue(NamedTuple):
@@ -49,18 +51,30 @@ class Option:
         )
 
 
-class Row(NamedTuple):
-    """A row of the scorecard."""
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the scorecard.
+
+    Raises:
+        ValueError: the unit is unknown.
+    """
 
     key: str
     """Name of the number in the JSON file, such as `test/wer`."""
     label: str
+    """First column of the table."""
+    unit: str
+    """How the number is shown, one of `evaluation.units.UNITS`: share (in percent), number, count,
+    s, ms, bytes, GiB."""
     better: int = 0
     """-1: lower is better, 1: higher is better, 0: neither."""
     rank: int = 0
     """Rows of a section are sorted by rank first, then in the order of the registry."""
     headline: str = ""
     """Words after the value in the summary at the top of the page; empty leaves the row out."""
+
+    def __post_init__(self) -> None:
+        check_names([self.unit], UNITS, "unit", f"row {self.key}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +123,8 @@ class Score(Command):
     sections: Mapping[str, Sequence[Row]] = dataclasses.field(default_factory=dict)
     """Section of the scorecard -> rows."""
     section_of_all: str = ""
-    """Section of the scorecard that shows every number; empty for none."""
+    """Section of the scorecard that shows every number, for keys that are not known beforehand;
+    empty for none. `evaluation.units.unit_of` tells the units from the keys."""
     make_section: Callable[[Sequence[Card]], Section] | None = None
     """Makes a section of the scorecard that is not a list of rows."""
     headline: Callable[[Scores], str] | None = None

@@ -25,10 +25,10 @@ WER = Score(
     ),
     sections={
         "Word error rate": [
-            Row("test/wer", "word error rate", -1, headline="word error rate"),
-            Row("test/cer", "character error rate", -1),
-            Row("test/wer_voices", "word error rate, unseen synthesisers", -1),
-            Row("test/wer_people", "word error rate, people", -1),
+            Row("test/wer", "word error rate", "share", -1, headline="word error rate"),
+            Row("test/cer", "character error rate", "share", -1),
+            Row("test/wer_voices", "word error rate, unseen synthesisers", "share", -1),
+            Row("test/wer_people", "word error rate, people", "share", -1),
         ],
     },
 )
@@ -59,68 +59,89 @@ DUPLEX = Score(
     stages=DIALOGUE_STAGES,
     sections={
         "Conversation": [
-            Row("state/accuracy", "state of each slice: accuracy", 1),
-            Row("state/macro_f1", "state of each slice: macro F1", 1),
+            Row("state/accuracy", "state of each slice: accuracy", "share", 1),
+            Row("state/macro_f1", "state of each slice: macro F1", "share", 1),
             Row(
                 "turn/takeover_rate",
                 "questions answered",
+                "share",
                 1,
                 headline="of the questions answered",
             ),
             Row(
                 "turn/latency_s",
                 "latency of answers after the end of questions",
+                "s",
                 -1,
                 headline="after their end",
             ),
             Row(
                 "answer/exact_match",
                 "answers that match exactly",
+                "share",
                 1,
                 headline="of the answers right",
             ),
             Row(
                 "answer/invented_rate",
                 "speech outside the grammar that gets an invented answer",
+                "share",
                 -1,
             ),
-            Row("interruption/takeover_rate", "interruptions answered", 1),
-            Row("interruption/stop_s", "time until an interrupted response stops", -1),
-            Row("stop/obeyed", "commands to stop that end the response", 1),
-            Row("onset/pause_s", "time from the onset of speech to the pause of a response", -1),
-            Row("pause/false_takeover_rate", "false responses in pauses of questions", -1),
+            Row("interruption/takeover_rate", "interruptions answered", "share", 1),
+            Row("interruption/stop_s", "time until an interrupted response stops", "s", -1),
+            Row("stop/obeyed", "commands to stop that end the response", "share", 1),
+            Row(
+                "onset/pause_s", "time from the onset of speech to the pause of a response", "s", -1
+            ),
+            Row("pause/false_takeover_rate", "false responses in pauses of questions", "share", -1),
             Row(
                 "ignore/false_takeover_rate/talking_to_other",
                 "false responses to speech to somebody else",
+                "share",
                 -1,
             ),
             Row(
                 "ignore/false_takeover_rate/background_speech",
                 "false responses to background speech",
+                "share",
                 -1,
             ),
-            Row("ignore/false_takeover_rate/backchannel", "false responses to back-channels", -1),
-            Row("ignore/false_takeover_rate/noise", "false responses to noise", -1),
+            Row(
+                "ignore/false_takeover_rate/backchannel",
+                "false responses to back-channels",
+                "share",
+                -1,
+            ),
+            Row("ignore/false_takeover_rate/noise", "false responses to noise", "share", -1),
             Row(
                 "silence/false_takeover_per_hour",
                 "false responses per hour of silence",
+                "number",
                 -1,
             ),
             Row(
                 "answer/resumed_after_ignore",
                 "answers that continue unchanged after an ignored sound",
+                "share",
                 1,
             ),
         ],
         # Rank 1: below the same quantities of the model by itself, from the score speed.
         "Speed": [
-            Row("slice/median_ms", "a slice of a live session, median", -1, rank=1),
-            Row("slice/p99_ms", "a slice of a live session, 99th percentile", -1, rank=1),
-            Row("slice/real_time_factor", "live session, share of real time", -1, rank=1),
+            Row("slice/median_ms", "a slice of a live session, median", "ms", -1, rank=1),
+            Row("slice/p99_ms", "a slice of a live session, 99th percentile", "ms", -1, rank=1),
+            Row("slice/real_time_factor", "live session, share of real time", "share", -1, rank=1),
         ],
         "State and size": [
-            Row("memory/lm_bytes", "live session: one branch of the language model", -1, rank=1),
-            Row("memory/all_bytes", "live session: everything", -1, rank=1),
+            Row(
+                "memory/lm_bytes",
+                "live session: one branch of the language model",
+                "bytes",
+                -1,
+                rank=1,
+            ),
+            Row("memory/all_bytes", "live session: everything", "bytes", -1, rank=1),
         ],
     },
 )
@@ -132,22 +153,29 @@ SPEED = Score(
     stages=("encoder", "lm", *SPEECH_LM_STAGES),
     sections={
         "Speed": [
-            Row("slice/median_ms", "encoding a slice, median", -1),
+            Row("slice/median_ms", "encoding a slice, median", "ms", -1),
             Row(
                 "slice/real_time_factor",
                 "encoding by slices, share of real time",
+                "share",
                 -1,
                 headline="of real time to encode",
             ),
-            Row("whole/real_time_factor", "encoding 10 s at once, share of real time", -1),
-            Row("token/median_ms", "decoding a token", -1),
+            Row("whole/real_time_factor", "encoding 10 s at once, share of real time", "share", -1),
+            Row("token/median_ms", "decoding a token", "ms", -1),
         ],
         "State and size": [
-            Row("state/lm_bytes", "state of the language model, after 20 s", -1),
-            Row("state/all_bytes", "state of everything, after 20 s", -1, headline="of memory"),
-            Row("state/growth_bytes_per_s", "growth of the state in a second", -1),
+            Row("state/lm_bytes", "state of the language model, after 20 s", "bytes", -1),
+            Row(
+                "state/all_bytes",
+                "state of everything, after 20 s",
+                "bytes",
+                -1,
+                headline="of memory",
+            ),
+            Row("state/growth_bytes_per_s", "growth of the state in a second", "bytes", -1),
             # Neither direction is better.
-            Row("size/all_parameters", "parameters", rank=2),
+            Row("size/all_parameters", "parameters", "count", rank=2),
         ],
     },
 )

@@ -1,12 +1,14 @@
 """Word and character error rate of a finished run on test speech."""
 
 import argparse
-import json
+from pathlib import Path
 
 import lightning as L
 
+from configs.recipes import DIALOGUE_STAGES
 from datamodules.corpora import Corpora
 from evaluation.finished_run import open_run
+from evaluation.saved_scores import save_lines
 from lightning_modules.stage import StageModule
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.hardware import trainer_settings
@@ -46,7 +48,15 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     scores |= score_unseen(config, corpora, trainer, module)
     lines = []
     for reference, transcript in module.scored:
-        lines.append(json.dumps({"text": reference, "understood": transcript}))
-    (run.folder / "scores" / "wer.jsonl").write_text("\n".join(lines) + "\n")
-    print_summary(run.folder, scores, module.scored, module.skipped, "make help")
+        lines.append({"text": reference, "understood": transcript})
+    save_lines(run.folder, "wer", lines)
+    next_step = next_command(config.stage.name, run.folder)
+    print_summary(run.folder, scores, module.scored, module.skipped, next_step)
     return scores
+
+
+def next_command(stage: str, folder: Path) -> str:
+    """The command to suggest after a word error rate: conversation if the run has learnt it."""
+    if stage in DIALOGUE_STAGES:
+        return f"make eval-duplex RUN={folder}"
+    return f"make scorecard CKPT={folder}"

@@ -42,7 +42,7 @@ class Stage:
     name: str
     """Name of its recipe."""
     description: str
-    """Skill that it trains, for the documentation."""
+    """Skill that it trains, for `duplexmamba config --explain stage.name`."""
     model: Callable[[ModelConfig], nn.Module]
     """Builds the model with random weights."""
     module: Callable[[Config, Any, Tokenizer | None], StageModule]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from configs.loading import load_config
 from configs.recipes import STAGES
 from tests.conftest import SMALL_SIZES, TINY
 from train import main
@@ -41,6 +42,15 @@ SHORT = [
     *BRIEF,
     *[f"stages.{stage}.{word}" for stage in STAGES[:-1] for word in BRIEF],
 ]
+
+
+def chain_of(stage: str) -> list[str]:
+    """The stages that a stage is trained after, in their order, and the stage itself."""
+    sources = load_config([TINY[0], f"configs/stage/{stage}.yaml"]).stage.init.values()
+    found = {stage}
+    for source in set(sources):
+        found.update(chain_of(source))
+    return [each for each in STAGES if each in found]
 
 
 def run(script: str, *args: str, wait: bool = True, **env: str) -> subprocess.Popen:

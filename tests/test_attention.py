@@ -15,21 +15,21 @@ from duplexmamba.streaming.padded import Padded
 DOUBLE = {"atol": 1e-10, "rtol": 0.0}
 
 
-def visible_steps(step: int, past_steps: int | None, slice_steps: int, total: int) -> range:
+def visible_steps(step: int, past_steps: int | None, slice_frames: int, total: int) -> range:
     """The steps that a step sees."""
     if past_steps is None:
         return range(total)
-    begin = step // slice_steps * slice_steps
-    return range(max(0, begin - past_steps), min(total, begin + slice_steps))
+    begin = step // slice_frames * slice_frames
+    return range(max(0, begin - past_steps), min(total, begin + slice_frames))
 
 
-def attend_step_by_step(layer: SelfAttention, x: torch.Tensor, slice_steps: int) -> torch.Tensor:
+def attend_step_by_step(layer: SelfAttention, x: torch.Tensor, slice_frames: int) -> torch.Tensor:
     """(T, D) -> (T, D), computed score by score."""
     q, k, v = (part.unflatten(-1, (layer.num_heads, -1)) for part in layer.in_proj(x).chunk(3, -1))
     q, k = (attention.rotate(part.transpose(0, 1)[None])[0].transpose(0, 1) for part in (q, k))
     rows = []
     for step in range(len(x)):
-        visible = list(visible_steps(step, layer.past_steps, slice_steps, len(x)))
+        visible = list(visible_steps(step, layer.past_steps, slice_frames, len(x)))
         heads = []
         for head in range(layer.num_heads):
             scores = torch.stack([q[step, head] @ k[i, head] for i in visible]) / q.shape[-1] ** 0.5
@@ -38,16 +38,16 @@ def attend_step_by_step(layer: SelfAttention, x: torch.Tensor, slice_steps: int)
     return layer.out_proj(torch.stack(rows))
 
 
-@pytest.mark.parametrize("slice_steps", [1, 4, 11])
+@pytest.mark.parametrize("slice_frames", [1, 4, 11])
 @pytest.mark.parametrize("past_steps", [None, 0, 3, 8, 50])
-def test_attention_equals_its_definition(past_steps: int | None, slice_steps: int) -> None:
+def test_attention_equals_its_definition(past_steps: int | None, slice_frames: int) -> None:
     layer, x = (
         SelfAttention(6, 8, 2, past_steps).double(),
         torch.randn(1, 23, 6, dtype=torch.float64),
     )
-    output, _ = layer(Padded(x), slice_steps=slice_steps)
+    output, _ = layer(Padded(x), slice_frames=slice_frames)
     torch.testing.assert_close(
-        output.values[0], attend_step_by_step(layer, x[0], slice_steps), **DOUBLE
+        output.values[0], attend_step_by_step(layer, x[0], slice_frames), **DOUBLE
     )
 
 

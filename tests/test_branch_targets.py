@@ -15,6 +15,7 @@ from datamodules.dialogue.data import DialogueBatch, collate_dialogues
 from datamodules.dialogue.dialogues import Dialogue
 from datamodules.dialogue.turns import Answer, Turn
 from duplexmamba.duplex import fork as sessions
+from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import IGNORED, token_loss
@@ -282,7 +283,7 @@ def test_a_batch_equals_single_dialogues(model, tokenizer, small) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["mamba", "mamba2", "transformer"])
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
 def test_shared_prefixes_equal_separate_branches(model, tokenizer, small) -> None:
     """Values and gradients, of speech and of weights."""
     dialogues = [dialogue_of(script, 3200) for script in SCRIPTS]

@@ -26,6 +26,7 @@ from evaluation.duplex.dialogues import (
     scores,
 )
 from evaluation.record import ScoreValue
+from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from tests.conftest import SMALL_SIZES, TINY
 
@@ -285,7 +286,8 @@ def untrained(stage: str = "streaming", *overrides: str) -> StageCheckpoint:
     torch.manual_seed(0)
     rng = random.Random(0)
     tokenizer = Tokenizer.train(f" {grammar.draw(rng, 'train').text}" for _ in range(300))
-    return StageCheckpoint(config, tokenizer, SpeechLM(config.model).state_dict())
+    model = STAGE_REGISTRY[stage].model(config.model)
+    return StageCheckpoint(config, tokenizer, model.state_dict())
 
 
 def session_of(config: Config, checkpoint: StageCheckpoint) -> ForkSession:

@@ -6,6 +6,8 @@ import pytest
 
 from configs.explain import annotate, explain, main, settings
 from configs.loading import base_values
+from datamodules.sources import AUTO
+from duplexmamba_cli.registries import REGISTRIES, kinds_of
 from tests.conftest import TINY
 
 BASE = Path("configs/base.yaml")
@@ -26,7 +28,7 @@ def test_base_yaml_shows_the_meaning_of_every_setting() -> None:
 
 
 def test_explain_shows_meaning_unit_value_and_origin() -> None:
-    text = explain("trainer.checkpoint_every_s", TINY)
+    text = explain("trainer.checkpoint_every_s", TINY, kinds_of)
     assert "Seconds between the checkpoints" in text
     assert "unit:  seconds" in text
     assert "value: 30" in text
@@ -42,19 +44,36 @@ def test_explain_shows_meaning_unit_value_and_origin() -> None:
     ],
 )
 def test_the_origin_is_the_last_layer_that_sets_it(overrides: list[str], origin: str) -> None:
-    assert f"from:  {origin}" in explain("optim.lr", [*TINY, *overrides])
+    assert f"from:  {origin}" in explain("optim.lr", [*TINY, *overrides], kinds_of)
 
 
 def test_a_section_lists_its_settings() -> None:
-    text = explain("optim", TINY)
+    text = explain("optim", TINY, kinds_of)
     assert text.startswith("optim: ") and "optim.warmup_steps" in text
+
+
+@pytest.mark.parametrize("name", REGISTRIES)
+def test_a_setting_with_a_registry_lists_its_kinds(name: str) -> None:
+    text = explain(name, TINY, kinds_of)
+    value = text.split("value: ")[1].split("\n")[0]
+    kinds = kinds_of(name)
+    assert value in {*kinds, AUTO}
+    for kind, description in kinds.items():
+        assert f"    {kind} " in text and description in text and description
+
+
+def test_every_choice_by_name_has_a_registry() -> None:
+    """A setting whose values are not in its type, but are checked against a registry."""
+    for name, setting in settings().items():
+        if setting.type == "str" and name.endswith((".kind", ".mixer")):
+            assert name in REGISTRIES
 
 
 def test_the_error_for_an_unknown_setting_suggests_the_nearest() -> None:
     with pytest.raises(ValueError, match="Did you mean 'optim.lr'"):
-        explain("optim.lrr", TINY)
+        explain("optim.lrr", TINY, kinds_of)
 
 
 def test_the_command_prints_the_resolved_configuration(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["optim.lr=0.25"])
+    main(["optim.lr=0.25"], kinds_of)
     assert "  lr: 0.25\n" in capsys.readouterr().out

@@ -1,5 +1,7 @@
 """Scorecards: from hand-made scores, from the real commands on untrained models, and in a browser."""
 
+import importlib
+import itertools
 import json
 import re
 import time
@@ -13,17 +15,20 @@ from configs.loading import load_config
 from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM
 from evaluation.arguments import parser
-from evaluation.saved_scores import load_scores, save_scores
+from evaluation.record import Row
+from evaluation.saved_scores import load_lines, load_scores, save_lines, save_scores
 from evaluation.scorecard import command as scorecard
-from evaluation.scorecard.card import Card, CardRow, SavedScores, best_cards, format_score
+from evaluation.scorecard.card import Card, CardRow, SavedScores, best_cards
 from evaluation.scorecard.page import page
 from evaluation.scores import SCORES
 from evaluation.speed import measure
+from evaluation.units import format_score, unit_of
+from evaluation.wer import next_command
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.checkpoint import FILE
 from tests.conftest import SMALL_SIZES, TINY
 from tests.test_eval_duplex import untrained
-from tests.test_report import Reader, browse, in_browser
+from tests.test_report import AddressParser, in_browser, open_in_browser
 
 WER = {"test/wer": 0.25, "test/cer": 0.125}
 SPEED = {"slice/median_ms": 9.25, "state/all_bytes": 312804.0, "size/all_parameters": 3736832.0}
@@ -129,28 +134,65 @@ def test_best_cards():
         Card(name, {}, {"wer": SavedScores({"test/wer": rate}, {})}, [])
         for name, rate in rates.items()
     ]
-    assert best_cards(cards, CardRow("wer", "test/wer", "", -1)) == {"one", "three"}
-    assert best_cards(cards, CardRow("wer", "test/wer", "", 1)) == {"two"}
+    assert best_cards(cards, CardRow("wer", "test/wer", "", "share", -1)) == {"one", "three"}
+    assert best_cards(cards, CardRow("wer", "test/wer", "", "share", 1)) == {"two"}
     assert (
-        best_cards(cards, CardRow("wer", "test/wer", ""))
-        == best_cards(cards, CardRow("wer", "test/cer", "", -1))
+        best_cards(cards, CardRow("wer", "test/wer", "", "share"))
+        == best_cards(cards, CardRow("wer", "test/cer", "", "share", -1))
         == set()
     )
-    assert best_cards(cards[::2], CardRow("wer", "test/wer", "", -1)) == set()
+    assert best_cards(cards[::2], CardRow("wer", "test/wer", "", "share", -1)) == set()
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "text"),
+    ("unit", "value", "text"),
     [
-        ("test/wer", 0.03084, "3.1 %"), ("slice/median_ms", 9.2, "9.2 ms"), ("turn/latency_s", 0.266, "0.266 s"),
-        ("time/total_s", 4466.7, "4,467 s"), ("state/all_bytes", 312804, "313 kB"), ("state/lm_bytes", 999.6, "1 kB"),
-        ("state/growth_bytes_per_s", 0, "0 B"), ("size/all_parameters", 3736832, "3.74 M"),
-        ("silence/false_takeover_per_hour", 49.2, "49.2"), ("memory/peak_gib", 0.78, "0.78 GiB"),
-        ("test/wer", None, ""),
+        ("share", 0.03084, "3.1 %"), ("ms", 9.2, "9.2 ms"), ("s", 0.266, "0.266 s"), ("s", 4466.7, "4,467 s"),
+        ("bytes", 312804, "313 kB"), ("bytes", 999.6, "1 kB"), ("bytes", 0, "0 B"), ("count", 3736832, "3.74 M"),
+        ("count", 12, "12"), ("number", 49.2, "49.2"), ("number", 5.2, "5.2"), ("GiB", 0.78, "0.78 GiB"),
+        ("share", None, ""),
     ],
 )  # fmt: skip
-def test_scores_are_formatted_with_their_unit(name: str, value: float | None, text: str):
-    assert format_score(name, value) == text
+def test_scores_are_formatted_with_their_unit(unit: str, value: float | None, text: str):
+    assert format_score(unit, value) == text
+
+
+def test_a_row_names_a_known_unit():
+    with pytest.raises(ValueError, match="row length/num_words: unknown unit 'numbers'.*'number'"):
+        Row("length/num_words", "words in a transcript", "numbers")
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_rows_agree_with_the_units_in_their_keys(name: str):
+    for row in itertools.chain.from_iterable(SCORES[name].sections.values()):
+        # A real-time factor is a share of real time.
+        if not row.key.endswith("_factor"):
+            assert row.unit == unit_of(row.key), row.key
+
+
+@pytest.mark.parametrize(
+    ("key", "unit"),
+    [
+        ("slice/median_ms", "ms"), ("eot/latency_p50_s", "s"), ("state/growth_bytes_per_s", "bytes"),
+        ("size/all_parameters", "count"), ("silence/false_takeover_per_hour", "number"),
+        ("length/num_words", "number"), ("eot/recall", "share"), ("memory/peak_gib", "GiB"),
+    ],
+)  # fmt: skip
+def test_a_key_tells_its_unit(key: str, unit: str):
+    assert unit_of(key) == unit
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_every_score_is_complete(name: str):
+    score = SCORES[name]
+    assert score.name == name and re.fullmatch("[a-z]+(-[a-z]+)*", name) and score.description
+    assert score.stages and set(score.stages) <= STAGE_REGISTRY.keys()
+    module, function = score.function.split(":")
+    assert callable(getattr(importlib.import_module(module), function))
+    assert name in parser().format_help()
+    # One way onto the scorecard.
+    ways = (score.sections, score.section_of_all, score.make_section)
+    assert sum(map(bool, ways)) == 1
 
 
 # ---- reuse of saved scores
@@ -160,24 +202,58 @@ def test_scores_are_recomputed_only_for_other_settings_or_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     run = write_run(tmp_path / "one", "encoder", {"wer": WER})
+    of_encoders = [name for name, score in SCORES.items() if "encoder" in score.stages]
+    without_wer = [name for name in of_encoders if name != "wer"]
     computed = []
 
     def record(args: object) -> dict[str, float]:
         computed.append(args.score)
         return SPEED if args.score == "speed" else WER
 
+    def computed_by(*arguments: str) -> list[str]:
+        computed.clear()
+        evaluate.main(["scorecard", str(run), *arguments])
+        return computed
+
     monkeypatch.setattr(scorecard, "compute", record)
-    evaluate.main(["scorecard", str(run)])
-    evaluate.main(["scorecard", str(run)])
-    assert computed == ["speed"]
-    evaluate.main(["scorecard", str(run), "data.test_size=9"])
-    assert computed == ["speed", "wer", "speed"]
+    assert computed_by() == without_wer
+    assert computed_by() == []
+    assert computed_by("data.test_size=9") == of_encoders
     untrained("encoder", "encoder.num_layers=1").save(run / FILE)
     assert load_scores(run, "wer") is None
-    evaluate.main(["scorecard", str(run), "data.test_size=9"])
-    assert computed == ["speed", "wer", "speed", "wer", "speed"]
+    assert computed_by("data.test_size=9") == of_encoders
     (run / "scores" / "wer.settings.json").write_text("{")
     assert load_scores(run, "wer") is None
+
+
+def test_lines_are_read_only_with_the_settings_of_their_reader(tmp_path: Path):
+    run = write_run(tmp_path / "one", "encoder", {})
+    plain, other_seed = [parser().parse_args(["wer", str(run), *each]) for each in ([], ["seed=2"])]
+    command = f"first run `python evaluate.py wer {run}"
+    with pytest.raises(ValueError, match=f"{command}`"):
+        load_lines(plain, "wer")
+    lines = [{"understood": "yes"}, {"understood": "no"}]
+    save_lines(run, "wer", lines)
+    save_scores(other_seed, WER)
+    assert load_lines(other_seed, "wer") == lines
+    with pytest.raises(ValueError, match=f"same overrides \\(none\\): {command}`"):
+        load_lines(plain, "wer")
+    # New lines without settings: their command was interrupted.
+    save_lines(run, "wer", lines[:1])
+    with pytest.raises(ValueError, match=f"{command} seed=2`"):
+        load_lines(other_seed, "wer")
+    save_scores(other_seed, WER)
+    untrained("encoder", "encoder.num_layers=1").save(run / FILE)
+    with pytest.raises(ValueError, match=command):
+        load_lines(other_seed, "wer")
+
+
+@pytest.mark.parametrize(
+    ("stage", "command"),
+    [("encoder", "make scorecard CKPT=one"), ("state", "make eval-duplex RUN=one")],
+)
+def test_wer_suggests_the_next_score(stage: str, command: str):
+    assert next_command(stage, Path("one")) == command
 
 
 def test_a_failed_command_is_reported_and_the_other_scores_are_shown(
@@ -297,7 +373,7 @@ def test_the_page_has_no_external_addresses(tmp_path: Path):
     run = write_run(tmp_path / "one", "asr", {"wer": WER, "voicebench": BBH}, "--data", "<b>")
     evaluate.main(["scorecard", str(run), "--as-is"])
     text = document(run / "scores" / "scorecard")
-    reader = Reader()
+    reader = AddressParser()
     reader.feed(text)
     assert set(reader.addresses) <= {"#gaps", "data:,"} and reader.ids.count("gaps") == 1
     assert (
@@ -314,7 +390,8 @@ def test_a_browser_shows_the_page_from_a_file(tmp_path: Path):
     )
     two = write_run(tmp_path / "two", "asr", {})
     evaluate.main(["scorecard", f"{one},{two}", "--as-is"])
-    shown, log, requests = browse(tmp_path / "scorecards" / "one+two" / "scorecard.html", tmp_path)
+    file = tmp_path / "scorecards" / "one+two" / "scorecard.html"
+    shown, log, requests = open_in_browser(file, tmp_path)
     assert ":CONSOLE" not in log and not requests
     for heading in (
         "Word error rate",

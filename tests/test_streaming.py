@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from configs.loading import load_config, override
 from configs.schema import Config
 from duplexmamba.models.connectors import CONNECTORS
+from duplexmamba.models.language_models import LANGUAGE_MODELS
+from duplexmamba.models.mixers import MIXERS
 from duplexmamba.models.mixers.attention import SelfAttention
 from duplexmamba.models.mixers.mamba import MambaMixer
 from duplexmamba.models.mixers.mamba2 import Mamba2Mixer
@@ -25,7 +27,10 @@ StreamingModule = Callable[..., tuple[Padded, object]]
 CONTEXTS = ("causal", "causal_lookahead", "slice", "full")
 STREAMING = CONTEXTS[:3]
 WHOLE_ENCODERS = ("encoder", "embed_speech", "speech_lm")
-ATTENTION_MIXERS = ("attention", "transformer")
+OTHER_MIXERS = [name for name in MIXERS if name != "mamba"]
+"""Encoder mixers that the cases without a mixer's name do not test."""
+SMALL_LM = {"mamba2": ["lm.head_dim=16", "lm.num_groups=2"]}
+"""Language model -> sizes that fit `SMALL_SIZES`, where those of tiny.yaml do not."""
 MODULES = {
     "features": "causal",
     "features level": "causal",
@@ -33,25 +38,18 @@ MODULES = {
     "mixer": "causal",
     "mixer2": "causal",
     "attention": "causal",
-    "lm": "causal",
-    "lm mamba2": "causal",
-    "lm transformer": "causal",
+    **{f"lm {kind}": "causal" for kind in LANGUAGE_MODELS},
     **{f"connector {kind}": "causal" for kind in CONNECTORS},
     **{f"{part} {context}": context for part in WHOLE_ENCODERS for context in STREAMING},
-    **{
-        f"encoder {context} {mixer}": context for context in STREAMING for mixer in ATTENTION_MIXERS
-    },
+    **{f"encoder {context} {mixer}": context for context in STREAMING for mixer in OTHER_MIXERS},
 }
 """Test case -> context of its encoder."""
 FULL = {
     **{f"{part} full": "full" for part in WHOLE_ENCODERS},
-    **{f"encoder full {mixer}": "full" for mixer in ATTENTION_MIXERS},
+    **{f"encoder full {mixer}": "full" for mixer in OTHER_MIXERS},
 }
 """Cases that do not stream."""
-LMS = {
-    "mamba2": ["lm.kind=mamba2", "lm.head_dim=16", "lm.num_groups=2"],
-    "transformer": ["lm.kind=transformer"],
-}
+ENCODERS = [name for name in MODULES if name.startswith("encoder ")]
 DOUBLE = {"atol": 1e-10, "rtol": 0.0}
 
 
@@ -68,15 +66,15 @@ def build(
 def build_cached(name: str, dtype: torch.dtype) -> tuple[StreamingModule, tuple[int, ...], int]:
     config = with_context(small_config(), (MODULES | FULL)[name])
     part, *rest = name.split()
-    if part == "encoder" and rest[-1] in ATTENTION_MIXERS:
+    if part == "encoder" and rest[-1] in OTHER_MIXERS:
         # The attended past is shorter than the test input.
         config = override(config, [f"encoder.mixer={rest[-1]}", "encoder.left_context_ms=280"])
     if part == "connector":
         config = override(config, [f"connector.kind={rest[0]}", "connector.merge_threshold=0"])
     if name == "features level":
         config = override(config, ["features.level=causal"])
-    if part == "lm" and rest:
-        config = override(config, LMS[rest[0]])
+    if part == "lm":
+        config = override(config, [f"lm.kind={rest[0]}", *SMALL_LM.get(rest[0], [])])
     torch.manual_seed(0)
     d = config.encoder.d_model
     mels = config.features.num_mels
@@ -216,7 +214,7 @@ def test_rows_of_a_stream_advance_independently(name: str, data: st.DataObject) 
         torch.testing.assert_close(y.values[row, :new], expected[len(expected) - new :], **DOUBLE)
 
 
-@pytest.mark.parametrize("name", ["lm", "lm mamba2", "lm transformer"])
+@pytest.mark.parametrize("name", [f"lm {kind}" for kind in LANGUAGE_MODELS])
 def test_states_at_positions_are_those_of_rows_that_end_there(name: str) -> None:
     module, shape, steps = build(name)
     x, following = draw(steps, shape, 3), draw(4, shape)
@@ -254,6 +252,19 @@ def test_state_size_is_constant_except_for_the_transformer(name: str) -> None:
     module, shape, steps = build(name)
     sizes = {states.num_bytes(module(Padded(draw(n, shape)))[1]) for n in (1, steps // 3, steps)}
     assert len(sizes) == (3 if name == "lm transformer" else 1)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_state_keeps_structure_shapes_and_dtypes_under_autocast(name: str) -> None:
+    """Of every block, from chunk to chunk, also under bfloat16 and for an empty chunk."""
+    module, shape, steps = build(name, torch.float32)
+    forms, state = [], None
+    for length in (steps, 0, 1, steps):
+        with torch.autocast("cpu", torch.bfloat16):
+            _, state = module(Padded(draw(length, shape).float()), state)
+        form = states.map_state(lambda leaf: torch.empty_like(leaf, device="meta"), state)
+        forms.append(repr(form))
+    assert len(set(forms)) == 1, forms
 
 
 @pytest.mark.parametrize("context", ["causal_lookahead", "slice"])
@@ -301,7 +312,7 @@ def test_bidirectional_mixer_is_a_forward_scan_and_a_backward_scan_per_slice(
     backward = [mixer.ssm_reverse(Padded(part.flip(1)))[0].flip(1) for part in inner.split(4, 1)]
     y = (forward + torch.cat(backward, 1)) / 2 * torch.nn.functional.silu(gate)
     torch.testing.assert_close(
-        mixer(Padded(x), slice_steps=4)[0].values, mixer.out_proj(y), **DOUBLE
+        mixer(Padded(x), slice_frames=4)[0].values, mixer.out_proj(y), **DOUBLE
     )
 
 

@@ -20,10 +20,21 @@ from lightning_modules.speech import InstructStage
 from lightning_modules.trainer.checkpoint import StageCheckpoint
 from lightning_modules.trainer.stage_graph import checkpoint_sources
 from tests.conftest import SMALL_SIZES, TINY
-from tests.small_runs import SHORT, losses, refused, run, train, train_in_two, write_corpus
+from tests.small_runs import (
+    SHORT,
+    chain_of,
+    losses,
+    refused,
+    run,
+    train,
+    train_in_two,
+    write_corpus,
+)
 from train import main
 
 pytestmark = pytest.mark.timeout(300)
+CHAIN = chain_of("streaming")
+"""The stages in the order of their training."""
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +154,8 @@ def test_streaming_trains_the_stages_in_between(runs: Path, tmp_path: Path) -> N
     latest = (folder / "latest").resolve()
     summary = json.loads((latest / "summary.json").read_text())
     assert {"test/exact_match", "test/state_accuracy", "test/state_macro_f1"} <= summary.keys()
-    assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys()
-    chain = [next(folder.glob(f"{stage}-tiny-*")) for stage in STAGES[2:]]
+    assert {f"time/{stage}_s" for stage in CHAIN} <= summary.keys()
+    chain = [next(folder.glob(f"{stage}-tiny-*")) for stage in CHAIN[2:]]
     weights = [torch.load(f / "checkpoint.pt")["weights"] for f in chain]
     changed = [
         {
@@ -189,7 +200,7 @@ def test_every_stage_trains_a_transformer(tmp_path: Path) -> None:
         *small_data,
     ]
     summary = main([TINY[0], "configs/stage/streaming.yaml", *overrides])
-    assert {f"time/{stage}_s" for stage in STAGES} <= summary.keys() and summary[
+    assert {f"time/{stage}_s" for stage in CHAIN} <= summary.keys() and summary[
         "test/state_macro_f1"
     ] >= 0
     before, after = (

@@ -30,7 +30,8 @@ class CorpusFormat:
     name: str
     """Value of `data.sources.*.kind`."""
     layout: str
-    """Noun phrase for error messages: the files of which such a corpus consists."""
+    """Noun phrase for error messages and `duplexmamba config --explain data.source.kind`: the files
+    of which such a corpus consists."""
     reader: str
     """Module within this package and function, joined by a dot."""
     marker: str | None = None

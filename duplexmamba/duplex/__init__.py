@@ -18,6 +18,7 @@ class DuplexKind:
     session: type[Session]
     """Constructed from the model, its tokenizer and the `duplex` section of the configuration."""
     description: str
+    """For `duplexmamba config --explain duplex.kind`."""
 
 
 DUPLEX_KINDS = {

@@ -121,8 +121,9 @@ class ConvBlock(nn.Module):
         Args:
             x: (B, T, D).
             state: what the previous chunk of the stream returned; None at its start.
-            slice_frames: a frame sees no further than the end of its slice of that many frames;
-                None leaves it to the mixer.
+            slice_frames: length of a slice, counted from the start of `x`: a frame sees no further
+                than the end of its own slice. None in the contexts causal, full and slice, where
+                the context alone says what a frame sees.
 
         Returns:
             (B, T, D), and the state for the next chunk.

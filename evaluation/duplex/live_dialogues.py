@@ -26,8 +26,8 @@ UTTERANCES_PER_DIALOGUE = 2
 """Utterances outside the grammar that are scored for each of `data.test_dialogues`."""
 UTTERANCE_GAP_S = [0.3, 1.0]
 """Range of the silence before such an utterance, and after the expected response to it."""
-RESTRICTIONS = {"fork": "", "multiplex": " that do not tell incomplete from ignore"}
-"""Kind of session -> what the title says about it."""
+RESTRICTIONS = {"multiplex": " that do not tell incomplete from ignore"}
+"""Kind of session -> what the title says about it; nothing about other kinds."""
 
 
 def score(args: argparse.Namespace) -> dict[str, float]:
@@ -47,10 +47,10 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     played = play_all(open_session, dialogues, config.data.test_dialogues)
     count = UTTERANCES_PER_DIALOGUE * config.data.test_dialogues
     utterances = play_all(open_session, outside_the_grammar(config, count), count)
-    restriction = RESTRICTIONS[config.duplex.kind]
+    restriction = RESTRICTIONS.get(config.duplex.kind, "")
     device = open_session().device.type
     title = f"{len(played)} test dialogues in live sessions{restriction}, on {device}"
-    return report(played, utterances, run.folder / "scores", run.titled(title))
+    return report(played, utterances, run.folder, run.titled(title))
 
 
 def play_all(open_session: OpenSession, dialogues: Dialogues, count: int) -> list[PlayedDialogue]:

@@ -11,6 +11,7 @@ from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
 from evaluation.console import score_table, wide_console, write_lines
 from evaluation.duplex.dialogues import PlayedDialogue, cases_of, confusion, curve, invented, scores
 from evaluation.record import ScoreValue
+from evaluation.saved_scores import save_lines
 from reporting.confusion import draw_confusion
 
 LEFT_COLUMN = ("state/", "answer/", "slice/", "memory/")
@@ -21,7 +22,7 @@ DPI = 120
 def report(
     dialogues: Sequence[PlayedDialogue],
     utterances: Sequence[PlayedDialogue],
-    folder: Path,
+    run: Path,
     title: str,
 ) -> dict[str, float]:
     """Print, draw and write the scores of dialogues.
@@ -29,8 +30,8 @@ def report(
     Args:
         dialogues: with the behaviour of a session.
         utterances: the same, each with a single turn that is outside the grammar.
-        folder: receives duplex.jsonl (a line for each dialogue), out_of_grammar.jsonl (one for each
-            utterance), duplex_curve.json and duplex.png.
+        run: folder of the run; its scores/ receives duplex.jsonl (a line for each dialogue),
+            out_of_grammar.jsonl (one for each utterance), duplex_curve.json and duplex.png.
         title: of the screen and of the figure.
 
     Returns:
@@ -43,7 +44,8 @@ def report(
     points = curve(dialogues)
     matrix = confusion(dialogues)
     values = scores(dialogues) | invented(utterances)
-    write_lines(folder / "duplex.jsonl", map(_line, dialogues))
+    save_lines(run, "duplex", map(_line, dialogues))
+    folder = run / "scores"
     write_lines(folder / "out_of_grammar.jsonl", map(_line, utterances))
     curve_values = [point._asdict() for point in points]
     (folder / "duplex_curve.json").write_text(json.dumps(curve_values, indent=1) + "\n")

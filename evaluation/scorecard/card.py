@@ -50,6 +50,8 @@ class CardRow(NamedTuple):
     """Command that computes the score."""
     key: str
     label: str
+    unit: str
+    """One of `evaluation.units.UNITS`."""
     better: int = 0
     """-1: lower is better, 1: higher is better, 0: neither."""
 
@@ -72,41 +74,6 @@ class Section:
     first_column: str = ""
     warning_html: str = ""
     note_html: str = ""
-
-
-UNITS = {"s": "s", "ms": "ms", "gib": "GiB", "hour": ""}
-"""Ending of a score key -> unit on the page."""
-BYTE_UNITS = ("B", "kB", "MB", "GB")
-COUNT_UNITS = ("", "k", "M", "G")
-
-
-def format_score(key: str, value: float | None) -> str:
-    """Format a score by the unit at the end of its key; without a unit it is a share in percent."""
-    if value is None:
-        return ""
-    unit = key.rsplit("_", 1)[-1]
-    if unit == "bytes" or key.endswith("bytes_per_s"):
-        return format_scaled(value, BYTE_UNITS)
-    if unit == "parameters" or key.startswith("params/"):
-        return format_scaled(value, COUNT_UNITS).strip()
-    if unit in UNITS:
-        # Three significant digits would show large values in scientific notation.
-        digits = f"{value:.3g}"
-        if value >= 100:
-            digits = f"{value:,.0f}"
-        return f"{digits} {UNITS[unit]}".strip()
-    percent = 100 * value
-    return f"{percent:.1f} %"
-
-
-def format_scaled(value: float, units: Sequence[str]) -> str:
-    """Format a number with three digits and a unit that stands for a power of a thousand."""
-    power = 0
-    # 999.5 would be rounded to 1000, so it belongs to the next unit.
-    while abs(value) >= 999.5 and power < len(units) - 1:
-        value /= 1000
-        power += 1
-    return f"{value:.3g} {units[power]}"
 
 
 def best_cards(cards: Sequence[Card], row: CardRow) -> set[str]:

@@ -13,9 +13,9 @@ from evaluation.scorecard.card import (
     differing_config,
     differing_settings,
     flat_scores,
-    format_score,
 )
 from evaluation.scores import SCORES
+from evaluation.units import format_score, unit_of
 from reporting.render import render
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -34,17 +34,19 @@ TRAINING_ROWS = (
         "training",
         "test/exact_match",
         "answers that match exactly, one question at a time",
+        "share",
         1,
     ),
     CardRow(
         "training",
         "test/state_macro_f1",
         "state of each slice: macro F1, in its own dialogues",
+        "share",
         1,
     ),
-    CardRow("training", "params/trained", "parameters trained"),
-    CardRow("training", "time/total_s", "training time, prerequisite stages included", -1),
-    CardRow("training", "memory/peak_gib", "peak memory", -1),
+    CardRow("training", "params/trained", "parameters trained", "count"),
+    CardRow("training", "time/total_s", "training time, prerequisite stages included", "s", -1),
+    CardRow("training", "memory/peak_gib", "peak memory", "GiB", -1),
 )
 """Rows from the summary of the training, which no score of the registry computes."""
 
@@ -86,7 +88,7 @@ def _registry_sections(cards: Sequence[Card]) -> list[Section]:
             ranked[section.title] = []
         for title, rows in score.sections.items():
             for row in rows:
-                resolved = CardRow(score.name, row.key, row.label, row.better)
+                resolved = CardRow(score.name, row.key, row.label, row.unit, row.better)
                 ranked.setdefault(title, []).append((row.rank, resolved))
     found = []
     for title, pairs in ranked.items():
@@ -112,7 +114,7 @@ def _benchmark_sections(cards: Sequence[Card]) -> list[Section]:
             if score.name in card.saved:
                 keys |= dict.fromkeys(card.saved[score.name].scores)
         if keys:
-            rows = [CardRow(score.name, key, key) for key in keys]
+            rows = [CardRow(score.name, key, key, unit_of(key)) for key in keys]
             found.append(Section(score.section_of_all, rows))
     return found
 
@@ -130,7 +132,7 @@ def headline(card: Card) -> str:
         for row in itertools.chain.from_iterable(score.sections.values()):
             value = card.value(score.name, row.key)
             if row.headline and value is not None:
-                phrases.append(f"{format_score(row.key, value)} {row.headline}")
+                phrases.append(f"{format_score(row.unit, value)} {row.headline}")
         if score.headline is not None and score.name in card.saved:
             phrase = score.headline(card.saved[score.name].scores)
             if phrase:

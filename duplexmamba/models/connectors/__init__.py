@@ -33,6 +33,12 @@ class ConnectorKind:
     build: Callable[[ConnectorConfig, int, int], Connector]
     """Build the connector from the configuration, the encoder's and the language model's width."""
     description: str
+    """For `duplexmamba config --explain connector.kind`."""
+    matches_size: bool = True
+    """Whether it has as many parameters as `stack`, to the rounding of a width.
+
+    tests/test_baselines.py checks it where it is true.
+    """
     starts_from_ctc_head: bool = False
     """Whether it has a `head` that starts from the CTC head of stage encoder."""
 
@@ -51,7 +57,7 @@ CONNECTORS = {
         ConnectorKind("merge", MergeConnector, "one embedding for each run of similar frames"),
     )
 }
-"""All connectors by name. All have as many parameters, to the rounding of a width."""
+"""All connectors by name."""
 
 
 def build_connector(config: ConnectorConfig, d_encoder: int, d_lm: int) -> Connector:

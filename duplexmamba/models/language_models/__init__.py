@@ -69,8 +69,15 @@ class LanguageModel:
     build: Callable[[LMConfig], LM]
     """Build the language model with random weights."""
     description: str
+    """For `duplexmamba config --explain lm.kind`."""
     own_fields: tuple[str, ...] = ()
     """Fields of the section `lm` that no other kind reads."""
+    matches_size: bool = True
+    """Whether it has as many parameters as `mamba` in every preset, to 2 %, by the sizes under
+    `kinds` there and in base.yaml.
+
+    tests/test_transformer.py checks it where it is true.
+    """
     check: Callable[[LMConfig], None] = _check_nothing
     """Raise ValueError, with field, value and remedy, if the sizes do not fit each other."""
 
@@ -83,7 +90,7 @@ LANGUAGE_MODELS = {
         LanguageModel(
             "transformer",
             _build_transformer,
-            "GPT-NeoX or Llama, the baseline with a KV cache",
+            "GPT-NeoX or Llama, the baseline, whose state (a KV cache) grows",
             own_fields=("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied"),
             check=_check_transformer,
         ),

@@ -1,8 +1,19 @@
 """Registry of encoder mixers, by `encoder.mixer`.
 
-A mixer is a module `forward(x, state, slice_frames) -> (y, state)` over padded frames (B, T, D).
-The state is a frozen dataclass of tensors with the rows of the batch first. To add a mixer, write
-its module with a function that builds it, and add an `EncoderMixer` to `MIXERS`.
+A mixer is a module `forward(x, state, slice_frames) -> (y, state)` over padded frames (B, T, D). It
+is the layer of a block in which frames see each other. `duplexmamba.streaming` says what a state
+must be. What `encoder.context` asks of a mixer:
+
+- full: `x` is a whole utterance, `state` and `slice_frames` are None. A frame may see every frame.
+- slice: the same; each slice is a row of its own.
+- causal: `x` is a chunk of any length, possibly empty. A frame sees the past, by the state;
+  `slice_frames` is None.
+- causal_lookahead: the chunk consists of whole slices of `slice_frames` frames, counted from the
+  start of `x`; only the last slice of a stream may be shorter. A frame sees the past, by the state,
+  and may see the frames up to the end of its own slice, none beyond.
+
+A mixer that sees nothing but the past is right in every context and may ignore `slice_frames`. To
+add a mixer, write its module with a function that builds it, and add an `EncoderMixer` to `MIXERS`.
 """
 
 import dataclasses
@@ -26,15 +37,20 @@ class EncoderMixer:
     name: str
     """Value of `encoder.mixer`."""
     build: Callable[[EncoderConfig, int], nn.Module]
-    """Build the mixer from the configuration and the number of past encoder frames it may see.
+    """Build the mixer from the configuration and `past_frames`.
 
-    A mixer with a recurrent state ignores the latter.
+    past_frames is `encoder.left_context_ms` in encoder frames: how far attention looks back. A mixer
+    whose state covers the whole past ignores it.
     """
     block: type[EncoderBlock]
-    """Block that contains the mixer."""
+    """Block that contains the mixer: `ConvBlock`, as in the Conformer, or `TransformerBlock`."""
     matches_size: bool
-    """Whether the block has as many parameters as that of Mamba, to the rounding of a width."""
+    """Whether the block has as many parameters as that of Mamba, to 2 % of the whole encoder.
+
+    tests/test_baselines.py checks it where it is true.
+    """
     description: str
+    """For `duplexmamba config --explain encoder.mixer`."""
 
 
 MIXERS = {
@@ -52,7 +68,7 @@ MIXERS = {
             build_attention,
             ConvBlock,
             matches_size=True,
-            description="self-attention in its place: the Conformer",
+            description="self-attention in place of Mamba: the Conformer",
         ),
         EncoderMixer(
             "transformer",
@@ -71,7 +87,8 @@ def build_block(config: EncoderConfig, past_frames: int) -> EncoderBlock:
 
     Args:
         config: its `mixer` selects the kind.
-        past_frames: past encoder frames that attention may see in a streaming context.
+        past_frames: encoder frames before its own slice that a frame of attention sees in a
+            streaming context.
     """
     kind = MIXERS[config.mixer]
     build_mixer = functools.partial(kind.build, config, past_frames)

@@ -76,14 +76,14 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
     def forward(
-        self, x: Padded, state: AttentionState | None = None, slice_steps: int | None = None
+        self, x: Padded, state: AttentionState | None = None, slice_frames: int | None = None
     ) -> tuple[Padded, AttentionState]:
         """Attend to the own slice and the past. An empty chunk returns one step of padding.
 
         Args:
             x: (B, T, D).
             state: what the previous chunk of the stream returned; None at its start.
-            slice_steps: length of a slice, counted from the start of `x`; None: 1, which is causal.
+            slice_frames: length of a slice, counted from the start of `x`; None: 1, which is causal.
 
         Returns:
             (B, T, D), and the state for the next chunk.
@@ -91,7 +91,7 @@ class SelfAttention(nn.Module):
         x = x.at_least_one_step()
         past_steps = self.past_steps or 0
         if self.past_steps is None:
-            slice_steps = x.values.shape[1]
+            slice_frames = x.values.shape[1]
 
         d_inner = self.out_proj.in_features
         queries, key_values = self.in_proj(x.values).split([d_inner, 2 * d_inner], -1)
@@ -104,12 +104,12 @@ class SelfAttention(nn.Module):
         has_begun = positions >= past_steps - num_valid[:, None]
         is_valid = has_begun & (positions < past_steps + lengths[:, None])  # (B, P + T)
 
-        y = self._attend(x.with_values(queries), window.values, is_valid, slice_steps or 1)
+        y = self._attend(x.with_values(queries), window.values, is_valid, slice_frames or 1)
         num_valid = (num_valid + lengths).clamp(max=past_steps)
         return x.with_values(self.out_proj(y)), AttentionState(past, num_valid)
 
     def _attend(
-        self, queries: Padded, window: Tensor, is_valid: Tensor, slice_steps: int
+        self, queries: Padded, window: Tensor, is_valid: Tensor, slice_frames: int
     ) -> Tensor:
         """Attend in blocks of whole slices that are about as long as the past.
 
@@ -120,21 +120,21 @@ class SelfAttention(nn.Module):
             window: (B, P + T, 2 E) keys and values, before rotation.
             is_valid: (B, P + T) bool: steps of the window that are neither padding nor before the
                 start of the stream.
-            slice_steps: length of a slice.
+            slice_frames: length of a slice.
 
         Returns:
             (B, T, E).
         """
         num_steps = queries.values.shape[1]
         past_steps = window.shape[1] - num_steps
-        slices_per_block = -(-max(past_steps, 1) // slice_steps)  # rounded up
-        block_steps = min(num_steps, slice_steps * slices_per_block)
+        slices_per_block = -(-max(past_steps, 1) // slice_frames)  # rounded up
+        block_steps = min(num_steps, slice_frames * slices_per_block)
 
         query_blocks = slices_to_rows(queries, block_steps).values  # (N, C, E)
         keys, values = overlapping_blocks(window, block_steps, past_steps).chunk(2, -1)
         valid_keys = overlapping_blocks(is_valid[..., None], block_steps, past_steps).mT
         device = is_valid.device
-        mask = slice_mask(block_steps, past_steps, slice_steps, device) & valid_keys  # (N, C, P+C)
+        mask = slice_mask(block_steps, past_steps, slice_frames, device) & valid_keys  # (N, C, P+C)
         # padding sees itself: a row of scores without any key would give NaN
         mask = mask | self_mask(block_steps, past_steps, device)
 
@@ -166,13 +166,15 @@ def overlapping_blocks(window: Tensor, block_steps: int, past_steps: int) -> Ten
     return blocks.flatten(0, 1).transpose(1, 2)
 
 
-def slice_mask(block_steps: int, past_steps: int, slice_steps: int, device: torch.device) -> Tensor:
+def slice_mask(
+    block_steps: int, past_steps: int, slice_frames: int, device: torch.device
+) -> Tensor:
     """(C, P + C) bool: a step sees its own slice and the P steps before the slice."""
     steps = torch.arange(block_steps, device=device)[:, None]
     # positions in the window are shifted by P: a slice's past begins where the slice begins here
-    begins = steps // slice_steps * slice_steps
+    begins = steps // slice_frames * slice_frames
     positions = torch.arange(past_steps + block_steps, device=device)
-    return (positions >= begins) & (positions < begins + past_steps + slice_steps)
+    return (positions >= begins) & (positions < begins + past_steps + slice_frames)
 
 
 def self_mask(block_steps: int, past_steps: int, device: torch.device) -> Tensor:

@@ -142,7 +142,7 @@ class MambaMixer(nn.Module):
         self,
         x: Padded,
         state: MambaState | None = None,
-        slice_steps: int | None = None,
+        slice_frames: int | None = None,
         return_states_at: Positions | None = None,
     ) -> tuple[Padded, MambaState]:
         """Mix steps. An empty chunk returns one step of padding.
@@ -150,7 +150,7 @@ class MambaMixer(nn.Module):
         Args:
             x: (B, L, D).
             state: state of the forward direction; the backward direction has no past.
-            slice_steps: the backward direction starts at the end of each slice of that many steps,
+            slice_frames: the backward direction starts at the end of each slice of that many steps,
                 counted from the start of `x`; None: at the end of the row.
             return_states_at: return the states at these positions, as in `MambaLM.forward`.
 
@@ -163,17 +163,17 @@ class MambaMixer(nn.Module):
         inner, gate = self.in_proj(x.values).chunk(2, -1)  # (B, L, E) each
         y, state = self.ssm(x.with_values(inner), state, return_states_at)
         if self.ssm_reverse is not None:
-            backward = self._scan_backward(self.ssm_reverse, x.with_values(inner), slice_steps)
+            backward = self._scan_backward(self.ssm_reverse, x.with_values(inner), slice_frames)
             y = (y + backward) / 2
         return x.with_values(self.out_proj(gated(y, gate))), state
 
-    def _scan_backward(self, ssm: SelectiveSSM, inner: Padded, slice_steps: int | None) -> Tensor:
+    def _scan_backward(self, ssm: SelectiveSSM, inner: Padded, slice_frames: int | None) -> Tensor:
         """(B, L, E) -> (B, L, E)."""
         # slices become rows, each of which the backward scan starts from an empty state
-        rows = slices_to_rows(inner, slice_steps) if slice_steps else inner
+        rows = slices_to_rows(inner, slice_frames) if slice_frames else inner
         scanned, _ = ssm(reverse(rows))
         y = reverse(rows.with_values(scanned)).values
-        return rows_to_slices(y, inner) if slice_steps else y
+        return rows_to_slices(y, inner) if slice_frames else y
 
     def _can_use_step_kernel(self, x: Padded) -> bool:
         """Whether the fused CPU kernel can compute this call: one token of every row.
