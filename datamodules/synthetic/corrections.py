@@ -57,6 +57,7 @@ class Alternative(NamedTuple):
 def _timers() -> Iterator[list[Alternative]]:
     """All timers, then all alarms: each duration can be corrected to another one."""
     for beginning in ("timer set for ", "alarm set in "):
+        # From the answers of the grammar, so that both always agree.
         answers = {core.answer for core in KINDS["timer"] if core.answer.startswith(beginning)}
         yield [Alternative(answer.removeprefix(beginning), answer) for answer in sorted(answers)]
 
@@ -112,6 +113,7 @@ ORDERS: dict[str, list[Core]] = {
 def draw_order(rng: random.Random, split: Split) -> QAPair:
     """Draw an order or question of one split that can be corrected."""
     while True:
+        # The kind first, since most of the orders are timers.
         kind = rng.choice(_KINDS_OF_ORDERS)
         order = framed(rng, rng.choice(ORDERS[kind]), kind)
         is_short = len(order.text.split()) <= MAX_WORDS
@@ -141,6 +143,7 @@ def draw(rng: random.Random, split: Split, answer: str) -> QAPair:
 
 def draw_alone(rng: random.Random, split: Split) -> QAPair:
     """Draw a correction without its order, thus without an answer."""
+    # The order only provides something that can be corrected; it is not part of the result.
     order = draw_order(rng, split)
     text, _, kind = draw(rng, split, order.answer)
     return QAPair(text, "", kind)

@@ -317,6 +317,7 @@ def split_of(parts: Sequence[str]) -> Split:
         parts: its pattern, the content of its slots, and the sentence itself as the last one. If
             the hash of any of them belongs to test, so does the sentence.
     """
+    # Not so for valid, which would take as many sentences again from training.
     splits = [split_of_text(part) for part in parts]
     if "test" in splits:
         return "test"
@@ -341,6 +342,7 @@ def _parts(pattern: str, slots: Sequence[str], options: Sequence[str]) -> list[s
 
 
 def _random_words(rng: random.Random) -> str:
+    # Behind a frame, so that the beginning does not show that there is no sense in the rest.
     words = rng.sample(_WORDS, rng.randint(*NUM_RANDOM_WORDS))
     return _join(f"{rng.choice(_LEADS)} {' '.join(words)}")
 

@@ -25,6 +25,7 @@ def draw(rng: random.Random, split: Split) -> QAPair:
     """Draw a sentence of one split."""
     if split != "train":
         return grammar.draw(rng, split)
+    # One number decides between all sources: each covers an interval as long as its share.
     position = rng.random()
     for draw_other, share in SOURCES.values():
         if position < share:

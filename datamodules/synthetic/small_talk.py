@@ -86,6 +86,7 @@ def sentences() -> Iterator[QAPair]:
 
 def _draw(rng: random.Random, split: Split, talks: Sequence[Talk]) -> QAPair:
     while True:
+        # Equally often each answer, however many sentences have it.
         talk = rng.choice(talks)
         parts = [rng.choice(options) for options in (talk.leads, talk.phrases, talk.tails)]
         text = _join(parts)
