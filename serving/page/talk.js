@@ -125,17 +125,26 @@ function slice(event) {
   const news = turns.addSlice(event);
   timeline.addSlice(event);
   speak(event);
-  state.show(news || (event.answering ? "answering" : event.state === "incomplete" ? "hearing" : "listening"));
+  state.show(news || stateOf(event));
   showProbabilities(event);
   showLatency(event.latency_ms);
   addTableRow(event);
   endIfQuiet(event);
 }
 
+function stateOf({ action, state: turnState, answering, paused }) {
+  if (action === "respond") return "answering";
+  if (paused) return "hearing";
+  // While it answers, what else it hears is shown below only.
+  if (answering) return "answering";
+  if (turnState === "incomplete") return "hearing";
+  return voice.speaking ? "answering" : "listening";
+}
+
 // The voice yields as soon as somebody speaks to the model, and goes on if that was not for it.
-function speak({ action, state: turnState, text, answering }) {
+function speak({ action, state: turnState, text, answering, paused }) {
   if (action === "respond") voice.begin();
-  else if (turnState === "incomplete") voice.hold();
+  else if (paused || turnState === "incomplete") voice.hold();
   else voice.release();
   voice.add(text);
   if (!answering) voice.finish();

@@ -10,12 +10,14 @@ export class Turns {
     this.notUnderstood = null;
     this.answer = null;
     this.answers = new Map(); // of this conversation, by the slice of the decision
+    this.answeringUntilS = 0;
   }
 
   // A new conversation: its times start from 0 again.
   begin() {
     this.answer = null;
     this.answers.clear();
+    this.answeringUntilS = 0;
     if (this.list.children.length) this.list.append(Object.assign(document.createElement("li"), { className: "rule" }));
   }
 
@@ -28,7 +30,8 @@ export class Turns {
   addHeard({ slice, text, answered, start_s: startS }) {
     const words = text || "(speech)";
     const item = this.add("heard", words, startS, this.answers.get(slice));
-    const missed = !answered && !this.answer;
+    // What was said during an answer may well be for somebody else.
+    const missed = !answered && startS >= this.answeringUntilS;
     if (missed) this.addNote(item, "I did not catch that: ask again, or in other words");
     else if (!answered) this.addNote(item, "not for me");
     this.announce(missed ? `I did not catch that. I heard: ${words}` : `You: ${words}`);
@@ -48,6 +51,7 @@ export class Turns {
       this.answers.set(slice, this.answer);
     }
     if (!this.answer) return news;
+    this.answeringUntilS = atS;
     const words = this.answer.querySelector("span");
     words.textContent = (words.textContent + text).trimStart();
     this.scroll();

@@ -105,6 +105,7 @@ export class Voice {
     const dueMs = performance.now();
     const abort = new AbortController();
     let node = null;
+    let startS = 0;
     const start = async () => {
       const buffer = await this.context.decodeAudioData(await this.synthesise(words.trim(), abort.signal));
       const late = performance.now() - dueMs > MAX_LATE_MS;
@@ -114,13 +115,16 @@ export class Voice {
       node.connect(this.context.destination); // not to the server
       node.onended = done;
       node.start();
+      startS = this.context.currentTime;
     };
     start().catch(done); // an answer that is not spoken can still be read
     const stop = () => {
       abort.abort();
       if (node) node.onended = null;
       node?.stop();
-      return words;
+      // By the share of its duration, back to the start of a word.
+      const share = node ? (this.context.currentTime - startS) / node.buffer.duration : 0;
+      return words.slice(words.lastIndexOf(" ", Math.floor(share * words.length)) + 1);
     };
     return { stop };
   }
