@@ -42,8 +42,11 @@ class EncoderConfig:
     """Speech encoder: ConMamba and its baselines, or a pretrained one."""
 
     kind: str
-    """conmamba: log-mel frames, a convolutional front end and blocks with the mixer of
-    encoder.mixer, trained here. pretrained: a frozen encoder of others, encoder.pretrained."""
+    """Kind of speech encoder, one of duplexmamba.models.encoders.
+
+    conmamba: log-mel frames, a convolutional front end and blocks with the mixer of encoder.mixer,
+    trained here. pretrained: a frozen encoder of others, encoder.pretrained.
+    """
     pretrained: str | None
     """Kind pretrained: name of the encoder, such as moonshine-tiny-en; null for kind conmamba."""
     mixer: str
