@@ -23,7 +23,7 @@ from lightning_modules.stage import StageModule
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
 from lightning_modules.trainer.checkpoint import StageCheckpoint, load_ctc_head, load_parts
-from lightning_modules.trainer.frame_cache import cached_frames_of
+from lightning_modules.trainer.feature_cache import cached_features_of
 from lightning_modules.trainer.fsdp import full_tensor
 from lightning_modules.trainer.precompute import PrecomputeFrames, can_precompute
 
@@ -60,8 +60,8 @@ def build(
     module = stage.module(config, model, tokenizer)
     data = stage.data(config, corpora)
     if ENCODERS[config.encoder.kind].is_pretrained:
-        data.precompute = cached_frames_of(model, config, training=True)
-        data.precompute_scored = cached_frames_of(model, config, training=False)
+        data.precompute = cached_features_of(model, config, training=True)
+        data.precompute_scored = cached_features_of(model, config, training=False)
     elif isinstance(model, SpeechEncoder) and can_precompute(config, model):
         data.precompute = PrecomputeFrames(model)
     return module, data
@@ -162,7 +162,7 @@ def fit_feature_norm(model: SpeechEncoder, corpora: Corpora) -> None:
             f"none of the first {NUM_NORM_UTTERANCES} training utterances can be used: "
             f"{items[0]}; repair the corpus"
         )
-    model.fit_normalisation(signals)
+    model.features.fit(signals)
 
 
 def find_tokenizer(

@@ -28,7 +28,7 @@ from duplexmamba.text.tokenizer import (
     TRANSCRIBE_INSTRUCTIONS,
     Tokenizer,
 )
-from lightning_modules.encoder import byte_labels
+from lightning_modules.encoder import byte_labels, encoder_frames
 from lightning_modules.lm import choose
 from lightning_modules.padding import pad_ids
 from lightning_modules.results import AnswerResult, Result, TranscriptResult, text_pairs
@@ -106,10 +106,7 @@ class SpeechStage(StageModule):
 
     def frames(self, batch: SpeechBatch | DialogueBatch) -> Padded:
         """Encoder frames (B, T, D), computed here unless a data worker has precomputed them."""
-        if batch.frames is not None:
-            return batch.frames
-        frames, _ = self.model.encode(batch.samples, final=True)
-        return frames
+        return encoder_frames(self.model, batch)
 
     def tasks(self, batch: SpeechBatch) -> list[Task]:
         """Draw a task for each utterance.

@@ -19,7 +19,7 @@ from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.assembly import build
-from lightning_modules.trainer.frame_cache import CachedFrames
+from lightning_modules.trainer.feature_cache import CachedFeatures
 from lightning_modules.trainer.stage_graph import checkpoint_sources
 from tests.small_runs import BRIEF
 from train import main
@@ -45,7 +45,7 @@ def global_encoder(samples: np.ndarray) -> np.ndarray:
     rows = []
     for index in range(num_frames):
         here = samples[index * FRAME : (index + 1) * FRAME]
-        rows.append(np.resize(here, INFO.d_model) + samples.std() + 1)
+        rows.append(np.resize(here, INFO.width) + samples.std() + 1)
     return np.stack(rows).astype(np.float32)
 
 
@@ -96,7 +96,7 @@ def test_every_slice_gives_equally_many_frames_and_the_first_ones_are_zero() -> 
     state = None
     for number in range(12):
         frames, state = model.encode(Padded(torch.randn(1, SLICE)), state)
-        assert frames.values.shape == (1, 8, INFO.d_model)
+        assert frames.values.shape == (1, 8, INFO.width)
         assert bool(frames.values.any()) == (number > 0)
 
 
@@ -139,7 +139,7 @@ def test_rows_of_a_batch_equal_single_streams_and_states_can_be_selected() -> No
 def test_context_full_encodes_whole_utterances() -> None:
     model = encoder_of("encoder.context=full")
     frames, state = model.encode(Padded(torch.randn(1, 20_000)))
-    assert frames.values.shape == (1, 20_000 // FRAME, INFO.d_model) and state.encoder is None
+    assert frames.values.shape == (1, 20_000 // FRAME, INFO.width) and state.encoder is None
     with pytest.raises(ValueError, match=r"encoder\.context=window"):
         model.encoder(Padded(torch.randn(1, 20_000)), object())
 
@@ -149,12 +149,11 @@ def test_normalisation_is_that_of_the_training_data() -> None:
     signals = [torch.randn(20_000) * 0.3 for _ in range(3)]
     model.fit_normalisation(signals)
     frames = torch.cat([model.encode(Padded(signal[None])).frames.values[0] for signal in signals])
-    torch.testing.assert_close(frames.mean(0), torch.zeros(INFO.d_model), atol=1e-4, rtol=0)
-    torch.testing.assert_close(frames.std(0), torch.ones(INFO.d_model), atol=1e-3, rtol=0)
+    torch.testing.assert_close(frames.mean(0), torch.zeros(INFO.width), atol=1e-4, rtol=0)
+    torch.testing.assert_close(frames.std(0), torch.ones(INFO.width), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
-    (["encoder.d_model=128"], "encoder.d_model=128.*set encoder.d_model=288"),
     (["encoder.context=causal"], "encoder.context=causal.*full, window"),
     (["encoder.pretrained=moonshine"], "encoder.pretrained=moonshine.*moonshine-tiny-en"),
     (["encoder.pretrained=null"], "encoder.pretrained=None.*moonshine-tiny-en"),
@@ -181,7 +180,7 @@ def test_frames_are_computed_once_and_a_broken_file_again(
 ) -> None:
     model = window_encoder()
     config = load()
-    cache = CachedFrames.of(model.encoder, config, training=True)
+    cache = CachedFeatures.of(model.encoder, config, training=True)
     signals = [np.random.default_rng(n).normal(0, 0.1, 12_000 + n).astype("f") for n in range(3)]
     batch = SpeechBatch(pad_signals(signals, SLICE), ["a"] * 3, [""] * 3, [])
     first = cache(batch).frames
@@ -200,13 +199,13 @@ def test_frames_are_computed_once_and_a_broken_file_again(
     files[1].write_bytes(files[1].read_bytes()[:100])
     assert torch.equal(cache(batch).frames.values, first.values)
     # another slice length gives other frames, in files of their own
-    CachedFrames.of(model.encoder, config, training=False)(batch)
+    CachedFeatures.of(model.encoder, config, training=False)(batch)
     assert len(list((tmp_path / "cache").rglob("*.npy"))) > 3
 
 
 def test_cached_frames_are_those_of_the_encoder() -> None:
     model = window_encoder()
-    cache = CachedFrames.of(model.encoder, load(), training=False)
+    cache = CachedFeatures.of(model.encoder, load(), training=False)
     signal = np.random.default_rng(0).normal(0, 0.1, 4 * SLICE).astype("f")
     batch = SpeechBatch(pad_signals([signal], SLICE), ["a"], [""], [])
     live, _ = model.encode(batch.samples, final=True)
@@ -214,7 +213,7 @@ def test_cached_frames_are_those_of_the_encoder() -> None:
 
 
 def test_training_draws_the_same_slice_for_the_same_utterance() -> None:
-    cache = CachedFrames.of(window_encoder().encoder, load(), training=True)
+    cache = CachedFeatures.of(window_encoder().encoder, load(), training=True)
     drawn = {cache._draw_slice(bytes([n, 0, 0, 0])) for n in range(60)}
     assert min(drawn) == 8 and max(drawn) == 64 and all(frames % 4 == 0 for frames in drawn)
     assert cache._draw_slice(b"abcdef") == cache._draw_slice(b"abcdef")
@@ -302,6 +301,6 @@ def test_the_weights_of_the_wheel_ignore_the_level_of_speech() -> None:
     speech = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
     speech *= np.sin(np.arange(32_000) / 3_000)
     frames = encode(speech)
-    assert frames.shape == (len(global_encoder(speech)), INFO.d_model)
+    assert frames.shape == (len(global_encoder(speech)), INFO.width)
     quiet = encode(speech * 0.1)
     assert np.sqrt(np.mean((quiet - frames) ** 2)) < 0.2 * frames.std()

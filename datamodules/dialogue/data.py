@@ -42,19 +42,21 @@ class DialogueBatch:
     skipped: list[str]
     """Why dialogues or utterances of this batch are missing, one sentence each."""
     frames: Padded | None = None
-    """Precomputed features, as in `SpeechBatch`."""
+    """Precomputed encoder output, as in `SpeechBatch`."""
+    features: Padded | None = None
+    """Precomputed features of a pretrained encoder, as in `SpeechBatch`."""
 
     def __len__(self) -> int:
         return len(self.dialogues)
 
     def to(self, device: torch.device) -> "DialogueBatch":
-        """Return the same batch with its samples and frames on `device`."""
-        frames = None if self.frames is None else self.frames.to(device)
+        """Return the same batch with its samples, frames and features on `device`."""
         return dataclasses.replace(
             self,
             samples=self.samples.to(device),
             utterances=self.utterances.to(device),
-            frames=frames,
+            frames=None if self.frames is None else self.frames.to(device),
+            features=None if self.features is None else self.features.to(device),
         )
 
 

@@ -70,13 +70,14 @@ class LogMel(nn.Module):
         self.register_buffer("std", torch.ones(config.num_mels))
 
     def forward(
-        self, samples: Padded, state: FeaturesState | None = None
+        self, samples: Padded, state: FeaturesState | None = None, final: bool = False
     ) -> tuple[Padded, FeaturesState]:
         """Compute normalised frames; frame t ends with sample (t + 1) * hop_samples.
 
         Args:
             samples: (B, n) in [-1, 1].
             state: what the previous chunk of the stream returned; None at its start.
+            final: the stream ends here; no frame waits for that.
 
         Returns:
             (B, T, M) frames, and the state for the next chunk.

@@ -9,7 +9,7 @@ class PretrainedEncoderInfo:
 
     name: str
     """Value of `encoder.pretrained`."""
-    d_model: int
+    width: int
     """Width of its frames."""
     sample_rate_hz: int
     """Sample rate of its input."""
@@ -35,7 +35,7 @@ PRETRAINED_ENCODERS = {
         # Convolutions of strides 64, 3, 2 and widths 127, 7, 3: arXiv 2410.15608.
         PretrainedEncoderInfo(
             name="moonshine-tiny-en",
-            d_model=288,
+            width=288,
             sample_rate_hz=16_000,
             frame_samples=384,
             edge_frames=2,
@@ -48,3 +48,5 @@ PRETRAINED_ENCODERS = {
     )
 }
 """All pretrained encoders by name."""
+FRAMES_PER_STEP = 2
+"""Frames of a pretrained encoder that the front end joins to one encoder frame."""

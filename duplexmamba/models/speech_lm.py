@@ -19,13 +19,8 @@ from torch import Tensor, nn
 
 from duplexmamba.config import ModelConfig
 from duplexmamba.models.connectors import build_connector
-from duplexmamba.models.encoders import (
-    EncoderState,
-    PretrainedEncoder,
-    WindowState,
-    build_encoder_parts,
-)
-from duplexmamba.models.features import FeaturesState, LogMel
+from duplexmamba.models.encoders import EncoderState, WindowState, build_encoder_parts
+from duplexmamba.models.features import FeaturesState
 from duplexmamba.models.frontend import FrontendState
 from duplexmamba.models.language_models import LMState, build_lm
 from duplexmamba.streaming.buffer import StreamBuffer
@@ -38,11 +33,12 @@ PARTS = ("features", "frontend", "encoder", "connector", "lm")
 
 @dataclasses.dataclass(frozen=True)
 class SpeechEncoderState:
-    """Streaming state from samples to encoder frames; a module that the encoder lacks has None."""
+    """Streaming state from samples to encoder frames."""
 
-    features: FeaturesState | None
-    frontend: FrontendState | None
-    encoder: EncoderState | WindowState | None
+    features: FeaturesState | WindowState | None
+    """None for whole utterances of a pretrained encoder, encoder.context=full."""
+    frontend: FrontendState | StreamBuffer
+    encoder: EncoderState | None
     """None where encoder.context=full."""
 
 
@@ -88,9 +84,10 @@ class FirstLogits(NamedTuple):
 
 
 class SpeechEncoder(nn.Module):
-    """Audio samples to encoder frames: the modules of the kind of encoder, one after the other.
+    """Audio samples to encoder frames: features, front end, encoder.
 
-    For kind conmamba these are `features`, `frontend` and `encoder`, for kind pretrained `encoder`.
+    For kind conmamba the features are log-mel frames, for kind pretrained those of the pretrained
+    encoder.
 
     Args:
         config: all sections of a model; no other settings are needed.
@@ -100,9 +97,9 @@ class SpeechEncoder(nn.Module):
         super().__init__()
         self.config = config
         parts = build_encoder_parts(config)
-        self.encoder_parts = tuple(parts)
-        for name, part in parts.items():
-            self.add_module(name, part)
+        self.features = parts.features
+        self.frontend = parts.frontend
+        self.encoder = parts.encoder
 
     def encode(
         self, samples: Padded, state: SpeechEncoderState | None = None, final: bool = False
@@ -112,32 +109,35 @@ class SpeechEncoder(nn.Module):
         Args:
             samples: (B, n) in [-1, 1].
             state: what the previous chunk of the stream returned; None at its start.
-            final: the audio ends here; the encoder does not wait for a slice to fill.
+            final: the audio ends here; nothing waits for a slice to fill.
 
         Returns:
             (B, T, D) frames, and the state.
         """
-        states = dict.fromkeys(("features", "frontend", "encoder"))
+        features_state = None if state is None else state.features
+        x, features_state = self.features(samples, features_state, final)
+        return self._encode_features(x, features_state, state, final)
+
+    def encode_features(self, features: Padded) -> Padded:
+        """Encode precomputed features (B, F, M) of whole utterances or dialogues to (B, T, D)."""
+        frames, _ = self._encode_features(features, None, None, final=True)
+        return frames
+
+    def _encode_features(
+        self,
+        features: Padded,
+        features_state: FeaturesState | WindowState | None,
+        state: SpeechEncoderState | None,
+        final: bool,
+    ) -> EncodedSpeech:
+        frontend_state = None
+        encoder_state = None
         if state is not None:
-            states = {name: getattr(state, name) for name in states}
-        x = samples
-        for name in self.encoder_parts:
-            part = self.get_submodule(name)
-            # the last module alone waits for slices to fill
-            arguments = [final] if name == "encoder" else []
-            x, states[name] = part(x, states[name], *arguments)
-        return EncodedSpeech(x, SpeechEncoderState(**states))
-
-    def fit_normalisation(self, signals: list[Tensor]) -> None:
-        """Compute the normalisation of the features, or of the frames of a pretrained encoder.
-
-        Args:
-            signals: (n,) in [-1, 1], drawn from the training data.
-        """
-        for name in self.encoder_parts:
-            part = self.get_submodule(name)
-            if isinstance(part, LogMel | PretrainedEncoder):
-                part.fit(signals)
+            frontend_state = state.frontend
+            encoder_state = state.encoder
+        x, frontend_state = self.frontend(features, frontend_state)
+        x, encoder_state = self.encoder(x, encoder_state, final)
+        return EncodedSpeech(x, SpeechEncoderState(features_state, frontend_state, encoder_state))
 
 
 class SpeechLM(SpeechEncoder):

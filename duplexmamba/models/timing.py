@@ -3,7 +3,7 @@
 import dataclasses
 
 from duplexmamba.config import DuplexConfig, ModelConfig
-from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
+from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP, PRETRAINED_ENCODERS
 
 SUBSAMPLING = 4
 """Log-mel frames per encoder frame: two convolutions of stride 2."""
@@ -23,7 +23,8 @@ class FrameTiming:
         """Return the timing of a configured model."""
         frame_samples = config.features.hop_samples * SUBSAMPLING
         if config.encoder.pretrained:
-            frame_samples = PRETRAINED_ENCODERS[config.encoder.pretrained].frame_samples
+            info = PRETRAINED_ENCODERS[config.encoder.pretrained]
+            frame_samples = info.frame_samples * FRAMES_PER_STEP
         return cls(
             sample_rate_hz=config.features.sample_rate_hz,
             samples_per_encoder_frame=frame_samples,

@@ -10,7 +10,7 @@ from datamodules.dialogue.data import DialogueData
 from datamodules.unseen import check_unseen
 from duplexmamba.models.encoders import check_pretrained_encoder
 from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
-from lightning_modules.trainer.fill_frames import fill_command
+from lightning_modules.trainer.fill_features import fill_command
 from lightning_modules.trainer.lora_drop import train_with_lora_drop
 from lightning_modules.trainer.parallel import run_parallel
 from lightning_modules.trainer.stage_graph import parallel_commands, train_with_prerequisites
@@ -72,7 +72,7 @@ def run_command(args: Sequence[str], only_stage: str | None = None) -> None:
 
 
 def _parallel_commands(args: Sequence[str]) -> list[list[str]]:
-    """Commands that run beside this process: other root stages, and the cache of frames."""
+    """Commands that run beside this process: other root stages, and the cache of features."""
     commands = parallel_commands(args)
     fill = fill_command(args)
     if fill is not None:

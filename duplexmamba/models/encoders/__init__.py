@@ -1,20 +1,21 @@
 """Registry of speech encoders, by `encoder.kind`.
 
-A speech encoder is a chain of modules from audio samples (B, n) to encoder frames (B, T, D). Each is
-called as `forward(x, state) -> (y, state)`, the last one with `final` as well; those with statistics
-of the data have a method `fit(signals)`. To add one, write the modules and add an `EncoderKind` to
-`ENCODERS`.
+A speech encoder has three modules, `EncoderParts`: features, front end and encoder, from audio
+samples (B, n) to encoder frames (B, T, D). To add a kind, write the modules and add an `EncoderKind`
+to `ENCODERS`.
 """
 
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import nn
 
 from duplexmamba.config import EncoderConfig, ModelConfig
 from duplexmamba.models.encoders.encoder import Encoder, EncoderState
 from duplexmamba.models.encoders.pretrained import (
+    JoiningFrontend,
     PretrainedEncoder,
     WindowState,
     backend_of_process,
@@ -28,6 +29,7 @@ __all__ = [
     "ENCODERS",
     "Encoder",
     "EncoderKind",
+    "EncoderParts",
     "EncoderState",
     "PretrainedEncoder",
     "WindowState",
@@ -37,34 +39,54 @@ __all__ = [
 ]
 
 
+class EncoderParts(NamedTuple):
+    """The modules of a speech encoder, each `forward(x, state) -> (y, state)`."""
+
+    features: nn.Module
+    """Samples (B, n) to features (B, F, M); also called with `final`, and with a method
+    `fit(signals)` for its statistics of the training data."""
+    frontend: nn.Module
+    """Features to frames (B, T, D)."""
+    encoder: nn.Module
+    """Frames to frames; also called with `final`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class EncoderKind:
     """A kind of speech encoder, selected by `encoder.kind`."""
 
     name: str
     """Value of `encoder.kind`."""
-    build: Callable[[ModelConfig], dict[str, nn.Module]]
-    """Build the modules, in the order of computation; their names are those of the parameters."""
+    build: Callable[[ModelConfig], EncoderParts]
+    """Build the modules."""
     contexts: tuple[str, ...]
     """Values of `encoder.context` that it can be used with."""
     is_pretrained: bool
-    """Whether it needs no stage `encoder`, and its frames can be computed before training."""
+    """Whether its features are frozen, computed before training, and need no stage `encoder`."""
     description: str
 
 
-def build_conmamba(config: ModelConfig) -> dict[str, nn.Module]:
+def build_conmamba(config: ModelConfig) -> EncoderParts:
     """Log-mel frames, the convolutional front end, and blocks with random weights."""
     d_model = config.encoder.d_model
-    return {
-        "features": LogMel(config.features),
-        "frontend": Frontend(config.frontend, config.features.num_mels, d_model),
-        "encoder": Encoder(config.encoder, FrameTiming.of(config)),
-    }
+    return EncoderParts(
+        features=LogMel(config.features),
+        frontend=Frontend(config.frontend, config.features.num_mels, d_model),
+        encoder=Encoder(config.encoder, FrameTiming.of(config)),
+    )
 
 
-def build_pretrained(config: ModelConfig) -> dict[str, nn.Module]:
-    """The encoder that `encoder.pretrained` names."""
-    return {"encoder": PretrainedEncoder(config)}
+def build_pretrained(config: ModelConfig) -> EncoderParts:
+    """The encoder that `encoder.pretrained` names, and causal blocks with random weights."""
+    features = PretrainedEncoder(config)
+    d_model = config.encoder.d_model
+    # the blocks stream by their states, whatever the pretrained encoder sees
+    causal = dataclasses.replace(config.encoder, context="causal")
+    return EncoderParts(
+        features=features,
+        frontend=JoiningFrontend(features.info.width, d_model),
+        encoder=Encoder(causal, FrameTiming.of(config)),
+    )
 
 
 ENCODERS = {
@@ -82,15 +104,15 @@ ENCODERS = {
             build_pretrained,
             contexts=("full", "window"),
             is_pretrained=True,
-            description="the frozen encoder that `encoder.pretrained` names",
+            description="the frozen encoder that `encoder.pretrained` names, and blocks trained here",
         ),
     )
 }
 """All kinds of speech encoders by name."""
 
 
-def build_encoder_parts(config: ModelConfig) -> dict[str, nn.Module]:
-    """Build the modules of a speech encoder, in the order of computation."""
+def build_encoder_parts(config: ModelConfig) -> EncoderParts:
+    """Build the modules of a speech encoder with random weights."""
     return ENCODERS[config.encoder.kind].build(config)
 
 
@@ -117,11 +139,6 @@ def check_encoder_kind(config: EncoderConfig, sample_rate_hz: int) -> None:
     info = PRETRAINED_ENCODERS.get(str(config.pretrained))
     if info is None:
         raise ValueError(f"encoder.pretrained={config.pretrained}: unknown; set one of: {known}")
-    if config.d_model != info.d_model:
-        raise ValueError(
-            f"encoder.d_model={config.d_model}: the frames of {info.name} have a width of "
-            f"{info.d_model}; set encoder.d_model={info.d_model}"
-        )
     if sample_rate_hz != info.sample_rate_hz:
         raise ValueError(
             f"features.sample_rate_hz={sample_rate_hz}: {info.name} takes "

@@ -1,4 +1,4 @@
-"""A frozen pretrained speech encoder, for whole utterances or for a stream in windows.
+"""A frozen pretrained speech encoder as features, for whole utterances or for a stream in windows.
 
 The encoder itself sees its whole input in both directions and has no streaming state. In context
 `window`, a stream is therefore encoded in windows: at the end of each slice, the slice and some of
@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from duplexmamba.config import ModelConfig
 from duplexmamba.models.encoders.backends import open_backend
-from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
+from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP, PRETRAINED_ENCODERS
 from duplexmamba.models.timing import FrameTiming
+from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
 from duplexmamba.streaming.padded import Padded
 
 MIN_STD = 1e-3
@@ -71,13 +72,18 @@ class PretrainedEncoder(nn.Module):
         timing = FrameTiming.of(config)
         self.context = encoder.context
         self.info = PRETRAINED_ENCODERS[str(encoder.pretrained)]
-        self.slice_frames = timing.encoder_frames("encoder.slice_ms", encoder.slice_ms)
-        self.lookahead_frames = timing.encoder_frames("encoder.lookahead_ms", encoder.lookahead_ms)
-        self.past_frames = timing.whole_frames(encoder.left_context_ms)
+        # in frames of the pretrained encoder, which are shorter than those after the front end
+        self.slice_frames = FRAMES_PER_STEP * timing.encoder_frames(
+            "encoder.slice_ms", encoder.slice_ms
+        )
+        self.lookahead_frames = FRAMES_PER_STEP * timing.encoder_frames(
+            "encoder.lookahead_ms", encoder.lookahead_ms
+        )
+        self.past_frames = FRAMES_PER_STEP * timing.whole_frames(encoder.left_context_ms)
         if self.context == "window":
             self._check_window(encoder.lookahead_ms, encoder.left_context_ms)
-        self.register_buffer("mean", torch.zeros(self.info.d_model))
-        self.register_buffer("std", torch.ones(self.info.d_model))
+        self.register_buffer("mean", torch.zeros(self.info.width))
+        self.register_buffer("std", torch.ones(self.info.width))
 
     def _check_window(self, lookahead_ms: float, left_context_ms: float) -> None:
         frame_ms = 1000 * self.info.frame_samples / self.info.sample_rate_hz
@@ -197,7 +203,7 @@ class PretrainedEncoder(nn.Module):
         hop = (slice_frames or self.slice_frames) * frame
         past = self.past_frames * frame
         offset = end - len(recent)  # position in the stream of recent[0]
-        frames = [np.zeros((0, self.info.d_model), np.float32)]
+        frames = [np.zeros((0, self.info.width), np.float32)]
         boundary = start // hop * hop
         while boundary + hop <= end:
             first_sample = max(0, boundary - past)
@@ -223,7 +229,7 @@ class PretrainedEncoder(nn.Module):
         Frames before the stream, with negative numbers, are zero.
         """
         before_stream = min(max(-first, 0), stop - first)
-        zeros = np.zeros((before_stream, self.info.d_model), np.float32)
+        zeros = np.zeros((before_stream, self.info.width), np.float32)
         begin = max(first, 0) - window_frame
         if stop <= 0:
             return zeros
@@ -238,7 +244,7 @@ class PretrainedEncoder(nn.Module):
         num_missing = max(self.info.min_samples - len(samples), 0)
         padded = np.pad(samples, (0, max(num_silent, num_missing)))
         if stop <= begin:
-            return np.zeros((0, self.info.d_model), np.float32)
+            return np.zeros((0, self.info.width), np.float32)
         return self._backend()(padded)[begin:stop]
 
     def _backend(self) -> Encode:
@@ -257,6 +263,25 @@ class PretrainedEncoder(nn.Module):
         """Normalise rows (T, D) of frames and batch them."""
         normalised = [self.normalise(row).to(device) for row in rows]
         return pad_frames(normalised)
+
+
+class JoiningFrontend(nn.Module):
+    """Joins FRAMES_PER_STEP frames of a pretrained encoder and projects them to encoder frames.
+
+    Args:
+        width: of the frames of the pretrained encoder.
+        d_model: width of encoder frames.
+    """
+
+    def __init__(self, width: int, d_model: int):
+        super().__init__()
+        self.linear = nn.Linear(FRAMES_PER_STEP * width, d_model)
+
+    def forward(self, x: Padded, state: StreamBuffer | None = None) -> tuple[Padded, StreamBuffer]:
+        """Frames (B, T, width) -> encoder frames (B, T / FRAMES_PER_STEP, d_model), and the state."""
+        joined, state = stream_windows(x, state, history=0, hop=FRAMES_PER_STEP)
+        steps = joined.values.unflatten(1, (-1, FRAMES_PER_STEP)).flatten(2)
+        return joined.with_values(self.linear(steps)), state
 
 
 def pad_frames(rows: list[Tensor]) -> Padded:

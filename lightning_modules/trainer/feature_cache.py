@@ -1,6 +1,6 @@
-"""Frames of a pretrained encoder, computed once for each utterance and kept on disk.
+"""Features of a pretrained encoder, computed once for each utterance and kept on disk.
 
-A file is named by a hash of the samples and of everything that the frames depend on, so that stages,
+A file is named by a hash of the samples and of everything that they depend on, so that stages,
 runs and sweeps share it, and a change of data or settings never meets a wrong one.
 """
 
@@ -17,6 +17,7 @@ from configs.schema import Config
 from datamodules.batching import SpeechBatch
 from datamodules.dialogue.data import DialogueBatch
 from duplexmamba.models.encoders.pretrained import PretrainedEncoder, pad_frames
+from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP
 from duplexmamba.models.timing import FrameTiming
 
 FOLDER_VARIABLE = "DUPLEXMAMBA_CACHE"
@@ -24,23 +25,23 @@ FOLDER_VARIABLE = "DUPLEXMAMBA_CACHE"
 
 
 def cache_folder() -> Path:
-    """Folder of the frames: in $DUPLEXMAMBA_CACHE, or ~/.cache/duplexmamba where that is not set."""
+    """Folder of the features: in $DUPLEXMAMBA_CACHE, or ~/.cache/duplexmamba where that is not set."""
     base = os.environ.get(FOLDER_VARIABLE)
     folder = Path(base) if base else Path.home() / ".cache" / "duplexmamba"
-    return folder / "frames"
+    return folder / "features"
 
 
-class CachedFrames:
-    """Adds the frames of a pretrained encoder to a batch of speech or of dialogues.
+class CachedFeatures:
+    """Adds the features of a pretrained encoder to a batch of speech or of dialogues.
 
     Args:
         encoder: with its normalisation.
         folder: of the cache.
         train_slices: shortest and longest slice, in speech embeddings, of which one is drawn for
-            each utterance; None: the slice of live sessions. Frames of long slices have seen more
+            each utterance; None: the slice of live sessions. Features of long slices have seen more
             of what comes next, as those of whole utterances have. Dialogues always have the slice
             of live sessions.
-        embedding_frames: frames of one speech embedding.
+        embedding_frames: frames of the pretrained encoder in one speech embedding.
     """
 
     def __init__(
@@ -56,21 +57,21 @@ class CachedFrames:
         self.embedding_frames = embedding_frames
 
     @classmethod
-    def of(cls, encoder: PretrainedEncoder, config: Config, training: bool) -> "CachedFrames":
+    def of(cls, encoder: PretrainedEncoder, config: Config, training: bool) -> "CachedFeatures":
         """Return the cache for a configuration, for training or for scoring."""
         timing = FrameTiming.of(config.model)
-        embedding_frames = config.connector.stack
+        embedding_frames = FRAMES_PER_STEP * config.connector.stack
         train_slices = None
         if training and config.encoder.context == "window":
             shortest, longest = (
-                timing.encoder_frames("encoder.train_slice_ms", ms) // embedding_frames
+                timing.encoder_frames("encoder.train_slice_ms", ms) // config.connector.stack
                 for ms in config.encoder.train_slice_ms
             )
             train_slices = (shortest, longest)
         return cls(encoder, cache_folder(), train_slices, embedding_frames)
 
     def __call__(self, batch: Any) -> Any:
-        """Return the batch with its frames (B, T, D); an empty batch is returned as it is."""
+        """Return the batch with its features (B, F, M); an empty batch is returned as it is."""
         if isinstance(batch, DialogueBatch):
             batch = dataclasses.replace(batch, utterances=self(batch.utterances))
         if not len(batch):
@@ -79,12 +80,12 @@ class CachedFrames:
         rows = []
         lengths = batch.samples.row_lengths().tolist()
         for signal, length in zip(batch.samples.values.numpy(), lengths, strict=True):
-            frames = self.frames(signal[:length], draws_slices)
-            rows.append(self.encoder.normalise(frames).cpu())
-        return dataclasses.replace(batch, frames=pad_frames(rows))
+            features = self.features(signal[:length], draws_slices)
+            rows.append(self.encoder.normalise(features).cpu())
+        return dataclasses.replace(batch, features=pad_frames(rows))
 
-    def frames(self, samples: np.ndarray, draws_slice: bool) -> np.ndarray:
-        """Frames (T, D) of (n,) samples, from the cache or computed and stored."""
+    def features(self, samples: np.ndarray, draws_slice: bool) -> np.ndarray:
+        """Features (F, M) of (n,) samples, from the cache or computed and stored."""
         digest = hashlib.blake2b(samples.tobytes(), digest_size=16)
         slice_frames = self.encoder.slice_frames
         if draws_slice:
@@ -96,10 +97,10 @@ class CachedFrames:
         if stored is not None:
             return stored.astype(np.float32)
         if self.encoder.context == "window":
-            frames = self.encoder.encode_in_windows(samples, slice_frames)
+            features = self.encoder.encode_in_windows(samples, slice_frames)
         else:
-            frames = self.encoder.encode_utterance(samples)
-        rounded = frames.astype(np.float16)
+            features = self.encoder.encode_utterance(samples)
+        rounded = features.astype(np.float16)
         _write(file, rounded)
         # rounded as the stored ones are, so that a second run gets the same numbers
         return rounded.astype(np.float32)
@@ -112,7 +113,7 @@ class CachedFrames:
         return (shortest + number % (longest - shortest + 1)) * self.embedding_frames
 
     def _settings(self, slice_frames: int) -> str:
-        """Everything besides the samples that the frames depend on."""
+        """Everything besides the samples that the features depend on."""
         encoder = self.encoder
         if encoder.context == "full":
             return f"{encoder.info.name} full"
@@ -122,16 +123,16 @@ class CachedFrames:
         )
 
 
-def cached_frames_of(model: torch.nn.Module, config: Config, training: bool) -> CachedFrames | None:
+def cached_features_of(model: torch.nn.Module, config: Config, training: bool) -> CachedFeatures | None:
     """Return the cache for a model with a pretrained encoder; None for another model."""
-    encoder = getattr(model, "encoder", None)
-    if not isinstance(encoder, PretrainedEncoder):
+    features = getattr(model, "features", None)
+    if not isinstance(features, PretrainedEncoder):
         return None
-    return CachedFrames.of(encoder, config, training)
+    return CachedFeatures.of(features, config, training)
 
 
 def _read(file: Path) -> np.ndarray | None:
-    """Frames of a file; None if there is none, or if it is broken."""
+    """Features of a file; None if there is none, or if it is broken."""
     try:
         return np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -139,9 +140,9 @@ def _read(file: Path) -> np.ndarray | None:
         return None
 
 
-def _write(file: Path, frames: np.ndarray) -> None:
+def _write(file: Path, features: np.ndarray) -> None:
     """Write a file atomically, since other processes may read and write the same one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.stem}.{os.getpid()}.npy")
-    np.save(temporary, frames)
+    np.save(temporary, features)
     os.replace(temporary, file)

@@ -1,9 +1,9 @@
-"""Computes the frames of a pretrained encoder ahead of the stages that train on them.
+"""Computes the features of a pretrained encoder ahead of the stages that train on them.
 
-    python -m lightning_modules.trainer.fill_frames configs/preset/tiny_pretrained.yaml configs/stage/streaming.yaml
+    python -m lightning_modules.trainer.fill_features configs/preset/tiny_pretrained.yaml configs/stage/streaming.yaml
 
 A training starts this as a subprocess, so that a core that has nothing else to do fills the cache
-(`frame_cache`) while the language model is trained. What is missing there is computed by the data
+(`feature_cache`) while the language model is trained. What is missing there is computed by the data
 workers of the stages. It may be stopped at any time.
 """
 
@@ -24,7 +24,7 @@ from duplexmamba.models.encoders import ENCODERS
 from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.models.timing import FrameTiming
 from lightning_modules.stages import STAGE_REGISTRY
-from lightning_modules.trainer.frame_cache import CachedFrames, cached_frames_of
+from lightning_modules.trainer.feature_cache import CachedFeatures, cached_features_of
 from lightning_modules.trainer.hardware import num_cores, trains_on_cpu
 from lightning_modules.trainer.stage_graph import checkpoint_sources
 
@@ -32,7 +32,7 @@ PRINT_EVERY = 500
 """Items between two lines of progress."""
 
 Item = Callable[[], object]
-"""Makes one item and computes its frames."""
+"""Makes one item and computes its features."""
 
 
 def fill_command(args: Sequence[str]) -> list[str] | None:
@@ -47,11 +47,11 @@ def fill_command(args: Sequence[str]) -> list[str] | None:
     if not trains_on_cpu(config.trainer) or num_cores() < 2:
         # a GPU machine has data workers enough, a single core none to spare
         return None
-    return [sys.executable, "-m", "lightning_modules.trainer.fill_frames", *args]
+    return [sys.executable, "-m", "lightning_modules.trainer.fill_features", *args]
 
 
 def fill(args: Sequence[str]) -> None:
-    """Compute the frames of all stages that a training runs, in their order."""
+    """Compute the features of all stages that a training runs, in their order."""
     args = list(args)
     torch.set_num_threads(1)
     for stage in needed_stages(args):
@@ -60,7 +60,7 @@ def fill(args: Sequence[str]) -> None:
         for number, item in enumerate(items, 1):
             item()
             if number % PRINT_EVERY == 0 or number == len(items):
-                print(f"frames of {stage}: {number} of {len(items)}", flush=True)
+                print(f"features of {stage}: {number} of {len(items)}", flush=True)
 
 
 def needed_stages(args: list[str]) -> list[str]:
@@ -75,13 +75,13 @@ def needed_stages(args: list[str]) -> list[str]:
 
 
 def _items(config: Config) -> Iterator[Item]:
-    """Everything whose frames a stage needs and repeats, as functions that compute them."""
+    """Everything whose features a stage needs and repeats, as functions that compute them."""
     corpora = Corpora(config)
     encoder = SpeechEncoder(config.model)
     unit_samples = FrameTiming.of(config.model).samples_per_token
     data = STAGE_REGISTRY[config.stage.name].data(config, corpora)
-    train = cached_frames_of(encoder, config, training=True)
-    scored = cached_frames_of(encoder, config, training=False)
+    train = cached_features_of(encoder, config, training=True)
+    scored = cached_features_of(encoder, config, training=False)
     assert train is not None and scored is not None
     positions = data.sample() or []
     if isinstance(data, DialogueData):
@@ -99,11 +99,11 @@ def _items(config: Config) -> Iterator[Item]:
             yield functools.partial(_fill_utterance, scored_set, index, scored, unit_samples)
 
 
-def _fill_utterance(dataset, index: int, cache: CachedFrames, unit_samples: int) -> None:
+def _fill_utterance(dataset, index: int, cache: CachedFeatures, unit_samples: int) -> None:
     cache(collate([dataset[index]], unit_samples))
 
 
-def _fill_dialogue(dataset, index: int, cache: CachedFrames, unit_samples: int) -> None:
+def _fill_dialogue(dataset, index: int, cache: CachedFeatures, unit_samples: int) -> None:
     cache(collate_dialogues([dataset[index]], unit_samples))
 
 
