@@ -43,8 +43,7 @@ def check_unseen(config: Config) -> None:
         ValueError: a synthesiser is unknown or not installed, or the recordings of people cannot be
             used; the message names the field and the remedy.
     """
-    if config.data.test_voices:
-        check_installed("data.test_voices", _families(config))
+    check_installed("data.test_voices", _families(config))
     if config.data.test_people is not None:
         _open_people(config)
 
@@ -61,9 +60,8 @@ def open_unseen(config: Config, corpora: Corpora) -> UnseenSpeech:
     """
     check_unseen(config)
     notes = []
-    voices = {}
-    if config.data.test_voices:
-        voices = _open_voices(config)
+    voices = _open_voices(config)
+    if voices:
         sizes = [f"{name} ({len(corpus)})" for name, corpus in voices.items()]
         notes.append(f"wer_voices: test sentences by {', '.join(sizes)}")
     people: Corpus | None = None
@@ -89,7 +87,7 @@ def _families(config: Config) -> list[Family]:
 
 
 def _open_voices(config: Config) -> dict[str, Corpus]:
-    """The test sentences in each family's voices, `data.test_size` in all."""
+    """The test sentences in each family's voices, `data.test_size` in all; {}: there is none."""
     data = config.data
     families = _families(config)
     total = sum(family.share for family in families)

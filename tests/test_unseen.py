@@ -66,6 +66,12 @@ def test_test_sentences_are_divided_among_the_families(tmp_path):
             assert (corpus[index].text, corpus[index].answer) == corpus.qa_pair(index)
 
 
+def test_a_share_of_zero_leaves_a_family_out():
+    config = override(CONFIG, ["data.test_voices={festival: 0}"])
+    unseen = open_unseen(config, Corpora(config))
+    assert (unseen.voices, unseen.people, unseen.notes) == ({}, None, [])
+
+
 def test_people_are_scored_on_words_that_training_has(tmp_path):
     config = override(CONFIG, settings(tmp_path))
     unseen = open_unseen(config, Corpora(config))

@@ -87,6 +87,8 @@ class EngineProcess:
         environment = {
             **os.environ,
             **self.environment,
+            # Data workers share the cores; and a process that forks must have no other threads.
+            "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         }
         self._process = subprocess.Popen(

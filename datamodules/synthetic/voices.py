@@ -84,9 +84,11 @@ def open_voices(data: DataConfig) -> Voices:
     """The voices that are trained with, those of `data.voices`.
 
     Raises:
-        ValueError: a synthesiser is unknown, for scores alone, or not installed.
+        ValueError: a synthesiser is unknown or for scores alone, or there is none.
     """
     families = parse_families("data.voices", data.voices)
+    if not families:
+        raise ValueError(f"data.voices={data.voices}: give one synthesiser a share of more than 0")
     for family in families:
         if family.synthesiser.is_held_out(family.argument):
             raise ValueError(
@@ -109,7 +111,7 @@ def parse_families(field: str, shares: Mapping[str, float]) -> list[Family]:
         shares: `name` or `name:argument` -> share.
 
     Raises:
-        ValueError: a name is unknown, a share negative, or no entry has one.
+        ValueError: a name is unknown, or a share negative.
     """
     families = []
     for entry, share in shares.items():
@@ -119,8 +121,6 @@ def parse_families(field: str, shares: Mapping[str, float]) -> list[Family]:
             raise ValueError(f"{field}.{entry}={share:g}: a share cannot be negative; 0 is none")
         if share:
             families.append(Family(SYNTHESISERS[name], argument, share))
-    if not families:
-        raise ValueError(f"{field}={dict(shares)}: give one synthesiser a share of more than 0")
     return families
 
 
