@@ -139,11 +139,11 @@ def literally(session, samples, script):
         state = LETTERS[script[i]]
         levels.append(20 * math.log10(samples[i * size : (i + 1) * size].double().std()))
         heard_db.append(levels[-1])
-        recent = sorted(heard_db[-round(5000 / duplex.slice_ms) :])
+        recent = heard_db[-round(5000 / duplex.slice_ms) :]
         known = len(recent) * duplex.slice_ms >= 1000
-        noisy_db = (recent[len(recent) // 10] if known else -100) + 6
+        floor = min(recent) if known else -100
         silent = levels[-1] < max(levels) + duplex.silence_db or (
-            levels[-1] <= noisy_db < max(levels)
+            levels[-1] <= floor + 6 and max(levels) >= floor + 12
         )
         count, ignored = count + 1, ignored + 1 if state == "ignore" else 0
         quiet = quiet + 1 if silent else 0

@@ -15,13 +15,15 @@ MIN_LEVEL_DB = -100.0
 """Level of digital silence."""
 INT16_FULL_SCALE = 32_768
 FLOOR_WINDOW_S = 5.0
-"""Duration of the recent past whose quietest slices give the noise floor."""
+"""Duration of the recent past whose quietest slice gives the noise floor."""
 FLOOR_MIN_S = 1.0
 """Duration from which that past is long enough; before it, the first words would be the floor."""
-FLOOR_SHARE = 0.1
-"""Share of those slices that may lie below the noise floor, such as gaps of a network."""
 FLOOR_MARGIN_DB = 6.0
 """A slice that exceeds the noise floor by no more than this contains no speech."""
+
+MIN_SPEECH_DB = 12.0
+"""Loudest slice of a question above the noise floor, at least; else what was taken for the floor may
+be the quietest slice of speech without a pause."""
 
 
 def check_samples(samples: Tensor, num_samples: int | None = None) -> None:
@@ -82,7 +84,7 @@ def level_db(samples: Tensor) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class NoiseFloor:
-    """Causal estimate of the background level: a low quantile of the levels of recent slices.
+    """Causal estimate of the background level: the smallest level of recent slices.
 
     Source: minimum statistics (R. Martin, 2001), with slices in place of spectral bins.
     """
@@ -103,8 +105,9 @@ class NoiseFloor:
         """The noise floor in dB relative to full scale; that of silence while it is unknown."""
         if len(self.recent_db) * self.slice_s < FLOOR_MIN_S:
             return MIN_LEVEL_DB
-        rank = int(FLOOR_SHARE * len(self.recent_db))
-        return sorted(self.recent_db)[rank]
+        # Digital silence is a gap of the network, or a microphone without noise.
+        sounding_db = [slice_db for slice_db in self.recent_db if slice_db > MIN_LEVEL_DB]
+        return min(sounding_db, default=MIN_LEVEL_DB)
 
 
 def is_silent(slice_db: float, loudest_db: float, floor_db: float, silence_db: float) -> bool:
@@ -118,6 +121,5 @@ def is_silent(slice_db: float, loudest_db: float, floor_db: float, silence_db: f
     """
     if slice_db < loudest_db + silence_db:
         return True
-    speech_db = floor_db + FLOOR_MARGIN_DB
-    # Without a slice that stands out of the noise there is no question that could have ended.
-    return slice_db <= speech_db < loudest_db
+    stands_out = loudest_db >= floor_db + MIN_SPEECH_DB
+    return stands_out and slice_db <= floor_db + FLOOR_MARGIN_DB
