@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="needs chromium"),
     pytest.mark.timeout(300),
 ]
-WAIT_MS = 60_000
+WAIT_MS = 120_000
 TALK = tones(
     # a question; speech to somebody else during its answer
     (0, 1), (LOW_HZ, 1), (0, 2), (HIGH_HZ, 1), (0, 1.5),
@@ -213,7 +213,7 @@ def test_what_was_not_caught_and_the_end_of_a_conversation_without_a_microphone(
         page.wait_for_selector("#status[data-state=missed]")
         assert page.inner_text("#status") == "I did not catch that"
         assert "I did not catch that" in page.inner_text("#turns .heard em")
-        assert page.inner_text("#announced").endswith("I heard: what was asked")
+        assert "I heard: what was asked" in page.text_content("#announced")
         page.wait_for_selector("#status[data-state=idle]")
         assert page.inner_text("#talk") == "Start talking"
         # The answer that says so counts too, once it is complete.
@@ -221,7 +221,7 @@ def test_what_was_not_caught_and_the_end_of_a_conversation_without_a_microphone(
         talker.state = TalkerState(answers=1)
         page.click("[data-clip=question]")
         page.wait_for_selector("#status[data-state=missed]")
-        assert page.inner_text("#announced") == f"Answer: {ANSWERS[1]}"
+        assert f"Answer: {ANSWERS[1]}" in page.text_content("#announced")
         assert page.locator("#turns .rule").count() == 1 and not wrong
 
 
@@ -332,12 +332,13 @@ def test_speech_of_the_server_that_comes_late_is_dropped(browser, tmp_path: Path
         const { Voice } = await import("/voice.js");
         const begun = [];
         window.AudioBufferSourceNode = class {
+            constructor(_, { buffer }) { this.buffer = buffer; }
             connect() {} start() { begun.push(this); } stop() { begun.push("stop"); }
         };
         const asked = [];
         const voice = new Voice(async (words) => { asked.push(words); });
         voice.hasServer = true;
-        voice.context = { decodeAudioData: async () => null, destination: null };
+        voice.context = { decodeAudioData: async () => ({ duration: 1 }), destination: null, currentTime: 0 };
         const now = performance.now.bind(performance);
         const settle = () => new Promise((resolve) => setTimeout(resolve, 20));
         voice.begin(); voice.add("one two three");

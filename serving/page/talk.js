@@ -10,6 +10,7 @@ import { Voice } from "./voice.js";
 
 const byId = (id) => document.getElementById(id);
 const MAX_TABLE_ROWS = 50;
+const MAX_ANNOUNCED = 10;
 const RECONNECT_MS = 3000;
 const ANSWER_WITHIN_S = 8; // after a clip without a microphone; then the conversation is over
 const CANCELLED = Object.assign(new Error("cancelled"), { shown: true });
@@ -21,7 +22,7 @@ const MICROPHONE_ADVICE = {
 
 const state = new State(byId("status"), byId("state-announced"));
 const level = new Level(byId("level"), (silent) => showNotice(silent ? "No sound comes from the microphone. Is it muted?" : ""));
-const turns = new Turns(byId("turns"), (text) => (byId("announced").textContent = text));
+const turns = new Turns(byId("turns"), announce);
 const timeline = new Timeline(byId("timeline"));
 const voice = new Voice(synthesise);
 let about = null;
@@ -34,6 +35,12 @@ let latencies = [];
 function showNotice(text = "") {
   byId("notice").hidden = !text;
   byId("notice").textContent = text;
+}
+
+// A line of its own: two that follow each other closely are both read.
+function announce(text) {
+  byId("announced").append(Object.assign(document.createElement("p"), { textContent: text }));
+  if (byId("announced").children.length > MAX_ANNOUNCED) byId("announced").firstElementChild.remove();
 }
 
 function updateControls() {
