@@ -18,8 +18,6 @@ OTHER_VOICE = "gmw/en+Andy"
 """Neither voice occurs in training data."""
 MODEL_VOICE = "gmw/en-US"
 """Speaks the answers where the browser has no voice."""
-NOT_UNDERSTOOD = "sorry i did not understand"
-"""Answer by which a model says that it did not understand."""
 RATE_WPM = 160
 """Speaking rate in words per minute."""
 

@@ -18,13 +18,13 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from datamodules.synthetic import out_of_grammar
 from duplexmamba.duplex.session import Session
 from serving import messages
 from serving.clips import (
     CLIPS,
     EXAMPLES,
     MODEL_VOICE,
-    NOT_UNDERSTOOD,
     USER_VOICE,
     Clip,
     clip_audio,
@@ -96,7 +96,7 @@ class Server:
             "clips": _descriptions(CLIPS),
             "examples": _descriptions(EXAMPLES),
             "synthesiser": has_synthesiser(),
-            "not_understood": NOT_UNDERSTOOD,
+            "not_understood": out_of_grammar.ANSWER,
         }
         return JSONResponse(fields)
 

@@ -69,12 +69,16 @@ def window_encoder() -> SpeechEncoder:
     return encoder_of()
 
 
+def features_of(model: SpeechEncoder, x: torch.Tensor, state=None, final: bool = False):
+    return model.features(Padded(x), state, final)
+
+
 def encode_in_chunks(model: SpeechEncoder, x: torch.Tensor, splits: list[int]) -> torch.Tensor:
     state = None
     outputs = []
     edges = [0, *sorted(splits), x.shape[1]]
     for start, end in zip(edges, edges[1:], strict=False):
-        frames, state = model.encode(Padded(x[:, start:end]), state, final=end == edges[-1])
+        frames, state = model.features(Padded(x[:, start:end]), state, end == edges[-1])
         outputs.append(frames.values[0])
         if end == edges[-1]:
             break
@@ -86,7 +90,7 @@ def encode_in_chunks(model: SpeechEncoder, x: torch.Tensor, splits: list[int]) -
 def test_any_split_into_chunks_gives_the_frames_of_one_pass(splits: list[int]) -> None:
     model = window_encoder()
     x = torch.randn(1, 30_000) * 0.1
-    whole, _ = model.encode(Padded(x), final=True)
+    whole, _ = features_of(model, x, final=True)
     assert torch.equal(encode_in_chunks(model, x, splits), whole.values[0])
     assert len(whole.values[0]) == 30_000 // FRAME + LOOKAHEAD
 
@@ -95,7 +99,7 @@ def test_every_slice_gives_equally_many_frames_and_the_first_ones_are_zero() -> 
     model = window_encoder()
     state = None
     for number in range(12):
-        frames, state = model.encode(Padded(torch.randn(1, SLICE)), state)
+        frames, state = features_of(model, torch.randn(1, SLICE), state)
         assert frames.values.shape == (1, 8, INFO.width)
         assert bool(frames.values.any()) == (number > 0)
 
@@ -103,12 +107,12 @@ def test_every_slice_gives_equally_many_frames_and_the_first_ones_are_zero() -> 
 def test_a_frame_sees_its_window_and_nothing_else() -> None:
     model = window_encoder()
     x = torch.randn(1, 20 * SLICE)
-    frames, _ = model.encode(Padded(x))
-    past = model.encoder.past_frames
+    frames, _ = features_of(model, x)
+    past = model.features.past_frames
     for sample in (0, 5 * SLICE + 17, 12 * SLICE):
         changed = x.clone()
         changed[0, sample] += 1
-        other, _ = model.encode(Padded(changed))
+        other, _ = features_of(model, changed)
         differs = (other.values[0] - frames.values[0]).abs().amax(-1) > 0
         first_slice = sample // SLICE
         # the windows of later slices reach back by left_context_ms
@@ -124,31 +128,48 @@ def test_rows_of_a_batch_equal_single_streams_and_states_can_be_selected() -> No
     model = window_encoder()
     x = torch.randn(3, 9 * SLICE)
     lengths = torch.tensor([9 * SLICE, 5 * SLICE + 100, 700])
-    frames, state = model.encode(Padded(x, lengths))
+    frames, state = model.features(Padded(x, lengths))
     for row, length in enumerate(lengths.tolist()):
-        single, single_state = model.encode(Padded(x[row : row + 1, :length]))
+        single, single_state = features_of(model, x[row : row + 1, :length])
         num_frames = int(frames.row_lengths()[row])
         assert torch.equal(frames.values[row, :num_frames], single.values[0])
-        more = Padded(torch.randn(1, 2 * SLICE))
+        more = torch.randn(1, 2 * SLICE)
         selected = states.select(state, torch.tensor([row]))
-        after, _ = model.encode(more, selected)
-        expected, _ = model.encode(more, single_state)
+        after, _ = features_of(model, more, selected)
+        expected, _ = features_of(model, more, single_state)
         assert torch.equal(after.values, expected.values)
+
+
+@settings(max_examples=10, deadline=None)
+@given(splits=st.lists(st.integers(1, 29_999), max_size=4))
+def test_the_whole_encoder_streams_exactly(splits: list[int]) -> None:
+    model = window_encoder()
+    x = torch.randn(1, 30_000) * 0.1
+    whole, _ = model.encode(Padded(x), final=True)
+    state = None
+    outputs = []
+    edges = [0, *sorted(splits), 30_000]
+    for start, end in zip(edges, edges[1:], strict=False):
+        frames, state = model.encode(Padded(x[:, start:end]), state, final=end == 30_000)
+        outputs.append(frames.values[0, : int(frames.row_lengths()[0])])
+    torch.testing.assert_close(torch.cat(outputs), whole.values[0], atol=1e-4, rtol=1e-4)
+    precomputed = model.encode_features(model.features(Padded(x), None, True)[0])
+    torch.testing.assert_close(precomputed.values, whole.values)
 
 
 def test_context_full_encodes_whole_utterances() -> None:
     model = encoder_of("encoder.context=full")
-    frames, state = model.encode(Padded(torch.randn(1, 20_000)))
-    assert frames.values.shape == (1, 20_000 // FRAME, INFO.width) and state.encoder is None
+    features, state = features_of(model, torch.randn(1, 20_000))
+    assert features.values.shape == (1, 20_000 // FRAME, INFO.width) and state is None
     with pytest.raises(ValueError, match=r"encoder\.context=window"):
-        model.encoder(Padded(torch.randn(1, 20_000)), object())
+        features_of(model, torch.randn(1, 20_000), object())
 
 
 def test_normalisation_is_that_of_the_training_data() -> None:
     model = encoder_of("encoder.context=full")
     signals = [torch.randn(20_000) * 0.3 for _ in range(3)]
-    model.fit_normalisation(signals)
-    frames = torch.cat([model.encode(Padded(signal[None])).frames.values[0] for signal in signals])
+    model.features.fit(signals)
+    frames = torch.cat([features_of(model, signal[None])[0].values[0] for signal in signals])
     torch.testing.assert_close(frames.mean(0), torch.zeros(INFO.width), atol=1e-4, rtol=0)
     torch.testing.assert_close(frames.std(0), torch.ones(INFO.width), atol=1e-3, rtol=0)
 
@@ -180,10 +201,10 @@ def test_frames_are_computed_once_and_a_broken_file_again(
 ) -> None:
     model = window_encoder()
     config = load()
-    cache = CachedFeatures.of(model.encoder, config, training=True)
+    cache = CachedFeatures.of(model.features, config, training=True)
     signals = [np.random.default_rng(n).normal(0, 0.1, 12_000 + n).astype("f") for n in range(3)]
     batch = SpeechBatch(pad_signals(signals, SLICE), ["a"] * 3, [""] * 3, [])
-    first = cache(batch).frames
+    first = cache(batch).features
     files = sorted((tmp_path / "cache").rglob("*.npy"))
     assert len(files) == 3
 
@@ -192,28 +213,28 @@ def test_frames_are_computed_once_and_a_broken_file_again(
 
     monkeypatch.setattr(pretrained, "open_backend", lambda info: fail)
     pretrained.backend_of_process.cache_clear()
-    assert torch.equal(cache(batch).frames.values, first.values)
+    assert torch.equal(cache(batch).features.values, first.values)
 
     monkeypatch.setattr(pretrained, "open_backend", lambda info: global_encoder)
     pretrained.backend_of_process.cache_clear()
     files[1].write_bytes(files[1].read_bytes()[:100])
-    assert torch.equal(cache(batch).frames.values, first.values)
+    assert torch.equal(cache(batch).features.values, first.values)
     # another slice length gives other frames, in files of their own
-    CachedFeatures.of(model.encoder, config, training=False)(batch)
+    CachedFeatures.of(model.features, config, training=False)(batch)
     assert len(list((tmp_path / "cache").rglob("*.npy"))) > 3
 
 
 def test_cached_frames_are_those_of_the_encoder() -> None:
     model = window_encoder()
-    cache = CachedFeatures.of(model.encoder, load(), training=False)
+    cache = CachedFeatures.of(model.features, load(), training=False)
     signal = np.random.default_rng(0).normal(0, 0.1, 4 * SLICE).astype("f")
     batch = SpeechBatch(pad_signals([signal], SLICE), ["a"], [""], [])
-    live, _ = model.encode(batch.samples, final=True)
-    torch.testing.assert_close(cache(batch).frames.values, live.values, atol=1e-2, rtol=1e-2)
+    live, _ = model.features(batch.samples, final=True)
+    torch.testing.assert_close(cache(batch).features.values, live.values, atol=1e-2, rtol=1e-2)
 
 
 def test_training_draws_the_same_slice_for_the_same_utterance() -> None:
-    cache = CachedFeatures.of(window_encoder().encoder, load(), training=True)
+    cache = CachedFeatures.of(window_encoder().features, load(), training=True)
     drawn = {cache._draw_slice(bytes([n, 0, 0, 0])) for n in range(60)}
     assert min(drawn) == 8 and max(drawn) == 64 and all(frames % 4 == 0 for frames in drawn)
     assert cache._draw_slice(b"abcdef") == cache._draw_slice(b"abcdef")
