@@ -28,9 +28,6 @@ EXECUTION_ONLY = (
 )
 """Sections and fields that may differ between two runs of the same experiment."""
 
-NEW_SETTINGS = ("features.level", "frontend.masked_share", "data.augment.effects")
-"""Sections and fields that the first version did not have; runs that use them cannot be its."""
-
 FIELDS_OF_TRANSFORMERS = ("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied")
 """Fields of the section `lm` that the first version left out for other kinds."""
 
@@ -58,9 +55,6 @@ def earlier_fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
     values = to_dict(config)
     for name in EXECUTION_ONLY:
         _remove(values, name)
-    for name in NEW_SETTINGS:
-        if _value(values, name) == _value(base_values(), name):
-            _remove(values, name)
     if config.stage.data != "dialogues":
         del values["duplex"], values["dialogue"]
     if not config.lora.enabled:
@@ -93,13 +87,6 @@ def _remove_unused(config: Config, values: dict[str, Any]) -> None:
             continue
         for field in record.own_fields:
             del values["lm"][field]
-
-
-def _value(values: dict[str, Any], name: str) -> Any:
-    """The section or field of a dotted name."""
-    for key in name.split("."):
-        values = values[key]
-    return values
 
 
 def _remove(values: dict[str, Any], name: str) -> None:
