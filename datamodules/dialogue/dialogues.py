@@ -29,7 +29,7 @@ from datamodules.dialogue.phrases import (
 from datamodules.dialogue.turns import RULES, Answer, Event, Kind, Slices, Turn, draw_events
 from datamodules.synthetic import corrections, grammar, other_speech, out_of_grammar, small_talk
 from datamodules.synthetic.grammar import Split
-from duplexmamba.duplex.policy import num_resuming_slices
+from duplexmamba.config import DuplexConfig
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.text.tokenizer import TurnState
 
@@ -358,8 +358,16 @@ def open_dialogues(
         seed=config.seed,
         size=size,
         slices=Slices.of(config),
-        resuming_slices=num_resuming_slices(config.duplex),
+        resuming_slices=_num_resuming_slices(config.duplex),
     )
+
+
+def _num_resuming_slices(duplex: DuplexConfig) -> int | None:
+    """Slices to be ignored in which a response stays paused; None: responses do not pause."""
+    if duplex.on_onset == "pause":
+        # The branch is dropped in the last of `ignored_slices`, which is not paused any more.
+        return duplex.ignored_slices - 1
+    return None
 
 
 def _longest_grammar_answer() -> int:
