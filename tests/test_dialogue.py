@@ -27,6 +27,7 @@ from datamodules.dialogue.phrases import (
 from datamodules.dialogue.turns import RULES, draw_events
 from datamodules.synthetic import corrections, grammar, other_speech
 from datamodules.synthetic import espeak_voices as synthetic
+from duplexmamba.duplex.policy import branches
 from tests.conftest import TINY
 from tests.corpora import open_corpora
 
@@ -248,6 +249,10 @@ def test_a_paused_response_delays_what_comes_after_it():
         )
         for value in ("continue", "pause")
     )
+    assert continued.resuming_slices is None
+    duplex = override(CONFIG, ["duplex.on_onset=pause"]).duplex
+    [branch] = branches(["incomplete"] * 3 + ["ignore"] * duplex.ignored_slices, duplex)
+    assert branch.num_paused == 3 + paused.resuming_slices
     num_delayed = 0
     for index in range(12):
         before, after = continued[index], paused[index]

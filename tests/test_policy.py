@@ -12,7 +12,6 @@ from duplexmamba.duplex.policy import (
     branches,
     classify_state,
     decide,
-    num_resuming_slices,
     tokens_due,
 )
 from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
@@ -150,11 +149,3 @@ def test_a_response_pauses_from_the_onset_of_speech_until_the_branch_is_dropped(
     # The slice in which the branch is dropped emits again.
     assert [(branch.num_paused, branch.num_paused_before) for branch in found] == [(3, 0), (0, 3)]
     assert not any(branch.num_paused for branch in branches(labels, DUPLEX))
-
-
-def test_a_pause_ends_some_slices_after_the_speech():
-    for ignored_slices in (1, 2, 4):
-        config = duplex(on_onset="pause", ignored_slices=ignored_slices)
-        [branch] = branches(["incomplete"] * 3 + ["ignore"] * ignored_slices, config)
-        assert branch.num_paused == 3 + num_resuming_slices(config)
-    assert num_resuming_slices(DUPLEX) is None

@@ -32,7 +32,7 @@ from datamodules.synthetic import corrections, grammar, other_speech, out_of_gra
 from datamodules.synthetic.effects import apply_effects
 from datamodules.synthetic.grammar import Split
 from datamodules.synthetic.voices import open_voices
-from duplexmamba.duplex.policy import num_resuming_slices
+from duplexmamba.config import DuplexConfig
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.text.tokenizer import TurnState
 
@@ -383,10 +383,18 @@ def open_dialogues(
         seed=config.seed,
         size=size,
         slices=Slices.of(config),
-        resuming_slices=num_resuming_slices(config.duplex),
+        resuming_slices=_num_resuming_slices(config.duplex),
         # Scores are of the dialogues as they are, so that they can be compared.
         effects=config.data.augment.effects if split == "train" else None,
     )
+
+
+def _num_resuming_slices(duplex: DuplexConfig) -> int | None:
+    """Slices to be ignored in which a response stays paused; None: responses do not pause."""
+    if duplex.on_onset == "pause":
+        # The branch is dropped in the last of `ignored_slices`, which is not paused any more.
+        return duplex.ignored_slices - 1
+    return None
 
 
 def _longest_grammar_answer() -> int:

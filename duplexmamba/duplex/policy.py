@@ -100,14 +100,6 @@ def is_paused(action: Action, counters: BranchCounters, config: DuplexConfig) ->
     return config.on_onset == "pause" and action == "listen" and holds_speech(counters)
 
 
-def num_resuming_slices(config: DuplexConfig) -> int | None:
-    """Slices to be ignored in which a response stays paused; None: responses do not pause."""
-    if config.on_onset == "pause":
-        # The branch is dropped in the last of `ignored_slices`, which is not paused any more.
-        return config.ignored_slices - 1
-    return None
-
-
 def tokens_due(num_slices: int, config: DuplexConfig) -> int:
     """Number of response tokens that are emitted within a number of slices.
 
