@@ -8,15 +8,22 @@ the others are scored in live sessions (`make eval-duplex`).
 import random
 from collections.abc import Callable
 
-from datamodules.synthetic import corrections, grammar, out_of_grammar, small_talk
+from datamodules.synthetic import (
+    corrections,
+    grammar,
+    isolated_words,
+    out_of_grammar,
+    small_talk,
+)
 from datamodules.synthetic.grammar import QAPair, Split
 
 Draw = Callable[[random.Random, Split], QAPair]
 
 SOURCES: dict[str, tuple[Draw, float]] = {
-    out_of_grammar.KIND: (out_of_grammar.draw, 0.08),
+    out_of_grammar.KIND: (out_of_grammar.draw, 0.06),
     small_talk.KIND: (small_talk.draw, 0.04),
     corrections.KIND: (corrections.draw_alone, 0.02),
+    isolated_words.KIND: (isolated_words.draw, 0.04),
 }
 """Sources besides the grammar, with their shares of the training utterances."""
 

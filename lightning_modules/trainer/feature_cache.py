@@ -123,7 +123,9 @@ class CachedFeatures:
         )
 
 
-def cached_features_of(model: torch.nn.Module, config: Config, training: bool) -> CachedFeatures | None:
+def cached_features_of(
+    model: torch.nn.Module, config: Config, training: bool
+) -> CachedFeatures | None:
     """Return the cache for a model with a pretrained encoder; None for another model."""
     features = getattr(model, "features", None)
     if not isinstance(features, PretrainedEncoder):
