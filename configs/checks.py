@@ -129,6 +129,14 @@ def _check_data(data: DataConfig) -> None:
     for name in SHARES:
         _check_share(f"data.{name}", getattr(data, name))
     _check_share("data.augment.rir_share", data.augment.rir_share)
+    utterance_shares = dataclasses.asdict(data.utterance_shares)
+    for name, share in utterance_shares.items():
+        _check_share(f"data.utterance_shares.{name}", share)
+    if sum(utterance_shares.values()) > 1:
+        raise ValueError(
+            f"data.utterance_shares={utterance_shares}: together they may not exceed 1; the rest "
+            "is of the grammar"
+        )
     for name, share in dataclasses.asdict(data.augment.effects).items():
         _check_share(f"data.augment.effects.{name}", share)
     for name in ("level_db", "snr_db", "pad_s"):

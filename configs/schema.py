@@ -109,6 +109,21 @@ class SourceConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class UtteranceSharesConfig:
+    """Shares of the synthetic training utterances that are no question or order of the grammar."""
+
+    out_of_grammar: float
+    """Share of questions and orders that the grammar does not contain, 0 to 1; the answer is that
+    the model did not understand."""
+    small_talk: float
+    """Share of greetings, thanks, goodbyes and commands to stop, 0 to 1."""
+    corrections: float
+    """Share of corrections of an order, to be transcribed, 0 to 1."""
+    isolated_words: float
+    """Share of single words and short sequences of words, to be transcribed, 0 to 1."""
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Corpora and batches."""
 
@@ -133,6 +148,8 @@ class DataConfig:
     Texts with an answer are repeated literally; for the others, new sentences are generated from a
     word chain model of the transcripts.
     """
+    utterance_shares: UtteranceSharesConfig
+    """Sentences beside those of the grammar."""
     voices: dict[str, float]
     """Synthesisers of the synthetic speech and their shares, which need not sum to 1.
 

@@ -70,6 +70,7 @@ class Corpora:
             rate_hz=rate_hz,
             augment=data.augment,
             voices=voices,
+            shares=data.utterance_shares,
         )
         self.stream = TrainingStream(
             synthetic("train", size=NUM_TOKENIZER_TEXTS, in_domain=in_domain),

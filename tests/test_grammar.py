@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from configs.schema import UtteranceSharesConfig
 from datamodules.synthetic import (
     corrections,
     grammar,
@@ -15,6 +16,7 @@ from datamodules.synthetic import (
     single_utterances,
     small_talk,
 )
+from datamodules.synthetic.speech import GRAMMAR_ALONE
 
 SENTENCES = list(grammar.sentences())
 BY_KIND = collections.defaultdict(list)
@@ -235,13 +237,26 @@ def test_a_correction_changes_what_it_names():
     assert said and all("turn it off" in text for text in said)
 
 
-def test_single_utterances_are_mostly_of_the_grammar_and_in_test_only():
+SHARES = UtteranceSharesConfig(
+    out_of_grammar=0.06, small_talk=0.04, corrections=0.02, isolated_words=0.04
+)
+
+
+def test_single_utterances_have_their_shares_and_in_test_are_of_the_grammar_alone():
     rng = random.Random(6)
-    counts = collections.Counter(single_utterances.draw(rng, "train").kind for _ in range(4_000))
+    drawn = [single_utterances.draw(rng, "train", SHARES).kind for _ in range(4_000)]
+    counts = collections.Counter(drawn)
     inside = sum(counts[kind] for kind in grammar.KINDS)
     assert 0.82 < inside / counts.total() < 0.86
-    assert set(counts) == {*grammar.KINDS, *single_utterances.SOURCES}
+    beside = {"out_of_grammar", "small_talk", "correction", "isolated_words"}
+    assert set(counts) == {*grammar.KINDS, *beside}
     for split in ("valid", "test"):
         rng, again = random.Random(6), random.Random(6)
-        drawn = [single_utterances.draw(rng, split) for _ in range(200)]
+        drawn = [single_utterances.draw(rng, split, SHARES) for _ in range(200)]
         assert drawn == [grammar.draw(again, split) for _ in range(200)]
+
+
+def test_without_shares_the_draws_are_those_of_the_grammar():
+    rng, again = random.Random(6), random.Random(6)
+    drawn = [single_utterances.draw(rng, "train", GRAMMAR_ALONE) for _ in range(200)]
+    assert drawn == [grammar.draw(again, "train") for _ in range(200)]

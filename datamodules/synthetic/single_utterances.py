@@ -1,13 +1,14 @@
 """Sentences of the single utterances of the default corpus.
 
-Most come from the grammar. In training some are outside it, so that the model learns what it does
-not know. Valid and test have sentences of the grammar alone, which keeps their scores comparable;
-the others are scored in live sessions (`make eval-duplex`).
+Valid and test have sentences of the grammar alone, which keeps their scores comparable. In training
+`data.utterance_shares` adds sentences beside it, so that the model learns what it does not know;
+those are scored in live sessions (`make eval-duplex`).
 """
 
 import random
 from collections.abc import Callable
 
+from configs.schema import UtteranceSharesConfig
 from datamodules.synthetic import (
     corrections,
     grammar,
@@ -19,23 +20,31 @@ from datamodules.synthetic.grammar import QAPair, Split
 
 Draw = Callable[[random.Random, Split], QAPair]
 
-SOURCES: dict[str, tuple[Draw, float]] = {
-    out_of_grammar.KIND: (out_of_grammar.draw, 0.06),
-    small_talk.KIND: (small_talk.draw, 0.04),
-    corrections.KIND: (corrections.draw_alone, 0.02),
-    isolated_words.KIND: (isolated_words.draw, 0.04),
+SOURCES: dict[str, Draw] = {
+    "out_of_grammar": out_of_grammar.draw,
+    "small_talk": small_talk.draw,
+    "corrections": corrections.draw_alone,
+    "isolated_words": isolated_words.draw,
 }
-"""Sources besides the grammar, with their shares of the training utterances."""
+"""Field of `data.utterance_shares` -> source of its sentences."""
 
 
-def draw(rng: random.Random, split: Split) -> QAPair:
-    """Draw a sentence of one split."""
-    if split != "train":
+def draw(rng: random.Random, split: Split, shares: UtteranceSharesConfig) -> QAPair:
+    """Draw a sentence of one split.
+
+    Args:
+        rng: source of every random decision.
+        split: of the sentence; the shares hold for train alone.
+        shares: of the sources beside the grammar.
+    """
+    source_shares = {name: getattr(shares, name) for name in SOURCES}
+    # No draw where there is nothing to choose: the order of draws defines a corpus.
+    if split != "train" or not any(source_shares.values()):
         return grammar.draw(rng, split)
     # One number decides between all sources: each covers an interval as long as its share.
     position = rng.random()
-    for draw_other, share in SOURCES.values():
+    for name, share in source_shares.items():
         if position < share:
-            return draw_other(rng, split)
+            return SOURCES[name](rng, split)
         position -= share
     return grammar.draw(rng, split)

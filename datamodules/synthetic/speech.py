@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs.schema import AugmentConfig
+from configs.schema import AugmentConfig, UtteranceSharesConfig
 from datamodules.corpus import Utterance
 from datamodules.synthetic.augment import condition, draw_speed, resample
 from datamodules.synthetic.effects import apply_effects
@@ -28,6 +28,11 @@ Without them a model meets its first pause within a sentence in its first dialog
 """
 PAUSE_S = (0.4, 2.0)
 """Shortest and longest duration of such a pause, drawn uniformly."""
+
+GRAMMAR_ALONE = UtteranceSharesConfig(
+    out_of_grammar=0.0, small_talk=0.0, corrections=0.0, isolated_words=0.0
+)
+"""All training sentences come from the grammar."""
 
 
 class _Recipe(NamedTuple):
@@ -53,6 +58,7 @@ class SyntheticSpeech:
         in_domain: text of the recorded corpus with the share of utterances that use it; None: all
             sentences come from the grammar.
         voices: of which synthesisers, in which shares.
+        shares: training sentences beside those of the grammar.
 
     Raises:
         ImportError: espeakng-loader is missing (raised by the first access to an utterance; other
@@ -68,6 +74,7 @@ class SyntheticSpeech:
         augment: AugmentConfig,
         in_domain: tuple[InDomainText, float] | None = None,
         voices: Voices = DEFAULT_VOICES,
+        shares: UtteranceSharesConfig = GRAMMAR_ALONE,
     ) -> None:
         self.split = split
         self.seed = seed
@@ -76,6 +83,7 @@ class SyntheticSpeech:
         self.augment = augment
         self.in_domain = in_domain
         self.voices = voices
+        self.shares = shares
 
     def __len__(self) -> int:
         return self.size
@@ -122,7 +130,7 @@ class SyntheticSpeech:
             in_domain_text, share = self.in_domain
             if rng.random() < share:
                 return in_domain_text.qa_pair(rng, index)
-        return draw(rng, self.split)
+        return draw(rng, self.split, self.shares)
 
 
 def _insert_pause(speech: Speech, recipe: _Recipe) -> np.ndarray:
