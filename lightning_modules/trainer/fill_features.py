@@ -16,10 +16,11 @@ import torch
 
 from configs.loading import load_config
 from configs.recipes import STAGES
-from configs.schema import Config
+from configs.schema import Config, DataConfig
 from datamodules.batching import ScoredSet, collate
 from datamodules.corpora import Corpora
 from datamodules.dialogue.data import DialogueData, WithUtterances, collate_dialogues
+from duplexmamba.config import EncoderConfig
 from duplexmamba.models.encoders import ENCODERS
 from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.models.timing import FrameTiming
@@ -54,8 +55,14 @@ def fill(args: Sequence[str]) -> None:
     """Compute the features of all stages that a training runs, in their order."""
     args = list(args)
     torch.set_num_threads(1)
+    filled: list[tuple[str, DataConfig, EncoderConfig]] = []
     for stage in needed_stages(args):
         config = load_config(args, stage)
+        needed = (config.stage.data, config.data, config.encoder)
+        # single utterances are the same ones in several stages; dialogues differ from stage to stage
+        if config.stage.data == "speech" and needed in filled:
+            continue
+        filled.append(needed)
         items = list(_items(config))
         for number, item in enumerate(items, 1):
             item()
