@@ -20,6 +20,7 @@ from datamodules.corpus import Corpus, UnusableAudio, Utterance
 from datamodules.data import Precompute, StageData
 from datamodules.dialogue.dialogues import Dialogue, Dialogues, open_dialogues
 from datamodules.synthetic.grammar import Split
+from datamodules.synthetic.voices import Voices
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded
 
@@ -103,12 +104,12 @@ class DialogueData(StageData):
         """Dialogues of the test split, without extra utterances."""
         return self._scored("test", self.config.data.test_dialogues)
 
-    def dialogues(self, split: Split, size: int) -> Dialogues:
-        """Open the dialogues of a split."""
+    def dialogues(self, split: Split, size: int, voices: Voices | None = None) -> Dialogues:
+        """Open the dialogues of a split, spoken in the voices of data.voices unless others are given."""
         recorded = self.corpora.recorded.get(split)
         if recorded is not None and not _has_answers(recorded):
             recorded = None
-        return open_dialogues(self.config, split, size, recorded)
+        return open_dialogues(self.config, split, size, recorded, voices)
 
     def _scored(self, split: Split, count: int) -> DataLoader:
         rank, world_size = self._rank()

@@ -31,7 +31,7 @@ from datamodules.dialogue.turns import RULES, Answer, Event, Kind, Slices, Turn,
 from datamodules.synthetic import corrections, grammar, other_speech, out_of_grammar, small_talk
 from datamodules.synthetic.effects import apply_effects
 from datamodules.synthetic.grammar import Split
-from datamodules.synthetic.voices import open_voices
+from datamodules.synthetic.voices import Voices, open_voices
 from duplexmamba.config import DuplexConfig
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.text.tokenizer import TurnState
@@ -341,7 +341,11 @@ class Dialogues:
 
 
 def open_dialogues(
-    config: Config, split: Split, size: int, recorded: Corpus | None = None
+    config: Config,
+    split: Split,
+    size: int,
+    recorded: Corpus | None = None,
+    voices: Voices | None = None,
 ) -> Dialogues:
     """Open the dialogues of a configuration.
 
@@ -351,6 +355,7 @@ def open_dialogues(
         size: value of `len`.
         recorded: corpus of the questions; None: they come from `grammar`. All other phrases are
             synthesised, also orders that are corrected.
+        voices: of all synthesised speech; None: those of data.voices.
 
     Raises:
         ValueError: slices do not hold whole speech embeddings, the answers are too short, or
@@ -359,7 +364,8 @@ def open_dialogues(
     # Raises the error about slices.
     FrameTiming.of(config.model).encoder_frames("duplex.slice_ms", config.duplex.slice_ms)
     rate_hz = config.features.sample_rate_hz
-    voices = open_voices(config.data)
+    if voices is None:
+        voices = open_voices(config.data)
     questions: Phrases
     if recorded is None:
         questions = Spoken(grammar.draw, split, rate_hz, _longest_grammar_answer(), voices)

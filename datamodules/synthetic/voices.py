@@ -98,6 +98,17 @@ def open_voices(data: DataConfig) -> Voices:
     return Voices(families, open_cache(data))
 
 
+def open_unseen_voices(data: DataConfig) -> Voices:
+    """The voices for scores alone, those of `data.test_voices`.
+
+    Raises:
+        ValueError: a synthesiser is unknown or not installed.
+    """
+    families = parse_families("data.test_voices", data.test_voices)
+    check_installed("data.test_voices", families)
+    return Voices(families, open_cache(data))
+
+
 def open_cache(data: DataConfig) -> SpeechCache:
     """The cache of a configuration, `data.voices_cache`."""
     return SpeechCache(Path(data.voices_cache).expanduser())

@@ -12,6 +12,7 @@ from datamodules.corpora import Corpora
 from datamodules.corpus import UnusableAudio
 from datamodules.dialogue.data import DialogueData
 from datamodules.dialogue.dialogues import Dialogue, Dialogues, open_dialogues
+from datamodules.synthetic.voices import Voices, open_unseen_voices
 from evaluation.console import with_progress
 from evaluation.duplex.dialogues import PlayedDialogue, Turn
 from evaluation.duplex.play import OpenSession, play
@@ -33,6 +34,8 @@ RESTRICTIONS = {"multiplex": " that do not tell incomplete from ignore"}
 def score(args: argparse.Namespace) -> dict[str, float]:
     """Play the test dialogues of a run to live sessions, on one CPU thread or the GPU.
 
+    With data.test_voices they are spoken by those synthesisers.
+
     Raises:
         ValueError: the run was not trained on dialogues.
     """
@@ -43,13 +46,18 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(1)
     open_session().push(torch.zeros(WARM_UP_S * config.features.sample_rate_hz))
     data = DialogueData(config, Corpora(config, splits=["test"]))
-    dialogues = data.dialogues("test", config.data.test_dialogues)
+    voices = None
+    speakers = ""
+    if config.data.test_voices:
+        voices = open_unseen_voices(config.data)
+        speakers = f" in the voices of {', '.join(config.data.test_voices)}"
+    dialogues = data.dialogues("test", config.data.test_dialogues, voices)
     played = play_all(open_session, dialogues, config.data.test_dialogues)
     count = UTTERANCES_PER_DIALOGUE * config.data.test_dialogues
-    utterances = play_all(open_session, outside_the_grammar(config, count), count)
+    utterances = play_all(open_session, outside_the_grammar(config, count, voices), count)
     restriction = RESTRICTIONS.get(config.duplex.kind, "")
     device = open_session().device.type
-    title = f"{len(played)} test dialogues in live sessions{restriction}, on {device}"
+    title = f"{len(played)} test dialogues{speakers} in live sessions{restriction}, on {device}"
     return report(played, utterances, run.folder, run.titled(title))
 
 
@@ -68,14 +76,15 @@ def play_all(open_session: OpenSession, dialogues: Dialogues, count: int) -> lis
     return played
 
 
-def outside_the_grammar(config: Config, count: int) -> Dialogues:
+def outside_the_grammar(config: Config, count: int, voices: Voices | None = None) -> Dialogues:
     """Open test dialogues of a single question or order each that is outside the grammar."""
     kinds = dataclasses.asdict(config.dialogue.shares)
     shares = SharesConfig(**dict.fromkeys(kinds, 0.0) | {"out_of_grammar": 1.0})
     dialogue = dataclasses.replace(
         config.dialogue, events=[1, 1], shares=shares, overlap_share=0.0, gap_s=UTTERANCE_GAP_S
     )
-    return open_dialogues(dataclasses.replace(config, dialogue=dialogue), "test", count)
+    single = dataclasses.replace(config, dialogue=dialogue)
+    return open_dialogues(single, "test", count, voices=voices)
 
 
 def with_whole_dialogues(run: Run, overrides: list[str]) -> Run:
