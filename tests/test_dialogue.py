@@ -28,12 +28,12 @@ from datamodules.dialogue.turns import RULES, draw_events
 from datamodules.synthetic import corrections, grammar, other_speech
 from datamodules.synthetic import espeak_voices as synthetic
 from duplexmamba.duplex.policy import branches
-from tests.conftest import TINY
+from tests.conftest import ALL_TURNS, TINY
 from tests.corpora import open_corpora
 
 pytest.importorskip("espeakng_loader")
 
-CONFIG = load_config(TINY)
+CONFIG = load_config([*TINY, *ALL_TURNS])
 RATE_HZ = CONFIG.features.sample_rate_hz
 SPLITS = ("train", "valid", "test")
 RECORDED = {"question", "paused_question", "interruption"}

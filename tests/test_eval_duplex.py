@@ -28,7 +28,7 @@ from evaluation.duplex.dialogues import (
 from evaluation.record import ScoreValue
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
-from tests.conftest import SMALL_SIZES, TINY
+from tests.conftest import ALL_TURNS, SMALL_SIZES, TINY
 
 STREAMING = [TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, "trainer.accelerator=cpu"]
 
@@ -324,6 +324,7 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
         "data.test_dialogues=2",
         "duplex.response_threshold=0.2",
         "seed=1515",
+        *ALL_TURNS,
     ]  # with this seed the dialogues have all kinds of turns
     values = evaluate.main(["duplex", str(run), *overrides, "--json", str(file)])
     assert json.loads(file.read_text()) == values
