@@ -545,7 +545,7 @@ def test_long_answers_matter_only_where_something_falls_into_them():
 
 
 def test_written_dialogues_can_be_heard_and_read(tmp_path, capsys):
-    write_dialogues.main(["2", "valid", *TINY, f"run.dir={tmp_path}"])
+    write_dialogues.main(["2", "valid", *TINY, *ALL_TURNS, f"run.dir={tmp_path}"])
     folder, corpus = tmp_path / "dialogues", dialogues("valid")
     assert "response" in capsys.readouterr().out
     for index in range(2):
