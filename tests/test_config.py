@@ -28,7 +28,8 @@ def test_files_have_a_purpose_and_a_command_and_are_short() -> None:
         *Path("configs/data").glob("*.yaml"),
     ]:
         lines = path.read_text().splitlines()
-        assert lines[0].startswith("# ") and len(lines) <= 25, path
+        # one screen
+        assert lines[0].startswith("# ") and len(lines) <= 40, path
         assert any("make train" in line for line in lines if line.startswith("#")), path
 
 
