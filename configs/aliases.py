@@ -47,7 +47,44 @@ DATA_OF_STAGES = {
 """Value of `stage.data`, which the checkpoints of the first version lack."""
 
 NEW_KEYS = ("stage.data", "lora_drop.enabled")
-"""Settings that the first version did not have."""
+"""Settings that the first version expressed otherwise: by the stage, and by the program."""
+
+NO_EFFECTS = dict.fromkeys(
+    (
+        "vocal_tract",
+        "room",
+        "equaliser",
+        "hum",
+        "clipping",
+        "band_limit",
+        "codec",
+        "level",
+        "offset",
+    ),
+    0.0,
+)
+
+NEW_SETTINGS: dict[str, Any] = {
+    "features.level": "none",
+    "frontend.masked_share": 0.0,
+    "encoder.kind": "conmamba",
+    "encoder.pretrained": None,
+    "encoder.lookahead_ms": 200.0,
+    "data.augment.effects": NO_EFFECTS,
+    "data.utterance_shares": dict.fromkeys(
+        ("out_of_grammar", "small_talk", "corrections", "isolated_words"), 0.0
+    ),
+    "data.train_size": 0,
+    "data.train_dialogues": 0,
+    "data.voices": {"espeak": 1.0},
+    "duplex.on_onset": "continue",
+    "dialogue.echo_db": None,
+    "dialogue.shares.out_of_grammar": 0.0,
+    "dialogue.shares.small_talk": 0.0,
+    "dialogue.shares.stop": 0.0,
+    "dialogue.shares.correction": 0.0,
+}
+"""Settings that the first version did not have -> the value with which a run is like one of its."""
 
 # Every stage loads the same files, so the same setting would be reported once per stage.
 _printed: set[str] = set()
@@ -117,6 +154,11 @@ def to_earlier_names(values: Mapping[str, Any]) -> dict[str, Any]:
     for key in NEW_KEYS:
         section, name = _find(earlier, key)
         if section is not None:
+            section.pop(name, None)
+    for key, without_effect in NEW_SETTINGS.items():
+        section, name = _find(earlier, key)
+        # with another value it is another experiment, which the first version cannot have run
+        if section is not None and section.get(name) == without_effect:
             section.pop(name, None)
     return earlier
 

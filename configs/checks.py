@@ -18,7 +18,9 @@ from duplexmamba.config import (
     LoraDropConfig,
 )
 from duplexmamba.duplex import DUPLEX_KINDS
+from duplexmamba.duplex.policy import ON_ONSET
 from duplexmamba.models.connectors import CONNECTORS
+from duplexmamba.models.encoders import ENCODERS, check_encoder_kind
 from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.mixers import MIXERS
 from duplexmamba.models.timing import check_slices
@@ -40,7 +42,7 @@ def check(config: Config) -> None:
         ValueError: the first mistake, with field, value and remedy.
     """
     _check_frontend(config)
-    _check_encoder(config.encoder)
+    _check_encoder(config.encoder, config.features.sample_rate_hz)
     _check_connector(config.connector)
     _check_lm(config.lm)
     _check_data(config.data)
@@ -75,6 +77,7 @@ def _check_frontend(config: Config) -> None:
             f"features.hop_samples={features.hop_samples}: samples would be lost; make the window "
             "at least one hop"
         )
+    _check_share("frontend.masked_share", config.frontend.masked_share)
     # Two convolutions of stride 2 halve the mel bands twice.
     if len(config.frontend.channels) != 2 or features.num_mels % 4:
         raise ValueError(
@@ -84,7 +87,9 @@ def _check_frontend(config: Config) -> None:
         )
 
 
-def _check_encoder(encoder: EncoderConfig) -> None:
+def _check_encoder(encoder: EncoderConfig, sample_rate_hz: int) -> None:
+    _check_choice("encoder.kind", encoder.kind, ENCODERS)
+    check_encoder_kind(encoder, sample_rate_hz)
     _check_choice("encoder.mixer", encoder.mixer, MIXERS)
     if encoder.conv_kernel % 2 == 0:
         raise ValueError(
@@ -124,6 +129,16 @@ def _check_data(data: DataConfig) -> None:
     for name in SHARES:
         _check_share(f"data.{name}", getattr(data, name))
     _check_share("data.augment.rir_share", data.augment.rir_share)
+    utterance_shares = dataclasses.asdict(data.utterance_shares)
+    for name, share in utterance_shares.items():
+        _check_share(f"data.utterance_shares.{name}", share)
+    if sum(utterance_shares.values()) > 1:
+        raise ValueError(
+            f"data.utterance_shares={utterance_shares}: together they may not exceed 1; the rest "
+            "is of the grammar"
+        )
+    for name, share in dataclasses.asdict(data.augment.effects).items():
+        _check_share(f"data.augment.effects.{name}", share)
     for name in ("level_db", "snr_db", "pad_s"):
         _check_range(f"data.augment.{name}", getattr(data.augment, name))
 
@@ -250,6 +265,7 @@ def _check_lora_drop(drop: LoraDropConfig) -> None:
 
 def _check_duplex(duplex: DuplexConfig) -> None:
     _check_choice("duplex.kind", duplex.kind, DUPLEX_KINDS)
+    _check_choice("duplex.on_onset", duplex.on_onset, ON_ONSET)
     for name in ("tokens_per_s", "max_tokens", "ignored_slices", "min_slices", "max_wait_s"):
         if getattr(duplex, name) <= 0:
             raise ValueError(f"duplex.{name}={getattr(duplex, name)}: must be more than 0")
@@ -304,6 +320,8 @@ def _check_dialogue_ranges(dialogue: DialogueConfig) -> None:
         if "list" not in str(field.type):
             continue
         pair = getattr(dialogue, field.name)
+        if pair is None:
+            continue
         _check_range(f"dialogue.{field.name}", pair)
         if pair[0] < 0 and not field.name.endswith("_db"):
             raise ValueError(f"dialogue.{field.name}={pair}: cannot be negative")

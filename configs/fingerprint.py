@@ -16,6 +16,9 @@ EXECUTION_ONLY = (
     "lora_drop",
     "data.num_workers",
     "data.worker_timeout_s",
+    "data.voices_cache",
+    "data.test_voices",
+    "data.test_people",
     "trainer.checkpoint_every_s",
     "trainer.threads",
     "trainer.cpu_processes",
@@ -87,9 +90,9 @@ def _remove_unused(config: Config, values: dict[str, Any]) -> None:
 
 
 def _remove(values: dict[str, Any], name: str) -> None:
-    """Remove a section, or a field of a section by its dotted name."""
-    section, _, key = name.rpartition(".")
-    if section:
+    """Remove the section or field of a dotted name."""
+    *sections, key = name.split(".")
+    for section in sections:
         values = values[section]
     values.pop(key)
 

@@ -30,6 +30,31 @@ class TokenizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EffectsConfig:
+    """Effects of voices, rooms, microphones and lines on training audio, each with a share of the
+    utterances and of the dialogues, 0 to 1."""
+
+    vocal_tract: float
+    """Share with formants of a longer or shorter vocal tract."""
+    room: float
+    """Share in a synthetic room; data.augment.rir_path has recorded ones."""
+    equaliser: float
+    """Share with the frequency response of another microphone: a tilt and one to three peaks."""
+    hum: float
+    """Share with the hum of the mains, 10 to 40 dB below the speech."""
+    clipping: float
+    """Share with clipped peaks."""
+    band_limit: float
+    """Share with a narrow band: telephone, a recording at 8 kHz, or another upper limit."""
+    codec: float
+    """Share that is encoded and decoded with mu-law, GSM, Vorbis or MP3."""
+    level: float
+    """Share with a level of the speech of -55 to -10 dB in place of level_db."""
+    offset: float
+    """Share with a constant offset of 0.001 to 0.1 of full scale."""
+
+
+@dataclasses.dataclass(frozen=True)
 class AugmentConfig:
     """Random augmentation of training audio. A range [low, high] is sampled uniformly."""
 
@@ -49,6 +74,8 @@ class AugmentConfig:
     """Share of utterances convolved with one of those impulse responses, 0 to 1."""
     pad_s: list[float]
     """Range of the near-silence before and after each utterance, in seconds."""
+    effects: EffectsConfig
+    """Effects of voices, rooms, microphones and lines."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +109,21 @@ class SourceConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class UtteranceSharesConfig:
+    """Shares of the synthetic training utterances that are no question or order of the grammar."""
+
+    out_of_grammar: float
+    """Share of questions and orders that the grammar does not contain, 0 to 1; the answer is that
+    the model did not understand."""
+    small_talk: float
+    """Share of greetings, thanks, goodbyes and commands to stop, 0 to 1."""
+    corrections: float
+    """Share of corrections of an order, to be transcribed, 0 to 1."""
+    isolated_words: float
+    """Share of single words and short sequences of words, to be transcribed, 0 to 1."""
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Corpora and batches."""
 
@@ -106,6 +148,28 @@ class DataConfig:
     Texts with an answer are repeated literally; for the others, new sentences are generated from a
     word chain model of the transcripts.
     """
+    utterance_shares: UtteranceSharesConfig
+    """Sentences beside those of the grammar."""
+    voices: dict[str, float]
+    """Synthesisers of the synthetic speech and their shares, which need not sum to 1.
+
+    An entry is the name of a synthesiser, or name:argument where it takes a voice file or a command.
+    espeak keeps the share of base.yaml unless it is given one; 0 leaves it out. docs/data.md lists
+    the synthesisers.
+    """
+    voices_cache: str
+    """Folder that keeps the speech of slow synthesisers for all runs; may grow to gigabytes."""
+    test_voices: dict[str, float]
+    """Synthesisers, as in `voices`, in whose voices test sentences are scored too; {} is none.
+
+    The score is test/wer_voices, over data.test_size sentences in all.
+    """
+    test_people: str | None
+    """Path of a corpus whose test split is scored too, as test/wer_people; null is none.
+
+    Its other settings are those of data.source. Utterances with words that no training text has are
+    left out.
+    """
     min_s: float
     """Shorter utterances, in seconds, are skipped and counted."""
     max_s: float
@@ -118,6 +182,10 @@ class DataConfig:
     """Texts in one batch of the stages that train on text."""
     batch_dialogues: int
     """Dialogues in one training batch of the stages that train on dialogues."""
+    train_size: int
+    """Training utterances that are repeated, after the ramp; 0 never repeats synthetic ones."""
+    train_dialogues: int
+    """Training dialogues that are repeated; 0 never repeats composed ones."""
     valid_size: int
     """Utterances scored in each validation."""
     test_size: int
@@ -155,6 +223,18 @@ class SharesConfig:
     """Weight of a back-channel during a response: mhm, okay, right."""
     silence: float
     """Weight of a long silence."""
+    out_of_grammar: float
+    """Weight of a question or order that the grammar does not contain; the answer is that the model
+    did not understand.
+
+    0 where recorded questions are about anything, which a model should answer.
+    """
+    small_talk: float
+    """Weight of a greeting, thanks, a goodbye or a command to stop, outside a response."""
+    stop: float
+    """Weight of a command to stop during a response, which an acknowledgement replaces."""
+    correction: float
+    """Weight of a correction of the order before it, which is then an order of the grammar."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +281,9 @@ class DialogueConfig:
     """Range of the level of the user's speech over noise events, in dB."""
     room_snr_db: list[float]
     """Range of the level of the user's speech over the continuous room noise, in dB."""
+    echo_db: list[float] | None
+    """Range of the level at which the microphone records the model's own answers, spoken aloud,
+    relative to the user's speech, in dB; null: it does not."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,13 +42,20 @@ class SpeechBatch:
     """Why utterances of this batch are missing, one sentence each."""
     frames: Padded | None = None
     """(B, T, D) encoder output, where a data worker has precomputed it."""
+    features: Padded | None = None
+    """(B, F, M) features of a pretrained encoder, which data workers compute or read."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def to(self, device: torch.device) -> "SpeechBatch":
-        """Copy of the batch with its samples on `device`."""
-        return dataclasses.replace(self, samples=self.samples.to(device))
+        """Copy of the batch with its samples, frames and features on `device`."""
+        return dataclasses.replace(
+            self,
+            samples=self.samples.to(device),
+            frames=None if self.frames is None else self.frames.to(device),
+            features=None if self.features is None else self.features.to(device),
+        )
 
 
 class TrainingStream(Dataset[Utterance | UnusableAudio]):

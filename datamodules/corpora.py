@@ -17,6 +17,7 @@ from datamodules.sources.corpus_manifest import (
 )
 from datamodules.synthetic.in_domain_text import InDomainText
 from datamodules.synthetic.speech import SyntheticSpeech
+from datamodules.synthetic.voices import check_installed, open_voices
 
 NUM_TOKENIZER_TEXTS = 20_000
 """Synthetic texts from which the byte-level BPE is trained, in addition to the recorded training
@@ -41,12 +42,14 @@ class Corpora:
         test: utterances for the test.
 
     Raises:
-        ValueError: a source is unusable, or too many of its files are.
+        ValueError: a source is unusable, or too many of its files are, or data.voices cannot be
+            used.
     """
 
     def __init__(self, config: Config, splits: Sequence[str] = SPLITS):
         data = config.data
         rate_hz = config.features.sample_rate_hz
+        voices = open_voices(data)
         opened = open_sources(data, rate_hz)
         self.surveys: dict[str, Survey] = {name: survey for name, (_, survey) in opened.items()}
         by_split = _by_split({name: corpora for name, (corpora, _) in opened.items()})
@@ -66,6 +69,8 @@ class Corpora:
             seed=config.seed,
             rate_hz=rate_hz,
             augment=data.augment,
+            voices=voices,
+            shares=data.utterance_shares,
         )
         self.stream = TrainingStream(
             synthetic("train", size=NUM_TOKENIZER_TEXTS, in_domain=in_domain),
@@ -87,15 +92,39 @@ class Corpora:
 
         Each begins with a space, as it does after other text.
         """
+        for text, answer in self._training_pairs():
+            yield f" {text}"
+            if answer:
+                yield f" {answer}"
+
+    def training_words(self) -> set[str]:
+        """Every word of those texts, answers apart."""
+        words: set[str] = set()
+        for text, _ in self._training_pairs():
+            words.update(text.split())
+        return words
+
+    def _training_pairs(self) -> Iterator[tuple[str, str]]:
+        """Texts and answers of the training stream after its ramp, as many as are used as text."""
         num_recorded = len(self.stream.recorded) if self.stream.recorded else 0
         num_texts = max(NUM_TOKENIZER_TEXTS, 2 * num_recorded)
         # The ramp is skipped, since it holds more synthetic speech than the rest of the stream.
         first = self.stream.ramp
         for position in range(first, first + num_texts):
-            text, answer = self.stream.qa_pair(position)
-            yield f" {text}"
-            if answer:
-                yield f" {answer}"
+            yield self.stream.qa_pair(position)
+
+
+def check_synthesisers(config: Config) -> None:
+    """Check that the synthesisers of a configuration can speak, before hours of training.
+
+    Raises:
+        ValueError: one cannot, and its speech is needed; the message says how to install it.
+    """
+    is_recorded = bool(sources_of(config.data)) and not config.data.synthetic_share
+    # Dialogues have synthetic sounds beside recorded questions; texts are not spoken.
+    needs_speech = config.stage.data == "dialogues" or not is_recorded
+    if needs_speech and config.stage.data != "text":
+        check_installed("data.voices", open_voices(config.data).families)
 
 
 def _by_split(sources: Mapping[str, Mapping[str, ManifestCorpus]]) -> CorporaBySplit:

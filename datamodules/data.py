@@ -85,6 +85,9 @@ class StageData(L.LightningDataModule):
     """
 
     precompute: Precompute | None = None
+    """Applied by the data workers to training batches."""
+    precompute_scored: Precompute | None = None
+    """Applied to batches of utterances for validation and test."""
 
     def __init__(self, config: Config, corpora: Corpora):
         super().__init__()
@@ -128,19 +131,25 @@ class StageData(L.LightningDataModule):
         """Return the settings that limit what is scored, with the number that is scored."""
         return {"valid_size": len(self.corpora.valid), "test_size": len(self.corpora.test)}
 
+    def num_distinct(self) -> int:
+        """Number of different training items; 0: no limit."""
+        return self.config.data.train_size
+
     def strata(self, positions: range) -> list[Hashable]:
         """Return whether each position of the training stream has an answer."""
         return [bool(self.corpora.stream.qa_pair(position)[1]) for position in positions]
 
     def sample(self) -> list[int] | None:
-        """Return the positions of the training stream that `lora.sample` selects.
+        """Return the positions of the training stream that are repeated; None: all positions.
 
-        They are a stratified sample of ten times as many; None: all positions.
+        `lora.sample` is a stratified sample of ten times as many, data.train_size and
+        data.train_dialogues are the first ones after the ramp.
         """
         lora = self.config.lora
-        if not lora.enabled or not lora.sample:
-            return None
         first = self.corpora.stream.ramp
+        if not lora.enabled or not lora.sample:
+            num_distinct = self.num_distinct()
+            return list(range(first, first + num_distinct)) or None
         candidates = range(first, first + SAMPLE_OVERSAMPLING * lora.sample)
         indices = stratified(self.strata(candidates), lora.sample)
         return [first + index for index in indices]
@@ -194,7 +203,7 @@ class SpeechData(StageData):
 
     def _scored(self, corpus: Corpus) -> DataLoader:
         batches = FiniteBatches(corpus, self.config.data.batch_s, *self._rank())
-        return self._speech(ScoredSet(corpus), batches)
+        return self._speech(ScoredSet(corpus), batches, self.precompute_scored)
 
     def _speech(
         self, dataset: Dataset, batches: Sampler[list[int]], precompute: Precompute | None = None

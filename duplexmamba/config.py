@@ -19,6 +19,12 @@ class FeaturesConfig:
     """Samples in the window of one frame; also the length of its Fourier transform."""
     hop_samples: int
     """Samples between two frames."""
+    level: Literal["none", "causal"]
+    """Treatment of level and offset of the microphone.
+
+    none: both stay as they are. causal: the offset is removed, and speech is brought to one level
+    by a gain that depends on the past alone; see `duplexmamba.models.level`.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +33,22 @@ class FrontendConfig:
 
     channels: list[int]
     """Output channels of the two convolutions."""
+    masked_share: float
+    """Share of frames, and of mel bands, that are masked in training (SpecAugment), 0 to 1."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """Speech encoder: ConMamba and its baselines."""
+    """Speech encoder: ConMamba and its baselines, or a pretrained one."""
 
+    kind: str
+    """Kind of speech encoder, one of duplexmamba.models.encoders.
+
+    conmamba: log-mel frames, a convolutional front end and blocks with the mixer of encoder.mixer,
+    trained here. pretrained: a frozen encoder of others, encoder.pretrained.
+    """
+    pretrained: str | None
+    """Kind pretrained: name of the encoder, such as moonshine-tiny-en; null for kind conmamba."""
     mixer: str
     """Sequence mixer of a block, one of duplexmamba.models.mixers.
 
@@ -55,16 +71,22 @@ class EncoderConfig:
     """Inner width of the Mamba mixer as a multiple of d_model."""
     num_heads: int
     """Heads of self-attention."""
-    context: Literal["full", "slice", "causal", "causal_lookahead"]
+    context: Literal["full", "slice", "causal", "causal_lookahead", "window"]
     """How far a frame sees into the past and the future.
 
     full: the whole utterance, in both directions, as published. slice: its slice, in both
     directions, each slice from an empty state, as published for streaming. causal: the past, by a
     state. causal_lookahead: the past, by a state, and the rest of its slice, by a scan that runs
-    backwards from the end of the slice. Attention sees left_context_ms of the past.
+    backwards from the end of the slice. Attention sees left_context_ms of the past. window, kind
+    pretrained alone: each slice is encoded anew together with left_context_ms of the past, and its
+    frames are returned lookahead_ms later.
     """
     left_context_ms: float
-    """Milliseconds that attention sees, in each block, before a frame or its slice."""
+    """Milliseconds that attention sees, in each block, before a frame or its slice; in context
+    window, that the encoder sees before a slice."""
+    lookahead_ms: float
+    """Context window: milliseconds of sound after a frame that the encoder sees, and by which the
+    frame is late; a multiple of one speech embedding."""
     slice_ms: float
     """Milliseconds of a slice where `context` has slices: a multiple of one speech embedding."""
     train_slice_ms: list[float]
@@ -156,7 +178,7 @@ class DuplexConfig:
     kind: str
     """Kind of session, one of duplexmamba.duplex.
 
-    multiplex does not use ignored_slices, min_slices, silence_db and stage.probes.
+    multiplex does not use ignored_slices, min_slices, silence_db, on_onset and stage.probes.
     """
     slice_ms: float
     """Milliseconds between two decisions.
@@ -182,6 +204,15 @@ class DuplexConfig:
     """
     silence_db: float
     """Level, relative to the loudest slice of the question, below which a slice counts as silence.
+
+    A slice near the noise floor of the last seconds counts as silence at any level.
+    """
+    on_onset: str
+    """What a response does when the user starts to speak: continue until the model decides to
+    respond to it, or pause.
+
+    A paused response goes on word for word when the model decides to ignore what it hears. The
+    training of the responses follows.
     """
 
 

@@ -14,6 +14,7 @@ SUBCOMMANDS = {
     "evaluate": "score a finished run",
     "serve": "talk with a finished run, on a web page or by a recording",
     "data": "check a corpus and prepare it for training",
+    "voices": "speak the utterances of slow synthesisers into their cache",
     "plan": "estimate the GPU memory that a training needs",
     "sweep": "run a sweep of trainings",
     "report": "write the report of a sweep",

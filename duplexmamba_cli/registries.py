@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 REGISTRIES = {
+    "encoder.kind": "duplexmamba.models.encoders:ENCODERS:description",
     "encoder.mixer": "duplexmamba.models.mixers:MIXERS:description",
     "connector.kind": "duplexmamba.models.connectors:CONNECTORS:description",
     "lm.kind": "duplexmamba.models.language_models:LANGUAGE_MODELS:description",

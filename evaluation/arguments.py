@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evaluation.record import Command, Option, Score
 from evaluation.scores import SCORES
+from lightning_modules.trainer.checkpoint import run_path
 
 SCORECARD = Command(
     "scorecard",
@@ -99,9 +100,9 @@ def _format_examples(examples: Examples, program: str) -> str:
 def _add_score(parser: argparse.ArgumentParser, score: Score) -> None:
     parser.add_argument(
         "run",
-        type=Path,
+        type=run_path,
         nargs="?" if score.run_is_optional else None,
-        help="folder of a finished run",
+        help="folder of a finished run; demo is the model that comes with the project",
     )
     if score.has_own_data:
         parser.add_argument("folder", type=Path, help="folder of the benchmark's data")

@@ -21,11 +21,14 @@ WER = Score(
     examples=(
         ("wer runs/latest", "on the test speech of its own configuration"),
         ("wer runs/latest data.path=my/speech", "on the test split of a folder or manifest"),
+        ("wer runs/latest data.test_people=my/speech", "on that beside its own test speech"),
     ),
     sections={
         "Word error rate": [
             Row("test/wer", "word error rate", "share", -1, headline="word error rate"),
             Row("test/cer", "character error rate", "share", -1),
+            Row("test/wer_voices", "word error rate, unseen synthesisers", "share", -1),
+            Row("test/wer_people", "word error rate, people", "share", -1),
         ],
     },
 )
@@ -79,8 +82,18 @@ DUPLEX = Score(
                 1,
                 headline="of the answers right",
             ),
+            Row(
+                "answer/invented_rate",
+                "speech outside the grammar that gets an invented answer",
+                "share",
+                -1,
+            ),
             Row("interruption/takeover_rate", "interruptions answered", "share", 1),
             Row("interruption/stop_s", "time until an interrupted response stops", "s", -1),
+            Row("stop/obeyed", "commands to stop that end the response", "share", 1),
+            Row(
+                "onset/pause_s", "time from the onset of speech to the pause of a response", "s", -1
+            ),
             Row("pause/false_takeover_rate", "false responses in pauses of questions", "share", -1),
             Row(
                 "ignore/false_takeover_rate/talking_to_other",

@@ -13,10 +13,13 @@ from lightning_modules.stage import StageModule
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.hardware import trainer_settings
 from lightning_modules.trainer.summary import print_summary
+from lightning_modules.trainer.unseen import score_unseen
 
 
 def score(args: argparse.Namespace) -> dict[str, float]:
     """Transcribe the test speech of a run and compare with its texts.
+
+    Also the speech of data.test_voices and data.test_people, where the configuration names some.
 
     Writes scores/wer.jsonl: a line with `text` and `understood` for each utterance.
 
@@ -42,6 +45,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     trainer.test(module, stage.data(config, corpora), verbose=False)
 
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    scores |= score_unseen(config, corpora, trainer, module)
     lines = []
     for reference, transcript in module.scored:
         lines.append({"text": reference, "understood": transcript})

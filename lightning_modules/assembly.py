@@ -14,6 +14,7 @@ from datamodules.corpus import Utterance
 from datamodules.data import StageData
 from duplexmamba.models import lora
 from duplexmamba.models.connectors import CONNECTORS
+from duplexmamba.models.encoders import ENCODERS
 from duplexmamba.models.language_models import load_pretrained
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.text.tokenizer import Tokenizer
@@ -22,6 +23,7 @@ from lightning_modules.stage import StageModule
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
 from lightning_modules.trainer.checkpoint import StageCheckpoint, load_ctc_head, load_parts
+from lightning_modules.trainer.feature_cache import cached_features_of
 from lightning_modules.trainer.fsdp import full_tensor
 from lightning_modules.trainer.precompute import PrecomputeFrames, can_precompute
 
@@ -48,7 +50,7 @@ def build(
     torch.manual_seed(config.seed)
     model = stage.model(config.model)
     _load_initial_weights(model, config, checkpoints)
-    if isinstance(model, SpeechEncoder) and "features" not in config.stage.init:
+    if isinstance(model, SpeechEncoder) and _starts_without_norm(config, checkpoints):
         fit_feature_norm(model, corpora)
     # adapters are added to the weights that they adapt, so after these are loaded
     if config.lora.enabled:
@@ -57,9 +59,21 @@ def build(
         checkpoint_activations(model)
     module = stage.module(config, model, tokenizer)
     data = stage.data(config, corpora)
-    if isinstance(model, SpeechEncoder) and can_precompute(config, model):
+    if ENCODERS[config.encoder.kind].is_pretrained:
+        data.precompute = cached_features_of(model, config, training=True)
+        data.precompute_scored = cached_features_of(model, config, training=False)
+    elif isinstance(model, SpeechEncoder) and can_precompute(config, model):
         data.precompute = PrecomputeFrames(model)
     return module, data
+
+
+def _starts_without_norm(config: Config, checkpoints: Mapping[str, StageCheckpoint]) -> bool:
+    """Whether no checkpoint has the normalisation of the features."""
+    init = config.stage.init
+    if ENCODERS[config.encoder.kind].is_pretrained:
+        # stage encoder, which the recipe names, is not trained for a pretrained one
+        return init.get("encoder") not in checkpoints
+    return "features" not in init
 
 
 def _load_initial_weights(

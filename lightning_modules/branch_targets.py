@@ -67,6 +67,8 @@ class _ResponseProgress:
 
     start_slice: int = 0
     """Slice of the decision to respond."""
+    num_paused_before: int = 0
+    """Slices before it in which a response paused."""
     num_tokens: int = 0
     """Tokens of the response, without the end-of-text token."""
     num_split_tokens: int = 0
@@ -129,7 +131,11 @@ class BranchTargets:
                 continue
             segments += self._late_probes(parent, branch, dialogue)
             ids = self.tokenizer.encode_response(response_texts[branch.last])
-            response = _ResponseProgress(start_slice=branch.last, num_tokens=len(ids) - 1)
+            response = _ResponseProgress(
+                start_slice=branch.last,
+                num_paused_before=branch.num_paused_before + branch.num_paused,
+                num_tokens=len(ids) - 1,
+            )
             later = session_branches[number + 1 :]
             num_split_tokens = self._num_split_tokens(response, later, dialogue, rng)
             response = dataclasses.replace(response, num_split_tokens=num_split_tokens)
@@ -142,7 +148,8 @@ class BranchTargets:
 
     def _num_emitted(self, response: _ResponseProgress, branch: Branch) -> int:
         """Tokens of a response that have been emitted when a branch is forked."""
-        num_slices = branch.first - response.start_slice
+        num_paused = branch.num_paused_before - response.num_paused_before
+        num_slices = branch.first - response.start_slice - num_paused
         return min(response.num_tokens, tokens_due(num_slices, self.duplex))
 
     def _has_sound(self, branch: Branch, dialogue: Dialogue) -> bool:
@@ -197,7 +204,7 @@ class BranchTargets:
         """
         stop = branch.last if branch.answered else branch.last + 1
         open_slices = range(branch.first, stop)
-        decisive = self._slices_at_ends(dialogue) & {*open_slices}
+        decisive = self._decisive_slices(dialogue) & {*open_slices}
         others = [index for index in open_slices if index not in decisive]
         drawn = rng.sample(others, min(len(others), num_others))
         return [
@@ -205,8 +212,12 @@ class BranchTargets:
             for index in sorted(decisive | {*drawn})
         ]
 
-    def _slices_at_ends(self, dialogue: Dialogue) -> set[int]:
-        """Slices in which a sound ends or pauses, and their neighbours."""
+    def _decisive_slices(self, dialogue: Dialogue) -> set[int]:
+        """Slices in which a sound ends or pauses, and their neighbours.
+
+        Where a response pauses at the onset of speech, also the slice in which a sound begins and
+        the one after it.
+        """
         slices = set()
         for turn in _sounding(dialogue.turns):
             times_s = [turn.end_s]
@@ -215,6 +226,9 @@ class BranchTargets:
             for time_s in times_s:
                 index = int(time_s / self._slice_s)
                 slices |= {index - 1, index, index + 1}
+            if self.duplex.on_onset == "pause":
+                index = int(turn.start_s / self._slice_s)
+                slices |= {index, index + 1}
         return slices
 
     def _probe(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batching import SpeechBatch
+from datamodules.dialogue.data import DialogueBatch
 from duplexmamba.config import ModelConfig
 from duplexmamba.models.connectors.ctc import BYTE_LABELS
 from duplexmamba.models.speech_lm import SpeechEncoder
@@ -27,9 +28,8 @@ class CTCRecogniser(SpeechEncoder):
         super().__init__(config)
         self.ctc = nn.Linear(config.encoder.d_model, BYTE_LABELS)
 
-    def forward(self, samples: Padded) -> Padded:
-        """Samples (B, n) -> logits (B, T, 257)."""
-        frames, _ = self.encode(samples, final=True)
+    def forward(self, frames: Padded) -> Padded:
+        """Encoder frames (B, T, D) -> logits (B, T, 257)."""
         return frames.with_values(self.ctc(frames.values))
 
 
@@ -40,13 +40,13 @@ class EncoderStage(StageModule):
 
     def training_loss(self, batch: SpeechBatch) -> Tensor:
         """CTC loss of the bytes of the transcripts."""
-        logits = self.model(batch.samples)
+        logits = self.model(encoder_frames(self.model, batch))
         return ctc_loss(logits, byte_labels(batch.texts, self.device))
 
     def validate(self, batch: SpeechBatch) -> list[Result]:
         """Greedy transcripts."""
         results: list[Result] = []
-        label_rows = ctc_greedy(self.model(batch.samples))
+        label_rows = ctc_greedy(self.model(encoder_frames(self.model, batch)))
         for text, labels in zip(batch.texts, label_rows, strict=True):
             # a greedy path may end within a character of several bytes
             transcript = bytes(label - 1 for label in labels).decode(errors="ignore")
@@ -57,6 +57,16 @@ class EncoderStage(StageModule):
         """Word and character error rate."""
         references, hypotheses = zip(*text_pairs(results), strict=True)
         return error_rates(references, hypotheses)
+
+
+def encoder_frames(model: SpeechEncoder, batch: SpeechBatch | DialogueBatch) -> Padded:
+    """Encoder frames (B, T, D) of a batch, computed from what data workers have precomputed."""
+    if batch.frames is not None:
+        return batch.frames
+    if batch.features is not None:
+        return model.encode_features(batch.features)
+    frames, _ = model.encode(batch.samples, final=True)
+    return frames
 
 
 def byte_labels(texts: Sequence[str], device: torch.device) -> Padded:

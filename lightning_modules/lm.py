@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from datamodules.synthetic.speech import HESITANT_SHARE
 from duplexmamba.config import ModelConfig
 from duplexmamba.models.language_models import build_lm
+from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded, take
 from duplexmamba.text.decoding import greedy
 from duplexmamba.text.losses import IGNORED, token_loss
@@ -30,6 +31,8 @@ Two tokens follow the other words.
 """
 HESITATION_TOKENS = (2, 10)
 """Smallest and largest number of silence tokens of a hesitation."""
+COUNTED_EMBEDDING_MS = 200.0
+"""Duration of a speech embedding that these numbers of silence tokens belong to, as published."""
 MAX_EDGE_SILENCE = 3
 """Largest number of silence tokens before the first and after the last word."""
 
@@ -125,22 +128,32 @@ class LMStage(StageModule):
         Instructions and silences are drawn at random.
         """
         after = self.tokenizer.prompt_after_speech("response")
+        embedding_ms = FrameTiming.of(self.config.model).token_ms
         share = self.config.stage.speech_like_text
         examples = []
         for text, answer in batch:
             instruction = choose(ANSWER_INSTRUCTIONS if answer else TRANSCRIBE_INSTRUCTIONS)
             before = self.tokenizer.prompt_before_speech(instruction)
-            speech = speech_like(text, self.tokenizer, share)
+            speech = speech_like(text, self.tokenizer, share, embedding_ms)
             prompt = before + speech + after
             response = self.tokenizer.encode_response(answer or text)
             examples.append(Example(prompt, response))
         return examples
 
 
-def speech_like(text: str, tokenizer: Tokenizer, share: float) -> list[int]:
+def speech_like(
+    text: str, tokenizer: Tokenizer, share: float, embedding_ms: float = COUNTED_EMBEDDING_MS
+) -> list[int]:
     """Ids of the words, for a `share` of texts with silence tokens between them.
 
     These prepare the language model for speech embeddings, many of which hold silence.
+
+    Args:
+        text: words.
+        tokenizer: of the language model.
+        share: of the texts that have silence tokens, 0 to 1.
+        embedding_ms: duration of a speech embedding in milliseconds; the shorter it is, the more
+            of them belong to a word.
     """
     if torch.rand(()) >= share:
         return tokenizer.encode_words(text)
@@ -153,16 +166,21 @@ def speech_like(text: str, tokenizer: Tokenizer, share: float) -> list[int]:
         fewest, most = HESITATION_TOKENS
         word_index = torch.randint(len(words) - 1, ())
         counts[word_index] += torch.randint(fewest, most + 1, ())
-    ids = silence * _draw_edge_silence()
+    stretch = COUNTED_EMBEDDING_MS / embedding_ms
+    if stretch != 1:
+        # a word and its silence last as long, within half an embedding of the counted length
+        durations = (counts + 1 + torch.rand(len(words)) - 0.5) * stretch
+        counts = (durations.round().long() - 1).clamp(min=0)
+    ids = silence * _draw_edge_silence(stretch)
     for word, count in zip(words, counts.tolist(), strict=True):
         ids += tokenizer.encode_words(word)
         ids += silence * count
-    ids += silence * _draw_edge_silence()
+    ids += silence * _draw_edge_silence(stretch)
     return ids
 
 
-def _draw_edge_silence() -> int:
-    return int(torch.randint(0, MAX_EDGE_SILENCE + 1, ()))
+def _draw_edge_silence(stretch: float) -> int:
+    return round(int(torch.randint(0, MAX_EDGE_SILENCE + 1, ())) * stretch)
 
 
 def choose(options: tuple[str, ...]) -> str:

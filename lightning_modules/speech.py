@@ -28,7 +28,7 @@ from duplexmamba.text.tokenizer import (
     TRANSCRIBE_INSTRUCTIONS,
     Tokenizer,
 )
-from lightning_modules.encoder import byte_labels
+from lightning_modules.encoder import byte_labels, encoder_frames
 from lightning_modules.lm import choose
 from lightning_modules.padding import pad_ids
 from lightning_modules.results import AnswerResult, Result, TranscriptResult, text_pairs
@@ -106,10 +106,7 @@ class SpeechStage(StageModule):
 
     def frames(self, batch: SpeechBatch | DialogueBatch) -> Padded:
         """Encoder frames (B, T, D), computed here unless a data worker has precomputed them."""
-        if batch.frames is not None:
-            return batch.frames
-        frames, _ = self.model.encode(batch.samples, final=True)
-        return frames
+        return encoder_frames(self.model, batch)
 
     def tasks(self, batch: SpeechBatch) -> list[Task]:
         """Draw a task for each utterance.
@@ -150,35 +147,38 @@ class SpeechStage(StageModule):
     def validate(self, batch: SpeechBatch) -> list[Result]:
         """Transcripts: greedy, or rescored where the stage trains a CTC of words."""
         if self.config.stage.ctc_weight:
-            id_rows = self.transcribe(batch.samples)
+            id_rows = self.transcribe(batch)
             transcripts = [self.tokenizer.decode(ids) for ids in id_rows]
         else:
             instructions = [TRANSCRIBE_INSTRUCTIONS[0]] * len(batch.texts)
-            transcripts = self.respond(instructions, batch.samples)
+            transcripts = self.respond(instructions, batch)
         return [
             TranscriptResult(text, transcript)
             for text, transcript in zip(batch.texts, transcripts, strict=True)
         ]
 
-    def respond(self, instructions: list[str], samples: Padded) -> list[str]:
-        """Greedy responses to samples (B, n)."""
+    @torch.no_grad()
+    def respond(self, instructions: list[str], batch: SpeechBatch) -> list[str]:
+        """Greedy responses to the utterances of a batch, one instruction for each."""
+        speech, _ = self.model.connector(self.frames(batch))
         before, after = self._ids_around_speech(instructions)
-        max_tokens = self._max_tokens(samples)
-        rows = self.model.generate(before, samples, after, self.tokenizer.eos_id, max_tokens)
+        logits, lm_state = self.model.prefill(before, speech, after)
+        max_tokens = self._max_tokens(batch.samples)
+        rows = greedy(self.model.lm, logits, lm_state, self.tokenizer.eos_id, max_tokens)
         return [self.tokenizer.decode(row) for row in rows]
 
-    def transcribe(self, samples: Padded) -> list[list[int]]:
-        """Ids of the transcripts of samples (B, n).
+    def transcribe(self, batch: SpeechBatch) -> list[list[int]]:
+        """Ids of the transcripts of the utterances of a batch.
 
         Candidates are the language model's greedy transcript and the `BEAM` most likely ones of the
         words' CTC. The one with the largest sum of both log likelihoods is chosen: the language
         model prefers frequent texts to what was spoken, and the CTC knows no language.
         Source: joint decoding by rescoring, Watanabe et al. 2017.
         """
-        speech, _ = self.model.embed_speech(samples, final=True)
-        before, after = self._ids_around_speech([TRANSCRIBE_INSTRUCTIONS[0]] * len(samples.values))
+        speech, _ = self.model.connector(self.frames(batch))
+        before, after = self._ids_around_speech([TRANSCRIBE_INSTRUCTIONS[0]] * len(batch))
         logits, lm_state = self.model.prefill(before, speech, after)
-        max_tokens = self._max_tokens(samples)
+        max_tokens = self._max_tokens(batch.samples)
         greedy_rows = greedy(self.model.lm, logits, lm_state, self.tokenizer.eos_id, max_tokens)
         # (B, S, V)
         word_logits = self.word_logits(speech)
@@ -269,7 +269,7 @@ class InstructStage(SpeechStage):
             ANSWER_INSTRUCTIONS[0] if answer else TRANSCRIBE_INSTRUCTIONS[0]
             for answer in batch.answers
         ]
-        responses = self.respond(instructions, batch.samples)
+        responses = self.respond(instructions, batch)
         results: list[Result] = []
         for text, answer, response in zip(batch.texts, batch.answers, responses, strict=True):
             if answer:

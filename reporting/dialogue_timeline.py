@@ -26,6 +26,10 @@ KIND_COLOURS = {
     "noise": "#c0c0c0",
     "backchannel": "#c9b3e0",
     "silence": "#eeeeee",
+    "out_of_grammar": "#b7c9d8",
+    "small_talk": "#bfe3c0",
+    "stop": "#e86a62",
+    "correction": "#a7a3ea",
 }
 
 

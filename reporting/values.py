@@ -3,7 +3,18 @@
 from collections.abc import Iterable
 from typing import Any
 
-SHARES = ("wer", "cer", "accuracy", "exact_match", "f1", "recall", "precision", "share")
+SHARES = (
+    "wer",
+    "wer_voices",
+    "wer_people",
+    "cer",
+    "accuracy",
+    "exact_match",
+    "f1",
+    "recall",
+    "precision",
+    "share",
+)
 """Endings of metrics that are shown in percent."""
 
 

@@ -1,5 +1,6 @@
-"""Audio for the page without a microphone: prepared clips, and any sentence synthesised."""
+"""Audio for the page: prepared clips, any sentence synthesised, and the voice of the model."""
 
+import importlib.util
 import io
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ LEVEL_DB = -20.0
 USER_VOICE = "gmw/en-US+f4"
 OTHER_VOICE = "gmw/en+Andy"
 """Neither voice occurs in training data."""
+MODEL_VOICE = "gmw/en-US"
+"""Speaks the answers where the browser has no voice."""
 RATE_WPM = 160
 """Speaking rate in words per minute."""
 
@@ -59,7 +62,7 @@ CLIPS = [
     ),
     Clip(
         name="unfinished",
-        title="An unfinished one",
+        title="A pause in the middle",
         parts=(Part("tell me the opposite of hot", inner_pause_s=1.2, pause_before="hot"),),
     ),
     Clip(
@@ -72,13 +75,34 @@ CLIPS = [
     ),
     Clip(
         name="talking_to_other",
-        title="An aside",
+        title="Talking to somebody else",
         parts=(
             Part("name the days from monday"),
             Part("peter did you see the red box", silence_before_s=2.5, voice=OTHER_VOICE),
         ),
     ),
 ]
+"""Situations of a conversation."""
+
+_EXAMPLE_TEXTS = (
+    "what is the capital of france",
+    "how many legs does a spider have",
+    "set a timer for five minutes",
+    "name the months from january",
+    "what does a cow say",
+    "which day comes after monday",
+    "add bananas to my shopping list",
+    "what colour is the sky",
+)
+EXAMPLES = [
+    Clip(name=text.replace(" ", "_"), title=text, parts=(Part(text),)) for text in _EXAMPLE_TEXTS
+]
+"""Questions and orders of the grammar, for those who wonder what to ask."""
+
+
+def has_synthesiser() -> bool:
+    """Whether the optional synthesiser is installed; it is not loaded."""
+    return importlib.util.find_spec("espeakng_loader") is not None
 
 
 def clip_audio(clip: Clip, rate_hz: int) -> bytes:
@@ -96,8 +120,13 @@ def clip_audio(clip: Clip, rate_hz: int) -> bytes:
     return wav_file(np.concatenate(pieces), rate_hz)
 
 
-def sentence_audio(text: str, rate_hz: int) -> bytes:
+def sentence_audio(text: str, rate_hz: int, voice: str = USER_VOICE) -> bytes:
     """Synthesise a sentence.
+
+    Args:
+        text: the sentence.
+        rate_hz: sample rate of the audio.
+        voice: a voice of espeak-ng.
 
     Returns:
         The content of a WAV file.
@@ -106,7 +135,8 @@ def sentence_audio(text: str, rate_hz: int) -> bytes:
         ImportError: espeakng-loader is missing.
         RuntimeError: the text contains nothing that can be pronounced.
     """
-    return wav_file(np.concatenate(_synthesise(Part(text), rate_hz)), rate_hz)
+    part = Part(text, voice=voice)
+    return wav_file(np.concatenate(_synthesise(part, rate_hz)), rate_hz)
 
 
 def wav_file(samples: np.ndarray, rate_hz: int) -> bytes:

@@ -20,7 +20,7 @@ from datamodules.sources.audio import read_audio
 from duplexmamba.duplex.events import Event
 from duplexmamba.duplex.session import Session
 from lightning_modules.sessions import open_sessions
-from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
+from lightning_modules.trainer.checkpoint import StageCheckpoint, run_path
 from serving.capacity import capacity
 from serving.converse import ConversationPrinter, play_recording, summary
 from serving.trace import TraceHeader, record_trace
@@ -32,7 +32,10 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "run", type=Path, help="folder of a finished run of stage state or streaming"
+        "run",
+        type=run_path,
+        help="folder of a finished run of stage state or streaming; demo is the model that comes "
+        "with the project",
     )
     _add_page_options(parser.add_argument_group("options of the page"))
     _add_recording_options(parser.add_argument_group("options of a recording"))
@@ -97,7 +100,7 @@ def main(args: list[str]) -> list[Event]:
     """
     options = parser().parse_args(args)
     run = options.run.resolve()
-    checkpoint = StageCheckpoint.load(run / FILE)
+    checkpoint = StageCheckpoint.load(run)
     session = open_sessions(checkpoint, checkpoint.config, run)()
     if options.wav:
         return converse(session, run, options)

@@ -1,13 +1,14 @@
 """Concurrent conversations: all share one model, and slices that are complete are one batch."""
 
 import asyncio
+import contextlib
 import copy
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +18,9 @@ import torch
 from duplexmamba.duplex.events import Event
 from duplexmamba.duplex.session import Session, push_batched
 from serving.limits import AudioRateLimit, Limits
-from serving.messages import FAILED_MESSAGE, ConversationEnded, slice_message
+from serving.messages import FAILED_MESSAGE, ConversationEnded, heard_message, slice_message
 from serving.recording import BYTES_PER_SAMPLE, Recording
+from serving.transcripts import Stretch, StretchFinder, Transcribe, Transcription, transcribe
 
 log = logging.getLogger(__name__)
 FULL_SCALE = 2 ** (8 * BYTES_PER_SAMPLE - 1)
@@ -40,20 +42,33 @@ class Conversation:
         recording: receives the audio and the events.
         limits: limits of the server.
         on_slice: called whenever a complete slice is pending.
+        transcribe: makes transcripts for `heard` messages; None: the client wants none.
     """
 
     def __init__(
-        self, session: Session, recording: Recording, limits: Limits, on_slice: Callable[[], None]
+        self,
+        session: Session,
+        recording: Recording,
+        limits: Limits,
+        on_slice: Callable[[], None],
+        transcribe: Transcribe | None = None,
     ):
         self.session = session
         self.recording = recording
         self.limits = limits
         self.on_slice = on_slice
         self.pending_slices: deque[PendingSlice] = deque()
+        self.transcription: Transcription | None = None
+        """The transcript to be made next, which has no hurry."""
         self.messages: asyncio.Queue[str] = asyncio.Queue(limits.max_unsent_messages)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Raises `ConversationEnded` when the conversation cannot continue."""
         self._rate_limit = AudioRateLimit(limits)
+        self._transcribe = transcribe
+        self._stretches = StretchFinder(session.slice_s)
+        # The latest slices that were processed, of which a transcript can be made.
+        num_kept = math.ceil(limits.max_heard_s / session.slice_s)
+        self._processed_pcm: deque[bytes] = deque(maxlen=num_kept)
         # Less than a slice; the session itself only receives whole slices.
         self._pending_pcm = b""
 
@@ -97,6 +112,12 @@ class Conversation:
             self.pending_slices.append(PendingSlice(slice_pcm, time.monotonic()))
         self._pending_pcm = stream[num_full_bytes:]
 
+    def next_slice(self) -> PendingSlice:
+        """Take the oldest pending slice, to process it."""
+        pending = self.pending_slices.popleft()
+        self._processed_pcm.append(pending.pcm)
+        return pending
+
     def publish(self, result: Event | Exception, arrival_s: float) -> None:
         """Record the result of a slice and queue its message.
 
@@ -113,11 +134,33 @@ class Conversation:
             latency_ms = 1000 * (time.monotonic() - arrival_s)
             # Waiting for space would let one slow client delay all others.
             self.messages.put_nowait(slice_message(result, latency_ms))
+            stretch = self._stretches.push(result)
+            if stretch is not None and self._transcribe is not None:
+                self._start_transcription(stretch, self._transcribe)
         except asyncio.QueueFull:
             self._end(ConversationEnded("slow", "events were not fetched: read all messages"))
         except Exception as error:  # of the model or the disk: other conversations continue
             log.error("conversation failed: %r", error)
             self._end(ConversationEnded("failed", FAILED_MESSAGE))
+
+    def publish_transcript(self) -> None:
+        """Queue the message with the transcript as far as it has been made."""
+        assert self.transcription is not None
+        stretch, text = self.transcription.stretch, self.transcription.text
+        self.transcription = None
+        # A client that does not read is disconnected by `publish`; this message can be missed.
+        with contextlib.suppress(asyncio.QueueFull):
+            self.messages.put_nowait(heard_message(stretch, text, self.session.slice_s))
+
+    def _start_transcription(self, stretch: Stretch, transcribe: Transcribe) -> None:
+        """Begin the transcript of a stretch that ends with the latest slice."""
+        if self.transcription is not None:
+            # Rather without a text than ever later.
+            self.publish_transcript()
+        num_slices = stretch.end_slice + 1 - stretch.start_slice
+        slices = list(self._processed_pcm)[-num_slices:]
+        steps = transcribe(self.session, decode_pcm(b"".join(slices)))
+        self.transcription = Transcription(stretch, steps)
 
     def _end(self, reason: ConversationEnded) -> None:
         if not self.ended.done():
@@ -132,27 +175,39 @@ class Conversations:
         limits: limits of the server.
         folder: directory for recordings.
         run: name of the model, for clients.
+        transcribe: makes the transcripts of conversations that ask for them.
     """
 
-    def __init__(self, session: Session, limits: Limits, folder: Path, run: str):
+    def __init__(
+        self,
+        session: Session,
+        limits: Limits,
+        folder: Path,
+        run: str,
+        transcribe: Transcribe = transcribe,
+    ):
         self.session = session
         self.limits = limits
         self.folder = folder
         self.run = run
+        self.transcribe = transcribe
         self.recordings: dict[str, Recording] = {}
         """By name: of the open conversations and of the newest closed ones."""
         self._open: set[Conversation] = set()
         self._closed_recordings: deque[Recording] = deque()
-        self._slices_ready = asyncio.Event()
+        self._work_ready = asyncio.Event()
         # The event loop must stay responsive, so the model runs in a thread of its own.
         self._model_thread = ThreadPoolExecutor(1, "model")
 
     def __len__(self) -> int:
         return len(self._open)
 
-    @contextmanager
-    def open(self) -> Iterator[Conversation]:
+    @contextlib.contextmanager
+    def open(self, heard: bool = False) -> Iterator[Conversation]:
         """Context of a new conversation.
+
+        Args:
+            heard: whether to transcribe what the model has heard.
 
         Raises:
             ConversationEnded: the limit of concurrent conversations is reached.
@@ -160,12 +215,16 @@ class Conversations:
         if len(self._open) >= self.limits.max_conversations:
             raise ConversationEnded(
                 "busy",
-                f"busy: {len(self._open)} conversations are active; try again later",
+                f"busy: {len(self._open)} of {self.limits.max_conversations} conversations are "
+                "active; try again later",
             )
         # A copy shares the model and has its own state.
         session = copy.copy(self.session)
         recording = Recording(self.folder, self.run, session.slice_s, session.rate_hz)
-        conversation = Conversation(session, recording, self.limits, self._slices_ready.set)
+        transcribe = self.transcribe if heard else None
+        conversation = Conversation(
+            session, recording, self.limits, self._work_ready.set, transcribe
+        )
         self._open.add(conversation)
         self.recordings[recording.name] = recording
         try:
@@ -173,7 +232,7 @@ class Conversations:
         finally:
             self._close(conversation)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def processing(self) -> AsyncIterator[None]:
         """Context in which pending slices are processed."""
         task = asyncio.create_task(self._process_forever())
@@ -186,18 +245,21 @@ class Conversations:
 
     async def _process_forever(self) -> None:
         while True:
-            await self._slices_ready.wait()
+            await self._work_ready.wait()
             # Cleared before, not after, or slices that arrive meanwhile would be missed.
-            self._slices_ready.clear()
+            self._work_ready.clear()
             await self._process_ready()
+            # Slices come first: a transcript delays them by one of its short steps at most.
+            if not any(conversation.pending_slices for conversation in self._open):
+                await self._continue_transcription()
 
     async def _process_ready(self) -> None:
         """Process one slice of each conversation that has a pending one, as one batch."""
         conversations = [c for c in self._open if c.pending_slices]
         if not conversations:
             return
-        slices = [conversation.pending_slices.popleft() for conversation in conversations]
-        self._slices_ready.set()  # some conversations may have further slices
+        slices = [conversation.next_slice() for conversation in conversations]
+        self._work_ready.set()  # some conversations may have further slices
         inputs = [
             (conversation.session, decode_pcm(pending.pcm))
             for conversation, pending in zip(conversations, slices, strict=True)
@@ -208,6 +270,23 @@ class Conversations:
             # It may have been closed while its slice was processed.
             if conversation in self._open:
                 conversation.publish(result, pending.arrival_s)
+
+    async def _continue_transcription(self) -> None:
+        """Do one step of one transcript, if a conversation waits for any."""
+        conversation = next((c for c in self._open if c.transcription), None)
+        if conversation is None or conversation.transcription is None:
+            return
+        self._work_ready.set()  # there are further steps
+        loop = asyncio.get_running_loop()
+        try:
+            complete = await loop.run_in_executor(
+                self._model_thread, conversation.transcription.advance
+            )
+        except Exception as error:  # the conversation does not depend on its transcripts
+            log.error("no transcript: %r", error)
+            complete = True
+        if complete:
+            conversation.publish_transcript()
 
     def _close(self, conversation: Conversation) -> None:
         """Close a conversation and delete the oldest recordings beyond the limit."""

@@ -36,9 +36,13 @@ class Limits:
     """Size of a message from a client."""
     max_ahead_s: float = 2.0
     """Seconds by which the received audio may be ahead of real time."""
-    min_message_s: float = 0.005
-    """Duration that a message counts for at least, so that tiny messages are limited too."""
-    max_backlog_s: float = 5.0
+    max_stall_s: float = 8.0
+    """Seconds of audio that may arrive at once after the network has stalled; the page itself
+    keeps as much."""
+    min_message_s: float = 0.001
+    """Duration that a message counts for at least, so that tiny messages are limited too. The
+    smallest usual ones, an AudioWorklet's 128 samples at 48 kHz, last 0.0027 s."""
+    max_backlog_s: float = 10.0
     """Seconds of audio that wait to be processed; beyond it the server is overloaded."""
     max_unsent_messages: int = 50
     """Messages that wait to be sent; beyond it the client is too slow."""
@@ -50,6 +54,8 @@ class Limits:
     """Time without audio after which a conversation ends."""
     max_conversation_s: float = 900.0
     """Duration of a conversation."""
+    max_heard_s: float = 8.0
+    """Longest speech that is transcribed; of a longer stretch its end."""
     max_text_chars: int = 200
     """Length of a text for the synthesiser."""
     max_waiting_texts: int = 8
@@ -59,10 +65,10 @@ class Limits:
 
 
 class AudioRateLimit:
-    """Limits received audio to real time, with a tolerance of `max_ahead_s` in both directions.
+    """Limits received audio to real time, with a tolerance in both directions.
 
     Args:
-        limits: `max_ahead_s` and `min_message_s` apply.
+        limits: `max_ahead_s`, `max_stall_s` and `min_message_s` apply.
         timer: current time in seconds.
     """
 
@@ -80,7 +86,7 @@ class AudioRateLimit:
         """
         elapsed_s = self.timer() - self.start_s
         # Without this lower bound, a client could save up a long pause for one large burst.
-        received_s = max(self.received_s, elapsed_s - self.limits.max_ahead_s)
+        received_s = max(self.received_s, elapsed_s - self.limits.max_stall_s)
         self.received_s = received_s + max(duration_s, self.limits.min_message_s)
         return self.received_s <= elapsed_s + self.limits.max_ahead_s
 

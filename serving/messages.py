@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from duplexmamba.duplex.events import Event
+from serving.transcripts import Stretch
 
 VERSION = 1
 CLOSE_CODES = {
@@ -46,12 +47,15 @@ class ConversationEnded(Exception):
         return CLOSE_CODES[self.reason]
 
 
-def check_hello(text: str | None, rate_hz: int) -> None:
+def check_hello(text: str | None, rate_hz: int) -> bool:
     """Check the first message of a client.
 
     Args:
         text: the message; None if it was binary.
         rate_hz: sample rate of the server.
+
+    Returns:
+        Whether the client asks for `heard` messages.
 
     Raises:
         ConversationEnded: the message is not a hello, or has another version or sample rate.
@@ -76,6 +80,8 @@ def check_hello(text: str | None, rate_hz: int) -> None:
             "rate",
             f"rate_hz={client_rate_hz!r:.40} is not supported: resample to {rate_hz} Hz first",
         )
+    # Only on request, since a transcript takes time and earlier clients do not know its message.
+    return hello.get("heard") is True
 
 
 def ready_message(name: str, run: str, slice_s: float, rate_hz: int) -> str:
@@ -107,6 +113,24 @@ def slice_message(event: Event, latency_ms: float) -> str:
     fields = dataclasses.asdict(event)
     fields["latency_ms"] = round(latency_ms, 3)
     return _message("slice", fields)
+
+
+def heard_message(stretch: Stretch, text: str, slice_s: float) -> str:
+    """Message about a stretch of speech on which the model has decided.
+
+    Args:
+        stretch: the stretch.
+        text: its transcript; empty if there was no time for one.
+        slice_s: duration of a slice in seconds.
+    """
+    fields = {
+        "slice": stretch.end_slice,
+        "start_s": round(stretch.start_slice * slice_s, 3),
+        "end_s": round((stretch.end_slice + 1) * slice_s, 3),
+        "text": text,
+        "answered": stretch.answered,
+    }
+    return _message("heard", fields)
 
 
 def end_message(end: ConversationEnded) -> str:

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,12 +18,23 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from datamodules.synthetic import out_of_grammar
 from duplexmamba.duplex.session import Session
 from serving import messages
-from serving.clips import CLIPS, clip_audio, sentence_audio
+from serving.clips import (
+    CLIPS,
+    EXAMPLES,
+    MODEL_VOICE,
+    USER_VOICE,
+    Clip,
+    clip_audio,
+    has_synthesiser,
+    sentence_audio,
+)
 from serving.conversations import Conversation, Conversations
 from serving.limits import AccessMiddleware, Limits
 from serving.messages import ConversationEnded
+from serving.transcripts import Transcribe, transcribe
 
 PAGE_FOLDER = Path(__file__).with_name("page")
 END_TIMEOUT_S = 1.0
@@ -41,13 +53,21 @@ class Server:
         run: name of the model, for clients.
         limits: limits of the server.
         folder: directory for recordings.
+        transcribe: see `Conversations`.
     """
 
-    def __init__(self, session: Session, run: str, limits: Limits, folder: Path):
+    def __init__(
+        self,
+        session: Session,
+        run: str,
+        limits: Limits,
+        folder: Path,
+        transcribe: Transcribe = transcribe,
+    ):
         self.session = session
         self.run = run
         self.limits = limits
-        self.conversations = Conversations(session, limits, folder, run)
+        self.conversations = Conversations(session, limits, folder, run, transcribe)
         self._clip_files: dict[str, bytes] = {}
         # One text at a time, so that the model keeps most of the processor.
         self._synthesiser_lock = asyncio.Lock()
@@ -67,21 +87,23 @@ class Server:
 
     async def about(self, request: Request) -> Response:
         """Answer with the JSON object that the page needs before a conversation."""
-        clips = [{"name": clip.name, "title": clip.title, "text": clip.text} for clip in CLIPS]
         fields = {
             "version": messages.VERSION,
             "run": self.run,
             "rate_hz": self.session.rate_hz,
             "slice_s": self.session.slice_s,
             "text_letters": self.limits.max_text_chars,
-            "clips": clips,
+            "clips": _descriptions(CLIPS),
+            "examples": _descriptions(EXAMPLES),
+            "synthesiser": has_synthesiser(),
+            "not_understood": out_of_grammar.ANSWER,
         }
         return JSONResponse(fields)
 
     async def clip(self, request: Request) -> Response:
         """Answer with a prepared clip as a WAV file."""
         name = request.path_params["name"]
-        clips = {clip.name: clip for clip in CLIPS}
+        clips = {clip.name: clip for clip in (*CLIPS, *EXAMPLES)}
         if name not in clips:
             raise HTTPException(404, f"there is no clip {name!r:.40}")
         # Clips are synthesised when first requested, since the synthesiser is optional.
@@ -90,11 +112,19 @@ class Server:
         return Response(self._clip_files[name], media_type="audio/wav")
 
     async def speak(self, request: Request) -> Response:
-        """Answer with the text in the request's body as a WAV file."""
+        """Answer with the text in the request's body as a WAV file.
+
+        `?voice=model` selects the voice of the model instead of the user's.
+        """
+        voices = {"user": USER_VOICE, "model": MODEL_VOICE}
+        voice = voices.get(request.query_params.get("voice", "user"))
+        if voice is None:
+            raise HTTPException(422, "voice is user or model")
         text = _single_line(await self._read_body(request))
         if not text or len(text) > self.limits.max_text_chars:
             raise HTTPException(422, f"send a text of 1 to {self.limits.max_text_chars} letters")
-        audio = await self._synthesise(sentence_audio, text)
+        speak = functools.partial(sentence_audio, voice=voice)
+        audio = await self._synthesise(speak, text)
         return Response(audio, media_type="audio/wav")
 
     async def _read_body(self, request: Request) -> bytes:
@@ -135,8 +165,8 @@ class Server:
 
     async def _converse(self, socket: WebSocket) -> None:
         """Run a conversation until `ConversationEnded` or `WebSocketDisconnect` is raised."""
-        await self._receive_hello(socket)
-        with self.conversations.open() as conversation:
+        wants_heard = await self._receive_hello(socket)
+        with self.conversations.open(wants_heard) as conversation:
             ready = messages.ready_message(
                 conversation.recording.name,
                 self.run,
@@ -150,8 +180,15 @@ class Server:
                 conversation.ended,
             )
 
-    async def _receive_hello(self, socket: WebSocket) -> None:
-        """Receive the first message; raises `ConversationEnded` if it is late or wrong."""
+    async def _receive_hello(self, socket: WebSocket) -> bool:
+        """Receive the first message.
+
+        Returns:
+            Whether the client asks for `heard` messages.
+
+        Raises:
+            ConversationEnded: the message is late or wrong.
+        """
         # Connections that never send a hello must not keep others out.
         if self._num_handshakes >= self.limits.max_handshakes:
             raise ConversationEnded(
@@ -166,7 +203,7 @@ class Server:
         finally:
             self._num_handshakes -= 1
         text = hello if isinstance(hello, str) else None
-        messages.check_hello(text, self.session.rate_hz)
+        return messages.check_hello(text, self.session.rate_hz)
 
     async def _receive_audio(self, socket: WebSocket, conversation: Conversation) -> None:
         """Receive audio until a time limit raises `ConversationEnded`."""
@@ -206,6 +243,11 @@ class Server:
             raise HTTPException(422, str(error)) from None
         finally:
             self._num_waiting_texts -= 1
+
+
+def _descriptions(clips: Sequence[Clip]) -> list[dict[str, str]]:
+    """What the page shows of clips."""
+    return [{"name": clip.name, "title": clip.title, "text": clip.text} for clip in clips]
 
 
 def _single_line(body: bytes) -> str:
@@ -268,6 +310,7 @@ def create_app(
     folder: Path,
     token: str | None = None,
     origins: Collection[str] = (),
+    transcribe: Transcribe = transcribe,
 ) -> Starlette:
     """Create the application.
 
@@ -278,8 +321,9 @@ def create_app(
         folder: directory for traces and audio.
         token: see `AccessMiddleware`.
         origins: see `AccessMiddleware`.
+        transcribe: see `Conversations`.
     """
-    server = Server(session, run, limits, folder)
+    server = Server(session, run, limits, folder, transcribe)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from duplexmamba.duplex.session import Session
 from serving.limits import Limits, is_loopback
 from serving.server import create_app
+from serving.transcripts import Transcribe, transcribe
 
 PING_S = 10.0
 """Interval between pings on a WebSocket, and the time limit of the answer to one."""
@@ -66,10 +67,11 @@ def create_server(
     folder: Path,
     token: str | None = None,
     origins: Collection[str] = (),
+    transcribe: Transcribe = transcribe,
 ) -> uvicorn.Server:
     """Create the server. Arguments as in `create_app`."""
     config = uvicorn.Config(
-        create_app(session, run, limits, folder, token, origins),
+        create_app(session, run, limits, folder, token, origins, transcribe),
         http=TimedH11Protocol,
         log_level="warning",
         access_log=False,

@@ -19,6 +19,13 @@ SMALL_SIZES = [
     "lm.d_model=32",
     "lm.num_layers=2",
 ]
+ALL_TURNS = [
+    "dialogue.shares.out_of_grammar=0.07",
+    "dialogue.shares.small_talk=0.03",
+    "dialogue.shares.stop=0.05",
+    "dialogue.shares.correction=0.03",
+]
+"""Every kind of turn in dialogues, those included that base.yaml leaves out."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """A stand-in for a session, for tests of the page: its turn states follow from level and pitch.
 
-A low tone of 0.8 s in total, with or without pauses, is a question; a shorter one is incomplete; a
-high tone is speech to somebody else.
+A low tone of 0.8 s in total, with or without pauses, is a question; a shorter one is incomplete and
+forgotten after a while; a high tone is speech to somebody else.
 """
 
 import dataclasses
@@ -47,6 +47,9 @@ class Talker:
     model, device, rate_hz, slice_s = None, "cpu", RATE_HZ, SLICE_S
     slice_samples = round(RATE_HZ * SLICE_S)
 
+    question_s = 0.7
+    """A question is longer."""
+
     def __init__(self) -> None:
         self.state = TalkerState()
 
@@ -63,8 +66,11 @@ class Talker:
         else:
             state = dataclasses.replace(state, quiet=state.quiet + 1)
         action = "drop" if turn_state == "ignore" and not state.asked_s else "listen"
+        if state.asked_s and state.quiet == 9:
+            action = "drop"
+            state = dataclasses.replace(state, asked_s=0.0)
         left = state.left
-        if state.asked_s > 0.7 and state.quiet == 2:
+        if state.asked_s > self.question_s and state.quiet == 2:
             turn_state, action = "response", "respond"
             left = tuple(ANSWERS[state.answers % 3].split())
             state = dataclasses.replace(state, asked_s=0.0, answers=state.answers + 1)

@@ -9,10 +9,12 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.schema import AugmentConfig
+from configs.loading import base_values
+from configs.schema import AugmentConfig, EffectsConfig
 from datamodules.synthetic.augment import FLOOR_DB, augment, condition, resample
 
 RATE_HZ = 16_000
+NO_EFFECTS = EffectsConfig(**base_values()["data"]["augment"]["effects"])
 CLEAN = AugmentConfig(
     speeds=[1.0],
     level_db=[-20, -20],
@@ -22,6 +24,7 @@ CLEAN = AugmentConfig(
     rir_path=None,
     rir_share=0.0,
     pad_s=[0.1, 0.3],
+    effects=NO_EFFECTS,
 )
 NOISY = dataclasses.replace(CLEAN, noise_share=1.0)
 

@@ -204,6 +204,26 @@ def test_every_probe_has_the_probabilities_of_a_session(
     )
 
 
+@pytest.mark.parametrize("script", [*SCRIPTS, "??!.?...??!.???..?..??!......"])
+def test_targets_follow_the_pauses_of_a_session(
+    script, model, tokenizer, small, monkeypatch
+) -> None:
+    config = override(small, ["duplex.on_onset=pause"])
+    test_every_probe_has_the_probabilities_of_a_session(
+        script, model, tokenizer, config, monkeypatch
+    )
+
+
+def test_onsets_are_probed_where_responses_pause(tokenizer, small) -> None:
+    dialogue = dialogue_of("..???????!......", 3200)
+    probed = {}
+    for value in ("continue", "pause"):
+        duplex = override(small, [f"duplex.on_onset={value}"]).duplex
+        segments = BranchTargets(tokenizer, duplex, 0).segments(dialogue, random.Random(0))
+        probed[value] = {segment.slices[-1] for segment in segments if segment.slices}
+    assert {2, 3} <= probed["pause"] and not {2, 3} & probed["continue"]
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_segments_of_an_answer_contain_it_completely(script, tokenizer, small) -> None:
     dialogue = dialogue_of(script, 3200)

@@ -28,7 +28,8 @@ def test_files_have_a_purpose_and_a_command_and_are_short() -> None:
         *Path("configs/data").glob("*.yaml"),
     ]:
         lines = path.read_text().splitlines()
-        assert lines[0].startswith("# ") and len(lines) <= 25, path
+        # one screen
+        assert lines[0].startswith("# ") and len(lines) <= 40, path
         assert any("make train" in line for line in lines if line.startswith("#")), path
 
 
@@ -136,8 +137,7 @@ def test_frame_timing_divides_time_exactly() -> None:
         load_config(["configs/preset/paper.yaml", "configs/stage/asr.yaml"]).model
     )
     assert (
-        timing.samples_per_mel_frame,
         timing.samples_per_encoder_frame,
         timing.samples_per_token,
-    ) == (160, 640, 3200)
+    ) == (640, 3200)
     assert timing.token_ms == 200

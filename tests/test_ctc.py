@@ -9,6 +9,7 @@ import torch
 
 from configs.loading import override
 from configs.schema import Config
+from datamodules.batching import SpeechBatch
 from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
@@ -79,7 +80,7 @@ def test_transcripts_are_the_most_likely_by_ctc_and_language_model(
     )
     greedy = stage.model.generate(before, samples, then, tokenizer.eos_id, 13)
     with torch.no_grad():
-        transcripts = stage.transcribe(samples)
+        transcripts = stage.transcribe(SpeechBatch(samples, [""] * 3, [""] * 3, []))
         for i, n in enumerate(samples.row_lengths().tolist()):
             speech_embeddings, _ = stage.model.embed_speech(
                 Padded(samples.values[i : i + 1, :n]), final=True

@@ -22,12 +22,13 @@ from evaluation.duplex.dialogues import (
     cases_of,
     confusion,
     curve,
+    invented,
     scores,
 )
 from evaluation.record import ScoreValue
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
-from tests.conftest import SMALL_SIZES, TINY
+from tests.conftest import ALL_TURNS, SMALL_SIZES, TINY
 
 STREAMING = [TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, "trainer.accelerator=cpu"]
 
@@ -38,6 +39,7 @@ def dialogue(turns=(), responses=(), count=30, **fields) -> PlayedDialogue:
         "labels": ["ignore"] * count,
         "predicted": ["ignore"] * count,
         "response": [0.0] * count,
+        "paused": [False] * count,
         **fields,
     }
     return PlayedDialogue(
@@ -221,6 +223,50 @@ def test_a_later_question_may_interrupt_a_resumed_answer():
         assert value(played, "answer/resumed_after_ignore") == [resumed]
 
 
+@pytest.mark.parametrize(
+    ("stop_slice", "complete", "obeyed"),
+    [
+        (12, False, [1]),  # interrupted 0.6 s after the command
+        (13, False, [1]),
+        (16, False, [0]),  # by something else
+        (25, True, [0]),  # it goes on to its end
+        (12, True, None),  # it ends by itself
+    ],
+)
+def test_stop_is_obeyed_if_the_response_does_not_go_on(stop_slice, complete, obeyed):
+    turns = [question(0.0, 1.0), Turn("stop", 1.4, 2.0, answer="okay")]
+    old = EmittedResponse(5, stop_slice, "one two", complete)
+    assert value(dialogue(turns, [old]), "stop/obeyed") == obeyed
+
+
+def test_the_pause_at_an_onset_is_measured_to_the_end_of_its_first_slice():
+    turns = [question(0.0, 1.0), Turn("talking_to_other", 2.1, 3.0)]
+    paused = [slice_ in range(11, 17) for slice_ in range(30)]
+    played = dialogue(turns, [response(5, 25, "one two")], paused=paused)
+    assert value(played, "onset/pause_s") == [pytest.approx(0.3)]
+    # A pause long after the sound is not due to it, and without a pause there is no time.
+    late = [slice_ in range(20, 22) for slice_ in range(30)]
+    for other in (late, [False] * 30):
+        played = dialogue(turns, [response(5, 25, "one two")], paused=other)
+        assert value(played, "onset/pause_s") is None
+
+
+def test_an_interruption_also_ends_the_emission():
+    turns = [question(0.0, 1.0), Turn("interruption", 2.1, 3.0, answer="six", window=range(10, 30))]
+    old = EmittedResponse(5, 15, "one two", complete=False)
+    played = dialogue(turns, [old, response(15, 16, "six")])
+    assert value(played, "onset/pause_s") == [pytest.approx(1.1)]
+    assert value(dialogue([Turn("noise", 2.1, 3.0)], [old]), "onset/pause_s") is None
+
+
+def test_only_another_answer_outside_the_grammar_is_invented():
+    turn = Turn("out_of_grammar", 1.0, 2.0, answer="sorry", window=range(5, 30))
+    spoken = [[], ["sorry"], ["the radio is on"], ["sorry", "two"]]
+    played = [dialogue([turn], [response(11, 12, text) for text in texts]) for texts in spoken]
+    assert invented(played) == {"answer/invented_rate": ScoreValue(0.5, 4)}
+    assert invented([]) == {}
+
+
 def test_cost():
     played = dataclasses.replace(
         dialogue(), compute_ms=[10.0] * 98 + [50.0, 90.0], lm_bytes=3, all_bytes=7
@@ -277,7 +323,8 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
     overrides = [
         "data.test_dialogues=2",
         "duplex.response_threshold=0.2",
-        "seed=188",
+        "seed=1515",
+        *ALL_TURNS,
     ]  # with this seed the dialogues have all kinds of turns
     values = evaluate.main(["duplex", str(run), *overrides, "--json", str(file)])
     assert json.loads(file.read_text()) == values
@@ -285,11 +332,17 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
         json.loads(line) for line in (run / "scores" / "duplex.jsonl").read_text().splitlines()
     ]
     assert len(lines) == values["count/dialogues"] == 2
+    outside = (run / "scores" / "out_of_grammar.jsonl").read_text().splitlines()
+    assert len(outside) == 4
+    for line in map(json.loads, outside):
+        [turn] = line["turns"]
+        assert turn["kind"] == "out_of_grammar" and turn["answer"] == "sorry i did not understand"
     assert max(len(line["turns"]) for line in lines) > 1
     names = {
         "state/accuracy", "state/macro_f1", "state/f1_response", "state/confusion/response/ignore",
         "answer/exact_match", "answer/exact_match_after_interruption", "answer/exact_match_after_ignore",
         "answer/resumed_after_ignore", "interruption/takeover_rate", "interruption/latency_s", "interruption/stop_s",
+        "answer/invented_rate", "stop/obeyed", "onset/pause_s",
         "pause/false_takeover_rate", "turn/takeover_rate", "turn/latency_s",
         "ignore/false_takeover_rate/talking_to_other",
         "ignore/false_takeover_rate/backchannel", "silence/false_takeover_per_hour", "slice/median_ms",

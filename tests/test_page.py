@@ -14,8 +14,8 @@ from matplotlib.image import imread
 
 from serving.limits import Limits
 from serving.web import bind
-from tests.local_server import connected, next_message, running_server
-from tests.talker import ANSWERS, HIGH_HZ, LOW_HZ, tones
+from tests.local_server import connected, eventually, next_message, running_server
+from tests.talker import ANSWERS, HIGH_HZ, LOW_HZ, Talker, TalkerState, tones
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -32,26 +32,77 @@ TALK = tones(
     # an interruption; a question with a pause
     (LOW_HZ, 1), (0, 2.5), (LOW_HZ, 0.5), (0, 0.9), (LOW_HZ, 0.5), (0, 8),
 )  # fmt: skip
+QUESTION = tones((LOW_HZ, 1), (0, 0.6))
+LISTEN_BRIEFLY = ("ANSWER_WITHIN_S = 8", "ANSWER_WITHIN_S = 2.5")
+
+
+def write_wav(file, pcm: np.ndarray) -> None:
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, 16_000, 0, "NONE", ""))
+        writer.writeframes(pcm.tobytes())
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator:
+    """One browser for all tests; its microphone plays TALK from the start whenever it is opened."""
+    path = tmp_path_factory.mktemp("microphone") / "talk.wav"
+    write_wav(str(path), TALK)
+    switches = [
+        "--no-sandbox",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={path}%noloop",
+    ]
+    with playwright.sync_playwright() as p:
+        found = p.chromium.launch(executable_path=BROWSER, args=switches)
+        yield found
+        found.close()
 
 
 @contextmanager
-def browsing(address: str, *switches: str, **context) -> Iterator[tuple]:
-    """The page of an address, and what went wrong in it or was asked for elsewhere."""
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", *switches])
-        page = browser.new_context(viewport={"width": 1180, "height": 900}, **context).new_page()
-        page.set_default_timeout(WAIT_MS)
-        wrong: list[str] = []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "console",
-            lambda message: wrong.append(message.text) if message.type == "error" else None,
-        )
-        page.on("request", lambda r: None if f"//{address}/" in r.url else wrong.append(r.url))
-        page.goto(f"http://{address}/")
-        page.wait_for_selector("#clips button")
-        yield page, wrong
-        browser.close()
+def browsing(browser, address: str, script: str = "", **options) -> Iterator[tuple]:
+    """The page of an address, and what went wrong in it or was asked for elsewhere.
+
+    The script runs before those of the page.
+    """
+    context = browser.new_context(viewport={"width": 1180, "height": 900}, **options)
+    page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.add_init_script(script)
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "console",
+        lambda message: wrong.append(message.text) if message.type == "error" else None,
+    )
+    page.on("request", lambda r: None if f"//{address}/" in r.url else wrong.append(r.url))
+    page.goto(f"http://{address}/")
+    page.wait_for_selector("#clips button")
+    yield page, wrong
+    context.close()
+
+
+def transcribe(session, samples) -> Iterator[str]:
+    """In place of a model."""
+    yield "what was asked"
+
+
+def clip_is(page, pcm: np.ndarray) -> None:
+    """Let the first clip be this sound."""
+    file = BytesIO()
+    write_wav(file, pcm)
+    page.route("**/clips/question.wav", lambda route: route.fulfill(body=file.getvalue()))
+
+
+def with_patch(page, script: str, old: str, new: str) -> None:
+    """Load the page again with a change in one of its scripts."""
+    text = (Path("serving/page") / script).read_text()
+    assert old in text
+    body = text.replace(old, new)
+    page.route(
+        f"**/{script}", lambda route: route.fulfill(body=body, content_type="text/javascript")
+    )
+    page.reload()
+    page.wait_for_selector("#clips button")
 
 
 def answers(page) -> list[tuple[str, bool]]:
@@ -72,21 +123,21 @@ def share(found: np.ndarray, colour: tuple[int, int, int]) -> float:
     return float((np.abs(found - colour).max(1) < 12).mean())
 
 
-def test_a_conversation_through_the_microphone(tmp_path: Path) -> None:
-    with wave.open(str(tmp_path / "talk.wav"), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        file.writeframes(TALK.tobytes())
-    switches = [
-        "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={tmp_path / 'talk.wav'}%noloop",
-    ]  # fmt: skip
+def test_a_conversation_through_the_microphone(browser, tmp_path: Path) -> None:
     with (
-        running_server(tmp_path / "talks", Limits(2)) as address,
-        browsing(address, *switches) as (page, wrong),
+        running_server(tmp_path / "talks", Limits(2), transcribe=transcribe) as address,
+        browsing(browser, address, permissions=["microphone"]) as (page, wrong),
     ):
+        spoken: list[str] = []
+        page.on("request", lambda r: spoken.append(r.post_data) if "voice=model" in r.url else None)
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.id") == "talk"
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
+        page.wait_for_selector("#status[data-state=hearing]")
+        assert page.inner_text("#talk") == "Stop talking"
+        level = "Number(document.getElementById('level').ariaValueNow)"
+        assert eventually(lambda: page.evaluate(level) > 50)
+        page.wait_for_selector("#status[data-state=interrupted]")
         page.wait_for_selector("#turns .answer >> nth=2")
         page.wait_for_selector("#turns .answer:not(.in-progress) >> nth=2")
         if len(answers(page)) > 3:
@@ -95,88 +146,279 @@ def test_a_conversation_through_the_microphone(tmp_path: Path) -> None:
                 "microphone"
             )
         first, second, third = answers(page)
-        assert (
-            first[1] and ANSWERS[0].startswith(first[0]) and len(first[0].split()) > 4
-        )  # on through the aside
-        assert second == (ANSWERS[1], False) and third == (
-            ANSWERS[2],
-            False,
-        )  # one answer to what had a pause
-        assert page.inner_text("#announced") == f"Answer: {ANSWERS[2]}"
+        # The first one went on through the speech to somebody else.
+        assert first[1] and ANSWERS[0].startswith(first[0]) and len(first[0].split()) > 4
+        # The question with a pause got one answer.
+        assert second == (ANSWERS[1], False) and third == (ANSWERS[2], False)
+        page.wait_for_selector("#turns .heard >> nth=2")
+        kinds = page.eval_on_selector_all("#turns li", "all => all.map(i => i.classList[0])")
+        assert kinds == ["heard", "answer"] * 3
+        assert page.locator("#turns .heard span").all_inner_texts() == ["what was asked"] * 3
         assert page.locator("#slices tr").count() == 50
+        # The browser has no voice here. The server spoke what was not interrupted.
+        assert "paris" in spoken and ANSWERS[0].startswith(spoken[0])
         light = colours(page, "#timeline")
-        for colour in (
-            (47, 138, 95),
-            (226, 167, 46),
-            (211, 217, 214),
-            (216, 236, 223),
-        ):  # three states, an answer
+        # The three states and an answer.
+        for colour in ((47, 138, 95), (226, 167, 46), (211, 217, 214), (216, 236, 223)):
             assert share(light, colour) > 0.001, colour
         page.emulate_media(color_scheme="dark")
         page.wait_for_timeout(500)
         assert light.mean() > 200 and colours(page, "#timeline").mean() < 90
-        page.click("#talk")
+        page.keyboard.press("Escape")
         page.wait_for_selector("#status[data-state=idle]")
         assert page.inner_text("#talk") == "Start talking" and not wrong
+        assert page.evaluate(level) == 0
         with page.expect_download() as download:
             page.click("#trace")
         assert download.value.suggested_filename.endswith(".jsonl")
 
 
-def test_clips_sentences_and_a_second_clip_that_interrupts(tmp_path: Path) -> None:
+def test_clips_sentences_and_a_second_clip_that_interrupts(browser, tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    with running_server(tmp_path, Limits(2)) as address, browsing(address) as (page, wrong):
-        page.click("[data-clip=question]")
+    with (
+        running_server(tmp_path, Limits(2)) as address,
+        browsing(browser, address) as (page, wrong),
+    ):
+        page.click("text=how many legs does a spider have")
         page.wait_for_selector("#turns .in-progress")
         page.fill("#text", "what is the capital of france")
         page.press("#text", "Enter")
         page.wait_for_selector("#turns .interrupted")
-        assert (
-            page.locator("#turns .you")
-            .all_inner_texts()[1]
-            .endswith("what is the capital of france")
+        assert page.locator("#turns .played span").all_inner_texts() == [
+            "how many legs does a spider have",
+            "what is the capital of france",
+        ]
+        assert page.inner_text("#talk") == "Stop" and not wrong
+
+
+def test_what_was_not_caught_and_the_end_of_a_conversation_without_a_microphone(
+    browser, tmp_path: Path
+) -> None:
+    talker = Talker()
+    talker.question_s = 9.0
+    with (
+        running_server(tmp_path, Limits(2), talker, transcribe=transcribe) as address,
+        browsing(browser, address) as (page, wrong),
+    ):
+        page.route(
+            "**/about",
+            lambda route: route.fulfill(
+                json={**route.fetch().json(), "not_understood": ANSWERS[1], "synthesiser": True}
+            ),
         )
-        assert page.inner_text("#microphone") == "Microphone is off" and not wrong
+        with_patch(page, "talk.js", *LISTEN_BRIEFLY)
+        page.uncheck("#voice")
+        clip_is(page, QUESTION)
+        page.click("[data-clip=question]")
+        page.wait_for_selector("#status[data-state=missed]")
+        assert page.inner_text("#status") == "I did not catch that"
+        assert "I did not catch that" in page.inner_text("#turns .heard em")
+        assert "I heard: what was asked" in page.text_content("#announced")
+        page.wait_for_selector("#status[data-state=idle]")
+        assert page.inner_text("#talk") == "Start talking"
+        # The answer that says so counts too, once it is complete.
+        talker.question_s = 0.7
+        talker.state = TalkerState(answers=1)
+        page.click("[data-clip=question]")
+        page.wait_for_selector("#status[data-state=missed]")
+        assert f"Answer: {ANSWERS[1]}" in page.text_content("#announced")
+        assert page.locator("#turns .rule").count() == 1 and not wrong
 
 
-def test_the_page_shows_busy_and_gone_and_recovers(tmp_path: Path) -> None:
+NO_MICROPHONE = """navigator.mediaDevices.getUserMedia =
+    async () => { throw new DOMException("none", "NotFoundError") };"""
+NEVER_ANSWERED = "navigator.mediaDevices.getUserMedia = () => new Promise(() => {});"
+LOST = """const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wish) => (window.stream = await open(wish));"""
+
+
+def test_trouble_with_the_microphone_is_explained(browser, tmp_path: Path) -> None:
+    with running_server(tmp_path, Limits(1)) as address:
+        for script, state, advice in (
+            ("", "refused", "Allow it"),
+            (NO_MICROPHONE, "no-microphone", "Connect one"),
+        ):
+            with browsing(browser, address, script) as (page, wrong):
+                page.click("#talk")
+                page.wait_for_selector(f"#status[data-state={state}]")
+                assert advice in page.inner_text("#notice")
+                assert page.inner_text("#talk") == "Start talking" and not wrong
+        with browsing(browser, address, NEVER_ANSWERED) as (page, wrong):
+            page.click("#talk")
+            page.wait_for_selector("#status[data-state=asking]")
+            page.keyboard.press("Escape")
+            page.wait_for_selector("#status[data-state=idle]")
+            assert page.inner_text("#talk") == "Start talking" and not wrong
+        with browsing(browser, address, LOST, permissions=["microphone"]) as (page, wrong):
+            page.click("#talk")
+            page.wait_for_selector("#status[data-state=listening]")
+            page.evaluate("stream.getTracks()[0].dispatchEvent(new Event('ended'))")
+            page.wait_for_selector("#status[data-state=idle]")
+            assert "disconnected" in page.inner_text("#notice") and not wrong
+
+
+BROWSER_VOICE = """
+    window.spoken = [];
+    const voices = [{ lang: "en-US", localService: true }, { lang: "en-US", localService: false }];
+    Object.defineProperty(window, "speechSynthesis", { value: Object.assign(new EventTarget(), {
+        getVoices: () => voices,
+        speak: (utterance) => spoken.push(utterance),
+        cancel: () => spoken.push("cancel"),
+    }) });
+    window.SpeechSynthesisUtterance = class { constructor(text) { this.text = text; } };
+"""
+SPEAK = """async () => {
+    const { Voice } = await import("/voice.js");
+    const voice = new Voice(null);
+    const texts = () => spoken.splice(0).map((item) => item.text ?? item);
+    const steps = [];
+    voice.begin();
+    voice.add("thir");
+    voice.add("teen days");
+    steps.push(texts());            // the second word may go on
+    voice.add(" of");
+    const first = spoken[0];
+    steps.push(texts());
+    voice.add(" may are");
+    steps.push(texts());            // still speaking
+    first.onboundary({ charIndex: 9 });
+    voice.hold();
+    voice.add(" over");
+    steps.push(texts());
+    voice.release();
+    const second = spoken[0];
+    steps.push(texts());
+    voice.finish();
+    second.onend();
+    steps.push(texts());
+    voice.add(" late");
+    voice.begin();
+    voice.stop();
+    voice.add(" nothing");
+    voice.finish();
+    steps.push(texts());
+    return steps;
+}"""
+
+
+def test_a_voice_of_the_browser_speaks_whole_words_and_yields(browser, tmp_path: Path) -> None:
+    with (
+        running_server(tmp_path, Limits(1)) as address,
+        browsing(browser, address, BROWSER_VOICE) as (page, wrong),
+    ):
+        assert page.evaluate(SPEAK) == [
+            [],
+            ["thirteen days "],
+            [],
+            ["cancel"],
+            ["days of may are "],
+            ["over "],
+            ["cancel"],
+        ]
+        # The page uses it too, until it is switched off.
+        clip_is(page, QUESTION)
+        page.click("[data-clip=question]")
+        assert eventually(lambda: page.evaluate("spoken.length > 0"))
+        assert page.evaluate("spoken[0].text") == "one two "
+        page.focus("#voice")
+        page.keyboard.press("Space")
+        assert page.evaluate("spoken.splice(0).at(-1)") == "cancel"
+        page.wait_for_selector("#turns .answer:has-text('five')")
+        assert page.evaluate("spoken") == [] and not wrong
+
+
+def test_speech_of_the_server_that_comes_late_is_dropped(browser, tmp_path: Path) -> None:
+    script = """async () => {
+        const { Voice } = await import("/voice.js");
+        const begun = [];
+        window.AudioBufferSourceNode = class {
+            constructor(_, { buffer }) { this.buffer = buffer; }
+            connect() {} start() { begun.push(this); } stop() { begun.push("stop"); }
+        };
+        const asked = [];
+        const voice = new Voice(async (words) => { asked.push(words); });
+        voice.hasServer = true;
+        voice.context = { decodeAudioData: async () => ({ duration: 1 }), destination: null, currentTime: 0 };
+        const now = performance.now.bind(performance);
+        const settle = () => new Promise((resolve) => setTimeout(resolve, 20));
+        voice.begin(); voice.add("one two three");
+        performance.now = () => now() + 5000;   // while it is being synthesised
+        await settle();
+        const late = begun.length;
+        voice.finish();
+        await settle();
+        voice.stop();
+        return [asked, late, begun.length, begun.at(-1)];
+    }"""
+    with (
+        running_server(tmp_path, Limits(1)) as address,
+        browsing(browser, address) as (page, wrong),
+    ):
+        assert page.evaluate(script) == [["one two", "three"], 0, 2, "stop"] and not wrong
+
+
+def test_the_page_shows_busy_and_gone_and_recovers(browser, tmp_path: Path) -> None:
     with bind("127.0.0.1", 0) as bound:
         port = bound.getsockname()[1]
     assert port
-    with running_server(tmp_path, Limits(1)) as address, browsing(address) as (page, _):
+    with running_server(tmp_path, Limits(1)) as address, browsing(browser, address) as (page, _):
+        clip_is(page, QUESTION)
         with connected(address) as other:
             assert next_message(other)["type"] == "ready"
             page.click("[data-clip=question]")
             page.wait_for_selector("#status[data-state=busy]")
-            assert page.inner_text("#notice").startswith("Busy: 1 conversations")
+            assert page.inner_text("#notice").startswith("Busy: 1 of 1 conversations")
         page.route("**/about", lambda route: route.abort())
         page.reload()
         page.wait_for_selector("#status[data-state=gone]")
         assert "make serve" in page.inner_text("#notice")
         page.unroute("**/about")
         page.wait_for_selector("#status[data-state=idle]")
-        assert not page.is_visible("#notice")
+        assert not page.is_visible("#notice") and page.is_visible("#clips button")
 
 
-def test_the_page_is_accessible_and_fits_a_telephone(tmp_path: Path) -> None:
-    with running_server(tmp_path, Limits(1)) as address, browsing(address) as (page, wrong):
+def test_the_page_is_accessible_and_fits_a_telephone(browser, tmp_path: Path) -> None:
+    with (
+        running_server(tmp_path, Limits(1)) as address,
+        browsing(browser, address, reduced_motion="reduce") as (page, wrong),
+    ):
         tree = page.locator("body").aria_snapshot()
         for part in (
             'heading "DuplexMamba"',
             'button "Start talking"',
-            'button "A question"',
+            'meter "Level of your voice"',
+            'switch "Speak the answers" [checked]',
+            'group "What to ask"',
+            'button "what is the capital of france"',
+            'button "Talking to somebody else"',
             'meter "response"',
             'textbox "A sentence to be spoken"',
-            "status: Ready",
             'img "Timeline',
         ):
             assert part in tree, tree
-        page.set_viewport_size({"width": 320, "height": 640})
-        assert page.evaluate("document.documentElement.scrollWidth") <= 320 and not wrong
+        order = []
+        for _ in range(3):
+            page.keyboard.press("Tab")
+            order.append(
+                page.evaluate("document.activeElement.id || document.activeElement.dataset.clip")
+            )
+        # The conversation is still empty.
+        assert order[:3] == ["talk", "voice", "what_is_the_capital_of_france"]
+        page.set_viewport_size({"width": 360, "height": 740})
+        clip_is(page, QUESTION)
+        page.click("[data-clip=question]")
+        page.wait_for_selector("#turns .in-progress")
+        for width in (360, 320):
+            page.set_viewport_size({"width": width, "height": 740})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        # The clip's button is far down, and the conversation above it.
+        assert page.evaluate("document.getElementById('status').getBoundingClientRect().top") > 0
+        page.wait_for_timeout(800)
+        assert page.inner_text("#state-announced") == "Answering" and not wrong
 
 
 @pytest.mark.parametrize("rate_hz", [48_000, 44_100, 16_000, 8_000])
-def test_resampling_equals_that_of_a_library(tmp_path: Path, rate_hz: int) -> None:
+def test_resampling_equals_that_of_a_library(browser, tmp_path: Path, rate_hz: int) -> None:
     rng = np.random.default_rng(0)
     noise = soxr.resample(
         rng.normal(0, 0.1, 6_000), 6_000, rate_hz
@@ -195,7 +437,7 @@ def test_resampling_equals_that_of_a_library(tmp_path: Path, rate_hz: int) -> No
         }
         return out;
     }"""
-    with running_server(tmp_path, Limits(1)) as address, browsing(address) as (page, _):
+    with running_server(tmp_path, Limits(1)) as address, browsing(browser, address) as (page, _):
         found = np.array(page.evaluate(script, [(noise + high).tolist(), rate_hz, [128]]))
     expected = soxr.resample(noise, rate_hz, 16_000)[: len(found)]
     assert 0.95 * len(noise) * 16_000 / rate_hz < len(found) <= len(noise) * 16_000 / rate_hz + 1

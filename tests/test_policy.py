@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.loading import load_config
-from duplexmamba.duplex.policy import BranchCounters, branches, classify_state, decide, tokens_due
+from duplexmamba.duplex.policy import (
+    BranchCounters,
+    branches,
+    classify_state,
+    decide,
+    tokens_due,
+)
 from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
 from tests.conftest import TINY
 
@@ -133,3 +139,13 @@ def test_a_perfect_model_responds_exactly_where_labelled(questions, config):
         )
     answered = [branch.last for branch in branches(labels, config) if branch.answered]
     assert answered == [i for i, label in enumerate(labels) if label == "response"]
+
+
+def test_a_response_pauses_from_the_onset_of_speech_until_the_branch_is_dropped():
+    config = duplex(on_onset="pause", ignored_slices=2)
+    labels = ["ignore", "incomplete", "incomplete", "ignore", "ignore", "ignore", "ignore"]
+    found = branches(labels, config)
+    assert [branch.last for branch in found] == [4, 6]
+    # The slice in which the branch is dropped emits again.
+    assert [(branch.num_paused, branch.num_paused_before) for branch in found] == [(3, 0), (0, 3)]
+    assert not any(branch.num_paused for branch in branches(labels, DUPLEX))

@@ -1,6 +1,7 @@
 """The server of the page over real sockets: conversations, concurrency, and how they end."""
 
 import asyncio
+import dataclasses
 import gc
 import io
 import json
@@ -17,13 +18,20 @@ import soundfile as sf
 import torch
 from websockets.exceptions import ConnectionClosed
 
+from datamodules.synthetic.grammar import sentences
+from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.tokenizer import TRANSCRIBE_INSTRUCTIONS
 from serving import capacity, timeline, trace
+from serving import conversations as conversations_module
+from serving.clips import EXAMPLES
 from serving.conversations import Conversation, Conversations, push_batched
 from serving.limits import AudioRateLimit, Limits
 from serving.messages import ConversationEnded
+from serving.transcripts import MAX_TOKENS, Stretch, StretchFinder, transcribe
 from tests import test_session
 from tests.local_server import (
     FAST,
+    HELLO,
     QUESTION,
     connected,
     converse,
@@ -33,7 +41,7 @@ from tests.local_server import (
     running_server,
     single_session_events,
 )
-from tests.talker import LOW_HZ, Talker, tones
+from tests.talker import HIGH_HZ, LOW_HZ, Talker, tones
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +116,21 @@ def test_clips_are_speech_with_the_expected_pauses(address, name, least_s, pause
     assert 0.03 < np.sqrt(np.mean(sound[np.abs(sound) > 0] ** 2)) < 0.3
 
 
+def test_examples_are_sentences_of_the_grammar():
+    assert {clip.text for clip in EXAMPLES} <= {qa_pair.text for qa_pair in sentences()}
+
+
 def test_any_sentence_is_synthesised_and_other_input_is_refused(address):
     pytest.importorskip("espeakng_loader")
 
-    def speak(body):
-        return urllib.request.urlopen(f"http://{address}/speak", data=body, timeout=20).read()
+    def speak(body, query=""):
+        path = f"http://{address}/speak{query}"
+        return urllib.request.urlopen(path, data=body, timeout=20).read()
 
     assert len(sf.read(io.BytesIO(speak("what's up, Zoë?\x00\n".encode())))[0]) > 8_000
+    assert speak(b"hello", "?voice=model") != speak(b"hello", "?voice=user") == speak(b"hello")
+    with pytest.raises(urllib.error.HTTPError):
+        speak(b"hello", "?voice=../x")
     for body, code in [
         (b" \x07 ", 422),
         (b"x" * 201, 422),
@@ -137,6 +153,110 @@ def test_the_example_of_the_documentation_works(address, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("one two three")
+
+
+# ---- what was heard
+
+
+def transcribe_length(session, samples):
+    """In place of a model: the duration."""
+    yield ""
+    yield f"{len(samples) / 16_000:.1f} s"
+
+
+def test_stretches_of_speech_end_with_a_decision():
+    sound = tones((0, 1), (LOW_HZ, 1), (0, 2), (HIGH_HZ, 1), (0, 1))
+    finder = StretchFinder(0.2)
+    found = [finder.push(event) for event in single_session_events(sound)]
+    # The question, one slice of silence before it; not a high tone, which is for somebody else.
+    assert [stretch for stretch in found if stretch] == [Stretch(4, 11, answered=True)]
+    event = single_session_events(sound)[5]
+    unanswered = [event] * 4 + [dataclasses.replace(event, slice=9, action="drop")]
+    finder = StretchFinder(0.2)
+    assert [finder.push(event) for event in unanswered][-1] == Stretch(4, 9, answered=False)
+    assert finder.push(dataclasses.replace(event, action="drop")) is None  # too short
+
+
+def test_a_client_that_asks_is_told_what_was_heard(tmp_path):
+    with running_server(tmp_path, FAST, transcribe=transcribe_length) as address:
+        with connected(address, {**HELLO, "heard": True}) as socket:
+            socket.send(QUESTION[:32_000].tobytes())
+            messages = [next_message(socket) for _ in range(12)]
+            [heard] = [message for message in messages if message["type"] == "heard"]
+        with connected(address) as socket:
+            socket.send(QUESTION[:32_000].tobytes())
+            kinds = [next_message(socket)["type"] for _ in range(11)]
+            with pytest.raises(TimeoutError):
+                socket.recv(0.5)
+    [decision] = [m["slice"] for m in messages if m.get("action") == "respond"]
+    assert heard == {
+        "type": "heard",
+        "slice": decision,
+        "start_s": 0.2,
+        "end_s": round(0.2 * (decision + 1), 1),
+        "text": f"{heard['end_s'] - heard['start_s']:.1f} s",
+        "answered": True,
+    }
+    assert kinds == ["ready", *["slice"] * 10]
+
+
+def test_a_failed_transcript_is_empty_and_ends_nothing(tmp_path):
+    def fail(session, samples):
+        raise RuntimeError("broken")
+        yield
+
+    with (
+        running_server(tmp_path, FAST, transcribe=fail) as address,
+        connected(address, {**HELLO, "heard": True}) as socket,
+    ):
+        socket.send(QUESTION[:32_000].tobytes())
+        messages = [next_message(socket) for _ in range(12)]
+    assert [m["text"] for m in messages if m["type"] == "heard"] == [""]
+
+
+def test_slices_come_before_transcripts(tmp_path):
+    order = []
+
+    def transcribe(session, samples):
+        for step in range(3):
+            order.append(f"step {step}")
+            yield ""
+
+    async def run():
+        conversations = Conversations(Talker(), FAST, tmp_path, "run", transcribe)
+        process = conversations_module.process_slices
+        with (
+            mock.patch.object(
+                conversations_module,
+                "process_slices",
+                side_effect=lambda inputs: [order.append("slice"), process(inputs)][1],
+            ),
+            conversations.open(heard=True) as conversation,
+        ):
+            conversation.push_audio(QUESTION[: 15 * 3200].tobytes())
+            async with conversations.processing():
+                while json.loads(await conversation.messages.get())["type"] != "heard":
+                    pass
+
+    asyncio.run(run())
+    assert order == [*["slice"] * 15, "step 0", "step 1", "step 2"]
+
+
+def test_a_transcript_equals_the_models_own_and_leaves_the_session_alone():
+    session = test_session.make()
+    samples = 0.1 * torch.randn(3 * session.slice_samples + 100)
+    before = session.snapshot()
+    *_, text = transcribe(session, samples)
+    prompt = session.tokenizer.prompt_before_speech(TRANSCRIBE_INSTRUCTIONS[0])
+    after = session.tokenizer.prompt_after_speech("response")
+    [ids] = session.model.generate(
+        Padded(torch.tensor([prompt])),
+        Padded(samples[None]),
+        Padded(torch.tensor([after])),
+        session.tokenizer.eos_id,
+        MAX_TOKENS,
+    )
+    assert text == session.tokenizer.decode(ids) and session.snapshot() is before
 
 
 # ---- many at once
@@ -196,7 +316,7 @@ def test_beyond_the_limit_the_server_is_busy_until_a_client_leaves(address):
             assert next_message(last)["type"] == "ready"
             with connected(address) as refused:
                 end = next_message(refused)
-                assert (end["type"], end["reason"]) == ("end", "busy") and "4 conversations" in end[
+                assert (end["type"], end["reason"]) == ("end", "busy") and "4 of 4" in end[
                     "message"
                 ]
                 with pytest.raises(ConnectionClosed) as closed:
@@ -286,15 +406,39 @@ def test_a_conversation_ends_in_time(tmp_path, limits, reason):
 
 def test_the_rate_limit_admits_one_burst():
     timer = mock.Mock(return_value=100.0)
-    rate_limit = AudioRateLimit(Limits(1, max_ahead_s=2, min_message_s=0.01), timer)
+    limits = Limits(1, max_ahead_s=2, max_stall_s=3, min_message_s=0.01)
+    rate_limit = AudioRateLimit(limits, timer)
     assert rate_limit.admits(2.0) and not rate_limit.admits(0.1)
     timer.return_value = 1000.0
-    assert rate_limit.admits(4.0) and not rate_limit.admits(
-        0.1
-    )  # a long pause allows one burst, not more
+    # a long pause allows one burst, not more
+    assert rate_limit.admits(5.0) and not rate_limit.admits(0.1)
     timer.return_value = 2000.0
     admitted = sum(rate_limit.admits(0.0) for _ in range(1000))
-    assert 390 <= admitted <= 400
+    assert 490 <= admitted <= 500
+
+
+def paced(rate_limit, timer, duration_s, message_s) -> bool:
+    """Whether messages at the pace of speech are all admitted."""
+    for _ in range(round(duration_s / message_s)):
+        timer.return_value += message_s
+        if not rate_limit.admits(message_s):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("stall_s", [3, 5, 8])
+def test_what_was_said_during_a_stall_may_arrive_at_once(stall_s):
+    timer = mock.Mock(return_value=0.0)
+    rate_limit = AudioRateLimit(Limits(1), timer)
+    assert paced(rate_limit, timer, 10, 0.02)
+    timer.return_value += stall_s
+    assert all(rate_limit.admits(0.02) for _ in range(round(stall_s / 0.02)))
+    assert paced(rate_limit, timer, 10, 0.02)
+
+
+def test_messages_of_an_audio_worklet_are_in_time():
+    timer = mock.Mock(return_value=0.0)
+    assert paced(AudioRateLimit(Limits(1), timer), timer, 60, 128 / 48_000)
 
 
 # ---- capacity

@@ -37,6 +37,7 @@ KINDS = {
     "slice": ["encoder.context=slice", *SLICED], "mamba2": ["lm.kind=mamba2", "lm.head_dim=16"],
     "transformer": ["lm.kind=transformer"],
     "long slices": ["duplex.slice_ms=600", "duplex.tokens_per_s=1.5"],
+    "pause": ["duplex.on_onset=pause"],
 }  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def literally(session, samples, script):
     def logits(read):
         return lm.logits(lm(Padded(torch.cat(read)[None]))[0].values[0, -1])
 
-    rest, branch, answer, emitted, found = [], None, None, [], []
+    rest, branch, answer, emitted, found, paused, heard_db = [], None, None, [], [], 0, []
     for i, heard in enumerate(speech.split(size // 3200)):
         if branch is None:
             branch, count, ignored, quiet, levels = (
@@ -136,24 +137,33 @@ def literally(session, samples, script):
             .tolist()
         )
         state = LETTERS[script[i]]
-        levels.append(
-            20 * math.log10(samples[i * size : (i + 1) * size].double().square().mean().sqrt())
+        levels.append(20 * math.log10(samples[i * size : (i + 1) * size].double().std()))
+        heard_db.append(levels[-1])
+        recent = heard_db[-round(5000 / duplex.slice_ms) :]
+        known = len(recent) * duplex.slice_ms >= 1000
+        floor = min(recent) if known else -100
+        silent = levels[-1] < max(levels) + duplex.silence_db or (
+            levels[-1] <= floor + 6 and max(levels) >= floor + 12
         )
         count, ignored = count + 1, ignored + 1 if state == "ignore" else 0
-        quiet = quiet + 1 if levels[-1] < max(levels) + duplex.silence_db else 0
+        quiet = quiet + 1 if silent else 0
         waited = state == "incomplete" and quiet * duplex.slice_ms >= 1000 * duplex.max_wait_s
         action, new = "listen", []
         if count >= duplex.min_slices and (state == "response" or waited):
             action, answer, emitted, begun, branch = "respond", [*branch, accept], [], i, None
+            paused = 0
         elif ignored >= duplex.ignored_slices:
             action, branch = "drop", None
-        while answer is not None:
+        holds = duplex.on_onset == "pause" and action == "listen" and ignored < count
+        paused += holds
+        while answer is not None and not holds:
             token = (
                 int(logits(answer).argmax()) if len(emitted) < duplex.max_tokens else tokens.eos_id
             )
             if (
                 token != tokens.eos_id
-                and len(emitted) >= (i - begun + 1) * duplex.slice_ms * duplex.tokens_per_s / 1000
+                and len(emitted)
+                >= (i - begun + 1 - paused) * duplex.slice_ms * duplex.tokens_per_s / 1000
             ):
                 break
             answer = [*answer, lm.embed(torch.tensor([token]))]
@@ -392,6 +402,67 @@ def test_a_character_of_several_tokens_is_emitted_whole():
     assert session._text(Response((), None, 0, tuple(emitted[:-2]))).endswith(REPLACEMENT_CHARACTER)
 
 
+# ---- pauses of a response
+
+
+PAUSE = ["duplex.on_onset=pause", "duplex.tokens_per_s=5"]
+
+
+@pytest.mark.parametrize(
+    ("script", "paused_slices"),
+    [
+        ("oor" + "i" * 20, []),
+        # Two ignored slices drop the branch, and the second of them emits again.
+        ("oor" + "iiioooo" + "i" * 13, [6, 7, 8, 9, 10]),
+        ("oor" + "oiooi" + "i" * 15, [3, 4, 5, 6, 7]),
+        ("oor" + "iioii" + "iiiioi" + "i" * 9, [5, 6, 12, 13]),
+    ],
+)
+def test_a_paused_response_goes_on_word_for_word(script, paused_slices):
+    samples = sound(len(script))
+    undisturbed = events_of(make(*PAUSE), [samples], "oor")
+    events = events_of(make(*PAUSE), [samples], script)
+    assert [event.slice for event in events if event.paused] == paused_slices
+    assert all(not event.tokens and event.answering for event in events if event.paused)
+    spoken = [event for event in events if not event.paused]
+    for event, expected in zip(spoken, undisturbed, strict=False):
+        assert (event.tokens, event.text) == (expected.tokens, expected.text)
+    [response] = emitted_responses(events)
+    [expected] = emitted_responses(undisturbed)
+    assert expected.text.startswith(response.text) and len(response.text) > 10
+
+
+def test_a_question_ends_a_paused_response():
+    events = events_of(make(*PAUSE), [sound(14)], "oorioor" + "i" * 7)
+    assert [event.slice for event in events if event.paused] == [4, 5]
+    cut, new = emitted_responses(events)
+    assert not cut.complete and cut.stop_slice == new.start_slice == 6
+    assert sum(len(event.tokens) for event in events[2:6]) == 2
+
+
+def test_a_paused_session_gives_the_same_events_for_any_split_of_the_samples():
+    samples, rng = sound(23), random.Random(4)
+    whole = facts(events_of(make(*PAUSE), [samples], SCRIPT))
+    assert sum(event.paused for event in whole) > 3
+    for _ in range(4):
+        cuts = sorted(rng.sample(range(len(samples)), 9))
+        assert facts(events_of(make(*PAUSE), torch.tensor_split(samples, cuts), SCRIPT)) == whole
+
+
+def test_without_a_response_nothing_pauses():
+    events = events_of(make(*PAUSE, "duplex.max_tokens=2"), [sound(16)], "oorii" + "o" * 11)
+    assert not any(event.paused for event in events)
+    assert not any(event.paused for event in events_of(make(), [sound(23)], SCRIPT))
+
+
+def test_a_paused_response_can_be_finished():
+    session = make(*PAUSE, "duplex.max_tokens=9")
+    events = events_of(session, [sound(7)], "ooriooo")
+    assert events[-1].paused
+    begun = "".join(event.text for event in events)
+    assert session.finish().startswith(begun) and not session.answering
+
+
 # ---- the end
 
 
@@ -457,7 +528,7 @@ def test_an_hour_of_silence_leaves_the_memory_as_it_was():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["encoder.context=full"], "encoder.context=full hears whole utterances only.*causal"),
+        (["encoder.context=full"], "encoder.context=full encodes whole utterances only.*causal"),
         (
             ["encoder.context=slice", "duplex.slice_ms=600", "encoder.slice_ms=400"],
             "set duplex.slice_ms=400",

@@ -33,6 +33,7 @@ SMALL_LM = {"mamba2": ["lm.head_dim=16", "lm.num_groups=2"]}
 """Language model -> sizes that fit `SMALL_SIZES`, where those of tiny.yaml do not."""
 MODULES = {
     "features": "causal",
+    "features level": "causal",
     "frontend": "causal",
     "mixer": "causal",
     "mixer2": "causal",
@@ -70,6 +71,8 @@ def build_cached(name: str, dtype: torch.dtype) -> tuple[StreamingModule, tuple[
         config = override(config, [f"encoder.mixer={rest[-1]}", "encoder.left_context_ms=280"])
     if part == "connector":
         config = override(config, [f"connector.kind={rest[0]}", "connector.merge_threshold=0"])
+    if name == "features level":
+        config = override(config, ["features.level=causal"])
     if part == "lm":
         config = override(config, [f"lm.kind={rest[0]}", *SMALL_LM.get(rest[0], [])])
     torch.manual_seed(0)
@@ -144,7 +147,13 @@ def test_equal_chunks_equal_one_pass_in_float32(name: str, size: int) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["features", "embed_speech causal", "embed_speech causal_lookahead", "embed_speech slice"],
+    [
+        "features",
+        "features level",
+        "embed_speech causal",
+        "embed_speech causal_lookahead",
+        "embed_speech slice",
+    ],
 )
 def test_single_samples_equal_one_pass(name: str) -> None:
     module, shape, _ = build(name)

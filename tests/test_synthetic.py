@@ -16,9 +16,8 @@ from torch.utils.data import DataLoader
 
 from configs.loading import load_config
 from datamodules.mixture import Mixture
-from datamodules.synthetic import grammar
+from datamodules.synthetic import espeak_voices, grammar
 from datamodules.synthetic import speech as synthetic
-from datamodules.synthetic import voices as voices_module
 from datamodules.synthetic.espeak import SAMPLE_RATE_HZ, _server, speak
 from datamodules.synthetic.in_domain_text import MAX_WORDS, InDomainText
 from datamodules.synthetic.speech import SyntheticSpeech
@@ -84,7 +83,7 @@ def test_another_seed_is_another_corpus():
 def test_voices_and_sentences_held_out_never_train(held_out):
     variants = {
         split: {v for group in groups for v in group}
-        for split, groups in voices_module.VARIANTS.items()
+        for split, groups in espeak_voices.VARIANTS.items()
     }
     assert not variants[held_out] & variants["train"]
     recipes = {
@@ -102,14 +101,14 @@ def test_voices_and_sentences_held_out_never_train(held_out):
 def test_every_voice_is_known_to_espeak_and_unlike_the_others():
     """espeak-ng says nothing of an unknown variant: it speaks without it."""
     variants = sorted(
-        {v for groups in voices_module.VARIANTS.values() for group in groups for v in group}
+        {v for groups in espeak_voices.VARIANTS.values() for group in groups for v in group}
     )
     shipped = {
         path.name for path in (Path(espeakng_loader.get_data_path()) / "voices" / "!v").iterdir()
     }
     assert set(variants) <= shipped
-    voices = [f"{voices_module.ACCENTS[0]}+{v}" for v in variants] + [
-        f"{accent}+m1" for accent in voices_module.ACCENTS[1:]
+    voices = [f"{espeak_voices.ACCENTS[0]}+{v}" for v in variants] + [
+        f"{accent}+m1" for accent in espeak_voices.ACCENTS[1:]
     ]
     assert len(
         {speak("which month comes after january", voice).samples.tobytes() for voice in voices}

@@ -104,7 +104,7 @@ def test_the_command_line_trains_in_an_empty_folder(installed: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "serve", "data", "plan", "sweep", "report"]
+    "command", ["train", "evaluate", "serve", "data", "plan", "voices", "sweep", "report"]
 )
 def test_every_command_shows_options_and_an_example(
     command: str, installed: Path, tmp_path: Path

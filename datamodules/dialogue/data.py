@@ -20,6 +20,7 @@ from datamodules.corpus import Corpus, UnusableAudio, Utterance
 from datamodules.data import Precompute, StageData
 from datamodules.dialogue.dialogues import Dialogue, Dialogues, open_dialogues
 from datamodules.synthetic.grammar import Split
+from datamodules.synthetic.voices import Voices
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded
 
@@ -42,15 +43,21 @@ class DialogueBatch:
     skipped: list[str]
     """Why dialogues or utterances of this batch are missing, one sentence each."""
     frames: Padded | None = None
-    """Precomputed features, as in `SpeechBatch`."""
+    """Precomputed encoder output, as in `SpeechBatch`."""
+    features: Padded | None = None
+    """Precomputed features of a pretrained encoder, as in `SpeechBatch`."""
 
     def __len__(self) -> int:
         return len(self.dialogues)
 
     def to(self, device: torch.device) -> "DialogueBatch":
-        """Return the same batch with its samples on `device`."""
+        """Return the same batch with its samples, frames and features on `device`."""
         return dataclasses.replace(
-            self, samples=self.samples.to(device), utterances=self.utterances.to(device)
+            self,
+            samples=self.samples.to(device),
+            utterances=self.utterances.to(device),
+            frames=None if self.frames is None else self.frames.to(device),
+            features=None if self.features is None else self.features.to(device),
         )
 
 
@@ -68,9 +75,16 @@ class DialogueData(StageData):
             return batch_by_length(positions, num_events, batch_size)
 
         dataset = WithUtterances(
-            dialogues, self.corpora.stream, self.config.stage.utterances_per_dialogue
+            dialogues,
+            self.corpora.stream,
+            self.config.stage.utterances_per_dialogue,
+            self.config.data.train_size,
         )
         return self._batches(dataset, self._endless(group), self.precompute)
+
+    def num_distinct(self) -> int:
+        """Number of different training dialogues; 0: no limit."""
+        return self.config.data.train_dialogues
 
     def scored(self) -> dict[str, int]:
         """Return the settings that limit the scored dialogues, with their values."""
@@ -90,12 +104,12 @@ class DialogueData(StageData):
         """Dialogues of the test split, without extra utterances."""
         return self._scored("test", self.config.data.test_dialogues)
 
-    def dialogues(self, split: Split, size: int) -> Dialogues:
-        """Open the dialogues of a split."""
+    def dialogues(self, split: Split, size: int, voices: Voices | None = None) -> Dialogues:
+        """Open the dialogues of a split, spoken in the voices of data.voices unless others are given."""
         recorded = self.corpora.recorded.get(split)
         if recorded is not None and not _has_answers(recorded):
             recorded = None
-        return open_dialogues(self.config, split, size, recorded)
+        return open_dialogues(self.config, split, size, recorded, voices)
 
     def _scored(self, split: Split, count: int) -> DataLoader:
         rank, world_size = self._rank()
@@ -127,17 +141,25 @@ class WithUtterances(Dataset[Item]):
         dialogues: the dialogues.
         stream: source of the utterances, read from the end of its ramp.
         count: number of utterances per dialogue.
+        num_distinct: number of different utterances, which then repeat; 0: no limit.
     """
 
-    def __init__(self, dialogues: Dialogues, stream: TrainingStream, count: int):
+    def __init__(
+        self, dialogues: Dialogues, stream: TrainingStream, count: int, num_distinct: int = 0
+    ):
         self.dialogues = dialogues
         self.stream = stream
         self.count = count
+        self.num_distinct = num_distinct
 
     def __getitem__(self, index: int) -> Item:
         # Speech on the ramp is mostly synthetic.
-        first = self.stream.ramp + index * self.count
-        utterances = [self.stream[i] for i in range(first, first + self.count)]
+        first = self.stream.ramp
+        utterances = []
+        for number in range(index * self.count, (index + 1) * self.count):
+            if self.num_distinct:
+                number %= self.num_distinct
+            utterances.append(self.stream[first + number])
         try:
             return self.dialogues[index], utterances
         except UnusableAudio as error:

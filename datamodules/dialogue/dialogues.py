@@ -7,12 +7,14 @@ import dataclasses
 import itertools
 import math
 import random
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from configs.schema import Config, DialogueConfig
+from configs.schema import Config, DialogueConfig, EffectsConfig
 from datamodules.corpus import Corpus
+from datamodules.dialogue.echo import echo
 from datamodules.dialogue.phrases import (
     NOISES,
     ROOM_NOISES,
@@ -26,8 +28,11 @@ from datamodules.dialogue.phrases import (
     noise,
 )
 from datamodules.dialogue.turns import RULES, Answer, Event, Kind, Slices, Turn, draw_events
-from datamodules.synthetic import grammar, other_speech
+from datamodules.synthetic import corrections, grammar, other_speech, out_of_grammar, small_talk
+from datamodules.synthetic.effects import apply_effects
 from datamodules.synthetic.grammar import Split
+from datamodules.synthetic.voices import Voices, open_voices
+from duplexmamba.config import DuplexConfig
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.text.tokenizer import TurnState
 
@@ -81,15 +86,18 @@ class Dialogues:
     Each is a pure function of (seed, split, index), in any process and order.
 
     Args:
-        questions: phrases addressed to the model.
-        other_speech: phrases addressed to somebody else.
-        backchannels: short words of a listener.
+        sources: phrases of each kind of event that is speech at the user's level, corrections
+            excepted.
+        orders: orders that a correction can follow, and their corrections.
         config: ranges and shares of the events.
         split: part of the names of the dialogues; the phrases decide which voices and sentences
             occur.
         seed: another seed gives other dialogues.
         size: value of `len`. Larger indices are valid too.
         slices: division of time.
+        resuming_slices: slices after the end of speech to somebody else in which a response stays
+            paused; None: responses do not pause.
+        effects: effects on the whole dialogue as one microphone records it; None: there are none.
 
     Raises:
         ValueError: no answer is long enough for an event that overlaps it.
@@ -97,23 +105,25 @@ class Dialogues:
 
     def __init__(
         self,
-        questions: Phrases,
-        other_speech: Phrases,
-        backchannels: Phrases,
+        sources: Mapping[Kind, Phrases],
+        orders: Spoken,
         config: DialogueConfig,
         split: Split,
         seed: int,
         size: int,
         slices: Slices,
+        resuming_slices: int | None = None,
+        effects: EffectsConfig | None = None,
     ) -> None:
-        self.questions = questions
-        self.other_speech = other_speech
-        self.backchannels = backchannels
+        self.sources = sources
+        self.orders = orders
         self.config = config
         self.split = split
         self.seed = seed
         self.size = size
         self.slices = slices
+        self.resuming_slices = resuming_slices
+        self.effects = effects
         self.rate_hz = slices.rate_hz
         # Only a long answer leaves time for an event that begins and ends during it.
         self._min_overlapped_words = math.ceil(config.min_interrupted_answer_s * config.words_per_s)
@@ -121,16 +131,18 @@ class Dialogues:
 
     def _check_answer_length(self) -> None:
         shares = self.config.shares
-        overlap_share = shares.interruption + shares.backchannel + self.config.overlap_share
-        longest = self.questions.longest_answer
+        overlap_share = (
+            shares.interruption + shares.backchannel + shares.stop + self.config.overlap_share
+        )
+        longest = self.sources["question"].longest_answer
         if overlap_share and longest < self._min_overlapped_words:
             raise ValueError(
                 "dialogue.min_interrupted_answer_s="
                 f"{self.config.min_interrupted_answer_s:g} at "
                 f"dialogue.words_per_s={self.config.words_per_s:g} needs an "
                 f"answer of {self._min_overlapped_words} words, and the longest has {longest}: "
-                "lower min_interrupted_answer_s, or set overlap_share, shares.interruption and "
-                "shares.backchannel to 0"
+                "lower min_interrupted_answer_s, or set overlap_share, shares.interruption, "
+                "shares.backchannel and shares.stop to 0"
             )
 
     def __len__(self) -> int:
@@ -151,9 +163,13 @@ class Dialogues:
         events = draw_events(rng, self.config)
         # All turns of the user have one voice; `user` selects it.
         user = rng.getrandbits(32)
-        phrases = [self._draw_phrase(event, rng, user) for event in events]
+        phrases: list[Phrase] = []
+        for event in events:
+            phrases.append(self._draw_phrase(event, rng, user, phrases))
         schedule = self._schedule(events, phrases, rng)
         samples = self._mix(events, phrases, schedule, rng)
+        if self.effects is not None:
+            samples = apply_effects(samples, _numpy_rng(rng), self.effects, self.rate_hz)
         turns = []
         for event, phrase, start in zip(events, phrases, schedule.starts, strict=True):
             turns.append(self._turn(event, phrase, start))
@@ -173,7 +189,9 @@ class Dialogues:
     def _rng(self, index: int) -> random.Random:
         return random.Random(f"dialogue {self.seed} {self.split} {index}")
 
-    def _draw_phrase(self, event: Event, rng: random.Random, user: int) -> Phrase:
+    def _draw_phrase(
+        self, event: Event, rng: random.Random, user: int, previous: list[Phrase]
+    ) -> Phrase:
         if event.kind == "silence":
             num_samples = self._draw_samples(self.config.silence_s, rng)
             return Phrase("", "", "", np.zeros(num_samples, np.float32))
@@ -182,11 +200,11 @@ class Dialogues:
         if event.kind == "background_speech":
             return self._draw_background_speech(rng)
 
-        source = self.questions
-        if event.kind == "talking_to_other":
-            source = self.other_speech
-        elif event.kind == "backchannel":
-            source = self.backchannels
+        if event.kind == "correction":
+            correction = corrections.draw(rng, self.split, previous[-1].answer)
+            return self.orders.say(correction, user)
+
+        source = self.orders if event.is_corrected else self.sources[event.kind]
         min_words = self._min_overlapped_words if event.response_is_overlapped else 0
         phrase = source.phrase(rng, user, min_words)
         if event.kind == "paused_question":
@@ -208,7 +226,7 @@ class Dialogues:
 
     def _draw_background_speech(self, rng: random.Random) -> Phrase:
         """A phrase of any kind in a voice of its own."""
-        source = rng.choice([self.questions, self.other_speech])
+        source = rng.choice([self.sources["question"], self.sources["talking_to_other"]])
         stranger = rng.getrandbits(32)
         return source.phrase(rng, stranger)
 
@@ -238,10 +256,25 @@ class Dialogues:
                 answers.append(Answer(turn, endpoint, None))
                 response_samples = round(self.answer_s(phrase.answer) * self.rate_hz)
                 response = range(decided, decided + response_samples)
+            elif event.overlaps_response and RULES[event.kind].foreground:
+                paused_samples = self._paused_samples(start, endpoint)
+                response = range(response.start, response.stop + paused_samples)
         end = max(decided, response.stop) + self._draw_samples(self.config.gap_s, rng)
         # Round up to whole slices.
         num_samples = end + -end % self.slices.length
         return _Schedule(starts, answers, num_samples)
+
+    def _paused_samples(self, start: int, endpoint: int) -> int:
+        """Samples by which speech to somebody else delays the response that it overlaps.
+
+        Args:
+            start: first sample of the speech.
+            endpoint: its endpoint slice.
+        """
+        if self.resuming_slices is None:
+            return 0
+        num_slices = endpoint - self.slices.onset_slice(start) + self.resuming_slices
+        return num_slices * self.slices.length
 
     def _turn(self, event: Event, phrase: Phrase, start: int) -> Turn:
         pause_s = None
@@ -274,9 +307,25 @@ class Dialogues:
             level_db = user_db + self._draw_relative_db(event.kind, rng)
             end = start + len(phrase.samples)
             samples[start:end] += _amplitude(level_db) * phrase.samples
+        # The last draws, so that a dialogue with echo is otherwise the same as without.
+        if self.config.echo_db is not None:
+            echo_db = user_db + rng.uniform(*self.config.echo_db)
+            samples += _amplitude(echo_db) * self._echo(phrases, schedule, rng)
         # Scaled down rather than clipped, which would distort loud overlaps.
         peak = np.abs(samples).max()
         return samples / np.maximum(1, peak)
+
+    def _echo(self, phrases: list[Phrase], schedule: _Schedule, rng: random.Random) -> np.ndarray:
+        """(n,) float32: the answers as the user's microphone records them."""
+        return echo(
+            schedule.answers,
+            phrases,
+            schedule.num_samples,
+            self.slices,
+            self.config.words_per_s,
+            self.split,
+            rng,
+        )
 
     def _draw_relative_db(self, kind: Kind, rng: random.Random) -> float:
         """Level of an event relative to the user's voice."""
@@ -292,7 +341,11 @@ class Dialogues:
 
 
 def open_dialogues(
-    config: Config, split: Split, size: int, recorded: Corpus | None = None
+    config: Config,
+    split: Split,
+    size: int,
+    recorded: Corpus | None = None,
+    voices: Voices | None = None,
 ) -> Dialogues:
     """Open the dialogues of a configuration.
 
@@ -301,30 +354,53 @@ def open_dialogues(
         split: selects voices and sentences.
         size: value of `len`.
         recorded: corpus of the questions; None: they come from `grammar`. All other phrases are
-            synthesised.
+            synthesised, also orders that are corrected.
+        voices: of all synthesised speech; None: those of data.voices.
 
     Raises:
-        ValueError: slices do not hold whole speech embeddings, or the answers are too short; the
-            message says what to change.
+        ValueError: slices do not hold whole speech embeddings, the answers are too short, or
+            data.voices cannot be used; the message says what to change.
     """
     # Raises the error about slices.
     FrameTiming.of(config.model).encoder_frames("duplex.slice_ms", config.duplex.slice_ms)
     rate_hz = config.features.sample_rate_hz
+    if voices is None:
+        voices = open_voices(config.data)
     questions: Phrases
     if recorded is None:
-        questions = Spoken(grammar.draw, split, rate_hz, _longest_grammar_answer())
+        questions = Spoken(grammar.draw, split, rate_hz, _longest_grammar_answer(), voices)
     else:
         questions = Recorded(recorded, rate_hz)
+    sources: dict[Kind, Phrases] = {
+        "question": questions,
+        "paused_question": questions,
+        "interruption": questions,
+        "talking_to_other": Spoken(other_speech.draw, split, rate_hz, voices=voices),
+        "backchannel": Spoken(other_speech.draw_backchannel, split, rate_hz, voices=voices),
+        "out_of_grammar": Spoken(out_of_grammar.draw, split, rate_hz, voices=voices),
+        "small_talk": Spoken(small_talk.draw, split, rate_hz, voices=voices),
+        "stop": Spoken(small_talk.draw_stop, split, rate_hz, voices=voices),
+    }
     return Dialogues(
-        questions=questions,
-        other_speech=Spoken(other_speech.draw, split, rate_hz),
-        backchannels=Spoken(other_speech.draw_backchannel, split, rate_hz),
+        sources=sources,
+        orders=Spoken(corrections.draw_order, split, rate_hz, voices=voices),
         config=config.dialogue,
         split=split,
         seed=config.seed,
         size=size,
         slices=Slices.of(config),
+        resuming_slices=_num_resuming_slices(config.duplex),
+        # Scores are of the dialogues as they are, so that they can be compared.
+        effects=config.data.augment.effects if split == "train" else None,
     )
+
+
+def _num_resuming_slices(duplex: DuplexConfig) -> int | None:
+    """Slices to be ignored in which a response stays paused; None: responses do not pause."""
+    if duplex.on_onset == "pause":
+        # The branch is dropped in the last of `ignored_slices`, which is not paused any more.
+        return duplex.ignored_slices - 1
+    return None
 
 
 def _longest_grammar_answer() -> int:

@@ -11,8 +11,8 @@ import numpy as np
 from datamodules.corpus import Corpus
 from datamodules.synthetic.augment import LOWEST_HZ, resample, white_spectrum
 from datamodules.synthetic.espeak import Speech
-from datamodules.synthetic.grammar import KINDS, QAPair, Split
-from datamodules.synthetic.voices import DEFAULT_SYNTHESISER, Synthesiser
+from datamodules.synthetic.grammar import QAPair, Split, contains_core
+from datamodules.synthetic.voices import DEFAULT_VOICES, Voices
 
 ROOM_NOISES = ("white", "pink", "hum")
 """Kinds of steady noise of a room."""
@@ -26,7 +26,6 @@ TRIM_DB = 40.0
 """Sound that is this much below the loudest 10 ms counts as silence at both ends of a phrase."""
 FADE_S = 0.005
 """Duration of the fades at both ends of every sound, so that no click reveals a cut."""
-_CORES = frozenset(core.text for cores in KINDS.values() for core in cores)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Spoken:
         split: selects sentences and voices.
         rate_hz: sample rate of the phrases.
         longest_answer: number of words of the longest answer that can be drawn.
-        synthesiser: engine and its voices.
+        voices: of which synthesisers, in which shares.
     """
 
     def __init__(
@@ -81,13 +80,13 @@ class Spoken:
         split: Split,
         rate_hz: int,
         longest_answer: int = 0,
-        synthesiser: Synthesiser = DEFAULT_SYNTHESISER,
+        voices: Voices = DEFAULT_VOICES,
     ) -> None:
         self.draw = draw
         self.split = split
         self.rate_hz = rate_hz
         self.longest_answer = longest_answer
-        self.synthesiser = synthesiser
+        self.voices = voices
 
     def phrase(self, rng: random.Random, person: int, min_words: int = 0) -> Phrase:
         """Draw a sentence and synthesise it in the voice of `person`; see `Phrases`."""
@@ -95,8 +94,12 @@ class Spoken:
         qa_pair = self.draw(rng, self.split)
         while len(qa_pair.answer.split()) < min_words:
             qa_pair = self.draw(rng, self.split)
-        voice = self.synthesiser.draw_voice(random.Random(person), self.split)
-        speech = self.synthesiser.speak(qa_pair.text, voice)
+        return self.say(qa_pair, person)
+
+    def say(self, qa_pair: QAPair, person: int) -> Phrase:
+        """Synthesise a sentence in the voice of `person`."""
+        voice = self.voices.draw(random.Random(person), self.split)
+        speech = self.voices.speak(qa_pair.text, voice)
         # The labels of a dialogue need the exact time at which speech starts and ends.
         start, stop = audible_span(speech.samples, speech.sample_rate_hz)
         samples = resample(speech.samples[start:stop], speech.sample_rate_hz, self.rate_hz)
@@ -175,13 +178,7 @@ class Recorded:
 
 def unfinished(beginning: str) -> bool:
     """Return whether the beginning of a sentence of `grammar` contains no complete core yet."""
-    words = beginning.split()
-    # A core may begin anywhere, since a frame such as "can you tell me" precedes it.
-    for end in range(len(words) + 1):
-        for start in range(end):
-            if " ".join(words[start:end]) in _CORES:
-                return False
-    return True
+    return not contains_core(beginning)
 
 
 def audible_span(samples: np.ndarray, rate_hz: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ may want an answer (`incomplete`), has just asked for one (`response`), or neith
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 from configs.schema import Config, DialogueConfig
@@ -21,6 +21,10 @@ Kind = Literal[
     "noise",
     "backchannel",
     "silence",
+    "out_of_grammar",
+    "small_talk",
+    "stop",
+    "correction",
 ]
 
 
@@ -33,18 +37,32 @@ class Rule(NamedTuple):
     """Its endpoint slice is `response`, else `ignore`."""
     overlaps_response: Literal["never", "sometimes", "always"]
     """Whether it begins during the response to the event before it."""
+    can_be_overlapped: bool = False
+    """Whether its response can be long enough for the next event to begin during it."""
 
 
 RULES: dict[Kind, Rule] = {
-    "question": Rule(foreground=True, answered=True, overlaps_response="never"),
-    "paused_question": Rule(foreground=True, answered=True, overlaps_response="never"),
-    "interruption": Rule(foreground=True, answered=True, overlaps_response="always"),
+    "question": Rule(
+        foreground=True, answered=True, overlaps_response="never", can_be_overlapped=True
+    ),
+    "paused_question": Rule(
+        foreground=True, answered=True, overlaps_response="never", can_be_overlapped=True
+    ),
+    "interruption": Rule(
+        foreground=True, answered=True, overlaps_response="always", can_be_overlapped=True
+    ),
     "talking_to_other": Rule(foreground=True, answered=False, overlaps_response="sometimes"),
     "background_speech": Rule(foreground=False, answered=False, overlaps_response="sometimes"),
     "noise": Rule(foreground=False, answered=False, overlaps_response="sometimes"),
     "backchannel": Rule(foreground=False, answered=False, overlaps_response="always"),
     "silence": Rule(foreground=False, answered=False, overlaps_response="never"),
+    "out_of_grammar": Rule(foreground=True, answered=True, overlaps_response="sometimes"),
+    "small_talk": Rule(foreground=True, answered=True, overlaps_response="never"),
+    "stop": Rule(foreground=True, answered=True, overlaps_response="always"),
+    "correction": Rule(foreground=True, answered=True, overlaps_response="never"),
 }
+CORRECTED: tuple[Kind, ...] = ("question", "paused_question", "interruption")
+"""Kinds of events that a correction can follow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,24 +103,31 @@ class Event(NamedTuple):
     """It begins during the response to the event before it."""
     response_is_overlapped: bool
     """The next event begins during the response to this one, which must be long enough."""
+    is_corrected: bool
+    """The next event is a correction of this one."""
 
 
 def draw_events(rng: random.Random, config: DialogueConfig) -> list[Event]:
     """Draw the events of a dialogue in their order.
 
     Kinds are drawn by their shares. Kinds that must overlap a response are then placed after an
-    event that has one. If there is none left, a question is added, which makes questions a little
-    more frequent than their share.
+    event that has one, and corrections directly after a question. If there is none left, a question
+    is added, which makes questions a little more frequent than their share.
     """
     shares = [getattr(config.shares, kind) for kind in RULES]
     kinds = rng.choices(list(RULES), shares, k=rng.randint(*config.events))
-    # The other events form the order first, since they do not depend on a response.
-    order = [kind for kind in kinds if RULES[kind].overlaps_response != "always"]
+    # The other events form the order first, since they do not depend on another event.
+    order = [kind for kind in kinds if not _depends(kind)]
     overlapping = [kind for kind in kinds if RULES[kind].overlaps_response == "always"]
-    # Answered kinds first: their responses can be overlapped by the others.
-    overlapping.sort(key=lambda kind: not RULES[kind].answered)
+    # First the kinds whose own responses can be overlapped by the others.
+    overlapping.sort(key=lambda kind: not RULES[kind].can_be_overlapped)
+    can_be_overlapped = [kind for kind, rule in RULES.items() if rule.can_be_overlapped]
     for kind in overlapping:
-        _insert_overlapping(order, kind, rng)
+        _insert_after(order, kind, can_be_overlapped, rng)
+    # Last, so that nothing is inserted between a question and its correction.
+    for kind in kinds:
+        if kind == "correction":
+            _insert_after(order, kind, CORRECTED, rng)
 
     overlaps = []
     previous: Kind | None = None
@@ -111,18 +136,26 @@ def draw_events(rng: random.Random, config: DialogueConfig) -> list[Event]:
         previous = kind
     # The last event has no successor that could overlap its response.
     next_overlaps = [*overlaps[1:], False]
-    return [Event(*event) for event in zip(order, overlaps, next_overlaps, strict=True)]
+    corrected = [kind == "correction" for kind in order[1:]] + [False]
+    return [Event(*event) for event in zip(order, overlaps, next_overlaps, corrected, strict=True)]
 
 
-def _insert_overlapping(order: list[Kind], kind: Kind, rng: random.Random) -> None:
-    """Insert an event after one whose response no other event must overlap."""
+def _depends(kind: Kind) -> bool:
+    """Whether an event needs another one directly before it."""
+    return kind == "correction" or RULES[kind].overlaps_response == "always"
+
+
+def _insert_after(
+    order: list[Kind], kind: Kind, predecessors: Collection[Kind], rng: random.Random
+) -> None:
+    """Insert an event after one of certain kinds that no other event depends on."""
     free_positions = []
     for position, previous in enumerate(order, 1):
-        if not RULES[previous].answered:
+        if previous not in predecessors:
             continue
         is_last = position == len(order)
-        # Only one of these events may overlap a response.
-        if is_last or RULES[order[position]].overlaps_response != "always":
+        # Only one event can overlap a response or correct an order.
+        if is_last or not _depends(order[position]):
             free_positions.append(position)
     if free_positions:
         order.insert(rng.choice(free_positions), kind)
@@ -135,7 +168,7 @@ def _draw_overlap(
 ) -> bool:
     """Decide whether an event begins during the response to the previous one."""
     overlap = RULES[kind].overlaps_response
-    if previous is None or not RULES[previous].answered or overlap == "never":
+    if previous is None or not RULES[previous].can_be_overlapped or overlap == "never":
         return False
     if overlap == "always":
         return True

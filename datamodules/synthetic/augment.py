@@ -1,9 +1,10 @@
-"""Augmentation of speech: speed, room, level, silence and noise, all drawn from one generator."""
+"""Augmentation of speech: speed, room, level, silence, noise and effects, drawn from one generator."""
 
 import numpy as np
 import soxr
 
 from configs.schema import AugmentConfig
+from datamodules.synthetic.effects import apply_effects
 from datamodules.synthetic.recorded_noise import draw_noise, reverberate
 
 FLOOR_DB = -70.0
@@ -19,7 +20,7 @@ FFT_BLOCK = 4096
 def augment(
     samples: np.ndarray, rng: np.random.Generator, config: AugmentConfig, rate_hz: int
 ) -> np.ndarray:
-    """Change the speed of a recording, then apply `condition`.
+    """Change the speed of a recording, then apply `condition` and the effects of the configuration.
 
     Args:
         samples: (n,) float32 in [-1, 1] at `rate_hz`.
@@ -33,7 +34,8 @@ def augment(
     speed = draw_speed(rng, config)
     # Reading the samples at a higher rate than their own shortens them and raises their pitch.
     faster = resample(samples, rate_hz * speed, rate_hz)
-    return condition(faster, rng, config, rate_hz)
+    conditioned = condition(faster, rng, config, rate_hz)
+    return apply_effects(conditioned, rng, config.effects, rate_hz)
 
 
 def draw_speed(rng: np.random.Generator, config: AugmentConfig) -> float:

@@ -306,6 +306,7 @@ def _num_distinct_words(cores: list[Core]) -> int:
     return len({word for core in cores for word in core.text.split()})
 
 
+_CORE_TEXTS = frozenset(core.text for core in itertools.chain.from_iterable(KINDS.values()))
 _KIND_NAMES = list(KINDS)
 # Accumulated once, since `rng.choices` would do so in every draw.
 _CUMULATIVE_WEIGHTS = list(itertools.accumulate(map(_num_distinct_words, KINDS.values())))
@@ -331,12 +332,28 @@ def draw(rng: random.Random, split: Split) -> QAPair:
     """
     while True:
         [kind] = rng.choices(_KIND_NAMES, cum_weights=_CUMULATIVE_WEIGHTS)
-        # Rejection: the split is known only of a whole sentence.
         core = rng.choice(KINDS[kind])
-        frame = rng.choice(FRAMES[core.form])
-        text = _sentence(core, frame)
-        if _is_short(text) and split_of_text(text) == split:
-            return QAPair(text, core.answer, kind)
+        qa_pair = framed(rng, core, kind)
+        # Rejection: the split is known only of a whole sentence.
+        if _is_short(qa_pair.text) and split_of_text(qa_pair.text) == split:
+            return qa_pair
+
+
+def framed(rng: random.Random, core: Core, kind: str) -> QAPair:
+    """Put a core into a random frame; the sentence may be longer than `MAX_WORDS`."""
+    frame = rng.choice(FRAMES[core.form])
+    return QAPair(_sentence(core, frame), core.answer, kind)
+
+
+def contains_core(text: str) -> bool:
+    """Return whether a text contains the whole content of a question or an order."""
+    words = text.split()
+    # A core may begin anywhere, since a frame such as "can you tell me" precedes it.
+    for end in range(len(words) + 1):
+        for start in range(end):
+            if " ".join(words[start:end]) in _CORE_TEXTS:
+                return True
+    return False
 
 
 def sentences() -> Iterator[QAPair]:

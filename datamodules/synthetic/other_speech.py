@@ -100,7 +100,7 @@ def draw(rng: random.Random, split: Split) -> QAPair:
     while True:
         pattern = rng.choice(PATTERNS)
         words = {}
-        for slot in _slots(pattern):
+        for slot in slots_of(pattern):
             words[slot] = rng.choice(SLOTS[slot])
         text = pattern.format(**words)
         # Sentences are held out by the same hash as those of `grammar`.
@@ -116,15 +116,15 @@ def draw_backchannel(rng: random.Random, split: Split) -> QAPair:
 def sentences() -> Iterator[str]:
     """Iterate over every sentence of all splits, without back-channels."""
     for pattern in PATTERNS:
-        slots = _slots(pattern)
+        slots = slots_of(pattern)
         # One list of words per slot; their product has every sentence of the pattern.
         options = [SLOTS[slot] for slot in slots]
         for words in itertools.product(*options):
             yield pattern.format(**dict(zip(slots, words, strict=True)))
 
 
-def _slots(pattern: str) -> list[str]:
-    """Names of the slots of a pattern, in their order."""
+def slots_of(pattern: str) -> list[str]:
+    """Return the names of the slots of a pattern, in their order."""
     slots = []
     # `parse` yields (literal, field, format, conversion); the field is None after the last one.
     for _, slot, _, _ in string.Formatter().parse(pattern):

@@ -10,13 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from configs.schema import AugmentConfig
+from configs.schema import AugmentConfig, UtteranceSharesConfig
 from datamodules.corpus import Utterance
 from datamodules.synthetic.augment import condition, draw_speed, resample
+from datamodules.synthetic.effects import apply_effects
 from datamodules.synthetic.espeak import Speech
-from datamodules.synthetic.grammar import QAPair, Split, draw
+from datamodules.synthetic.grammar import QAPair, Split
 from datamodules.synthetic.in_domain_text import InDomainText
-from datamodules.synthetic.voices import DEFAULT_SYNTHESISER, Synthesiser, Voice
+from datamodules.synthetic.single_utterances import draw
+from datamodules.synthetic.synthesiser import Voice
+from datamodules.synthetic.voices import DEFAULT_VOICES, Voices
 
 HESITANT_SHARE = 0.2
 """Share of the training utterances with a pause between two words.
@@ -25,9 +28,11 @@ Without them a model meets its first pause within a sentence in its first dialog
 """
 PAUSE_S = (0.4, 2.0)
 """Shortest and longest duration of such a pause, drawn uniformly."""
-LETTER_S = 0.0533
-"""Mean duration of a letter or space at `LETTER_RATE_WPM`, over the training voices."""
-LETTER_RATE_WPM = 175
+
+GRAMMAR_ALONE = UtteranceSharesConfig(
+    out_of_grammar=0.0, small_talk=0.0, corrections=0.0, isolated_words=0.0
+)
+"""All training sentences come from the grammar."""
 
 
 class _Recipe(NamedTuple):
@@ -49,13 +54,15 @@ class SyntheticSpeech:
         seed: another seed gives another corpus.
         size: value of `len`. Larger indices are valid too.
         rate_hz: sample rate of the utterances.
-        augment: augmentation of all splits; its speeds apply to train only.
+        augment: augmentation of all splits; its speeds and effects apply to train only.
         in_domain: text of the recorded corpus with the share of utterances that use it; None: all
             sentences come from the grammar.
-        synthesiser: engine and its voices.
+        voices: of which synthesisers, in which shares.
+        shares: training sentences beside those of the grammar.
 
     Raises:
-        ImportError: espeakng-loader is missing (raised by the first access to an utterance).
+        ImportError: espeakng-loader is missing (raised by the first access to an utterance; other
+            synthesisers raise other errors).
     """
 
     def __init__(
@@ -66,7 +73,8 @@ class SyntheticSpeech:
         rate_hz: int,
         augment: AugmentConfig,
         in_domain: tuple[InDomainText, float] | None = None,
-        synthesiser: Synthesiser = DEFAULT_SYNTHESISER,
+        voices: Voices = DEFAULT_VOICES,
+        shares: UtteranceSharesConfig = GRAMMAR_ALONE,
     ) -> None:
         self.split = split
         self.seed = seed
@@ -74,7 +82,8 @@ class SyntheticSpeech:
         self.rate_hz = rate_hz
         self.augment = augment
         self.in_domain = in_domain
-        self.synthesiser = synthesiser
+        self.voices = voices
+        self.shares = shares
 
     def __len__(self) -> int:
         return self.size
@@ -87,20 +96,21 @@ class SyntheticSpeech:
     def duration_s(self, index: int) -> float:
         """Estimate the duration from letters and rate: nearly always within a quarter."""
         recipe = self._recipe(index)
-        letter_s = LETTER_S * LETTER_RATE_WPM / recipe.voice.rate_wpm
-        speech_s = letter_s * len(recipe.qa_pair.text)
+        speech_s = recipe.voice.letter_s * len(recipe.qa_pair.text)
         return sum(self.augment.pad_s) + recipe.pause_s + speech_s
 
     def __getitem__(self, index: int) -> Utterance:
         recipe = self._recipe(index)
         text, answer, _ = recipe.qa_pair
-        speech = self.synthesiser.speak(text, recipe.voice)
+        speech = self.voices.speak(text, recipe.voice)
         rng = np.random.default_rng(recipe.sound_seed)
         # Evaluation uses the natural speed of the voices.
         speed = draw_speed(rng, self.augment) if self.split == "train" else 1.0
         samples = _insert_pause(speech, recipe)
         samples = resample(samples, speech.sample_rate_hz * speed, self.rate_hz)
         samples = condition(samples, rng, self.augment, self.rate_hz)
+        if self.split == "train":
+            samples = apply_effects(samples, rng, self.augment.effects, self.rate_hz)
         utterance_id = f"synthetic-{self.split}-{self.seed}-{index}"
         return Utterance(utterance_id, samples, text, answer, recipe.voice.name)
 
@@ -108,7 +118,7 @@ class SyntheticSpeech:
         # The order of these draws defines the corpus.
         rng = random.Random(f"{self.seed} {self.split} {index}")
         qa_pair = self._draw_qa_pair(rng, index)
-        voice = self.synthesiser.draw_voice(rng, self.split)
+        voice = self.voices.draw(rng, self.split)
         sound_seed = rng.getrandbits(64)
         pause_s = 0.0
         if self.split == "train" and rng.random() < HESITANT_SHARE:
@@ -120,7 +130,7 @@ class SyntheticSpeech:
             in_domain_text, share = self.in_domain
             if rng.random() < share:
                 return in_domain_text.qa_pair(rng, index)
-        return draw(rng, self.split)
+        return draw(rng, self.split, self.shares)
 
 
 def _insert_pause(speech: Speech, recipe: _Recipe) -> np.ndarray:

@@ -29,6 +29,8 @@ class Event:
     """Whether a response is still in progress after this slice."""
     compute_ms: float
     """Time that processing the slice took, in milliseconds."""
+    paused: bool = False
+    """Whether a response is in progress that pauses in this slice, since the user speaks."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,6 @@ Glossary: n samples, L steps, D width of the language model, V vocabulary.
 """
 
 import dataclasses
-import math
 import time
 
 import torch
@@ -25,14 +24,20 @@ from duplexmamba.duplex.batching import (
     step,
 )
 from duplexmamba.duplex.events import Event
-from duplexmamba.duplex.policy import Action, BranchCounters, classify_state, decide, tokens_due
+from duplexmamba.duplex.policy import (
+    Action,
+    BranchCounters,
+    classify_state,
+    decide,
+    holds_speech,
+    is_paused,
+    tokens_due,
+)
+from duplexmamba.duplex.samples import MIN_LEVEL_DB, NoiseFloor, is_silent, level_db
 from duplexmamba.duplex.session import Session, SessionState
 from duplexmamba.models.language_models import LMState
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, TURN_STATE_MARKERS, Tokenizer, TurnState
-
-MIN_LEVEL_DB = -100.0
-"""Level of a slice of digital silence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Response:
     start_slice: int
     """Slice of the decision to respond."""
     emitted: tuple[int, ...] = ()
+    num_paused: int = 0
+    """Slices in which it was paused."""
 
     @property
     def finished(self) -> bool:
@@ -71,6 +78,8 @@ class ForkState(SessionState):
     idle_state: LMState
     """After the prompt that follows the last complete response: a listening branch is forked from
     it while there is no response."""
+    noise_floor: NoiseFloor
+    """Of the whole session, since the noise does not change with the branch."""
     listening: ListeningBranch | None = None
     response: Response | None = None
 
@@ -101,6 +110,7 @@ class ForkSession(Session[ForkState]):
         self._state = ForkState(
             pending_samples=torch.zeros(0, device=self.device),
             idle_state=self._initial_lm_state(),
+            noise_floor=NoiseFloor(self.slice_s),
         )
 
     @property
@@ -114,7 +124,7 @@ class ForkSession(Session[ForkState]):
         listening = self._state.listening
         if listening is None:
             return False
-        return listening.counters.num_ignored < listening.counters.num_slices
+        return holds_speech(listening.counters)
 
     @torch.inference_mode()
     def finish(self) -> str:
@@ -127,7 +137,7 @@ class ForkSession(Session[ForkState]):
         self._state = run_single(self.model, self._return_to_idle(self._state, response))
         return self._text(response)
 
-    def process_slice(self, samples: Tensor) -> Computation[tuple[Event, ForkState]]:
+    def _process(self, samples: Tensor) -> Computation[tuple[Event, ForkState]]:
         """Computation that processes one slice; see `Session.process_slice`."""
         start_s = time.perf_counter()
         before = self._state
@@ -146,11 +156,18 @@ class ForkSession(Session[ForkState]):
         probabilities = self._turn_state_probabilities(probe_result.logits)
         state = classify_state(probabilities, self.duplex)
         listening = dataclasses.replace(listening, lm_state=speech_result.lm_state)
-        action, listening = self._decide(state, samples, listening)
-        if action == "respond":
+        slice_db = level_db(samples)
+        noise_floor = before.noise_floor.updated(slice_db)
+        action, listening = self._decide(state, slice_db, noise_floor, listening)
+        paused = before.response is not None and is_paused(action, listening.counters, self.duplex)
+        if paused:
+            # A token that has been stepped in this slice is discarded: it is emitted later.
+            response = _pause(before.response)
+        elif action == "respond":
             # It replaces a response in progress, which has been interrupted.
             response = yield from self._start_response(speech_result.lm_state)
-        if response is not None:
+            response = yield from self._emit_due(response)
+        elif response is not None:
             response = yield from self._emit_due(response)
         after = dataclasses.replace(
             before,
@@ -158,6 +175,7 @@ class ForkSession(Session[ForkState]):
             speech_state=encoded.speech_state,
             listening=listening if action == "listen" else None,
             response=response,
+            noise_floor=noise_floor,
         )
         if response is not None and response.finished:
             after = yield from self._return_to_idle(after, response)
@@ -173,6 +191,7 @@ class ForkSession(Session[ForkState]):
             text=self._new_text(response, previous),
             answering=after.response is not None,
             compute_ms=1000 * (time.perf_counter() - start_s),
+            paused=paused,
         )
         return event, after
 
@@ -207,13 +226,15 @@ class ForkSession(Session[ForkState]):
         return dict(zip(TURN_STATE_MARKERS, probabilities.tolist(), strict=True))
 
     def _decide(
-        self, state: TurnState, samples: Tensor, listening: ListeningBranch
+        self,
+        state: TurnState,
+        slice_db: float,
+        noise_floor: NoiseFloor,
+        listening: ListeningBranch,
     ) -> tuple[Action, ListeningBranch]:
         """Apply the policy to a slice; returns the action and the branch with its new counters."""
-        level_db = _level_db(samples)
-        max_level_db = max(listening.max_level_db, level_db)
-        # Relative to the loudest slice, so that the gain of a microphone does not matter.
-        silent = level_db < max_level_db + self.duplex.silence_db
+        max_level_db = max(listening.max_level_db, slice_db)
+        silent = is_silent(slice_db, max_level_db, noise_floor.level_db, self.duplex.silence_db)
         action, counters = decide(state, silent, listening.counters, self.duplex)
         return action, ListeningBranch(listening.lm_state, counters, max_level_db)
 
@@ -243,7 +264,7 @@ class ForkSession(Session[ForkState]):
         """Whether the next token is emitted in the current slice; the end of text never waits."""
         if response.finished:
             return False
-        num_slices = self._state.num_slices - response.start_slice + 1
+        num_slices = self._state.num_slices - response.start_slice + 1 - response.num_paused
         num_due = tokens_due(num_slices, self.duplex)
         return len(response.emitted) < num_due or response.next_token == self.tokenizer.eos_id
 
@@ -262,11 +283,13 @@ class ForkSession(Session[ForkState]):
         else:
             # The model sees the end-of-text token also where the response is truncated.
             next_token = self.tokenizer.eos_id
-        return Response(result.lm_state, next_token, response.start_slice, emitted)
+        return dataclasses.replace(
+            response, lm_state=result.lm_state, next_token=next_token, emitted=emitted
+        )
 
 
-def _level_db(samples: Tensor) -> float:
-    """Root mean square of (n,) samples in dB relative to full scale."""
-    power = float(samples.square().mean())
-    # The small constant avoids log10(0) for digital silence.
-    return max(MIN_LEVEL_DB, 10 * math.log10(power + 1e-12))
+def _pause(response: Response | None) -> Response | None:
+    """The response after a slice in which nothing of it is emitted."""
+    if response is None:
+        return None
+    return dataclasses.replace(response, num_paused=response.num_paused + 1)

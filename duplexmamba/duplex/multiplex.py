@@ -128,7 +128,7 @@ class MultiplexSession(Session[MultiplexState]):
         self._state = dataclasses.replace(self._state, response=None)
         return text
 
-    def process_slice(self, samples: Tensor) -> Computation[tuple[Event, MultiplexState]]:
+    def _process(self, samples: Tensor) -> Computation[tuple[Event, MultiplexState]]:
         """Computation that processes one slice; see `Session.process_slice`."""
         start_s = time.perf_counter()
         before = self._state

@@ -19,6 +19,10 @@ Action = Literal["respond", "listen", "drop"]
 listening branch continues. drop: the listening branch is discarded."""
 
 
+ON_ONSET = ("continue", "pause")
+"""Values of `duplex.on_onset`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class BranchCounters:
     """State of the policy for a listening branch; all values count slices since the fork."""
@@ -76,11 +80,32 @@ def decide(
     return "listen", updated
 
 
+def holds_speech(counters: BranchCounters) -> bool:
+    """Whether a listening branch contains a slice that is not to be ignored."""
+    return counters.num_ignored < counters.num_slices
+
+
+def is_paused(action: Action, counters: BranchCounters, config: DuplexConfig) -> bool:
+    """Whether a response in progress emits no token in a slice.
+
+    With `on_onset: pause` it pauses in the first slice that is not to be ignored, and goes on in
+    the slice in which the listening branch is dropped. A pause within a question keeps it paused:
+    the branch is neither dropped nor answered.
+
+    Args:
+        action: the decision after the slice.
+        counters: those of the listening branch after the slice.
+        config: says whether responses pause.
+    """
+    return config.on_onset == "pause" and action == "listen" and holds_speech(counters)
+
+
 def tokens_due(num_slices: int, config: DuplexConfig) -> int:
     """Number of response tokens that are emitted within a number of slices.
 
     Args:
-        num_slices: slices since the start of the response, the slice of the decision included.
+        num_slices: slices since the start of the response in which it was not paused, the slice of
+            the decision included.
         config: `tokens_per_s` sets the pace.
     """
     return math.ceil(num_slices * config.slice_ms * config.tokens_per_s / 1000)
@@ -96,6 +121,10 @@ class Branch:
     """Index of its last slice: that of its response or drop, or the last of the dialogue."""
     answered: bool
     """Whether it ended in a response."""
+    num_paused: int = 0
+    """Slices of the branch in which it pauses a response in progress."""
+    num_paused_before: int = 0
+    """Such slices in all branches before it."""
 
 
 def branches(labels: Sequence[TurnState], config: DuplexConfig) -> list[Branch]:
@@ -110,13 +139,20 @@ def branches(labels: Sequence[TurnState], config: DuplexConfig) -> list[Branch]:
     """
     found: list[Branch] = []
     first = 0
+    num_paused = 0
+    num_paused_before = 0
     counters = BranchCounters()
     for index, label in enumerate(labels):
         # Labels do not depend on the level: no slice counts as silent.
         action, counters = decide(label, False, counters, config)
+        if is_paused(action, counters, config):
+            num_paused += 1
         is_last_slice = index == len(labels) - 1
         if action != "listen" or is_last_slice:
-            found.append(Branch(first, index, answered=action == "respond"))
+            is_answered = action == "respond"
+            found.append(Branch(first, index, is_answered, num_paused, num_paused_before))
             first = index + 1
+            num_paused_before += num_paused
+            num_paused = 0
             counters = BranchCounters()  # the next slice belongs to a new branch
     return found

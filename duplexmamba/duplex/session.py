@@ -6,6 +6,7 @@ Glossary: n samples, L steps, D width of the language model, V vocabulary.
 import abc
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from duplexmamba.duplex.batching import (
 from duplexmamba.duplex.events import EmittedResponse as EmittedResponse
 from duplexmamba.duplex.events import Event
 from duplexmamba.duplex.events import emitted_responses as emitted_responses
+from duplexmamba.duplex.samples import check_samples, replace_invalid
 from duplexmamba.models.language_models import LMState
 from duplexmamba.models.speech_lm import SpeechLM, SpeechState
 from duplexmamba.models.timing import check_slices
@@ -44,6 +46,8 @@ class SessionState(abc.ABC):
     """Slices processed so far."""
     speech_state: SpeechState | None = None
     """State of the speech encoder and the connector; None before the first slice."""
+    num_invalid_samples: int = 0
+    """NaN and infinite samples so far, which were replaced by zeros."""
 
     @property
     @abc.abstractmethod
@@ -120,6 +124,11 @@ class Session(abc.ABC, Generic[StateT]):
         self._state = snapshot
 
     @property
+    def num_invalid_samples(self) -> int:
+        """NaN and infinite samples so far, which were replaced by zeros."""
+        return self._state.num_invalid_samples
+
+    @property
     @abc.abstractmethod
     def answering(self) -> bool:
         """Whether a response is in progress."""
@@ -134,11 +143,16 @@ class Session(abc.ABC, Generic[StateT]):
         """Process audio samples.
 
         Args:
-            samples: (n,) in [-1, 1], any number of them.
+            samples: (n,) in [-1, 1], any number of them, of any floating-point dtype. NaN and
+                infinite ones count as zeros (see `num_invalid_samples`).
 
         Returns:
             One event per slice that the samples complete.
+
+        Raises:
+            ValueError: the samples have another dtype or shape.
         """
+        check_samples(samples)
         new_samples = samples.to(self.device, torch.float32)
         stream = torch.cat([self._state.pending_samples, new_samples])  # (n,)
         num_full_samples = len(stream) - len(stream) % self.slice_samples
@@ -174,13 +188,37 @@ class Session(abc.ABC, Generic[StateT]):
             The whole text of the response; empty if no response is in progress.
         """
 
-    @abc.abstractmethod
     def process_slice(self, samples: Tensor) -> Computation[tuple[Event, StateT]]:
         """Computation that processes (slice_samples,) samples.
 
+        NaN and infinite samples are replaced by zeros, and the first ones cause a warning.
+
         Returns:
             The event of the slice and the state after it. The session itself does not change.
+
+        Raises:
+            ValueError: the samples have another dtype or shape.
         """
+        check_samples(samples, self.slice_samples)
+        valid_samples, num_invalid = replace_invalid(samples)
+        if num_invalid and not self.num_invalid_samples:
+            warnings.warn(
+                "NaN or infinite samples were replaced by zeros; repair what records or decodes "
+                "the audio (Session.num_invalid_samples counts them)",
+                stacklevel=2,
+            )
+        return self._process_valid_slice(valid_samples, self.num_invalid_samples + num_invalid)
+
+    def _process_valid_slice(
+        self, samples: Tensor, num_invalid_samples: int
+    ) -> Computation[tuple[Event, StateT]]:
+        """Process a slice and put the number of invalid samples so far into the state after it."""
+        event, state = yield from self._process(samples)
+        return event, dataclasses.replace(state, num_invalid_samples=num_invalid_samples)
+
+    @abc.abstractmethod
+    def _process(self, samples: Tensor) -> Computation[tuple[Event, StateT]]:
+        """Computation that processes (slice_samples,) valid samples; see `process_slice`."""
 
     def _initial_lm_state(self) -> LMState:
         """State of the language model after the prompt."""
@@ -232,15 +270,18 @@ def push_batched(sessions: Sequence[Session], slices: Sequence[Tensor]) -> list[
 
     Args:
         sessions: sessions over one model that hold no pending samples.
-        slices: (slice_samples,) samples for each session.
+        slices: (slice_samples,) samples for each session; see `Session.push`.
 
     Returns:
         One event per session.
+
+    Raises:
+        ValueError: samples have another dtype or shape.
     """
     computations = []
     for session, samples in zip(sessions, slices, strict=True):
+        check_samples(samples, session.slice_samples)
         slice_samples = samples.to(session.device, torch.float32)
-        assert len(slice_samples) == session.slice_samples
         computations.append(session.process_slice(slice_samples))
     if not sessions:
         return []

@@ -8,12 +8,14 @@ Letters in shapes:
     M: mel bands
 """
 
+import dataclasses
 import math
 
 import torch
 from torch import Tensor, nn
 
 from duplexmamba.config import FeaturesConfig
+from duplexmamba.models.level import LevelControl, LevelState
 from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
 from duplexmamba.streaming.padded import Padded
 
@@ -23,16 +25,30 @@ MIN_STD = 1e-3
 """Smallest standard deviation that a mel band is divided by."""
 
 
+@dataclasses.dataclass(frozen=True)
+class FeaturesState:
+    """Streaming state of the features."""
+
+    samples: StreamBuffer
+    """(B, window_samples - 1): samples that the next frames still need."""
+    level: LevelState | None
+    """None where features.level=none."""
+
+
 class LogMel(nn.Module):
     """Log-mel frames, normalised with a mean and a standard deviation per mel band.
 
-    The statistics are fixed once, by `fit`, and are saved with the weights.
+    The statistics are fixed once, by `fit`, and are saved with the weights. With
+    features.level=causal the offset of the samples is removed within each window, and
+    `LevelControl` scales the power of each frame.
     """
 
     window: Tensor
     """(window_samples,) Hann window."""
     filters: Tensor
     """(F, M)"""
+    offset_spectrum: Tensor
+    """(F,) spectrum of the window, relative to its value at 0 Hz."""
     mean: Tensor
     """(M,)"""
     std: Tensor
@@ -45,17 +61,23 @@ class LogMel(nn.Module):
         # the window and the filters follow from the configuration and are not saved
         self.register_buffer("window", torch.hann_window(config.window_samples), persistent=False)
         self.register_buffer("filters", mel_filters(config), persistent=False)
+        # the spectrum of a window that is symmetric around half its length is real
+        window_spectrum = torch.fft.rfft(self.window).real
+        offset_spectrum = window_spectrum / window_spectrum[0]
+        self.register_buffer("offset_spectrum", offset_spectrum, persistent=False)
+        self.level = LevelControl(config, self.filters) if config.level == "causal" else None
         self.register_buffer("mean", torch.zeros(config.num_mels))
         self.register_buffer("std", torch.ones(config.num_mels))
 
     def forward(
-        self, samples: Padded, state: StreamBuffer | None = None
-    ) -> tuple[Padded, StreamBuffer]:
+        self, samples: Padded, state: FeaturesState | None = None, final: bool = False
+    ) -> tuple[Padded, FeaturesState]:
         """Compute normalised frames; frame t ends with sample (t + 1) * hop_samples.
 
         Args:
             samples: (B, n) in [-1, 1].
             state: what the previous chunk of the stream returned; None at its start.
+            final: the stream ends here; no frame waits for that.
 
         Returns:
             (B, T, M) frames, and the state for the next chunk.
@@ -65,18 +87,26 @@ class LogMel(nn.Module):
         return frames.with_values(normalised), state
 
     def log_mel(
-        self, samples: Padded, state: StreamBuffer | None = None
-    ) -> tuple[Padded, StreamBuffer]:
+        self, samples: Padded, state: FeaturesState | None = None
+    ) -> tuple[Padded, FeaturesState]:
         """Compute frames before normalisation; arguments and results as in `forward`."""
         history = self.window_samples - self.hop_samples
-        stream, state = stream_windows(samples, state, history, self.hop_samples)
+        past = None if state is None else state.samples
+        level_state = None if state is None else state.level
+        stream, past = stream_windows(samples, past, history, self.hop_samples)
         windows = stream.values.unfold(1, self.window_samples, self.hop_samples)
         spectrum = torch.fft.rfft(windows * self.window)  # (B, T, F)
+        if self.level is not None:
+            # a constant offset appears as the spectrum of the window
+            spectrum = spectrum - spectrum[..., :1] * self.offset_spectrum
         power = spectrum.real.square() + spectrum.imag.square()
         # autocast would round the mel power to bfloat16 before the logarithm
         with torch.autocast(power.device.type, enabled=False):
             mels = power @ self.filters  # (B, T, M)
-        return stream.with_values(torch.log(mels + FLOOR)), state
+            if self.level is not None:
+                gains, level_state = self.level(stream.with_values(mels), level_state)
+                mels = mels * gains[..., None]
+        return stream.with_values(torch.log(mels + FLOOR)), FeaturesState(past, level_state)
 
     @torch.no_grad()
     def fit(self, samples: list[Tensor]) -> None:

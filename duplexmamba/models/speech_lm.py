@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from duplexmamba.config import ModelConfig
 from duplexmamba.models.connectors import build_connector
-from duplexmamba.models.encoders import Encoder, EncoderState
-from duplexmamba.models.features import LogMel
-from duplexmamba.models.frontend import Frontend, FrontendState
+from duplexmamba.models.encoders import EncoderState, WindowState, build_encoder_parts
+from duplexmamba.models.features import FeaturesState
+from duplexmamba.models.frontend import FrontendState
 from duplexmamba.models.language_models import LMState, build_lm
-from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.buffer import StreamBuffer
 from duplexmamba.streaming.padded import Padded, Positions, join, take
 from duplexmamba.text.decoding import greedy
@@ -36,9 +35,9 @@ PARTS = ("features", "frontend", "encoder", "connector", "lm")
 class SpeechEncoderState:
     """Streaming state from samples to encoder frames."""
 
-    features: StreamBuffer
-    """(B, window_samples - 1): samples that the next log-mel frames still need."""
-    frontend: FrontendState
+    features: FeaturesState | WindowState | None
+    """None for whole utterances of a pretrained encoder, encoder.context=full."""
+    frontend: FrontendState | StreamBuffer
     encoder: EncoderState | None
     """None where encoder.context=full."""
 
@@ -85,7 +84,10 @@ class FirstLogits(NamedTuple):
 
 
 class SpeechEncoder(nn.Module):
-    """Audio samples to encoder frames: log-mel frames, front end, encoder.
+    """Audio samples to encoder frames: features, front end, encoder.
+
+    For kind conmamba the features are log-mel frames, for kind pretrained those of the pretrained
+    encoder.
 
     Args:
         config: all sections of a model; no other settings are needed.
@@ -94,9 +96,10 @@ class SpeechEncoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.features = LogMel(config.features)
-        self.frontend = Frontend(config.frontend, config.features.num_mels, config.encoder.d_model)
-        self.encoder = Encoder(config.encoder, FrameTiming.of(config))
+        parts = build_encoder_parts(config)
+        self.features = parts.features
+        self.frontend = parts.frontend
+        self.encoder = parts.encoder
 
     def encode(
         self, samples: Padded, state: SpeechEncoderState | None = None, final: bool = False
@@ -106,20 +109,33 @@ class SpeechEncoder(nn.Module):
         Args:
             samples: (B, n) in [-1, 1].
             state: what the previous chunk of the stream returned; None at its start.
-            final: the audio ends here; the encoder does not wait for a slice to fill.
+            final: the audio ends here; nothing waits for a slice to fill.
 
         Returns:
             (B, T, D) frames, and the state.
         """
-        features_state = None
+        features_state = None if state is None else state.features
+        x, features_state = self.features(samples, features_state, final)
+        return self._encode_features(x, features_state, state, final)
+
+    def encode_features(self, features: Padded) -> Padded:
+        """Encode precomputed features (B, F, M) of whole utterances or dialogues to (B, T, D)."""
+        frames, _ = self._encode_features(features, None, None, final=True)
+        return frames
+
+    def _encode_features(
+        self,
+        features: Padded,
+        features_state: FeaturesState | WindowState | None,
+        state: SpeechEncoderState | None,
+        final: bool,
+    ) -> EncodedSpeech:
         frontend_state = None
         encoder_state = None
         if state is not None:
-            features_state = state.features
             frontend_state = state.frontend
             encoder_state = state.encoder
-        x, features_state = self.features(samples, features_state)
-        x, frontend_state = self.frontend(x, frontend_state)
+        x, frontend_state = self.frontend(features, frontend_state)
         x, encoder_state = self.encoder(x, encoder_state, final)
         return EncodedSpeech(x, SpeechEncoderState(features_state, frontend_state, encoder_state))
 

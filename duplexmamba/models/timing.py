@@ -3,6 +3,7 @@
 import dataclasses
 
 from duplexmamba.config import DuplexConfig, ModelConfig
+from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP, PRETRAINED_ENCODERS
 
 SUBSAMPLING = 4
 """Log-mel frames per encoder frame: two convolutions of stride 2."""
@@ -13,7 +14,6 @@ class FrameTiming:
     """Samples per frame and per speech embedding of one model."""
 
     sample_rate_hz: int
-    samples_per_mel_frame: int
     samples_per_encoder_frame: int
     samples_per_token: int
     """Samples of one window of the connector, which is one speech embedding for most kinds."""
@@ -21,11 +21,12 @@ class FrameTiming:
     @classmethod
     def of(cls, config: ModelConfig) -> "FrameTiming":
         """Return the timing of a configured model."""
-        hop_samples = config.features.hop_samples
-        frame_samples = hop_samples * SUBSAMPLING
+        frame_samples = config.features.hop_samples * SUBSAMPLING
+        if config.encoder.pretrained:
+            info = PRETRAINED_ENCODERS[config.encoder.pretrained]
+            frame_samples = info.frame_samples * FRAMES_PER_STEP
         return cls(
             sample_rate_hz=config.features.sample_rate_hz,
-            samples_per_mel_frame=hop_samples,
             samples_per_encoder_frame=frame_samples,
             samples_per_token=frame_samples * config.connector.stack,
         )
@@ -68,10 +69,10 @@ def check_slices(config: ModelConfig, duplex: DuplexConfig) -> None:
     """
     encoder = config.encoder
     if encoder.context == "full":
-        raise ValueError(
-            "encoder.context=full hears whole utterances only; set encoder.context=slice "
-            "(the same weights fit), causal or causal_lookahead"
-        )
+        remedy = "encoder.context=slice (the same weights fit), causal or causal_lookahead"
+        if encoder.kind == "pretrained":
+            remedy = "encoder.context=window"
+        raise ValueError(f"encoder.context=full encodes whole utterances only; set {remedy}")
     FrameTiming.of(config).encoder_frames("duplex.slice_ms", duplex.slice_ms)
     has_slices = encoder.context != "causal"
     if has_slices and duplex.slice_ms % encoder.slice_ms:

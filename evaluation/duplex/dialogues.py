@@ -23,6 +23,17 @@ TAKEN_OVER = {"question": "turn", "interruption": "interruption"}
 """Kinds of turns that the model should take over from -> first part of their score keys."""
 AFTER_SOUND_S = 1.0
 """A decision up to this long after the end of a sound is attributed to the sound."""
+FOREGROUND = (
+    "question",
+    "paused_question",
+    "interruption",
+    "talking_to_other",
+    "out_of_grammar",
+    "small_talk",
+    "stop",
+    "correction",
+)
+"""Kinds of speech at the user's level."""
 SMALL_THRESHOLDS = [0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005]
 """Thresholds below 1 %, where the false positives of a well-trained model change most."""
 THRESHOLDS = [*SMALL_THRESHOLDS, *(percent / 100 for percent in range(1, 101))]
@@ -65,6 +76,8 @@ class PlayedDialogue:
     response: Sequence[float] = ()
     """Predicted probability of the state `response` for each slice."""
     responses: Sequence[EmittedResponse] = ()
+    paused: Sequence[bool] = ()
+    """Whether a response pauses in each slice."""
     undisturbed: Mapping[int, str] = dataclasses.field(default_factory=dict)
     """Index of a sound that should be ignored -> the response in progress when it begins, as it
     would end without the sound."""
@@ -121,10 +134,28 @@ def cases_of(dialogue: PlayedDialogue) -> dict[str, list[float]]:
         cases += _decision_cases(dialogue, turn)
         cases += _answer_cases(dialogue, turn)
         cases += _resumption_cases(dialogue, index, turn)
+        cases += _yielding_cases(dialogue, turn)
     values: dict[str, list[float]] = collections.defaultdict(list)
     for key, value in cases:
         values[key].append(float(value))
     return dict(values)
+
+
+def invented(utterances: Sequence[PlayedDialogue]) -> dict[str, ScoreValue]:
+    """Share of utterances outside the grammar that get another response than they should.
+
+    Args:
+        utterances: played dialogues of a single turn each. No response at all is not counted as an
+            invented one.
+    """
+    cases = []
+    for utterance in utterances:
+        [turn] = utterance.turns
+        texts = [response.text for response in utterance.responses]
+        cases.append(any(text != turn.answer for text in texts))
+    if not cases:
+        return {}
+    return {"answer/invented_rate": ScoreValue(statistics.fmean(cases), len(cases))}
 
 
 def confusion(dialogues: Sequence[PlayedDialogue]) -> dict[tuple[str, str], int]:
@@ -279,6 +310,26 @@ def _resumption_cases(dialogue: PlayedDialogue, index: int, turn: Turn) -> Itera
     if interrupted:
         resumed = expected.startswith(response.text)
     yield "answer/resumed_after_ignore", resumed
+
+
+def _yielding_cases(dialogue: PlayedDialogue, turn: Turn) -> Iterator[Case]:
+    """Whether and when the response in progress gave way to speech of the user."""
+    response = _response_in_progress(dialogue, turn)
+    if turn.kind not in FOREGROUND or response is None:
+        return
+    limit_s = turn.end_s + AFTER_SOUND_S
+    stop_s = dialogue.end_s(response.stop_slice)
+    # A response that ends by itself in that time has nothing to obey.
+    if turn.kind == "stop" and not (response.complete and stop_s <= limit_s):
+        yield "stop/obeyed", stop_s <= limit_s
+    first = dialogue.first_slice(turn)
+    for slice_ in range(first, response.stop_slice + 1):
+        is_interrupted = slice_ == response.stop_slice and not response.complete
+        is_paused = dialogue.paused[slice_] or is_interrupted
+        # A later pause is a reaction to something else.
+        if is_paused and dialogue.end_s(slice_) <= limit_s:
+            yield "onset/pause_s", dialogue.end_s(slice_) - turn.start_s
+            return
 
 
 def _response_in_progress(dialogue: PlayedDialogue, turn: Turn) -> EmittedResponse | None:

@@ -7,10 +7,12 @@ import torch
 
 from configs.loading import load_config, override
 from configs.recipes import stage_file
+from configs.schema import Config, SharesConfig
 from datamodules.corpora import Corpora
 from datamodules.corpus import UnusableAudio
 from datamodules.dialogue.data import DialogueData
-from datamodules.dialogue.dialogues import Dialogue, Dialogues
+from datamodules.dialogue.dialogues import Dialogue, Dialogues, open_dialogues
+from datamodules.synthetic.voices import Voices, open_unseen_voices
 from evaluation.console import with_progress
 from evaluation.duplex.dialogues import PlayedDialogue, Turn
 from evaluation.duplex.play import OpenSession, play
@@ -21,12 +23,18 @@ from lightning_modules.sessions import open_sessions
 WARM_UP_S = 2
 """Seconds of silence before timing starts: kernels are built and memory is allocated at first
 use."""
+UTTERANCES_PER_DIALOGUE = 2
+"""Utterances outside the grammar that are scored for each of `data.test_dialogues`."""
+UTTERANCE_GAP_S = [0.3, 1.0]
+"""Range of the silence before such an utterance, and after the expected response to it."""
 RESTRICTIONS = {"multiplex": " that do not tell incomplete from ignore"}
 """Kind of session -> what the title says about it; nothing about other kinds."""
 
 
 def score(args: argparse.Namespace) -> dict[str, float]:
     """Play the test dialogues of a run to live sessions, on one CPU thread or the GPU.
+
+    With data.test_voices they are spoken by those synthesisers.
 
     Raises:
         ValueError: the run was not trained on dialogues.
@@ -38,12 +46,19 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(1)
     open_session().push(torch.zeros(WARM_UP_S * config.features.sample_rate_hz))
     data = DialogueData(config, Corpora(config, splits=["test"]))
-    dialogues = data.dialogues("test", config.data.test_dialogues)
+    voices = None
+    speakers = ""
+    if config.data.test_voices:
+        voices = open_unseen_voices(config.data)
+        speakers = f" in the voices of {', '.join(config.data.test_voices)}"
+    dialogues = data.dialogues("test", config.data.test_dialogues, voices)
     played = play_all(open_session, dialogues, config.data.test_dialogues)
+    count = UTTERANCES_PER_DIALOGUE * config.data.test_dialogues
+    utterances = play_all(open_session, outside_the_grammar(config, count, voices), count)
     restriction = RESTRICTIONS.get(config.duplex.kind, "")
     device = open_session().device.type
-    title = f"{len(played)} test dialogues in live sessions{restriction}, on {device}"
-    return report(played, run.folder, run.titled(title))
+    title = f"{len(played)} test dialogues{speakers} in live sessions{restriction}, on {device}"
+    return report(played, utterances, run.folder, run.titled(title))
 
 
 def play_all(open_session: OpenSession, dialogues: Dialogues, count: int) -> list[PlayedDialogue]:
@@ -59,6 +74,17 @@ def play_all(open_session: OpenSession, dialogues: Dialogues, count: int) -> lis
         script = PlayedDialogue(dialogue.id, dialogues.slices.seconds, turns, dialogue.labels)
         played.append(play(open_session, dialogue.samples, script))
     return played
+
+
+def outside_the_grammar(config: Config, count: int, voices: Voices | None = None) -> Dialogues:
+    """Open test dialogues of a single question or order each that is outside the grammar."""
+    kinds = dataclasses.asdict(config.dialogue.shares)
+    shares = SharesConfig(**dict.fromkeys(kinds, 0.0) | {"out_of_grammar": 1.0})
+    dialogue = dataclasses.replace(
+        config.dialogue, events=[1, 1], shares=shares, overlap_share=0.0, gap_s=UTTERANCE_GAP_S
+    )
+    single = dataclasses.replace(config, dialogue=dialogue)
+    return open_dialogues(single, "test", count, voices=voices)
 
 
 def with_whole_dialogues(run: Run, overrides: list[str]) -> Run:

@@ -61,6 +61,7 @@ def play(open_session: OpenSession, samples: np.ndarray, script: PlayedDialogue)
         predicted=[event.state for event in events],
         response=[event.probabilities["response"] for event in events],
         responses=responses,
+        paused=[event.paused for event in events],
         undisturbed=undisturbed,
         compute_ms=[event.compute_ms for event in events],
         lm_bytes=max(num_bytes(state.lm_states[0]) for state in states),

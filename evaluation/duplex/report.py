@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
-from evaluation.console import score_table, wide_console
-from evaluation.duplex.dialogues import PlayedDialogue, cases_of, confusion, curve, scores
+from evaluation.console import score_table, wide_console, write_lines
+from evaluation.duplex.dialogues import PlayedDialogue, cases_of, confusion, curve, invented, scores
 from evaluation.record import ScoreValue
 from evaluation.saved_scores import save_lines
 from reporting.confusion import draw_confusion
@@ -19,13 +19,19 @@ LEFT_COLUMN = ("state/", "answer/", "slice/", "memory/")
 DPI = 120
 
 
-def report(dialogues: Sequence[PlayedDialogue], run: Path, title: str) -> dict[str, float]:
+def report(
+    dialogues: Sequence[PlayedDialogue],
+    utterances: Sequence[PlayedDialogue],
+    run: Path,
+    title: str,
+) -> dict[str, float]:
     """Print, draw and write the scores of dialogues.
 
     Args:
         dialogues: with the behaviour of a session.
+        utterances: the same, each with a single turn that is outside the grammar.
         run: folder of the run; its scores/ receives duplex.jsonl (a line for each dialogue),
-            duplex_curve.json and duplex.png.
+            out_of_grammar.jsonl (one for each utterance), duplex_curve.json and duplex.png.
         title: of the screen and of the figure.
 
     Returns:
@@ -37,9 +43,10 @@ def report(dialogues: Sequence[PlayedDialogue], run: Path, title: str) -> dict[s
     # First, since it fails if the labels are unsuitable: then no file is written.
     points = curve(dialogues)
     matrix = confusion(dialogues)
-    values = scores(dialogues)
+    values = scores(dialogues) | invented(utterances)
     save_lines(run, "duplex", map(_line, dialogues))
     folder = run / "scores"
+    write_lines(folder / "out_of_grammar.jsonl", map(_line, utterances))
     curve_values = [point._asdict() for point in points]
     (folder / "duplex_curve.json").write_text(json.dumps(curve_values, indent=1) + "\n")
     draw_confusion(matrix, points, title).savefig(folder / "duplex.png", dpi=DPI)

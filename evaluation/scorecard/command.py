@@ -18,7 +18,7 @@ from evaluation.saved_scores import load_scores, save_scores, settings_of
 from evaluation.scorecard.card import Card, Gap, SavedScores, flat_scores
 from evaluation.scorecard.page import page
 from evaluation.scores import SCORES
-from lightning_modules.trainer.checkpoint import StageCheckpoint
+from lightning_modules.trainer.checkpoint import StageCheckpoint, run_path
 from lightning_modules.trainer.logging import log_artifact
 
 
@@ -31,7 +31,7 @@ def make(args: argparse.Namespace) -> dict[str, float | None]:
     Raises:
         ValueError: a run has no checkpoint, or two runs have the same name.
     """
-    runs = [Path(name) for name in args.runs.split(",") if name]
+    runs = [run_path(name) for name in args.runs.split(",") if name]
     # All checkpoints are opened first, so that a mistyped run is noticed before hours of scoring.
     configs: dict[Path, Config] = {}
     for run in runs:

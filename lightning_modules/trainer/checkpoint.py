@@ -6,7 +6,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+import yaml
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
@@ -20,15 +22,37 @@ EARLIER_FILE = "handover.pt"
 """Name of the file in runs of earlier versions."""
 
 
+PUBLISHED_FILE = "model.safetensors"
+"""Weights of a published model; CONFIG_FILE and TOKENIZER_FILE lie beside it."""
+CONFIG_FILE = "config.yaml"
+TOKENIZER_FILE = "tokenizer.json"
+DEMO = "demo"
+"""Name by which commands find the model that comes with the project."""
+DEMO_FOLDER = Path(__file__).resolve().parents[2] / "models" / DEMO
+
+
 def checkpoint_file(folder: Path) -> Path:
     """Return the checkpoint in a run's folder, under its present or its earlier name.
 
-    The file under the present name need not exist; `StageCheckpoint.load` says what to do about it.
+    The folder of a published model has its weights in PUBLISHED_FILE. The file under the present
+    name need not exist; `StageCheckpoint.load` says what to do about it.
     """
-    earlier = folder / EARLIER_FILE
-    if earlier.exists() and not (folder / FILE).exists():
-        return earlier
+    if not (folder / FILE).exists():
+        for name in (EARLIER_FILE, PUBLISHED_FILE):
+            if (folder / name).exists():
+                return folder / name
     return folder / FILE
+
+
+def run_path(name: str) -> Path:
+    """Return the folder of a run that a command names; `demo` is the model of the project.
+
+    A folder of that name in the current one comes first.
+    """
+    path = Path(name)
+    if name == DEMO and not path.exists():
+        return DEMO_FOLDER
+    return path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +110,14 @@ class StageCheckpoint:
 
     @classmethod
     def _read(cls, path: Path) -> "StageCheckpoint":
+        if path.name == PUBLISHED_FILE:
+            config = yaml.safe_load(path.with_name(CONFIG_FILE).read_text())
+            published_tokenizer = path.with_name(TOKENIZER_FILE).read_text()
+            return cls(
+                from_dict(config),
+                Tokenizer.from_json(published_tokenizer),
+                safetensors.torch.load_file(path),
+            )
         # weights_only: the file may come from elsewhere, and pickle could run code
         content = torch.load(path, map_location="cpu", weights_only=True)
         tokenizer = None

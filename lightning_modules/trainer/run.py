@@ -34,6 +34,7 @@ from lightning_modules.trainer.summary import SUMMARY, print_summary, write_summ
 from lightning_modules.trainer.sweep_trial import slurm_plugins
 from lightning_modules.trainer.throughput import METRICS as THROUGHPUT_METRICS
 from lightning_modules.trainer.throughput import ThroughputLogger
+from lightning_modules.trainer.unseen import score_unseen
 from reporting.learning_curves import draw_curves
 
 LOG_EVERY_STEPS = 10
@@ -90,6 +91,8 @@ def _train(
     # before scoring, which is not training time
     elapsed_s = resume.elapsed_s
     scores = test(trainer, module, data)
+    if config.stage.data == "speech":
+        scores |= score_unseen(config, corpora, trainer, module)
     summary = scores
     if trainer.is_global_zero:
         scores = {**scores, "params/trained": num_trained}

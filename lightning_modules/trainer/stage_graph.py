@@ -13,6 +13,8 @@ from configs.fingerprint import earlier_fingerprint, fingerprint
 from configs.loading import load_config
 from configs.recipes import STAGES
 from configs.schema import Config
+from duplexmamba.models.connectors import CONNECTORS
+from duplexmamba.models.encoders import ENCODERS
 from lightning_modules.assembly import check_adapters
 from lightning_modules.trainer.checkpoint import checkpoint_file
 from lightning_modules.trainer.hardware import (
@@ -95,7 +97,14 @@ def checkpoint_sources(config: Config) -> list[str]:
     if config.lm.pretrained:
         # a pretrained language model takes the place of stage lm
         sources.discard("lm")
+    if ENCODERS[config.encoder.kind].is_pretrained and not _needs_ctc_head(config):
+        sources.discard("encoder")
     return sorted(sources, key=_source_order)
+
+
+def _needs_ctc_head(config: Config) -> bool:
+    """Whether the connector starts from the CTC head that stage encoder trains."""
+    return CONNECTORS[config.connector.kind].starts_from_ctc_head
 
 
 def _source_order(source: str) -> tuple[int, str]:

@@ -17,7 +17,7 @@ NUM_SKIPPED = 3
 MIN_WIDTH = 100
 """Columns of the screen, even where the terminal reports fewer."""
 SHARES = ("test/wer", "test/cer", "test/exact_match")
-"""Scores that are shown in per cent."""
+"""Beginnings of the names of scores that are shown in per cent: test/wer_voices is one too."""
 
 
 def write_summary(
@@ -80,7 +80,7 @@ def print_summary(
         next_command: the command to suggest.
     """
     out = Console(width=max(MIN_WIDTH, Console().width))
-    out.rule(f"{folder.name}: scores on unseen voices and sentences", align="left")
+    out.rule(f"{folder.name}: scores", align="left")
     out.print(_score_table(summary))
     out.print(_example_table(pairs))
     # without markup: file names may contain brackets
@@ -110,6 +110,6 @@ def format_value(name: str, value: float) -> str:
     """Format a number of the summary for people."""
     if name.startswith("params/"):
         return f"{value:,}"
-    if name in SHARES:
+    if name.startswith(SHARES):
         return f"{value:.2%}"
     return f"{value:g}"

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 
 from configs.loading import load_config
 from configs.recipes import STAGES
-from datamodules.corpora import Corpora
+from datamodules.corpora import Corpora, check_synthesisers
 from datamodules.dialogue.data import DialogueData
+from datamodules.unseen import check_unseen
+from duplexmamba.models.encoders import check_pretrained_encoder
 from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
+from lightning_modules.trainer.fill_features import fill_command
 from lightning_modules.trainer.lora_drop import train_with_lora_drop
 from lightning_modules.trainer.parallel import run_parallel
 from lightning_modules.trainer.stage_graph import parallel_commands, train_with_prerequisites
@@ -24,6 +27,9 @@ def train(args: Sequence[str], only_stage: str | None = None) -> dict[str, float
     """
     args = list(args)
     config = load_config(args, only_stage)
+    check_synthesisers(config)
+    check_pretrained_encoder(config.encoder)
+    check_unseen(config)
     if config.stage.data == "dialogues":
         # opens the dialogues: what is wrong with them should be known before hours of training
         DialogueData(config, Corpora(config)).dialogues("train", 0)
@@ -60,6 +66,15 @@ def run_command(args: Sequence[str], only_stage: str | None = None) -> None:
     """
     quiet_libraries()
     with exit_cleanly(), sweep_trial(args) as trial_args:
-        commands = [] if only_stage else parallel_commands(trial_args)
+        commands = [] if only_stage else _parallel_commands(trial_args)
         with run_parallel(commands):
             train(trial_args, only_stage)
+
+
+def _parallel_commands(args: Sequence[str]) -> list[list[str]]:
+    """Commands that run beside this process: other root stages, and the cache of features."""
+    commands = parallel_commands(args)
+    fill = fill_command(args)
+    if fill is not None:
+        commands.append(fill)
+    return commands

@@ -3,8 +3,8 @@
 export const VERSION = 1;
 const MAX_UNSENT_BYTES = 256 * 1024; // 8 s of audio
 
-// on: { ready(fields), slice(event), end({ reason, message }) }. `end` is called once, with reason "gone" if the
-// connection is lost.
+// on: { ready(fields), slice(event), heard(fields), end({ reason, message }) }. `end` is called once, with reason "gone"
+// if the connection is lost.
 export class Connection {
   constructor(rateHz, on) {
     this.on = on;
@@ -12,9 +12,9 @@ export class Connection {
     const address = new URL("talk", location.href);
     address.protocol = address.protocol.replace("http", "ws");
     this.socket = new WebSocket(address);
-    this.socket.onopen = () => this.socket.send(JSON.stringify({ version: VERSION, rate_hz: rateHz }));
+    this.socket.onopen = () => this.socket.send(JSON.stringify({ version: VERSION, rate_hz: rateHz, heard: true }));
     this.socket.onmessage = ({ data }) => this.open && this.receive(JSON.parse(data));
-    this.socket.onclose = () => this.end({ reason: "gone", message: "The server is gone." });
+    this.socket.onclose = () => this.end({ reason: "gone", message: "The connection to the server is lost." });
   }
 
   receive({ type, ...fields }) {

@@ -23,9 +23,13 @@ export class Sound {
     this.stream = this.clip = null;
   }
 
-  async useMicrophone() {
+  // onLost() is called when the microphone is taken away. Rejects with a DOMException.
+  async useMicrophone(onLost) {
     const audio = { channelCount: 1, echoCancellation: true, noiseSuppression: false, autoGainControl: true };
     this.stream = await navigator.mediaDevices.getUserMedia({ audio });
+    // The user may have given up while the browser was asking.
+    if (this.context.state === "closed") return this.dropMicrophone();
+    this.stream.getTracks().forEach((track) => (track.onended = onLost));
     this.context.createMediaStreamSource(this.stream).connect(this.microphone);
   }
 
@@ -53,9 +57,9 @@ export class Sound {
     this.microphone.gain.value = 1;
   }
 
-  close() {
+  async close() {
     this.dropMicrophone();
     this.sender.port.onmessage = null;
-    return this.context.close();
+    if (this.context.state !== "closed") await this.context.close();
   }
 }

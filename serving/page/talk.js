@@ -1,96 +1,174 @@
-// The page: its buttons, and the display of the server's messages.
+// The page: its controls, and the display of the server's messages.
 
 import { Connection, VERSION } from "./connection.js";
+import { Level } from "./level.js";
 import { Sound } from "./sound.js";
+import { State } from "./state.js";
 import { Timeline } from "./timeline.js";
 import { Turns } from "./turns.js";
+import { Voice } from "./voice.js";
 
 const byId = (id) => document.getElementById(id);
-const STATUS_TEXTS = {
-  idle: "Ready", connecting: "Connecting …", listening: "Listening", hearing: "Hears you", answering: "Answering",
-  busy: "Busy", gone: "Server gone",
-};
 const MAX_TABLE_ROWS = 50;
+const MAX_ANNOUNCED = 10;
 const RECONNECT_MS = 3000;
+const ANSWER_WITHIN_S = 8; // after a clip without a microphone; then the conversation is over
+const CANCELLED = Object.assign(new Error("cancelled"), { shown: true });
+const MICROPHONE_ADVICE = {
+  NotAllowedError: "This page may not use the microphone. Allow it beside the address, and start again.",
+  NotFoundError: "There is no microphone. Connect one, and start again.",
+  NotReadableError: "Another program uses the microphone. Close it, and start again.",
+};
 
-const turns = new Turns(byId("turns"), byId("announced"));
+const state = new State(byId("status"), byId("state-announced"));
+const level = new Level(byId("level"), (silent) => showNotice(silent ? "No sound comes from the microphone. Is it muted?" : ""));
+const turns = new Turns(byId("turns"), announce);
 const timeline = new Timeline(byId("timeline"));
+const voice = new Voice(synthesise);
 let about = null;
 let connection = null;
 let sound = null;
 let starting = null;
+let quietSinceS = 0;
 let latencies = [];
-
-function showStatus(state) {
-  byId("status").dataset.state = state;
-  if (byId("status").textContent !== STATUS_TEXTS[state]) byId("status").textContent = STATUS_TEXTS[state];
-}
 
 function showNotice(text = "") {
   byId("notice").hidden = !text;
   byId("notice").textContent = text;
 }
 
-function updateButtons() {
-  const live = connection !== null;
-  byId("talk").textContent = live ? "Hang up" : "Start talking";
-  byId("talk").classList.toggle("live", live);
-  byId("microphone").hidden = !live;
-  byId("microphone").setAttribute("aria-pressed", String(Boolean(sound?.stream)));
-  byId("microphone").textContent = sound?.stream ? "Microphone is on" : "Microphone is off";
+// A line of its own: two that follow each other closely are both read.
+function announce(text) {
+  byId("announced").append(Object.assign(document.createElement("p"), { textContent: text }));
+  if (byId("announced").children.length > MAX_ANNOUNCED) byId("announced").firstElementChild.remove();
+}
+
+function updateControls() {
+  const label = starting ? "Cancel" : !connection ? "Start talking" : sound?.stream ? "Stop talking" : "Stop";
+  byId("talk-label").textContent = label;
+  byId("talk").classList.toggle("live", Boolean(starting || connection));
+  const noVoice = about && !voice.available;
+  byId("voice").disabled = noVoice;
+  byId("voice-label").textContent = noVoice ? "Speak the answers (no voice is installed)" : "Speak the answers";
 }
 
 // ---- a conversation
 
 // Resolves when a conversation accepts audio; starts one if there is none.
-function ensureConversation() {
-  if (connection && !starting) return Promise.resolve();
-  return (starting ??= startConversation().finally(() => (starting = null)));
+function ensureConversation(withMicrophone) {
+  if (starting) return starting;
+  if (connection) return Promise.resolve();
+  const start = startConversation(withMicrophone, () => starting !== start).finally(() => {
+    if (starting === start) starting = null;
+    updateControls();
+  });
+  starting = start;
+  updateControls();
+  return start;
 }
 
-async function startConversation() {
+// cancelled(): whether the user has given up while the browser was asking for permission.
+async function startConversation(withMicrophone, cancelled) {
   showNotice();
-  showStatus("connecting");
+  state.show("connecting");
   about ??= await fetchAbout();
   if (about.version !== VERSION) throw new Error("This page is older than its server: reload it.");
-  sound = await Sound.open(about.rate_hz, sendAudio);
-  try {
-    await new Promise((resolve, reject) => {
-      connection = new Connection(about.rate_hz, {
-        ready: (fields) => resolve(ready(fields)),
-        slice,
-        end: (reason) => reject(end(reason)),
-      });
+  const opened = await Sound.open(about.rate_hz, sendAudio);
+  if (!cancelled()) {
+    sound = opened;
+    // Before the connection: the server does not wait while somebody is asked for permission.
+    if (withMicrophone) await startMicrophone(cancelled);
+  }
+  if (cancelled()) {
+    opened.close();
+    throw CANCELLED;
+  }
+  state.show("connecting");
+  voice.context = opened.context;
+  await new Promise((resolve, reject) => {
+    connection = new Connection(about.rate_hz, {
+      ready: (fields) => resolve(ready(fields)),
+      slice,
+      heard,
+      end: (reason) => reject(end(reason)),
     });
+  });
+}
+
+async function startMicrophone(cancelled) {
+  state.show("asking");
+  try {
+    await sound.useMicrophone(() => stop("The microphone has been disconnected."));
   } catch (error) {
-    await stopSound();
-    throw error;
+    if (cancelled()) throw CANCELLED;
+    const advice = MICROPHONE_ADVICE[error.name] ?? `The microphone does not work: ${error.message}.`;
+    const found = error.name === "NotAllowedError" ? "refused" : "no-microphone";
+    throw Object.assign(new Error(`${advice} What is below works without one.`), { state: found });
   }
 }
 
 function ready({ conversation, slice_s: sliceS, rate_hz: rateHz }) {
-  turns.clear();
+  turns.begin();
   byId("slices").replaceChildren();
   latencies = [];
+  quietSinceS = 0;
+  level.clear();
   timeline.clear(sliceS, rateHz);
   timeline.begin();
   byId("downloads").hidden = false;
   byId("trace").href = `conversations/${conversation}.jsonl`;
   byId("sound").href = `conversations/${conversation}.wav`;
-  showStatus("listening");
-  updateButtons();
+  state.show("listening");
 }
 
 function sendAudio(samples) {
   if (!timeline.live || !connection) return;
   connection.send(samples);
   timeline.addAudio(samples);
+  level.push(samples, Boolean(sound.stream && !sound.clip));
 }
 
 function slice(event) {
-  turns.addSlice(event);
+  const news = turns.addSlice(event);
   timeline.addSlice(event);
-  showStatus(event.answering ? "answering" : event.state === "incomplete" ? "hearing" : "listening");
+  speak(event);
+  state.show(news || stateOf(event));
+  showProbabilities(event);
+  showLatency(event.latency_ms);
+  addTableRow(event);
+  endIfQuiet(event);
+}
+
+function stateOf({ action, state: turnState, answering, paused }) {
+  if (action === "respond") return "answering";
+  if (paused) return "hearing";
+  // While it answers, what else it hears is shown below only.
+  if (answering) return "answering";
+  if (turnState === "incomplete") return "hearing";
+  return voice.speaking ? "answering" : "listening";
+}
+
+// The voice yields as soon as somebody speaks to the model, and goes on if that was not for it.
+function speak({ action, state: turnState, text, answering, paused }) {
+  if (action === "respond") voice.begin();
+  else if (paused || turnState === "incomplete") voice.hold();
+  else voice.release();
+  voice.add(text);
+  if (!answering) voice.finish();
+}
+
+function heard(fields) {
+  if (turns.addHeard(fields)) state.show("missed");
+}
+
+// A conversation without a microphone ends by itself.
+function endIfQuiet({ state: turnState, answering, time_s: atS }) {
+  const active = sound?.stream || sound?.clip || answering || voice.speaking || turnState === "incomplete";
+  if (active) quietSinceS = atS;
+  if (atS - quietSinceS > ANSWER_WITHIN_S) stop();
+}
+
+function showProbabilities(event) {
   for (const meter of byId("meters").children) {
     const percent = Math.round(100 * (event.probabilities[meter.dataset.state] ?? 0));
     meter.classList.toggle("current", meter.dataset.state === event.state);
@@ -98,14 +176,16 @@ function slice(event) {
     meter.querySelector("i").style.width = `${percent}%`;
     meter.querySelector("output").textContent = `${percent} %`;
   }
-  latencies = [...latencies, event.latency_ms].slice(-150);
+}
+
+function showLatency(latencyMs) {
+  latencies = [...latencies, latencyMs].slice(-150);
   const medianMs = latencies.toSorted((a, b) => a - b)[latencies.length >> 1];
-  byId("latency").textContent = `latency of a slice ${event.latency_ms.toFixed(0)} ms, median ${medianMs.toFixed(0)} ms`;
-  addTableRow(event);
+  byId("latency").textContent = `latency of a slice ${latencyMs.toFixed(0)} ms, median ${medianMs.toFixed(0)} ms`;
 }
 
 function addTableRow({ time_s: atS, probabilities: shares, action, text, compute_ms: computeMs, latency_ms: latencyMs }) {
-  const percent = (state) => (state in shares ? `${Math.round(100 * shares[state])} %` : "–");
+  const percent = (name) => (name in shares ? `${Math.round(100 * shares[name])} %` : "–");
   const cells = [
     atS.toFixed(1), percent("response"), percent("incomplete"), percent("ignore"), action, text.trim(),
     computeMs.toFixed(1), latencyMs.toFixed(1),
@@ -115,16 +195,23 @@ function addTableRow({ time_s: atS, probabilities: shares, action, text, compute
   if (byId("slices").rows.length > MAX_TABLE_ROWS) byId("slices").deleteRow(-1);
 }
 
+// The user ends the conversation, or what is about to become one.
+function stop(message = "") {
+  if (connection) return connection.close({ reason: "closed", message });
+  starting = null;
+  stopSound();
+  state.show("idle");
+}
+
 // Returns an error with the reason, already shown on the page.
 function end({ reason, message }) {
   connection = null;
   timeline.end();
   turns.stop("ended");
   stopSound();
-  const state = reason === "busy" || reason === "gone" ? reason : "idle";
-  const advice = reason === "gone" ? " Start it again with make serve; this page will notice." : "";
-  if (reason !== "closed") showNotice(`${message[0].toUpperCase()}${message.slice(1)}${advice}`);
-  showStatus(state);
+  const advice = reason === "gone" ? " Is it running (make serve)? This page will notice when it is back." : "";
+  showNotice(message && `${message[0].toUpperCase()}${message.slice(1)}${advice}`);
+  state.show(reason === "busy" || reason === "gone" ? reason : "idle");
   if (reason === "gone") setTimeout(reconnect, RECONNECT_MS);
   return Object.assign(new Error(message), { shown: true });
 }
@@ -132,16 +219,20 @@ function end({ reason, message }) {
 async function stopSound() {
   const old = sound;
   sound = null;
-  updateButtons();
-  for (const button of byId("clips").children) button.classList.remove("playing");
+  voice.stop();
+  level.clear();
+  updateControls();
+  for (const button of document.querySelectorAll("[data-clip]")) button.classList.remove("playing");
   await old?.close();
 }
 
 // ---- the server
 
 async function request(address, options) {
-  const response = await fetch(address, options).catch(() => {
-    throw Object.assign(new Error("The server is gone. Start it again with make serve."), { gone: true });
+  const response = await fetch(address, options).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    const message = "The server does not answer. Is it running (make serve)? This page will notice when it is back.";
+    throw Object.assign(new Error(message), { state: "gone" });
   });
   if (!response.ok) throw new Error(await response.text());
   return response;
@@ -149,13 +240,19 @@ async function request(address, options) {
 
 const fetchAbout = async () => (await request("about")).json();
 
+async function synthesise(words, signal) {
+  const response = await request("speak?voice=model", { method: "POST", body: words, signal });
+  return response.arrayBuffer();
+}
+
 // Poll until the server is back.
 async function reconnect() {
-  if (byId("status").dataset.state !== "gone") return;
+  if (state.current !== "gone") return;
   about = await fetchAbout().catch(() => null);
   if (!about) return void setTimeout(reconnect, RECONNECT_MS);
+  describe(about);
   showNotice();
-  showStatus("idle");
+  state.show("idle");
 }
 
 // ---- the user's actions
@@ -168,44 +265,33 @@ async function attempt(action) {
     if (error.shown) return;
     showNotice(error.message);
     if (connection) return;
-    showStatus(error.gone ? "gone" : "idle");
-    if (error.gone) setTimeout(reconnect, RECONNECT_MS);
+    state.show(error.state ?? "idle");
+    if (error.state === "gone") setTimeout(reconnect, RECONNECT_MS);
     await stopSound();
   }
 }
 
-async function startMicrophone() {
-  try {
-    await sound.useMicrophone();
-  } catch (error) {
-    throw new Error(`No microphone: ${error.message}. The clips and the sentence below work without one.`);
-  } finally {
-    updateButtons();
-  }
-}
-
 async function play(text, address, options) {
+  byId("talk").scrollIntoView({ block: "nearest" }); // on a phone the conversation is out of sight here
   const file = await (await request(address, options)).arrayBuffer();
-  await ensureConversation();
+  await ensureConversation(false);
   turns.addClip(text, timeline.sentS);
   await sound.play(file);
 }
 
 byId("talk").addEventListener("click", () => {
-  if (connection) return connection.close();
-  return attempt(async () => {
-    await ensureConversation();
-    await startMicrophone();
-  });
+  if (connection || starting) return stop();
+  return attempt(() => ensureConversation(true));
 });
 
-byId("microphone").addEventListener("click", () =>
-  attempt(async () => {
-    if (!sound.stream) return startMicrophone();
-    sound.dropMicrophone();
-    updateButtons();
-  }),
-);
+document.addEventListener("keydown", ({ key }) => {
+  if (key === "Escape" && (connection || starting)) stop();
+});
+
+byId("voice").addEventListener("change", () => {
+  voice.enabled = byId("voice").checked;
+  voice.stop();
+});
 
 byId("sentence").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -215,21 +301,37 @@ byId("sentence").addEventListener("submit", (event) => {
   attempt(() => play(text, "speak", { method: "POST", body: text }));
 });
 
-function addClipButton({ name, title, text }) {
+function addClipButton(list, { name, title, text }) {
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: title, title: text });
   button.dataset.clip = name;
   button.addEventListener("click", () =>
     attempt(async () => {
-      for (const other of byId("clips").children) other.classList.toggle("playing", other === button);
+      for (const other of document.querySelectorAll("[data-clip]")) other.classList.toggle("playing", other === button);
       await play(text, `clips/${name}.wav`).finally(() => button.classList.remove("playing"));
     }),
   );
-  byId("clips").append(button);
+  list.append(button);
 }
 
-attempt(async () => {
-  const { run, text_letters: letters, clips } = (about = await fetchAbout());
+// Show what the server offers.
+function describe({ run, text_letters: letters, clips, examples, synthesiser, not_understood: notUnderstood }) {
   byId("run").textContent = `${run} · it listens while it answers`;
   byId("text").maxLength = letters;
-  clips.forEach(addClipButton);
-});
+  byId("asking").hidden = false;
+  turns.notUnderstood = notUnderstood;
+  voice.hasServer = synthesiser;
+  byId("examples").replaceChildren();
+  byId("clips").replaceChildren();
+  examples.forEach((clip) => addClipButton(byId("examples"), clip));
+  clips.forEach((clip) => addClipButton(byId("clips"), clip));
+  if (!synthesiser) {
+    byId("ask-advice").textContent =
+      "It knows questions and orders like these. Say one. (Playing them needs the server's synthesiser: pip install '.[tts]')";
+    for (const control of document.querySelectorAll("[data-clip], #sentence *")) control.disabled = true;
+  }
+  updateControls();
+}
+
+// Browsers may load their voices late.
+globalThis.speechSynthesis?.addEventListener("voiceschanged", updateControls);
+attempt(async () => describe((about = await fetchAbout())));

@@ -1,5 +1,156 @@
-"""Speech encoders: frames in, frames of the same number and width out."""
+"""Registry of speech encoders, by `encoder.kind`.
 
+A speech encoder has three modules, `EncoderParts`: features, front end and encoder, from audio
+samples (B, n) to encoder frames (B, T, D). To add a kind, write the modules and add an `EncoderKind`
+to `ENCODERS`.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import nn
+
+from duplexmamba.config import EncoderConfig, ModelConfig
 from duplexmamba.models.encoders.encoder import Encoder, EncoderState
+from duplexmamba.models.encoders.pretrained import (
+    JoiningFrontend,
+    PretrainedEncoder,
+    WindowState,
+    backend_of_process,
+)
+from duplexmamba.models.features import LogMel
+from duplexmamba.models.frontend import Frontend
+from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
+from duplexmamba.models.timing import FrameTiming
 
-__all__ = ["Encoder", "EncoderState"]
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "EncoderKind",
+    "EncoderParts",
+    "EncoderState",
+    "PretrainedEncoder",
+    "WindowState",
+    "build_encoder_parts",
+    "check_pretrained_encoder",
+    "check_encoder_kind",
+]
+
+
+class EncoderParts(NamedTuple):
+    """The modules of a speech encoder, each `forward(x, state) -> (y, state)`."""
+
+    features: nn.Module
+    """Samples (B, n) to features (B, F, M); also called with `final`, and with a method
+    `fit(signals)` for its statistics of the training data."""
+    frontend: nn.Module
+    """Features to frames (B, T, D)."""
+    encoder: nn.Module
+    """Frames to frames; also called with `final`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderKind:
+    """A kind of speech encoder, selected by `encoder.kind`."""
+
+    name: str
+    """Value of `encoder.kind`."""
+    build: Callable[[ModelConfig], EncoderParts]
+    """Build the modules."""
+    contexts: tuple[str, ...]
+    """Values of `encoder.context` that it can be used with."""
+    is_pretrained: bool
+    """Whether its features are frozen, computed before training, and need no stage `encoder`."""
+    description: str
+
+
+def build_conmamba(config: ModelConfig) -> EncoderParts:
+    """Log-mel frames, the convolutional front end, and blocks with random weights."""
+    d_model = config.encoder.d_model
+    return EncoderParts(
+        features=LogMel(config.features),
+        frontend=Frontend(config.frontend, config.features.num_mels, d_model),
+        encoder=Encoder(config.encoder, FrameTiming.of(config)),
+    )
+
+
+def build_pretrained(config: ModelConfig) -> EncoderParts:
+    """The encoder that `encoder.pretrained` names, and causal blocks with random weights."""
+    features = PretrainedEncoder(config)
+    d_model = config.encoder.d_model
+    # the blocks stream by their states, whatever the pretrained encoder sees
+    causal = dataclasses.replace(config.encoder, context="causal")
+    return EncoderParts(
+        features=features,
+        frontend=JoiningFrontend(features.info.width, d_model),
+        encoder=Encoder(causal, FrameTiming.of(config)),
+    )
+
+
+ENCODERS = {
+    kind.name: kind
+    for kind in (
+        EncoderKind(
+            "conmamba",
+            build_conmamba,
+            contexts=("full", "slice", "causal", "causal_lookahead"),
+            is_pretrained=False,
+            description="blocks with the mixer of `encoder.mixer`, trained here",
+        ),
+        EncoderKind(
+            "pretrained",
+            build_pretrained,
+            contexts=("full", "window"),
+            is_pretrained=True,
+            description="the frozen encoder that `encoder.pretrained` names, and blocks trained here",
+        ),
+    )
+}
+"""All kinds of speech encoders by name."""
+
+
+def build_encoder_parts(config: ModelConfig) -> EncoderParts:
+    """Build the modules of a speech encoder with random weights."""
+    return ENCODERS[config.encoder.kind].build(config)
+
+
+def check_encoder_kind(config: EncoderConfig, sample_rate_hz: int) -> None:
+    """Check the fields that depend on the kind.
+
+    Raises:
+        ValueError: a field does not fit the kind; names field, value and remedy.
+    """
+    kind = ENCODERS[config.kind]
+    if config.context not in kind.contexts:
+        raise ValueError(
+            f"encoder.context={config.context}: encoder.kind={config.kind} knows "
+            f"{', '.join(kind.contexts)}; set one of these"
+        )
+    known = ", ".join(PRETRAINED_ENCODERS)
+    if not kind.is_pretrained:
+        if config.pretrained is not None:
+            raise ValueError(
+                f"encoder.pretrained={config.pretrained} and encoder.kind={config.kind}: set "
+                "encoder.kind=pretrained, or encoder.pretrained=null"
+            )
+        return
+    info = PRETRAINED_ENCODERS.get(str(config.pretrained))
+    if info is None:
+        raise ValueError(f"encoder.pretrained={config.pretrained}: unknown; set one of: {known}")
+    if sample_rate_hz != info.sample_rate_hz:
+        raise ValueError(
+            f"features.sample_rate_hz={sample_rate_hz}: {info.name} takes "
+            f"{info.sample_rate_hz}; set features.sample_rate_hz={info.sample_rate_hz}"
+        )
+
+
+def check_pretrained_encoder(config: EncoderConfig) -> None:
+    """Check that the weights of a pretrained encoder are installed, before hours of training.
+
+    Raises:
+        ValueError: they are not; the message says how to install them.
+    """
+    if config.pretrained is not None:
+        backend_of_process(config.pretrained, os.getpid())

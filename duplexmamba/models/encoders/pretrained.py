@@ -1,0 +1,312 @@
+"""A frozen pretrained speech encoder as features, for whole utterances or for a stream in windows.
+
+The encoder itself sees its whole input in both directions and has no streaming state. In context
+`window`, a stream is therefore encoded in windows: at the end of each slice, the slice and some of
+the past before it are encoded anew, and of the result those frames are kept that have seen
+`lookahead_ms` of sound after them. Frame t of the output is the frame that ended `lookahead_ms`
+before time t, so every slice of a stream gives equally many frames; those before the stream began
+are zero.
+
+Letters in shapes:
+    B: rows of the batch
+    n: audio samples
+    T: frames of the encoder
+    D: width of its frames
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from duplexmamba.config import ModelConfig
+from duplexmamba.models.encoders.backends import open_backend
+from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP, PRETRAINED_ENCODERS
+from duplexmamba.models.timing import FrameTiming
+from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
+from duplexmamba.streaming.padded import Padded
+
+MIN_STD = 1e-3
+"""Smallest standard deviation that a channel is divided by."""
+Encode = Callable[[np.ndarray], np.ndarray]
+"""(n,) float32 samples -> (T, D) float32 frames."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowState:
+    """Streaming state of a pretrained encoder in context window."""
+
+    tail: Tensor
+    """(B, past + slice - 1) the last samples of the stream, newest last; zero before its start."""
+    num_samples: Tensor
+    """(B,) int64, samples of the stream so far."""
+
+
+class PretrainedEncoder(nn.Module):
+    """Samples (B, n) -> frames (B, T, D), normalised with mean and deviation of each channel.
+
+    Rows are encoded one by one: the ONNX form quantises its activations by the whole input, so that
+    the frames of a row would depend on the other rows of a batch. The weights are frozen and no
+    part of the module's state dict, which holds the normalisation alone.
+
+    Args:
+        config: `encoder.pretrained` names the encoder; its context, slice, left context and
+            look-ahead are whole frames.
+
+    Raises:
+        ValueError: slices, left context or look-ahead do not fit the encoder's frames.
+    """
+
+    mean: Tensor
+    """(D,)"""
+    std: Tensor
+    """(D,)"""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        encoder = config.encoder
+        timing = FrameTiming.of(config)
+        self.context = encoder.context
+        self.info = PRETRAINED_ENCODERS[str(encoder.pretrained)]
+        # in frames of the pretrained encoder, which are shorter than those after the front end
+        self.slice_frames = FRAMES_PER_STEP * timing.encoder_frames(
+            "encoder.slice_ms", encoder.slice_ms
+        )
+        self.lookahead_frames = FRAMES_PER_STEP * timing.encoder_frames(
+            "encoder.lookahead_ms", encoder.lookahead_ms
+        )
+        self.past_frames = FRAMES_PER_STEP * timing.whole_frames(encoder.left_context_ms)
+        if self.context == "window":
+            self._check_window(encoder.lookahead_ms, encoder.left_context_ms)
+        self.register_buffer("mean", torch.zeros(self.info.width))
+        self.register_buffer("std", torch.ones(self.info.width))
+
+    def _check_window(self, lookahead_ms: float, left_context_ms: float) -> None:
+        frame_ms = 1000 * self.info.frame_samples / self.info.sample_rate_hz
+        if self.lookahead_frames < self.info.edge_frames:
+            raise ValueError(
+                f"encoder.lookahead_ms={lookahead_ms:g}: {self.info.name} needs at least "
+                f"{self.info.edge_frames * frame_ms:g} ms after a frame; raise it"
+            )
+        if self.past_frames < self.lookahead_frames:
+            raise ValueError(
+                f"encoder.left_context_ms={left_context_ms:g} is shorter than "
+                f"encoder.lookahead_ms={lookahead_ms:g}: the frames that a slice returns began in "
+                "its past; raise left_context_ms"
+            )
+
+    def forward(
+        self, samples: Padded, state: WindowState | None = None, final: bool = False
+    ) -> tuple[Padded, WindowState | None]:
+        """Encode audio.
+
+        Args:
+            samples: (B, n) in [-1, 1].
+            state: what the previous chunk of the stream returned; None at its start.
+            final: the stream ends here; the frames that wait for more sound are returned as well,
+                with silence after them.
+
+        Returns:
+            (B, T, D) frames, and the state for the next chunk. The state is None in context full.
+
+        Raises:
+            ValueError: the context is `full` and there is a state.
+        """
+        if self.context != "window":
+            if state is not None:
+                raise ValueError(
+                    "encoder.context=full encodes whole utterances and has no streaming state; "
+                    "set encoder.context=window"
+                )
+            rows = [self.encode_utterance(signal) for signal in _signals(samples)]
+            return self._batch(rows, samples.values.device), None
+        if state is None:
+            state = self._initial_state(samples.values)
+        rows = []
+        tails = []
+        totals = []
+        signals = _signals(samples)
+        for signal, tail, total in zip(signals, state.tail, state.num_samples, strict=True):
+            # the last samples of the stream; those before its start are zero and never encoded
+            recent = np.concatenate([tail.cpu().numpy(), signal])
+            start = int(total)
+            end = start + len(signal)
+            rows.append(self._encode_windows(recent, start, end, final))
+            tails.append(torch.from_numpy(recent[len(signal) :].copy()))
+            totals.append(end)
+        device = samples.values.device
+        new_state = WindowState(
+            torch.stack(tails).to(device), torch.tensor(totals, dtype=torch.int64, device=device)
+        )
+        return self._batch(rows, device), new_state
+
+    def encode_utterance(self, samples: np.ndarray) -> np.ndarray:
+        """Encode a whole utterance at once.
+
+        Args:
+            samples: (n,) float32.
+
+        Returns:
+            (n // frame_samples, D) float32, before normalisation.
+        """
+        num_frames = len(samples) // self.info.frame_samples
+        return self._encode(samples, self.info.edge_frames, 0, num_frames)
+
+    def encode_in_windows(self, samples: np.ndarray, slice_frames: int | None = None) -> np.ndarray:
+        """Encode a whole stream in windows, as `forward` does with `final`.
+
+        Args:
+            samples: (n,) float32.
+            slice_frames: frames of a slice; None: those of encoder.slice_ms.
+
+        Returns:
+            (n // frame_samples + look-ahead frames, D) float32, before normalisation.
+        """
+        return self._encode_windows(samples, 0, len(samples), final=True, slice_frames=slice_frames)
+
+    @torch.no_grad()
+    def fit(self, samples: list[Tensor]) -> None:
+        """Set mean and deviation of every channel from (n,) signals of the training data."""
+        frames = [self.encode_utterance(signal.numpy()) for signal in samples]
+        all_frames = torch.from_numpy(np.concatenate(frames))
+        self.mean.copy_(all_frames.mean(0))
+        self.std.copy_(all_frames.std(0).clamp_min(MIN_STD))
+
+    def normalise(self, frames: np.ndarray) -> Tensor:
+        """Normalise (T, D) frames; all-zero ones, from before a stream began, stay zero."""
+        values = torch.from_numpy(frames).to(self.mean.device, self.mean.dtype)
+        began = values.any(-1, keepdim=True)
+        return (values - self.mean) / self.std * began
+
+    def _encode_windows(
+        self,
+        recent: np.ndarray,
+        start: int,
+        end: int,
+        final: bool,
+        slice_frames: int | None = None,
+    ) -> np.ndarray:
+        """Encode the slices of a stream that end in a chunk.
+
+        Args:
+            recent: (m,) samples up to the end of the chunk.
+            start: samples of the stream before the chunk.
+            end: samples of the stream up to its end.
+            final: return the frames that wait for more sound as well.
+            slice_frames: frames of a slice; None: those of encoder.slice_ms.
+        """
+        frame = self.info.frame_samples
+        hop = (slice_frames or self.slice_frames) * frame
+        past = self.past_frames * frame
+        offset = end - len(recent)  # position in the stream of recent[0]
+        frames = [np.zeros((0, self.info.width), np.float32)]
+        boundary = start // hop * hop
+        while boundary + hop <= end:
+            first_sample = max(0, boundary - past)
+            boundary += hop
+            window = recent[first_sample - offset : boundary - offset]
+            first = (boundary - hop) // frame - self.lookahead_frames
+            stop = boundary // frame - self.lookahead_frames
+            frames.append(self._frames_of(window, first_sample // frame, first, stop, 0))
+        if final:
+            first_sample = max(0, boundary - past)
+            window = recent[first_sample - offset : end - offset]
+            first = boundary // frame - self.lookahead_frames
+            stop = end // frame
+            silence = self.lookahead_frames
+            frames.append(self._frames_of(window, first_sample // frame, first, stop, silence))
+        return np.concatenate(frames)
+
+    def _frames_of(
+        self, window: np.ndarray, window_frame: int, first: int, stop: int, silence_frames: int
+    ) -> np.ndarray:
+        """Frames `first` to `stop` of a stream, from a window that begins with `window_frame`.
+
+        Frames before the stream, with negative numbers, are zero.
+        """
+        before_stream = min(max(-first, 0), stop - first)
+        zeros = np.zeros((before_stream, self.info.width), np.float32)
+        begin = max(first, 0) - window_frame
+        if stop <= 0:
+            return zeros
+        frames = self._encode(window, silence_frames, begin, stop - window_frame)
+        return np.concatenate([zeros, frames])
+
+    def _encode(
+        self, samples: np.ndarray, silence_frames: int, begin: int, stop: int
+    ) -> np.ndarray:
+        """Frames `begin` to `stop` of (n,) samples and the silence after them."""
+        num_silent = silence_frames * self.info.frame_samples
+        num_missing = max(self.info.min_samples - len(samples), 0)
+        padded = np.pad(samples, (0, max(num_silent, num_missing)))
+        if stop <= begin:
+            return np.zeros((0, self.info.width), np.float32)
+        return self._backend()(padded)[begin:stop]
+
+    def _backend(self) -> Encode:
+        # one for each process: a session does not survive a fork
+        return backend_of_process(self.info.name, os.getpid())
+
+    def _initial_state(self, samples: Tensor) -> WindowState:
+        kept = (self.past_frames + self.slice_frames) * self.info.frame_samples
+        batch_size = len(samples)
+        return WindowState(
+            samples.new_zeros(batch_size, kept),
+            torch.zeros(batch_size, dtype=torch.int64, device=samples.device),
+        )
+
+    def _batch(self, rows: list[np.ndarray], device: torch.device) -> Padded:
+        """Normalise rows (T, D) of frames and batch them."""
+        normalised = [self.normalise(row).to(device) for row in rows]
+        return pad_frames(normalised)
+
+
+class JoiningFrontend(nn.Module):
+    """Joins FRAMES_PER_STEP frames of a pretrained encoder and projects them to encoder frames.
+
+    Args:
+        width: of the frames of the pretrained encoder.
+        d_model: width of encoder frames.
+    """
+
+    def __init__(self, width: int, d_model: int):
+        super().__init__()
+        self.linear = nn.Linear(FRAMES_PER_STEP * width, d_model)
+
+    def forward(self, x: Padded, state: StreamBuffer | None = None) -> tuple[Padded, StreamBuffer]:
+        """Frames (B, T, width) -> encoder frames (B, T / FRAMES_PER_STEP, d_model), and the state."""
+        joined, state = stream_windows(x, state, history=0, hop=FRAMES_PER_STEP)
+        steps = joined.values.unflatten(1, (-1, FRAMES_PER_STEP)).flatten(2)
+        return joined.with_values(self.linear(steps)), state
+
+
+def pad_frames(rows: list[Tensor]) -> Padded:
+    """Batch rows (T, D) as (B, T, D)."""
+    lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
+    values = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return Padded(values, lengths)
+
+
+@functools.lru_cache(maxsize=4)
+def backend_of_process(name: str, process: int) -> Encode:
+    """Open an encoder once in each process.
+
+    Args:
+        name: of the encoder, a key of `PRETRAINED_ENCODERS`.
+        process: number of the process.
+
+    Raises:
+        ValueError: the encoder is not installed; the message says how to install it.
+    """
+    return open_backend(PRETRAINED_ENCODERS[name])
+
+
+def _signals(samples: Padded) -> list[np.ndarray]:
+    """Rows (n,) of a batch without their padding, in the memory of the CPU."""
+    values = samples.values.detach().to("cpu", torch.float32).numpy()
+    lengths = samples.row_lengths().tolist()
+    return [row[:length] for row, length in zip(values, lengths, strict=True)]

@@ -1,0 +1,127 @@
+"""Computes the features of a pretrained encoder ahead of the stages that train on them.
+
+    python -m lightning_modules.trainer.fill_features configs/preset/tiny_pretrained.yaml configs/stage/streaming.yaml
+
+A training starts this as a subprocess, so that a core that has nothing else to do fills the cache
+(`feature_cache`) while the language model is trained. What is missing there is computed by the data
+workers of the stages. It may be stopped at any time.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from configs.loading import load_config
+from configs.recipes import STAGES
+from configs.schema import Config, DataConfig
+from datamodules.batching import ScoredSet, collate
+from datamodules.corpora import Corpora
+from datamodules.dialogue.data import DialogueData, WithUtterances, collate_dialogues
+from duplexmamba.config import EncoderConfig
+from duplexmamba.models.encoders import ENCODERS
+from duplexmamba.models.speech_lm import SpeechEncoder
+from duplexmamba.models.timing import FrameTiming
+from lightning_modules.stages import STAGE_REGISTRY
+from lightning_modules.trainer.feature_cache import CachedFeatures, cached_features_of
+from lightning_modules.trainer.hardware import num_cores, trains_on_cpu
+from lightning_modules.trainer.stage_graph import checkpoint_sources
+
+PRINT_EVERY = 500
+"""Items between two lines of progress."""
+
+Item = Callable[[], object]
+"""Makes one item and computes its features."""
+
+
+def fill_command(args: Sequence[str]) -> list[str] | None:
+    """Return the command that fills the cache for a training; None where there is none to fill.
+
+    Args:
+        args: configuration files and overrides of the training.
+    """
+    config = load_config(list(args))
+    if not ENCODERS[config.encoder.kind].is_pretrained:
+        return None
+    if not trains_on_cpu(config.trainer) or num_cores() < 2:
+        # a GPU machine has data workers enough, a single core none to spare
+        return None
+    return [sys.executable, "-m", "lightning_modules.trainer.fill_features", *args]
+
+
+def fill(args: Sequence[str]) -> None:
+    """Compute the features of all stages that a training runs, in their order."""
+    args = list(args)
+    torch.set_num_threads(1)
+    filled: list[tuple[str, DataConfig, EncoderConfig]] = []
+    for stage in needed_stages(args):
+        config = load_config(args, stage)
+        needed = (config.stage.data, config.data, config.encoder)
+        # single utterances are the same ones in several stages; dialogues differ from stage to stage
+        if config.stage.data == "speech" and needed in filled:
+            continue
+        filled.append(needed)
+        items = list(_items(config))
+        for number, item in enumerate(items, 1):
+            item()
+            if number % PRINT_EVERY == 0 or number == len(items):
+                print(f"features of {stage}: {number} of {len(items)}", flush=True)
+
+
+def needed_stages(args: list[str]) -> list[str]:
+    """Return the stages with audio that a training runs: the requested one and what it needs."""
+    requested = load_config(args)
+    needed = {requested.stage.name}
+    for stage in reversed(STAGES):
+        if stage in needed:
+            config = requested if stage == requested.stage.name else load_config(args, stage)
+            needed |= set(checkpoint_sources(config)) & set(STAGES)
+    return [name for name in STAGES if name in needed and STAGE_REGISTRY[name].has_speech_encoder]
+
+
+def _items(config: Config) -> Iterator[Item]:
+    """Everything whose features a stage needs and repeats, as functions that compute them."""
+    corpora = Corpora(config)
+    encoder = SpeechEncoder(config.model)
+    unit_samples = FrameTiming.of(config.model).samples_per_token
+    data = STAGE_REGISTRY[config.stage.name].data(config, corpora)
+    train = cached_features_of(encoder, config, training=True)
+    scored = cached_features_of(encoder, config, training=False)
+    assert train is not None and scored is not None
+    positions = data.sample() or []
+    if isinstance(data, DialogueData):
+        dataset = WithUtterances(
+            data.dialogues("train", 0), corpora.stream, count=0, num_distinct=0
+        )
+        for position in positions:
+            yield functools.partial(_fill_dialogue, dataset, position, train, unit_samples)
+        return
+    for position in positions:
+        yield functools.partial(_fill_utterance, corpora.stream, position, train, unit_samples)
+    for corpus in (corpora.valid, corpora.test):
+        scored_set = ScoredSet(corpus)
+        for index in range(len(corpus)):
+            yield functools.partial(_fill_utterance, scored_set, index, scored, unit_samples)
+
+
+def _fill_utterance(dataset, index: int, cache: CachedFeatures, unit_samples: int) -> None:
+    cache(collate([dataset[index]], unit_samples))
+
+
+def _fill_dialogue(dataset, index: int, cache: CachedFeatures, unit_samples: int) -> None:
+    cache(collate_dialogues([dataset[index]], unit_samples))
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("args", nargs="*", metavar="FILE|key=value")
+    fill(parser.parse_intermixed_args().args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+// Level of the sound that goes to the server.
+
+const MIN_DB = -60; // of the meter
+const SILENT_DB = -80; // a microphone that is muted has digital silence, or nearly
+const SILENT_MS = 4000;
+
+export class Level {
+  // onSilence(whether): no sound has come for some time, or it has come back.
+  constructor(meter, onSilence) {
+    this.meter = meter;
+    this.onSilence = onSilence;
+    this.clear();
+  }
+
+  clear() {
+    this.lastSoundAt = null;
+    this.silent = false;
+    this.show(MIN_DB);
+  }
+
+  // 16-bit samples, of the microphone or of a clip, whose silence says nothing about a microphone.
+  push(samples, fromMicrophone) {
+    const power = samples.reduce((sum, value) => sum + value * value, 0) / samples.length;
+    const db = 10 * Math.log10(power / 32768 ** 2 + 1e-12);
+    this.show(db);
+    const now = performance.now();
+    if (db > SILENT_DB || !fromMicrophone) this.lastSoundAt = now;
+    const silent = now - (this.lastSoundAt ??= now) > SILENT_MS;
+    if (silent !== this.silent) this.onSilence((this.silent = silent));
+  }
+
+  show(db) {
+    const percent = Math.round(100 * Math.min(1, Math.max(0, 1 - db / MIN_DB)));
+    this.meter.ariaValueNow = percent;
+    this.meter.firstElementChild.style.width = `${percent}%`;
+  }
+}

