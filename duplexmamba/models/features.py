@@ -8,6 +8,7 @@ Letters in shapes:
     M: mel bands
 """
 
+import abc
 import dataclasses
 import math
 
@@ -35,7 +36,15 @@ class FeaturesState:
     """None where features.level=none."""
 
 
-class LogMel(nn.Module):
+class Features(nn.Module, abc.ABC):
+    """First module of a speech encoder: samples (B, n) to normalised features (B, F, M)."""
+
+    @abc.abstractmethod
+    def fit(self, samples: list[Tensor]) -> None:
+        """Set the statistics of the normalisation from (n,) signals of the training data."""
+
+
+class LogMel(Features):
     """Log-mel frames, normalised with a mean and a standard deviation per mel band.
 
     The statistics are fixed once, by `fit`, and are saved with the weights. With

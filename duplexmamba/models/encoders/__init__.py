@@ -20,7 +20,7 @@ from duplexmamba.models.encoders.pretrained import (
     WindowState,
     backend_of_process,
 )
-from duplexmamba.models.features import LogMel
+from duplexmamba.models.features import Features, LogMel
 from duplexmamba.models.frontend import Frontend
 from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
 from duplexmamba.models.timing import FrameTiming
@@ -42,9 +42,8 @@ __all__ = [
 class EncoderParts(NamedTuple):
     """The modules of a speech encoder, each `forward(x, state) -> (y, state)`."""
 
-    features: nn.Module
-    """Samples (B, n) to features (B, F, M); also called with `final`, and with a method
-    `fit(signals)` for its statistics of the training data."""
+    features: Features
+    """Samples (B, n) to features (B, F, M); also called with `final`."""
     frontend: nn.Module
     """Features to frames (B, T, D)."""
     encoder: nn.Module

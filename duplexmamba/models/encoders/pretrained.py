@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from duplexmamba.config import ModelConfig
 from duplexmamba.models.encoders.backends import open_backend
+from duplexmamba.models.features import Features
 from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP, PRETRAINED_ENCODERS
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
@@ -46,7 +47,7 @@ class WindowState:
     """(B,) int64, samples of the stream so far."""
 
 
-class PretrainedEncoder(nn.Module):
+class PretrainedEncoder(Features):
     """Samples (B, n) -> frames (B, T, D), normalised with mean and deviation of each channel.
 
     Rows are encoded one by one: the ONNX form quantises its activations by the whole input, so that
