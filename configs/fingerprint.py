@@ -16,7 +16,7 @@ EXECUTION_ONLY = (
     "lora_drop",
     "data.num_workers",
     "data.worker_timeout_s",
-    "data.voices_cache",
+    "data.cache",
     "data.test_voices",
     "data.test_people",
     "trainer.checkpoint_every_s",

@@ -157,8 +157,9 @@ class DataConfig:
     espeak keeps the share of base.yaml unless it is given one; 0 leaves it out. docs/data.md lists
     the synthesisers.
     """
-    voices_cache: str
-    """Folder that keeps the speech of slow synthesisers for all runs; may grow to gigabytes."""
+    cache: str
+    """Folder that keeps the speech of slow synthesisers and the features of pretrained encoders for
+    all runs; may grow to gigabytes, and may be deleted at any time."""
     test_voices: dict[str, float]
     """Synthesisers, as in `voices`, in whose voices test sentences are scored too; {} is none.
 

@@ -50,9 +50,8 @@ def global_encoder(samples: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(autouse=True)
-def _stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained, "open_backend", lambda info: global_encoder)
-    monkeypatch.setenv("DUPLEXMAMBA_CACHE", str(tmp_path / "cache"))
     pretrained.backend_of_process.cache_clear()
 
 
@@ -200,7 +199,7 @@ def test_frames_are_computed_once_and_a_broken_file_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = window_encoder()
-    config = load()
+    config = load(f"data.cache={tmp_path / 'cache'}")
     cache = CachedFeatures.of(model.features, config, training=True)
     signals = [np.random.default_rng(n).normal(0, 0.1, 12_000 + n).astype("f") for n in range(3)]
     batch = SpeechBatch(pad_signals(signals, SLICE), ["a"] * 3, [""] * 3, [])
@@ -224,9 +223,10 @@ def test_frames_are_computed_once_and_a_broken_file_again(
     assert len(list((tmp_path / "cache").rglob("*.npy"))) > 3
 
 
-def test_cached_frames_are_those_of_the_encoder() -> None:
+def test_cached_frames_are_those_of_the_encoder(tmp_path: Path) -> None:
     model = window_encoder()
-    cache = CachedFeatures.of(model.features, load(), training=False)
+    config = load(f"data.cache={tmp_path}")
+    cache = CachedFeatures.of(model.features, config, training=False)
     signal = np.random.default_rng(0).normal(0, 0.1, 4 * SLICE).astype("f")
     batch = SpeechBatch(pad_signals([signal], SLICE), ["a"], [""], [])
     live, _ = model.features(batch.samples, final=True)
@@ -246,7 +246,8 @@ def test_stage_encoder_is_needed_for_its_ctc_head_alone() -> None:
 
 
 def test_a_repeated_part_of_the_stream_is_all_that_is_trained_on(tmp_path: Path) -> None:
-    config = load("data.train_size=12", "data.num_workers=0", "data.batch_s=20")
+    settings = ["data.train_size=12", "data.num_workers=0", "data.batch_s=20"]
+    config = load(*settings, f"data.cache={tmp_path}")
     _, data = build(config, Corpora(config), {}, tmp_path)
     first = data.corpora.stream.ramp
     assert data.sample() == list(range(first, first + 12))
@@ -268,6 +269,7 @@ def test_all_stages_train_on_a_frozen_encoder(tmp_path: Path) -> None:
             *BRIEF,
             *brief,
             f"run.dir={tmp_path}/runs",
+            f"data.cache={tmp_path}/cache",
             "wandb.mode=disabled",
             "data.num_workers=0",
             "data.batch_texts=4",

@@ -47,7 +47,7 @@ def settings(folder: Path) -> list[str]:
     return [
         f'data.test_voices={{"{command}": 1, "{command} ": 3}}',
         f"data.test_people={people(folder)}",
-        f"data.voices_cache={folder / 'cache'}",
+        f"data.cache={folder / 'cache'}",
     ]
 
 

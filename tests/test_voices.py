@@ -170,7 +170,7 @@ def test_corpora_and_dialogues_speak_in_all_families(tmp_path):
     for name in ("flite", "pico"):
         entry(name)
     shares = "data.voices={espeak: 1, flite: 1, pico: 1}"
-    config = override(CONFIG, [shares, f"data.voices_cache={tmp_path}"])
+    config = override(CONFIG, [shares, f"data.cache={tmp_path}"])
     corpora = Corpora(config)
     speakers = {corpora.stream[index].speaker.partition("+")[0] for index in range(12)}
     assert {"en-US"} < speakers and speakers & {"rms", "awb"}

@@ -110,8 +110,8 @@ def open_unseen_voices(data: DataConfig) -> Voices:
 
 
 def open_cache(data: DataConfig) -> SpeechCache:
-    """The cache of a configuration, `data.voices_cache`."""
-    return SpeechCache(Path(data.voices_cache).expanduser())
+    """The cache of a configuration, in the folder `data.cache`."""
+    return SpeechCache(Path(data.cache).expanduser() / "voices")
 
 
 def parse_families(field: str, shares: Mapping[str, float]) -> list[Family]:

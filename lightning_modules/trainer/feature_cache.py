@@ -20,16 +20,6 @@ from duplexmamba.models.encoders.pretrained import PretrainedEncoder, pad_frames
 from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP
 from duplexmamba.models.timing import FrameTiming
 
-FOLDER_VARIABLE = "DUPLEXMAMBA_CACHE"
-"""Environment variable that names another folder for caches."""
-
-
-def cache_folder() -> Path:
-    """Folder of the features: in $DUPLEXMAMBA_CACHE, or ~/.cache/duplexmamba where that is not set."""
-    base = os.environ.get(FOLDER_VARIABLE)
-    folder = Path(base) if base else Path.home() / ".cache" / "duplexmamba"
-    return folder / "features"
-
 
 class CachedFeatures:
     """Adds the features of a pretrained encoder to a batch of speech or of dialogues.
@@ -68,7 +58,8 @@ class CachedFeatures:
                 for ms in config.encoder.train_slice_ms
             )
             train_slices = (shortest, longest)
-        return cls(encoder, cache_folder(), train_slices, embedding_frames)
+        folder = Path(config.data.cache).expanduser() / "features"
+        return cls(encoder, folder, train_slices, embedding_frames)
 
     def __call__(self, batch: Any) -> Any:
         """Return the batch with its features (B, F, M); an empty batch is returned as it is."""
