@@ -29,8 +29,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEBIAN_VOICES := flite festival festvox-us-slt-hts festvox-kallpc16k
-# the model that comes with the project talks where none is trained yet
-SERVED := $(if $(and $(filter runs/latest,$(RUN)),$(if $(wildcard runs/latest),,none)),demo,$(RUN))
+# a published model talks where none is trained yet
+SERVED := $(if $(and $(filter runs/latest,$(RUN)),$(if $(wildcard runs/latest),,none),$(wildcard models/demo)),demo,$(RUN))
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
@@ -73,7 +73,7 @@ eval-voicebench: $(VENV)/.train ## RUN's answers to VoiceBench's questions, scor
 dialogues: $(VENV)/.train ## N=8 dialogues of SPLIT=train into runs/dialogues, as audio and pictures
 	@$(BIN)/python -m datamodules.dialogue.write $(N) $(SPLIT) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
-serve: $(VENV)/.serve ## a page to talk with RUN (without runs: RUN=demo, the model that comes with the project); HOST=127.0.0.1 PORT=8765
+serve: $(VENV)/.serve ## a page to talk with RUN: microphone, clips, the model's states; HOST=127.0.0.1 PORT=8765
 	@$(BIN)/python serve.py $(SERVED) --host $(HOST) --port $(PORT)
 
 converse: $(VENV)/.train ## play WAV (or its CHANNEL=0) to RUN and print its answers, at PACE=real or fast
@@ -86,7 +86,7 @@ scorecard: $(VENV)/.train ## CKPT's word error rate, VoiceBench, conversation, s
 	@$(BIN)/python evaluate.py scorecard "$(CKPT)" $(overrides) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
 		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) --batch $(BATCH) $(if $(AS_IS),--as-is) $(if $(JSON),--json "$(JSON)")
 
-publish: $(VENV)/.train ## RUN as the model that comes with the project, if it is better: models/demo
+publish: $(VENV)/.train ## RUN as models/demo, the model that RUN=demo names, if it is better than the one there
 	@$(BIN)/python -m evaluation.publish $(RUN) models/demo
 
 sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1 and ARGS for all trials: on W&B if you are logged in, else on a local hub

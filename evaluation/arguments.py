@@ -102,7 +102,7 @@ def _add_score(parser: argparse.ArgumentParser, score: Score) -> None:
         "run",
         type=run_path,
         nargs="?" if score.run_is_optional else None,
-        help="folder of a finished run; demo is the model that comes with the project",
+        help="folder of a finished run; demo is the published model in models/demo",
     )
     if score.has_own_data:
         parser.add_argument("folder", type=Path, help="folder of the benchmark's data")

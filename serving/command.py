@@ -34,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "run",
         type=run_path,
-        help="folder of a finished run of stage state or streaming; demo is the model that comes "
-        "with the project",
+        help="folder of a finished run of stage state or streaming; demo is the published model "
+        "in models/demo",
     )
     _add_page_options(parser.add_argument_group("options of the page"))
     _add_recording_options(parser.add_argument_group("options of a recording"))
