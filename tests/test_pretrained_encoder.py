@@ -19,6 +19,7 @@ from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.assembly import build
+from lightning_modules.trainer import fill_features
 from lightning_modules.trainer.feature_cache import CachedFeatures
 from lightning_modules.trainer.stage_graph import checkpoint_sources
 from tests.small_runs import BRIEF
@@ -207,10 +208,7 @@ def test_frames_are_computed_once_and_a_broken_file_again(
     files = sorted((tmp_path / "cache").rglob("*.npy"))
     assert len(files) == 3
 
-    def fail(samples: np.ndarray) -> np.ndarray:
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(pretrained, "open_backend", lambda info: fail)
+    monkeypatch.setattr(pretrained, "open_backend", lambda info: fail_to_encode)
     pretrained.backend_of_process.cache_clear()
     assert torch.equal(cache(batch).features.values, first.values)
 
@@ -238,6 +236,26 @@ def test_training_draws_the_same_slice_for_the_same_utterance() -> None:
     drawn = {cache._draw_slice(bytes([n, 0, 0, 0])) for n in range(60)}
     assert min(drawn) == 8 and max(drawn) == 64 and all(frames % 4 == 0 for frames in drawn)
     assert cache._draw_slice(b"abcdef") == cache._draw_slice(b"abcdef")
+
+
+def test_filling_the_cache_leaves_nothing_to_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = ["data.train_size=3", "data.train_dialogues=2", "data.valid_size=1", "data.test_size=1"]
+    more = [f"data.cache={tmp_path}", "data.num_workers=0", *sizes]
+    args = [PRESET, "configs/stage/state.yaml", *SMALL, *more]
+    assert fill_features.needed_stages(args) == ["asr", "instruct", "state"]
+    fill_features.fill(args)
+    # three training utterances, one each of valid and test, and two dialogues
+    assert len(list((tmp_path / "features").rglob("*.npy"))) == 7
+
+    monkeypatch.setattr(pretrained, "open_backend", lambda info: fail_to_encode)
+    pretrained.backend_of_process.cache_clear()
+    fill_features.fill(args)
+
+
+def fail_to_encode(samples: np.ndarray) -> np.ndarray:
+    raise AssertionError("computed again")
 
 
 def test_stage_encoder_is_needed_for_its_ctc_head_alone() -> None:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch.utils.data import Dataset
 
 from configs.loading import load_config
 from configs.recipes import STAGES
@@ -92,9 +93,7 @@ def _items(config: Config) -> Iterator[Item]:
     assert train is not None and scored is not None
     positions = data.sample() or []
     if isinstance(data, DialogueData):
-        dataset = WithUtterances(
-            data.dialogues("train", 0), corpora.stream, count=0, num_distinct=0
-        )
+        dataset = WithUtterances(data.dialogues("train", 0), corpora.stream, count=0)
         for position in positions:
             yield functools.partial(_fill_dialogue, dataset, position, train, unit_samples)
         return
@@ -106,11 +105,11 @@ def _items(config: Config) -> Iterator[Item]:
             yield functools.partial(_fill_utterance, scored_set, index, scored, unit_samples)
 
 
-def _fill_utterance(dataset, index: int, cache: CachedFeatures, unit_samples: int) -> None:
+def _fill_utterance(dataset: Dataset, index: int, cache: CachedFeatures, unit_samples: int) -> None:
     cache(collate([dataset[index]], unit_samples))
 
 
-def _fill_dialogue(dataset, index: int, cache: CachedFeatures, unit_samples: int) -> None:
+def _fill_dialogue(dataset: Dataset, index: int, cache: CachedFeatures, unit_samples: int) -> None:
     cache(collate_dialogues([dataset[index]], unit_samples))
 
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from duplexmamba.config import EncoderConfig, ModelConfig
 from duplexmamba.models.encoders.encoder import Encoder, EncoderState
+from duplexmamba.models.encoders.joining_frontend import JoiningFrontend
 from duplexmamba.models.encoders.pretrained import (
-    JoiningFrontend,
     PretrainedEncoder,
     WindowState,
     backend_of_process,

@@ -17,24 +17,20 @@ Letters in shapes:
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from duplexmamba.config import ModelConfig
-from duplexmamba.models.encoders.backends import open_backend
+from duplexmamba.models.encoders.backends import Encode, open_backend
 from duplexmamba.models.features import Features
 from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP, PRETRAINED_ENCODERS
 from duplexmamba.models.timing import FrameTiming
-from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
 from duplexmamba.streaming.padded import Padded
 
 MIN_STD = 1e-3
 """Smallest standard deviation that a channel is divided by."""
-Encode = Callable[[np.ndarray], np.ndarray]
-"""(n,) float32 samples -> (T, D) float32 frames."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +38,7 @@ class WindowState:
     """Streaming state of a pretrained encoder in context window."""
 
     tail: Tensor
-    """(B, past + slice - 1) the last samples of the stream, newest last; zero before its start."""
+    """(B, past + slice) the last samples of the stream, newest last; zero before its start."""
     num_samples: Tensor
     """(B,) int64, samples of the stream so far."""
 
@@ -264,25 +260,6 @@ class PretrainedEncoder(Features):
         """Normalise rows (T, D) of frames and batch them."""
         normalised = [self.normalise(row).to(device) for row in rows]
         return pad_frames(normalised)
-
-
-class JoiningFrontend(nn.Module):
-    """Joins FRAMES_PER_STEP frames of a pretrained encoder and projects them to encoder frames.
-
-    Args:
-        width: of the frames of the pretrained encoder.
-        d_model: width of encoder frames.
-    """
-
-    def __init__(self, width: int, d_model: int):
-        super().__init__()
-        self.linear = nn.Linear(FRAMES_PER_STEP * width, d_model)
-
-    def forward(self, x: Padded, state: StreamBuffer | None = None) -> tuple[Padded, StreamBuffer]:
-        """Frames (B, T, width) -> encoder frames (B, T / FRAMES_PER_STEP, d_model), and the state."""
-        joined, state = stream_windows(x, state, history=0, hop=FRAMES_PER_STEP)
-        steps = joined.values.unflatten(1, (-1, FRAMES_PER_STEP)).flatten(2)
-        return joined.with_values(self.linear(steps)), state
 
 
 def pad_frames(rows: list[Tensor]) -> Padded:
