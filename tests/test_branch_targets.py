@@ -151,11 +151,8 @@ def test_slices_may_have_different_numbers_of_embeddings(
     )
 
 
-@pytest.mark.parametrize("kind", ["mamba", "transformer"])
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_every_probe_has_the_probabilities_of_a_session(
-    script, model, tokenizer, small, monkeypatch
-) -> None:
+def assert_probes_agree_with_a_session(script, model, tokenizer, small, monkeypatch) -> None:
+    """Every labelled slice of training has the probabilities that a live session has there."""
     monkeypatch.setattr(schedule, "LEAF_STEPS", 20)
     dialogue = dialogue_of(script, 3200)
     events = session_events(dialogue, model, tokenizer, small, monkeypatch)
@@ -204,14 +201,20 @@ def test_every_probe_has_the_probabilities_of_a_session(
     )
 
 
+@pytest.mark.parametrize("kind", ["mamba", "transformer"])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_probe_has_the_probabilities_of_a_session(
+    script, model, tokenizer, small, monkeypatch
+) -> None:
+    assert_probes_agree_with_a_session(script, model, tokenizer, small, monkeypatch)
+
+
 @pytest.mark.parametrize("script", [*SCRIPTS, "??!.?...??!.???..?..??!......"])
 def test_targets_follow_the_pauses_of_a_session(
     script, model, tokenizer, small, monkeypatch
 ) -> None:
     config = override(small, ["duplex.on_onset=pause"])
-    test_every_probe_has_the_probabilities_of_a_session(
-        script, model, tokenizer, config, monkeypatch
-    )
+    assert_probes_agree_with_a_session(script, model, tokenizer, config, monkeypatch)
 
 
 def test_onsets_are_probed_where_responses_pause(tokenizer, small) -> None:
