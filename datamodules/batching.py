@@ -43,7 +43,7 @@ class SpeechBatch:
     frames: Padded | None = None
     """(B, T, D) encoder output, where a data worker has precomputed it."""
     features: Padded | None = None
-    """(B, F, M) features of a pretrained encoder, which data workers compute or read."""
+    """(B, F, M) features of a pretrained encoder, normalised, where the utterances have them."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -116,6 +116,11 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
         """Text and answer, without reading audio."""
         corpus, index = self._locate(position)
         return corpus.qa_pair(index)
+
+    def is_synthetic(self, position: int) -> bool:
+        """Whether the utterance at a position is synthetic."""
+        corpus, _ = self._locate(position)
+        return corpus is self.synthetic
 
     def _locate(self, position: int) -> tuple[Corpus, int]:
         """Corpus and index of the utterance at a position."""
@@ -340,7 +345,18 @@ def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> Speech
         texts=[u.text for u in utterances],
         answers=[u.answer for u in utterances],
         skipped=skipped,
+        features=pad_features([u.features for u in utterances]),
     )
+
+
+def pad_features(rows: Sequence[np.ndarray | None]) -> Padded | None:
+    """Batch features (F, M) as (B, F, M); None: there are no rows, or they have no features."""
+    signals = [torch.from_numpy(row) for row in rows if row is not None]
+    if not signals:
+        return None
+    assert len(signals) == len(rows)
+    lengths = torch.tensor([len(signal) for signal in signals])
+    return Padded(torch.nn.utils.rnn.pad_sequence(signals, batch_first=True), lengths)
 
 
 def pad_signals(signals: list[np.ndarray], unit_samples: int) -> Padded:

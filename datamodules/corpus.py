@@ -19,6 +19,9 @@ class Utterance:
     """Expected response; empty where the corpus has none."""
     speaker: str
     """Name of the speaker; empty: unknown."""
+    features: np.ndarray | None = None
+    """(F, M) float32 features of a pretrained encoder, normalised, where they are computed ahead of
+    the batch; the samples are zeros then."""
 
 
 class UnusableAudio(Exception):

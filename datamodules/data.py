@@ -61,9 +61,18 @@ class QAPairs(Dataset[tuple[str, str]]):
         return len(text) + len(answer)
 
 
+AddFeatures = Callable[[Dataset], Dataset]
+"""Function that wraps a data set of utterances or dialogues so that its items have the features of a
+pretrained encoder."""
+
 Precompute = Callable[[Any], Any]
 """Function that a data worker applies to each training batch, such as the frozen part of the
 model."""
+
+
+def _unchanged(dataset: Dataset) -> Dataset:
+    """The data set itself: there is no pretrained encoder."""
+    return dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +95,10 @@ class StageData(L.LightningDataModule):
 
     precompute: Precompute | None = None
     """Applied by the data workers to training batches."""
-    precompute_scored: Precompute | None = None
-    """Applied to batches of utterances for validation and test."""
+    add_features: AddFeatures = staticmethod(_unchanged)
+    """Applied to the data sets that are trained on."""
+    add_scored_features: AddFeatures = staticmethod(_unchanged)
+    """Applied to the utterances for validation and test."""
 
     def __init__(self, config: Config, corpora: Corpora):
         super().__init__()
@@ -191,7 +202,8 @@ class SpeechData(StageData):
             durations_s = [stream.duration_s(position) for position in positions]
             return pack(positions, durations_s, batch_s)
 
-        return self._speech(stream, self._endless(group), self.precompute)
+        dataset = self.add_features(stream)
+        return self._speech(dataset, self._endless(group), self.precompute)
 
     def val_dataloader(self) -> DataLoader:
         """The validation utterances, without augmentation."""
@@ -203,7 +215,7 @@ class SpeechData(StageData):
 
     def _scored(self, corpus: Corpus) -> DataLoader:
         batches = FiniteBatches(corpus, self.config.data.batch_s, *self._rank())
-        return self._speech(ScoredSet(corpus), batches, self.precompute_scored)
+        return self._speech(self.add_scored_features(ScoredSet(corpus)), batches)
 
     def _speech(
         self, dataset: Dataset, batches: Sampler[list[int]], precompute: Precompute | None = None

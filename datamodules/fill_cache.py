@@ -65,9 +65,9 @@ def _parts(config: Config, count: int) -> Parts:
     if config.stage.data == "dialogues":
         dialogues = DialogueData(config, corpora).dialogues
         num_utterances = config.stage.utterances_per_dialogue
-        train = WithUtterances(dialogues("train", count), stream, num_utterances)
-        valid = WithUtterances(dialogues("valid", data.valid_dialogues), stream, 0)
-        test = WithUtterances(dialogues("test", data.test_dialogues), stream, 0)
+        train = WithUtterances(dialogues("train", count), stream, num_utterances, stream.ramp)
+        valid = WithUtterances(dialogues("valid", data.valid_dialogues))
+        test = WithUtterances(dialogues("test", data.test_dialogues))
         return [
             ("train", train, count),
             ("valid", valid, data.valid_dialogues),

@@ -1,6 +1,7 @@
 """Builds a stage from its configuration: model, initial weights, tokenizer, module and data."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
 from lightning_modules.trainer.checkpoint import StageCheckpoint, load_ctc_head, load_parts
 from lightning_modules.trainer.feature_cache import cached_features_of
+from lightning_modules.trainer.feature_items import FeatureItems
 from lightning_modules.trainer.fsdp import full_tensor
 from lightning_modules.trainer.precompute import PrecomputeFrames, can_precompute
 
@@ -60,11 +62,19 @@ def build(
     module = stage.module(config, model, tokenizer)
     data = stage.data(config, corpora)
     if ENCODERS[config.encoder.kind].is_pretrained:
-        data.precompute = cached_features_of(model, config, training=True)
-        data.precompute_scored = cached_features_of(model, config, training=False)
+        _add_features(data, model, config)
     elif isinstance(model, SpeechEncoder) and can_precompute(config, model):
         data.precompute = PrecomputeFrames(model)
     return module, data
+
+
+def _add_features(data: StageData, model: nn.Module, config: Config) -> None:
+    """Let the data workers compute the features of a pretrained encoder, or read them."""
+    train = cached_features_of(model, config, training=True)
+    scored = cached_features_of(model, config, training=False)
+    if train is not None and scored is not None:
+        data.add_features = functools.partial(FeatureItems, cache=train, config=config)
+        data.add_scored_features = functools.partial(FeatureItems, cache=scored, config=config)
 
 
 def _starts_without_norm(config: Config, checkpoints: Mapping[str, StageCheckpoint]) -> bool:

@@ -89,7 +89,7 @@ class OneBroken:
 
 def test_a_dialogue_of_a_broken_file_is_left_out_and_named(config: Config) -> None:
     data = DialogueData(config, Corpora(config))
-    items = WithUtterances(OneBroken(data.dialogues("train", 0)), data.corpora.stream, 1)
+    items = WithUtterances(OneBroken(data.dialogues("train", 0)), data.corpora.stream, count=1)
     batch = collate_dialogues([items[i] for i in range(3)], 3200)
     assert len(batch) == 2 and len(batch.utterances) == 3 and batch.skipped == ["7.wav is broken"]
     assert all(isinstance(utterance, Utterance) for _, beside in [items[0]] for utterance in beside)

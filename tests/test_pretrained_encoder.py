@@ -1,5 +1,6 @@
 """Pretrained speech encoders: exact streaming in windows, the cache of frames, and training."""
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -11,17 +12,22 @@ from hypothesis import strategies as st
 
 from configs.loading import load_config
 from configs.schema import Config
-from datamodules.batching import SpeechBatch, pad_signals
+from datamodules.batching import pad_signals
 from datamodules.corpora import Corpora
+from datamodules.dialogue.dialogues import Dialogues, open_dialogues
+from datamodules.synthetic.speech import SyntheticSpeech
 from duplexmamba.models.encoders import backends, pretrained
+from duplexmamba.models.encoders.backends import Encode
 from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
 from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.assembly import build
-from lightning_modules.trainer import fill_features
+from lightning_modules.trainer import feature_items, fill_features
 from lightning_modules.trainer.feature_cache import CachedFeatures
+from lightning_modules.trainer.feature_items import FeatureItems
 from lightning_modules.trainer.stage_graph import checkpoint_sources
+from tests.corpora import sound, write
 from tests.small_runs import BRIEF
 from train import main
 
@@ -202,23 +208,22 @@ def test_frames_are_computed_once_and_a_broken_file_again(
     model = window_encoder()
     config = load(f"data.cache={tmp_path / 'cache'}")
     cache = CachedFeatures.of(model.features, config, training=True)
-    signals = [np.random.default_rng(n).normal(0, 0.1, 12_000 + n).astype("f") for n in range(3)]
-    batch = SpeechBatch(pad_signals(signals, SLICE), ["a"] * 3, [""] * 3, [])
-    first = cache(batch).features
-    files = sorted((tmp_path / "cache").rglob("*.npy"))
-    assert len(files) == 3
+    signals = [np.random.default_rng(n).normal(0, 0.1, 3 * SLICE).astype("f") for n in range(3)]
+    computed = [cache.of_signal(signal, draws_slice=True) for signal in signals]
+    assert sorted(file for file, _ in computed) == sorted((tmp_path / "cache").rglob("*.npy"))
 
-    monkeypatch.setattr(pretrained, "open_backend", lambda info: fail_to_encode)
-    pretrained.backend_of_process.cache_clear()
-    assert torch.equal(cache(batch).features.values, first.values)
+    replace_encoder(monkeypatch, fail_to_encode)
+    for signal, (file, features) in zip(signals, computed, strict=True):
+        again = cache.of_signal(signal, draws_slice=True)
+        assert again[0] == file and np.array_equal(again[1], features)
 
-    monkeypatch.setattr(pretrained, "open_backend", lambda info: global_encoder)
-    pretrained.backend_of_process.cache_clear()
-    files[1].write_bytes(files[1].read_bytes()[:100])
-    assert torch.equal(cache(batch).features.values, first.values)
+    replace_encoder(monkeypatch, global_encoder)
+    file, features = computed[1]
+    file.write_bytes(file.read_bytes()[:100])
+    assert np.array_equal(cache.of_signal(signals[1], draws_slice=True)[1], features)
     # another slice length gives other frames, in files of their own
-    CachedFeatures.of(model.features, config, training=False)(batch)
-    assert len(list((tmp_path / "cache").rglob("*.npy"))) > 3
+    live = CachedFeatures.of(model.features, config, training=False)
+    assert any(live.of_signal(signal, True)[0] not in dict(computed) for signal in signals)
 
 
 def test_cached_frames_are_those_of_the_encoder(tmp_path: Path) -> None:
@@ -226,9 +231,82 @@ def test_cached_frames_are_those_of_the_encoder(tmp_path: Path) -> None:
     config = load(f"data.cache={tmp_path}")
     cache = CachedFeatures.of(model.features, config, training=False)
     signal = np.random.default_rng(0).normal(0, 0.1, 4 * SLICE).astype("f")
-    batch = SpeechBatch(pad_signals([signal], SLICE), ["a"], [""], [])
-    live, _ = model.features(batch.samples, final=True)
-    torch.testing.assert_close(cache(batch).features.values, live.values, atol=1e-2, rtol=1e-2)
+    live, _ = model.features(pad_signals([signal], SLICE), final=True)
+    _, features = cache.of_signal(signal, draws_slice=False)
+    np.testing.assert_allclose(features, live.values[0], atol=1e-2, rtol=1e-2)
+
+
+def train_items(config: Config, dialogues: bool = False) -> FeatureItems:
+    corpora = Corpora(config)
+    cache = CachedFeatures.of(SpeechEncoder(config.model).features, config, training=True)
+    if dialogues:
+        return FeatureItems(open_dialogues(config, "train", 0), cache, config)
+    return FeatureItems(corpora.stream, cache, config)
+
+
+@pytest.mark.parametrize("stage", ["asr", "state"])
+def test_a_repeated_item_is_read_without_making_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    config = load(f"data.cache={tmp_path}", stage=stage)
+    first = train_items(config, stage == "state")[3]
+    monkeypatch.setattr(SyntheticSpeech, "__getitem__", fail_to_make)
+    monkeypatch.setattr(Dialogues, "__getitem__", fail_to_make)
+    again = train_items(config, stage == "state")[3]
+    assert np.array_equal(first.features, again.features)
+    assert len(first.samples) == len(again.samples) and not again.samples.any()
+    without = [dataclasses.replace(item, samples=None, features=None) for item in (first, again)]
+    assert without[0] == without[1]
+
+
+@pytest.mark.parametrize("change", [
+    "seed=2", "data.augment.snr_db=[1, 2]", "data.voices={espeak: 1, pico: 0.001}",
+    "data.utterance_shares.small_talk=0.5", "encoder.left_context_ms=960", "source code",
+])  # fmt: skip
+def test_an_item_of_other_settings_or_code_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    train_items(load(f"data.cache={tmp_path}"))[3]
+    override = "seed=1"
+    if change == "source code":
+        monkeypatch.setattr(feature_items, "code_version", lambda: "another")
+    else:
+        override = change
+    monkeypatch.setattr(SyntheticSpeech, "__getitem__", fail_to_make)
+    with pytest.raises(AssertionError, match="made again"):
+        train_items(load(f"data.cache={tmp_path}", override))[3]
+
+
+def test_the_same_item_serves_other_batch_sizes_and_learning_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_items(load(f"data.cache={tmp_path}"))[3]
+    monkeypatch.setattr(SyntheticSpeech, "__getitem__", fail_to_make)
+    train_items(
+        load(f"data.cache={tmp_path}", "data.batch_s=20", "optim.lr=1", "data.train_size=9")
+    )[3]
+
+
+def test_an_item_whose_features_are_gone_is_made_again(tmp_path: Path) -> None:
+    config = load(f"data.cache={tmp_path}")
+    first = train_items(config)[3]
+    for file in (tmp_path / "features").rglob("*.npy"):
+        file.unlink()
+    assert np.array_equal(train_items(config)[3].features, first.features)
+    for file in (tmp_path / "items").rglob("*.pkl"):
+        file.write_bytes(file.read_bytes()[:20])
+    assert np.array_equal(train_items(config)[3].features, first.features)
+
+
+def test_recordings_are_read_every_time(tmp_path: Path) -> None:
+    for number in range(9):
+        sound(tmp_path / f"corpus/{number}.flac", 1.5)
+        write(tmp_path / f"corpus/{number}.txt", "six")
+    config = load(f"data.cache={tmp_path / 'cache'}", f"data.path={tmp_path / 'corpus'}")
+    items = train_items(config)
+    recorded = [n for n in range(20) if not items.dataset.is_synthetic(n)]
+    assert items[recorded[0]].features is not None
+    assert not list((tmp_path / "cache").rglob("*.pkl"))
 
 
 def test_training_draws_the_same_slice_for_the_same_utterance() -> None:
@@ -249,13 +327,31 @@ def test_filling_the_cache_leaves_nothing_to_compute(
     # three training utterances, one each of valid and test, and two dialogues
     assert len(list((tmp_path / "features").rglob("*.npy"))) == 7
 
-    monkeypatch.setattr(pretrained, "open_backend", lambda info: fail_to_encode)
-    pretrained.backend_of_process.cache_clear()
+    replace_encoder(monkeypatch, fail_to_encode)
     fill_features.fill(args)
+
+
+def test_only_the_first_of_several_processes_fills_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fill_features, "num_cores", lambda: 2)
+    args = [PRESET, "configs/stage/asr.yaml"]
+    assert fill_features.fill_command(args) is not None
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert fill_features.fill_command(args) is None
+
+
+def replace_encoder(monkeypatch: pytest.MonkeyPatch, encode: Encode) -> None:
+    monkeypatch.setattr(pretrained, "open_backend", lambda info: encode)
+    pretrained.backend_of_process.cache_clear()
 
 
 def fail_to_encode(samples: np.ndarray) -> np.ndarray:
     raise AssertionError("computed again")
+
+
+def fail_to_make(dataset: object, index: int) -> None:
+    raise AssertionError("made again")
 
 
 def test_stage_encoder_is_needed_for_its_ctc_head_alone() -> None:

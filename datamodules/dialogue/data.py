@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batching import (
     SpeechBatch,
-    TrainingStream,
     batch_by_length,
     collate,
+    pad_features,
     pad_signals,
     split_to_count,
 )
@@ -74,11 +74,14 @@ class DialogueData(StageData):
             num_events = [len(dialogues.events(position)) for position in positions]
             return batch_by_length(positions, num_events, batch_size)
 
+        stream = self.corpora.stream
         dataset = WithUtterances(
-            dialogues,
-            self.corpora.stream,
+            self.add_features(dialogues),
+            self.add_features(stream),
             self.config.stage.utterances_per_dialogue,
-            self.config.data.train_size,
+            # speech on the ramp is mostly synthetic
+            first=stream.ramp,
+            num_distinct=self.config.data.train_size,
         )
         return self._batches(dataset, self._endless(group), self.precompute)
 
@@ -118,7 +121,7 @@ class DialogueData(StageData):
             last = min(first + SCORED_BATCH_DIALOGUES, count)
             batches.append(list(range(first, last)))
         own_batches = split_to_count(world_size, batches)[rank::world_size]
-        dataset = WithUtterances(self.dialogues(split, count), self.corpora.stream, count=0)
+        dataset = WithUtterances(self.dialogues(split, count))
         return self._batches(dataset, own_batches)
 
     def _batches(
@@ -139,27 +142,33 @@ class WithUtterances(Dataset[Item]):
 
     Args:
         dialogues: the dialogues.
-        stream: source of the utterances, read from the end of its ramp.
+        stream: source of the utterances; None: there are none.
         count: number of utterances per dialogue.
+        first: position of the stream from which it is read.
         num_distinct: number of different utterances, which then repeat; 0: no limit.
     """
 
     def __init__(
-        self, dialogues: Dialogues, stream: TrainingStream, count: int, num_distinct: int = 0
+        self,
+        dialogues: Dataset[Dialogue],
+        stream: Dataset[Utterance | UnusableAudio] | None = None,
+        count: int = 0,
+        first: int = 0,
+        num_distinct: int = 0,
     ):
         self.dialogues = dialogues
         self.stream = stream
-        self.count = count
+        self.count = count if stream is not None else 0
+        self.first = first
         self.num_distinct = num_distinct
 
     def __getitem__(self, index: int) -> Item:
-        # Speech on the ramp is mostly synthetic.
-        first = self.stream.ramp
         utterances = []
         for number in range(index * self.count, (index + 1) * self.count):
             if self.num_distinct:
                 number %= self.num_distinct
-            utterances.append(self.stream[first + number])
+            assert self.stream is not None
+            utterances.append(self.stream[self.first + number])
         try:
             return self.dialogues[index], utterances
         except UnusableAudio as error:
@@ -178,11 +187,16 @@ def collate_dialogues(items: list[Item], unit_samples: int) -> DialogueBatch:
         else:
             skipped.append(str(dialogue))
     speech = collate(utterances, unit_samples)
-    # The padded tensor holds the audio; a second copy would only travel between processes.
+    features = pad_features([dialogue.features for dialogue in dialogues])
+    # The padded tensors hold audio and features; a second copy would only travel between processes.
     no_samples = np.zeros(0, np.float32)
+    dialogues_alone = [
+        dataclasses.replace(dialogue, samples=no_samples, features=None) for dialogue in dialogues
+    ]
     return DialogueBatch(
         samples=pad_signals([dialogue.samples for dialogue in dialogues], unit_samples),
-        dialogues=[dataclasses.replace(dialogue, samples=no_samples) for dialogue in dialogues],
+        dialogues=dialogues_alone,
         utterances=speech,
         skipped=[*skipped, *speech.skipped],
+        features=features,
     )

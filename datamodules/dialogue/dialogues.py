@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from configs.schema import Config, DialogueConfig, EffectsConfig
 from datamodules.corpus import Corpus
@@ -55,6 +56,8 @@ class Dialogue:
     """One per slice."""
     answers: tuple[Answer, ...]
     """In order of time."""
+    features: np.ndarray | None = None
+    """As in `Utterance`."""
 
     def response_windows(self, slice_s: float) -> list[range]:
         """Return for each answer the slices in which a response belongs to its question.
@@ -80,7 +83,7 @@ class _Schedule(NamedTuple):
     """A whole number of slices."""
 
 
-class Dialogues:
+class Dialogues(Dataset[Dialogue]):
     """Unlimited dialogues.
 
     Each is a pure function of (seed, split, index), in any process and order.
@@ -147,6 +150,11 @@ class Dialogues:
 
     def __len__(self) -> int:
         return self.size
+
+    @property
+    def has_recordings(self) -> bool:
+        """Whether phrases come from a corpus of recordings."""
+        return any(isinstance(source, Recorded) for source in self.sources.values())
 
     def events(self, index: int) -> list[Event]:
         """Return the events of a dialogue without making its audio."""

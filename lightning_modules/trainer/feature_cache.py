@@ -4,34 +4,30 @@ A file is named by a hash of the samples and of everything that they depend on, 
 runs and sweeps share it, and a change of data or settings never meets a wrong one.
 """
 
-import dataclasses
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from configs.schema import Config
-from datamodules.batching import SpeechBatch
-from datamodules.dialogue.data import DialogueBatch
-from duplexmamba.models.encoders.pretrained import PretrainedEncoder, pad_frames
+from duplexmamba.models.encoders.pretrained import PretrainedEncoder
 from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP
 from duplexmamba.models.timing import FrameTiming
 
 
 class CachedFeatures:
-    """Adds the features of a pretrained encoder to a batch of speech or of dialogues.
+    """Features of a pretrained encoder by the signals that they were computed from.
 
     Args:
         encoder: with its normalisation.
         folder: of the cache.
         train_slices: shortest and longest slice, in speech embeddings, of which one is drawn for
             each utterance; None: the slice of live sessions. Features of long slices have seen more
-            of what comes next, as those of whole utterances have. Dialogues always have the slice
-            of live sessions.
+            of what comes next, as those of whole utterances have.
         embedding_frames: frames of the pretrained encoder in one speech embedding.
+        embedding_samples: samples of one speech embedding.
     """
 
     def __init__(
@@ -40,11 +36,13 @@ class CachedFeatures:
         folder: Path,
         train_slices: tuple[int, int] | None,
         embedding_frames: int,
+        embedding_samples: int,
     ):
         self.encoder = encoder
         self.folder = folder
         self.train_slices = train_slices
         self.embedding_frames = embedding_frames
+        self.embedding_samples = embedding_samples
 
     @classmethod
     def of(cls, encoder: PretrainedEncoder, config: Config, training: bool) -> "CachedFeatures":
@@ -59,34 +57,28 @@ class CachedFeatures:
             )
             train_slices = (shortest, longest)
         folder = Path(config.data.cache).expanduser() / "features"
-        return cls(encoder, folder, train_slices, embedding_frames)
+        return cls(encoder, folder, train_slices, embedding_frames, timing.samples_per_token)
 
-    def __call__(self, batch: Any) -> Any:
-        """Return the batch with its features (B, F, M); an empty batch is returned as it is."""
-        if isinstance(batch, DialogueBatch):
-            batch = dataclasses.replace(batch, utterances=self(batch.utterances))
-        if not len(batch):
-            return batch
-        draws_slices = isinstance(batch, SpeechBatch) and self.train_slices is not None
-        rows = []
-        lengths = batch.samples.row_lengths().tolist()
-        for signal, length in zip(batch.samples.values.numpy(), lengths, strict=True):
-            features = self.features(signal[:length], draws_slices)
-            rows.append(self.encoder.normalise(features).cpu())
-        return dataclasses.replace(batch, features=pad_frames(rows))
+    def of_signal(self, samples: np.ndarray, draws_slice: bool) -> tuple[Path, np.ndarray]:
+        """Features of a signal, from the cache or computed and stored.
 
-    def features(self, samples: np.ndarray, draws_slice: bool) -> np.ndarray:
-        """Features (F, M) of (n,) samples, from the cache or computed and stored."""
+        Args:
+            samples: (n,) float32, padded to whole speech embeddings.
+            draws_slice: whether the slice is drawn from `train_slices`, where there are some.
+
+        Returns:
+            The file that keeps them, and the normalised features (F, M) float32.
+        """
         digest = hashlib.blake2b(samples.tobytes(), digest_size=16)
         slice_frames = self.encoder.slice_frames
-        if draws_slice:
+        if draws_slice and self.train_slices is not None:
             slice_frames = self._draw_slice(digest.digest())
-        digest.update(self._settings(slice_frames).encode())
+        digest.update(self.settings(slice_frames).encode())
         name = digest.hexdigest()
         file = self.folder / name[:2] / f"{name}.npy"
-        stored = _read(file)
+        stored = self.read(file)
         if stored is not None:
-            return stored.astype(np.float32)
+            return file, stored
         if self.encoder.context == "window":
             features = self.encoder.encode_in_windows(samples, slice_frames)
         else:
@@ -94,7 +86,18 @@ class CachedFeatures:
         rounded = features.astype(np.float16)
         _write(file, rounded)
         # rounded as the stored ones are, so that a second run gets the same numbers
-        return rounded.astype(np.float32)
+        return file, self._normalise(rounded)
+
+    def read(self, file: Path) -> np.ndarray | None:
+        """Normalised features (F, M) float32 of a file; None if there is none, or if it is broken."""
+        try:
+            return self._normalise(np.load(file, allow_pickle=False))
+        except (OSError, ValueError, EOFError):
+            # a file that was cut off by a full disk is computed again
+            return None
+
+    def _normalise(self, features: np.ndarray) -> np.ndarray:
+        return self.encoder.normalise(features.astype(np.float32)).cpu().numpy()
 
     def _draw_slice(self, digest: bytes) -> int:
         """Draw a slice length in frames; the same samples always get the same one."""
@@ -103,7 +106,7 @@ class CachedFeatures:
         number = int.from_bytes(digest[:4], "big")
         return (shortest + number % (longest - shortest + 1)) * self.embedding_frames
 
-    def _settings(self, slice_frames: int) -> str:
+    def settings(self, slice_frames: int) -> str:
         """Everything besides the samples that the features depend on."""
         encoder = self.encoder
         if encoder.context == "full":
@@ -122,15 +125,6 @@ def cached_features_of(
     if not isinstance(features, PretrainedEncoder):
         return None
     return CachedFeatures.of(features, config, training)
-
-
-def _read(file: Path) -> np.ndarray | None:
-    """Features of a file; None if there is none, or if it is broken."""
-    try:
-        return np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        # a file that was cut off by a full disk is computed again
-        return None
 
 
 def _write(file: Path, features: np.ndarray) -> None:

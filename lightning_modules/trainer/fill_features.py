@@ -8,9 +8,11 @@ workers of the stages. It may be stopped at any time.
 """
 
 import argparse
+import contextlib
 import functools
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.utils.data import Dataset
@@ -18,15 +20,16 @@ from torch.utils.data import Dataset
 from configs.loading import load_config
 from configs.recipes import STAGES
 from configs.schema import Config, DataConfig
-from datamodules.batching import ScoredSet, collate
+from datamodules.batching import ScoredSet
 from datamodules.corpora import Corpora
-from datamodules.dialogue.data import DialogueData, WithUtterances, collate_dialogues
+from datamodules.corpus import UnusableAudio
+from datamodules.dialogue.data import DialogueData
 from duplexmamba.config import EncoderConfig
 from duplexmamba.models.encoders import ENCODERS
 from duplexmamba.models.speech_lm import SpeechEncoder
-from duplexmamba.models.timing import FrameTiming
 from lightning_modules.stages import STAGE_REGISTRY
-from lightning_modules.trainer.feature_cache import CachedFeatures, cached_features_of
+from lightning_modules.trainer.feature_cache import cached_features_of
+from lightning_modules.trainer.feature_items import FeatureItems
 from lightning_modules.trainer.hardware import num_cores, trains_on_cpu
 from lightning_modules.trainer.stage_graph import checkpoint_sources
 
@@ -46,6 +49,9 @@ def fill_command(args: Sequence[str]) -> list[str] | None:
     config = load_config(list(args))
     if not ENCODERS[config.encoder.kind].is_pretrained:
         return None
+    # the other processes of one training run the same command: the first one fills for all
+    if "LOCAL_RANK" in os.environ:
+        return None
     if not trains_on_cpu(config.trainer) or num_cores() < 2:
         # a GPU machine has data workers enough, a single core none to spare
         return None
@@ -64,7 +70,7 @@ def fill(args: Sequence[str]) -> None:
         if config.stage.data == "speech" and needed in filled:
             continue
         filled.append(needed)
-        items = list(_items(config))
+        items = _items(config)
         for number, item in enumerate(items, 1):
             item()
             if number % PRINT_EVERY == 0 or number == len(items):
@@ -82,35 +88,30 @@ def needed_stages(args: list[str]) -> list[str]:
     return [name for name in STAGES if name in needed and STAGE_REGISTRY[name].has_speech_encoder]
 
 
-def _items(config: Config) -> Iterator[Item]:
+def _items(config: Config) -> Sequence[Item]:
     """Everything whose features a stage needs and repeats, as functions that compute them."""
     corpora = Corpora(config)
     encoder = SpeechEncoder(config.model)
-    unit_samples = FrameTiming.of(config.model).samples_per_token
     data = STAGE_REGISTRY[config.stage.name].data(config, corpora)
     train = cached_features_of(encoder, config, training=True)
     scored = cached_features_of(encoder, config, training=False)
     assert train is not None and scored is not None
     positions = data.sample() or []
     if isinstance(data, DialogueData):
-        dataset = WithUtterances(data.dialogues("train", 0), corpora.stream, count=0)
-        for position in positions:
-            yield functools.partial(_fill_dialogue, dataset, position, train, unit_samples)
-        return
-    for position in positions:
-        yield functools.partial(_fill_utterance, corpora.stream, position, train, unit_samples)
+        dialogues = FeatureItems(data.dialogues("train", 0), train, config)
+        return [functools.partial(_fill, dialogues, position) for position in positions]
+    utterances = FeatureItems(corpora.stream, train, config)
+    items = [functools.partial(_fill, utterances, position) for position in positions]
     for corpus in (corpora.valid, corpora.test):
-        scored_set = ScoredSet(corpus)
-        for index in range(len(corpus)):
-            yield functools.partial(_fill_utterance, scored_set, index, scored, unit_samples)
+        scored_set = FeatureItems(ScoredSet(corpus), scored, config)
+        items += [functools.partial(_fill, scored_set, index) for index in range(len(corpus))]
+    return items
 
 
-def _fill_utterance(dataset: Dataset, index: int, cache: CachedFeatures, unit_samples: int) -> None:
-    cache(collate([dataset[index]], unit_samples))
-
-
-def _fill_dialogue(dataset: Dataset, index: int, cache: CachedFeatures, unit_samples: int) -> None:
-    cache(collate_dialogues([dataset[index]], unit_samples))
+def _fill(dataset: Dataset, index: int) -> None:
+    """Compute the features of an item; what cannot be used is counted when it is trained on."""
+    with contextlib.suppress(UnusableAudio):
+        dataset[index]
 
 
 def main() -> None:
