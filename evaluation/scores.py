@@ -29,6 +29,8 @@ WER = Score(
             Row("test/cer", "character error rate", "share", -1),
             Row("test/wer_voices", "word error rate, unseen synthesisers", "share", -1),
             Row("test/wer_people", "word error rate, people", "share", -1),
+            Row("test/wer_people/words", "word error rate, people, single words", "share", -1),
+            Row("test/wer_people/sentences", "word error rate, people, sentences", "share", -1),
         ],
     },
 )

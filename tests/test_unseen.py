@@ -12,6 +12,7 @@ from configs.loading import load_config, override
 from datamodules import fill_cache
 from datamodules.corpora import Corpora
 from datamodules.unseen import check_unseen, open_unseen
+from lightning_modules.trainer import unseen as unseen_scores
 from tests.conftest import TINY
 from tests.small_runs import SHORT
 from train import main
@@ -107,6 +108,17 @@ def test_scores_do_not_make_another_run(tmp_path):
     assert fingerprint(override(CONFIG, settings(tmp_path))) == fingerprint(CONFIG)
 
 
+def test_single_words_of_people_have_a_score_of_their_own():
+    pairs = [("six", "six"), ("seven", "eleven"), ("one two three four", "one two three")]
+    scores = unseen_scores._scores_of_people(pairs)
+    assert scores == {
+        "test/wer_people": 2 / 6,
+        "test/wer_people/words": 1 / 2,
+        "test/wer_people/sentences": 1 / 4,
+    }
+    assert unseen_scores._scores_of_people(pairs[:2]) == {"test/wer_people": 1 / 2}
+
+
 def test_a_stage_reports_all_scores_beside_its_own(tmp_path, capsys):
     pytest.importorskip("espeakng_loader")
     scores = {}
@@ -118,6 +130,8 @@ def test_a_stage_reports_all_scores_beside_its_own(tmp_path, capsys):
         "test/wer_voices/command",
         "test/wer_voices/command-2",
         "test/wer_people",
+        "test/wer_people/words",
+        "test/wer_people/sentences",
     }
     assert scores["all"].keys() - scores["alone"].keys() == unseen
     assert scores["all"]["test/wer"] == scores["alone"]["test/wer"]

@@ -26,8 +26,8 @@ def score_unseen(
         module: its results stay those of the test.
 
     Returns:
-        `test/wer_voices`, `test/wer_voices/<family>`, `test/wer_people`, as far as they are asked
-        for; also logged.
+        `test/wer_voices`, `test/wer_voices/<family>`, `test/wer_people`,
+        `test/wer_people/{words,sentences}`, as far as they are asked for; also logged.
     """
     unseen = open_unseen(config, corpora)
     if not unseen.notes:
@@ -49,10 +49,22 @@ def score_unseen(
         for name, pairs_of_family in pairs.items():
             scores[f"test/wer_voices/{name}"] = _word_error_rate(pairs_of_family)
     if unseen.people is not None:
-        scores["test/wer_people"] = _word_error_rate(transcribe(unseen.people))
+        scores |= _scores_of_people(transcribe(unseen.people))
     module.results, trainer.loggers = results, loggers
     for logger in loggers:
         logger.log_metrics(scores, trainer.global_step)
+    return scores
+
+
+def _scores_of_people(pairs: Pairs) -> dict[str, float]:
+    """The error rate of all utterances; and, where there are both, of single words and of others,
+    whose difficulties differ: a single word has no context."""
+    scores = {"test/wer_people": _word_error_rate(pairs)}
+    words = [pair for pair in pairs if len(pair[0].split()) == 1]
+    sentences = [pair for pair in pairs if len(pair[0].split()) != 1]
+    if words and sentences:
+        scores["test/wer_people/words"] = _word_error_rate(words)
+        scores["test/wer_people/sentences"] = _word_error_rate(sentences)
     return scores
 
 
