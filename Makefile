@@ -54,7 +54,7 @@ speak: $(VENV)/.train ## speak N=8 training utterances, and what is scored, into
 plan: $(VENV)/.train ## memory and tokens of a training on GPUS=6 cards, and the cards it fits
 	@$(BIN)/python -m lightning_modules.trainer.plan $(GPUS) configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
-train: $(VENV)/$(if $(findstring pretrained,$(PRESET)),.pretrained,.train) ## train a stage, and first the stages it starts from; ends with its score
+train: $(VENV)/$(if $(findstring pretrained,$(PRESET))$(findstring stage.teacher=,$(ARGS)),.pretrained,.train) ## train a stage, and first the stages it starts from; ends with its score
 	@$(BIN)/python train.py configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 lora-drop: $(VENV)/.train ## train a stage with LoRA-drop: a probe selects the linear layers with an adapter of their own

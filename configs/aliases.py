@@ -83,6 +83,8 @@ NEW_SETTINGS: dict[str, Any] = {
     "dialogue.shares.small_talk": 0.0,
     "dialogue.shares.stop": 0.0,
     "dialogue.shares.correction": 0.0,
+    "stage.teacher": None,
+    "stage.distillation_weight": 1.0,
 }
 """Settings that the first version did not have -> the value with which a run is like one of its."""
 

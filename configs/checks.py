@@ -20,9 +20,10 @@ from duplexmamba.config import (
 from duplexmamba.duplex import DUPLEX_KINDS
 from duplexmamba.duplex.policy import ON_ONSET
 from duplexmamba.models.connectors import CONNECTORS
-from duplexmamba.models.encoders import ENCODERS, check_encoder_kind
+from duplexmamba.models.encoders import ENCODERS, check_encoder_kind, check_sample_rate
 from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.mixers import MIXERS
+from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
 from duplexmamba.models.timing import check_slices
 
 SPLITS = ("train", "valid", "test")
@@ -53,6 +54,7 @@ def check(config: Config) -> None:
     _check_duplex(config.duplex)
     _check_dialogue(config.dialogue, config.duplex)
     _check_stage(config)
+    _check_teacher(config)
 
 
 def _check_choice(field: str, value: str, known: Collection[str]) -> None:
@@ -211,6 +213,31 @@ def _check_stage(config: Config) -> None:
     # A part can start from the folder of a finished run instead of a stage.
     stages = [source for source in stage.init.values() if not Path(source).is_dir()]
     check_names(stages, STAGES, "stage or run", "stage.init")
+
+
+def _check_teacher(config: Config) -> None:
+    """Only the encoder of stage encoder is distilled, and one that is trained here."""
+    teacher = config.stage.teacher
+    if teacher is None:
+        return
+    _check_choice("stage.teacher", teacher, PRETRAINED_ENCODERS)
+    if config.stage.name != "encoder":
+        raise ValueError(
+            f"stage.teacher={teacher} and stage.name={config.stage.name}: stage encoder alone has "
+            f"a teacher; set stages.encoder.stage.teacher={teacher}"
+        )
+    if ENCODERS[config.encoder.kind].is_pretrained:
+        raise ValueError(
+            f"stage.teacher={teacher} and encoder.kind={config.encoder.kind}: its features are "
+            "those of a pretrained encoder already; set encoder.kind=conmamba, or "
+            "stage.teacher=null"
+        )
+    check_sample_rate(PRETRAINED_ENCODERS[teacher], config.features.sample_rate_hz)
+    if config.stage.distillation_weight <= 0:
+        raise ValueError(
+            f"stage.distillation_weight={config.stage.distillation_weight}: must be more than 0; "
+            "set stage.teacher=null to train without a teacher"
+        )
 
 
 def _check_training_slices(encoder: EncoderConfig, stage: StageConfig) -> None:

@@ -322,6 +322,15 @@ class StageConfig:
 
     Transcripts then maximise the sum of both log likelihoods. 0 disables both, as published.
     """
+    teacher: str | None
+    """Stage encoder: pretrained encoder, such as moonshine-tiny-en, whose features the encoder
+    learns beside CTC; null is none.
+
+    Validation, test and later stages do not need it.
+    """
+    distillation_weight: float
+    """Weight of the loss between the encoder's frames and the features of `teacher`; that of the
+    CTC is 1."""
 
 
 @dataclasses.dataclass(frozen=True)

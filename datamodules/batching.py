@@ -43,7 +43,11 @@ class SpeechBatch:
     frames: Padded | None = None
     """(B, T, D) encoder output, where a data worker has precomputed it."""
     features: Padded | None = None
-    """(B, F, M) features of a pretrained encoder, normalised, where the utterances have them."""
+    """(B, F, M) features of the model's own pretrained encoder, normalised, which take the place of
+    the samples."""
+    teacher: Padded | None = None
+    """(B, F, M) normalised features of another encoder, `stage.teacher`, which are learnt from the
+    samples."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -55,6 +59,7 @@ class SpeechBatch:
             samples=self.samples.to(device),
             frames=None if self.frames is None else self.frames.to(device),
             features=None if self.features is None else self.features.to(device),
+            teacher=None if self.teacher is None else self.teacher.to(device),
         )
 
 
@@ -346,6 +351,7 @@ def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> Speech
         answers=[u.answer for u in utterances],
         skipped=skipped,
         features=pad_features([u.features for u in utterances]),
+        teacher=pad_features([u.teacher for u in utterances]),
     )
 
 

@@ -22,6 +22,9 @@ class Utterance:
     features: np.ndarray | None = None
     """(F, M) float32 features of a pretrained encoder, normalised, where they are computed ahead of
     the batch; the samples are zeros then."""
+    teacher: np.ndarray | None = None
+    """(F, M) float32 normalised features of the pretrained encoder that stage.teacher names, which
+    are learnt from the samples."""
 
 
 class UnusableAudio(Exception):

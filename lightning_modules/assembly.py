@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from configs.schema import Config
@@ -28,6 +28,7 @@ from lightning_modules.trainer.feature_cache import cached_features_of
 from lightning_modules.trainer.feature_items import FeatureItems
 from lightning_modules.trainer.fsdp import full_tensor
 from lightning_modules.trainer.precompute import PrecomputeFrames, can_precompute
+from lightning_modules.trainer.teacher_items import TeacherItems, build_teacher
 
 NUM_NORM_UTTERANCES = 64
 """Training utterances from which the normalisation of the features is computed."""
@@ -65,6 +66,8 @@ def build(
         _add_features(data, model, config)
     elif isinstance(model, SpeechEncoder) and can_precompute(config, model):
         data.precompute = PrecomputeFrames(model)
+    if config.stage.teacher is not None:
+        _add_teacher(data, config, corpora)
     return module, data
 
 
@@ -75,6 +78,14 @@ def _add_features(data: StageData, model: nn.Module, config: Config) -> None:
     if train is not None and scored is not None:
         data.add_features = functools.partial(FeatureItems, cache=train, config=config)
         data.add_scored_features = functools.partial(FeatureItems, cache=scored, config=config)
+
+
+def _add_teacher(data: StageData, config: Config, corpora: Corpora) -> None:
+    """Let the data workers compute the features of the teacher for what is trained on."""
+    teacher = build_teacher(config, str(config.stage.teacher))
+    # a resumed run computes the same statistics from the same utterances
+    teacher.fit(_norm_signals(corpora))
+    data.add_features = functools.partial(TeacherItems, teacher=teacher, config=config)
 
 
 def _starts_without_norm(config: Config, checkpoints: Mapping[str, StageCheckpoint]) -> bool:
@@ -159,6 +170,15 @@ def check_adapters(config: Config) -> None:
 def fit_feature_norm(model: SpeechEncoder, corpora: Corpora) -> None:
     """Compute the normalisation of the features from training utterances.
 
+    Raises:
+        ValueError: none of them can be used.
+    """
+    model.features.fit(_norm_signals(corpora))
+
+
+def _norm_signals(corpora: Corpora) -> list[Tensor]:
+    """Return the (n,) signals of the training utterances that features are normalised by.
+
     They are taken after the ramp of synthetic speech, so that all sources have their final shares.
 
     Raises:
@@ -172,7 +192,7 @@ def fit_feature_norm(model: SpeechEncoder, corpora: Corpora) -> None:
             f"none of the first {NUM_NORM_UTTERANCES} training utterances can be used: "
             f"{items[0]}; repair the corpus"
         )
-    model.features.fit(signals)
+    return signals
 
 
 def find_tokenizer(

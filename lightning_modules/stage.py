@@ -161,7 +161,7 @@ class StageModule(L.LightningModule, abc.ABC):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and schedule for Lightning; the schedule advances with each update."""
         config = self.config.optim
-        optimizer = build_optimizer(self.model.named_parameters(), config)
+        optimizer = build_optimizer(self.named_parameters(), config)
         factor = learning_rate_factor(config, self.config.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
@@ -179,7 +179,7 @@ class StageModule(L.LightningModule, abc.ABC):
         The gradients are averaged over all ranks, so that each rank has to have them.
         """
         total = torch.zeros((), device=self.device)
-        for parameter in self.model.parameters():
+        for parameter in self.parameters():
             if parameter.requires_grad:
                 total = total + local_shard(parameter).sum()
         return 0 * total

@@ -22,7 +22,7 @@ from duplexmamba.models.encoders.pretrained import (
 )
 from duplexmamba.models.features import Features, LogMel
 from duplexmamba.models.frontend import Frontend
-from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
+from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS, PretrainedEncoderInfo
 from duplexmamba.models.timing import FrameTiming
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "build_encoder_parts",
     "check_pretrained_encoder",
     "check_encoder_kind",
+    "check_sample_rate",
 ]
 
 
@@ -138,6 +139,15 @@ def check_encoder_kind(config: EncoderConfig, sample_rate_hz: int) -> None:
     info = PRETRAINED_ENCODERS.get(str(config.pretrained))
     if info is None:
         raise ValueError(f"encoder.pretrained={config.pretrained}: unknown; set one of: {known}")
+    check_sample_rate(info, sample_rate_hz)
+
+
+def check_sample_rate(info: PretrainedEncoderInfo, sample_rate_hz: int) -> None:
+    """Check that a pretrained encoder takes audio of the configured sample rate.
+
+    Raises:
+        ValueError: it does not; names field, value and remedy.
+    """
     if sample_rate_hz != info.sample_rate_hz:
         raise ValueError(
             f"features.sample_rate_hz={sample_rate_hz}: {info.name} takes "

