@@ -35,6 +35,8 @@ from lightning_modules.trainer.stage_graph import checkpoint_sources
 
 PRINT_EVERY = 500
 """Items between two lines of progress."""
+YIELDING = 10
+"""Niceness of the process: what it computes now is not needed before the next stages."""
 
 Item = Callable[[], object]
 """Makes one item and computes its features."""
@@ -115,7 +117,8 @@ def _fill(dataset: Dataset, index: int) -> None:
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command, which leaves the cores to trainings that can use them."""
+    os.nice(YIELDING)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
