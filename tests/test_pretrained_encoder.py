@@ -194,7 +194,7 @@ def test_settings_that_do_not_fit_are_refused(overrides: list[str], message: str
 
 
 @pytest.mark.parametrize(("override", "message"), [
-    ("encoder.lookahead_ms=100", "encoder.lookahead_ms=100 ms.*multiple of 96"),
+    ("encoder.lookahead_ms=100", "encoder.lookahead_ms=100 ms.*multiple of 192"),
     ("encoder.left_context_ms=96", "encoder.left_context_ms=96.*raise left_context_ms"),
 ])  # fmt: skip
 def test_windows_that_do_not_fit_are_refused(override: str, message: str) -> None:
@@ -312,7 +312,7 @@ def test_recordings_are_read_every_time(tmp_path: Path) -> None:
 def test_training_draws_the_same_slice_for_the_same_utterance() -> None:
     cache = CachedFeatures.of(window_encoder().features, load(), training=True)
     drawn = {cache._draw_slice(bytes([n, 0, 0, 0])) for n in range(60)}
-    assert min(drawn) == 8 and max(drawn) == 64 and all(frames % 4 == 0 for frames in drawn)
+    assert min(drawn) == 8 and max(drawn) == 64 and all(frames % 8 == 0 for frames in drawn)
     assert cache._draw_slice(b"abcdef") == cache._draw_slice(b"abcdef")
 
 
