@@ -71,6 +71,7 @@ NEW_SETTINGS: dict[str, Any] = {
     "encoder.pretrained": None,
     "encoder.lookahead_ms": 200.0,
     "data.augment.effects": NO_EFFECTS,
+    "data.test_effects": NO_EFFECTS,
     "data.utterance_shares": dict.fromkeys(
         ("out_of_grammar", "small_talk", "corrections", "isolated_words"), 0.0
     ),

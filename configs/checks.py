@@ -139,8 +139,12 @@ def _check_data(data: DataConfig) -> None:
             f"data.utterance_shares={utterance_shares}: together they may not exceed 1; the rest "
             "is of the grammar"
         )
-    for name, share in dataclasses.asdict(data.augment.effects).items():
-        _check_share(f"data.augment.effects.{name}", share)
+    for field, effects in (
+        ("augment.effects", data.augment.effects),
+        ("test_effects", data.test_effects),
+    ):
+        for name, share in dataclasses.asdict(effects).items():
+            _check_share(f"data.{field}.{name}", share)
     for name in ("level_db", "snr_db", "pad_s"):
         _check_range(f"data.augment.{name}", getattr(data.augment, name))
 

@@ -171,6 +171,9 @@ class DataConfig:
     Its other settings are those of data.source. Utterances with words that no training text has are
     left out.
     """
+    test_effects: EffectsConfig
+    """Shares of the test utterances and test dialogues that have an effect of another voice, room,
+    microphone or line; as data.augment.effects for training."""
     min_s: float
     """Shorter utterances, in seconds, are skipped and counted."""
     max_s: float

@@ -17,6 +17,7 @@ from datamodules.sources.corpus_manifest import (
 )
 from datamodules.synthetic.in_domain_text import InDomainText
 from datamodules.synthetic.speech import SyntheticSpeech
+from datamodules.synthetic.test_effects import with_test_effects
 from datamodules.synthetic.voices import check_installed, open_voices
 
 NUM_TOKENIZER_TEXTS = 20_000
@@ -85,7 +86,7 @@ class Corpora:
         valid = self.recorded.get("valid") or synthetic("valid", size=data.valid_size)
         test = self.recorded.get("test") or synthetic("test", size=data.test_size)
         self.valid = _truncated(valid, data.valid_size)
-        self.test = _truncated(test, data.test_size)
+        self.test = with_test_effects(_truncated(test, data.test_size), config)
 
     def training_texts(self) -> Iterator[str]:
         """Texts and answers of the training stream after its ramp, to train a tokenizer.

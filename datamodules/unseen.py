@@ -15,6 +15,7 @@ from datamodules.corpus import Corpus, Utterance
 from datamodules.data import SpeechData
 from datamodules.sources.corpus_manifest import ManifestCorpus, check_bad_share, open_source
 from datamodules.synthetic.speech import SyntheticSpeech
+from datamodules.synthetic.test_effects import with_test_effects
 from datamodules.synthetic.voices import (
     Family,
     Voices,
@@ -73,7 +74,7 @@ def open_unseen(config: Config, corpora: Corpora) -> UnseenSpeech:
                 f"data.test_people={config.data.test_people}: no utterance of its test split has "
                 "only words of the training texts; name other recordings, or null"
             )
-        people = _scored(known, config.data.test_size)
+        people = _scored(with_test_effects(known, config), config.data.test_size)
         notes.append(
             f"wer_people: {len(people)} of the {len(recorded)} test utterances of "
             f"{config.data.test_people}; {len(recorded) - len(known)} have words that no training "
@@ -107,7 +108,7 @@ def _open_voices(config: Config) -> dict[str, Corpus]:
             augment=data.augment,
             voices=Voices([family], open_cache(data)),
         )
-        corpora[name] = WithoutAnswers(corpus)
+        corpora[name] = WithoutAnswers(with_test_effects(corpus, config))
     return corpora
 
 

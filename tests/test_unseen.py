@@ -11,6 +11,7 @@ from configs.fingerprint import fingerprint
 from configs.loading import load_config, override
 from datamodules import fill_cache
 from datamodules.corpora import Corpora
+from datamodules.dialogue.dialogues import open_dialogues
 from datamodules.unseen import check_unseen, open_unseen
 from lightning_modules.trainer import unseen as unseen_scores
 from tests.conftest import TINY
@@ -160,3 +161,33 @@ def test_the_cache_is_filled_and_shown(tmp_path, capsys):
     again = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.flac")}
     assert again.keys() == made.keys()
     assert {file for file in files if again[file] == made[file]} == {*files[1:]}
+
+
+def test_test_speech_has_the_effects_that_are_asked_for(tmp_path):
+    pytest.importorskip("espeakng_loader")
+    plain = override(CONFIG, settings(tmp_path))
+    narrow = override(plain, ["data.test_effects.band_limit=1"])
+    assert fingerprint(narrow) == fingerprint(plain)
+    corpora = [Corpora(config) for config in (plain, narrow)]
+    sets = []
+    for config, opened in zip((plain, narrow), corpora, strict=True):
+        speech = open_unseen(config, opened)
+        sets.append([opened.test, *speech.voices.values(), speech.people])
+    for without, with_effect in zip(*sets, strict=True):
+        assert len(without) == len(with_effect)
+        assert without.qa_pair(0) == with_effect.qa_pair(0)
+        same, changed, again = without[0].samples, with_effect[0].samples, with_effect[0].samples
+        assert np.array_equal(changed, again) and not np.allclose(same, changed, atol=1e-4)
+    # training and validation are as they were
+    for split in ("stream", "valid"):
+        first, second = (getattr(opened, split)[0].samples for opened in corpora)
+        assert np.array_equal(first, second)
+
+
+def test_test_dialogues_have_the_effects_that_are_asked_for():
+    pytest.importorskip("espeakng_loader")
+    narrow = override(CONFIG, ["data.test_effects.band_limit=1"])
+    for split, changes in (("test", True), ("valid", False)):
+        plain, with_effects = (open_dialogues(c, split, 1)[0] for c in (CONFIG, narrow))
+        assert plain.labels == with_effects.labels and plain.turns == with_effects.turns
+        assert np.allclose(plain.samples, with_effects.samples, atol=1e-4) != changes

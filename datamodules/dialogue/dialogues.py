@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from configs.schema import Config, DialogueConfig, EffectsConfig
+from configs.schema import Config, DataConfig, DialogueConfig, EffectsConfig
 from datamodules.corpus import Corpus
 from datamodules.dialogue.echo import echo
 from datamodules.dialogue.phrases import (
@@ -32,6 +32,7 @@ from datamodules.dialogue.turns import RULES, Answer, Event, Kind, Slices, Turn,
 from datamodules.synthetic import corrections, grammar, other_speech, out_of_grammar, small_talk
 from datamodules.synthetic.effects import apply_effects
 from datamodules.synthetic.grammar import Split
+from datamodules.synthetic.test_effects import has_effects
 from datamodules.synthetic.voices import Voices, open_voices
 from duplexmamba.config import DuplexConfig
 from duplexmamba.models.timing import FrameTiming
@@ -398,9 +399,17 @@ def open_dialogues(
         size=size,
         slices=Slices.of(config),
         resuming_slices=_num_resuming_slices(config.duplex),
-        # Scores are of the dialogues as they are, so that they can be compared.
-        effects=config.data.augment.effects if split == "train" else None,
+        effects=_effects(config.data, split),
     )
+
+
+def _effects(data: DataConfig, split: Split) -> EffectsConfig | None:
+    """Effects on the dialogues of a split; None: there are none."""
+    if split == "train":
+        return data.augment.effects
+    if split == "test" and has_effects(data.test_effects):
+        return data.test_effects
+    return None
 
 
 def _num_resuming_slices(duplex: DuplexConfig) -> int | None:
