@@ -3,8 +3,8 @@
     python benchmarks/stages.py [--json FILE] [--updates 4] [--stages asr instruct streaming]
 
 Compared are one thread and two, with data workers running; the kernels for silu, softplus and gates
-and torch's own; and, in stage streaming, branches that share the prefixes they have in common and
-branches that do not (`each row alone`).
+and torch's own; linear layers in float32 and in bfloat16; and, in stage streaming, branches that
+share the prefixes they have in common and branches that do not (`each row alone`).
 
 All weights are random. The variants with threads take consecutive updates of one stream, in turn.
 All others run on one thread, and take the same updates of stored batches.
@@ -27,6 +27,7 @@ from duplexmamba.ops import gates
 from lightning_modules import dialogue
 from lightning_modules.assembly import build
 from lightning_modules.fork_schedule import ScheduledSegment
+from lightning_modules.trainer.bf16_products import Bf16Products
 from lightning_modules.trainer.hardware import set_up_torch
 
 STAGES = ("asr", "instruct", "streaming")
@@ -79,6 +80,16 @@ def without_gates(update: Update, batches: Iterable[Any]) -> Callable[[], None]:
     return run
 
 
+def in_bf16(update: Update, batches: Iterable[Any]) -> Callable[[], None]:
+    """Run the updates with the products of linear layers in bfloat16."""
+
+    def run() -> None:
+        with Bf16Products():
+            update(batches)
+
+    return run
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument(
@@ -105,6 +116,12 @@ def main() -> None:
         }
         times |= interleave(gate_variants, args.rounds, "gates")
         numbers[f"{stage}/gates_speedup"] = ratio(times, "torch gates", "kernel gates")
+        product_variants = {
+            "float32 products": functools.partial(update, batches_stored),
+            "bf16 products": in_bf16(update, batches_stored),
+        }
+        times |= interleave(product_variants, args.rounds, "products")
+        numbers[f"{stage}/bf16_speedup"] = ratio(times, "float32 products", "bf16 products")
         if stage == "streaming":
             variants = {
                 "each row alone": functools.partial(update, batches_stored, list),

@@ -384,11 +384,12 @@ class TrainerConfig:
     more time."""
     precision: Literal["auto", "32-true", "bf16-mixed"]
     """Numeric precision; auto is bf16-mixed where the GPU supports it, else 32-true."""
-    matmul_precision: Literal["auto", "highest", "high", "medium"]
-    """Argument of torch.set_float32_matmul_precision.
+    matmul_precision: Literal["auto", "highest", "high", "medium", "bf16"]
+    """Argument of torch.set_float32_matmul_precision, or bf16.
 
-    auto selects medium where a measurement at start shows that it is as exact as float32 on this
-    CPU, else highest.
+    bf16 rounds the factors of linear layers to bfloat16 while a CPU trains; scores are computed
+    without it. auto is bf16 on CPUs with instructions for it (AVX512_BF16, AMX), and apart from
+    that medium where a measurement at start shows that it is as exact as float32, else highest.
     """
     threads: int
     """Torch threads per process on a CPU; 0 is torch's own choice."""

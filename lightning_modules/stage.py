@@ -18,6 +18,7 @@ from lightning_modules.optim import build_optimizer, learning_rate_factor
 from lightning_modules.padding import pad_ids as pad_ids  # users: tests/test_ctc.py
 from lightning_modules.results import Result, text_pairs
 from lightning_modules.trainer.fsdp import full_tensor, local_shard, max_over_ranks, shard
+from lightning_modules.trainer.hardware import training_products
 
 MIN_SEEN = 50
 """Number of utterances from which the share of unusable ones is checked."""
@@ -82,7 +83,8 @@ class StageModule(L.LightningModule, abc.ABC):
         if max_over_ranks(not len(batch), self):
             loss = self._no_loss()
         else:
-            loss = self.training_loss(batch)
+            with training_products(self.config.trainer):
+                loss = self.training_loss(batch)
         self.log("train/loss", loss.detach(), batch_size=1)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss

@@ -2,6 +2,7 @@
 up.
 """
 
+import contextlib
 import ctypes
 import os
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 from configs.schema import Config, TrainerConfig
+from lightning_modules.trainer.bf16_products import Bf16Products, has_bf16_instructions
 from lightning_modules.trainer.fsdp import strategy
 
 EXACT = 1e-5
@@ -87,13 +89,27 @@ def set_up_torch(config: Config) -> None:
     """Set precision of products, number of threads and memory policy of this process."""
     trainer = config.trainer
     precision: str = trainer.matmul_precision
-    if precision == "auto":
+    if precision in ("auto", "bf16"):
         precision = fastest_exact()
     torch.set_float32_matmul_precision(precision)
     if trainer.threads:
         torch.set_num_threads(trainer.threads)
     if trainer.keep_freed_memory:
         keep_freed_memory()
+
+
+def training_products(trainer: TrainerConfig) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which losses are computed: that of products in bfloat16, or none."""
+    in_float32 = trainer.precision in ("auto", "32-true")
+    if not trains_on_cpu(trainer) or not in_float32 or trainer.strategy != "ddp":
+        return contextlib.nullcontext()
+    # the backward pass, which is outside the context, would recompute other values
+    if trainer.activation_checkpointing:
+        return contextlib.nullcontext()
+    is_chosen = trainer.matmul_precision == "auto" and has_bf16_instructions()
+    if is_chosen or trainer.matmul_precision == "bf16":
+        return Bf16Products()
+    return contextlib.nullcontext()
 
 
 def fastest_exact() -> str:
