@@ -137,7 +137,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,voicebench,serve,hub,voices,pretrained,dev]'
 	@touch $@ $(VENV)/.train $(VENV)/.serve $(VENV)/.hub
 
-$(VENV)/.serve: pyproject.toml constraints.txt | $(VENV)/.train
+$(VENV)/.serve: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV) what serving needs: about 1.4 GB, a few minutes"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tts,serve,pretrained]'
 	@touch $@
 
