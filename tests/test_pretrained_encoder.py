@@ -23,7 +23,7 @@ from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.assembly import build
-from lightning_modules.trainer import feature_items, fill_features
+from lightning_modules.trainer import feature_items, fill_features, stage_graph
 from lightning_modules.trainer.feature_cache import CachedFeatures
 from lightning_modules.trainer.feature_items import FeatureItems
 from lightning_modules.trainer.stage_graph import checkpoint_sources
@@ -329,6 +329,15 @@ def test_filling_the_cache_leaves_nothing_to_compute(
 
     replace_encoder(monkeypatch, fail_to_encode)
     fill_features.fill(args)
+
+
+def test_the_cache_is_not_filled_for_stages_that_are_trained(tmp_path: Path) -> None:
+    args = [PRESET, "configs/stage/state.yaml", *SMALL, f"run.dir={tmp_path}"]
+    for stage, left in (("instruct", ["state"]), ("state", [])):
+        folder = stage_graph._folder_of_stage(args, load_config(args, stage))
+        folder.mkdir()
+        (folder / "summary.json").write_text("{}")
+        assert fill_features.needed_stages(args) == left
 
 
 def test_only_the_first_of_several_processes_fills_the_cache(

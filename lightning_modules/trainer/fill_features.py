@@ -31,7 +31,7 @@ from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.feature_cache import cached_features_of
 from lightning_modules.trainer.feature_items import FeatureItems
 from lightning_modules.trainer.hardware import num_cores, trains_on_cpu
-from lightning_modules.trainer.stage_graph import checkpoint_sources
+from lightning_modules.trainer.stage_graph import checkpoint_sources, is_trained
 
 PRINT_EVERY = 500
 """Items between two lines of progress."""
@@ -80,13 +80,17 @@ def fill(args: Sequence[str]) -> None:
 
 
 def needed_stages(args: list[str]) -> list[str]:
-    """Return the stages with audio that a training runs: the requested one and what it needs."""
+    """Return the stages with audio that a training runs: the requested one and what it needs, as
+    far as they are not trained yet."""
     requested = load_config(args)
     needed = {requested.stage.name}
     for stage in reversed(STAGES):
         if stage in needed:
             config = requested if stage == requested.stage.name else load_config(args, stage)
-            needed |= set(checkpoint_sources(config)) & set(STAGES)
+            if is_trained(args, config):
+                needed.remove(stage)
+            else:
+                needed |= set(checkpoint_sources(config)) & set(STAGES)
     return [name for name in STAGES if name in needed and STAGE_REGISTRY[name].has_speech_encoder]
 
 

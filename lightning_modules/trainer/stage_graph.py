@@ -132,6 +132,27 @@ def run_folder(config: Config, source_runs: Sequence[str] = ()) -> Path:
     return folder
 
 
+def is_trained(args: Sequence[str], config: Config) -> bool:
+    """Whether the run of a stage is finished, with the runs that it would start from now.
+
+    Args:
+        args: configuration files and overrides of the command.
+        config: configuration of the stage.
+    """
+    return (_folder_of_stage(args, config) / SUMMARY).exists()
+
+
+def _folder_of_stage(args: Sequence[str], config: Config) -> Path:
+    """Folder of the run of a stage, trained or not."""
+    source_runs = []
+    for source in checkpoint_sources(config):
+        folder = Path(source)
+        if source in STAGES:
+            folder = _folder_of_stage(args, load_config(list(args), source))
+        source_runs.append(folder.name)
+    return run_folder(config, source_runs)
+
+
 def parallel_commands(args: Sequence[str]) -> list[list[str]]:
     """Return commands for root stages to be trained while this process trains another.
 
