@@ -308,7 +308,7 @@ def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entr
     Raises:
         ValueError: the durations of a manifest are not in seconds.
     """
-    _check_units(entries)
+    _check_units(entries, max_s)
     with concurrent.futures.ThreadPoolExecutor(NUM_MEASURING_THREADS) as pool:
         measured: Iterable[EntryOrSkipped] = track(
             pool.map(_measured, entries),
@@ -319,21 +319,23 @@ def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entr
         return partition(fitted_in(item, min_s, max_s) for item in measured)
 
 
-def _check_units(entries: list[Entry]) -> None:
-    """Raise ValueError where the first durations are far longer than their files: not seconds."""
-    local = [entry for entry in entries if entry.duration_s and isinstance(entry.path, Path)]
+def _check_units(entries: list[Entry], max_s: float) -> None:
+    """Raise ValueError where durations over `max_s` are far longer than their files: not seconds."""
+    local = [entry for entry in entries if isinstance(entry.path, Path) and entry.duration_s]
+    # Only then, since reading headers takes time.
+    too_long = [entry for entry in local if entry.length_s > max_s]
     ratios = []
-    for entry in local[:NUM_CHECKED_DURATIONS]:
+    for entry in too_long[:NUM_CHECKED_DURATIONS]:
         try:
-            ratios.append((entry.duration_s or 0.0) / audio_duration_s(entry.path))
+            ratios.append(entry.length_s / audio_duration_s(entry.path))
         except UnusableAudio:
             # Reported with all other files.
             continue
     if ratios and min(ratios) > MAX_DURATION_RATIO:
         raise ValueError(
-            f"{local[0].id}: duration={local[0].duration_s:g}, of a file that is {ratios[0]:,.0f} "
-            "times shorter; durations and offsets are seconds: divide milliseconds by 1000 and "
-            "samples by the rate, or leave them out"
+            f"{too_long[0].id}: duration={too_long[0].length_s:g}, of a file that is "
+            f"{ratios[0]:,.0f} times shorter; durations and offsets are seconds: divide "
+            "milliseconds by 1000 and samples by the rate, or leave them out"
         )
 
 
