@@ -23,6 +23,8 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from configs.aliases import modern_override, modernise
 from configs.checks import check
+from configs.command_line import literal
+from configs.command_line import parse as command_line_values
 from configs.recipes import CONFIGS, STAGES, check_names, stage_file
 from configs.schema import Config
 from duplexmamba.models.language_models import LANGUAGE_MODELS
@@ -77,7 +79,7 @@ def layers(args: list[str], stage: str | None = None) -> list[Layer]:
     files = []
     for path in [str(CONFIGS / "base.yaml"), *paths]:
         files.append(Layer(path, load_file(path)))
-    command_line = Layer("command line", OmegaConf.from_dotlist(overrides))
+    command_line = Layer("command line", command_line_values(overrides))
     plain_layers = [*files, command_line]
 
     # Differences for single stages and language models are taken out of every layer ...
@@ -144,7 +146,7 @@ def from_dict(values: dict[str, Any]) -> Config:
     """
     known = OmegaConf.create(base_values())
     # Silent: the user of an old checkpoint cannot change the names in it.
-    present = modernise(values, silent=True)
+    present = literal(modernise(values, silent=True))
     return _typed(OmegaConf.merge(OmegaConf.structured(Config), known, present))
 
 
@@ -172,8 +174,8 @@ def override(config: Config, overrides: list[str]) -> Config:
         ValueError: an override does not fit; the message says what would.
     """
     try:
-        differences = OmegaConf.from_dotlist([modern_override(each) for each in overrides])
-        values = to_dict(config)
+        differences = command_line_values([modern_override(each) for each in overrides])
+        values = literal(to_dict(config))
         changed = _typed(OmegaConf.merge(OmegaConf.structured(Config), values, differences))
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error)) from None
@@ -183,7 +185,7 @@ def override(config: Config, overrides: list[str]) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved configuration as YAML."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(literal(to_dict(config)))))
 
 
 def _typed(merged: Any) -> Config:

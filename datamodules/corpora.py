@@ -54,7 +54,7 @@ class Corpora:
         opened = open_sources(data, rate_hz)
         self.surveys: dict[str, Survey] = {name: survey for name, (_, survey) in opened.items()}
         by_split = _by_split({name: corpora for name, (corpora, _) in opened.items()})
-        self.recorded: dict[str, Corpus] = {}
+        self.recorded: dict[str, ManifestCorpus] = {}
         for split, corpora in by_split.items():
             if corpora:
                 # Scores are computed over the speech of all sources together.
@@ -87,6 +87,18 @@ class Corpora:
         test = self.recorded.get("test") or synthetic("test", size=data.test_size)
         self.valid = _truncated(valid, data.valid_size)
         self.test = with_test_effects(_truncated(test, data.test_size), config)
+
+    def score_whole(self, config: Config) -> None:
+        """Score recorded speech whole: all of it where it names no splits, else its test split.
+
+        For speech that is given to be scored alone; data.test_size does not apply.
+        """
+        recorded = self.recorded
+        named = any(survey.names_splits for survey in self.surveys.values())
+        if "test" in recorded and named:
+            self.test = with_test_effects(recorded["test"], config)
+        elif recorded:
+            self.test = with_test_effects(join(list(recorded.values())), config)
 
     def training_texts(self) -> Iterator[str]:
         """Texts and answers of the training stream after its ramp, to train a tokenizer.

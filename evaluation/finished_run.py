@@ -1,6 +1,7 @@
 """A finished run, opened for scoring."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -38,12 +39,21 @@ def open_run(folder: Path, overrides: Sequence[str]) -> Run:
         overrides: `key=value`, applied to the configuration of the run.
 
     Raises:
-        ValueError: the run has no checkpoint, or an override fits no key.
+        ValueError: the run has no checkpoint, an override fits no key, or the folder of scores
+            cannot be written.
     """
     checkpoint = StageCheckpoint.load(folder)
     # runs/latest is a link; titles and files should name the run itself.
     resolved = folder.resolve()
-    (resolved / "scores").mkdir(exist_ok=True)
+    folder_of_scores = resolved / "scores"
+    is_there = folder_of_scores.is_dir()
+    # Checked first, so that it is not noticed only after minutes of scoring.
+    if not os.access(folder_of_scores if is_there else resolved, os.W_OK):
+        raise ValueError(
+            f"{folder_of_scores} cannot be written; copy the run to a folder of your own and name "
+            "that"
+        )
+    folder_of_scores.mkdir(exist_ok=True)
     config = override(checkpoint.config, list(overrides))
     return Run(checkpoint, config, resolved)
 

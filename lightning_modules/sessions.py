@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from configs.recipes import DIALOGUE_STAGES
 from configs.schema import Config
@@ -13,6 +14,9 @@ from duplexmamba.duplex.session import Session
 from duplexmamba.models.speech_lm import SpeechLM
 from lightning_modules.trainer.checkpoint import StageCheckpoint
 from lightning_modules.trainer.hardware import set_up_torch
+
+MAX_REASON_CHARS = 200
+"""Length up to which a message quotes torch."""
 
 
 def open_sessions(checkpoint: StageCheckpoint, config: Config, run: Path) -> Callable[[], Session]:
@@ -44,10 +48,26 @@ def open_sessions(checkpoint: StageCheckpoint, config: Config, run: Path) -> Cal
     return functools.partial(session, model, checkpoint.tokenizer, config.duplex)
 
 
+def load_weights(model: nn.Module, checkpoint: StageCheckpoint) -> None:
+    """Load the weights of a run into a model.
+
+    Raises:
+        ValueError: they do not fit, since the model is not of the run's configuration.
+    """
+    try:
+        model.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        details = " ".join(str(error).split())[:MAX_REASON_CHARS]
+        raise ValueError(
+            "the weights of this run do not fit the model; leave out key=value words that change "
+            f"the model, or name a run that was trained with them ({details} ...)"
+        ) from None
+
+
 def open_model(checkpoint: StageCheckpoint, config: Config) -> SpeechLM:
     """The whole model in eval mode, on the GPU if there is one that may be used."""
     set_up_torch(config)
     model = SpeechLM(config.model)
-    model.load_state_dict(checkpoint.weights)
+    load_weights(model, checkpoint)
     use_gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
     return model.eval().to("cuda" if use_gpu else "cpu")

@@ -49,6 +49,7 @@ class StageModule(L.LightningModule, abc.ABC):
         self.num_seen = 0
         self.skipped: list[str] = []
         self.results: list[Result] = []
+        self.result_ids: list[str] = []
         self._freeze()
 
     @property
@@ -104,11 +105,14 @@ class StageModule(L.LightningModule, abc.ABC):
         self._note_skipped(batch)
         if len(batch):
             self.results += self.validate(batch)
+            # batches of text are plain lists, and only those of speech have names
+            self.result_ids += getattr(batch, "ids", ())
 
     def on_validation_epoch_start(self) -> None:
         """Fix the seed, so that each validation draws the same instructions."""
         torch.manual_seed(self.config.seed)
         self.results = []
+        self.result_ids = []
 
     on_test_epoch_start = on_validation_epoch_start
 

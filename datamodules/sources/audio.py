@@ -2,7 +2,6 @@
 reason in one sentence."""
 
 import io
-import re
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +11,8 @@ import soxr
 
 from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio_sources import AudioSource
+from datamodules.sources.completeness import announced_frames, ogg_problem
+from datamodules.sources.folders import UNREAD_SUFFIXES
 from datamodules.watchdog import reading
 
 SILENCE_PEAK = 1e-4
@@ -24,11 +25,6 @@ SEGMENT_SLACK_S = 0.5
 rounded."""
 UNKNOWN_FRAMES = 2**62
 """libsndfile reports more frames than this for a FLAC whose header has no length."""
-STREAMED_BYTES = 0x7FFF0000
-"""A WAV that was written to a pipe announces at least this many bytes, since its writer did not know
-the length."""
-TRUNCATED_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
-"""Line in libsndfile's log about a WAV that is shorter than its header announces."""
 
 
 def read_audio(
@@ -81,7 +77,10 @@ def read_audio(
 def _to_mono(path: AudioSource, samples: np.ndarray, channel: int | None) -> np.ndarray:
     """(n, channels) -> (n,): one channel, or the mean of all."""
     if channel is None:
-        return samples.mean(axis=1)
+        mean = samples.mean(axis=1)
+        # Channels in opposite phase cancel each other; each alone is the sound.
+        cancelled = np.abs(mean).max() < SILENCE_PEAK <= np.abs(samples[:, 0]).max()
+        return samples[:, 0] if cancelled else mean
     num_channels = samples.shape[1]
     if not 0 <= channel < num_channels:
         raise UnusableAudio(
@@ -140,7 +139,11 @@ def length_problem(seconds: float, min_s: float, max_s: float) -> str | None:
 def _open(path: AudioSource) -> sf.SoundFile:
     if not isinstance(path, Path):
         return _open_stream(io.BytesIO(path.read()), str(path))
-    if not path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        raise UnusableAudio(f"{str(path)[:200]} cannot be a file: {error.strerror}") from None
+    if not is_file:
         raise UnusableAudio(f"{path} is missing")
     return _open_stream(path, str(path))
 
@@ -150,17 +153,34 @@ def _open_stream(file: Path | IO[bytes], name: str) -> sf.SoundFile:
         sound = sf.SoundFile(file)
     except sf.LibsndfileError as error:
         reason = _plain_text(error)
-        raise UnusableAudio(f"{name} is broken, or not wav, flac, ogg or mp3: {reason}") from None
+        remedy = ""
+        if name.lower().endswith(UNREAD_SUFFIXES):
+            remedy = "; convert it, for example by ffmpeg -i x.m4a x.flac"
+        raise UnusableAudio(
+            f"{name} is broken, or not wav, flac, ogg or mp3: {reason}{remedy}"
+        ) from None
+    except OSError as error:
+        raise UnusableAudio(f"{name} cannot be read: {error.strerror}") from None
     if not 0 < sound.frames < UNKNOWN_FRAMES:
         raise UnusableAudio(f"{name} is empty, or its header does not say how long it is")
-    _check_complete(name, sound, sound.frames, _announced_frames(sound))
+    _check_complete(name, sound, sound.frames, announced_frames(sound, file))
+    problem = ogg_problem(file) if sound.format == "OGG" else None
+    if problem:
+        raise UnusableAudio(
+            f"{name} is truncated, or a stream that was never ended: {problem}; fetch it again, or "
+            "write what is there anew: ffmpeg -i in.ogg out.flac"
+        )
     return sound
 
 
 def _decode(path: AudioSource, sound: sf.SoundFile, start: int, count: int) -> np.ndarray:
     """Samples of a segment, (count, channels) float32."""
     try:
-        sound.seek(start)
+        if sound.seekable():
+            sound.seek(start)
+        else:
+            # GSM 6.10, of which libsndfile reads one frame after another.
+            sound.read(start, dtype="float32")
         samples = sound.read(count, dtype="float32", always_2d=True)
     except sf.LibsndfileError as error:
         raise UnusableAudio(f"{path} is broken or truncated: {_plain_text(error)}") from None
@@ -172,20 +192,6 @@ def _plain_text(error: sf.LibsndfileError) -> str:
     return error.error_string.removeprefix("Error : ").rstrip(".")
 
 
-def _announced_frames(sound: sf.SoundFile) -> int:
-    """Number of frames according to the header."""
-    # For a truncated WAV, `frames` counts only those that are present; libsndfile mentions the
-    # announced size in its log and nowhere else.
-    truncated = TRUNCATED_WAV.search(sound.extra_info)
-    if truncated is None:
-        return sound.frames
-    announced_bytes = int(truncated[1])
-    present_bytes = int(truncated[2])
-    if announced_bytes >= STREAMED_BYTES:
-        return sound.frames
-    return sound.frames * announced_bytes // present_bytes
-
-
 def _segment(
     path: AudioSource, sound: sf.SoundFile, start_s: float, duration_s: float | None
 ) -> tuple[int, int]:
@@ -195,6 +201,8 @@ def _segment(
     available = sound.frames - start
     count = available if duration_s is None else round(duration_s * rate_hz)
     past_s = (count - available) / rate_hz
+    if count <= 0 < available:
+        raise UnusableAudio(f"{path}: a segment of {count / rate_hz:.2f} s holds no sound")
     if start >= sound.frames or past_s > SEGMENT_SLACK_S:
         raise UnusableAudio(
             f"{path} ends at {sound.frames / rate_hz:.2f} s, {past_s:.2f} s before its segment does"

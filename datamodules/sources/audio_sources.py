@@ -121,7 +121,8 @@ class ParquetSource:
             return cell
         if isinstance(cell, str):
             return self._read_named_file(cell)
-        cell = cell or {}
+        if not isinstance(cell, dict):
+            raise UnusableAudio(f"{self} is empty, or holds no sound file")
         if cell.get("bytes"):
             return cell["bytes"]
         if not cell.get("path"):

@@ -15,7 +15,9 @@ from configs.schema import DataConfig, SourceConfig
 from datamodules.corpus import UnusableAudio, Utterance
 from datamodules.sources.audio import audio_duration_s, length_problem, read_audio
 from datamodules.sources.audio_sources import ParquetSource
+from datamodules.sources.folders import UNREAD_SUFFIXES
 from datamodules.sources.manifest_entry import (
+    IN_TWO_SPLITS,
     UNUSABLE,
     Entry,
     EntryOrSkipped,
@@ -26,10 +28,17 @@ from datamodules.sources.manifest_entry import (
 from datamodules.sources.readers import check_any, read_source
 from datamodules.sources.storage import is_url
 
+ALL_IN_TEST = (
+    "every utterance of train is in valid or test too: scores say nothing about other speech"
+)
 HELD_OUT_SHARE = 0.05
 """Share of the speakers that valid gets, and test, where the corpus has no such split."""
 MIN_SPEAKERS = 3
 """With fewer speakers, valid and test cannot each have one that is not in train."""
+NUM_CHECKED_DURATIONS = 3
+"""Files whose duration in the manifest is compared with their header."""
+MAX_DURATION_RATIO = 50
+"""A duration that is so many times the length of its file is not in seconds."""
 NUM_NAMED_FILES = 3
 """Unusable files that an error message names."""
 NUM_MEASURING_THREADS = 16
@@ -58,6 +67,8 @@ class Survey:
     skipped: list[Skipped]
     notes: list[str]
     """Sentences on splits that the corpus does not have."""
+    names_splits: bool = True
+    """Whether an utterance of the corpus names its split."""
 
     @property
     def unusable(self) -> list[str]:
@@ -225,8 +236,16 @@ def survey_entries(
     """
     check_any(source.path, entries, skipped)
     splits, notes = split_entries(in_fair_order(entries), hold_out=not source.split)
+    splits, repeated = without_leaks(splits)
+    if repeated and not splits["train"]:
+        # Nothing to train on would be worse; some overfit a few utterances on purpose.
+        splits["train"] = [entry for entry in entries if entry.split in (None, "train")]
+        notes = [*notes, ALL_IN_TEST]
+        repeated = []
+    skipped = skipped + repeated
     facts = {name: _facts(split) for name, split in splits.items()}
-    return splits, Survey(facts, skipped, notes)
+    names_splits = any(entry.split for entry in entries)
+    return splits, Survey(facts, skipped, notes, names_splits)
 
 
 def join(corpora: list[ManifestCorpus]) -> ManifestCorpus:
@@ -285,7 +304,11 @@ def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entr
 
     Returns:
         Usable entries, and those that are missing, broken, too short or too long.
+
+    Raises:
+        ValueError: the durations of a manifest are not in seconds.
     """
+    _check_units(entries, max_s)
     with concurrent.futures.ThreadPoolExecutor(NUM_MEASURING_THREADS) as pool:
         measured: Iterable[EntryOrSkipped] = track(
             pool.map(_measured, entries),
@@ -296,12 +319,32 @@ def measure(entries: list[Entry], min_s: float, max_s: float) -> tuple[list[Entr
         return partition(fitted_in(item, min_s, max_s) for item in measured)
 
 
+def _check_units(entries: list[Entry], max_s: float) -> None:
+    """Raise ValueError where durations over `max_s` are far longer than their files: not seconds."""
+    local = [entry for entry in entries if isinstance(entry.path, Path) and entry.duration_s]
+    # Only then, since reading headers takes time.
+    too_long = [entry for entry in local if entry.length_s > max_s]
+    ratios = []
+    for entry in too_long[:NUM_CHECKED_DURATIONS]:
+        try:
+            ratios.append(entry.length_s / audio_duration_s(entry.path))
+        except UnusableAudio:
+            # Reported with all other files.
+            continue
+    if ratios and min(ratios) > MAX_DURATION_RATIO:
+        raise ValueError(
+            f"{too_long[0].id}: duration={too_long[0].length_s:g}, of a file that is "
+            f"{ratios[0]:,.0f} times shorter; durations and offsets are seconds: divide "
+            "milliseconds by 1000 and samples by the rate, or leave them out"
+        )
+
+
 def _measured(entry: Entry) -> EntryOrSkipped:
     audio = entry.path
     if entry.duration_s is None and is_url(str(audio)):
         return entry
     # With a known duration, a local file only has to exist; its header is not read.
-    is_readable = not isinstance(audio, Path) or audio.is_file()
+    is_readable = not isinstance(audio, Path) or _has_sound(audio)
     if entry.duration_s is not None and is_readable:
         return entry
     try:
@@ -309,6 +352,14 @@ def _measured(entry: Entry) -> EntryOrSkipped:
     except UnusableAudio as error:
         return Skipped(UNUSABLE, str(error))
     return dataclasses.replace(entry, duration_s=file_s - entry.start_s)
+
+
+def _has_sound(path: Path) -> bool:
+    """Whether a file is there, and not of a format that is known to be unreadable."""
+    try:
+        return path.is_file() and not path.name.lower().endswith(UNREAD_SUFFIXES)
+    except OSError:  # a name that is longer than the file system allows
+        return False
 
 
 def fitted_in(item: EntryOrSkipped, min_s: float, max_s: float) -> EntryOrSkipped:
@@ -355,6 +406,28 @@ def split_entries(entries: list[Entry], hold_out: bool = True) -> tuple[EntriesB
         held_out = "single utterances, since it names fewer than 3 speakers"
     note = f"the corpus gives no {' and no '.join(missing)}: held out of train, {held_out}"
     return splits, [note]
+
+
+def without_leaks(splits: EntriesBySplit) -> tuple[EntriesBySplit, list[Skipped]]:
+    """Take out of train what valid or test holds too: the same stretch of the same sound.
+
+    Returns:
+        Entries by split, and a skipped item for each entry taken out.
+    """
+    scored = {_stretch(entry) for name in ("valid", "test") for entry in splits[name]}
+    train = []
+    repeated = []
+    for entry in splits["train"]:
+        if _stretch(entry) in scored:
+            repeated.append(Skipped(IN_TWO_SPLITS, entry.id))
+        else:
+            train.append(entry)
+    return {**splits, "train": train}, repeated
+
+
+def _stretch(entry: Entry) -> tuple[str, float, int | None]:
+    """What identifies the sound of an entry, however long its manifest says that it is."""
+    return str(entry.path), entry.start_s, entry.channel
 
 
 def _hold_out(keys: set[str], missing: list[str]) -> dict[str, str]:

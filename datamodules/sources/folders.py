@@ -14,15 +14,21 @@ from datamodules.sources.manifest_entry import (
     NO_AUDIO,
     NO_TEXT,
     NO_TRANSCRIPT,
+    UNREAD_FORMAT,
     Entry,
     EntryOrSkipped,
     Skipped,
     split_of,
     spoken_text,
 )
+from datamodules.sources.text_files import read_lines, read_text
 
-SOUND_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3", ".opus", ".sph")
+SOUND_SUFFIXES = (
+    ".flac", ".wav", ".ogg", ".oga", ".mp3", ".opus", ".sph", ".aif", ".aiff", ".au"
+)  # fmt: skip
 """File name suffixes of sound files."""
+UNREAD_SUFFIXES = (".m4a", ".mp4", ".aac", ".webm", ".wma", ".amr", ".3gp", ".mka")
+"""File name suffixes of sound files that libsndfile cannot read."""
 TRANSCRIPT_SUFFIXES = (".txt", ".lab")
 """File name suffixes of a transcript that has the name of its sound file."""
 DETACHED_CLITIC = re.compile(r" '(?=(?:s|re|ll|ve|d|m|t|em)\b)")
@@ -35,14 +41,31 @@ NO_WORDS = "with a state or a response, but no transcript"
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], str | None]]:
     """Go through a folder and all folders below it.
 
+    Hidden files, and links to a folder above, are passed over.
+
     Yields:
         The folder, the names of its files in order, and the first part of its path, relative to the
         top, that names a split.
     """
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root_name, folders, files in os.walk(folder, followlinks=True):
+        root = Path(root_name)
+        visible = [name for name in folders if not is_hidden(name)]
         # os.walk visits the folders in the order of this list.
-        folders.sort()
-        yield Path(root), sorted(files), split_above(Path(root).relative_to(folder))
+        folders[:] = sorted(name for name in visible if not _leads_back(root / name))
+        sound_and_text = sorted(name for name in files if not is_hidden(name))
+        yield root, sound_and_text, split_above(root.relative_to(folder))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is no part of a corpus: hidden, or left by macOS (._x, __MACOSX)."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to a folder above it, which would be walked in circles."""
+    if not folder.is_symlink():
+        return False
+    return folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def split_above(relative: Path) -> str | None:
@@ -70,6 +93,7 @@ def read_librispeech(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkip
                 yield _whole_file(id, path, text, speaker, split)
         for path in audio_by_id.values():
             yield Skipped(NO_TRANSCRIPT, str(path))
+        yield from _not_readable(root, files)
 
 
 def read_mls(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
@@ -85,7 +109,7 @@ def read_mls(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
         if "segments.txt" in files:
             durations_s = _mls_durations(root / "segments.txt")
         for id, text in _lines(root / "transcripts.txt"):
-            speaker, book, _ = id.split("_")
+            speaker, book = _mls_speaker_and_book(id, root / "transcripts.txt")
             path = root / "audio" / speaker / book / f"{id}.flac"
             if not path.is_file():
                 path = path.with_suffix(".opus")
@@ -95,15 +119,36 @@ def read_mls(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
                 yield Skipped(NO_AUDIO, id)
 
 
+def _mls_speaker_and_book(id: str, transcripts: Path) -> tuple[str, str]:
+    parts = id.split("_")
+    if len(parts) != 3:
+        raise ValueError(
+            f"{transcripts}: {id!r} is not an ID of the form speaker_book_number; correct the line, "
+            "or name the format of the corpus as data.source.kind"
+        )
+    return parts[0], parts[1]
+
+
 def _mls_durations(path: Path) -> dict[str, float]:
     """ID -> seconds, from lines "ID<tab>URL<tab>start<tab>end"."""
     durations_s = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(read_lines(path), 1):
         fields = line.split("\t")
         if len(fields) == 4:
             id, _, start_s, end_s = fields
-            durations_s[id] = float(end_s) - float(start_s)
+            durations_s[id] = _difference_s(start_s, end_s, f"{path}, line {number}")
     return durations_s
+
+
+def _difference_s(start_s: str, end_s: str, location: str) -> float:
+    """Seconds between two times that are given as text."""
+    try:
+        return float(end_s) - float(start_s)
+    except ValueError:
+        raise ValueError(
+            f"{location}: {start_s!r} and {end_s!r} are not a start and an end in seconds; correct "
+            "the line or remove it"
+        ) from None
 
 
 def read_tedlium(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
@@ -116,15 +161,16 @@ def read_tedlium(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]
         if root.name != "stm":
             continue
         sound_folder = root.parent / "sph"
-        talks = _sounds(sound_folder, sorted(os.listdir(sound_folder)))
+        sound_names = sorted(os.listdir(sound_folder)) if sound_folder.is_dir() else []
+        talks = _sounds(sound_folder, sound_names)
         for file in files:
             if not file.endswith(".stm"):
                 continue
             path = talks.get(Path(file).stem)
-            for line in (root / file).read_text(encoding="utf-8").splitlines():
+            for number, line in enumerate(read_lines(root / file), 1):
                 # ;; begins a comment
                 if line.strip() and not line.startswith(";;"):
-                    yield _talk_segment(line, path, split)
+                    yield _talk_segment(line, path, split, f"{root / file}, line {number}")
 
 
 def _legacy_folder(folder: Path) -> Path:
@@ -135,8 +181,15 @@ def _legacy_folder(folder: Path) -> Path:
     return folder
 
 
-def _talk_segment(line: str, path: Path | None, split: str | None) -> EntryOrSkipped:
-    talk, _, speaker, start_s, end_s, *rest = line.split(maxsplit=5)
+def _talk_segment(line: str, path: Path | None, split: str | None, location: str) -> EntryOrSkipped:
+    fields = line.split(maxsplit=5)
+    if len(fields) < 5:
+        raise ValueError(
+            f"{location}: {len(fields)} columns, where talk, channel, speaker, start and end are "
+            "needed; correct the line or remove it"
+        )
+    talk, _, speaker, start_s, end_s, *rest = fields
+    duration_s = _difference_s(start_s, end_s, location)
     id = f"{talk}-{start_s}-{end_s}"
     if path is None:
         return Skipped(NO_AUDIO, id)
@@ -148,7 +201,7 @@ def _talk_segment(line: str, path: Path | None, split: str | None) -> EntryOrSki
         id=id,
         path=path,
         start_s=float(start_s),
-        duration_s=float(end_s) - float(start_s),
+        duration_s=duration_s,
         text=text,
         answer="",
         speaker=speaker,
@@ -175,6 +228,7 @@ def read_duplexmamba(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkip
                 else:
                     speaker = id.split("-")[1]
                     yield _whole_file(id, audio_by_id[id], text, speaker, split)
+        yield from _not_readable(root, files)
 
 
 def read_sidecars(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped]:
@@ -182,16 +236,24 @@ def read_sidecars(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped
     for root, files, split in walk(folder):
         transcripts = {}
         for file in files:
-            if file.endswith(TRANSCRIPT_SUFFIXES):
+            if file.lower().endswith(TRANSCRIPT_SUFFIXES):
                 transcripts[Path(file).stem] = root / file
         for stem, path in _sounds(root, files).items():
             if stem not in transcripts:
                 yield Skipped(NO_TRANSCRIPT, str(path))
                 continue
-            text = transcripts[stem].read_text(encoding="utf-8")
+            text = read_text(transcripts[stem])
             # File names may repeat in other folders, relative paths do not.
             id = str(path.relative_to(folder))
             yield _whole_file(id, path, text, "", split)
+        yield from _not_readable(root, files)
+
+
+def _not_readable(folder: Path, files: list[str]) -> Iterator[Skipped]:
+    """One skipped item for each sound file of a format that cannot be read."""
+    for file in files:
+        if file.lower().endswith(UNREAD_SUFFIXES):
+            yield Skipped(UNREAD_FORMAT, str(folder / file))
 
 
 def _sounds(folder: Path, files: list[str]) -> dict[str, Path]:
@@ -205,7 +267,7 @@ def _sounds(folder: Path, files: list[str]) -> dict[str, Path]:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """First word and rest of each line of a transcript."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(path):
         # The first separator is a tab or a space; a tab within the text is part of it.
         id, _, text = line.strip().replace("\t", " ", 1).partition(" ")
         if id:

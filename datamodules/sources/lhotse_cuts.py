@@ -18,6 +18,7 @@ from datamodules.sources.manifest_entry import (
     Entry,
     EntryOrSkipped,
     Skipped,
+    answer_text,
     spoken_text,
 )
 from datamodules.sources.manifests import (
@@ -221,7 +222,7 @@ def _entry(
         start_s=offset_s + supervision["start"],
         duration_s=supervision["duration"],
         text=spoken_text(columns.get(supervision, "text")),
-        answer=columns.get(custom, "answer"),
+        answer=answer_text(columns.get(custom, "answer")),
         speaker=columns.get(supervision, "speaker"),
         split=split,
         channel=channel,

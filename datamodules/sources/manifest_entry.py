@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from datamodules.sources.audio_sources import AudioSource
-from duplexmamba.text.tokenizer import normalise
+from duplexmamba.text.tokenizer import normalise, without_invisible, without_markers
 
 SPLIT_WORDS = {
     "train": "train",
@@ -26,6 +26,9 @@ NO_AUDIO = "in a transcript but without audio"
 NO_TRANSCRIPT = "audio without a transcript"
 NO_ANSWER = "without an answer"
 UNUSABLE = "unusable"
+UNREAD_FORMAT = "of a format that is not read: convert such as ffmpeg -i x.m4a x.flac"
+NO_PLAIN_TEXT = "with a transcript or answer that is not text"
+IN_TWO_SPLITS = "in train and in valid or test, left out of train"
 
 LETTER_S = 0.065
 """Estimated seconds of speech per letter."""
@@ -83,6 +86,12 @@ EntryOrSkipped = Entry | Skipped
 def spoken_text(transcript: str) -> str:
     """Normalise a transcript, without the marks of transcribers."""
     return normalise(TRANSCRIBER_MARK.sub(" ", transcript))
+
+
+def answer_text(answer: str) -> str:
+    """An answer as a model can give it: without markers and invisible characters, and with single
+    spaces between its words."""
+    return " ".join(without_markers(without_invisible(answer)).split())
 
 
 def split_of(name: str) -> str | None:

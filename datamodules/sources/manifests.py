@@ -1,25 +1,31 @@
 """Manifests (JSONL, JSON, CSV, TSV) -> entries, whatever their columns are called."""
 
-import csv
 import gzip
-import io
 import itertools
 import json
+import math
+import os
+import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from configs.schema import SourceConfig
 from datamodules.corpus import UnusableAudio
+from datamodules.sources import tables
 from datamodules.sources.audio_sources import AudioSource, RemoteSource, audio_source_from_record
 from datamodules.sources.manifest_entry import (
     NO_AUDIO,
+    NO_PLAIN_TEXT,
     Entry,
     EntryOrSkipped,
     Skipped,
+    answer_text,
     spoken_text,
 )
 from datamodules.sources.storage import is_url, read_bytes
+from datamodules.sources.text_files import decode
 
 Record = dict[str, Any]
 """One line of a manifest or row of a table: column -> value."""
@@ -43,8 +49,20 @@ USUAL_COLUMNS = {
 }
 """Field -> names of its column that are recognised without configuration, the most likely first."""
 EXCLUDED_BY_WHERE = "left out by `where`"
+MISSING_TEXTS = ("", "NaN", "<NA>", "#N/A")
+"""Texts by which pandas and spreadsheets write that there is none."""
+UNICODE_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+MAX_SHOWN_CHARS = 80
+"""Length up to which a message shows a value."""
 NUM_SAMPLED_PATHS = 20
 """Audio paths that are tried to find the folder to which they are relative."""
+
+
+def _no_seconds(location: str, field: str, value: str) -> ValueError:
+    return ValueError(
+        f"{location}: {field}={value[:MAX_SHOWN_CHARS]!r} is not a number of seconds from 0; correct "
+        "it or leave it out"
+    )
 
 
 class Columns:
@@ -60,13 +78,63 @@ class Columns:
             return (self.configured[field],)
         return USUAL_COLUMNS[field]
 
-    def get(self, record: Record, field: str) -> str:
-        """First value of the field that is present and not null, as text; "" if there is none."""
+    def value(self, record: Record, field: str) -> Any:
+        """First value of the field that is present, neither null nor NaN; None if there is none."""
         # A row may leave one of several columns empty and fill another.
         for name in self.names(field):
-            if record.get(name) is not None:
-                return str(record[name]).strip()
-        return ""
+            value = record.get(name)
+            # pandas writes NaN for a value that is missing; only NaN differs from itself.
+            if value is not None and value == value and value not in MISSING_TEXTS:
+                return value
+        return None
+
+    def get(self, record: Record, field: str) -> str:
+        """First value of the field that is present, as text; "" if there is none."""
+        value = self.value(record, field)
+        return "" if value is None else str(value).strip()
+
+    def audio_name(self, record: Record, location: str) -> str:
+        """Path or URL of the sound of a record; "" if there is none.
+
+        Args:
+            record: columns and values. An object {"path": ...}, as `datasets` exports it, counts
+                as its path.
+            location: position of the record, for the message.
+
+        Raises:
+            ValueError: the value is no path.
+        """
+        value = self.value(record, "audio")
+        if isinstance(value, dict) and isinstance(value.get("path"), str):
+            value = value["path"]
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise ValueError(
+                f"{location}: audio is {str(value)[:MAX_SHOWN_CHARS]!r}, which is no path of a "
+                "sound file; write the path as text"
+            )
+        return value.strip()
+
+    def channel(self, record: Record, location: str) -> int | None:
+        """Number of the channel to read, from 0; None: the mean of all.
+
+        Raises:
+            ValueError: the value is no such number.
+        """
+        value = record.get("channel")
+        if value is None or value != value or value == "":
+            return None
+        try:
+            number = float(value)
+            if number >= 0 and number == int(number):
+                return int(number)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        raise ValueError(
+            f"{location}: channel={str(value)[:MAX_SHOWN_CHARS]!r} is not the number of a channel; "
+            "give 0 for the first, or leave it out"
+        )
 
     def seconds(self, record: Record, field: str, location: str) -> float | None:
         """A duration or offset in seconds; None if the record has none.
@@ -75,19 +143,22 @@ class Columns:
             location: position of the record, for the message.
 
         Raises:
-            ValueError: the value is not a number.
+            ValueError: the value is no finite number from 0.
         """
         value = self.get(record, field)
         if not value:
             return None
         try:
-            return float(value)
+            seconds = float(value)
         except ValueError:
-            name = next(name for name in self.names(field) if record.get(name) is not None)
-            raise ValueError(
-                f"{location}: {name}={record[name]!r} is not a number of seconds; correct "
-                "it or leave it out"
-            ) from None
+            raise _no_seconds(location, field, value) from None
+        # NaN as text, as pandas writes it where it is told to, counts as missing.
+        if math.isnan(seconds):
+            return None
+        # A duration of 0 is left out as too short, with its count.
+        if seconds < 0 or math.isinf(seconds):
+            raise _no_seconds(location, field, value)
+        return seconds
 
     def selects(self, record: Record) -> bool:
         """Whether the record has every value that `where` demands."""
@@ -144,20 +215,23 @@ class Columns:
             location: position of the record, for messages.
 
         Raises:
-            ValueError: a duration or offset is not a number.
+            ValueError: a duration, an offset or a channel is not a number.
         """
         if not self.selects(record):
             return Skipped(EXCLUDED_BY_WHERE, "")
+        for field in ("text", "answer"):
+            if isinstance(self.value(record, field), (dict, list, bool, bytes)):
+                return Skipped(NO_PLAIN_TEXT, location)
         return Entry(
             id=self.get(record, "id") or id,
             path=audio,
             start_s=self.seconds(record, "offset", location) or 0.0,
             duration_s=self.seconds(record, "duration", location),
             text=spoken_text(self.get(record, "text")),
-            answer=self.get(record, "answer"),
+            answer=answer_text(self.get(record, "answer")),
             speaker=self.get(record, "speaker"),
             split=self.get(record, "split") or split,
-            channel=record.get("channel"),
+            channel=self.channel(record, location),
         )
 
 
@@ -175,7 +249,7 @@ def read_records(path: str | Path) -> list[Record]:
             content = gzip.decompress(content)
     except UnusableAudio as error:
         raise ValueError(str(error)) from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{name} cannot be unpacked: {error}; fetch or write it again") from None
     records = _parse(name.removesuffix(".gz"), content)
     if not records:
@@ -184,39 +258,53 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def _parse(name: str, content: bytes) -> list[Record]:
+    text = decode(content, name)
     if name.endswith((".csv", ".tsv")):
-        return _parse_table(name, content)
+        return tables.parse_table(name, text)
     if name.endswith(".json"):
-        return _parse_json(name, content)
+        return _parse_json(name, text)
+    return _parse_lines(name, text)
+
+
+def _parse_lines(name: str, text: str) -> list[Record]:
     records = []
-    # Split as bytes, since str.splitlines() also splits at characters that JSON strings may hold.
-    for number, line in enumerate(content.split(b"\n"), 1):
+    # Not str.splitlines(), which also splits at characters that JSON strings may hold.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             records.append(_parse_line(name, number, line))
     return records
 
 
-def _parse_table(name: str, content: bytes) -> list[Record]:
-    # utf-8-sig: spreadsheets write a byte order mark.
-    lines = io.StringIO(content.decode("utf-8-sig"), newline="")
-    if name.endswith(".tsv"):
-        # Quotation marks in TSV corpora such as Common Voice belong to the text.
-        return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return list(csv.DictReader(lines))
-
-
-def _parse_json(name: str, content: bytes) -> list[Record]:
+def _parse_json(name: str, text: str) -> list[Record]:
+    """One JSON value; or one per line, which NeMo calls .json too."""
     try:
-        value = json.loads(content)
-    except ValueError as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if _begins_with_object(text):
+            return _parse_lines(name, text)
         raise ValueError(f"{name} is not JSON: {error}; fetch or write it again") from None
-    return value if isinstance(value, list) else [value]
+    records = value if isinstance(value, list) else [value]
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict):
+            raise ValueError(
+                f"{name}, item {number}: not a JSON object; give a list of objects, or JSONL"
+            )
+    return records
 
 
-def _parse_line(name: str, number: int, line: bytes) -> Record:
+def _begins_with_object(text: str) -> bool:
+    """Whether the first line is a JSON object by itself."""
+    first_line = text.lstrip().partition("\n")[0]
+    try:
+        return isinstance(json.loads(first_line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _parse_line(name: str, number: int, line: str) -> Record:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
         raise ValueError(
@@ -244,10 +332,12 @@ def read_plain_manifest(
     """
     columns = Columns(source)
     columns.check(set().union(*records), str(path))
-    folder = audio_folder(path, (columns.get(record, "audio") for record in records))
-    file_name = str(path).rsplit("/", 1)[-1]
+    audio_names = []
     for number, record in enumerate(records, 1):
-        audio_name = columns.get(record, "audio")
+        audio_names.append(columns.audio_name(record, f"{path}, row {number}"))
+    folder = audio_folder(path, audio_names)
+    file_name = str(path).rsplit("/", 1)[-1]
+    for number, (record, audio_name) in enumerate(zip(records, audio_names, strict=True), 1):
         if not audio_name:
             yield Skipped(NO_AUDIO, f"{file_name} row {number}")
             continue
@@ -264,7 +354,39 @@ def _audio_source(folder: str | Path, audio_name: str) -> AudioSource:
         return RemoteSource(audio_name)
     if isinstance(folder, str):
         return RemoteSource(f"{folder}/{audio_name}")
-    return folder / audio_name
+    return find_file(folder, audio_name) or folder / audio_name
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file that a manifest names, also where another system has written the name.
+
+    Tried are the name as it is, `~` as the home folder, backslashes as slashes, and letters with
+    accents in the other Unicode form (macOS decomposes them).
+
+    Returns:
+        The path; None: there is no such file.
+    """
+    spellings = [name]
+    # Only for such names, since each further look at a network's disk takes time.
+    if name.startswith("~"):
+        spellings.append(os.path.expanduser(name))
+    if "\\" in name:
+        spellings.append(name.replace("\\", "/"))
+    if not name.isascii():
+        for form in UNICODE_FORMS:
+            spellings += [unicodedata.normalize(form, spelling) for spelling in spellings]
+    for spelling in spellings:
+        path = folder / spelling
+        if _is_file(path):
+            return path
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is longer than the file system allows
+        return False
 
 
 def audio_folder(manifest: str | Path, audio_names: Iterable[str]) -> str | Path:
@@ -279,6 +401,6 @@ def audio_folder(manifest: str | Path, audio_names: Iterable[str]) -> str | Path
     sample = list(itertools.islice(filter(None, audio_names), NUM_SAMPLED_PATHS))
     # The nearest folder comes first.
     for folder in manifest.absolute().parents:
-        if any((folder / name).is_file() for name in sample):
+        if any(find_file(folder, name) for name in sample):
             return folder
     return manifest.parent

@@ -10,10 +10,12 @@ import functools
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from configs.schema import SourceConfig
 from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio_sources import ParquetSource, open_parquet
+from datamodules.sources.folders import is_hidden
 from datamodules.sources.manifest_entry import UNUSABLE, EntryOrSkipped, Skipped, split_of
 from datamodules.sources.manifests import USUAL_COLUMNS, Columns, Record
 from datamodules.sources.storage import retry
@@ -47,11 +49,13 @@ def _files(source: SourceConfig) -> list[SplitFile]:
         return [(split_of(path.stem), source.path)]
     # A card with `configs:` lists the files of each split itself, and datasets understands it.
     card = path / "README.md"
-    has_configs = card.is_file() and "configs:" in card.read_text(encoding="utf-8")
+    has_configs = card.is_file() and b"configs:" in card.read_bytes()
     if not path.is_dir() or has_configs:
         return _files_by_datasets(source)
     files: list[SplitFile] = []
     for file in sorted(path.rglob("*.parquet")):
+        if any(is_hidden(part) for part in file.relative_to(path).parts):
+            continue
         files.append((_split_in_name(file.relative_to(path)), str(file)))
     return files
 
@@ -107,6 +111,7 @@ def _read_file(file: str, split: str | None, source: SourceConfig) -> Iterator[E
         present = parquet.schema_arrow.names
         columns.check(present, file)
         audio_column = next(name for name in columns.names("audio") if name in present)
+        _check_type(parquet.schema_arrow.field(audio_column), file)
         names = _columns_to_read(columns, present, audio_column)
         for group in range(parquet.num_row_groups):
             # One row group at a time: the table of a large corpus does not fit into memory.
@@ -116,6 +121,29 @@ def _read_file(file: str, split: str | None, source: SourceConfig) -> Iterator[E
                 yield _entry(record, audio, columns, split)
     except (UnusableAudio, pa.ArrowException, OSError) as error:
         yield Skipped(UNUSABLE, f"{file} is broken or truncated: {error}")
+
+
+def _check_type(field: Any, file: str) -> None:
+    """Raise ValueError where a column cannot hold sound files or their paths.
+
+    Args:
+        field: pyarrow's description of the column.
+        file: its file, for the message.
+    """
+    import pyarrow.types as kinds
+
+    if kinds.is_struct(field.type):
+        inner = {field.type.field(i).name for i in range(field.type.num_fields)}
+        fits = bool(inner & {"bytes", "path"})
+    else:
+        is_samples = kinds.is_list(field.type) or kinds.is_large_list(field.type)
+        is_samples = is_samples or kinds.is_fixed_size_list(field.type)
+        fits = not is_samples and not kinds.is_primitive(field.type)
+    if not fits:
+        raise ValueError(
+            f"{file}: column {field.name} holds {field.type}, samples and not sound files; cast it "
+            "to datasets.Audio and save anew, or write the sounds as files"
+        )
 
 
 def _columns_to_read(columns: Columns, present: list[str], audio_column: str) -> list[str]:

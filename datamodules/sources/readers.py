@@ -17,7 +17,13 @@ from pathlib import Path
 
 from configs.schema import SourceConfig
 from datamodules.sources import AUTO, CORPUS_FORMATS, KNOWN_LAYOUTS
-from datamodules.sources.folders import SOUND_SUFFIXES, walk
+from datamodules.sources.folders import (
+    SOUND_SUFFIXES,
+    TRANSCRIPT_SUFFIXES,
+    UNREAD_SUFFIXES,
+    is_hidden,
+    walk,
+)
 from datamodules.sources.lhotse_cuts import read_cuts, read_recordings, read_shar
 from datamodules.sources.manifest_entry import (
     Entry,
@@ -31,15 +37,16 @@ from datamodules.sources.manifest_entry import (
 from datamodules.sources.manifests import read_plain_manifest, read_records
 from datamodules.sources.parquet import read_dataset
 from datamodules.sources.published import read_gigaspeech, read_instructs2s
-from datamodules.sources.shards import expand, read_shard
+from datamodules.sources.shards import expand, is_pattern, read_shard
 from datamodules.sources.storage import is_url
 
 NUM_SHARD_THREADS = 8
 """Shards that are read in parallel."""
-MANIFEST_FILE = re.compile(r"\.(jsonl(\.gz)?|csv)$")
+MANIFEST_FILE = re.compile(r"\.(jsonl(\.gz)?|csv)$|(^|_)manifest(_\w+)?\.json$")
+"""Names of files that may be manifests; NeMo calls those of JSON lines train_manifest.json."""
 MANIFEST_STEM = re.compile(r"^(manifest|metadata|cuts)$|recordings")
 """Names of manifests, in addition to those of splits."""
-TRANSCRIPT_SUFFIXES = (".txt", ".lab")
+COMPRESSED_TAR = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz)$")
 
 Shard = tuple[str, str | None]
 """Path or URL of a shard, and the split that its name implies."""
@@ -76,7 +83,8 @@ def _read(source: SourceConfig) -> Iterable[EntryOrSkipped]:
     path = Path(source.path).expanduser()
     if source.kind == "huggingface" and not path.exists():
         return read_dataset(source)
-    if is_url(source.path) or "{" in source.path:
+    # A folder may have braces in its name, so what exists is no pattern.
+    if is_url(source.path) or (is_pattern(source.path) and not path.exists()):
         names = expand(source.path)
         return _read_shards([(name, split_of(name.rpartition("/")[2])) for name in names], source)
     if not path.exists():
@@ -89,6 +97,9 @@ def _read(source: SourceConfig) -> Iterable[EntryOrSkipped]:
 def _read_file(path: Path, source: SourceConfig, split: str | None) -> Iterable[EntryOrSkipped]:
     if path.suffix in (".tar", ".parquet"):
         return _read_shards([(str(path), split)], source)
+    _refuse_compressed_tar(path)
+    if path.name.lower().endswith((*SOUND_SUFFIXES, *UNREAD_SUFFIXES)):
+        raise ValueError(f"{path} is a single sound; give {KNOWN_LAYOUTS}")
     records = read_records(path)
     # JSON files do not name their format, but their keys tell them apart.
     keys: set[str] = set().union(*records)
@@ -99,6 +110,15 @@ def _read_file(path: Path, source: SourceConfig, split: str | None) -> Iterable[
     if keys & {"supervisions", "tracks"}:
         return read_cuts(path, records, source, split)
     return read_plain_manifest(path, records, source, split)
+
+
+def _refuse_compressed_tar(path: Path) -> None:
+    """Raise ValueError for a compressed tar: an entry is a byte range of its shard."""
+    if COMPRESSED_TAR.search(path.name):
+        raise ValueError(
+            f"{path} is a compressed tar, of which no single file can be read; unpack it to a tar, "
+            "for example by gunzip"
+        )
 
 
 def _read_folder(folder: Path, source: SourceConfig) -> Iterable[EntryOrSkipped]:
@@ -123,7 +143,7 @@ def read_instructs2s_folder(source: SourceConfig, folder: Path) -> Iterable[Entr
 
 
 def _first_match(folder: Path, pattern: str) -> Path:
-    matches = sorted(folder.rglob(pattern))
+    matches = sorted(path for path in folder.rglob(pattern) if not is_hidden(path.name))
     if not matches:
         raise ValueError(f"{folder} holds no {pattern}; give the folder that does")
     return matches[0]
@@ -189,8 +209,8 @@ def _manifest_stems(folder: Path) -> dict[Path, str]:
     """Manifests directly in a folder, and their names without suffixes."""
     stems = {}
     for file in sorted(folder.iterdir()):
-        stem = file.name.split(".jsonl")[0].split(".csv")[0]
-        is_manifest = MANIFEST_FILE.search(file.name) is not None
+        stem = re.split(r"\.jsonl|\.csv|\.json", file.name)[0]
+        is_manifest = MANIFEST_FILE.search(file.name) is not None and not is_hidden(file.name)
         if is_manifest and (MANIFEST_STEM.search(stem) or split_of(stem)):
             stems[file] = stem
     return stems
@@ -229,20 +249,29 @@ def detect_format(folder: Path) -> str:
     Raises:
         ValueError: no known format.
     """
-    if any(CORPUS_FORMATS["shar"].matches(file.name) for file in folder.iterdir()):
+    names = [file.name for file in folder.iterdir() if not is_hidden(file.name)]
+    if any(CORPUS_FORMATS["shar"].matches(name) for name in names):
         return "shar"
     if _manifest_stems(folder):
         return "manifest"
     has_audio = False
+    compressed = False
     has_transcripts = False
     for _, file_names, _ in walk(folder):
         for file_name in file_names:
             for name, corpus_format in CORPUS_FORMATS.items():
                 if corpus_format.matches(file_name):
                     return name
-            has_audio |= file_name.lower().endswith(SOUND_SUFFIXES)
-            has_transcripts |= file_name.endswith(TRANSCRIPT_SUFFIXES)
+            # Those that cannot be read are counted by the reader, with the remedy.
+            has_audio |= file_name.lower().endswith((*SOUND_SUFFIXES, *UNREAD_SUFFIXES))
+            has_transcripts |= file_name.lower().endswith(TRANSCRIPT_SUFFIXES)
+            compressed |= COMPRESSED_TAR.search(file_name) is not None
     if has_audio and has_transcripts:
         return "folder"
+    if compressed and not has_audio:
+        raise ValueError(
+            f"{folder} holds compressed tars, of which no single file can be read; unpack them to "
+            "tars, for example by gunzip"
+        )
     problem = "holds audio but no transcripts" if has_audio else "holds no speech"
     raise ValueError(f"{folder} {problem}; understood are {KNOWN_LAYOUTS}")

@@ -14,17 +14,31 @@ from configs.schema import SourceConfig
 from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio import stream_duration_s
 from datamodules.sources.audio_sources import TarSource
-from datamodules.sources.folders import SOUND_SUFFIXES
-from datamodules.sources.manifest_entry import NO_AUDIO, UNUSABLE, EntryOrSkipped, Skipped
+from datamodules.sources.folders import SOUND_SUFFIXES, UNREAD_SUFFIXES
+from datamodules.sources.manifest_entry import (
+    NO_AUDIO,
+    UNREAD_FORMAT,
+    UNUSABLE,
+    EntryOrSkipped,
+    Skipped,
+)
 from datamodules.sources.manifests import Columns, Record
 from datamodules.sources.storage import open_bytes
+from datamodules.sources.text_files import decode
 
+TEXT_SUFFIXES = ("json", "txt", "lab")
+"""Suffixes of files that hold the words of an utterance."""
 NUMBER_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 """{000..041} in the name of a shard."""
 Content = bytes | float
 """Content of a text file, or duration of a sound in seconds."""
 Member = tuple[TarSource, Content]
 """A file of a shard, and its content."""
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path stands for several shards, see `expand`."""
+    return NUMBER_RANGE.search(path) is not None
 
 
 def expand(pattern: str) -> list[str]:
@@ -57,21 +71,22 @@ def read_shard(shard: str, source: SourceConfig, split: str | None) -> Iterator[
         One entry per utterance, and one skipped item per file that cannot be read.
     """
     columns = Columns(source)
-    key = ""
-    utterance: list[Member] = []
+    # WebDataset requires that the files of an utterance follow each other, but tar sorts them as
+    # its user does. In memory: texts are small, and of a sound only the place is kept.
+    utterances: dict[str, list[Member]] = {}
     for member, content in members(shard):
         if isinstance(member, Skipped):
             yield member
             continue
         assert content is not None
-        # The files of an utterance follow each other, as WebDataset requires.
-        member_key = _key(member.name)
-        if member_key != key and utterance:
+        key = _key(member.name)
+        utterance = utterances.setdefault(key, [])
+        if any(member.name == earlier.name for earlier, _ in utterance):
+            # A name that repeats begins another utterance.
             yield _entry(key, utterance, columns, shard, split)
-            utterance = []
-        key = member_key
+            utterance = utterances[key] = []
         utterance.append((member, content))
-    if utterance:
+    for key, utterance in utterances.items():
         yield _entry(key, utterance, columns, shard, split)
 
 
@@ -87,6 +102,8 @@ def members(shard: str) -> Iterator[tuple[TarSource, Content] | tuple[Skipped, N
         with open_bytes(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             shard_bytes = file.seek(0, 2)
             for info in tar:
+                if _is_of_macos(info.name):
+                    continue
                 # tarfile would check this only when it proceeds to the next file.
                 if info.offset_data + info.size > shard_bytes:
                     raise tarfile.ReadError("unexpected end of data")
@@ -96,17 +113,24 @@ def members(shard: str) -> Iterator[tuple[TarSource, Content] | tuple[Skipped, N
                     num_files += 1
                     location = TarSource(shard, info.name, info.offset_data, info.size)
                     yield _inspect(location, content)
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         problem = f"{shard} is broken or truncated after {num_files:,} files: {error}"
         yield Skipped(UNUSABLE, problem), None
     except UnusableAudio as error:
         yield Skipped(UNUSABLE, str(error)), None
 
 
+def _is_of_macos(name: str) -> bool:
+    """Whether macOS has added a file to an archive, beside each that the user has put there."""
+    return any(part.startswith("._") or part == "__MACOSX" for part in name.split("/"))
+
+
 def _inspect(
     member: TarSource, content: IO[bytes]
 ) -> tuple[TarSource, Content] | tuple[Skipped, None]:
     """Read a text, or the header of a sound."""
+    if member.name.lower().endswith(UNREAD_SUFFIXES):
+        return Skipped(UNREAD_FORMAT, str(member)), None
     if not member.name.lower().endswith(SOUND_SUFFIXES):
         return member, content.read()
     try:
@@ -130,7 +154,10 @@ def _entry(
     record: Record = {}
     for member, content in utterance:
         if isinstance(content, bytes):
-            record |= _columns_of(member, content)
+            try:
+                record |= _columns_of(member, content)
+            except ValueError as error:
+                return Skipped(UNUSABLE, str(error))
         elif sound is None:
             sound = member
             # In front: a duration in the utterance's JSON takes precedence.
@@ -144,14 +171,21 @@ def _columns_of(member: TarSource, content: bytes) -> Record:
     """Columns that a text file of an utterance holds.
 
     A JSON object holds its keys; any other file holds one column with the name of its suffix.
+
+    Raises:
+        ValueError: the file is not UTF-8, or no JSON object.
     """
-    suffix = member.name.rpartition(".")[2]
-    text = content.decode("utf-8", errors="replace")
+    suffix = member.name.rpartition(".")[2].lower()
+    if suffix not in TEXT_SUFFIXES:
+        # Such as an image beside the sound.
+        return {suffix: content.decode("utf-8", errors="replace")}
+    text = decode(content, str(member))
     if suffix != "json":
-        return {"text" if suffix == "txt" else suffix: text}
+        return {"text": text}
     try:
         record = json.loads(text)
-    except ValueError:
-        # Without its columns the utterance is counted as one without text.
-        return {}
-    return record if isinstance(record, dict) else {}
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise ValueError(f"{member} is not a JSON object; write it again")
+    return record

@@ -18,7 +18,10 @@ def read_complete_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text().splitlines():
+    # Not splitlines, which also splits at characters that JSON strings may hold.
+    for text in path.read_text(encoding="utf-8").split("\n"):
+        if not text:
+            continue
         try:
             line = json.loads(text)
         except json.JSONDecodeError:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jiwer
 
-from duplexmamba.text.tokenizer import normalise
+from duplexmamba.text.tokenizer import normalise, without_markers
 
 Pairs = Sequence[tuple[str, str]]
 """(reference, hypothesis) pairs."""
@@ -44,9 +44,17 @@ def error_rates(references: Sequence[str], hypotheses: Sequence[str]) -> dict[st
 
 
 def exact_match(pairs: Pairs) -> float:
-    """Compute the fraction of (reference, hypothesis) pairs that are equal."""
-    num_equal = sum(reference == hypothesis for reference, hypothesis in pairs)
+    """Compute the fraction of (reference, hypothesis) pairs that have the same words.
+
+    White space does not count: a model separates words by single spaces, whatever the reference
+    does. Markers in a reference do not count either, since no response is trained to hold one.
+    """
+    num_equal = sum(_words(reference) == _words(hypothesis) for reference, hypothesis in pairs)
     return num_equal / len(pairs)
+
+
+def _words(text: str) -> list[str]:
+    return without_markers(text).split()
 
 
 def macro_f1(pairs: Pairs) -> float:

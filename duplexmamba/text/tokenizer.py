@@ -44,18 +44,43 @@ BPE_SIZE = 1024
 """Vocabulary size of a tokenizer trained by `Tokenizer.train`."""
 
 
+MARKER = re.compile(r"<\|[^<>|\s]{1,40}\|>")
+"""A marker within text: of this project, of the published tokenizer, or of another model."""
+
+APOSTROPHES = "’‘‛ʼʻʹ`´′＇՚\u0092"
+"""Characters that are written for an apostrophe. U+0092 is that of cp1252 read as Latin-1."""
+
+_AS_APOSTROPHE = str.maketrans(dict.fromkeys(APOSTROPHES, "'"))
+
+
 def normalise(text: str) -> str:
     """Normalise text for training and scores.
 
     The result is in lower case with single spaces and without punctuation, except for apostrophes
-    inside words.
+    inside words. Invisible characters, such as soft hyphens and zero-width spaces, are removed.
     """
-    text = unicodedata.normalize("NFKC", text).lower()
-    text = text.replace("’", "'")
+    # Before NFKC, which makes a space and a combining accent of an acute accent.
+    text = text.translate(_AS_APOSTROPHE)
+    text = without_invisible(unicodedata.normalize("NFKC", text)).lower()
     text = "".join(_word_character_or_space(character) for character in text)
     # Apostrophes at the start or end of a word are quotation marks.
     text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)
     return " ".join(text.split())
+
+
+def without_invisible(text: str) -> str:
+    """Remove format characters (Unicode category Cf), which are not seen and do not part words."""
+    if text.isascii():
+        return text
+    return "".join(character for character in text if unicodedata.category(character) != "Cf")
+
+
+def without_markers(text: str) -> str:
+    """Replace the markers of a prompt, which nobody says, by spaces.
+
+    Text of a corpus could otherwise end a response or change the turn state.
+    """
+    return MARKER.sub(" ", text)
 
 
 def _word_character_or_space(character: str) -> str:
@@ -152,9 +177,10 @@ class Tokenizer:
     def encode_words(self, text: str) -> list[int]:
         """Encode words, each with a space before it.
 
-        A word then has the same ids at the start of a text and inside it.
+        A word then has the same ids at the start of a text and inside it. Markers in the text are
+        left out.
         """
-        spaced = [f" {word}" for word in text.split()]
+        spaced = [f" {word}" for word in without_markers(text).split()]
         return self.encode("".join(spaced))
 
     def encode_end_of_speech(self) -> list[int]:

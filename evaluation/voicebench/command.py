@@ -23,7 +23,15 @@ from evaluation.voicebench.infer import Answerer, answer_items, live_answerer, o
 from evaluation.voicebench.judge import Judge, Replies, ask_all
 from evaluation.voicebench.report import SubsetResult, flat_values, print_screen
 from evaluation.voicebench.responses import Fields, Response, ResponseLog, match_responses
-from evaluation.voicebench.score import OFFLINE, SubsetScores, check, score_answers, score_ratings
+from evaluation.voicebench.score import (
+    LOWEST_RATING,
+    OFFLINE,
+    SubsetScores,
+    check,
+    score_answers,
+    score_ratings,
+    with_unanswered,
+)
 from evaluation.voicebench.subsets import SUBSETS, Item, find_data, items_of, parse_subsets
 from lightning_modules.sessions import open_model, open_sessions
 
@@ -276,7 +284,7 @@ def make_answerer(run: Run, mode: str) -> Answerer:
 def score_file(
     subset: str, file: Path, items: KnownItems | None, judge: Judge | None
 ) -> SubsetResult:
-    """Score one file of responses.
+    """Score one file of responses; an item without a readable response counts as wrong.
 
     Args:
         subset: that the responses belong to.
@@ -287,6 +295,8 @@ def score_file(
     scorer = SUBSETS[subset].scorer
     content = match_responses(file, SUBSETS[subset].needs, items)
     problems = dict(content.problems)
+    # Unknown items can only be missed by the lines that cannot be read.
+    num_unanswered = len(problems["broken" if items is None else "missing"])
     responses = []
     for response in content.responses:
         # One broken item must not prevent the scores of all others.
@@ -300,6 +310,7 @@ def score_file(
         return SubsetResult(subset, SubsetScores(), 0, 0, problems, note="no responses")
     if scorer in OFFLINE:
         scores = OFFLINE[scorer](responses)
+        scores = with_unanswered(scores, len(responses), num_unanswered, 0.0)
         return SubsetResult(subset, scores, len(responses), num_empty, problems)
     replies, problems["judge"], note = ask_judge(scorer, responses, file, judge)
     if scorer == "open":
@@ -310,6 +321,8 @@ def score_file(
         if pedant_accepts is not None:
             pedant_note = f"qa_metrics {pedant_note}"
         note = "; ".join(text for text in (note, pedant_note) if text)
+    lowest = LOWEST_RATING if scorer == "open" else 0.0
+    scores = with_unanswered(scores, len(responses), num_unanswered, lowest)
     judge_name = judge.model if judge else ""
     return SubsetResult(subset, scores, len(responses), num_empty, problems, judge_name, note)
 

@@ -33,6 +33,32 @@ class SubsetScores:
     """Scores that the official score is the mean of."""
 
 
+def with_unanswered(
+    scores: SubsetScores, num_answered: int, num_unanswered: int, lowest: float
+) -> SubsetScores:
+    """Scores in which items without a readable answer count as wrong.
+
+    Args:
+        scores: of the answered items.
+        num_answered: their number.
+        num_unanswered: items without a response, or with one that is null or broken.
+        lowest: score of a wrong answer: 0 in percent, `LOWEST_RATING` of a rating.
+    """
+    if not num_unanswered:
+        return scores
+
+    def lowered(score: float | None) -> float | None:
+        if score is None:
+            return None
+        total = num_answered + num_unanswered
+        return (score * num_answered + lowest * num_unanswered) / total
+
+    parts = {name: lowered(part) for name, part in scores.parts.items()}
+    return dataclasses.replace(
+        scores, official=lowered(scores.official), strict=lowered(scores.strict), parts=parts
+    )
+
+
 def percent(values: Sequence[bool | float]) -> float:
     """Mean in percent."""
     return 100 * sum(values) / len(values)
