@@ -16,6 +16,7 @@ from lightning_modules.trainer import logging as logs
 from lightning_modules.trainer.callbacks import LAST, PREVIOUS, ResumeCheckpoint
 from lightning_modules.trainer.checkpoint import write_atomically
 from lightning_modules.trainer.exits import exit_cleanly
+from lightning_modules.trainer.hardware import started_by_launcher
 from lightning_modules.trainer.locks import run_lock
 from lightning_modules.trainer.resume import resume_point
 from lightning_modules.trainer.run import point_latest
@@ -163,3 +164,25 @@ def test_errors_of_the_file_system_are_one_sentence(
         raise OSError(number, os.strerror(number), "runs/a/config.yaml")
     err = capsys.readouterr().err
     assert err.startswith("error: runs/a/config.yaml: ") and err.count("\n") == 1 and ";" in err
+
+
+def test_srun_on_the_path_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "srun"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    # Lightning warns, and the tests turn warnings into errors
+    assert not started_by_launcher()
+
+
+@pytest.mark.parametrize("name", ["SLURM_NTASKS_PER_NODE", "SLURM_JOB_NAME", None])
+def test_tasks_of_slurm_are_given_for_each_node(
+    name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    if name is None:
+        with pytest.raises(ValueError, match="SLURM_NTASKS=4: .*--ntasks-per-node=4"):
+            started_by_launcher()
+        return
+    monkeypatch.setenv(name, "4" if name == "SLURM_NTASKS_PER_NODE" else "interactive")
+    assert started_by_launcher() == (name == "SLURM_NTASKS_PER_NODE")
