@@ -2,14 +2,12 @@
 
 import contextlib
 import itertools
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
 
-from configs.loading import save_config
 from configs.recipes import STAGES
 from configs.schema import Config
 from datamodules.corpora import Corpora
@@ -23,6 +21,7 @@ from lightning_modules.trainer.callbacks import LAST, PREVIOUS, ProgressBar, Res
 from lightning_modules.trainer.checkpoint import FILE, AtomicCheckpoints, StageCheckpoint
 from lightning_modules.trainer.exits import is_rank_zero
 from lightning_modules.trainer.hardware import num_processes, trainer_settings
+from lightning_modules.trainer.identity import check_identity, inputs_of, save_identity
 from lightning_modules.trainer.locks import run_lock
 from lightning_modules.trainer.logging import (
     METRICS_FILE,
@@ -32,7 +31,7 @@ from lightning_modules.trainer.logging import (
 )
 from lightning_modules.trainer.resume import resume_point
 from lightning_modules.trainer.starts import log_start
-from lightning_modules.trainer.summary import SUMMARY, print_summary, write_summary
+from lightning_modules.trainer.summary import SUMMARY, print_summary, read_summary, write_summary
 from lightning_modules.trainer.sweep_trial import slurm_plugins
 from lightning_modules.trainer.throughput import METRICS as THROUGHPUT_METRICS
 from lightning_modules.trainer.throughput import ThroughputLogger
@@ -55,15 +54,24 @@ def train_stage(
         folder: the run's folder.
         checkpoints: stage or folder -> file of the checkpoint to start from.
         training_times: seconds of training of each stage that this one depends on.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration or other data, or a file in it
+            is damaged; the configuration or the data cannot be used; the training has diverged.
     """
-    summary_file = folder / SUMMARY
-    with run_lock(folder):
-        if not summary_file.exists():
-            return _train(config, folder, checkpoints, training_times)
+    inputs = inputs_of(config, checkpoints)
+    # a finished run needs no lock, which could not be made in a folder of other people
+    if not (folder / SUMMARY).exists():
+        with run_lock(folder):
+            # another process may have trained it meanwhile
+            if not (folder / SUMMARY).exists():
+                check_identity(config, folder, inputs)
+                save_identity(config, folder, inputs)
+                return _train(config, folder, checkpoints, training_times)
+    check_identity(config, folder, inputs)
     if is_rank_zero():
         print(f"{config.stage.name}: already trained, {folder}", flush=True)
-    summary: dict[str, float] = json.loads(summary_file.read_text())
-    return summary
+    return read_summary(folder)
 
 
 def _train(
@@ -73,7 +81,6 @@ def _train(
     training_times: Mapping[str, float],
 ) -> dict[str, float]:
     stage = config.stage.name
-    save_config(config, folder / "config.yaml")
     log_start(folder)
     corpora = Corpora(config)
     print_surveys(corpora)
