@@ -48,6 +48,8 @@ class SpeechBatch:
     teacher: Padded | None = None
     """(B, F, M) normalised features of another encoder, `stage.teacher`, which are learnt from the
     samples."""
+    ids: Sequence[str] = ()
+    """Id of each utterance, by which messages name it."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -352,6 +354,7 @@ def collate(items: list[Utterance | UnusableAudio], unit_samples: int) -> Speech
         skipped=skipped,
         features=pad_features([u.features for u in utterances]),
         teacher=pad_features([u.teacher for u in utterances]),
+        ids=[u.id for u in utterances],
     )
 
 

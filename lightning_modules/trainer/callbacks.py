@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lightning_modules.stage import StageModule
+
 LAST = "last.ckpt"
 """Name of the file in a run's folder from which a killed training resumes."""
 PREVIOUS = "previous.ckpt"
@@ -91,7 +93,10 @@ class ResumeCheckpoint(L.Callback):
         strategy = trainer.strategy
         stop = strategy.reduce_boolean_decision(self._stop_requested, all=False)
         if stop or strategy.broadcast(time.monotonic() - self._last_written >= self.every_s):
-            self._save(trainer)
+            assert isinstance(module, StageModule)
+            # after a skipped update the weights may be spoilt already
+            if not module.updates.num_in_a_row:
+                self._save(trainer)
             self._last_written = time.monotonic()
         if stop:
             raise SIGTERMException

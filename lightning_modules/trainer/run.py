@@ -95,6 +95,7 @@ def _train(
 
     # from here on every rank has all weights: export and scoring need them
     module = unsharded(module)
+    module.check_finite()
     num_trained = module.num_trained()
     export(config, trainer, module, folder)
     # before scoring, which is not training time
