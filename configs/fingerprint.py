@@ -1,5 +1,6 @@
 """Identity of an experiment: equal for the same result, wherever and however fast it runs."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,50 @@ def earlier_fingerprint(config: Config, upstream: Sequence[str] = ()) -> str:
         for field in FIELDS_OF_TRANSFORMERS:
             del values["lm"][field]
     return _digest(to_earlier_names(values), upstream)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A setting that differs between two configurations."""
+
+    setting: str
+    """Dotted name."""
+    earlier: Any
+    present: Any
+
+
+def differences(earlier: Config, present: Config) -> tuple[list[Difference], list[Difference]]:
+    """Settings that differ between the configurations of two runs, the stage's name first.
+
+    Returns:
+        Those that change the result, and those that only change how it is computed or scored.
+        Where runs are stored and logged belongs to neither.
+    """
+    values = flat(to_dict(earlier))
+    present_values = flat(to_dict(present))
+    relevant = flat(_relevant(earlier)) | flat(_relevant(present))
+    result = []
+    execution = []
+    for name in sorted(values | present_values, key=lambda name: (name != "stage.name", name)):
+        difference = Difference(name, values.get(name), present_values.get(name))
+        if difference.earlier == difference.present:
+            continue
+        if name in relevant:
+            result.append(difference)
+        elif name.startswith(EXECUTION_ONLY) and not name.startswith(("run.", "wandb.")):
+            execution.append(difference)
+    return result, execution
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values as one map of dotted names."""
+    flattened: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flattened |= flat(value, f"{prefix}{name}.")
+        else:
+            flattened[f"{prefix}{name}"] = value
+    return flattened
 
 
 def _relevant(config: Config) -> dict[str, Any]:

@@ -14,6 +14,7 @@ equally large model with another language model.
 import dataclasses
 import difflib
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,11 @@ def override(config: Config, overrides: list[str]) -> Config:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the resolved configuration as YAML."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(literal(to_dict(config)))))
+    """Write the resolved configuration as YAML; a reader sees the old or the new file whole."""
+    text = OmegaConf.to_yaml(OmegaConf.create(literal(to_dict(config))))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def _typed(merged: Any) -> Config:

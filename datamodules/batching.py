@@ -49,7 +49,7 @@ class SpeechBatch:
     """(B, F, M) normalised features of another encoder, `stage.teacher`, which are learnt from the
     samples."""
     ids: Sequence[str] = ()
-    """Name of each utterance in its corpus; (): unknown."""
+    """Name of each utterance in its corpus, by which messages name it; (): unknown."""
 
     def __len__(self) -> int:
         return len(self.texts)

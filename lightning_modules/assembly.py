@@ -140,6 +140,7 @@ def unsharded(module: StageModule) -> StageModule:
     whole_module = stage.module(config, model, module.tokenizer)
     whole_module.num_seen = module.num_seen
     whole_module.skipped = module.skipped
+    whole_module.updates = module.updates
     return whole_module
 
 

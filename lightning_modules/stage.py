@@ -1,6 +1,7 @@
 """Base of all stages: freezing, optimisation, reproducible dropout, skipped files, scores."""
 
 import abc
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,14 @@ from configs.schema import Config
 from duplexmamba.models.lora import in_common
 from duplexmamba.models.speech_lm import is_adapter, part_of
 from duplexmamba.text.tokenizer import Tokenizer
+from lightning_modules.finite import (
+    MAX_SKIPPED_UPDATES,
+    REMEDY,
+    UpdateRecord,
+    not_finite,
+    shortened,
+    utterance_names,
+)
 from lightning_modules.optim import build_optimizer, learning_rate_factor
 from lightning_modules.padding import pad_ids as pad_ids  # users: tests/test_ctc.py
 from lightning_modules.results import Result, text_pairs
@@ -50,6 +59,8 @@ class StageModule(L.LightningModule, abc.ABC):
         self.skipped: list[str] = []
         self.results: list[Result] = []
         self.result_ids: list[str] = []
+        self.updates = UpdateRecord()
+        self._valid_losses: list[tuple[list[str], Tensor]] = []
         self._freeze()
 
     @property
@@ -86,6 +97,7 @@ class StageModule(L.LightningModule, abc.ABC):
         else:
             with training_products(self.config.trainer):
                 loss = self.training_loss(batch)
+        self.updates.add(batch, loss)
         self.log("train/loss", loss.detach(), batch_size=1)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
@@ -96,6 +108,7 @@ class StageModule(L.LightningModule, abc.ABC):
         if not len(batch):
             return
         loss = self.training_loss(batch)
+        self._valid_losses.append((utterance_names(batch), loss.detach()))
         self.log("valid/loss", loss, on_epoch=True, batch_size=1, sync_dist=True)
         # results are scored together at the end: error rates are no means over batches
         self.results += self.validate(batch)
@@ -113,11 +126,13 @@ class StageModule(L.LightningModule, abc.ABC):
         torch.manual_seed(self.config.seed)
         self.results = []
         self.result_ids = []
+        self._valid_losses = []
 
     on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores of the validation."""
+        """Log the scores of the validation, unless the training has diverged."""
+        self._check_valid_losses()
         self._log_scores("valid")
 
     def on_test_epoch_end(self) -> None:
@@ -150,19 +165,26 @@ class StageModule(L.LightningModule, abc.ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient by its norm, and log the norm.
+        """Clip the gradient by its norm, log the norm, and skip an update that is not finite.
 
         Lightning's own clipping refuses a fused optimiser in mixed precision, because of the loss
         scale of float16. bfloat16 has no such scale.
+
+        Raises:
+            ValueError: too many updates in a row were not finite.
         """
-        if not gradient_clip_val:
-            return
         parameters = [
             parameter for group in optimizer.param_groups for parameter in group["params"]
         ]
         # with FSDP the norm is sharded as the gradients are
-        norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
-        self.log("train/grad_norm", full_tensor(norm))
+        if gradient_clip_val:
+            norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        else:
+            gradients = [each.grad for each in parameters if each.grad is not None]
+            norm = nn.utils.get_total_norm(gradients)
+        norm = full_tensor(norm)
+        self.log("train/grad_norm", norm)
+        self._check_update(norm, parameters)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and schedule for Lightning; the schedule advances with each update."""
@@ -174,6 +196,86 @@ class StageModule(L.LightningModule, abc.ABC):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _check_update(self, norm: Tensor, parameters: list[nn.Parameter]) -> None:
+        """Skip the update if its losses or its gradient are not finite.
+
+        Raises:
+            ValueError: MAX_SKIPPED_UPDATES in a row were skipped.
+        """
+        is_finite = self.updates.end(norm)
+        # all ranks skip the same updates, or their weights would differ
+        is_finite = self.trainer.strategy.reduce_boolean_decision(is_finite, all=True)
+        self.updates.count(is_finite)
+        names = self.updates.take_names()
+        if is_finite:
+            return
+        for parameter in parameters:
+            # the optimiser leaves weights without a gradient, and their statistics, as they are
+            parameter.grad = None
+        problem = f"loss or gradient (norm {float(norm):g}) is not finite at {self._position(1)}"
+        if self.updates.num_in_a_row >= MAX_SKIPPED_UPDATES:
+            raise ValueError(
+                f"{problem}, as in the {MAX_SKIPPED_UPDATES - 1} updates before it; its "
+                f"utterances: {names}; {REMEDY}"
+            )
+        if self.trainer.is_global_zero:
+            print(
+                f"{problem}: update skipped, {self.updates.num_skipped} so far; its utterances: "
+                f"{names}",
+                flush=True,
+            )
+
+    def _position(self, offset: int = 0) -> str:
+        """Stage, number of the update and learning rate, for messages."""
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return (
+            f"stage {self.config.stage.name}, update {self.global_step + offset}, learning rate "
+            f"{rate:g} (optim.lr={self.config.optim.lr:g})"
+        )
+
+    def _check_valid_losses(self) -> None:
+        """Name the batches of the validation whose loss is not finite.
+
+        Raises:
+            ValueError: the losses of all batches are not finite.
+        """
+        bad = [names for names, loss in self._valid_losses if not bool(loss.isfinite())]
+        num_batches = len(self._valid_losses)
+        self._valid_losses = []
+        are_all_bad = self.trainer.strategy.reduce_boolean_decision(
+            len(bad) == num_batches, all=True
+        )
+        if not bad:
+            return
+        names = shortened(list(itertools.chain.from_iterable(bad)))
+        problem = (
+            f"the validation loss is not finite at {self._position()}, in {len(bad)} of "
+            f"{num_batches} batches; utterances: {names}"
+        )
+        if are_all_bad:
+            raise ValueError(f"{problem}; {REMEDY}")
+        print(problem, flush=True)
+
+    def check_finite(self) -> None:
+        """Check that the training has ended with weights that can be used.
+
+        Raises:
+            ValueError: its last updates were skipped, or a weight is not finite.
+        """
+        if self.updates.num_in_a_row:
+            raise ValueError(
+                f"stage {self.config.stage.name}: the last {self.updates.num_in_a_row} updates of "
+                "the training were skipped, since loss or gradient was not finite; nothing is "
+                f"saved; {REMEDY} that are named above"
+            )
+        name = not_finite(self.model.named_parameters())
+        if name is not None:
+            raise ValueError(
+                f"stage {self.config.stage.name}: weight {name} is not finite after the training "
+                f"(optim.lr={self.config.optim.lr:g}); nothing is saved; lower optim.lr or raise "
+                "optim.warmup_steps"
+            )
 
     def num_trained(self) -> int:
         """Number of trained parameters."""

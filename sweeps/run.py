@@ -9,6 +9,7 @@ import argparse
 import collections
 import contextlib
 import difflib
+import itertools
 import json
 import os
 import re
@@ -20,8 +21,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import yaml
+
 from sweeps.hub.__main__ import KEY, has_wandb_login
 from sweeps.hub.api import ENTITY
+from sweeps.hub.search import check
 
 FOLDER = Path("sweeps")
 """Folder of the sweep files."""
@@ -36,8 +40,8 @@ TERM_TIMEOUT_S = 90
 """Time in which a trial may write its checkpoint after SIGTERM."""
 EXIT_STOPPED = 143
 """Exit code of a program that SIGTERM has ended."""
-PARAMETERS = "- ${args_no_hyphens}"
-"""Line of a sweep file's command that W&B replaces with the parameters of a trial."""
+PARAMETERS = "${args_no_hyphens}"
+"""Part of a sweep file's command that W&B replaces with the parameters of a trial."""
 
 
 class Backend(NamedTuple):
@@ -60,15 +64,16 @@ def main(arguments: list[str]) -> int:
         Exit code: 0 if every trial has finished, else 1.
 
     Raises:
-        ValueError: there is no such sweep, or the server does not take it.
+        ValueError: there is no such sweep, or the server does not take it; nothing has run then.
         SystemExit: with code 143, if the sweep was stopped.
     """
     args = parse(arguments)
     path = sweep_file(args.sweep)
-    file = with_overrides(path, args.overrides, args.runs)
     name = args.backend
     if name == "auto":
         name = "cloud" if has_wandb_login() else "local"
+    check_sweep(path, name)
+    file = with_overrides(path, args.overrides, args.runs)
     open_backend = on_cloud if name == "cloud" else on_hub
     with stoppable(), open_backend(file, args.runs) as backend:
         print(f"{path.stem}: {backend.description}", flush=True)
@@ -122,16 +127,79 @@ def with_overrides(file: Path, overrides: Sequence[str], runs: Path) -> Path:
     """
     if not overrides:
         return file
-    lines = file.read_text().splitlines()
+    sweep = read_sweep(file)
+    command = sweep["command"]
     # They come before the parameters of a trial, which take precedence.
-    index = [line.strip() for line in lines].index(PARAMETERS)
-    indentation = lines[index].partition("-")[0]
-    added = [f"{indentation}- {json.dumps(override)}" for override in overrides]
-    changed = [*lines[:index], *added, *lines[index:]]
+    index = parameters_index(file, sweep)
+    changed = {**sweep, "command": [*command[:index], *overrides, *command[index:]]}
+    # The report reads the comments at the top.
+    lines = file.read_text().splitlines(keepends=True)
+    head = itertools.takewhile(lambda line: line.startswith("#"), lines)
     copy = runs / "sweeps" / file.stem / "sweep.yaml"
     copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_text("\n".join(changed) + "\n")
+    text = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
+    copy.write_text("".join(head) + text)
     return copy
+
+
+def read_sweep(file: Path) -> dict[str, Any]:
+    """Content of a sweep file.
+
+    Raises:
+        ValueError: it is no YAML map.
+    """
+    try:
+        sweep = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(sweep, dict):
+        raise ValueError(f"{file} is no sweep: it needs `method:`, `parameters:` and `command:`")
+    return sweep
+
+
+def check_sweep(file: Path, backend: str) -> None:
+    """Check a sweep before a server or a trial is started.
+
+    Args:
+        file: sweep file.
+        backend: cloud or local; the local hub does not do all that the cloud does.
+
+    Raises:
+        ValueError: the program could not be given its parameters, or the local hub cannot search
+            them.
+    """
+    sweep = read_sweep(file)
+    parameters_index(file, sweep)
+    if backend == "cloud":
+        return
+    try:
+        check(sweep)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def parameters_index(file: Path, sweep: dict[str, Any]) -> int:
+    """Place in the command of a sweep at which W&B puts the parameters of a trial.
+
+    Raises:
+        ValueError: there is no command, or it gives the parameters in a form that train.py does not
+            take.
+    """
+    command = sweep.get("command")
+    form = "`- ${args_no_hyphens}` as its last line, after `- ${program}` and the YAML files"
+    if not isinstance(command, list):
+        raise ValueError(
+            f"{file}: command={command!r}: W&B would give the parameters as --name=value, which "
+            f"train.py does not take; give a list with {form}"
+        )
+    for index, part in enumerate(command):
+        if part == PARAMETERS:
+            return index
+        if str(part).startswith("${args"):
+            raise ValueError(
+                f"{file}: command has {part}: its programs take name=value; write {form}"
+            )
+    raise ValueError(f"{file}: command={command}: no place for the parameters; write {form}")
 
 
 @contextlib.contextmanager

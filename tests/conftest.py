@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import os
+
 import pytest
 import torch
 
@@ -26,6 +28,10 @@ ALL_TURNS = [
     "dialogue.shares.correction=0.03",
 ]
 """Every kind of turn in dialogues, those included that base.yaml leaves out."""
+
+# tests that run within a job of Slurm are no training that Slurm has started
+for variable in [name for name in os.environ if name.startswith("SLURM_")]:
+    del os.environ[variable]
 
 
 @pytest.fixture(autouse=True)

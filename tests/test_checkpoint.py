@@ -126,4 +126,4 @@ def test_a_full_disk_is_reported_in_one_sentence(capsys: pytest.CaptureFixture) 
 
 def test_other_errors_are_not_hidden() -> None:
     with pytest.raises(OSError), exit_cleanly():
-        raise OSError(errno.EACCES, "no")
+        raise OSError(errno.EBADF, "no")

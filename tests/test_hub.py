@@ -2,7 +2,9 @@
 
 import base64
 import json
+import math
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +219,11 @@ def test_a_transaction_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
     assert Store(tmp_path / "hub.db").all("run") == [{"x": 2}] == store.all("run", "sweep")
 
 
+def drawn(entry: dict[str, Any]) -> dict[str, Any]:
+    """A change of a sweep to one whose parameter is drawn."""
+    return {"method": "random", "parameters": {"a": entry}}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -231,6 +238,30 @@ def test_a_transaction_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
         ),
         ({"method": "bayes", "metric": None}, "metric.name"),
         ({"run_cap": 0}, "run_cap=0"),
+        ({"run_cap": True}, "run_cap=True"),
+        ({"early_terminate": {"type": "hyperband"}}, "early_terminate=.*BACKEND=cloud"),
+        ({"image_uri": "x"}, "image_uri: the local hub has no such key"),
+        ({"metric": {"name": "m", "goal": "minimise"}}, "metric.goal='minimise': need one of min"),
+        ({"metric": {"name": "m", "target": 0.1}}, "metric.target=0.1"),
+        ({"metric": "test/wer"}, "metric='test/wer'"),
+        ({"parameters": {"a": {"values": 3}}}, "parameters.a.values=3"),
+        ({"parameters": {"a": {"values": []}}}, r"parameters.a.values=\[\]"),
+        ({"parameters": {"a": {"values": [1], "min": 0}}}, "has listed values and min"),
+        (
+            {"parameters": {"a": {"values": [1], "probabilities": [1]}}},
+            "parameters.a.probabilities",
+        ),
+        ({"parameters": {"a": {"values": [1], "distribution": "normal"}}}, "'normal'"),
+        ({"parameters": {"a": {"values": [math.nan]}}}, "nan is no text"),
+        ({"parameters": {"a": {"values": [date(2026, 1, 2)]}}}, "put it in quotes"),
+        (drawn({"min": "1e-4", "max": 1}), "parameters.a.min='1e-4': is text"),
+        (drawn({"min": 0, "max": math.inf}), "parameters.a.max=inf"),
+        (drawn({"min": False, "max": 1}), "parameters.a.min=False"),
+        (drawn({"max": 1}), "parameters.a.min=None"),
+        (drawn({"mu": 0, "sigma": 1, "distribution": "normal"}), "parameters.a.(mu|sigma)"),
+        (drawn({"min": 0.5, "max": 2, "distribution": "int_uniform"}), "need whole numbers"),
+        (drawn({"min": 0, "max": 1, "q": 0.1}), "only distribution=q_uniform"),
+        (drawn({"min": 0, "max": 1, "distribution": "q_uniform", "q": "a"}), "q='a'"),
     ],
 )
 def test_a_sweep_that_cannot_be_searched_is_refused(change: dict[str, Any], message: str) -> None:
@@ -238,6 +269,16 @@ def test_a_sweep_that_cannot_be_searched_is_refused(change: dict[str, Any], mess
     check(sweep)
     with pytest.raises(ValueError, match=message):
         check({**sweep, **change})
+
+
+def test_trials_of_equal_numbers_are_told_apart() -> None:
+    sweep = {"method": "grid", "parameters": {"a": {"values": [1, True, 1.0, "1"]}}}
+    check({**sweep, "early_terminate": None})
+    trials: list[Trial] = []
+    while (parameters := suggest(sweep, trials)) is not None:
+        trials.append(Trial(parameters, None, is_running=False))
+    values = [repr(trial.parameters["a"]) for trial in trials]
+    assert values == ["1", "True", "1.0", "'1'"]
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])

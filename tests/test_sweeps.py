@@ -18,8 +18,8 @@ from lightning_modules.stages import STAGE_REGISTRY
 from sweeps.hub.__main__ import client_settings, has_wandb_login, is_client_on_hub
 from sweeps.hub.search import check, grid
 from sweeps.report.sweep_file import is_seed, read_sweep_file
+from sweeps.run import check_sweep, with_overrides
 from sweeps.run import main as run_sweep
-from sweeps.run import with_overrides
 
 FILES = sorted(Path("sweeps").glob("*.yaml"))
 SUMMARY = {
@@ -141,6 +141,60 @@ def test_overrides_of_all_trials_precede_the_parameters_of_a_trial(tmp_path: Pat
     }
     question = read_sweep_file(path, "slice_size").question
     assert read_sweep_file(copy, "slice_size").question == question
+
+
+HEAD = """program: train.py
+method: grid
+metric: {name: test/wer, goal: minimize}
+parameters: {seed: {values: [1]}}
+"""
+QUOTED = """command:
+  - ${env}
+  - "${program}"
+  - configs/stage/asr.yaml
+  - "${args_no_hyphens}"
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [QUOTED, 'command: ["${program}", configs/stage/asr.yaml, "${args_no_hyphens}"]']
+)
+def test_overrides_are_put_into_a_command_of_any_form(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(HEAD + command)
+    copy = with_overrides(file, ["trainer.max_steps=3"], tmp_path / "runs")
+    assert yaml.safe_load(copy.read_text())["command"][-3:] == [
+        "configs/stage/asr.yaml",
+        "trainer.max_steps=3",
+        "${args_no_hyphens}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD, "command=None: .*as its last line"),
+        (HEAD + "command: ['${program}', '${args}']", r"command has \$\{args\}"),
+        (HEAD + "command: ['${program}']", "no place for the parameters"),
+        (HEAD + "command: python train.py", "give a list"),
+        (HEAD + "early_terminate: {type: hyperband}\n" + QUOTED, "s.yaml: early_terminate="),
+        ("- a\n- b\n", "is no sweep"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_sweep_that_cannot_run_is_refused_before_anything_runs(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        check_sweep(file, "local")
+
+
+def test_the_cloud_does_what_the_hub_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(HEAD + "early_terminate: {type: hyperband}\n" + QUOTED)
+    check_sweep(file, "cloud")
 
 
 def test_the_error_for_an_unknown_sweep_names_the_nearest() -> None:

@@ -1,5 +1,6 @@
 """Callbacks of a training: checkpoints to resume from, and its progress on the screen."""
 
+import os
 import signal
 import threading
 import time
@@ -18,8 +19,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lightning_modules.stage import StageModule
+
 LAST = "last.ckpt"
 """Name of the file in a run's folder from which a killed training resumes."""
+PREVIOUS = "previous.ckpt"
+"""Name of the checkpoint before it, which is resumed from where the last one is damaged."""
 NOT_SHOWN = ("train/lr", "valid/cer", "train/data_wait_share", "train/peak_memory_gib")
 """Metrics that are logged but would make the line of progress too long."""
 
@@ -88,7 +93,10 @@ class ResumeCheckpoint(L.Callback):
         strategy = trainer.strategy
         stop = strategy.reduce_boolean_decision(self._stop_requested, all=False)
         if stop or strategy.broadcast(time.monotonic() - self._last_written >= self.every_s):
-            trainer.save_checkpoint(self.path)
+            assert isinstance(module, StageModule)
+            # after a skipped update the weights may be spoilt already
+            if not module.updates.num_in_a_row:
+                self._save(trainer)
             self._last_written = time.monotonic()
         if stop:
             raise SIGTERMException
@@ -100,6 +108,12 @@ class ResumeCheckpoint(L.Callback):
     def on_test_batch_end(self, *_: Any) -> None:
         """Stop on SIGTERM."""
         self._stop_if_requested()
+
+    def _save(self, trainer: L.Trainer) -> None:
+        """Write the checkpoint, and keep the one before it."""
+        if trainer.is_global_zero and self.path.exists():
+            os.replace(self.path, self.path.with_name(PREVIOUS))
+        trainer.save_checkpoint(self.path)
 
     def _handle_sigterm(self, trainer: L.Trainer) -> None:
         def stop(*_: Any) -> None:

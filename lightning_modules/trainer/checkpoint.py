@@ -16,6 +16,7 @@ from configs.loading import from_dict, to_dict
 from configs.schema import Config
 from duplexmamba.models.speech_lm import part_of
 from duplexmamba.text.tokenizer import Tokenizer
+from lightning_modules.finite import not_finite
 
 FILE = "checkpoint.pt"
 EARLIER_FILE = "handover.pt"
@@ -86,14 +87,14 @@ class StageCheckpoint:
         versions wrote.
 
         Raises:
-            ValueError: the file is missing or not a checkpoint.
+            ValueError: the file is missing, not a checkpoint, or of a training that has diverged.
         """
         if path.is_dir():
             path = checkpoint_file(path)
         elif path.name == FILE:
             path = checkpoint_file(path.parent)
         try:
-            return cls._read(path)
+            checkpoint = cls._read(path)
         except FileNotFoundError:
             message = (
                 f"no checkpoint at {path}; train one with `make train`, "
@@ -107,6 +108,13 @@ class StageCheckpoint:
                 "delete it and train that stage again"
             )
             raise ValueError(message) from error
+        name = not_finite(checkpoint.weights)
+        if name is not None:
+            raise ValueError(
+                f"{path}: weight {name} is not finite, its training has diverged; delete it and "
+                "train that stage again with a lower optim.lr"
+            )
+        return checkpoint
 
     @classmethod
     def _read(cls, path: Path) -> "StageCheckpoint":

@@ -81,8 +81,22 @@ def num_processes(config: TrainerConfig) -> int:
 
 
 def started_by_launcher() -> bool:
-    """Whether torchrun or Slurm has started all processes of this training."""
-    return TorchElasticEnvironment.detect() or SLURMEnvironment.detect()
+    """Whether torchrun or Slurm has started all processes of this training.
+
+    Raises:
+        ValueError: Slurm was asked for several processes in a way in which they are not started.
+    """
+    if TorchElasticEnvironment.detect():
+        return True
+    if not SLURMEnvironment.detect():
+        return False
+    num_tasks = os.environ["SLURM_NTASKS"]
+    if num_tasks != "1" and "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise ValueError(
+            f"SLURM_NTASKS={num_tasks}: tasks are given for each node: `#SBATCH --nodes=1 "
+            f"--ntasks-per-node={num_tasks}`, with trainer.devices={num_tasks}; or --ntasks=1"
+        )
+    return True
 
 
 def set_up_torch(config: Config) -> None:

@@ -1,6 +1,7 @@
 """A lock on the folder of a run: trials of a sweep share their prerequisite stages."""
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from filelock import FileLock, Timeout
 from lightning_modules.trainer.exits import is_rank_zero
 
 POLL_INTERVAL_S = 0.5
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of file systems without locks."""
 
 
 @contextlib.contextmanager
@@ -22,12 +25,29 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    # the file stays: removing it could let two processes hold two locks of one name
-    lock = FileLock(folder / ".lock")
-    try:
-        acquired = lock.acquire(timeout=0)
-    except Timeout:
-        print(f"waiting for another process that trains {folder}", flush=True)
-        acquired = lock.acquire(poll_interval=POLL_INTERVAL_S)
-    with acquired:
+    with _acquire(folder / ".lock"):
         yield
+
+
+def _acquire(path: Path) -> contextlib.AbstractContextManager[object]:
+    """Acquire a lock that is held until the context ends; print why where there can be none."""
+    # the file stays: removing it could let two processes hold two locks of one name
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        print(
+            f"waiting for another process that trains {path.parent} "
+            f"(if there is none, delete {path})",
+            flush=True,
+        )
+        return lock.acquire(poll_interval=POLL_INTERVAL_S)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(
+            f"{path.parent}: its file system has no locks ({error.strerror}); do not train it "
+            "by two commands at the same time",
+            flush=True,
+        )
+        return contextlib.nullcontext()

@@ -14,9 +14,19 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from configs.loading import to_dict
 from configs.schema import Config
 from duplexmamba.text.jsonl import read_complete_lines
-from lightning_modules.trainer.exits import is_rank_zero
+from lightning_modules.trainer.exits import first_line, is_rank_zero
 
 METRICS_FILE = "metrics.jsonl"
+MODES = {
+    "online": "online",
+    "offline": "offline",
+    "disabled": "disabled",
+    "run": "online",
+    "dryrun": "offline",
+}
+"""Values of WANDB_MODE, those of earlier versions included -> mode of a run."""
+NOT_IN_IDS = re.compile(r"[:;,#?/'\\\"]")
+"""Characters that W&B refuses in the id of a run."""
 MAX_ARTIFACT_NAME = 128
 """Number of characters that W&B accepts in the name of an artifact."""
 
@@ -60,13 +70,38 @@ class JsonlLogger(Logger):
 
 
 def wandb_mode(config: Config) -> Any:
-    """Return online, offline or disabled: `wandb.mode` with `auto` resolved."""
+    """Return online, offline or disabled: `wandb.mode` with `auto` resolved.
+
+    Raises:
+        ValueError: WANDB_MODE is none of W&B's modes.
+    """
     if config.wandb.mode != "auto":
         return config.wandb.mode
     mode_of_environment = os.environ.get("WANDB_MODE")
-    if mode_of_environment:
-        return mode_of_environment
-    return "online" if wandb.login(prompt=False) else "offline"
+    if not mode_of_environment:
+        return "online" if is_logged_in() else "offline"
+    if mode_of_environment not in MODES:
+        raise ValueError(f"WANDB_MODE={mode_of_environment}: need one of {', '.join(MODES)}")
+    return MODES[mode_of_environment]
+
+
+def is_logged_in() -> bool:
+    """Whether the W&B client has a key; prints a note where it refuses the one that it has."""
+    try:
+        return wandb.login(prompt=False)
+    except (wandb.Error, ValueError) as error:
+        _print_offline(error)
+        return False
+
+
+def _print_offline(error: Exception) -> None:
+    """Say why nothing is sent to W&B, and what to do about it."""
+    if is_rank_zero():
+        print(
+            f"W&B: {first_line(error)}; logging offline, and `wandb sync` sends it later "
+            "(`wandb login` gives a key; wandb.mode=offline does without)",
+            flush=True,
+        )
 
 
 def log_artifact(
@@ -116,8 +151,8 @@ def log_artifact(
 def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
     """Return a logger for W&B; None if W&B is disabled or this is not the first rank.
 
-    It logs online with an API key and offline without one, and so never asks on the screen. A trial
-    of a sweep logs to the W&B run of its agent.
+    It logs online with an API key that W&B accepts, and offline otherwise, and so never asks on the
+    screen. A trial of a sweep logs to the W&B run of its agent.
     """
     # under an agent the run exists already, so that `auto` needs no answer
     mode: Any = config.wandb.mode if in_sweep() else wandb_mode(config)
@@ -127,18 +162,32 @@ def wandb_logger(config: Config, folder: Path) -> WandbLogger | None:
         assert wandb.run is not None
         wandb.run.config.update(to_dict(config), allow_val_change=True)
         return WandbLogger(experiment=wandb.run)
-    run = wandb.init(
+    try:
+        run = _start_run(config, folder, mode)
+    # there is no key, W&B refuses it, or cannot be reached
+    except wandb.Error as error:
+        if mode != "online":
+            raise ValueError(
+                f"W&B: {first_line(error)}; wandb.mode=disabled does without"
+            ) from None
+        _print_offline(error)
+        run = _start_run(config, folder, "offline")
+    return WandbLogger(experiment=run)
+
+
+def _start_run(config: Config, folder: Path, mode: Any) -> wandb.Run:
+    """Start the W&B run of a folder, or go on with it."""
+    return wandb.init(
         project=config.wandb.project,
         name=folder.name,
         # a training that resumes goes on with the same W&B run
-        id=os.environ.get("WANDB_RUN_ID", folder.name),
+        id=os.environ.get("WANDB_RUN_ID", NOT_IN_IDS.sub("-", folder.name)),
         resume="allow",
         dir=folder,
         mode=mode,
         config=to_dict(config),
         settings=wandb.Settings(silent=True),
     )
-    return WandbLogger(experiment=run)
 
 
 def in_sweep() -> bool:

@@ -1,14 +1,13 @@
 """One run: train a stage, average its weights, score it, and write its files."""
 
+import contextlib
 import itertools
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
-import torch
 
-from configs.loading import save_config
 from configs.recipes import STAGES
 from configs.schema import Config
 from datamodules.corpora import Corpora
@@ -18,10 +17,11 @@ from duplexmamba.text.jsonl import read_complete_lines
 from lightning_modules.assembly import build, unsharded
 from lightning_modules.stage import StageModule
 from lightning_modules.trainer.averaging import WeightAveraging
-from lightning_modules.trainer.callbacks import LAST, ProgressBar, ResumeCheckpoint
+from lightning_modules.trainer.callbacks import LAST, PREVIOUS, ProgressBar, ResumeCheckpoint
 from lightning_modules.trainer.checkpoint import FILE, AtomicCheckpoints, StageCheckpoint
 from lightning_modules.trainer.exits import is_rank_zero
 from lightning_modules.trainer.hardware import num_processes, trainer_settings
+from lightning_modules.trainer.identity import check_identity, inputs_of, save_identity
 from lightning_modules.trainer.locks import run_lock
 from lightning_modules.trainer.logging import (
     METRICS_FILE,
@@ -29,8 +29,9 @@ from lightning_modules.trainer.logging import (
     finish_wandb,
     wandb_logger,
 )
+from lightning_modules.trainer.resume import resume_point
 from lightning_modules.trainer.starts import log_start
-from lightning_modules.trainer.summary import SUMMARY, print_summary, write_summary
+from lightning_modules.trainer.summary import SUMMARY, print_summary, read_summary, write_summary
 from lightning_modules.trainer.sweep_trial import slurm_plugins
 from lightning_modules.trainer.throughput import METRICS as THROUGHPUT_METRICS
 from lightning_modules.trainer.throughput import ThroughputLogger
@@ -53,15 +54,24 @@ def train_stage(
         folder: the run's folder.
         checkpoints: stage or folder -> file of the checkpoint to start from.
         training_times: seconds of training of each stage that this one depends on.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration or other data, or a file in it
+            is damaged; the configuration or the data cannot be used; the training has diverged.
     """
-    summary_file = folder / SUMMARY
-    with run_lock(folder):
-        if not summary_file.exists():
-            return _train(config, folder, checkpoints, training_times)
+    inputs = inputs_of(config, checkpoints)
+    # a finished run needs no lock, which could not be made in a folder of other people
+    if not (folder / SUMMARY).exists():
+        with run_lock(folder):
+            # another process may have trained it meanwhile
+            if not (folder / SUMMARY).exists():
+                check_identity(config, folder, inputs)
+                save_identity(config, folder, inputs)
+                return _train(config, folder, checkpoints, training_times)
+    check_identity(config, folder, inputs)
     if is_rank_zero():
         print(f"{config.stage.name}: already trained, {folder}", flush=True)
-    summary: dict[str, float] = json.loads(summary_file.read_text())
-    return summary
+    return read_summary(folder)
 
 
 def _train(
@@ -71,7 +81,6 @@ def _train(
     training_times: Mapping[str, float],
 ) -> dict[str, float]:
     stage = config.stage.name
-    save_config(config, folder / "config.yaml")
     log_start(folder)
     corpora = Corpora(config)
     print_surveys(corpora)
@@ -86,6 +95,7 @@ def _train(
 
     # from here on every rank has all weights: export and scoring need them
     module = unsharded(module)
+    module.check_finite()
     num_trained = module.num_trained()
     export(config, trainer, module, folder)
     # before scoring, which is not training time
@@ -143,18 +153,18 @@ def build_trainer(config: Config, folder: Path, callbacks: list[L.Callback]) -> 
 
 def fit(trainer: L.Trainer, module: StageModule, data: StageData, folder: Path) -> None:
     """Train to the end, from the last checkpoint if an earlier training was killed."""
-    last = folder / LAST
-    if not last.exists():
+    point = resume_point(folder)
+    if point is None:
         (folder / METRICS_FILE).unlink(missing_ok=True)
         trainer.fit(module, data)
         return
-    step = torch.load(last, map_location="cpu", weights_only=True)["global_step"]
+    step = point.step
     if is_rank_zero():
-        print(f"{module.config.stage.name}: resuming from update {step}, {last}", flush=True)
+        print(f"{module.config.stage.name}: resuming from update {step}, {point.path}", flush=True)
     # batch k is a function of the configuration and k: those before the checkpoint are left out
     data.start_batch = step * module.config.trainer.accumulate
     JsonlLogger(folder / METRICS_FILE).truncate_after(step)
-    trainer.fit(module, data, ckpt_path=last, weights_only=True)
+    trainer.fit(module, data, ckpt_path=point.path, weights_only=True)
 
 
 def export(config: Config, trainer: L.Trainer, module: StageModule, folder: Path) -> None:
@@ -179,16 +189,36 @@ def test(trainer: L.Trainer, module: StageModule, data: StageData) -> dict[str, 
 
 
 def finish_folder(folder: Path) -> None:
-    """Draw learning curves, point runs/latest to the run, remove the resume checkpoint."""
+    """Draw learning curves, point runs/latest to the run, remove the resume checkpoints."""
     metrics = []
     for line in read_complete_lines(folder / METRICS_FILE):
         metrics.append({n: v for n, v in line.items() if n not in THROUGHPUT_METRICS})
     draw_curves(metrics, folder / "curves.png", folder.name)
-    # a relative link, so that the folder of all runs can be moved
+    point_latest(folder)
+    for name in (LAST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def point_latest(folder: Path) -> None:
+    """Make runs/latest a link to a run; where that is not possible, print a note.
+
+    Some file systems have no links, and copies of a folder of runs may have a folder in its place.
+    """
     latest = folder.parent / "latest"
-    latest.unlink(missing_ok=True)
-    latest.symlink_to(folder.name)
-    (folder / LAST).unlink(missing_ok=True)
+    # replaced in one step: another training may end at the same time
+    temporary = folder.parent / f".latest.{os.getpid()}"
+    try:
+        # a relative link, so that the folder of all runs can be moved
+        temporary.symlink_to(folder.name)
+        os.replace(temporary, latest)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        print(
+            f"{latest} cannot be a link to {folder.name} ({error.strerror}): "
+            f"name the run itself, RUN={folder}",
+            flush=True,
+        )
 
 
 def next_command(stage: str, folder: Path) -> str:

@@ -13,6 +13,7 @@ from configs.fingerprint import earlier_fingerprint, fingerprint
 from configs.loading import load_config
 from configs.recipes import STAGES
 from configs.schema import Config
+from datamodules.corpus_digest import corpus_contents
 from duplexmamba.models.connectors import CONNECTORS
 from duplexmamba.models.encoders import ENCODERS
 from lightning_modules.assembly import check_adapters
@@ -23,6 +24,7 @@ from lightning_modules.trainer.hardware import (
     started_by_launcher,
     trains_on_cpu,
 )
+from lightning_modules.trainer.identity import INPUTS, holds_training
 from lightning_modules.trainer.parallel import run_to_completion, stage_command
 from lightning_modules.trainer.run import train_stage
 from lightning_modules.trainer.summary import SUMMARY, stage_times
@@ -115,7 +117,8 @@ def _source_order(source: str) -> tuple[int, str]:
 def run_folder(config: Config, source_runs: Sequence[str] = ()) -> Path:
     """Return the folder of a run; the same experiment always has the same folder.
 
-    A finished run of the first version, whose fingerprint differed, is found under its own name.
+    Recorded corpora count by their content. Runs of earlier versions, whose fingerprints did not
+    know the content or were made in another way, are found under their own names.
 
     Args:
         config: configuration of the run.
@@ -125,10 +128,15 @@ def run_folder(config: Config, source_runs: Sequence[str] = ()) -> Path:
     if config.run.id:
         return runs / config.run.id
     prefix = f"{config.stage.name}-{config.preset}"
-    folder = runs / f"{prefix}-{fingerprint(config, source_runs)}"
-    earlier = runs / f"{prefix}-{earlier_fingerprint(config, source_runs)}"
-    if not folder.exists() and (earlier / SUMMARY).exists():
-        return earlier
+    digests = [contents.digest for contents in corpus_contents(config).values()]
+    folder = runs / f"{prefix}-{fingerprint(config, [*source_runs, *digests])}"
+    if folder.exists():
+        return folder
+    for make_fingerprint in (fingerprint, earlier_fingerprint):
+        earlier = runs / f"{prefix}-{make_fingerprint(config, source_runs)}"
+        # versions that wrote the inputs also have their digests in the name
+        if holds_training(earlier) and not (earlier / INPUTS).exists():
+            return earlier
     return folder
 
 

@@ -38,7 +38,27 @@ def write_summary(
         summary[f"time/{stage}_s"] = round(duration_s, 1)
     summary["time/total_s"] = round(sum(seconds.values()), 1)
     summary["memory/peak_gib"] = peak_gib()
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
+    # in one step: another process takes a run with this file for a finished one
+    temporary = folder / f".{SUMMARY}"
+    temporary.write_text(json.dumps(summary, indent=1) + "\n")
+    temporary.replace(folder / SUMMARY)
+    return summary
+
+
+def read_summary(folder: Path) -> dict[str, float]:
+    """Read the summary of a finished run.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = folder / SUMMARY
+    try:
+        summary: dict[str, float] = json.loads(path.read_text())
+    except ValueError:
+        raise ValueError(
+            f"{path} is damaged; delete it: the same command scores the run again, or trains it "
+            "anew where no last.ckpt is left"
+        ) from None
     return summary
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from configs.recipes import STAGES
-from lightning_modules.trainer.exits import EXIT_SIGTERM, is_rank_zero
+from lightning_modules.trainer.exits import EXIT_SIGTERM, first_line, is_rank_zero
 from lightning_modules.trainer.logging import in_sweep
 from lightning_modules.trainer.summary import SUMMARY
 
@@ -195,6 +195,11 @@ def _start_wandb_run(trial: SweepTrial) -> wandb.Run:
             resume="allow",
             settings=wandb.Settings(silent=True),
         )
+    except wandb.Error as error:
+        raise ValueError(
+            f"W&B run {trial.run_id} of the sweep cannot be started: {first_line(error)}; "
+            "start the agent anew once the server can be reached"
+        ) from None
     finally:
         # `in_sweep` looks for it until the process ends
         os.environ["WANDB_SWEEP_ID"] = sweep

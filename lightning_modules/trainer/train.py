@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from configs.loading import load_config
 from configs.recipes import STAGES
 from datamodules.corpora import Corpora, check_synthesisers
+from datamodules.corpus_digest import contents_of
 from datamodules.dialogue.data import DialogueData
 from datamodules.unseen import check_unseen
 from duplexmamba.models.encoders import check_pretrained_encoder
@@ -26,6 +27,8 @@ def train(args: Sequence[str], only_stage: str | None = None) -> dict[str, float
             requested stage.
     """
     args = list(args)
+    # corpora may have changed since an earlier training of this process
+    contents_of.cache_clear()
     config = load_config(args, only_stage)
     check_synthesisers(config)
     check_pretrained_encoder(config.encoder)

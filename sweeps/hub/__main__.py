@@ -114,7 +114,13 @@ def _url_of(host: str, listener: socket.socket) -> str:
 
 def has_wandb_login() -> bool:
     """Whether the client has a key, other than one that a hub has written."""
-    return not is_client_on_hub() and bool(wandb.login(prompt=False))
+    if is_client_on_hub():
+        return False
+    try:
+        return bool(wandb.login(prompt=False))
+    # a key that the client does not accept
+    except (wandb.Error, ValueError):
+        return False
 
 
 def is_client_on_hub() -> bool:

@@ -5,6 +5,7 @@ A sweep is the content of a W&B sweep file. The parameters of a trial are a dict
 
 import dataclasses
 import itertools
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,27 @@ METHODS = ("grid", "random", "bayes")
 DISTRIBUTIONS = ("uniform", "int_uniform", "q_uniform", "log_uniform_values")
 KEYS = {"value", "values", "min", "max", "distribution", "q"}
 """Keys that the entry of a parameter may have."""
+LISTED = {"values", "distribution"}
+"""Keys of a parameter whose values are listed."""
+SWEEP_KEYS = (
+    "program",
+    "method",
+    "metric",
+    "parameters",
+    "command",
+    "run_cap",
+    "name",
+    "description",
+    "project",
+    "entity",
+    "early_terminate",
+)
+"""Keys of a sweep that the hub takes; early_terminate only without a value."""
+METRIC_KEYS = {"name", "goal"}
+GOALS = ("minimize", "maximize")
+PLAIN_TYPES = (str, int, float, bool, list, dict, type(None))
+"""Types of values that reach the program of a trial as they were written."""
+ON_CLOUD = "run the sweep on the W&B cloud (BACKEND=cloud)"
 DEFAULT_STEP = 1
 """Step of q_uniform, unless the entry names one."""
 
@@ -42,6 +64,8 @@ def check(sweep: Any) -> None:
     Raises:
         ValueError: it cannot be searched; says why.
     """
+    if isinstance(sweep, dict):
+        _check_keys(sweep)
     parameters = sweep.get("parameters") if isinstance(sweep, dict) else None
     if not isinstance(parameters, dict) or not parameters:
         raise ValueError(
@@ -53,52 +77,136 @@ def check(sweep: Any) -> None:
         raise ValueError(f"method={method!r}: need one of {', '.join(METHODS)}")
     for name, entry in parameters.items():
         _check_parameter(name, entry, method)
-    if method == "bayes" and "name" not in (sweep.get("metric") or {}):
-        raise ValueError("metric.name: bayes needs the name of what it is to improve")
+    _check_metric(sweep.get("metric"), method)
     cap = sweep.get("run_cap")
     if cap is None:
         return
-    if not isinstance(cap, int) or cap < 1:
+    if not _is_number(cap) or int(cap) != cap or cap < 1:
         raise ValueError(f"run_cap={cap!r}: need a whole number of runs, at least 1")
 
 
+def _check_keys(sweep: Sweep) -> None:
+    """Refuse what W&B's cloud does and the hub does not."""
+    for name, value in sweep.items():
+        if name == "early_terminate" and value is not None:
+            raise ValueError(
+                f"early_terminate={value}: the local hub trains every trial to its end; remove it, "
+                f"or {ON_CLOUD}"
+            )
+        if name not in SWEEP_KEYS:
+            raise ValueError(
+                f"{name}: the local hub has no such key; remove it, or {ON_CLOUD}; known here: "
+                f"{', '.join(SWEEP_KEYS)}"
+            )
+
+
+def _check_metric(metric: Any, method: str) -> None:
+    if metric is None:
+        metric = {}
+    if not isinstance(metric, dict):
+        raise ValueError(
+            f"metric={metric!r}: need name and goal; write `metric: {{name: test/wer, "
+            "goal: minimize}`"
+        )
+    goal = metric.get("goal", "minimize")
+    if goal not in GOALS:
+        raise ValueError(f"metric.goal={goal!r}: need one of {', '.join(GOALS)}")
+    for name in metric.keys() - METRIC_KEYS:
+        raise ValueError(
+            f"metric.{name}={metric[name]!r}: the local hub does not end a sweep by it; remove it, "
+            f"or {ON_CLOUD}"
+        )
+    if method == "bayes" and "name" not in metric:
+        raise ValueError("metric.name: bayes needs the name of what it is to improve")
+
+
 def _check_parameter(name: str, entry: Any, method: str) -> None:
-    is_entry = isinstance(entry, dict) and entry and entry.keys() <= KEYS
-    if not is_entry:
+    if not isinstance(entry, dict) or not entry or "parameters" in entry:
         raise ValueError(
             f"parameters.{name}={entry}: need value, values, or min and max; dotted names are not "
             "nested"
         )
-    has_values = isinstance(entry.get("values"), list) and entry["values"]
-    if "value" in entry or has_values:
+    for key in entry.keys() - KEYS:
+        raise ValueError(
+            f"parameters.{name}.{key}={entry[key]!r}: the local hub has no such key; remove it, or "
+            f"{ON_CLOUD}; known here: {', '.join(sorted(KEYS))}"
+        )
+    if "value" in entry or "values" in entry:
+        _check_values(name, entry)
         return
-    if method == "grid" or not _has_range(entry):
+    if method == "grid":
         raise ValueError(
             f"parameters.{name}={entry}: a grid needs values; random and bayes can also take "
             "min <= max"
         )
+    _check_range(name, entry)
     _check_distribution(name, entry)
 
 
-def _has_range(entry: Entry) -> bool:
-    low = entry.get("min")
-    high = entry.get("max")
-    if not isinstance(low, int | float) or not isinstance(high, int | float):
-        return False
-    return low <= high
+def _check_values(name: str, entry: Entry) -> None:
+    """Check a parameter whose values are listed."""
+    values = [entry["value"]] if "value" in entry else entry["values"]
+    others = entry.keys() - {"value", "distribution"} if "value" in entry else entry.keys() - LISTED
+    if others:
+        raise ValueError(
+            f"parameters.{name}: has listed values and {', '.join(sorted(others))}; keep one of them"
+        )
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"parameters.{name}.values={values!r}: need a list of one value or more")
+    distribution = entry.get("distribution")
+    if distribution not in (None, "constant", "categorical"):
+        raise ValueError(
+            f"parameters.{name}.distribution={distribution!r}: belongs to min and max; remove it, "
+            "or the values"
+        )
+    for value in values:
+        if not isinstance(value, PLAIN_TYPES) or value != value:
+            raise ValueError(
+                f"parameters.{name}: {value!r} is no text, number, list or map; put it in quotes"
+            )
+
+
+def _check_range(name: str, entry: Entry) -> None:
+    for key in ("min", "max"):
+        bound = entry.get(key)
+        if isinstance(bound, str):
+            raise ValueError(
+                f"parameters.{name}.{key}={bound!r}: is text in YAML; write a number with a point "
+                "and a sign, such as 1.0e-4"
+            )
+        if not _is_number(bound):
+            raise ValueError(
+                f"parameters.{name}.{key}={bound!r}: need a number, min <= max; write "
+                f"`{name}: {{min: 0.1, max: 1.0}}`, or values"
+            )
+    if entry["min"] > entry["max"]:
+        raise ValueError(
+            f"parameters.{name}: min={entry['min']}, max={entry['max']}: need min <= max"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_distribution(name: str, entry: Entry) -> None:
     distribution = entry.get("distribution", "uniform")
+    field = f"parameters.{name}.distribution={distribution!r}"
     if distribution not in DISTRIBUTIONS:
         known = ", ".join(DISTRIBUTIONS)
-        raise ValueError(f"parameters.{name}.distribution={distribution!r}: need one of {known}")
+        raise ValueError(f"{field}: the local hub needs one of {known}; or {ON_CLOUD}")
     low = entry["min"]
+    high = entry["max"]
+    if distribution == "int_uniform" and (int(low) != low or int(high) != high):
+        raise ValueError(f"{field}: min={low}, max={high}: need whole numbers")
     if distribution == "log_uniform_values" and low <= 0:
         raise ValueError(f"parameters.{name}.min={low}: log_uniform_values needs more than 0")
+    if "q" in entry and distribution != "q_uniform":
+        raise ValueError(f"parameters.{name}.q={entry['q']}: only distribution=q_uniform has steps")
     step = entry.get("q", DEFAULT_STEP)
-    if distribution == "q_uniform" and not step > 0:
-        raise ValueError(f"parameters.{name}.q={step}: a step is more than 0")
+    if not _is_number(step) or step <= 0:
+        raise ValueError(f"parameters.{name}.q={step!r}: a step is a number of more than 0")
 
 
 def grid(sweep: Sweep) -> Iterator[Parameters]:
@@ -123,9 +231,10 @@ def suggest(sweep: Sweep, trials: Sequence[Trial]) -> Parameters | None:
         return None
     if sweep["method"] != "grid":
         return _sample(sweep, trials)
-    known = [trial.parameters for trial in trials]
+    # as text, since in Python 1, 1.0 and true are equal
+    known = {json.dumps(trial.parameters, sort_keys=True) for trial in trials}
     for parameters in grid(sweep):
-        if parameters not in known:
+        if json.dumps(parameters, sort_keys=True) not in known:
             return parameters
     return None
 
