@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from configs.schema import SourceConfig
 from datamodules.corpus import UnusableAudio
@@ -23,6 +23,7 @@ from datamodules.sources.storage import is_url, read_bytes
 
 Record = dict[str, Any]
 """One line of a manifest or row of a table: column -> value."""
+Item = TypeVar("Item")
 USUAL_COLUMNS = {
     "audio": (
         "audio",
@@ -168,16 +169,37 @@ def read_records(path: str | Path) -> list[Record]:
         ValueError: it is missing, empty, or broken, with the number of the line.
     """
     name = str(path)
+    records = _parse(name.removesuffix(".gz"), _read_content(name))
+    return _not_empty(name, records)
+
+
+def read_numbered_records(path: str | Path) -> list[tuple[int, Record]]:
+    """Read a JSONL manifest, optionally .gz, from a path or URL.
+
+    Returns:
+        The number of each line, from 1, and its content.
+
+    Raises:
+        ValueError: it is missing, empty, or broken, with the number of the line.
+    """
+    name = str(path)
+    records = list(_parse_lines(name.removesuffix(".gz"), _read_content(name)))
+    return _not_empty(name, records)
+
+
+def _read_content(name: str) -> bytes:
+    """Content of a path or URL, unpacked."""
     try:
         # In one piece: a manifest is small compared with its audio.
         content = read_bytes(name)
-        if name.endswith(".gz"):
-            content = gzip.decompress(content)
+        return gzip.decompress(content) if name.endswith(".gz") else content
     except UnusableAudio as error:
         raise ValueError(str(error)) from None
     except (gzip.BadGzipFile, EOFError) as error:
         raise ValueError(f"{name} cannot be unpacked: {error}; fetch or write it again") from None
-    records = _parse(name.removesuffix(".gz"), content)
+
+
+def _not_empty(name: str, records: list[Item]) -> list[Item]:
     if not records:
         raise ValueError(f"{name} is empty; a manifest holds one JSON object per line")
     return records
@@ -188,12 +210,15 @@ def _parse(name: str, content: bytes) -> list[Record]:
         return _parse_table(name, content)
     if name.endswith(".json"):
         return _parse_json(name, content)
-    records = []
+    return [record for _, record in _parse_lines(name, content)]
+
+
+def _parse_lines(name: str, content: bytes) -> Iterator[tuple[int, Record]]:
+    """Number and content of each line that is not blank."""
     # Split as bytes, since str.splitlines() also splits at characters that JSON strings may hold.
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
-            records.append(_parse_line(name, number, line))
-    return records
+            yield number, _parse_line(name, number, line)
 
 
 def _parse_table(name: str, content: bytes) -> list[Record]:
