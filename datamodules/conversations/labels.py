@@ -52,6 +52,7 @@ def labels_of(taking: TurnTaking, slices: Slices, count: int) -> tuple[Label, ..
             until = _num_slices(_sample(turn.unknown_until_s, slices), slices)
             _write(labels, range(endpoint + 1, until), None)
         first_free = endpoint + 1
+    # Last, since what is excluded has no label whatever the turns say.
     for start_s, end_s in taking.excluded:
         first = _sample(start_s, slices) // slices.length
         stop = _num_slices(_sample(end_s, slices), slices)

@@ -54,6 +54,7 @@ def conversation_of(
         agent: audio of the other side; None: there is none.
         agent_turns: turns of the other side, as the agent's.
     """
+    # Both are by time; sorting keeps the order of those that begin together.
     turns = sorted([*user.turns, *agent_turns], key=lambda turn: turn.start_s)
     return Conversation(
         id=id,

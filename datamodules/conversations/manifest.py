@@ -121,6 +121,7 @@ def from_record(record: Record, folder: Path) -> Conversation:
         ValueError: a field is missing, unknown or of the wrong type; the message names it and the
             remedy.
     """
+    # A misspelt field would otherwise be lost without a word.
     _check_fields(record, CONVERSATION_FIELDS, "the conversation")
     split = record.get("split")
     if split not in (None, *SPLITS):
@@ -218,6 +219,7 @@ def _optional(record: Record, field: str, kind: type, name: str) -> Any:
 
 def _seconds(record: Record, field: str, name: str) -> float:
     value = record.get(field)
+    # In Python, true is a number.
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name}: {field}={value!r} must be a number of seconds; correct it")
     return float(value)

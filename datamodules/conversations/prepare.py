@@ -55,6 +55,7 @@ def main(conversation_format: ConversationFormat, args: Sequence[str]) -> Path:
     if not conversations:
         reasons = "; ".join(summarise_skipped(skipped)) or "nothing"
         raise ValueError(f"{path} holds no usable conversation; left out: {reasons}")
+    # By the whole corpus, since speakers connect its conversations.
     conversations, notes = assign_splits(conversations)
     folder = Path(config.run.dir) / "data" / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,7 @@ def assign_splits(
     assert set(named) <= set(SPLITS)
     groups = _groups(conversations, by_speaker=True)
     what = "conversations with speakers of their own"
+    # In Fisher, chains of common speakers reach nearly every call.
     if _largest_share(groups) > MAX_CONNECTED_SHARE:
         groups = _groups(conversations, by_speaker=False)
         what = "single recordings, since speakers connect most of them"
@@ -77,6 +78,7 @@ def _groups(conversations: Sequence[Conversation], by_speaker: bool) -> list[str
         return name
 
     names = [_names(item, by_speaker) for item in conversations]
+    # All names of a conversation belong to one group.
     for connected in names:
         for name in connected[1:]:
             first, other = sorted([find(connected[0]), find(name)])

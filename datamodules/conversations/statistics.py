@@ -137,6 +137,7 @@ def _values(counts: _Counts) -> dict[str, float]:
     for key, spans_s in medians_of.items():
         if spans_s:
             values[key] = statistics.median(spans_s)
+    # Clips of one side have no transfers.
     if counts.offsets_s:
         values["offset_mean_s"] = statistics.fmean(counts.offsets_s)
         values["gap_share"] = len(gaps_s) / len(counts.offsets_s)

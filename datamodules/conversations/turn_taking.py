@@ -116,12 +116,14 @@ class _Floor:
         kind = unit.first.kind
         if kind is not None:
             return _role_of_kind(kind)
+        # What gets a reply is a turn, however short.
         has_known_end = unit.last.answered is not None or self._is_replied(unit)
         if has_known_end or not _is_short(unit):
             return "floor"
         before = holders.started_before(unit.start_s)
         if before is None or before.end_s + NEAR_S <= unit.start_s:
             return "floor"
+        # Four of five back-channels lie in the speech of the other side.
         during = holders.started_before(unit.end_s)
         is_covered = during is not None and during.end_s > unit.end_s
         if is_covered and unit.text:
@@ -145,6 +147,7 @@ class _Floor:
             excluded += unknown
         for unit in self.user["aside"]:
             turns.append(_turn_of_unit(unit, "talking_to_other", "ignored"))
+        # As turns whose end is unknown, so that the slice after them has no label either.
         for unit in self.user["unclear"]:
             turns.append(_turn_of_unit(unit, "question", "unknown"))
             excluded.append((unit.start_s, unit.end_s))
@@ -178,6 +181,7 @@ class _Floor:
             return "shift" if unit.last.answered else "open"
         if ends_given_turn and self._is_replied(unit):
             return "shift"
+        # A reply counts from overlap too: many begin before the end of the turn.
         reply_s = _start_s(self._reply(unit))
         next_s = _start_s(next_unit)
         if reply_s < next_s:
@@ -187,6 +191,7 @@ class _Floor:
     def _reply(self, unit: Unit) -> Unit | None:
         """First unit with which the agent takes the floor from the user, also from overlap."""
         reply = self.agent_floor.starting_after(unit.start_s)
+        # What ends within the unit has been talked over, and takes no floor.
         while reply is not None and reply.end_s <= unit.end_s:
             reply = self.agent_floor.starting_after(reply.start_s)
         return reply

@@ -64,6 +64,7 @@ def joined_spans(spans: Iterable[Span], min_silence_s: float = MIN_SILENCE_S) ->
 def _units_of_turn(turn: SpokenTurn) -> list[Unit]:
     if turn.kind is not None:
         return [Unit(turn.start_s, turn.end_s, turn.text, (turn,))]
+    # Times of words are more exact than the annotated pauses.
     if turn.words:
         return _units_of_words(turn)
     starts_s = [turn.start_s, *[end_s for _, end_s in turn.pauses]]
@@ -96,6 +97,7 @@ def _is_joined(previous: Unit, unit: Unit) -> bool:
 def _join(previous: Unit, unit: Unit) -> Unit:
     same_turn = previous.last is unit.first
     turns = previous.turns if same_turn else (*previous.turns, *unit.turns)
+    # Units of one turn whose words have no times hold its whole text already.
     text = previous.text
     if unit.text != previous.text or not same_turn:
         text = f"{previous.text} {unit.text}".strip()

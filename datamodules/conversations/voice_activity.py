@@ -57,6 +57,7 @@ def spans_of(samples: np.ndarray) -> list[Span]:
     frames = samples[: num_frames * frame_samples].reshape(num_frames, frame_samples)
     power = np.mean(np.square(frames), axis=1)  # (num_frames,)
     level_db = 10 * np.log10(power + 1e-12)
+    # Relative to the channel, since recordings differ in level by tens of decibels.
     loud_db = np.percentile(level_db, LOUD_PERCENTILE)
     threshold_db = max(loud_db - BELOW_LOUD_DB, MIN_LEVEL_DB)
     loud_frames = np.flatnonzero(level_db > threshold_db)

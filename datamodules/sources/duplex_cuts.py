@@ -54,6 +54,7 @@ def users_part(supervisions: Sequence[Record]) -> tuple[list[Record], list[Entry
     answers: list[list[str]] = []
     users: list[Record] = []
     skipped: list[EntryOrSkipped] = []
+    # Cuts that were cut out of longer ones list supervisions in any order.
     for supervision in sorted(supervisions, key=lambda supervision: supervision["start"]):
         role = role_of(supervision)
         if role == "user":
@@ -61,6 +62,7 @@ def users_part(supervisions: Sequence[Record]) -> tuple[list[Record], list[Entry
             answers.append([])
         elif role == "agent":
             skipped.append(Skipped(OF_AGENT, ""))
+            # A greeting, before the user has spoken, answers nothing.
             if answers:
                 answers[-1].append(without_stamps(supervision.get("text") or ""))
         else:
