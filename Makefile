@@ -43,7 +43,7 @@ help: ## list the commands
 install: $(VENV)/.train ## the virtual environment and what training needs
 
 data: $(VENV)/.train ## check and prepare a corpus: NAME=librispeech ROOT=folder; a report, and a manifest to train on
-	@$(BIN)/python -m datamodules.sources.prepare "$(NAME)" "$(ROOT)" configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
+	@$(BIN)/python -m datamodules.prepare "$(NAME)" "$(ROOT)" configs/preset/$(PRESET).yaml configs/stage/$(STAGE).yaml $(overrides)
 
 voices: $(VENV)/.voices ## install more synthesisers for data.voices and data.test_voices: pip here, Debian's where root may
 	@$(BIN)/python -m datamodules.synthetic.voices

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from datamodules.sources import prepare
+from datamodules import prepare
 from duplexmamba_cli.config_files import add_config_arguments, config_args
 from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
 

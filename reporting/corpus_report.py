@@ -1,4 +1,4 @@
-"""Histogram of utterance lengths for the page of a corpus, as SVG from plain numbers."""
+"""Histogram of times for the page of a corpus, as SVG from plain numbers."""
 
 WIDTH = 800
 BAR_AREA_HEIGHT = 180
@@ -8,12 +8,13 @@ LABEL_EVERY = 4
 """Bars per label of the axis."""
 
 
-def draw(counts: list[int], edges_s: list[float]) -> str:
+def draw(counts: list[int], edges_s: list[float], what: str = "utterances") -> str:
     """Draw a histogram.
 
     Args:
-        counts: utterances per bar.
+        counts: number of things per bar.
         edges_s: borders of the bars in seconds, one more than there are bars.
+        what: the things, for the caption.
 
     Returns:
         An SVG element.
@@ -35,7 +36,5 @@ def draw(counts: list[int], edges_s: list[float]) -> str:
                 f'<text x="{i * step:.1f}" y="216" font-size="13" fill="currentColor">'
                 f"{edges_s[i]:.1f} s</text>"
             )
-    caption = (
-        f'<text x="0" y="14" font-size="13" fill="currentColor">most: {most:,} utterances</text>'
-    )
+    caption = f'<text x="0" y="14" font-size="13" fill="currentColor">most: {most:,} {what}</text>'
     return f'<svg viewBox="0 0 800 222" role="img">{caption}{bars}{labels}</svg>'

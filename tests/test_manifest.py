@@ -15,6 +15,7 @@ from datamodules.corpus import UnusableAudio
 from datamodules.sources import corpus_manifest as manifest
 from datamodules.sources import lhotse_cuts as cuts
 from datamodules.sources.corpus_manifest import Survey, check_bad_share, measure, split_entries
+from datamodules.sources.duplex_cuts import OF_AGENT, UNKNOWN_ROLE
 from datamodules.sources.manifest_entry import UNUSABLE, Entry, Skipped, split_of
 from tests.corpora import open_corpora, read_corpus
 
@@ -277,6 +278,65 @@ def test_lhotse_channels(tmp_path):
     assert [e.channel for e in entries] == [0, 1, None, None] and entries[3].path.name == "r.wav"
     corpus = manifest.ManifestCorpus(entries, RATE_HZ, 0.1, 5.0)
     assert [round(float(corpus[n].samples.mean()), 2) for n in range(3)] == [0.1, 0.2, 0.15]
+
+
+def nemo_cut(id: str, supervisions: list[dict], **more) -> dict:
+    """A duplex cut as NVIDIA NeMo reads it: the agent's audio lies apart."""
+    target = recording(f"{id}-agent", [("agent.wav", [0])])
+    whole = cut(id, supervisions, recording("r", [("user.wav", [0])]))
+    return whole | {"custom": {"target_audio": target}} | more
+
+
+SPOKEN_BY_ROLE = [
+    supervision("greeting", 0.0, 0.2, speaker="Assistant", text="Welcome."),
+    supervision("q1", 0.2, 0.5, speaker="User", text="<|3|> One? <|7|>"),
+    supervision("a1", 0.8, 0.3, speaker="Assistant", text="<|11|> A <|12|> one."),
+    supervision("a2", 1.1, 0.2, speaker="agent", text="Yes."),
+    supervision("q2", 1.3, 0.5, speaker="user", text="Two?"),
+    supervision("x", 1.8, 0.1, speaker="passer-by", text="Hey."),
+]
+
+
+@pytest.mark.parametrize("has_target_audio", [True, False])
+def test_an_agents_words_are_never_paired_with_the_users_audio(tmp_path, has_target_audio):
+    duplex = nemo_cut("c", SPOKEN_BY_ROLE)
+    if not has_target_audio:
+        del duplex["custom"]
+    entries, skipped = read_corpus(write_lines(tmp_path / "c.jsonl", [duplex]))
+    assert [(e.id, e.path.name, e.text, e.answer) for e in entries] == [
+        ("q1", "user.wav", "one", "A one. Yes."),
+        ("q2", "user.wav", "two", ""),
+    ]
+    assert skips(skipped) == {OF_AGENT: [""] * 3, UNKNOWN_ROLE: ["x"]}
+
+
+def test_roles_in_channels_of_their_own_are_speakers(tmp_path):
+    stereo = recording("r", [("calls.wav", [0, 1])])
+    spoken = [supervision("q", speaker="user"), supervision("a", speaker="agent", channel=1)]
+    entries, skipped = read_corpus(write_lines(tmp_path / "c.jsonl", [cut("c", spoken, stereo)]))
+    assert [(e.id, e.channel) for e in entries] == [("q", 0), ("a", 1)] and not skipped
+
+
+def test_shar_and_transformed_duplex_cuts_pair_the_users_words_alone(tmp_path):
+    lhotse = pytest.importorskip("lhotse")
+    speak(tmp_path / "user.wav", 2.0)
+    speak(tmp_path / "agent.wav", 2.0)
+    duplex = lhotse.Recording.from_file(tmp_path / "user.wav", recording_id="r").to_cut()
+    duplex.target_audio = lhotse.Recording.from_file(tmp_path / "agent.wav", recording_id="a")
+    for row in SPOKEN_BY_ROLE[:5]:
+        duplex.supervisions.append(lhotse.SupervisionSegment.from_dict(row))
+    (tmp_path / "shar").mkdir()
+    fields = {"recording": "flac", "target_audio": "flac"}
+    lhotse.CutSet.from_cuts([duplex]).to_shar(tmp_path / "shar", fields=fields)
+    entries, _ = read_corpus(tmp_path / "shar")
+    assert [(e.id, e.text, e.answer) for e in entries] == [
+        ("q1", "one", "A one. Yes."),
+        ("q2", "two", ""),
+    ]
+    padded = duplex.pad(duration=3.0)
+    lhotse.CutSet.from_cuts([padded]).to_file(tmp_path / "c.jsonl")
+    [whole], _ = read_corpus(tmp_path / "c.jsonl")
+    assert (whole.text, whole.answer) == ("one two", "A one. Yes.")
 
 
 def test_cuts_that_need_lhotse_are_counted_without_lhotse(tmp_path, monkeypatch):

@@ -99,6 +99,16 @@ def audio_duration_s(path: AudioSource) -> float:
         return sound.frames / sound.samplerate
 
 
+def sound_shape(path: AudioSource) -> tuple[float, int]:
+    """Length of a sound file in seconds, and its number of channels, from its header alone.
+
+    Raises:
+        UnusableAudio: the file is missing, broken, empty, or a truncated WAV.
+    """
+    with _open(path) as sound:
+        return sound.frames / sound.samplerate, sound.channels
+
+
 def native_rate_hz(path: AudioSource) -> int:
     """Sample rate at which a file is stored.
 

@@ -396,7 +396,7 @@ def split_entries(entries: list[Entry], hold_out: bool = True) -> tuple[EntriesB
         return splits, []
     by_speaker = len({entry.speaker for entry in train}) >= MIN_SPEAKERS
     keys = [entry.speaker if by_speaker else entry.id for entry in train]
-    split_by_key = _hold_out(set(keys), missing)
+    split_by_key = hold_out_keys(set(keys), missing)
     # Train is emptied, then every entry that is not held out returns to it.
     splits["train"] = []
     for entry, key in zip(train, keys, strict=True):
@@ -430,7 +430,7 @@ def _stretch(entry: Entry) -> tuple[str, float, int | None]:
     return str(entry.path), entry.start_s, entry.channel
 
 
-def _hold_out(keys: set[str], missing: list[str]) -> dict[str, str]:
+def hold_out_keys(keys: set[str], missing: list[str]) -> dict[str, str]:
     """Choose the keys (speakers or utterances) that are held out, and their splits.
 
     Each missing split gets the keys whose hash is in its band, at least one key, and at most a

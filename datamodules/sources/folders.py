@@ -213,7 +213,8 @@ def read_duplexmamba(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkip
     """Read DuplexMamba's data.
 
     `*response.txt`, in the folder of its sound files, has lines "ID text"; the text is a transcript
-    where ID begins with asr-.
+    where ID begins with asr-. The state items are conversations: see
+    `datamodules.conversations.converters.duplexmamba_states`.
     """
     for root, files, split in walk(folder):
         audio_by_id = _sounds(root, files)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from configs.schema import SourceConfig
 from datamodules.sources.audio_sources import AudioSource, LhotseSource, TarSource
+from datamodules.sources.duplex_cuts import is_duplex, users_part
 from datamodules.sources.manifest_entry import (
     NO_AUDIO,
     NO_TEXT,
@@ -45,12 +46,15 @@ def read_cuts(
         split: split of all cuts.
 
     Returns:
-        One entry per supervision of a plain cut, one entry per other cut.
+        One entry per supervision of a plain cut, one entry per other cut. Of NeMo's duplex cuts,
+        whose recording holds the user alone, the agent's words are answers.
     """
     columns = Columns(source)
     recordings = [record["recording"] for record in records if "recording" in record]
     folder = audio_folder(path, _file_names(recordings))
     for cut in records:
+        cut, of_others = _of_user(cut)
+        yield from of_others
         supervisions = cut.get("supervisions") or []
         if "recording" not in cut or _needs_lhotse(cut["recording"]):
             yield _read_by_lhotse(cut, columns, str(folder), split)
@@ -126,6 +130,8 @@ def read_shar(cuts: str, source: SourceConfig, split: str | None) -> Iterator[En
             sounds[id] = member
     yield from skipped
     for cut in read_records(cuts):
+        cut, of_others = _of_user(cut)
+        yield from of_others
         sound = sounds.get(cut["id"])
         for supervision in cut.get("supervisions") or []:
             if sound is None:
@@ -133,6 +139,15 @@ def read_shar(cuts: str, source: SourceConfig, split: str | None) -> Iterator[En
             else:
                 # Shar stores the segment alone, so its sound starts at 0.
                 yield _entry(supervision, sound, 0.0, columns, split)
+
+
+def _of_user(cut: Record) -> tuple[Record, list[EntryOrSkipped]]:
+    """A duplex cut with the user's supervisions alone, and why the others are left out; any other
+    cut as it is."""
+    if not is_duplex(cut):
+        return cut, []
+    supervisions, skipped = users_part(cut.get("supervisions") or [])
+    return {**cut, "supervisions": supervisions}, skipped
 
 
 def _file_names(recordings: Iterable[Record]) -> Iterator[str]:
@@ -152,18 +167,22 @@ def _needs_lhotse(recording: Record) -> bool:
 def _read_by_lhotse(
     cut: Record, columns: Columns, folder: str, split: str | None
 ) -> EntryOrSkipped:
-    """Entry of the whole cut, with the words of all its supervisions."""
+    """Entry of the whole cut, with the words and answers of all its supervisions."""
     supervisions = cut.get("supervisions") or _track_supervisions(cut)
     if not importlib.util.find_spec("lhotse"):
         return Skipped(NEEDS_LHOTSE, str(cut.get("id")))
     if not supervisions:
         return Skipped(NO_TEXT, str(cut["id"]))
     text = " ".join(columns.get(supervision, "text") for supervision in supervisions)
+    answers = [
+        columns.get(supervision.get("custom") or {}, "answer") for supervision in supervisions
+    ]
     # The speaker and the other fields are those of the first supervision.
     whole = {
         **supervisions[0],
         "id": cut["id"],
         "text": text,
+        "custom": {"answer": " ".join(filter(None, answers))},
         "start": 0.0,
         "duration": None,
     }
@@ -172,10 +191,11 @@ def _read_by_lhotse(
 
 
 def _track_supervisions(cut: Record) -> list[Record]:
-    """Supervisions of all tracks of a mixed cut."""
+    """Supervisions of all tracks of a mixed cut, without those of agents in duplex cuts."""
     supervisions = []
     for track in cut.get("tracks", []):
-        supervisions += track["cut"].get("supervisions", [])
+        users_cut, _ = _of_user(track["cut"])
+        supervisions += users_cut.get("supervisions", [])
     return supervisions
 
 

@@ -9,7 +9,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from configs.schema import SourceConfig
 from datamodules.corpus import UnusableAudio
@@ -29,6 +29,7 @@ from datamodules.sources.text_files import decode
 
 Record = dict[str, Any]
 """One line of a manifest or row of a table: column -> value."""
+Item = TypeVar("Item")
 USUAL_COLUMNS = {
     "audio": (
         "audio",
@@ -242,16 +243,38 @@ def read_records(path: str | Path) -> list[Record]:
         ValueError: it is missing, empty, or broken, with the number of the line.
     """
     name = str(path)
+    records = _parse(name.removesuffix(".gz"), _read_content(name))
+    return _not_empty(name, records)
+
+
+def read_numbered_records(path: str | Path) -> list[tuple[int, Record]]:
+    """Read a JSONL manifest, optionally .gz, from a path or URL.
+
+    Returns:
+        The number of each line, from 1, and its content.
+
+    Raises:
+        ValueError: it is missing, empty, or broken, with the number of the line.
+    """
+    name = str(path)
+    text = decode(_read_content(name), name)
+    records = list(_parse_lines(name.removesuffix(".gz"), text))
+    return _not_empty(name, records)
+
+
+def _read_content(name: str) -> bytes:
+    """Content of a path or URL, unpacked."""
     try:
         # In one piece: a manifest is small compared with its audio.
         content = read_bytes(name)
-        if name.endswith(".gz"):
-            content = gzip.decompress(content)
+        return gzip.decompress(content) if name.endswith(".gz") else content
     except UnusableAudio as error:
         raise ValueError(str(error)) from None
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{name} cannot be unpacked: {error}; fetch or write it again") from None
-    records = _parse(name.removesuffix(".gz"), content)
+
+
+def _not_empty(name: str, records: list[Item]) -> list[Item]:
     if not records:
         raise ValueError(f"{name} is empty; a manifest holds one JSON object per line")
     return records
@@ -263,16 +286,15 @@ def _parse(name: str, content: bytes) -> list[Record]:
         return tables.parse_table(name, text)
     if name.endswith(".json"):
         return _parse_json(name, text)
-    return _parse_lines(name, text)
+    return [record for _, record in _parse_lines(name, text)]
 
 
-def _parse_lines(name: str, text: str) -> list[Record]:
-    records = []
+def _parse_lines(name: str, text: str) -> Iterator[tuple[int, Record]]:
+    """Number and content of each line that is not blank."""
     # Not str.splitlines(), which also splits at characters that JSON strings may hold.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            records.append(_parse_line(name, number, line))
-    return records
+            yield number, _parse_line(name, number, line)
 
 
 def _parse_json(name: str, text: str) -> list[Record]:
@@ -281,7 +303,7 @@ def _parse_json(name: str, text: str) -> list[Record]:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         if _begins_with_object(text):
-            return _parse_lines(name, text)
+            return [record for _, record in _parse_lines(name, text)]
         raise ValueError(f"{name} is not JSON: {error}; fetch or write it again") from None
     records = value if isinstance(value, list) else [value]
     for number, record in enumerate(records, 1):

@@ -1,7 +1,6 @@
-"""Check a corpus before training, and prepare it:
+"""Check a corpus of utterances before training, and prepare it:
 
-    python -m datamodules.sources.prepare librispeech /corpora/LibriSpeech configs/preset/tiny.yaml
-    configs/stage/asr.yaml
+    make data NAME=librispeech ROOT=/corpora/LibriSpeech
 
 decodes every sound once and writes to runs/data/<name>: `manifest.jsonl.gz`, which training reads in
 place of the corpus and which holds all durations, `report.html`, and `report.json` with the numbers.
@@ -13,7 +12,6 @@ import dataclasses
 import gzip
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -215,11 +213,3 @@ def _to_record(entry: Entry, split: str) -> dict[str, Any]:
         "channel": entry.channel,
         **audio_source_to_record(entry.path),
     }
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -157,7 +157,7 @@ def write_html(report: Report, path: Path) -> None:
         f"<p>{location}</p><table>{table}</table>"
         f"<h2>Lengths</h2>{draw(*histogram(report))}"
         f"<h2>Findings</h2>{_list(report.findings())}"
-        f"{_unusable_section(report.survey.unusable)}</html>\n",
+        f"{unusable_section(report.survey.unusable)}</html>\n",
         encoding="utf-8",
     )
 
@@ -173,7 +173,7 @@ def _list(sentences: Iterable[str]) -> str:
     return f"<ul>{items}</ul>"
 
 
-def _unusable_section(sentences: list[str]) -> str:
+def unusable_section(sentences: list[str]) -> str:
     """Section that names unusable files; empty: there are none."""
     if not sentences:
         return ""

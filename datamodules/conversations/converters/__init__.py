@@ -1,0 +1,1 @@
+"""Converters of published layouts: a folder -> conversations, one for each listener."""
