@@ -6,7 +6,8 @@
     python train.py configs/preset/tiny.yaml configs/stage/asr.yaml optim.lr=1e-3
 
 A file may carry a map `stages: {asr: {...}, ...}` of differences for single stages; so may the
-command line (`stages.lm.optim.lr=1e-3`), to reach a stage that the requested one starts from. A map
+command line (`stages.lm.optim.lr=1e-3`), to reach a stage that the requested one starts from; that
+holds before `optim.lr=1e-3`, which the command line sets for all. A map
 `kinds: {mamba2: {...}, ...}` holds differences for one `lm.kind`, so that one setting gives an
 equally large model with another language model.
 """
@@ -91,14 +92,15 @@ def layers(args: list[str], stage: str | None = None) -> list[Layer]:
     for differences in per_stage:
         check_names(differences.values, STAGES, "stage", "stages")
 
-    # ... and those for this stage and language model put between the files and the command line.
+    # ... and those for this stage and language model put after the files, or after the rest of the
+    # command line, that they come from: of two settings of one command the more specific one holds.
     # The stage and language model are those of the layers without the differences.
     plain_values = [layer.values for layer in plain_layers]
     plain = OmegaConf.merge(OmegaConf.structured(Config), *plain_values)
     name = OmegaConf.select(plain, "stage.name", throw_on_missing=True)
-    of_kind = _selected(per_kind, plain.lm.kind)
-    of_stage = _selected(per_stage, name)
-    return [*files, *of_kind, *of_stage, command_line]
+    of_files = [*_selected(per_kind[:-1], plain.lm.kind), *_selected(per_stage[:-1], name)]
+    of_command_line = [*_selected(per_kind[-1:], plain.lm.kind), *_selected(per_stage[-1:], name)]
+    return [*files, *of_files, command_line, *of_command_line]
 
 
 def _take_out(layers_with_maps: list[Layer], section: str) -> list[Layer]:

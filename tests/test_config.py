@@ -141,3 +141,12 @@ def test_frame_timing_divides_time_exactly() -> None:
         timing.samples_per_token,
     ) == (640, 3200)
     assert timing.token_ms == 200
+
+
+def test_of_two_settings_of_a_command_the_more_specific_one_holds() -> None:
+    args = [*TINY, "data.train_size=80", "stages.asr.data.train_size=7"]
+    assert load_config(args, "lm").data.train_size == 80
+    assert load_config(args, "asr").data.train_size == 7
+    kinds = [*TINY, "lm.num_layers=4", "kinds.mamba2.lm.num_layers=2"]
+    assert load_config(kinds).lm.num_layers == 4
+    assert load_config([*kinds, "lm.kind=mamba2"]).lm.num_layers == 2
