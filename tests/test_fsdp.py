@@ -180,6 +180,8 @@ def trained(folder: Path, strategy: str, precision: str = "32-true") -> dict[str
     words += [
         "wandb.mode=disabled",
         f"trainer.precision={precision}",
+        # the strategies are compared by their weights
+        "trainer.matmul_precision=highest",
         "optim.warmup_steps=1",
         "optim.clip=0.1",
     ]
