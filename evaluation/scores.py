@@ -27,8 +27,8 @@ WER = Score(
         "Word error rate": [
             Row("test/wer", "word error rate", "share", -1, headline="word error rate"),
             Row("test/cer", "character error rate", "share", -1),
-            Row("test/utterances", "utterances scored", "count", rank=1),
-            Row("test/left_out", "utterances left out", "count", rank=1),
+            Row("test/num_utterances", "utterances scored", "number", rank=1),
+            Row("test/num_left_out", "utterances left out", "number", rank=1),
             Row("test/wer_voices", "word error rate, unseen synthesisers", "share", -1),
             Row("test/wer_people", "word error rate, people", "share", -1),
             Row("test/wer_people/words", "word error rate, people, single words", "share", -1),

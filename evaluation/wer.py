@@ -61,8 +61,8 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
     scores |= score_unseen(config, corpora, trainer, module)
     num_left_out = sum(len(survey.skipped) for survey in corpora.surveys.values())
-    scores["test/utterances"] = len(module.scored)
-    scores["test/left_out"] = len(module.skipped) + num_left_out
+    scores["test/num_utterances"] = len(module.scored)
+    scores["test/num_left_out"] = len(module.skipped) + num_left_out
     save_lines(run.folder, "wer", _lines(ids, module.scored, corpora))
     next_step = next_command(config.stage.name, run.folder)
     print_summary(run.folder, scores, module.scored, module.skipped, next_step)
