@@ -1,6 +1,7 @@
 """Check a corpus of utterances before training, and prepare it:
 
-    make data NAME=librispeech ROOT=/corpora/LibriSpeech
+    python -m datamodules.sources.prepare librispeech /corpora/LibriSpeech configs/preset/tiny.yaml
+    configs/stage/asr.yaml
 
 decodes every sound once and writes to runs/data/<name>: `manifest.jsonl.gz`, which training reads in
 place of the corpus and which holds all durations, `report.html`, and `report.json` with the numbers.
@@ -12,6 +13,7 @@ import dataclasses
 import gzip
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +215,11 @@ def _to_record(entry: Entry, split: str) -> dict[str, Any]:
         "channel": entry.channel,
         **audio_source_to_record(entry.path),
     }
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
