@@ -26,7 +26,7 @@ NO_AUDIO = "in a transcript but without audio"
 NO_TRANSCRIPT = "audio without a transcript"
 NO_ANSWER = "without an answer"
 UNUSABLE = "unusable"
-UNREAD_FORMAT = "of a format that is not read: convert such as ffmpeg -i x.m4a x.flac"
+UNREAD_FORMAT = "in m4a or another unread format; ffmpeg -i x.m4a x.flac"
 NO_PLAIN_TEXT = "with a transcript or answer that is not text"
 IN_TWO_SPLITS = "in train and in valid or test, left out of train"
 
