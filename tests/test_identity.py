@@ -11,7 +11,12 @@ from configs.loading import load_config, override
 from configs.schema import Config
 from datamodules.corpus_digest import contents_of
 from lightning_modules.trainer.callbacks import LAST
-from lightning_modules.trainer.identity import check_identity, inputs_of, save_identity
+from lightning_modules.trainer.identity import (
+    check_identity,
+    holds_training,
+    inputs_of,
+    save_identity,
+)
 from lightning_modules.trainer.run import train_stage
 from lightning_modules.trainer.stage_graph import run_folder
 from lightning_modules.trainer.summary import SUMMARY
@@ -81,6 +86,7 @@ def test_other_settings_are_refused_by_name(file: str, change: str, tmp_path: Pa
 def test_a_folder_without_a_training_is_free(tmp_path: Path) -> None:
     folder = write_run(configured(tmp_path))
     (folder / SUMMARY).unlink()
+    assert not holds_training(folder)
     check_identity(configured(tmp_path, "seed=7"), folder, {})
 
 

@@ -280,11 +280,11 @@ def test_an_item_of_other_settings_or_code_is_made_anew(
 def test_the_same_item_serves_other_batch_sizes_and_learning_rates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_items(load(f"data.cache={tmp_path}"))[3]
+    first = train_items(load(f"data.cache={tmp_path}"))[3]
     monkeypatch.setattr(SyntheticSpeech, "__getitem__", fail_to_make)
-    train_items(
-        load(f"data.cache={tmp_path}", "data.batch_s=20", "optim.lr=1", "data.train_size=9")
-    )[3]
+    others = ["data.batch_s=20", "optim.lr=1", "data.train_size=9"]
+    again = train_items(load(f"data.cache={tmp_path}", *others))[3]
+    assert np.array_equal(first.features, again.features)
 
 
 def test_an_item_whose_features_are_gone_is_made_again(tmp_path: Path) -> None:

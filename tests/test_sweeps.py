@@ -195,6 +195,8 @@ def test_the_cloud_does_what_the_hub_does_not(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(HEAD + "early_terminate: {type: hyperband}\n" + QUOTED)
     check_sweep(file, "cloud")
+    with pytest.raises(ValueError, match="early_terminate"):
+        check_sweep(file, "local")
 
 
 def test_the_error_for_an_unknown_sweep_names_the_nearest() -> None:

@@ -1,4 +1,4 @@
-"""What users hand over by mistake: a result, a counted skip, or an error with a remedy; never
+"""Wrong input of users: a result, a counted skip, or an error with a remedy; never
 wrong in silence."""
 
 import gzip

@@ -4,6 +4,7 @@ A file is named by a hash of the samples and of everything that they depend on, 
 runs and sweeps share it, and a change of data or settings never meets a wrong one.
 """
 
+import copy
 import hashlib
 import os
 from pathlib import Path
@@ -124,7 +125,8 @@ def cached_features_of(
     features = getattr(model, "features", None)
     if not isinstance(features, PretrainedEncoder):
         return None
-    return CachedFeatures.of(features, config, training)
+    # a copy stays on the CPU, where the data workers are, when the model moves to a GPU
+    return CachedFeatures.of(copy.deepcopy(features), config, training)
 
 
 def _write(file: Path, features: np.ndarray) -> None:
