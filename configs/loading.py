@@ -6,15 +6,16 @@
     python train.py configs/preset/tiny.yaml configs/stage/asr.yaml optim.lr=1e-3
 
 A file may carry a map `stages: {asr: {...}, ...}` of differences for single stages; so may the
-command line (`stages.lm.optim.lr=1e-3`), to reach a stage that the requested one starts from; that
-holds before `optim.lr=1e-3`, which the command line sets for all. A map
+command line (`stages.lm.optim.lr=1e-3`), to reach a stage that the requested one starts from. A map
 `kinds: {mamba2: {...}, ...}` holds differences for one `lm.kind`, so that one setting gives an
-equally large model with another language model.
+equally large model with another language model. On the command line the last setting that holds for
+a stage or kind wins, with and without such a prefix.
 """
 
 import dataclasses
 import difflib
 import functools
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBas
 
 from configs.aliases import modern_override, modernise
 from configs.checks import check
-from configs.command_line import literal
+from configs.command_line import MAP_SECTIONS, literal
 from configs.command_line import parse as command_line_values
 from configs.recipes import CONFIGS, STAGES, check_names, stage_file
 from configs.schema import Config
@@ -81,8 +82,8 @@ def layers(args: list[str], stage: str | None = None) -> list[Layer]:
     files = []
     for path in [str(CONFIGS / "base.yaml"), *paths]:
         files.append(Layer(path, load_file(path)))
-    command_line = Layer("command line", command_line_values(overrides))
-    plain_layers = [*files, command_line]
+    command_line = _command_line_layers(overrides)
+    plain_layers = [*files, *command_line]
 
     # Differences for single stages and language models are taken out of every layer ...
     per_stage = _take_out(plain_layers, "stages")
@@ -92,15 +93,39 @@ def layers(args: list[str], stage: str | None = None) -> list[Layer]:
     for differences in per_stage:
         check_names(differences.values, STAGES, "stage", "stages")
 
-    # ... and those for this stage and language model put after the files, or after the rest of the
-    # command line, that they come from: of two settings of one command the more specific one holds.
-    # The stage and language model are those of the layers without the differences.
+    # ... and those for this stage and language model put after all files, or in their place on the
+    # command line. The stage and language model are those of the layers without the differences.
     plain_values = [layer.values for layer in plain_layers]
     plain = OmegaConf.merge(OmegaConf.structured(Config), *plain_values)
-    name = OmegaConf.select(plain, "stage.name", throw_on_missing=True)
-    of_files = [*_selected(per_kind[:-1], plain.lm.kind), *_selected(per_stage[:-1], name)]
-    of_command_line = [*_selected(per_kind[-1:], plain.lm.kind), *_selected(per_stage[-1:], name)]
-    return [*files, *of_files, command_line, *of_command_line]
+    stage_name = OmegaConf.select(plain, "stage.name", throw_on_missing=True)
+    kind_layers = [_selected(differences, plain.lm.kind) for differences in per_kind]
+    stage_layers = [_selected(differences, stage_name) for differences in per_stage]
+    ordered = [*files]
+    for of_layers in (kind_layers, stage_layers):
+        for selected in of_layers[: len(files)]:
+            ordered += selected
+    for number, layer in enumerate(command_line, start=len(files)):
+        ordered += [layer, *kind_layers[number], *stage_layers[number]]
+    return ordered
+
+
+def _command_line_layers(overrides: list[str]) -> list[Layer]:
+    """Overrides as layers; one with a prefix `stages` or `kinds` begins a layer, as does the next.
+
+    So that the order of overrides with and without a prefix is that of the layers.
+    """
+    sections = [override.partition("=")[0].partition(".")[0] for override in overrides]
+    groups = []
+    for _, group in itertools.groupby(zip(sections, overrides, strict=True), _map_section):
+        values = command_line_values([override for _, override in group])
+        groups.append(Layer("command line", values))
+    return groups
+
+
+def _map_section(section_and_override: tuple[str, str]) -> str | None:
+    """`stages` or `kinds` where an override is a difference for one of them."""
+    section, _ = section_and_override
+    return section if section in MAP_SECTIONS else None
 
 
 def _take_out(layers_with_maps: list[Layer], section: str) -> list[Layer]:
@@ -120,14 +145,12 @@ def _take_out(layers_with_maps: list[Layer], section: str) -> list[Layer]:
     return maps
 
 
-def _selected(maps: list[Layer], name: str) -> list[Layer]:
-    """The entries `name` of maps of differences, as layers of their own."""
-    selected = []
-    for differences in maps:
-        if name in differences.values:
-            values = OmegaConf.create(differences.values[name])
-            selected.append(Layer(f"{differences.origin}.{name}", values))
-    return selected
+def _selected(differences: Layer, name: str) -> list[Layer]:
+    """The entry `name` of a map of differences as a layer of its own; none without an entry."""
+    if name not in differences.values:
+        return []
+    values = OmegaConf.create(differences.values[name])
+    return [Layer(f"{differences.origin}.{name}", values)]
 
 
 def _holds_for_all_stages(override: str) -> bool:

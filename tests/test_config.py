@@ -143,10 +143,20 @@ def test_frame_timing_divides_time_exactly() -> None:
     assert timing.token_ms == 200
 
 
-def test_of_two_settings_of_a_command_the_more_specific_one_holds() -> None:
+def test_the_last_setting_of_a_command_that_holds_for_a_stage_wins() -> None:
     args = [*TINY, "data.train_size=80", "stages.asr.data.train_size=7"]
     assert load_config(args, "lm").data.train_size == 80
     assert load_config(args, "asr").data.train_size == 7
+    # the arguments of a trial follow those of the sweep's command
+    assert load_config([*args, "data.train_size=9"], "asr").data.train_size == 9
     kinds = [*TINY, "lm.num_layers=4", "kinds.mamba2.lm.num_layers=2"]
     assert load_config(kinds).lm.num_layers == 4
     assert load_config([*kinds, "lm.kind=mamba2"]).lm.num_layers == 2
+    assert load_config([*kinds, "lm.kind=mamba2", "lm.num_layers=3"]).lm.num_layers == 3
+
+
+def test_the_command_line_holds_before_differences_of_files(tmp_path: Path) -> None:
+    file = tmp_path / "differences.yaml"
+    file.write_text("stages: {asr: {data: {train_size: 7, test_size: 5}}}")
+    config = load_config([*TINY, str(file), "data.train_size=80"], "asr")
+    assert (config.data.train_size, config.data.test_size) == (80, 5)
