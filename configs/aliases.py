@@ -67,6 +67,7 @@ NO_EFFECTS = dict.fromkeys(
 NEW_SETTINGS: dict[str, Any] = {
     "features.level": "none",
     "frontend.masked_share": 0.0,
+    "frontend.noise_std": 0.0,
     "encoder.kind": "conmamba",
     "encoder.pretrained": None,
     "encoder.lookahead_ms": 200.0,
@@ -75,6 +76,7 @@ NEW_SETTINGS: dict[str, Any] = {
     "data.utterance_shares": dict.fromkeys(
         ("out_of_grammar", "small_talk", "corrections", "isolated_words"), 0.0
     ),
+    "stage.texts_per_utterance": 0,
     "data.train_size": 0,
     "data.train_dialogues": 0,
     "data.voices": {"espeak": 1.0},

@@ -80,6 +80,10 @@ def _check_frontend(config: Config) -> None:
             "at least one hop"
         )
     _check_share("frontend.masked_share", config.frontend.masked_share)
+    if config.frontend.noise_std < 0:
+        raise ValueError(
+            f"frontend.noise_std={config.frontend.noise_std:g}: a deviation cannot be negative"
+        )
     # Two convolutions of stride 2 halve the mel bands twice.
     if len(config.frontend.channels) != 2 or features.num_mels % 4:
         raise ValueError(
@@ -217,6 +221,26 @@ def _check_stage(config: Config) -> None:
     # A part can start from the folder of a finished run instead of a stage.
     stages = [source for source in stage.init.values() if not Path(source).is_dir()]
     check_names(stages, STAGES, "stage or run", "stage.init")
+    _check_rehearsal(stage)
+
+
+def _check_rehearsal(stage: StageConfig) -> None:
+    """Texts are trained beside utterances, and only where the language model is."""
+    count = stage.texts_per_utterance
+    if count < 0:
+        raise ValueError(f"stage.texts_per_utterance={count}: cannot be negative; 0 for none")
+    if not count:
+        return
+    if stage.data == "text" or stage.name == "encoder":
+        raise ValueError(
+            f"stage.texts_per_utterance={count} and stage.name={stage.name}: only a stage on speech "
+            "with a language model trains texts beside it; set stage.texts_per_utterance=0"
+        )
+    if "lm" not in stage.trained:
+        raise ValueError(
+            f"stage.texts_per_utterance={count} and stage.trained={stage.trained}: texts train the "
+            "language model, which is frozen; add lm, or set stage.texts_per_utterance=0"
+        )
 
 
 def _check_teacher(config: Config) -> None:

@@ -10,6 +10,7 @@ import types
 import typing
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from configs.schema import Config
@@ -21,14 +22,26 @@ MAP_SECTIONS = ("stages", "kinds")
 
 
 def parse(overrides: list[str]) -> DictConfig:
-    """Values of `key=value` overrides, the last of a key first in effect."""
+    """Values of `key=value` overrides, the last of a key first in effect.
+
+    Raises:
+        ValueError: a value is not YAML.
+    """
     values = OmegaConf.create({})
     for override in overrides:
         key, _, text = override.partition("=")
         if _is_typed_text(key, text):
             OmegaConf.update(values, key, literal(text), force_add=True)
         else:
-            values.merge_with_dotlist([override])
+            try:
+                values.merge_with_dotlist([override])
+            except yaml.YAMLError as error:
+                problem = " ".join(str(getattr(error, "problem", error)).split())
+                raise ValueError(
+                    f"{override}: the value is not YAML ({problem}); in a map or list a space "
+                    "follows each colon and comma, and in a shell the whole is quoted: "
+                    f"'{key}={{name: value}}'"
+                ) from None
     return values
 
 

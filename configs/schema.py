@@ -307,8 +307,14 @@ class StageConfig:
     A part that is not named starts from random weights, or from lm.pretrained.
     """
     speech_like_text: float
-    """Stage lm: share of texts whose words are spaced by silence tokens as speech embeddings are, 0
-    to 1."""
+    """Stage lm, and texts_per_utterance: share of texts whose words are spaced by silence tokens as
+    speech embeddings are, 0 to 1."""
+    texts_per_utterance: int
+    """Stages on speech and dialogues: texts trained with each utterance as in stage lm.
+
+    There are far more texts than utterances, so the language model keeps what it knows of them
+    (rehearsal) instead of memorising repeated utterances.
+    """
     answer_share: float
     """Share of the items with an answer for which the answer is the target; the others are
     transcribed, 0 to 1."""

@@ -34,7 +34,12 @@ class FrontendConfig:
     channels: list[int]
     """Output channels of the two convolutions."""
     masked_share: float
-    """Share of frames, and of mel bands, that are masked in training (SpecAugment), 0 to 1."""
+    """Share of frames, and of mel bands, that are masked in training (SpecAugment), 0 to 1.
+
+    For encoder.kind=pretrained its frames and channels.
+    """
+    noise_std: float
+    """Standard deviation of Gaussian noise on the features in training, which are normalised."""
 
 
 @dataclasses.dataclass(frozen=True)

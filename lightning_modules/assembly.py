@@ -20,6 +20,7 @@ from duplexmamba.models.language_models import load_pretrained
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.lm import TextModel
+from lightning_modules.speech import SpeechStage
 from lightning_modules.stage import StageModule
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
@@ -61,6 +62,9 @@ def build(
     if config.trainer.activation_checkpointing:
         checkpoint_activations(model)
     module = stage.module(config, model, tokenizer)
+    if config.stage.texts_per_utterance:
+        assert isinstance(module, SpeechStage), module
+        module.texts = corpora.stream.qa_pair
     data = stage.data(config, corpora)
     if ENCODERS[config.encoder.kind].is_pretrained:
         _add_features(data, model, config)

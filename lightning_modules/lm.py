@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from configs.schema import Config
 from datamodules.synthetic.speech import HESITANT_SHARE
 from duplexmamba.config import ModelConfig
-from duplexmamba.models.language_models import build_lm
+from duplexmamba.models.language_models import LM, build_lm
 from duplexmamba.models.timing import FrameTiming
-from duplexmamba.streaming.padded import Padded, take
+from duplexmamba.streaming.padded import take
 from duplexmamba.text.decoding import greedy
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import exact_match
@@ -44,12 +45,6 @@ class TextModel(nn.Module):
         super().__init__()
         self.lm = build_lm(config.lm)
 
-    def forward(self, ids: Padded) -> Tensor:
-        """Ids (B, L) -> hidden states (B, L, D)."""
-        embeddings = ids.with_values(self.lm.embed(ids.values))
-        hidden, _ = self.lm(embeddings)
-        return hidden.values
-
 
 class Example(NamedTuple):
     """A training example as ids."""
@@ -72,26 +67,12 @@ class LMStage(StageModule):
 
     def training_loss(self, batch: TextBatch) -> Tensor:
         """Cross entropy of the responses, given the prompts."""
-        input_rows = []
-        label_rows = []
-        for example in self._draw_examples(batch):
-            ids = example.prompt + example.response
-            # the label of an id is the id after it; the last one has none
-            input_rows.append(ids[:-1])
-            ignored = [IGNORED] * (len(example.prompt) - 1)
-            label_rows.append(ignored + example.response)
-        # (B, L, D)
-        hidden = self.model(pad_ids(input_rows, self.device))
-        labels = pad_ids(label_rows, self.device, IGNORED).values
-        # with a large vocabulary, logits of the prompts would cost more than all else
-        is_labelled = labels != IGNORED
-        logits = self.model.lm.logits(hidden[is_labelled])
-        smoothing = self.config.optim.label_smoothing
-        return token_loss(logits, labels[is_labelled], smoothing)
+        examples = draw_examples(batch, self.tokenizer, self.config)
+        return text_loss(self.model.lm, examples, self.config.optim.label_smoothing)
 
     def validate(self, batch: TextBatch) -> list[Result]:
         """Greedy responses."""
-        examples = self._draw_examples(batch)
+        examples = draw_examples(batch, self.tokenizer, self.config)
         outputs = self._generate(examples)
         results: list[Result] = []
         for item, example, output in zip(batch, examples, outputs, strict=True):
@@ -122,23 +103,45 @@ class LMStage(StageModule):
         """Share of exact responses."""
         return {"exact_match": exact_match(text_pairs(results))}
 
-    def _draw_examples(self, batch: TextBatch) -> list[Example]:
-        """One example of each item: the answer where there is one, else the transcript.
 
-        Instructions and silences are drawn at random.
-        """
-        after = self.tokenizer.prompt_after_speech("response")
-        embedding_ms = FrameTiming.of(self.config.model).token_ms
-        share = self.config.stage.speech_like_text
-        examples = []
-        for text, answer in batch:
-            instruction = choose(ANSWER_INSTRUCTIONS if answer else TRANSCRIBE_INSTRUCTIONS)
-            before = self.tokenizer.prompt_before_speech(instruction)
-            speech = speech_like(text, self.tokenizer, share, embedding_ms)
-            prompt = before + speech + after
-            response = self.tokenizer.encode_response(answer or text)
-            examples.append(Example(prompt, response))
-        return examples
+def draw_examples(batch: TextBatch, tokenizer: Tokenizer, config: Config) -> list[Example]:
+    """One example of each item: the answer where there is one, else the transcript.
+
+    Instructions and silences are drawn at random.
+    """
+    after = tokenizer.prompt_after_speech("response")
+    embedding_ms = FrameTiming.of(config.model).token_ms
+    share = config.stage.speech_like_text
+    examples = []
+    for text, answer in batch:
+        instruction = choose(ANSWER_INSTRUCTIONS if answer else TRANSCRIBE_INSTRUCTIONS)
+        before = tokenizer.prompt_before_speech(instruction)
+        speech = speech_like(text, tokenizer, share, embedding_ms)
+        prompt = before + speech + after
+        response = tokenizer.encode_response(answer or text)
+        examples.append(Example(prompt, response))
+    return examples
+
+
+def text_loss(lm: LM, examples: list[Example], label_smoothing: float) -> Tensor:
+    """Cross entropy of the responses, given the prompts."""
+    device = lm.embeddings.weight.device
+    input_rows = []
+    label_rows = []
+    for example in examples:
+        ids = example.prompt + example.response
+        # the label of an id is the id after it; the last one has none
+        input_rows.append(ids[:-1])
+        ignored = [IGNORED] * (len(example.prompt) - 1)
+        label_rows.append(ignored + example.response)
+    input_ids = pad_ids(input_rows, device)
+    # (B, L, D)
+    hidden, _ = lm(input_ids.with_values(lm.embed(input_ids.values)))
+    labels = pad_ids(label_rows, device, IGNORED).values
+    # with a large vocabulary, logits of the prompts would cost more than all else
+    is_labelled = labels != IGNORED
+    logits = lm.logits(hidden.values[is_labelled])
+    return token_loss(logits, labels[is_labelled], label_smoothing)
 
 
 def speech_like(

@@ -5,7 +5,7 @@ vocabulary, C candidate transcripts.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,7 +29,7 @@ from duplexmamba.text.tokenizer import (
     Tokenizer,
 )
 from lightning_modules.encoder import byte_labels, encoder_frames
-from lightning_modules.lm import choose
+from lightning_modules.lm import choose, draw_examples, text_loss
 from lightning_modules.padding import pad_ids
 from lightning_modules.results import AnswerResult, Result, TranscriptResult, text_pairs
 from lightning_modules.stage import StageModule
@@ -42,6 +42,9 @@ HEAD_WEIGHT = 0.3
 
 SHARPNESS = 10.0
 """Logit between a word's embedding of average length and itself."""
+
+NUM_TEXT_POSITIONS = 1_000_000
+"""First positions of the training stream, which has no end, whose texts are drawn."""
 
 BEAM = 16
 """Candidate transcripts of the words' CTC, which the language model rescores."""
@@ -62,9 +65,14 @@ class SpeechStage(StageModule):
 
     model: SpeechLM
     tokenizer: Tokenizer
+    texts: Callable[[int], tuple[str, str]] | None = None
+    """Text and answer of the utterance at a position of the training stream, or an empty answer.
+
+    Set where `stage.texts_per_utterance` is.
+    """
 
     def training_loss(self, batch: SpeechBatch) -> Tensor:
-        """Cross entropy of the responses, plus the CTC losses that are enabled.
+        """Cross entropy of the responses, plus the losses that are enabled: CTC and texts.
 
         CTC losses: of the connector's byte head where its kind is ctc, and of the speech embeddings
         against the words where stage.ctc_weight is not 0.
@@ -83,7 +91,23 @@ class SpeechStage(StageModule):
             word_loss = self.word_loss(speech, batch.texts)
             self.log_loss_part("words", word_loss)
             loss = loss + self.config.stage.ctc_weight * word_loss
+        if self.config.stage.texts_per_utterance and self.training:
+            text_loss = self.rehearsal_loss(len(batch))
+            self.log_loss_part("texts", text_loss)
+            loss = loss + text_loss
         return loss
+
+    def rehearsal_loss(self, num_utterances: int) -> Tensor:
+        """Loss of stage lm on texts of the corpora, for a batch of so many utterances."""
+        assert self.texts is not None
+        num_texts = num_utterances * self.config.stage.texts_per_utterance
+        pairs = []
+        for position in torch.randint(NUM_TEXT_POSITIONS, (num_texts,)).tolist():
+            text, answer = self.texts(position)
+            is_question = torch.rand(()) < self.config.stage.answer_share
+            pairs.append((text, answer if is_question else ""))
+        examples = draw_examples(pairs, self.tokenizer, self.config)
+        return text_loss(self.model.lm, examples, self.config.optim.label_smoothing)
 
     def _response_loss(self, tasks: list[Task], speech: Padded) -> Tensor:
         """Cross entropy of the responses to speech (B, S, E)."""

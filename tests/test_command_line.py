@@ -1,5 +1,6 @@
 """Values of the command line reach text fields as they were typed."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,12 @@ def test_a_text_stays_as_it_was_typed(tmp_path: Path, text: str) -> None:
 def test_other_values_are_yaml() -> None:
     config = load_config([*TINY, "data.path=null", "run.id='quoted'", "optim.lr=1e-3"])
     assert config.data.path is None and config.run.id == "quoted" and config.optim.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.sources={people:{path:/x}}", "data.voices=[a", "data.voices={a: b: c}", "seed=@1"],
+)
+def test_a_value_that_is_not_yaml_is_named(override: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(override)}: the value is not YAML"):
+        load_config([*TINY, override])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from duplexmamba.config import FrontendConfig
-from duplexmamba.models.spec_augment import mask_blocks
+from duplexmamba.models.spec_augment import perturb
 from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
 from duplexmamba.streaming.padded import Padded
 
@@ -23,12 +23,19 @@ FrontendState = tuple[StreamBuffer, StreamBuffer]
 class Frontend(nn.Module):
     """(B, T, M) -> (B, T / 4, D): both convolutions halve time and mel.
 
-    In training, a share of the input is masked (`mask_blocks`).
+    In training, the input is masked and disturbed as configured (`perturb`).
+
+    Args:
+        config: channels, masks and noise.
+        num_mels: bands M.
+        frame_ms: time from one frame to the next in milliseconds.
+        d_model: width D of encoder frames.
     """
 
-    def __init__(self, config: FrontendConfig, num_mels: int, d_model: int):
+    def __init__(self, config: FrontendConfig, num_mels: int, frame_ms: float, d_model: int):
         super().__init__()
-        self.masked_share = config.masked_share
+        self.config = config
+        self.frame_ms = frame_ms
         first, second = config.channels
         # the stream buffer pads time on the left, the convolution pads mel on both sides
         self.conv1 = nn.Conv2d(1, first, 3, stride=2, padding=(0, 1))
@@ -48,8 +55,8 @@ class Frontend(nn.Module):
             (B, T / 4, D), and the state for the next chunk.
         """
         past1, past2 = state or (None, None)
-        if self.training and self.masked_share:
-            x = mask_blocks(x, self.masked_share)
+        if self.training:
+            x = perturb(x, self.config, self.frame_ms)
         x = x.with_values(x.values[..., None])  # (B, T, M, 1)
         x, past1 = self._halve(x, self.conv1, past1)  # (B, T / 2, M / 2, C)
         x, past2 = self._halve(x, self.conv2, past2)  # (B, T / 4, M / 4, C)

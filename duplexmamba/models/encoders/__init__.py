@@ -68,10 +68,12 @@ class EncoderKind:
 
 def build_conmamba(config: ModelConfig) -> EncoderParts:
     """Log-mel frames, the convolutional front end, and blocks with random weights."""
+    features = config.features
+    frame_ms = 1000 * features.hop_samples / features.sample_rate_hz
     d_model = config.encoder.d_model
     return EncoderParts(
-        features=LogMel(config.features),
-        frontend=Frontend(config.frontend, config.features.num_mels, d_model),
+        features=LogMel(features),
+        frontend=Frontend(config.frontend, features.num_mels, frame_ms, d_model),
         encoder=Encoder(config.encoder, FrameTiming.of(config)),
     )
 
@@ -84,7 +86,7 @@ def build_pretrained(config: ModelConfig) -> EncoderParts:
     causal = dataclasses.replace(config.encoder, context="causal")
     return EncoderParts(
         features=features,
-        frontend=JoiningFrontend(features.info.width, d_model),
+        frontend=JoiningFrontend(config.frontend, features.info, d_model),
         encoder=Encoder(causal, FrameTiming.of(config)),
     )
 
