@@ -77,6 +77,7 @@ NEW_SETTINGS: dict[str, Any] = {
         ("out_of_grammar", "small_talk", "corrections", "isolated_words"), 0.0
     ),
     "stage.texts_per_utterance": 0,
+    "stage.texts_per_dialogue": 0,
     "data.train_size": 0,
     "data.train_dialogues": 0,
     "data.voices": {"espeak": 1.0},

@@ -225,21 +225,27 @@ def _check_stage(config: Config) -> None:
 
 
 def _check_rehearsal(stage: StageConfig) -> None:
-    """Texts are trained beside utterances, and only where the language model is."""
-    count = stage.texts_per_utterance
-    if count < 0:
-        raise ValueError(f"stage.texts_per_utterance={count}: cannot be negative; 0 for none")
-    if not count:
-        return
-    if stage.data == "text" or stage.name == "encoder":
+    """Texts are trained beside speech, and only where the language model is."""
+    for field in ("texts_per_utterance", "texts_per_dialogue"):
+        count = getattr(stage, field)
+        if count < 0:
+            raise ValueError(f"stage.{field}={count}: cannot be negative; 0 for none")
+        if not count:
+            continue
+        if stage.data == "text" or stage.name == "encoder":
+            raise ValueError(
+                f"stage.{field}={count} and stage.name={stage.name}: only a stage on speech with a "
+                f"language model trains texts beside it; set stage.{field}=0"
+            )
+        if "lm" not in stage.trained:
+            raise ValueError(
+                f"stage.{field}={count} and stage.trained={stage.trained}: texts train the language "
+                f"model, which is frozen; add lm, or set stage.{field}=0"
+            )
+    if stage.texts_per_dialogue and stage.data != "dialogues":
         raise ValueError(
-            f"stage.texts_per_utterance={count} and stage.name={stage.name}: only a stage on speech "
-            "with a language model trains texts beside it; set stage.texts_per_utterance=0"
-        )
-    if "lm" not in stage.trained:
-        raise ValueError(
-            f"stage.texts_per_utterance={count} and stage.trained={stage.trained}: texts train the "
-            "language model, which is frozen; add lm, or set stage.texts_per_utterance=0"
+            f"stage.texts_per_dialogue={stage.texts_per_dialogue} and stage.data={stage.data}: "
+            "there are no dialogues; set it for stages state and streaming"
         )
 
 

@@ -318,6 +318,12 @@ class StageConfig:
     answer_share: float
     """Share of the items with an answer for which the answer is the target; the others are
     transcribed, 0 to 1."""
+    texts_per_dialogue: int
+    """Stages on dialogues: dialogues of words with times trained with each dialogue.
+
+    Their words stand in place of speech, as in stage lm. Making one takes a few milliseconds, so
+    each is new.
+    """
     utterances_per_dialogue: int
     """Stages on dialogues: single utterances trained with each dialogue, so that transcription and
     answering are kept."""

@@ -13,12 +13,14 @@ from configs.schema import Config
 from datamodules.corpora import Corpora
 from datamodules.corpus import Utterance
 from datamodules.data import StageData
+from datamodules.dialogue.text_dialogues import open_text_dialogues
 from duplexmamba.models import lora
 from duplexmamba.models.connectors import CONNECTORS
 from duplexmamba.models.encoders import ENCODERS
 from duplexmamba.models.language_models import load_pretrained
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.text.tokenizer import Tokenizer
+from lightning_modules.dialogue import DialogueStage
 from lightning_modules.lm import TextModel
 from lightning_modules.speech import SpeechStage
 from lightning_modules.stage import StageModule
@@ -65,6 +67,9 @@ def build(
     if config.stage.texts_per_utterance:
         assert isinstance(module, SpeechStage), module
         module.texts = corpora.stream.qa_pair
+    if config.stage.texts_per_dialogue:
+        assert isinstance(module, DialogueStage), module
+        module.text_dialogues = open_text_dialogues(config)
     data = stage.data(config, corpora)
     if ENCODERS[config.encoder.kind].is_pretrained:
         _add_features(data, model, config)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from datamodules.dialogue.data import DialogueBatch
 from datamodules.dialogue.dialogues import Dialogue
+from datamodules.dialogue.text_dialogues import TextDialogues, timed_words
+from datamodules.dialogue.turns import Slices
 from duplexmamba.duplex.events import Event, emitted_responses
 from duplexmamba.duplex.fork import ForkSession
 from duplexmamba.duplex.session import Session, run_sessions
@@ -23,7 +25,7 @@ from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded, Positions, take
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.metrics import exact_match, macro_f1
-from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS
+from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, SILENCE
 from lightning_modules.branch_targets import BranchTargets, Segment
 from lightning_modules.fork_schedule import (
     Fork,
@@ -35,8 +37,11 @@ from lightning_modules.fork_schedule import (
 )
 from lightning_modules.padding import pad_ids
 from lightning_modules.results import AnswerResult, Result, TurnStateResult, text_pairs
-from lightning_modules.speech import InstructStage
+from lightning_modules.speech import NUM_TEXT_POSITIONS, InstructStage
 from lightning_modules.trainer.fsdp import max_over_ranks
+
+MAX_WORD_DELAY_S = 0.2
+"""Longest time after the end of a word until its embedding, in dialogues of words."""
 
 
 class DialogueStage(InstructStage):
@@ -47,11 +52,18 @@ class DialogueStage(InstructStage):
 
     session: type[Session] = ForkSession
     """The kind of live session that it trains for."""
+    text_dialogues: TextDialogues | None = None
+    """Set where `stage.texts_per_dialogue` is."""
 
     def training_loss(self, batch: DialogueBatch) -> Tensor:  # type: ignore[override]
-        """Loss of the dialogues plus that of the single utterances."""
+        """Loss of the dialogues plus those of texts and of the single utterances."""
         loss = self.dialogue_loss(batch)
         self.log_loss_part("dialogues", loss)
+        if self.config.stage.texts_per_dialogue and self.training:
+            num_texts = len(batch) * self.config.stage.texts_per_dialogue
+            text_loss = self.text_dialogue_loss(num_texts)
+            self.log_loss_part("text_dialogues", text_loss)
+            loss = loss + text_loss
         # with FSDP, all ranks leave out the second part if one has no utterances
         if max_over_ranks(not len(batch.utterances), self):
             return loss
@@ -59,12 +71,55 @@ class DialogueStage(InstructStage):
 
     def dialogue_loss(self, batch: DialogueBatch) -> Tensor:
         """Cross entropy of the turn states and responses in all branches."""
+        speech, _ = self.model.connector(self.frames(batch))
+        return self.conversation_loss(batch.dialogues, speech)
+
+    def text_dialogue_loss(self, num_dialogues: int) -> Tensor:
+        """Loss of so many dialogues of words, with their embeddings in place of speech."""
+        assert self.text_dialogues is not None
+        positions = torch.randint(NUM_TEXT_POSITIONS, (num_dialogues,)).tolist()
+        dialogues = [self.text_dialogues[position] for position in positions]
+        rows = [self.ids_in_time(dialogue) for dialogue in dialogues]
+        ids = pad_ids(rows, self.device)
+        return self.conversation_loss(dialogues, ids.with_values(self.model.lm.embed(ids.values)))
+
+    def ids_in_time(self, dialogue: Dialogue) -> list[int]:
+        """Ids (S,) in place of the speech embeddings of a dialogue: of words, else of silence.
+
+        An id takes the place of the embedding in which its word ends, or of a later one, up to the
+        slice in which its turn is over. Words for which there is no place are left out.
+        """
+        per_slice = self._windows_per_slice()
+        [silence] = self.tokenizer.encode(SILENCE)
+        ids = [silence] * (per_slice * len(dialogue.labels))
+        embedding_s = FrameTiming.of(self.config.model).token_ms / 1000
+        slices = Slices.of(self.config)
+        free = 0
+        for word in timed_words(dialogue):
+            end_s = dialogue.turns[word.turn].end_s
+            endpoint = slices.endpoint_slice(round(end_s * slices.rate_hz))
+            stop = min(per_slice * (endpoint + 1), len(ids))
+            # recognisers write a word some time after its end
+            delay_s = float(torch.rand(())) * MAX_WORD_DELAY_S
+            word_ids = self.tokenizer.encode_words(word.text)
+            in_time = min(int((word.end_s + delay_s) / embedding_s), stop - len(word_ids))
+            first = max(free, in_time)
+            kept = word_ids[: max(0, stop - first)]
+            ids[first : first + len(kept)] = kept
+            free = first + len(kept)
+        return ids
+
+    def conversation_loss(self, dialogues: Sequence[Dialogue], speech: Padded) -> Tensor:
+        """Cross entropy of the turn states and responses in all branches.
+
+        Args:
+            dialogues: B dialogues, without their audio.
+            speech: (B, S, E) their embeddings.
+        """
         rng = random.Random(int(torch.randint(2**62, ())))
         targets = BranchTargets(self.tokenizer, self.config.duplex, self.config.stage.probes)
-        dialogues = [targets.segments(dialogue, rng) for dialogue in batch.dialogues]
-        flat = flatten(dialogues)
-        segments = share_prefixes(flat)
-        speech, _ = self.model.connector(self.frames(batch))
+        branches = [targets.segments(dialogue, rng) for dialogue in dialogues]
+        segments = share_prefixes(flatten(branches))
         hidden, labels = self.run_segments(segments, speech)
         logits = self.model.lm.logits(hidden)
         return token_loss(logits, labels, self.config.optim.label_smoothing)

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from datamodules.dialogue.data import DialogueBatch
 from datamodules.dialogue.dialogues import Dialogue
 from duplexmamba.config import DuplexConfig
 from duplexmamba.duplex.multiplex import IDLE, MultiplexSession
@@ -154,16 +153,13 @@ class MultiplexStage(DialogueStage):
 
     session = MultiplexSession
 
-    def dialogue_loss(self, batch: DialogueBatch) -> Tensor:
+    def conversation_loss(self, dialogues: Sequence[Dialogue], speech: Padded) -> Tensor:
         """Cross entropy of the decisions plus that of the tokens of responses.
 
         Each is a mean of its own. In a common mean, the tokens would hardly count beside the many
         slices in which there is nothing to respond to.
         """
-        speech, _ = self.model.connector(self.frames(batch))
-        rows = [
-            script(dialogue, self.tokenizer, self.config.duplex) for dialogue in batch.dialogues
-        ]
+        rows = [script(dialogue, self.tokenizer, self.config.duplex) for dialogue in dialogues]
         hidden, labels, is_free = self.read_whole(rows, speech)
         turn_states = self.tokenizer.turn_state_ids
         # in this order, idle is class 1

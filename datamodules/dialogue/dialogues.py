@@ -74,7 +74,7 @@ class Dialogue:
         return [range(first, stop) for first, stop in itertools.pairwise(boundaries)]
 
 
-class _Schedule(NamedTuple):
+class Schedule(NamedTuple):
     """Positions of the events of a dialogue."""
 
     starts: list[int]
@@ -176,9 +176,7 @@ class Dialogues(Dataset[Dialogue]):
         for event in events:
             phrases.append(self._draw_phrase(event, rng, user, phrases))
         schedule = self._schedule(events, phrases, rng)
-        samples = self._mix(events, phrases, schedule, rng)
-        if self.effects is not None:
-            samples = apply_effects(samples, _numpy_rng(rng), self.effects, self.rate_hz)
+        samples = self._record(events, phrases, schedule, rng)
         turns = []
         for event, phrase, start in zip(events, phrases, schedule.starts, strict=True):
             turns.append(self._turn(event, phrase, start))
@@ -239,9 +237,7 @@ class Dialogues(Dataset[Dialogue]):
         stranger = rng.getrandbits(32)
         return source.phrase(rng, stranger)
 
-    def _schedule(
-        self, events: list[Event], phrases: list[Phrase], rng: random.Random
-    ) -> _Schedule:
+    def _schedule(self, events: list[Event], phrases: list[Phrase], rng: random.Random) -> Schedule:
         """Draw the position of each event in time."""
         starts: list[int] = []
         answers: list[Answer] = []
@@ -271,7 +267,7 @@ class Dialogues(Dataset[Dialogue]):
         end = max(decided, response.stop) + self._draw_samples(self.config.gap_s, rng)
         # Round up to whole slices.
         num_samples = end + -end % self.slices.length
-        return _Schedule(starts, answers, num_samples)
+        return Schedule(starts, answers, num_samples)
 
     def _paused_samples(self, start: int, endpoint: int) -> int:
         """Samples by which speech to somebody else delays the response that it overlaps.
@@ -302,8 +298,17 @@ class Dialogues(Dataset[Dialogue]):
             speaker=phrase.speaker,
         )
 
+    def _record(
+        self, events: list[Event], phrases: list[Phrase], schedule: Schedule, rng: random.Random
+    ) -> np.ndarray:
+        """(n,) float32: the dialogue as the user's microphone records it."""
+        samples = self._mix(events, phrases, schedule, rng)
+        if self.effects is not None:
+            samples = apply_effects(samples, _numpy_rng(rng), self.effects, self.rate_hz)
+        return samples
+
     def _mix(
-        self, events: list[Event], phrases: list[Phrase], schedule: _Schedule, rng: random.Random
+        self, events: list[Event], phrases: list[Phrase], schedule: Schedule, rng: random.Random
     ) -> np.ndarray:
         """(n,) float32: all phrases at their positions and levels, with the noise of a room."""
         user_db = rng.uniform(*self.config.level_db)
@@ -324,7 +329,7 @@ class Dialogues(Dataset[Dialogue]):
         peak = np.abs(samples).max()
         return samples / np.maximum(1, peak)
 
-    def _echo(self, phrases: list[Phrase], schedule: _Schedule, rng: random.Random) -> np.ndarray:
+    def _echo(self, phrases: list[Phrase], schedule: Schedule, rng: random.Random) -> np.ndarray:
         """(n,) float32: the answers as the user's microphone records them."""
         return echo(
             schedule.answers,
@@ -355,6 +360,7 @@ def open_dialogues(
     size: int,
     recorded: Corpus | None = None,
     voices: Voices | None = None,
+    dialogue_type: type[Dialogues] = Dialogues,
 ) -> Dialogues:
     """Open the dialogues of a configuration.
 
@@ -365,6 +371,7 @@ def open_dialogues(
         recorded: corpus of the questions; None: they come from `grammar`. All other phrases are
             synthesised, also orders that are corrected.
         voices: of all synthesised speech; None: those of data.voices.
+        dialogue_type: class to open.
 
     Raises:
         ValueError: slices do not hold whole speech embeddings, the answers are too short, or
@@ -390,7 +397,7 @@ def open_dialogues(
         "small_talk": Spoken(small_talk.draw, split, rate_hz, voices=voices),
         "stop": Spoken(small_talk.draw_stop, split, rate_hz, voices=voices),
     }
-    return Dialogues(
+    return dialogue_type(
         sources=sources,
         orders=Spoken(corrections.draw_order, split, rate_hz, voices=voices),
         config=config.dialogue,
