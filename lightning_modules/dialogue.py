@@ -24,7 +24,7 @@ from duplexmamba.models.language_models import LMState
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded, Positions, take
 from duplexmamba.text.losses import IGNORED, token_loss
-from duplexmamba.text.metrics import exact_match, macro_f1
+from duplexmamba.text.metrics import accuracy, exact_match, macro_f1
 from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, SILENCE
 from lightning_modules.branch_targets import BranchTargets, Segment
 from lightning_modules.fork_schedule import (
@@ -282,7 +282,7 @@ class DialogueStage(InstructStage):
     def turn_state_scores(self, results: Sequence[TurnStateResult]) -> dict[str, float]:
         """Accuracy and macro F1 over all slices."""
         pairs = text_pairs(results)
-        return {"state_accuracy": exact_match(pairs), "state_macro_f1": macro_f1(pairs)}
+        return {"state_accuracy": accuracy(pairs), "state_macro_f1": macro_f1(pairs)}
 
 
 def session_results(

@@ -57,6 +57,12 @@ def _words(text: str) -> list[str]:
     return without_markers(text).split()
 
 
+def accuracy(pairs: Pairs) -> float:
+    """Compute the fraction of (reference, hypothesis) pairs of class names that are equal."""
+    num_equal = sum(reference == hypothesis for reference, hypothesis in pairs)
+    return num_equal / len(pairs)
+
+
 def macro_f1(pairs: Pairs) -> float:
     """Compute the mean F1 over the classes that occur among the references of the pairs."""
     classes = {reference for reference, _ in pairs}

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from duplexmamba.duplex.events import EmittedResponse
-from duplexmamba.text.metrics import exact_match, f1, macro_f1
+from duplexmamba.text.metrics import accuracy, f1, macro_f1
 from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
 from evaluation.record import ScoreValue
 
@@ -219,7 +219,7 @@ def _state_scores(dialogues: Sequence[PlayedDialogue]) -> dict[str, ScoreValue]:
     labels: list[str] = ["response"]
     if set(dialogues[0].states) == set(TURN_STATE_MARKERS):
         labels = list(TURN_STATE_MARKERS)
-        result["state/accuracy"] = ScoreValue(exact_match(pairs), len(pairs))
+        result["state/accuracy"] = ScoreValue(accuracy(pairs), len(pairs))
         result["state/macro_f1"] = ScoreValue(macro_f1(pairs), len(pairs))
     for label in labels:
         num_slices = sum(expected == label for expected, _ in pairs)
