@@ -86,8 +86,8 @@ scorecard: $(VENV)/.train ## CKPT's word error rate, VoiceBench, conversation, s
 	@$(BIN)/python evaluate.py scorecard "$(CKPT)" $(overrides) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \
 		$(if $(VOICEBENCH),--data "$(VOICEBENCH)") $(if $(MODE),--mode $(MODE)) --batch $(BATCH) $(if $(AS_IS),--as-is) $(if $(JSON),--json "$(JSON)")
 
-publish: $(VENV)/.train ## RUN as models/demo, the model that RUN=demo names, if it is better than the one there
-	@$(BIN)/python -m evaluation.publish $(RUN) models/demo
+publish: $(VENV)/.train ## RUN as models/demo, the model that RUN=demo names, if it is better than the one there; ARGS of its training go into its card
+	@$(BIN)/python -m evaluation.publish $(RUN) models/demo --recipe "$(ARGS)"
 
 sweep: $(VENV)/.hub ## SWEEP=slice_size with AGENTS=1 and ARGS for all trials: on W&B if you are logged in, else on a local hub
 	@$(BIN)/python -m sweeps.run "$(SWEEP)" --agents $(AGENTS) --backend $(BACKEND) $(overrides)

