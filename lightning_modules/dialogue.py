@@ -99,8 +99,8 @@ class DialogueStage(InstructStage):
             end_s = dialogue.turns[word.turn].end_s
             endpoint = slices.endpoint_slice(round(end_s * slices.rate_hz))
             stop = min(per_slice * (endpoint + 1), len(ids))
-            # recognisers write a word some time after its end
-            delay_s = float(torch.rand(())) * MAX_WORD_DELAY_S
+            # a word is recognised some time after its end
+            delay_s = float(torch.rand(())) * MAX_WORD_DELAY_S + slices.lag / slices.rate_hz
             word_ids = self.tokenizer.encode_words(word.text)
             in_time = min(int((word.end_s + delay_s) / embedding_s), stop - len(word_ids))
             first = max(free, in_time)

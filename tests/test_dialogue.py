@@ -24,7 +24,7 @@ from datamodules.dialogue.phrases import (
     quietest_near_middle,
     unfinished,
 )
-from datamodules.dialogue.turns import RULES, draw_events
+from datamodules.dialogue.turns import RULES, Slices, draw_events, lag_ms
 from datamodules.synthetic import corrections, grammar, other_speech
 from datamodules.synthetic import espeak_voices as synthetic
 from duplexmamba.duplex.policy import branches
@@ -121,6 +121,21 @@ def test_labels_are_those_of_a_literal_reading(made):
         "incomplete",
         "ignore",
     }
+
+
+def test_labels_wait_for_what_the_encoder_has_not_heard() -> None:
+    assert Slices.of(CONFIG).lag == 0
+    pretrained = load_config(
+        ["configs/preset/tiny_pretrained.yaml", "configs/stage/streaming.yaml"]
+    )
+    slices = Slices.of(pretrained)
+    assert slices.lag == 0.192 * RATE_HZ == slices.length
+    at_once = dataclasses.replace(slices, lag=0)
+    for sample in (0, 1, 1000, 3071, 3072, 3073, 50_000):
+        assert slices.onset_slice(sample) == at_once.onset_slice(sample) + 1
+        assert slices.endpoint_slice(sample) == at_once.endpoint_slice(sample) + 1
+    whole = dataclasses.replace(pretrained.encoder, context="full")
+    assert lag_ms(whole) == 0
 
 
 @pytest.mark.parametrize("ms", [400, 1000])

@@ -34,7 +34,7 @@ def num_labelled_slices(conversation: Conversation, taking: TurnTaking, slices: 
     """Number of slices up to the end of the audio and of the silence after its last turn."""
     last_samples = [_sample(conversation.duration_s, slices)]
     for turn in taking.turns:
-        last_samples.append(_sample(turn.end_s, slices) + slices.endpoint_silence)
+        last_samples.append(_sample(turn.end_s, slices) + slices.endpoint_silence + slices.lag)
     return _num_slices(max(last_samples), slices)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 from configs.schema import Config, DialogueConfig
+from duplexmamba.config import EncoderConfig
 from duplexmamba.text.tokenizer import TurnState
 
 Kind = Literal[
@@ -175,6 +176,13 @@ def _draw_overlap(
     return rng.random() < config.overlap_share
 
 
+def lag_ms(encoder: EncoderConfig) -> float:
+    """Milliseconds by which the frames of an encoder are late: those that it hears ahead."""
+    if encoder.context == "window":
+        return encoder.lookahead_ms
+    return 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Slices:
     """Division of time into slices; all spans in samples."""
@@ -186,6 +194,8 @@ class Slices:
     """Samples of speech in the first slice that is labelled `incomplete`."""
     endpoint_silence: int
     """Samples of silence after which speech counts as complete."""
+    lag: int = 0
+    """Samples by which the frames of the encoder are late: nobody can decide on what sounds in them."""
 
     @classmethod
     def of(cls, config: Config) -> "Slices":
@@ -200,6 +210,7 @@ class Slices:
             length=num_samples(config.duplex.slice_ms),
             min_speech=num_samples(config.dialogue.min_speech_ms),
             endpoint_silence=num_samples(config.dialogue.endpoint_silence_ms),
+            lag=num_samples(lag_ms(config.encoder)),
         )
 
     @property
@@ -208,12 +219,12 @@ class Slices:
         return self.length / self.rate_hz
 
     def onset_slice(self, start: int) -> int:
-        """Return the first slice with `min_speech` samples of a sound that starts at `start`."""
-        return self._slice_before(start + self.min_speech)
+        """Return the first slice with `min_speech` heard samples of a sound that starts at `start`."""
+        return self._slice_before(start + self.min_speech + self.lag)
 
     def endpoint_slice(self, end: int) -> int:
         """Return the slice at whose end a sound that stops before sample `end` counts as over."""
-        return self._slice_before(end + self.endpoint_silence)
+        return self._slice_before(end + self.endpoint_silence + self.lag)
 
     def labels(self, turns: Sequence[Turn], count: int) -> tuple[TurnState, ...]:
         """Return the turn state of each of the first `count` slices."""
