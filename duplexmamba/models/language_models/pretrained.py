@@ -19,6 +19,11 @@ def load_pretrained(lm: LM, source: str) -> None:
     # imported here, because it takes seconds and most models start without it
     from transformers import AutoModelForCausalLM
 
+    from duplexmamba.models.language_models.pretrained_lm import PretrainedLM
+
+    if isinstance(lm, PretrainedLM):
+        lm.load_weights(source)
+        return
     try:
         pretrained = AutoModelForCausalLM.from_pretrained(source, dtype=lm.embeddings.weight.dtype)
     except (OSError, ValueError) as error:
