@@ -1,5 +1,6 @@
 """Language models of transformers: their cache as a value, exact in pieces, forks and batches."""
 
+import copy
 import dataclasses
 import functools
 import tempfile
@@ -19,6 +20,7 @@ from duplexmamba.models.language_models.pretrained_lm import PretrainedLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded, Positions, take
 from duplexmamba.text.decoding import advance, greedy
+from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
 from tests.conftest import TINY
 from tests.pretrained_models import D_MODEL, SETTINGS, VOCAB_SIZE, save_tiny
 
@@ -137,23 +139,29 @@ def test_the_past_matters_in_these_models(name: str) -> None:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_gradients_flow_through_states_as_within_one_forward(name: str) -> None:
+    """Also where the blocks are computed again in the backward pass."""
     _, ours = pair(name)
     _, x = embedded(ours, 2, 6)
-    x_whole = x.clone().requires_grad_()
-    whole, _ = ours(Padded(x_whole))
-    weights = torch.randn(whole.values.shape, generator=torch.Generator().manual_seed(0))
-    (whole.values * weights).sum().backward()
-    x_pieces = x.clone().requires_grad_()
-    state = None
-    parts = []
-    for piece in x_pieces.split([3, 1, 2], 1):
-        hidden, state = ours(Padded(piece), state)
-        parts.append(hidden.values)
-    (torch.cat(parts, 1) * weights).sum().backward()
-    assert x_whole.grad is not None
-    scale = x_whole.grad.abs().max()
-    torch.testing.assert_close(x_pieces.grad / scale, x_whole.grad / scale, **TOLERANCE)
-    ours.zero_grad()
+    weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+
+    def gradient(lm: LM, sizes: list[int]) -> Tensor:
+        steps = x.clone().requires_grad_()
+        state = None
+        loss = torch.zeros(())
+        for piece, piece_weights in zip(
+            steps.split(sizes, 1), weights.split(sizes, 1), strict=True
+        ):
+            hidden, state = lm(Padded(piece), state)
+            loss = loss + (hidden.values * piece_weights).sum()
+        return torch.autograd.grad(loss, steps)[0]
+
+    whole = gradient(ours, [6])
+    recomputing = copy.deepcopy(ours)
+    checkpoint_activations(recomputing)
+    for lm in (ours, recomputing):
+        pieces = gradient(lm, [3, 1, 2])
+        scale = whole.abs().max()
+        torch.testing.assert_close(pieces / scale, whole / scale, **TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["llama", "mamba", "bamba", "qwen3_next"])

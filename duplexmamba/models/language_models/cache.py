@@ -15,12 +15,11 @@ Letters in shapes:
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from transformers import Cache, DynamicCache, PreTrainedConfig
 from transformers.cache_utils import (
     DummyLayer,
@@ -53,28 +52,59 @@ class CacheState:
     """(B,) int64: steps of each row, and so the position of its next step."""
 
 
+class _Replaceable(Tensor):
+    """A copy of a past state that the library may write its new state over.
+
+    It does so by `copy_` or in a kernel of its own. By `copy_` nothing is written: the new state
+    takes the place of the old one, which the gradient of the step still needs.
+    """
+
+    owner: "_Copies"
+    state_index: int
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Replace `copy_` into a state; everything else runs as on a plain tensor."""
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is Tensor.copy_ and isinstance(args[0], cls):
+                target, source = args
+                target.owner.current[target.state_index] = source.to(target.dtype)
+                return target
+            return func(*args, **(kwargs or {}))
+
+
 class _Copies(dict[int, Tensor | None]):
     """The states of a layer by index, of which every reader gets a copy.
 
-    The library changes what it reads in place. The copies hold the new states then, and the past
-    stays as it is, also for a layer that is computed again for its gradient.
+    The past stays as it is, also for a layer that is computed again for its gradient.
     """
 
     def __init__(self, past: Sequence[Tensor], number: int):
         super().__init__(dict.fromkeys(range(number)))
         self.update(enumerate(past))
         self.current: dict[int, Tensor] = {}
+        """The states after the call."""
 
     def __getitem__(self, index: int) -> Tensor | None:
         past = super().__getitem__(index)
         if past is None:
             return None
-        self.current[index] = past.clone()
-        return self.current[index]
+        copied = past.clone().as_subclass(_Replaceable)
+        copied.owner = self
+        copied.state_index = index
+        self.current[index] = copied
+        return copied
 
     def values_after(self) -> tuple[Tensor, ...]:
-        """Return the states after the call, in order."""
-        return tuple(self.current[index] for index in sorted(self.current))
+        """Return the states after the call, in order, and let go of them."""
+        states = []
+        for index in sorted(self.current):
+            states.append(self.current[index].as_subclass(Tensor))
+        # a copy that was written over refers to this object
+        self.current.clear()
+        return tuple(states)
 
 
 class RecurrentLayer(LinearAttentionLayer):
@@ -240,38 +270,3 @@ def without_steps(state: CacheState, num_steps: int) -> CacheState:
             layer = dataclasses.replace(layer, key_values=kept)
         layers.append(layer)
     return CacheState(tuple(layers), state.lengths)
-
-
-class CopiesAsValues(TorchFunctionMode):
-    """Let the library's single step, which writes its new state over the old one, keep gradients.
-
-    The gradient of the step needs the old state. Within this context nothing is written: the new
-    state takes the place of the old one.
-    """
-
-    def __init__(self, cache: Cache):
-        super().__init__()
-        self._copies = [*_copies_of(cache)]
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Replace `copy_` into a state; everything else runs as it is."""
-        if func is Tensor.copy_ and self._is_stored(args[0], args[1]):
-            return args[0]
-        return func(*args, **(kwargs or {}))
-
-    def _is_stored(self, target: Tensor, source: Tensor) -> bool:
-        for copies in self._copies:
-            for index, current in copies.current.items():
-                if current is target:
-                    copies.current[index] = source
-                    return True
-        return False
-
-
-def _copies_of(cache: Cache) -> Iterable[_Copies]:
-    for layer in cache.layers:
-        if isinstance(layer, RecurrentLayer):
-            yield layer.convs
-            yield layer.recurrents

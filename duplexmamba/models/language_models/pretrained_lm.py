@@ -13,7 +13,6 @@ Letters in shapes:
     P: positions at which states are returned
 """
 
-import contextlib
 import dataclasses
 import inspect
 from collections.abc import Sequence
@@ -30,7 +29,6 @@ from duplexmamba.models.language_models.base import LM
 from duplexmamba.models.language_models.cache import (
     CacheLayout,
     CacheState,
-    CopiesAsValues,
     state_after,
     without_steps,
 )
@@ -216,15 +214,11 @@ class PretrainedLM(LM):
             mask = causal_mask(positions, longest + x.shape[1])
         # without a mask the library uses its causal one, which fits rows of equal length
         cache = self._layout.cache(state, positions)
-        context: Any = contextlib.nullcontext()
-        if torch.is_grad_enabled() and x.shape[1] == 1:
-            context = CopiesAsValues(cache)
         arguments = {self._cache_argument: cache, "position_ids": positions}
-        with context:
-            hidden = self.model.base_model(
-                inputs_embeds=x, attention_mask=mask, use_cache=True, **arguments
-            ).last_hidden_state
-        return hidden, state_after(cache, num_past + x.shape[1])
+        output = self.model.base_model(
+            inputs_embeds=x, attention_mask=mask, use_cache=True, **arguments
+        )
+        return output.last_hidden_state, state_after(cache, num_past + x.shape[1])
 
     def _start_state(self, like: Tensor) -> CacheState:
         """Return the state before the first step, for rows like those of (B, L, D)."""
