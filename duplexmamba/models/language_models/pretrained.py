@@ -48,7 +48,7 @@ def load_pretrained(lm: LM, source: str) -> None:
 
 def _check_model_type(lm: LM, model_type: str, source: str) -> None:
     field = lm.model_type_field
-    expected = getattr(lm.config, field)
+    expected = lm.expected_model_type
     if model_type != expected:
         raise ValueError(
             f"lm.pretrained={source!r} is a {model_type} model; "

@@ -82,6 +82,11 @@ class PretrainedLM(LM):
         self._logits_factor = self.architecture.logits_factor(model.config)
 
     @property
+    def expected_model_type(self) -> str:
+        """The model_type that this model was built for."""
+        return self.architecture.model_type
+
+    @property
     def embeddings(self) -> nn.Embedding:  # type: ignore[override]
         """The embedding matrix of the model, (V, D)."""
         embeddings = self.model.get_input_embeddings()
