@@ -41,6 +41,10 @@ CACHE_ARGUMENTS = ("past_key_values", "cache_params")
 """Names of the argument that takes the cache, of which a model has one."""
 
 
+NEW_ROW_STD = 0.02
+"""Standard deviation of the noise in new rows of the embedding matrix."""
+
+
 class PretrainedLM(LM):
     """A causal language model of transformers, built from the config.json of `lm.pretrained`."""
 
@@ -356,7 +360,7 @@ def _check_report(report: dict[str, Any], source: str) -> None:
 def grow_embeddings(model: PreTrainedModel, vocab_size: int) -> None:
     """Give a model at least `vocab_size` embeddings, in place.
 
-    New rows, which new markers take, start as the mean of the others.
+    New rows, which new markers take, start as the mean of the others and noise by which they differ.
     """
     embeddings = model.get_input_embeddings()
     assert isinstance(embeddings, nn.Embedding)
@@ -367,4 +371,5 @@ def grow_embeddings(model: PreTrainedModel, vocab_size: int) -> None:
     for module in (model.get_input_embeddings(), model.get_output_embeddings()):
         matrix = module.weight
         assert isinstance(matrix, Tensor)
-        matrix[num_rows:] = matrix[:num_rows].mean(0)
+        noise = NEW_ROW_STD * torch.randn_like(matrix[num_rows:])
+        matrix[num_rows:] = matrix[:num_rows].mean(0) + noise
