@@ -12,6 +12,10 @@ from transformers import Mamba2Config, Mamba2ForCausalLM, MambaConfig, MambaForC
 from configs.loading import load_config
 from duplexmamba.config import LMConfig
 from duplexmamba.models.language_models import build_lm, load_pretrained
+from duplexmamba.models.language_models.mamba_ssm_format import (
+    open_mamba_ssm,
+    read_mamba_ssm_config,
+)
 from duplexmamba.streaming.padded import Padded
 from tests.conftest import TINY
 
@@ -96,7 +100,6 @@ def test_a_folder_of_mamba_ssm_loads_as_what_it_is(
         ({"ssm_cfg": {"d_states": 8}}, r"ssm_cfg\.d_states=8.*known are d_state"),
         ({"attn_layer_idx": [1]}, r"attn_layer_idx=\[1\]"),
         ({"rms_norm": False}, "rms_norm=False"),
-        ({"n_layer": 3}, r"does not fit its config\.json.*layers\.2"),
         (CONFIGS["mamba2"], "is a mamba2 model"),
     ],
 )
@@ -109,8 +112,12 @@ def test_what_does_not_fit_is_named(values: dict[str, Any], message: str, tmp_pa
         load_pretrained(ours, str(tmp_path))
 
 
-def test_missing_weights_are_named(tmp_path: Path) -> None:
-    write_folder(tmp_path, "mamba")
+def test_weights_that_do_not_fit_and_missing_ones_are_named(tmp_path: Path) -> None:
+    write_folder(tmp_path, "mamba", n_layer=3)
+    values = read_mamba_ssm_config(str(tmp_path))
+    assert values is not None
+    with pytest.raises(ValueError, match=r"does not fit its config\.json.*layers\.2"):
+        open_mamba_ssm(values, str(tmp_path))
     (tmp_path / "pytorch_model.bin").unlink()
     with pytest.raises(ValueError, match=r"has no pytorch_model\.bin"):
-        load_pretrained(build_lm(lm_config("mamba", tmp_path)), str(tmp_path))
+        open_mamba_ssm(values, str(tmp_path))

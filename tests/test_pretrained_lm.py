@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from duplexmamba.config import LMConfig
 from duplexmamba.models.language_models import LM, build_lm, load_pretrained
 from duplexmamba.models.language_models.architectures import ARCHITECTURES, REFUSED
 from duplexmamba.models.language_models.pretrained_lm import PretrainedLM
+from duplexmamba.models.lora import adapters, merge
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded, Positions, take
 from duplexmamba.text.decoding import advance, greedy
@@ -281,3 +283,40 @@ def test_limits_of_the_time_step_hold_in_single_steps() -> None:
         free, _ = ours(Padded(x))
         mixer.time_step_limit = limits
     assert (limited.values - free.values).abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_limits_of_the_time_step_hold_with_adapters_and_after_merging() -> None:
+    _, original = pair("nemotron_h")
+    ours = copy.deepcopy(original)
+    settings = peft.LoraConfig(r=2, target_modules=["in_proj"], init_lora_weights=False)
+    peft.inject_adapter_in_model(settings, ours)
+    assert adapters(ours)
+    _, x = embedded(ours, 1, 5)
+
+    def in_pieces() -> Tensor:
+        state = None
+        parts = []
+        for piece in x.split([2, 1, 1, 1], 1):
+            hidden, state = ours(Padded(piece), state)
+            parts.append(hidden.values)
+        return torch.cat(parts, 1)
+
+    adapted, _ = ours(Padded(x))
+    torch.testing.assert_close(in_pieces(), adapted.values, **TOLERANCE)
+    merge(ours)
+    torch.testing.assert_close(in_pieces(), adapted.values, **TOLERANCE)
+    plain, _ = original(Padded(x))
+    assert (plain.values - adapted.values).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["mamba2", "granitemoehybrid", "qwen3_next"])
+@torch.no_grad()
+def test_recurrent_states_stay_float32_under_autocast(name: str) -> None:
+    _, ours = pair(name)
+    _, x = embedded(ours, 2, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, state = ours(Padded(x[:, :3]))
+        _, after = ours(Padded(x[:, 3:]), state)
+    for layer in (*state.layers, *after.layers):
+        assert all(leaf.dtype == torch.float32 for leaf in layer.recurrents or ())

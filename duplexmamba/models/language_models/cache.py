@@ -29,6 +29,7 @@ from transformers.cache_utils import (
 )
 
 from duplexmamba.models.language_models.transformer_lm import KeyValues, LayerCache
+from duplexmamba.models.mixers.mamba import at_least_float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +149,10 @@ class RecurrentLayer(LinearAttentionLayer):
         self, recurrent_states: Tensor, state_idx: int = 0, **kwargs: Any
     ) -> Tensor:
         """Take the new recurrent state, (B, ...)."""
-        self.recurrents.current[state_idx] = recurrent_states
-        return recurrent_states
+        # under bfloat16 autocast, single steps would otherwise round the sum of the whole past
+        state = at_least_float32(recurrent_states)
+        self.recurrents.current[state_idx] = state
+        return state
 
 
 class HybridLayer(RecurrentLayer, LayerCache):  # type: ignore[misc, override]
