@@ -187,7 +187,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     keep_freed_memory()  # as live sessions do
     print(f"{machine()}, {args.threads} threads")
-    conversations = {kind: Conversation(kind, args.preset) for kind in LANGUAGE_MODELS}
+    conversations = {}
+    for kind, record in LANGUAGE_MODELS.items():
+        if record.has_own_sizes:
+            conversations[kind] = Conversation(kind, args.preset)
     numbers = {}
     for minutes in sorted(args.minutes):
         numbers[minutes] = bench(conversations, minutes, args.rounds)

@@ -121,7 +121,7 @@ class ConnectorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LMConfig:
-    """Language model: Mamba, or a Transformer in its place."""
+    """Language model: Mamba, a Transformer in its place, or a pretrained one of any architecture."""
 
     kind: str
     """Kind of language model, one of duplexmamba.models.language_models."""
@@ -158,7 +158,8 @@ class LMConfig:
     pretrained: str | None
     """Folder or hub name of a causal language model of this kind in transformers' layout.
 
-    null trains the language model in stage lm.
+    null trains the language model in stage lm. kind pretrained takes its architecture from there,
+    so that d_model is its width, and vocab_size at least its number of embeddings.
     """
 
 

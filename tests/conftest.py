@@ -7,7 +7,10 @@ import torch
 
 from configs.loading import load_config
 from configs.schema import Config
+from duplexmamba.models.language_models import LANGUAGE_MODELS
 
+LM_KINDS = [kind for kind, record in LANGUAGE_MODELS.items() if record.has_own_sizes]
+"""Language models that need no folder."""
 TINY = ["configs/preset/tiny.yaml", "configs/stage/asr.yaml"]
 SMALL_SIZES = [
     "encoder.d_model=32",

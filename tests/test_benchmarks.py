@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from duplexmamba.models.language_models import LANGUAGE_MODELS
+from tests.conftest import LM_KINDS
 
 SMALL = {
     "scan": ["--lengths", "16", "--precisions", "float32", "--rounds", "1"],
@@ -37,7 +37,7 @@ KEYS = {
     "long_audio": ["long_audio/minute_1_memory_mb", "long_audio/minute_1_max_error"],
     "long_session": [
         f"{kind}/minutes_1/{name}"
-        for kind in LANGUAGE_MODELS
+        for kind in LM_KINDS
         for name in ("slice_ms", "state_bytes", "fork_ms")
     ],
     "memory": ["memory/ours/l16_bytes_per_token"],

@@ -15,7 +15,6 @@ from datamodules.dialogue.data import DialogueBatch, collate_dialogues
 from datamodules.dialogue.dialogues import Dialogue
 from datamodules.dialogue.turns import Answer, Turn
 from duplexmamba.duplex import fork as sessions
-from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import IGNORED, token_loss
@@ -29,6 +28,7 @@ from lightning_modules.fork_schedule import (
     fork_schedule,
     share_prefixes,
 )
+from tests.conftest import LM_KINDS
 
 NAMES = {".": "ignore", "?": "incomplete", "!": "response"}
 SCRIPTS = [
@@ -286,7 +286,7 @@ def test_a_batch_equals_single_dialogues(model, tokenizer, small) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
+@pytest.mark.parametrize("kind", LM_KINDS)
 def test_shared_prefixes_equal_separate_branches(model, tokenizer, small) -> None:
     """Values and gradients, of speech and of weights."""
     dialogues = [dialogue_of(script, 3200) for script in SCRIPTS]

@@ -10,7 +10,6 @@ import torch
 from configs.loading import override
 from configs.schema import Config
 from datamodules.batching import SpeechBatch
-from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.ctc import ctc_beam, ctc_greedy, ctc_log_likelihood
@@ -19,6 +18,7 @@ from duplexmamba.text.tokenizer import SILENCE, TRANSCRIBE_INSTRUCTIONS, Tokeniz
 from lightning_modules import speech
 from lightning_modules.padding import pad_ids
 from lightning_modules.speech import SpeechStage
+from tests.conftest import LM_KINDS
 
 CPU = torch.device("cpu")
 
@@ -60,7 +60,7 @@ def test_likelihood_is_zero_with_too_few_frames() -> None:
     assert ctc_log_likelihood(Padded(logits), pad_ids([[1, 1]], CPU)).tolist() == [-math.inf]
 
 
-@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
+@pytest.mark.parametrize("kind", LM_KINDS)
 @pytest.mark.parametrize("sharpness", [0.0, 1.0, 30.0])
 def test_transcripts_are_the_most_likely_by_ctc_and_language_model(
     kind: str, sharpness: float, config: Config, monkeypatch: pytest.MonkeyPatch

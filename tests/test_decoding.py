@@ -13,14 +13,15 @@ from torch import Tensor
 
 from configs.loading import override
 from configs.schema import Config
-from duplexmamba.models.language_models import LANGUAGE_MODELS, LM, LMState, build_lm
+from duplexmamba.models.language_models import LM, LMState, build_lm
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.streaming.state import clone
 from duplexmamba.text import decoding
 from duplexmamba.text.decoding import eager_steps, graph_steps, greedy
+from tests.conftest import LM_KINDS
 
 KINDS = {"mamba": [], "mamba2": ["lm.kind=mamba2", "lm.head_dim=16"]}
-ALL = {kind: [f"lm.kind={kind}", "lm.head_dim=16"] for kind in LANGUAGE_MODELS}
+ALL = {kind: [f"lm.kind={kind}", "lm.head_dim=16"] for kind in LM_KINDS}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 

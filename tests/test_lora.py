@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from configs.loading import load_config, override
 from configs.recipes import stage_file
 from configs.schema import Config
-from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.lora import adapt, adapters, export, kind_of, merge, targets
 from duplexmamba.models.speech_lm import SpeechLM, is_adapter
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.assembly import check_adapters
 from lightning_modules.speech import InstructStage
-from tests.conftest import SMALL_SIZES, TINY
+from tests.conftest import LM_KINDS, SMALL_SIZES, TINY
 
 PARTS = ["frontend", "encoder", "connector", "lm"]
 BOTH_WAYS = [
@@ -75,7 +74,7 @@ def without_adapter(model: SpeechLM, name: str) -> SpeechLM:
 
 
 @on_every_path
-@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
+@pytest.mark.parametrize("kind", LM_KINDS)
 def test_every_adapter_is_trained_changes_the_output_and_merges(
     kind: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +105,7 @@ def test_every_adapter_is_trained_changes_the_output_and_merges(
 
 
 @on_every_path
-@pytest.mark.parametrize("kind", LANGUAGE_MODELS)
+@pytest.mark.parametrize("kind", LM_KINDS)
 def test_a_decoded_token_uses_every_adapter(
     kind: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from configs.loading import load_config, override
 from configs.schema import Config
 from duplexmamba.models.connectors import CONNECTORS
-from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.mixers import MIXERS
 from duplexmamba.models.mixers.attention import SelfAttention
 from duplexmamba.models.mixers.mamba import MambaMixer
@@ -21,7 +20,7 @@ from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.buffer import stream_windows
 from duplexmamba.streaming.padded import Padded, Positions, join
-from tests.conftest import SMALL_SIZES, TINY
+from tests.conftest import LM_KINDS, SMALL_SIZES, TINY
 
 StreamingModule = Callable[..., tuple[Padded, object]]
 CONTEXTS = ("causal", "causal_lookahead", "slice", "full")
@@ -38,7 +37,7 @@ MODULES = {
     "mixer": "causal",
     "mixer2": "causal",
     "attention": "causal",
-    **{f"lm {kind}": "causal" for kind in LANGUAGE_MODELS},
+    **{f"lm {kind}": "causal" for kind in LM_KINDS},
     **{f"connector {kind}": "causal" for kind in CONNECTORS},
     **{f"{part} {context}": context for part in WHOLE_ENCODERS for context in STREAMING},
     **{f"encoder {context} {mixer}": context for context in STREAMING for mixer in OTHER_MIXERS},
@@ -214,7 +213,7 @@ def test_rows_of_a_stream_advance_independently(name: str, data: st.DataObject) 
         torch.testing.assert_close(y.values[row, :new], expected[len(expected) - new :], **DOUBLE)
 
 
-@pytest.mark.parametrize("name", [f"lm {kind}" for kind in LANGUAGE_MODELS])
+@pytest.mark.parametrize("name", [f"lm {kind}" for kind in LM_KINDS])
 def test_states_at_positions_are_those_of_rows_that_end_there(name: str) -> None:
     module, shape, steps = build(name)
     x, following = draw(steps, shape, 3), draw(4, shape)

@@ -1,6 +1,11 @@
 """The tokenizer, the normaliser and error rates."""
 
+from pathlib import Path
+
 import pytest
+from tokenizers import Tokenizer as BackendTokenizer
+from tokenizers import models
+from transformers import PreTrainedTokenizerFast
 
 from duplexmamba.text.metrics import error_rates
 from duplexmamba.text.tokenizer import TURN_STATE_MARKERS, Tokenizer, normalise
@@ -62,3 +67,24 @@ def test_error_rates_count_words_over_the_whole_set() -> None:
     }
     with pytest.raises(ValueError, match="nothing to score"):
         error_rates([" "], ["x"])
+
+
+def test_the_end_of_text_is_that_of_the_tokenizer(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    backend = BackendTokenizer.from_str(tokenizer.to_json())
+    backend.add_special_tokens(["<|im_end|>"])
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>")
+    fast.save_pretrained(tmp_path)
+    loaded = Tokenizer.load(str(tmp_path))
+    assert loaded.eos_id == backend.token_to_id("<|im_end|>")
+    assert loaded.encode_response("yes")[-1] == loaded.eos_id
+    assert loaded.encode("yes") == tokenizer.encode("yes")
+    again = Tokenizer.from_json(loaded.to_json())
+    assert (again.eos_id, again.vocab_size) == (loaded.eos_id, loaded.vocab_size)
+    assert tokenizer.eos_id == backend.token_to_id("<|endoftext|>") != loaded.eos_id
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused(tmp_path: Path) -> None:
+    backend = BackendTokenizer(models.BPE({"a": 0, "b": 1}, []))
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"names no other token that ends a text.*eos_token"):
+        Tokenizer.load(str(tmp_path))

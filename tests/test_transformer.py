@@ -24,7 +24,7 @@ from duplexmamba.models.language_models.transformer_lm import TransformerLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded, take
 from duplexmamba.text.decoding import advance, greedy
-from tests.conftest import TINY
+from tests.conftest import LM_KINDS, TINY
 
 SHAPE = {
     "hidden_size": 32,
@@ -298,11 +298,11 @@ def test_a_kind_sets_its_sizes_and_overrides_come_last(tmp_path: Path) -> None:
 def test_fields_of_transformers_change_the_fingerprint_of_transformers_only() -> None:
     names = [
         [fingerprint(load_config([*TINY, f"lm.kind={k}", w])) for w in ("seed=1", "lm.d_ffn=96")]
-        for k in LANGUAGE_MODELS
+        for k in LM_KINDS
     ]
-    are_unused = ["d_ffn" not in record.own_fields for record in LANGUAGE_MODELS.values()]
+    are_unused = ["d_ffn" not in LANGUAGE_MODELS[kind].own_fields for kind in LM_KINDS]
     assert [a == b for a, b in names] == are_unused
-    assert dict(zip(LANGUAGE_MODELS, are_unused, strict=True))["transformer"] is False
+    assert dict(zip(LM_KINDS, are_unused, strict=True))["transformer"] is False
 
 
 def test_the_sweep_compares_equal_sizes_over_three_seeds() -> None:

@@ -7,13 +7,14 @@ The published tokenizer has room for three new ids, which the turn states take. 
 markers are ordinary text of several ids, so a marker is always encoded to a list of ids.
 """
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
 from tokenizers import Tokenizer as BackendTokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer
 
 TurnState = Literal["response", "incomplete", "ignore"]
@@ -27,6 +28,7 @@ TURN_STATE_MARKERS: dict[TurnState, str] = {
 """Turn state -> its marker."""
 
 END_OF_TEXT = "<|endoftext|>"
+"""End of text of a trained tokenizer, and of one from elsewhere that names no other."""
 USER = "<|user|>"
 ASSISTANT = "<|assistant|>"
 SPEECH = "<|speech|>"
@@ -100,15 +102,25 @@ class Tokenizer:
         turn_state_ids: turn state -> id of its marker.
     """
 
-    def __init__(self, tokenizer: BackendTokenizer):
-        """Wrap a tokenizer of the library `tokenizers`; markers of turn states are added to it."""
+    def __init__(self, tokenizer: BackendTokenizer, end_of_text: str = END_OF_TEXT):
+        """Wrap a tokenizer of the library `tokenizers`; markers of turn states are added to it.
+
+        Args:
+            tokenizer: the library's.
+            end_of_text: its token that ends a text.
+        """
         known = tokenizer.get_vocab()
         missing = [marker for marker in TURN_STATE_MARKERS.values() if marker not in known]
         tokenizer.add_special_tokens(missing)
         self._tokenizer = tokenizer
         self.vocab_size = tokenizer.get_vocab_size()
         ids = tokenizer.get_vocab()
-        self.eos_id: int = ids[END_OF_TEXT]
+        self.eos_id: int = ids[end_of_text]
+        if end_of_text != END_OF_TEXT:
+            # the place for it in the library's JSON; `encode` itself adds no tokens
+            tokenizer.post_processor = processors.TemplateProcessing(
+                single=f"$A {end_of_text}", special_tokens=[(end_of_text, self.eos_id)]
+            )
         self.turn_state_ids = {state: ids[marker] for state, marker in TURN_STATE_MARKERS.items()}
 
     @classmethod
@@ -136,27 +148,29 @@ class Tokenizer:
             source: path of the folder or name on the hub.
 
         Raises:
-            ValueError: there is no readable tokenizer, or it lacks the end-of-text marker.
+            ValueError: there is no readable tokenizer, or it has no end-of-text token.
         """
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
+            loaded = AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError) as error:
             reason = str(error)[:200]
             raise ValueError(
                 f"tokenizer.source={source!r}: no readable tokenizer there ({reason}); "
                 "name a folder or a model on the hub, or use bpe"
             ) from None
-        if tokenizer.token_to_id(END_OF_TEXT) is None:
+        tokenizer = loaded.backend_tokenizer
+        end_of_text = loaded.eos_token or END_OF_TEXT
+        if tokenizer.token_to_id(end_of_text) is None:
             raise ValueError(
-                f"tokenizer.source={source!r} has no {END_OF_TEXT}; "
-                "use a GPT-NeoX style tokenizer or bpe"
+                f"tokenizer.source={source!r} has no {end_of_text} and names no other token that "
+                "ends a text; set eos_token in its tokenizer_config.json, or use bpe"
             )
-        return cls(tokenizer)
+        return cls(tokenizer, end_of_text)
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
         """Restore a tokenizer from the result of `to_json`."""
-        return cls(BackendTokenizer.from_str(text))
+        return cls(BackendTokenizer.from_str(text), _end_of_text(text))
 
     def to_json(self) -> str:
         """Serialise the whole tokenizer as JSON, for checkpoints."""
@@ -194,3 +208,14 @@ class Tokenizer:
     def encode_response(self, text: str) -> list[int]:
         """Encode a response: its words and the end of text."""
         return [*self.encode_words(text), self.eos_id]
+
+
+def _end_of_text(text: str) -> str:
+    """Return the token that the JSON of a tokenizer appends to a text; `END_OF_TEXT` if none."""
+    processor = json.loads(text)["post_processor"]
+    if processor is None or processor["type"] != "TemplateProcessing":
+        return END_OF_TEXT
+    last = processor["single"][-1]
+    if "SpecialToken" not in last:
+        return END_OF_TEXT
+    return last["SpecialToken"]["id"]

@@ -32,6 +32,12 @@ def _build_transformer(config: LMConfig) -> LM:
     return TransformerLM(config)
 
 
+def _build_pretrained(config: LMConfig) -> LM:
+    from duplexmamba.models.language_models.pretrained_lm import PretrainedLM
+
+    return PretrainedLM(config)
+
+
 def _check_nothing(config: LMConfig) -> None:
     """Any sizes fit."""
 
@@ -60,6 +66,14 @@ def _check_transformer(config: LMConfig) -> None:
         )
 
 
+def _check_pretrained(config: LMConfig) -> None:
+    if config.pretrained is None:
+        raise ValueError(
+            "lm.pretrained=null and lm.kind=pretrained: name the folder or the hub name of a "
+            "causal language model, or choose another lm.kind"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class LanguageModel:
     """A kind of language model, selected by `lm.kind`."""
@@ -78,6 +92,8 @@ class LanguageModel:
 
     tests/test_transformer.py checks it where it is true.
     """
+    has_own_sizes: bool = True
+    """Whether the section `lm` has its sizes, so that it can be trained from nothing."""
     check: Callable[[LMConfig], None] = _check_nothing
     """Raise ValueError, with field, value and remedy, if the sizes do not fit each other."""
 
@@ -93,6 +109,14 @@ LANGUAGE_MODELS = {
             "GPT-NeoX or Llama, the baseline, whose state (a KV cache) grows",
             own_fields=("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied"),
             check=_check_transformer,
+        ),
+        LanguageModel(
+            "pretrained",
+            _build_pretrained,
+            "the model of lm.pretrained, any that transformers carries exactly, hybrids included",
+            matches_size=False,
+            has_own_sizes=False,
+            check=_check_pretrained,
         ),
     )
 }

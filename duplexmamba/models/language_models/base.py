@@ -34,6 +34,11 @@ class LM(nn.Module, abc.ABC):
     model_type_field: str
     """Field of the section `lm` that names the model_type of transformers which this model is."""
 
+    @property
+    def expected_model_type(self) -> str:
+        """The model_type of transformers which this model is."""
+        return str(getattr(self.config, self.model_type_field))
+
     def embed(self, ids: Tensor) -> Tensor:
         """(B, L) int64 -> (B, L, D)."""
         return self.embeddings(ids)

@@ -6,7 +6,7 @@ from duplexmamba.models.language_models.base import LM
 
 
 def load_pretrained(lm: LM, source: str) -> None:
-    """Copy the weights of a model in the layout of transformers into `lm`.
+    """Copy the weights of a model in the layout of transformers, or of mamba_ssm, into `lm`.
 
     Args:
         lm: language model whose sizes fit.
@@ -19,6 +19,21 @@ def load_pretrained(lm: LM, source: str) -> None:
     # imported here, because it takes seconds and most models start without it
     from transformers import AutoModelForCausalLM
 
+    from duplexmamba.models.language_models.mamba_ssm_format import (
+        open_mamba_ssm,
+        read_mamba_ssm_config,
+    )
+    from duplexmamba.models.language_models.pretrained_lm import PretrainedLM
+
+    if isinstance(lm, PretrainedLM):
+        lm.load_weights(source)
+        return
+    mamba_ssm_config = read_mamba_ssm_config(source)
+    if mamba_ssm_config is not None:
+        pretrained = open_mamba_ssm(mamba_ssm_config, source)
+        _check_model_type(lm, pretrained.config.model_type, source)
+        lm.copy_weights(pretrained, source)
+        return
     try:
         pretrained = AutoModelForCausalLM.from_pretrained(source, dtype=lm.embeddings.weight.dtype)
     except (OSError, ValueError) as error:
@@ -27,12 +42,15 @@ def load_pretrained(lm: LM, source: str) -> None:
             f"lm.pretrained={source!r}: no readable {place} of that name ({str(error)[:200]})"
         ) from None
 
-    model_type = pretrained.config.model_type
+    _check_model_type(lm, pretrained.config.model_type, source)
+    lm.copy_weights(pretrained, source)
+
+
+def _check_model_type(lm: LM, model_type: str, source: str) -> None:
     field = lm.model_type_field
-    expected = getattr(lm.config, field)
+    expected = lm.expected_model_type
     if model_type != expected:
         raise ValueError(
             f"lm.pretrained={source!r} is a {model_type} model; "
             f"lm.{field}={expected} needs a {expected} model"
         )
-    lm.copy_weights(pretrained, source)

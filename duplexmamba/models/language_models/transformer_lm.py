@@ -144,15 +144,15 @@ class TransformerLM(LM):
 
     def _caches(
         self, state: KVState | None, num_cached: int, positions: Tensor
-    ) -> list["_LayerCache"]:
+    ) -> list["LayerCache"]:
         if state is None:
-            return [_LayerCache(None, positions) for _ in range(self.config.num_layers)]
+            return [LayerCache(None, positions) for _ in range(self.config.num_layers)]
         caches = []
         for keys, values in state.layers:
             # (B, T, H, P) -> (B, H, T, P), the layout of transformers
             past_keys = keys[:, :num_cached].transpose(1, 2)
             past_values = values[:, :num_cached].transpose(1, 2)
-            caches.append(_LayerCache((past_keys, past_values), positions))
+            caches.append(LayerCache((past_keys, past_values), positions))
         return caches
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ class TransformerLM(LM):
             self.head.copy_(pretrained.get_output_embeddings().weight)
 
 
-class _LayerCache(DynamicLayer):
+class LayerCache(DynamicLayer):
     """Cache of one layer, in which every row continues after its own last step.
 
     `update` does not change the past, so that a layer which is recomputed for its gradient sees the
@@ -228,7 +228,7 @@ class _LayerCache(DynamicLayer):
         return padded.scatter_(2, self.slots.expand_as(new), new.to(padded.dtype))
 
 
-def _kv_state(caches: list[_LayerCache], lengths: Tensor, rows: Tensor | None = None) -> KVState:
+def _kv_state(caches: list[LayerCache], lengths: Tensor, rows: Tensor | None = None) -> KVState:
     """Return the state after `lengths` steps of all rows, or of the selected ones."""
     longest = int(lengths.max())
     layers = []
