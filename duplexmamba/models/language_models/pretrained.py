@@ -1,8 +1,20 @@
-"""Loading the weights of language models of transformers."""
+"""Loading the weights of language models of transformers, and what can be said without weights."""
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub.errors import StrictDataclassError
 
 from duplexmamba.models.language_models.base import LM
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Files of the weights in a folder of transformers; `<name>.index.json` names the parts of one."""
+NUM_NAMED = 10
+"""Weights of each sort that a message names."""
 
 
 def load_pretrained(lm: LM, source: str) -> None:
@@ -19,20 +31,106 @@ def load_pretrained(lm: LM, source: str) -> None:
     # imported here, because it takes seconds and most models start without it
     from transformers import AutoModelForCausalLM
 
+    check_pretrained(lm, source)
     try:
-        pretrained = AutoModelForCausalLM.from_pretrained(source, dtype=lm.embeddings.weight.dtype)
+        pretrained, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=lm.embeddings.weight.dtype, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
-        place = "folder" if Path(source).exists() else "folder or hub model"
+        raise _unreadable(source, error) from None
+    # transformers gives weights that are missing random values, and leaves out unknown ones
+    problems = [
+        f"{kind} {', '.join(sorted(info[f'{kind}_keys'])[:NUM_NAMED])}"
+        for kind in ("missing", "unexpected")
+        if info[f"{kind}_keys"]
+    ]
+    if problems:
         raise ValueError(
-            f"lm.pretrained={source!r}: no readable {place} of that name ({str(error)[:200]})"
-        ) from None
-
-    model_type = pretrained.config.model_type
-    field = lm.model_type_field
-    expected = getattr(lm.config, field)
-    if model_type != expected:
-        raise ValueError(
-            f"lm.pretrained={source!r} is a {model_type} model; "
-            f"lm.{field}={expected} needs a {expected} model"
+            f"lm.pretrained={source!r}: its weights do not fit its config.json: "
+            f"{'; '.join(problems)}; copy or download it anew, or choose another model"
         )
     lm.copy_weights(pretrained, source)
+
+
+def check_pretrained(lm: LM, source: str) -> None:
+    """Check by its configuration that a pretrained model fits `lm`, without reading weights.
+
+    Args:
+        lm: language model, on any device, the meta device included.
+        source: folder, or name of a model on the hub, of which only config.json is read.
+
+    Raises:
+        ValueError: there is no such model, or it differs from the section `lm` of the
+            configuration, or files of its weights are missing from the folder.
+    """
+    from transformers import AutoConfig
+
+    try:
+        settings = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise _unreadable(source, error) from None
+    field = lm.model_type_field
+    expected = getattr(lm.config, field)
+    if settings.model_type != expected:
+        raise ValueError(
+            f"lm.pretrained={source!r} is a {settings.model_type} model; "
+            f"lm.{field}={expected} needs a {expected} model"
+        )
+    _check_architecture(settings, source)
+    lm.check_settings(settings, source)
+    _check_weight_files(source)
+
+
+def _check_architecture(settings: "PreTrainedConfig", source: str) -> None:
+    """Check that the weights were saved by a class of the model_type that config.json names.
+
+    Raises:
+        ValueError: they belong to another architecture.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    causal_lm = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)].__name__
+    known = {causal_lm, causal_lm.replace("ForCausalLM", "Model")}
+    others = set(settings.architectures or []) - known
+    if others:
+        raise ValueError(
+            f"lm.pretrained={source!r} has model_type={settings.model_type}, but its weights are of "
+            f"{', '.join(sorted(others))}: it would compute something else; choose another model"
+        )
+
+
+def _check_weight_files(source: str) -> None:
+    """Check that all parts of the weights are in a folder; those of the hub are downloaded later.
+
+    Raises:
+        ValueError: some are missing.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        return
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            parts = set(json.loads(index.read_text())["weight_map"].values())
+            missing = sorted(part for part in parts if not (folder / part).is_file())
+            if missing:
+                raise ValueError(
+                    f"lm.pretrained={source!r} lacks {', '.join(missing[:NUM_NAMED])}, which "
+                    f"{index.name} names; copy or download the whole model"
+                )
+            return
+    raise ValueError(
+        f"lm.pretrained={source!r} has no weights ({' or '.join(WEIGHT_FILES)}); copy or download "
+        "the whole model"
+    )
+
+
+def _unreadable(source: str, error: Exception) -> ValueError:
+    """The error of a model that transformers cannot open."""
+    place = "folder" if Path(source).exists() else "folder or hub model"
+    return ValueError(
+        f"lm.pretrained={source!r}: no readable {place} of that name ({str(error)[:200]}); check "
+        "the name, the network, and whether the model asks for a login (hf auth login)"
+    )
