@@ -9,6 +9,7 @@ from rich.console import Console
 from configs.schema import Config, TrainerConfig
 from duplexmamba.ops.scan import scan_path
 from lightning_modules.trainer.bf16_products import Bf16Products
+from lightning_modules.trainer.exits import is_rank_zero
 from lightning_modules.trainer.hardware import (
     num_cores,
     num_processes,
@@ -27,7 +28,12 @@ DISPLAY_CLASS = "0x03"
 
 
 def announce(config: Config) -> None:
-    """Print device, precision and scan path, and in red where a GPU of the machine is not used."""
+    """Print device, precision and scan path, and in red where a GPU of the machine is not used.
+
+    The first of several processes prints it.
+    """
+    if not is_rank_zero():
+        return
     print(describe(config), flush=True)
     problem = unused_card(config.trainer)
     if problem is not None:

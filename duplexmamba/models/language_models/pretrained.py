@@ -52,12 +52,15 @@ def load_pretrained(lm: LM, source: str) -> None:
     lm.copy_weights(pretrained, source)
 
 
-def check_pretrained(lm: LM, source: str) -> None:
+def check_pretrained(lm: LM, source: str) -> int:
     """Check by its configuration that a pretrained model fits `lm`, without reading weights.
 
     Args:
         lm: language model, on any device, the meta device included.
         source: folder, or name of a model on the hub, of which only config.json is read.
+
+    Returns:
+        Embeddings that `lm` has in addition to those of the model.
 
     Raises:
         ValueError: there is no such model, or it differs from the section `lm` of the
@@ -79,6 +82,7 @@ def check_pretrained(lm: LM, source: str) -> None:
     _check_architecture(settings, source)
     lm.check_settings(settings, source)
     _check_weight_files(source)
+    return lm.config.vocab_size - int(settings.vocab_size)
 
 
 def _check_architecture(settings: "PreTrainedConfig", source: str) -> None:
