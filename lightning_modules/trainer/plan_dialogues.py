@@ -8,6 +8,7 @@ the states at forks, and the states themselves are counted as a training has the
 import dataclasses
 import random
 import re
+from collections.abc import Collection
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from duplexmamba.text.losses import IGNORED
 from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, MARKER, TURN_STATE_MARKERS, Tokenizer
 from lightning_modules.branch_targets import BranchTargets
 from lightning_modules.fork_schedule import (
+    Fork,
     ScheduledSegment,
     flatten,
     fork_schedule,
@@ -83,7 +85,7 @@ def work_of(batch: list[Dialogue], config: Config) -> DialogueWork:
     per_slice = round(config.duplex.slice_ms / token_ms)
     num_prompt = len(tokenizer.prompt_before_speech(ANSWER_INSTRUCTIONS[0]))
     lm_steps = largest = fork_steps = num_states = num_labels = 0
-    all_forks = dict.fromkeys(segment.fork for segment in segments if segment.fork)
+    all_forks = {segment.fork for segment in segments if segment.fork}
     schedule = fork_schedule(segments, num_prompt)
     for indices in schedule:
         rows = [segments[index] for index in indices]
@@ -91,13 +93,7 @@ def work_of(batch: list[Dialogue], config: Config) -> DialogueWork:
         num_steps = len(rows) * max(lengths)
         lm_steps += num_steps
         largest = max(largest, num_steps)
-        # where the rows are forked, in steps from their start
-        forks = []
-        for fork in all_forks:
-            if fork.parent in indices:
-                length = lengths[indices.index(fork.parent)]
-                inside = num_prompt + per_slice * (fork.num_slices or 0)
-                forks.append(length if fork.num_slices is None else inside)
+        forks = _fork_steps(all_forks, indices, lengths, num_prompt, per_slice)
         fork_steps += len(forks) * max(forks, default=0)
         num_starts = len(rows) if any(row.fork for row in rows) else 0
         num_states += len(forks) + num_starts
@@ -113,6 +109,34 @@ def work_of(batch: list[Dialogue], config: Config) -> DialogueWork:
         conversation_steps=round(1000 * longest_s / token_ms),
         num_labels=num_labels,
     )
+
+
+def _fork_steps(
+    all_forks: Collection[Fork],
+    indices: list[int],
+    lengths: list[int],
+    num_prompt: int,
+    per_slice: int,
+) -> list[int]:
+    """Steps from the start of a row to each fork in a batch of segments.
+
+    Args:
+        all_forks: those of all segments.
+        indices: the segments of the batch.
+        lengths: steps of each of them.
+        num_prompt: steps of a prompt.
+        per_slice: speech embeddings of a slice.
+    """
+    steps = []
+    for fork in all_forks:
+        if fork.parent not in indices:
+            continue
+        if fork.num_slices is None:
+            # at the end of the row
+            steps.append(lengths[indices.index(fork.parent)])
+        else:
+            steps.append(num_prompt + per_slice * fork.num_slices)
+    return steps
 
 
 def _num_steps(segment: ScheduledSegment, num_prompt: int, per_slice: int) -> int:

@@ -1,8 +1,9 @@
 """Loading the weights of language models of transformers, and what can be said without weights."""
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.errors import StrictDataclassError
 
@@ -33,23 +34,38 @@ def load_pretrained(lm: LM, source: str) -> None:
 
     check_pretrained(lm, source)
     try:
-        pretrained, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=lm.embeddings.weight.dtype, output_loading_info=True
         )
     except (OSError, ValueError) as error:
         raise _unreadable(source, error) from None
-    # transformers gives weights that are missing random values, and leaves out unknown ones
-    problems = [
-        f"{kind} {', '.join(sorted(info[f'{kind}_keys'])[:NUM_NAMED])}"
-        for kind in ("missing", "unexpected")
-        if info[f"{kind}_keys"]
-    ]
+    pretrained, info = loaded
+    _check_all_are_loaded(info, source)
+    lm.copy_weights(pretrained, source)
+
+
+def _check_all_are_loaded(info: Mapping[str, Collection[str]], source: str) -> None:
+    """Check that weights and config.json belong together.
+
+    transformers gives weights that are missing random values, and leaves out unknown ones.
+
+    Args:
+        info: what `from_pretrained` says about loading.
+        source: folder or hub name of the model.
+
+    Raises:
+        ValueError: weights are missing or unknown; names the first of them.
+    """
+    problems = []
+    for kind in ("missing", "unexpected"):
+        names = sorted(info[f"{kind}_keys"])
+        if names:
+            problems.append(f"{kind} {', '.join(names[:NUM_NAMED])}")
     if problems:
         raise ValueError(
             f"lm.pretrained={source!r}: its weights do not fit its config.json: "
             f"{'; '.join(problems)}; copy or download it anew, or choose another model"
         )
-    lm.copy_weights(pretrained, source)
 
 
 def check_pretrained(lm: LM, source: str) -> int:
@@ -93,7 +109,8 @@ def _check_architecture(settings: "PreTrainedConfig", source: str) -> None:
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    causal_lm = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)].__name__
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
+    causal_lm = model_class.__name__
     known = {causal_lm, causal_lm.replace("ForCausalLM", "Model")}
     others = set(settings.architectures or []) - known
     if others:
