@@ -33,9 +33,22 @@ from configs.schema import Config
 from duplexmamba.models.language_models import LANGUAGE_MODELS
 
 STAGE_SECTIONS = ("stage", "lora", "lora_drop", "optim", "trainer", "run", "wandb")
-"""Sections that `key=value` sets for the requested stage alone.
+"""Sections that `key=value` sets for the requested stage alone, except the fields below.
 
 Every other section holds for the stages that it starts from too.
+"""
+SHARED_FIELDS = (
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.precision",
+    "trainer.matmul_precision",
+    "trainer.activation_checkpointing",
+    "run.dir",
+)
+"""Fields of those sections that `key=value` sets for all stages of a command: the hardware that they
+are trained on, and the folder of all runs.
 """
 
 
@@ -155,9 +168,9 @@ def _selected(differences: Layer, name: str) -> list[Layer]:
 
 def _holds_for_all_stages(override: str) -> bool:
     """Whether an override applies to the prerequisite stages of the requested one too."""
-    section = override.split(".")[0]
-    # All stages of a command write their run folders into the same directory.
-    return section not in STAGE_SECTIONS or override.startswith("run.dir=")
+    field = override.partition("=")[0]
+    section = field.partition(".")[0]
+    return section not in STAGE_SECTIONS or field in SHARED_FIELDS
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -230,9 +230,20 @@ def find_tokenizer(
     else:
         tokenizer = Tokenizer.train(corpora.training_texts())
     file.write_text(tokenizer.to_json())
+    check_vocabulary(tokenizer, config)
+    return tokenizer
+
+
+def check_vocabulary(tokenizer: Tokenizer, config: Config) -> None:
+    """Check that there is an embedding for each id of a tokenizer, the turn states' included.
+
+    Raises:
+        ValueError: it has more ids than the language model has embeddings.
+    """
     if tokenizer.vocab_size > config.lm.vocab_size:
         raise ValueError(
-            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's {tokenizer.vocab_size}; "
-            "set it to that or more"
+            f"lm.vocab_size={config.lm.vocab_size} is less than the tokenizer's "
+            f"{tokenizer.vocab_size}, which include the turn states; set "
+            f"lm.vocab_size={tokenizer.vocab_size} or more: a pretrained language model gets new "
+            "embeddings for those that it lacks"
         )
-    return tokenizer

@@ -108,6 +108,32 @@ def test_overrides_apply_to_prerequisite_stages_if_they_hold_for_all() -> None:
     assert (requested.optim.lr, upstream.optim.lr) == (7, 3)
 
 
+def test_hardware_holds_for_prerequisite_stages_and_the_course_of_the_training_does_not() -> None:
+    hardware = [
+        "trainer.accelerator=cpu",
+        "trainer.devices=8",
+        "trainer.num_nodes=2",
+        "trainer.strategy=fsdp",
+        "trainer.precision=bf16-mixed",
+        "trainer.matmul_precision=highest",
+        "trainer.activation_checkpointing=true",
+    ]
+    course = ["trainer.max_steps=7", "trainer.accumulate=4", "trainer.valid_every_steps=5"]
+    requested = load_config([*TINY, *hardware, *course]).trainer
+    plain, upstream = (
+        load_config(TINY, "encoder"),
+        load_config([*TINY, *hardware, *course], "encoder"),
+    )
+    for word in hardware:
+        field = word.partition("=")[0].removeprefix("trainer.")
+        assert getattr(upstream.trainer, field) == getattr(requested, field)
+        assert getattr(upstream.trainer, field) != getattr(plain.trainer, field)
+    for field in ("max_steps", "accumulate", "valid_every_steps"):
+        assert getattr(upstream.trainer, field) == getattr(plain.trainer, field)
+    own = load_config([*TINY, *hardware, "stages.encoder.trainer.devices=1"], "encoder")
+    assert own.trainer.devices == 1
+
+
 def test_fingerprint_depends_on_the_experiment_and_not_on_the_machine() -> None:
     plain = fingerprint(load_config(TINY))
     assert plain == fingerprint(

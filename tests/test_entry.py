@@ -6,14 +6,16 @@ from configs.loading import override
 from configs.schema import Config
 from lightning_modules.trainer import hardware
 
+CPU = torch.device("cpu")
+
 
 def test_auto_precision_is_the_fastest_that_is_exact(monkeypatch) -> None:
-    chosen = hardware.fastest_exact()
+    chosen = hardware.fastest_exact(CPU)
     torch.set_float32_matmul_precision(chosen)
     a, b = torch.randn(2, 64, 64)
     torch.testing.assert_close((a @ b).double(), a.double() @ b.double(), atol=1e-4, rtol=1e-5)
     monkeypatch.setattr(hardware, "EXACT", 0.0)
-    assert hardware.fastest_exact() == "highest"
+    assert hardware.fastest_exact(CPU) == "highest"
 
 
 def test_a_configured_precision_is_used(config: Config) -> None:

@@ -1,5 +1,6 @@
 """The planned memory equals the measured memory of a training step."""
 
+import dataclasses
 import multiprocessing
 from pathlib import Path
 
@@ -8,9 +9,23 @@ import torch
 
 from configs.loading import load_config, override
 from configs.schema import Config
+from datamodules.batching import SpeechBatch
+from datamodules.dialogue.data import DialogueBatch
+from datamodules.dialogue.dialogues import open_dialogues
 from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.streaming.padded import Padded
+from lightning_modules.dialogue import DialogueStage
 from lightning_modules.trainer import plan as planning
-from lightning_modules.trainer.plan import Plan, measure_saved, plan, saved_by_all_layers
+from lightning_modules.trainer.plan import (
+    Plan,
+    bf16_copies,
+    conclusion,
+    dialogue_activations,
+    measure_saved,
+    plan,
+    saved_by_all_layers,
+)
+from lightning_modules.trainer.plan_dialogues import EstimatedTokenizer, EstimatedVoices, work_of
 from tests.conftest import SMALL_SIZES, TINY
 
 BATCH_S = 60
@@ -93,3 +108,51 @@ def test_a_training_step_needs_the_planned_memory() -> None:
 def test_stage_lm_is_rejected(config: Config) -> None:
     with pytest.raises(ValueError, match="plan STAGE=asr"):
         plan(override(config, ["stage.name=lm"]), 1)
+
+
+def test_paper_fits_the_cards_that_its_file_names() -> None:
+    """A pretended GPU measured 52.7 GB, and 89.9 GB for batches twice as long, in bfloat16."""
+    config = load_config(["configs/preset/paper.yaml", "configs/stage/asr.yaml"])
+    planned = plan(config, 1)
+    total = planned.total(recomputed=False)
+    assert total == pytest.approx(52.7e9, rel=0.1)
+    assert total + planned.activations == pytest.approx(89.9e9, rel=0.1)
+    assert "activation_checkpointing=false" in conclusion(planned, config)
+    assert conclusion(planned, config).endswith("fits 80 GB")
+    too_long = dataclasses.replace(planned, activations=150 * 10**9)
+    assert "fits no card; try a lower data.batch_s with a" in conclusion(too_long, config)
+
+
+def test_weights_in_bfloat16_are_kept_for_each_use_of_a_frozen_language_model(
+    config: Config,
+) -> None:
+    model = planning._build_model(config)
+    lm = sum(weight.numel() for weight in model.lm.parameters())
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert bf16_copies(config, model, 3) == 2 * (trained + 3 * lm)
+    in_float32 = override(config, ["trainer.precision=32-true"])
+    assert bf16_copies(in_float32, model, 3) == 0
+
+
+def test_dialogues_save_what_their_segments_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, whose scan returns the states at forks in its only pass."""
+    monkeypatch.setattr(planning, "second_scan_bytes", lambda *_: 0)
+    sizes = ["lm.num_layers=4", "encoder.dropout=0", "stage.utterances_per_dialogue=0"]
+    config = load_config([TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, *sizes])
+    dialogues = open_dialogues(config, "train", 0, voices=EstimatedVoices())
+    batch = [dialogues[position] for position in range(3)]
+    work = work_of(batch, config)
+    expected, recomputed = dialogue_activations(config, work)
+    model = planning._build_model(config)
+    stage = DialogueStage(config, model, EstimatedTokenizer(1)).train()
+
+    def loss(model: torch.nn.Module, config: Config) -> torch.Tensor:
+        lengths = torch.tensor([len(dialogue.samples) for dialogue in batch])
+        samples = Padded(torch.randn(len(batch), int(lengths.max())), lengths)
+        no_utterances = SpeechBatch(Padded(torch.zeros(0, 1)), [], [], [])
+        return stage.dialogue_loss(DialogueBatch(samples, batch, no_utterances, []))
+
+    monkeypatch.setattr(planning, "_build_model", lambda config: model)
+    assert measure_saved(config, False, loss) == pytest.approx(expected, rel=0.15)
+    assert recomputed < 0.6 * expected
+    assert work.audio_s > len(batch) * config.data.max_s and work.lm_steps > 0

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils import checkpoint as torch_checkpoint
+from torch.utils._pytree import tree_leaves
 
 from configs.loading import load_config
 from configs.schema import Config
@@ -114,3 +116,31 @@ def test_activation_checkpointing_gives_the_same_gradients_with_less_memory(lm: 
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, msg=name)
     assert saved_again < 0.7 * saved
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["encoder.mixer=attention"],
+        ["lm.kind=mamba2", "lm.head_dim=16"],
+        ["lm.kind=transformer", "lm.num_heads=2"],
+        ["lm.kind=transformer", "lm.num_heads=2", "lm.family=llama"],
+    ],
+    ids=["attention", "mamba2", "gpt_neox", "llama"],
+)
+def test_torch_finds_the_device_whose_generator_draws_the_dropout_of_a_block(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for tensors among the arguments, and saves no generator where it finds none."""
+    infer, calls = torch_checkpoint._infer_device_type, []
+
+    def note(*args: object) -> str:
+        calls.append([leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)])
+        return infer(*args)
+
+    monkeypatch.setattr(torch_checkpoint, "_infer_device_type", note)
+    config = load_config([*TINY, *SMALL_SIZES, *overrides])
+    step(config, recomputed=True)
+    # the encoder runs once, the language model twice
+    num_runs = config.encoder.num_layers + 2 * config.lm.num_layers
+    assert len(calls) == num_runs and all(calls)

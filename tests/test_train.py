@@ -269,7 +269,8 @@ def test_adapters_are_passed_on_merged_and_are_saved_separately(runs: Path, tmp_
         folder,
         *ADAPTED,
         *(f"stages.instruct.{a}" for a in ADAPTED),
-        "trainer.devices=2",
+        # the stages before it are those of the copied folder
+        "stages.state.trainer.devices=2",
         stage="state",
     )
     assert done.returncode == 0, done.out + done.err

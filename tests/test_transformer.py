@@ -1,5 +1,6 @@
 """The Transformer language model: against transformers, and as large as the Mamba."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,13 @@ from transformers import (
 from configs.fingerprint import fingerprint
 from configs.loading import load_config, override
 from configs.schema import Config
-from duplexmamba.models.language_models import LANGUAGE_MODELS, LM, build_lm, load_pretrained
+from duplexmamba.models.language_models import (
+    LANGUAGE_MODELS,
+    LM,
+    build_lm,
+    check_pretrained,
+    load_pretrained,
+)
 from duplexmamba.models.language_models.transformer_lm import TransformerLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded, take
@@ -192,6 +199,7 @@ def test_published_models_fit(name: str) -> None:
     with torch.device("meta"):
         reference = AutoModelForCausalLM.from_config(AutoConfig.for_model(**published))
         ours = build_lm(config.lm)
+    ours.check_settings(reference.config, name)
     ours.copy_weights(reference, name)
     assert sum(p.numel() for p in ours.parameters()) == sum(
         p.numel() for p in reference.parameters()
@@ -219,6 +227,33 @@ def test_a_different_model_is_refused(
     build_reference(name).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"lm.pretrained=.*{message}"):
         load_pretrained(build_lm(override(config, [*OVERRIDES, *overrides]).lm), str(tmp_path))
+
+
+def test_scaled_rotary_positions_are_refused(tmp_path: Path, config: Config) -> None:
+    build_reference("smollm").save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    settings = json.loads(file.read_text())
+    settings["rope_parameters"] |= {"rope_type": "linear", "factor": 2.0}
+    file.write_text(json.dumps(settings))
+    lm = build_lm(override(config, [*OVERRIDES, *MODELS["smollm"][1]]).lm)
+    with pytest.raises(ValueError, match="rope_parameters=.*linear.*lm.rope_theta asks for"):
+        check_pretrained(lm, str(tmp_path))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["pythia", "smollm"])
+def test_new_tokens_get_rows_of_their_own(name: str, tmp_path: Path, config: Config) -> None:
+    """SmolLM has as many embeddings as its tokenizer has ids, and none for the turn states."""
+    reference, overrides = build_reference(name), MODELS[name][1]
+    reference.save_pretrained(tmp_path)
+    sizes = override(config, [*OVERRIDES, *overrides, "lm.vocab_size=64"]).lm
+    ours = build_lm(sizes).eval()
+    load_pretrained(ours, str(tmp_path))
+    ids = torch.randint(61, (2, 17))
+    hidden, _ = ours(Padded(ours.embed(ids)))
+    logits = ours.logits(hidden.values)
+    torch.testing.assert_close(logits[..., :61], reference(ids).logits, atol=1e-4, rtol=1e-5)
+    assert len(ours.embeddings.weight) == logits.shape[-1] == 64
 
 
 def test_a_mamba_refuses_the_weights_of_a_transformer(tmp_path: Path, config: Config) -> None:

@@ -19,6 +19,8 @@ EXACT = 1e-5
 
 Products in true float32 were measured at 4e-7 to 8e-7.
 """
+BF16_CAPABILITY = (8, 0)
+"""Compute capability of NVIDIA's first GPUs that multiply bfloat16: Ampere, such as the A100."""
 M_TRIM_THRESHOLD = -1
 """Number of this option of `mallopt` in malloc.h."""
 M_MMAP_MAX = -4
@@ -36,7 +38,7 @@ def trainer_settings(config: Config) -> dict[str, Any]:
         "accelerator": trainer.accelerator,
         "devices": trainer.devices,
         "num_nodes": trainer.num_nodes,
-        "precision": _precision(trainer),
+        "precision": numeric_precision(trainer),
         "strategy": strategy(trainer),
         # inference mode makes tensors that FSDP cannot gather
         "inference_mode": trainer.strategy == "ddp",
@@ -47,10 +49,17 @@ def trainer_settings(config: Config) -> dict[str, Any]:
     }
 
 
-def _precision(config: TrainerConfig) -> str:
+def numeric_precision(config: TrainerConfig) -> str:
+    """Value of Lightning's `precision`: the configured one, or what `auto` stands for here.
+
+    torch calls bfloat16 supported on GPUs that only emulate it, slower than float32; those are told
+    by their compute capability.
+    """
     if config.precision != "auto":
         return config.precision
-    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if trains_on_cpu(config) or not torch.cuda.is_available():
+        return "32-true"
+    has_bf16 = torch.cuda.get_device_capability() >= BF16_CAPABILITY
     return "bf16-mixed" if has_bf16 else "32-true"
 
 
@@ -59,6 +68,15 @@ def trains_on_cpu(config: TrainerConfig) -> bool:
     if config.accelerator == "auto":
         return not torch.accelerator.is_available()
     return config.accelerator == "cpu"
+
+
+def training_device(config: TrainerConfig) -> torch.device:
+    """Type of the device that this process trains on, or runs a trained model on."""
+    device = None
+    if not trains_on_cpu(config):
+        device = torch.accelerator.current_accelerator(check_available=True)
+    # a model that was trained on a GPU may be used on a machine without one
+    return device or torch.device("cpu")
 
 
 def num_cores() -> int:
@@ -104,7 +122,7 @@ def set_up_torch(config: Config) -> None:
     trainer = config.trainer
     precision: str = trainer.matmul_precision
     if precision in ("auto", "bf16"):
-        precision = fastest_exact()
+        precision = fastest_exact(training_device(trainer))
     torch.set_float32_matmul_precision(precision)
     if trainer.threads:
         torch.set_num_threads(trainer.threads)
@@ -126,17 +144,19 @@ def training_products(trainer: TrainerConfig) -> contextlib.AbstractContextManag
     return contextlib.nullcontext()
 
 
-def fastest_exact() -> str:
-    """Return `medium` if its matrix products on this CPU are as exact as float32, else `highest`.
+def fastest_exact(device: torch.device) -> str:
+    """Return `medium` if its matrix products on a device are as exact as float32, else `highest`.
 
-    Some CPUs have faster routines for `medium` that are as exact, others go down to bfloat16.
+    Some CPUs have faster routines for `medium` that are as exact, others go down to bfloat16. NVIDIA
+    GPUs since Ampere round the factors to TF32, which has as few digits as float16.
     """
     torch.set_float32_matmul_precision("medium")
     # a generator of its own leaves the random state of the training alone
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 256, 256, generator=generator)
     expected = a.double() @ b.double()
-    largest_error = float((a @ b - expected).abs().max() / expected.abs().max())
+    product = (a.to(device) @ b.to(device)).cpu()
+    largest_error = float((product - expected).abs().max() / expected.abs().max())
     return "medium" if largest_error <= EXACT else "highest"
 
 

@@ -4,12 +4,16 @@
 
 Parameters are counted on torch's meta device. Activations are measured on the CPU, in models of one
 layer and of two, over a few seconds of speech; those of all layers and of a whole batch follow from
-them.
+them. For dialogues the steps of a whole batch are counted too (`plan_dialogues`).
+
+Precision bf16-mixed changes little: most of what is saved for the backward pass stays in float32, and
+there is a copy in bfloat16 of every weight that is multiplied, one for each use of a frozen weight.
 """
 
 import dataclasses
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from rich.console import Console
@@ -20,19 +24,34 @@ from configs.loading import load_config, override
 from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.models.timing import FrameTiming
+from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import token_loss
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import BLOCKS, checkpoint_activations
 from lightning_modules.trainer.exits import EXIT_BAD_INPUT
 from lightning_modules.trainer.fsdp import layers
+from lightning_modules.trainer.plan_dialogues import DialogueWork, dialogue_work
+
+Loss = Callable[[nn.Module, Config], torch.Tensor]
+"""The loss of a model over a short input."""
 
 GB = 1e9
 BYTES_PER_FLOAT = 4
+BYTES_PER_BF16 = 2
 CARDS_GB = (24, 80, 141)
 """Memory of common GPUs."""
 PROBE_S = 4
 """Seconds of speech over which activations are measured."""
+PROBE_STEPS = 64
+"""Steps of the language model over which its activations in dialogues are measured."""
+PROBE_VOCAB = 1024
+"""Embeddings of the models of dialogues, whose logits are counted and not measured."""
+SCAN_CHUNK = 32
+"""Steps between the states that the scan on a GPU saves (`duplexmamba.ops.scan_triton`)."""
+UTTERANCE_S = 16
+"""Seconds of an utterance beside dialogues, padding included: read books, which are longer than the
+synthetic utterances."""
 TEXT_PER_S = 4
 """Text tokens in a second of speech: English read aloud."""
 USABLE_SHARE = 0.9
@@ -56,8 +75,10 @@ class Plan:
     """Bytes of the gradients."""
     optimizer: int
     """Bytes of the optimiser's state."""
+    copies: int
+    """Bytes of weights in bfloat16 that are saved for the backward pass; none when recomputed."""
     activations: int
-    """Bytes that are saved for the backward pass."""
+    """Bytes of everything else that is saved for the backward pass."""
     activations_recomputed: int
     """Bytes that are saved with trainer.activation_checkpointing."""
     speech_tokens: int
@@ -67,7 +88,9 @@ class Plan:
 
     def total(self, recomputed: bool) -> int:
         """Return all bytes on a rank, with or without activation checkpointing."""
-        activations = self.activations_recomputed if recomputed else self.activations
+        activations = self.activations_recomputed
+        if not recomputed:
+            activations = self.activations + self.copies
         return self.weights + self.gradients + self.optimizer + activations
 
 
@@ -102,8 +125,16 @@ def plan(config: Config, gpus: int) -> Plan:
     elif gpus > 1:
         # DistributedDataParallel sends gradients from buffers of its own
         gradients *= 2
-    activations, activations_recomputed = batch_activations(config)
     batch_s = config.data.batch_s
+    num_uses = 1
+    if config.stage.data == "dialogues":
+        work = dialogue_work(config)
+        batch_s = work.audio_s + utterances_s(config)
+        # the utterances are one more batch of the language model
+        num_uses = work.num_batches + 1
+        activations, activations_recomputed = dialogue_activations(config, work)
+    else:
+        activations, activations_recomputed = batch_activations(config)
     update_s = config.trainer.accumulate * batch_s
     return Plan(
         parameters=parameters,
@@ -111,6 +142,7 @@ def plan(config: Config, gpus: int) -> Plan:
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
+        copies=bf16_copies(config, model, num_uses),
         activations=activations,
         activations_recomputed=activations_recomputed,
         speech_tokens=int(update_s * 1000 / FrameTiming.of(config.model).token_ms),
@@ -139,14 +171,104 @@ def batch_activations(config: Config) -> tuple[int, int]:
     return int(scale * saved), int(scale * (saved_recomputed + largest_block))
 
 
-def saved_by_all_layers(config: Config, recomputed: bool) -> tuple[int, int]:
-    """Return the activations of PROBE_S seconds in bytes, of all layers and the largest.
+def bf16_copies(config: Config, model: nn.Module, num_uses: int) -> int:
+    """Return the bytes of the weights that autocast converts and the backward pass needs.
+
+    autocast keeps the copy of a trained weight for all its uses. A frozen language model, through
+    which the gradient passes, is converted for each use; other frozen parts come before all trained
+    ones, and nothing of them is saved.
+
+    Args:
+        config: configuration of the training.
+        model: the model, with `requires_grad` as in the training.
+        num_uses: forward passes of the language model in a batch.
+    """
+    if config.trainer.precision == "32-true":
+        return 0
+    num_converted = 0
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            num_converted += weight.numel()
+        elif part_of(name) == "lm":
+            num_converted += num_uses * weight.numel()
+    return BYTES_PER_BF16 * num_converted
+
+
+def utterances_s(config: Config) -> float:
+    """Return the seconds of the utterances beside a batch of dialogues."""
+    num_utterances = config.data.batch_dialogues * config.stage.utterances_per_dialogue
+    return float(num_utterances * UTTERANCE_S)
+
+
+def dialogue_activations(config: Config, work: DialogueWork) -> tuple[int, int]:
+    """Return the activations of a batch of dialogues in bytes, without and with checkpointing.
+
+    Args:
+        config: configuration of a stage on dialogues.
+        work: what the batch makes the model compute.
+    """
+    probe = override(config, ["lm.pretrained=null", f"lm.vocab_size={PROBE_VOCAB}"])
+    num_probes = (work.audio_s + utterances_s(config)) / PROBE_S
+    steps_per_s = 1000 / FrameTiming.of(config.model).token_ms + TEXT_PER_S
+    num_steps = work.lm_steps + utterances_s(config) * steps_per_s
+    num_lm_probes = num_steps / PROBE_STEPS
+    speech, speech_block = saved_by_all_layers(probe, False, speech_loss)
+    lm, lm_block = saved_by_all_layers(probe, False, lm_loss)
+    speech_recomputed, _ = saved_by_all_layers(probe, True, speech_loss)
+    lm_recomputed, _ = saved_by_all_layers(probe, True, lm_loss)
+    # logits and their probabilities, in all positions of the utterances
+    num_logits = work.num_labels + utterances_s(config) * TEXT_PER_S
+    kept = 2 * BYTES_PER_FLOAT * config.lm.vocab_size * num_logits
+    kept += work.num_states * state_bytes(probe, work.conversation_steps)
+    plain = num_probes * speech + num_lm_probes * lm + second_scan_bytes(config, work) + kept
+    largest_block = max(
+        work.audio_s / PROBE_S * speech_block,
+        work.largest_batch_steps / PROBE_STEPS * lm_block,
+    )
+    # when its turn comes in the backward pass, a block has all of its activations again
+    recomputed = num_probes * speech_recomputed + num_lm_probes * lm_recomputed + kept
+    return int(plain), int(recomputed + largest_block)
+
+
+def second_scan_bytes(config: Config, work: DialogueWork) -> int:
+    """Return what the scans for the states at forks save: their inputs, and some of their states.
+
+    An attention cache needs no scan.
+    """
+    lm = config.lm
+    if lm.kind == "transformer":
+        return 0
+    channels = lm.expand * lm.d_model
+    floats_per_step = channels * (2 + lm.d_state / SCAN_CHUNK)
+    return math.ceil(BYTES_PER_FLOAT * work.fork_steps * lm.num_layers * floats_per_step)
+
+
+@torch.no_grad()
+def state_bytes(config: Config, num_steps: int) -> int:
+    """Return the bytes of the language model's state of one row after a number of steps."""
+    model = _build_model(_with_layers(config, encoder=1, lm=1))
+    assert isinstance(model, SpeechLM)
+    _, state = model.lm(Padded(torch.zeros(1, num_steps, config.lm.d_model)))
+    return config.lm.num_layers * states.num_bytes(state)
+
+
+def saved_by_all_layers(
+    config: Config, recomputed: bool, loss: Loss | None = None
+) -> tuple[int, int]:
+    """Return the activations of a short input in bytes, of all layers and the largest.
 
     Each additional layer of a kind costs what the second layer of that kind does.
+
+    Args:
+        config: configuration of the model.
+        recomputed: with activation checkpointing.
+        loss: runs the model over the input; None: over PROBE_S seconds of speech with text.
     """
-    one_each = measure_saved(_with_layers(config, encoder=1, lm=1), recomputed)
-    encoder_layer = measure_saved(_with_layers(config, encoder=2, lm=1), recomputed) - one_each
-    lm_layer = measure_saved(_with_layers(config, encoder=1, lm=2), recomputed) - one_each
+    one_each = measure_saved(_with_layers(config, encoder=1, lm=1), recomputed, loss)
+    encoder_layer = (
+        measure_saved(_with_layers(config, encoder=2, lm=1), recomputed, loss) - one_each
+    )
+    lm_layer = measure_saved(_with_layers(config, encoder=1, lm=2), recomputed, loss) - one_each
     more_encoder_layers = (config.encoder.num_layers - 1) * encoder_layer
     more_lm_layers = (config.lm.num_layers - 1) * lm_layer
     return one_each + more_encoder_layers + more_lm_layers, max(encoder_layer, lm_layer)
@@ -156,12 +278,13 @@ def _with_layers(config: Config, encoder: int, lm: int) -> Config:
     return override(config, [f"encoder.num_layers={encoder}", f"lm.num_layers={lm}"])
 
 
-def measure_saved(config: Config, recomputed: bool) -> int:
+def measure_saved(config: Config, recomputed: bool, loss: Loss | None = None) -> int:
     """Return the bytes that the graph of one forward pass holds, in addition to the parameters.
 
     Args:
         config: configuration of the model.
         recomputed: with activation checkpointing.
+        loss: runs the model over an input; None: over PROBE_S seconds of speech with text.
     """
     model = _build_model(config).train()
     parameters = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
@@ -185,7 +308,7 @@ def measure_saved(config: Config, recomputed: bool) -> int:
                 block.register_forward_pre_hook(note_input)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         # keeps the graph alive, so that no address is used twice
-        loss = _loss(model, config)  # noqa: F841
+        graph = (loss or _loss)(model, config)  # noqa: F841
     return sum(sizes.values())
 
 
@@ -215,6 +338,23 @@ def _loss(model: nn.Module, config: Config) -> torch.Tensor:
     return token_loss(logits, text.values, config.optim.label_smoothing)
 
 
+def speech_loss(model: nn.Module, config: Config) -> torch.Tensor:
+    """A loss over the speech embeddings of PROBE_S seconds of noise."""
+    assert isinstance(model, SpeechLM)
+    audio = Padded(torch.randn(1, PROBE_S * config.features.sample_rate_hz))
+    speech, _ = model.embed_speech(audio, final=True)
+    return speech.values.square().mean()
+
+
+def lm_loss(model: nn.Module, config: Config) -> torch.Tensor:
+    """A loss over the hidden states of the language model after PROBE_STEPS embeddings."""
+    assert isinstance(model, SpeechLM)
+    # a frozen language model passes the gradient on to the speech embeddings
+    embeddings = torch.randn(1, PROBE_STEPS, config.lm.d_model, requires_grad=True)
+    hidden, _ = model.lm(Padded(embeddings, torch.tensor([PROBE_STEPS])))
+    return hidden.values.square().mean()
+
+
 def show(planned: Plan, config: Config, gpus: int) -> None:
     """Print a plan: parameters, tokens, and a table of memory."""
     out = Console()
@@ -230,22 +370,46 @@ def show(planned: Plan, config: Config, gpus: int) -> None:
         highlight=False,
     )
     out.print(_memory_table(planned))
+    out.print(conclusion(planned, config), highlight=False, soft_wrap=True)
 
 
 def _memory_table(planned: Plan) -> Table:
-    table = Table("GB on each rank, float32", "plain", "activation_checkpointing", box=None)
+    table = Table("GB on each rank", "plain", "activation_checkpointing", box=None)
     for name in ("weights", "gradients", "optimizer"):
         size = _gb(getattr(planned, name))
         table.add_row(name, size, size)
+    table.add_row("weights in bfloat16", _gb(planned.copies), _gb(0))
     table.add_row("activations", _gb(planned.activations), _gb(planned.activations_recomputed))
     plain = planned.total(recomputed=False)
     recomputed = planned.total(recomputed=True)
     table.add_row("all", _gb(plain), _gb(recomputed))
     for card_gb in CARDS_GB:
-        usable = USABLE_SHARE * card_gb * GB
-        answers = ["yes" if total < usable else "no" for total in (plain, recomputed)]
+        answers = ["yes" if fits(total, card_gb) else "no" for total in (plain, recomputed)]
         table.add_row(f"fits {card_gb} GB", *answers)
     return table
+
+
+def fits(num_bytes: int, card_gb: float) -> bool:
+    """Whether a training fits a GPU."""
+    return num_bytes < USABLE_SHARE * card_gb * GB
+
+
+def conclusion(planned: Plan, config: Config) -> str:
+    """The smallest card that the training fits as it is configured, or the remedy."""
+    is_recomputed = config.trainer.activation_checkpointing
+    total = planned.total(is_recomputed)
+    setting = f"trainer.activation_checkpointing={str(is_recomputed).lower()}"
+    cards = [card_gb for card_gb in CARDS_GB if fits(total, card_gb)]
+    if cards:
+        return f"as configured, {setting}: {_gb(total)} GB, fits {cards[0]} GB"
+    size = "data.batch_s"
+    if config.stage.data == "dialogues":
+        size = "data.batch_dialogues"
+    remedies = [f"a lower {size} with a higher trainer.accumulate"]
+    if not is_recomputed:
+        remedies.append("trainer.activation_checkpointing=true")
+    remedies.append("trainer.strategy=fsdp on more GPUs")
+    return f"as configured, {setting}: {_gb(total)} GB, fits no card; try {', '.join(remedies)}"
 
 
 def _gb(size: int) -> str:

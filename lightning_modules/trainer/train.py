@@ -1,19 +1,21 @@
-"""The command `train`: train a stage, and before it the stages that it starts from."""
+"""The command `train`: train a stage, and before it the stages that it starts from.
+
+All of them are checked first (`preflight`).
+"""
 
 import argparse
 from collections.abc import Sequence
 
 from configs.loading import load_config
 from configs.recipes import STAGES
-from datamodules.corpora import Corpora, check_synthesisers
+from configs.schema import Config
 from datamodules.corpus_digest import contents_of
-from datamodules.dialogue.data import DialogueData
-from datamodules.unseen import check_unseen
-from duplexmamba.models.encoders import check_pretrained_encoder
 from lightning_modules.trainer.exits import exit_cleanly, quiet_libraries
 from lightning_modules.trainer.fill_features import fill_command
 from lightning_modules.trainer.lora_drop import train_with_lora_drop
+from lightning_modules.trainer.machine import announce
 from lightning_modules.trainer.parallel import run_parallel
+from lightning_modules.trainer.preflight import preflight
 from lightning_modules.trainer.stage_graph import parallel_commands, train_with_prerequisites
 from lightning_modules.trainer.sweep_trial import sweep_trial
 
@@ -27,15 +29,20 @@ def train(args: Sequence[str], only_stage: str | None = None) -> dict[str, float
             requested stage.
     """
     args = list(args)
+    return _train_checked(args, _check(args, only_stage), only_stage)
+
+
+def _check(args: list[str], only_stage: str | None) -> Config:
+    """Check a training before any stage of it; returns the configuration of its stage."""
     # corpora may have changed since an earlier training of this process
     contents_of.cache_clear()
     config = load_config(args, only_stage)
-    check_synthesisers(config)
-    check_pretrained_encoder(config.encoder)
-    check_unseen(config)
-    if config.stage.data == "dialogues":
-        # opens the dialogues: what is wrong with them should be known before hours of training
-        DialogueData(config, Corpora(config)).dialogues("train", 0)
+    preflight(args, config)
+    return config
+
+
+def _train_checked(args: list[str], config: Config, only_stage: str | None) -> dict[str, float]:
+    """Train as `train` does."""
     if config.lora_drop.enabled and only_stage is None:
         return train_with_lora_drop(args).summary
     return train_with_prerequisites(args, config, {}).summary
@@ -69,9 +76,14 @@ def run_command(args: Sequence[str], only_stage: str | None = None) -> None:
     """
     quiet_libraries()
     with exit_cleanly(), sweep_trial(args) as trial_args:
-        commands = [] if only_stage else _parallel_commands(trial_args)
+        stage_args = list(trial_args)
+        # before other processes train anything
+        config = _check(stage_args, only_stage)
+        if not only_stage:
+            announce(config)
+        commands = [] if only_stage else _parallel_commands(stage_args)
         with run_parallel(commands):
-            train(trial_args, only_stage)
+            _train_checked(stage_args, config, only_stage)
 
 
 def _parallel_commands(args: Sequence[str]) -> list[list[str]]:

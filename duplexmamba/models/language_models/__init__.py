@@ -12,7 +12,7 @@ from collections.abc import Callable
 from duplexmamba.config import LMConfig
 from duplexmamba.models.language_models.base import LM, LMState
 from duplexmamba.models.language_models.mamba_lm import MambaLM
-from duplexmamba.models.language_models.pretrained import load_pretrained
+from duplexmamba.models.language_models.pretrained import check_pretrained, load_pretrained
 
 __all__ = [
     "LANGUAGE_MODELS",
@@ -21,6 +21,7 @@ __all__ = [
     "LanguageModel",
     "MambaLM",
     "build_lm",
+    "check_pretrained",
     "load_pretrained",
 ]
 

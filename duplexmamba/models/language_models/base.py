@@ -10,13 +10,17 @@ Letters in shapes:
 import abc
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from duplexmamba.config import LMConfig
 from duplexmamba.streaming.padded import Padded, Positions
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+INITIAL_STD = 0.02
+"""Standard deviation of embeddings with random weights."""
 
 LMState = Any
 """Streaming state of a language model: a tree of tensors with rows first, see `streaming.state`.
@@ -63,14 +67,82 @@ class LM(nn.Module, abc.ABC):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
 
+    def check_settings(self, settings: "PreTrainedConfig", source: str) -> None:
+        """Check that a model of transformers computes the same function as this one.
+
+        It reads no weights, and may be called on the meta device. A language model that takes
+        everything from the settings has nothing to compare.
+
+        Args:
+            settings: configuration of the model, whose model_type is the right one.
+            source: folder or hub name it comes from, for messages.
+
+        Raises:
+            ValueError: a setting differs from the section `lm`, or from what this model can do.
+        """
+
     @abc.abstractmethod
     def copy_weights(self, pretrained: "PreTrainedModel", source: str) -> None:
         """Copy the weights of a model of transformers.
 
         Args:
-            pretrained: model of the same architecture.
+            pretrained: model of the same architecture, whose settings have been checked. It may have
+                fewer rows in its embedding matrix; see `grown`.
             source: folder or hub name it comes from, for messages.
 
         Raises:
-            ValueError: a size or a setting differs from the section `lm`.
+            ValueError: a weight does not fit.
         """
+
+
+def check_setting(source: str, setting: str, value: Any, origin: str, own_value: Any) -> None:
+    """Check a setting of a pretrained model.
+
+    Args:
+        source: folder or hub name of the model.
+        setting: its name in transformers.
+        value: what the model has.
+        origin: what determines our value, such as "lm.d_ffn asks for".
+        own_value: our value.
+
+    Raises:
+        ValueError: the two differ.
+    """
+    if value != own_value:
+        raise ValueError(
+            f"lm.pretrained={source!r} has {setting}={value}, {origin} {own_value}; "
+            "make them agree, or choose another model"
+        )
+
+
+def check_rows(source: str, num_pretrained: int, num_rows: int) -> None:
+    """Check that there is a row for each embedding of a pretrained model.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if num_pretrained > num_rows:
+        raise ValueError(
+            f"lm.pretrained={source!r} has {num_pretrained} embeddings, lm.vocab_size={num_rows}; "
+            f"set lm.vocab_size={num_pretrained}, or more if the tokenizer needs more"
+        )
+
+
+def grown(matrix: Tensor, num_rows: int) -> Tensor:
+    """Append rows to a pretrained matrix of embeddings, for tokens that it has none for.
+
+    A new row is the mean of the others, by which its token is as likely as an average one, and
+    noise of the size of our initial embeddings, which makes the new rows differ.
+
+    Args:
+        matrix: (V, D).
+        num_rows: V or more.
+
+    Returns:
+        (num_rows, D)
+    """
+    num_new = num_rows - matrix.shape[0]
+    if not num_new:
+        return matrix
+    noise = INITIAL_STD * torch.randn(num_new, matrix.shape[1]).to(matrix)
+    return torch.cat([matrix, matrix.mean(0) + noise])

@@ -10,25 +10,68 @@ Source: the layout of the Mamba models of state-spaces, as MambaForCausalLM and 
 transformers store it.
 """
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from duplexmamba.config import LMConfig
-from duplexmamba.models.language_models.base import LM
+from duplexmamba.models.language_models.base import (
+    INITIAL_STD,
+    LM,
+    check_rows,
+    check_setting,
+    grown,
+)
 from duplexmamba.models.mixers.mamba import MambaMixer, MambaState
 from duplexmamba.models.mixers.mamba2 import Mamba2Mixer, Mamba2State
 from duplexmamba.ops.step_cpp import is_step, matrix_vectors
 from duplexmamba.streaming.padded import Padded, Positions
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 MixerState = MambaState | Mamba2State
 
 SSM_WEIGHTS = ("conv1d", "x_proj", "dt_proj", "A_log", "D")
 """Weights of a Mamba-1 mixer that are in its `ssm` here, but not so in transformers."""
+
+NORM_EPS = 1e-5
+"""Term in the denominator of the norms of blocks and of their output."""
+
+FIELD_OF_SETTING = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "num_layers",
+    "state_size": "d_state",
+    "conv_kernel": "d_conv",
+    "expand": "expand",
+    "head_dim": "head_dim",
+    "n_groups": "num_groups",
+}
+"""Settings of transformers that define a size, and the field of the section `lm` that sets each.
+
+Those of Mamba-1 have neither heads nor groups.
+"""
+
+
+def fixed_settings(config: LMConfig) -> dict[str, Any]:
+    """Settings of transformers that change the function of a model, and their only values here.
+
+    `mixer_rms_eps` belongs to Falcon-Mamba, which has norms without weights within its mixer.
+    """
+    settings: dict[str, Any] = {
+        "layer_norm_epsilon": NORM_EPS,
+        "hidden_act": "silu",
+        "use_bias": False,
+        "use_conv_bias": True,
+        "mixer_rms_eps": None,
+    }
+    if config.kind == "mamba":
+        settings["time_step_rank"] = math.ceil(config.d_model / 16)
+    else:
+        settings["time_step_limit"] = (0.0, math.inf)
+    return settings
 
 
 class MambaBlock(nn.Module):
@@ -36,7 +79,7 @@ class MambaBlock(nn.Module):
 
     def __init__(self, config: LMConfig):
         super().__init__()
-        self.norm = nn.RMSNorm(config.d_model, eps=1e-5)
+        self.norm = nn.RMSNorm(config.d_model, eps=NORM_EPS)
         self.mixer = build_mixer(config)
 
     def forward(
@@ -74,9 +117,9 @@ class MambaLM(LM):
         super().__init__()
         self.config = config
         self.embeddings = nn.Embedding(config.vocab_size, config.d_model)
-        nn.init.normal_(self.embeddings.weight, std=0.02)
+        nn.init.normal_(self.embeddings.weight, std=INITIAL_STD)
         self.layers = nn.ModuleList(MambaBlock(config) for _ in range(config.num_layers))
-        self.norm_f = nn.RMSNorm(config.d_model, eps=1e-5)
+        self.norm_f = nn.RMSNorm(config.d_model, eps=NORM_EPS)
 
     def forward(
         self,
@@ -113,28 +156,55 @@ class MambaLM(LM):
             return matrix_vectors(weight, vectors).unflatten(0, hidden.shape[:-1])
         return hidden @ weight.T
 
+    def check_settings(self, settings: "PreTrainedConfig", source: str) -> None:
+        """Check that a Mamba model of transformers computes the same function.
+
+        Args:
+            settings: configuration of a model of the same kind as this one.
+            source: folder or hub name it comes from, for messages.
+
+        Raises:
+            ValueError: a size differs from the section `lm`, or another setting from the published
+                models.
+        """
+        for setting, field in FIELD_OF_SETTING.items():
+            # Mamba-1 has neither heads nor groups
+            if hasattr(settings, setting):
+                own_value = getattr(self.config, field)
+                origin = f"lm.{field} asks for"
+                check_setting(source, setting, getattr(settings, setting), origin, own_value)
+        for setting, own_value in fixed_settings(self.config).items():
+            value = getattr(settings, setting, None)
+            if isinstance(value, list):
+                # read from JSON, which has no tuples
+                value = tuple(value)
+            origin = f"lm.kind={self.config.kind} is only made for"
+            check_setting(source, setting, value, origin, own_value)
+        check_rows(source, settings.vocab_size, self.config.vocab_size)
+
     @torch.no_grad()
     def copy_weights(self, pretrained: "PreTrainedModel", source: str) -> None:
         """Copy the weights of a Mamba model of transformers.
 
         Args:
-            pretrained: MambaForCausalLM or Mamba2ForCausalLM, of the same kind as this model.
+            pretrained: MambaForCausalLM or Mamba2ForCausalLM, of the same kind as this model, whose
+                settings have been checked. It may have fewer embeddings; see `grown`.
             source: folder or hub name it comes from, for messages.
 
         Raises:
-            ValueError: a shape differs, or the model has an output matrix of its own.
+            ValueError: the model has an output matrix of its own.
         """
         weights = {}
         for name, weight in pretrained.state_dict().items():
             weights[self._own_name(name)] = weight
         head = weights.pop("lm_head.weight")
-        self._check_shapes(weights, source)
-        if not torch.equal(head, weights["embeddings.weight"]):
+        embeddings = weights["embeddings.weight"]
+        if not torch.equal(head, embeddings):
             raise ValueError(
                 f"lm.pretrained={source!r} has an lm_head that differs from its embeddings; "
                 "this model uses one matrix for both: choose a model with tied embeddings"
             )
-        self._check_groups(pretrained, source)
+        weights["embeddings.weight"] = grown(embeddings, self.config.vocab_size)
         self.load_state_dict(weights)
 
     def _own_name(self, name: str) -> str:
@@ -144,30 +214,3 @@ class MambaLM(LM):
             for part in SSM_WEIGHTS:
                 name = name.replace(f"mixer.{part}", f"mixer.ssm.{part}")
         return name
-
-    def _check_shapes(self, weights: dict[str, Tensor], source: str) -> None:
-        own_weights = self.state_dict()
-        for name in sorted(own_weights.keys() | weights.keys()):
-            pretrained_shape = shape_of(weights, name)
-            own_shape = shape_of(own_weights, name)
-            if pretrained_shape != own_shape:
-                raise ValueError(
-                    f"lm.pretrained={source!r}: {name} is {pretrained_shape}, but the section lm "
-                    f"needs {own_shape}; make them agree"
-                )
-
-    def _check_groups(self, pretrained: "PreTrainedModel", source: str) -> None:
-        if self.config.kind == "mamba":
-            return
-        # shapes show only the product of the number of groups and the state size
-        num_groups = pretrained.config.n_groups
-        if num_groups != self.config.num_groups:
-            raise ValueError(
-                f"lm.pretrained={source!r} has n_groups={num_groups}, "
-                f"lm.num_groups={self.config.num_groups}; make them agree"
-            )
-
-
-def shape_of(weights: dict[str, Tensor], name: str) -> tuple[int, ...] | str:
-    """Return the shape of a weight, or "missing" where there is none of that name."""
-    return tuple(weights[name].shape) if name in weights else "missing"

@@ -30,13 +30,20 @@ from transformers import (
     GPTNeoXModel,
     LlamaConfig,
     LlamaModel,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from duplexmamba.config import LMConfig
-from duplexmamba.models.language_models.base import LM
+from duplexmamba.models.language_models.base import (
+    INITIAL_STD,
+    LM,
+    check_rows,
+    check_setting,
+    grown,
+)
 from duplexmamba.streaming.padded import Padded, Positions
 
 FIELD_OF_SETTING = {
@@ -46,7 +53,6 @@ FIELD_OF_SETTING = {
     "num_key_value_heads": "num_kv_heads",
     "head_dim": None,
     "intermediate_size": "d_ffn",
-    "vocab_size": "vocab_size",
     "tie_word_embeddings": "tied",
     "rope_parameters": "rope_theta",
     "hidden_act": None,
@@ -94,7 +100,7 @@ class TransformerLM(LM):
             self.backbone = LlamaModel(settings)
         self.head = None
         if not config.tied:
-            self.head = nn.Parameter(0.02 * torch.randn(config.vocab_size, config.d_model))
+            self.head = nn.Parameter(INITIAL_STD * torch.randn(config.vocab_size, config.d_model))
 
     @property
     def embeddings(self) -> nn.Embedding:  # type: ignore[override]
@@ -160,31 +166,41 @@ class TransformerLM(LM):
         matrix = self.embeddings.weight if self.head is None else self.head
         return hidden @ matrix.T
 
-    @torch.no_grad()
-    def copy_weights(self, pretrained: PreTrainedModel, source: str) -> None:
-        """Copy the weights of a model of the same family.
+    def check_settings(self, settings: PreTrainedConfig, source: str) -> None:
+        """Check that a model of the same family computes the same function.
 
         Args:
-            pretrained: GPTNeoXForCausalLM or LlamaForCausalLM.
+            settings: configuration of GPTNeoXForCausalLM or LlamaForCausalLM.
             source: folder or hub name it comes from, for messages.
 
         Raises:
             ValueError: a setting differs from the section `lm`.
         """
         for setting, field in FIELD_OF_SETTING.items():
-            value = getattr(pretrained.config, setting, None)
+            value = getattr(settings, setting, None)
             own_value = getattr(self.backbone.config, setting, None)
-            if value != own_value:
-                origin = f"lm.family={self.config.family} implies"
-                if field is not None:
-                    origin = f"lm.{field} asks for"
-                raise ValueError(
-                    f"lm.pretrained={source!r} has {setting}={value}, {origin} {own_value}; "
-                    "make them agree, or choose another model"
-                )
-        self.backbone.load_state_dict(pretrained.base_model.state_dict())
+            origin = f"lm.family={self.config.family} implies"
+            if field is not None:
+                origin = f"lm.{field} asks for"
+            check_setting(source, setting, value, origin, own_value)
+        check_rows(source, settings.vocab_size, self.config.vocab_size)
+
+    @torch.no_grad()
+    def copy_weights(self, pretrained: PreTrainedModel, source: str) -> None:
+        """Copy the weights of a model of the same family.
+
+        Args:
+            pretrained: GPTNeoXForCausalLM or LlamaForCausalLM, whose settings have been checked. It
+                may have fewer rows in its embedding matrix; see `grown`.
+            source: folder or hub name it comes from, for messages.
+        """
+        weights = pretrained.base_model.state_dict()
+        (name,) = [key for key in weights if key in ("embed_in.weight", "embed_tokens.weight")]
+        num_rows = self.config.vocab_size
+        weights[name] = grown(weights[name], num_rows)
+        self.backbone.load_state_dict(weights)
         if self.head is not None:
-            self.head.copy_(pretrained.get_output_embeddings().weight)
+            self.head.copy_(grown(pretrained.get_output_embeddings().weight, num_rows))
 
 
 class LayerCache(DynamicLayer):
