@@ -11,7 +11,7 @@ from configs.loading import load_config, override
 from configs.schema import Config
 from datamodules.batching import SpeechBatch
 from datamodules.dialogue.data import DialogueBatch
-from datamodules.dialogue.dialogues import open_dialogues
+from datamodules.dialogue.text_dialogues import open_text_dialogues
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.dialogue import DialogueStage
@@ -25,7 +25,7 @@ from lightning_modules.trainer.plan import (
     plan,
     saved_by_all_layers,
 )
-from lightning_modules.trainer.plan_dialogues import EstimatedTokenizer, EstimatedVoices, work_of
+from lightning_modules.trainer.plan_dialogues import EstimatedTokenizer, work_of
 from tests.conftest import SMALL_SIZES, TINY
 
 BATCH_S = 60
@@ -139,7 +139,7 @@ def test_dialogues_save_what_their_segments_need(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(planning, "second_scan_bytes", lambda *_: 0)
     sizes = ["lm.num_layers=4", "encoder.dropout=0", "stage.utterances_per_dialogue=0"]
     config = load_config([TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, *sizes])
-    dialogues = open_dialogues(config, "train", 0, voices=EstimatedVoices())
+    dialogues = open_text_dialogues(config)
     batch = [dialogues[position] for position in range(3)]
     work = work_of(batch, config)
     expected, recomputed = dialogue_activations(config, work)
@@ -156,3 +156,11 @@ def test_dialogues_save_what_their_segments_need(monkeypatch: pytest.MonkeyPatch
     assert measure_saved(config, False, loss) == pytest.approx(expected, rel=0.15)
     assert recomputed < 0.6 * expected
     assert work.audio_s > len(batch) * config.data.max_s and work.lm_steps > 0
+
+
+def test_a_language_model_without_sizes_in_the_configuration_is_not_planned() -> None:
+    args = [TINY[0], "configs/stage/instruct.yaml", "lm.kind=pretrained", "lm.pretrained=somewhere"]
+    with pytest.raises(
+        ValueError, match="lm.kind=pretrained: .*lm.pretrained=somewhere.*plan lm.ki"
+    ):
+        planning.plan(load_config(args), 1)

@@ -22,6 +22,7 @@ from torch import nn
 
 from configs.loading import load_config, override
 from configs.schema import Config
+from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming import state as states
@@ -98,12 +99,18 @@ def plan(config: Config, gpus: int) -> Plan:
     """Compute memory and tokens of a training on a number of GPUs.
 
     Raises:
-        ValueError: the stage is lm, which has no speech.
+        ValueError: the stage is lm, which has no speech, or the sizes of the language model are
+            not in the configuration.
     """
     if not STAGE_REGISTRY[config.stage.name].has_speech_encoder:
         raise ValueError(
             f"STAGE={config.stage.name} has no speech, by the seconds of which memory is planned; "
             "plan STAGE=asr"
+        )
+    if not LANGUAGE_MODELS[config.lm.kind].has_own_sizes:
+        raise ValueError(
+            f"lm.kind={config.lm.kind}: its sizes are those of lm.pretrained={config.lm.pretrained}, "
+            "whose activations are not counted; plan lm.kind=transformer or mamba of equal size"
         )
     with torch.device("meta"):
         model = _build_model(config)

@@ -1,23 +1,17 @@
 """What a batch of dialogues makes a model compute, counted without audio and without a model.
 
-The dialogues are those of a training, spoken by nobody: their sentences take a typical time. Their
+The dialogues are those of a training without sound (`datamodules.dialogue.text_dialogues`). Their
 segments run in the order of `lightning_modules.fork_schedule`, so that padding, the second scan for
 the states at forks, and the states themselves are counted as a training has them.
 """
 
 import dataclasses
 import random
-import re
 from collections.abc import Collection
 
-import numpy as np
-
 from configs.schema import Config
-from datamodules.dialogue.dialogues import Dialogue, open_dialogues
-from datamodules.synthetic.espeak import Speech, Word
-from datamodules.synthetic.grammar import Split
-from datamodules.synthetic.synthesiser import Voice
-from datamodules.synthetic.voices import Voices
+from datamodules.dialogue.dialogues import Dialogue
+from datamodules.dialogue.text_dialogues import open_text_dialogues
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.text.losses import IGNORED
 from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, MARKER, TURN_STATE_MARKERS, Tokenizer
@@ -30,10 +24,6 @@ from lightning_modules.fork_schedule import (
     share_prefixes,
 )
 
-LETTER_S = 0.06
-"""Seconds that a letter or space takes to speak."""
-SAMPLE_RATE_HZ = 16000
-"""Sample rate of the sentences that nobody speaks."""
 IDS_PER_WORD = 4 / 3
 """Token ids of an English word."""
 IDS_PER_MARKER = 7
@@ -66,7 +56,7 @@ class DialogueWork:
 
 def dialogue_work(config: Config) -> DialogueWork:
     """Count the work of a training batch of the longest dialogues."""
-    dialogues = open_dialogues(config, "train", 0, voices=EstimatedVoices())
+    dialogues = open_text_dialogues(config)
     batch_size = config.data.batch_dialogues
     # a training batches dialogues of similar length; the number of events stands for it
     positions = sorted(
@@ -144,26 +134,6 @@ def _num_steps(segment: ScheduledSegment, num_prompt: int, per_slice: int) -> in
     num_slices = len(segment.own_slices)
     num_ids = len(segment.segment.ids)
     return num_prompt + per_slice * num_slices + num_ids if num_slices else num_ids
-
-
-class EstimatedVoices(Voices):
-    """A constant signal as long as the sentence would take to speak; needs no synthesiser."""
-
-    def __init__(self) -> None:
-        super().__init__([])
-
-    def draw(self, rng: random.Random, split: Split) -> Voice:
-        """Return the only voice."""
-        return Voice("", "estimated", {}, LETTER_S)
-
-    def speak(self, text: str, voice: Voice) -> Speech:
-        """Return the signal, with the times of the words."""
-        words = []
-        for match in re.finditer(r"\S+", text):
-            begin = match.start()
-            words.append(Word(LETTER_S * begin, begin, len(match[0])))
-        num_samples = round(LETTER_S * len(text) * SAMPLE_RATE_HZ)
-        return Speech(np.full(num_samples, 0.1, np.float32), SAMPLE_RATE_HZ, words)
 
 
 class EstimatedTokenizer(Tokenizer):

@@ -38,10 +38,10 @@ def load_pretrained(lm: LM, source: str) -> None:
     )
     from duplexmamba.models.language_models.pretrained_lm import PretrainedLM
 
+    check_pretrained(lm, source)
     if isinstance(lm, PretrainedLM):
         lm.load_weights(source)
         return
-    check_pretrained(lm, source)
     mamba_ssm_config = read_mamba_ssm_config(source)
     if mamba_ssm_config is not None:
         lm.copy_weights(open_mamba_ssm(mamba_ssm_config, source), source)
