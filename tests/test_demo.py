@@ -33,9 +33,9 @@ NUM_UTTERANCES = 51
 """In three families: espeak-ng, Pico, and Piper's joe, which no model is trained on."""
 FAMILIES = "data.test_voices={espeak: 1, pico: 1, piper: 1}"
 NUM_DIALOGUES = 12
-MAX_WER = 0.2
-MIN_MACRO_F1 = 0.75
-MIN_ANSWERS = 0.5
+MAX_WER = 0.15
+MIN_MACRO_F1 = 0.7
+MIN_ANSWERS = 0.4
 
 
 @pytest.fixture(scope="module")
