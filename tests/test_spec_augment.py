@@ -53,7 +53,9 @@ def frontend_of(config: Config, *overrides: str) -> torch.nn.Module:
 def test_masks_and_noise_belong_to_training(
     config: Config, width: int, value: float, setting: str
 ) -> None:
-    frontend = frontend_of(config, "frontend.masked_share=0", f"frontend.{setting}={value}")
+    frontend = frontend_of(
+        config, "frontend.masked_share=0", "frontend.noise_std=0", f"frontend.{setting}={value}"
+    )
     x = Padded(torch.randn(2, 400, width))
     expected, _ = frontend.eval()(x)
     torch.manual_seed(1)
