@@ -123,21 +123,17 @@ def layers(args: list[str], stage: str | None = None) -> list[Layer]:
 
 
 def _command_line_layers(overrides: list[str]) -> list[Layer]:
-    """Overrides as layers; one with a prefix `stages` or `kinds` begins a layer, as does the next.
+    """Overrides as layers, divided where those with and without a prefix `stages` or `kinds` meet.
 
-    So that the order of overrides with and without a prefix is that of the layers.
+    The order of the layers is then that of the overrides.
     """
-    sections = [override.partition("=")[0].partition(".")[0] for override in overrides]
-    groups = []
-    for _, group in itertools.groupby(zip(sections, overrides, strict=True), _map_section):
-        values = command_line_values([override for _, override in group])
-        groups.append(Layer("command line", values))
-    return groups
+    groups = itertools.groupby(overrides, _map_section)
+    return [Layer("command line", command_line_values(list(group))) for _, group in groups]
 
 
-def _map_section(section_and_override: tuple[str, str]) -> str | None:
+def _map_section(override: str) -> str | None:
     """`stages` or `kinds` where an override is a difference for one of them."""
-    section, _ = section_and_override
+    section = override.partition("=")[0].partition(".")[0]
     return section if section in MAP_SECTIONS else None
 
 

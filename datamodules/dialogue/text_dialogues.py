@@ -1,8 +1,9 @@
 """Dialogues of words with times, without sound: turn-taking and answers for the language model alone.
 
 They are those of `dialogues` in every respect but their audio, which is silence: the same events,
-sentences, times, labels and answers, from estimated durations of words. Making one takes a hundredth
-of the time that audio and its features take, so that none has to be repeated.
+sentences, times, labels and answers, from estimated durations of words. Making one takes a few
+milliseconds, where audio and the features of a pretrained encoder take seconds, so that none has to
+be repeated.
 """
 
 import random
@@ -49,6 +50,7 @@ class SilentVoices(Voices):
 
     def speak(self, text: str, voice: Voice) -> Speech:
         """A constant of the estimated duration, with the starts of the words."""
+        # not silence: what is silent is cut from the ends of a phrase
         samples = np.ones(round(voice.letter_s * len(text) * self.rate_hz), np.float32)
         words = []
         for match in re.finditer(r"\S+", text):

@@ -177,7 +177,7 @@ def _draw_overlap(
 
 
 def lag_ms(encoder: EncoderConfig) -> float:
-    """Milliseconds by which the frames of an encoder are late: those that it hears ahead."""
+    """Milliseconds by which the frames of an encoder are late: its look-ahead."""
     if encoder.context == "window":
         return encoder.lookahead_ms
     return 0.0
