@@ -13,6 +13,7 @@ from duplexmamba.config import (
     ConnectorConfig,
     DuplexConfig,
     EncoderConfig,
+    FeaturesConfig,
     LMConfig,
     LoraConfig,
     LoraDropConfig,
@@ -43,7 +44,7 @@ def check(config: Config) -> None:
         ValueError: the first mistake, with field, value and remedy.
     """
     _check_frontend(config)
-    _check_encoder(config.encoder, config.features.sample_rate_hz)
+    _check_encoder(config.encoder, config.features)
     _check_connector(config.connector)
     _check_lm(config.lm)
     _check_data(config.data)
@@ -93,9 +94,9 @@ def _check_frontend(config: Config) -> None:
         )
 
 
-def _check_encoder(encoder: EncoderConfig, sample_rate_hz: int) -> None:
+def _check_encoder(encoder: EncoderConfig, features: FeaturesConfig) -> None:
     _check_choice("encoder.kind", encoder.kind, ENCODERS)
-    check_encoder_kind(encoder, sample_rate_hz)
+    check_encoder_kind(encoder, features)
     _check_choice("encoder.mixer", encoder.mixer, MIXERS)
     if encoder.conv_kernel % 2 == 0:
         raise ValueError(

@@ -19,11 +19,14 @@ class FeaturesConfig:
     """Samples in the window of one frame; also the length of its Fourier transform."""
     hop_samples: int
     """Samples between two frames."""
-    level: Literal["none", "causal"]
+    level: Literal["none", "causal", "channel"]
     """Treatment of level and offset of the microphone.
 
     none: both stay as they are. causal: the offset is removed, and speech is brought to one level
-    by a gain that depends on the past alone; see `duplexmamba.models.level`.
+    by a gain that depends on the past alone; see `duplexmamba.models.level`. channel, for
+    encoder.kind=pretrained alone: the level of each frame is one more channel. Such an encoder
+    returns the same frames for loud and soft speech, so that without it nothing tells the user from
+    somebody further away.
     """
 
 

@@ -34,6 +34,8 @@ from train import main
 INFO = PRETRAINED_ENCODERS["moonshine-tiny-en"]
 PRESET = "configs/preset/tiny_pretrained.yaml"
 FRAME = INFO.frame_samples
+WIDTH = INFO.width + 1
+"""The preset adds the level of each frame."""
 SLICE = 8 * FRAME
 LOOKAHEAD = 8
 """Frames of the preset's look-ahead."""
@@ -106,7 +108,7 @@ def test_every_slice_gives_equally_many_frames_and_the_first_ones_are_zero() -> 
     state = None
     for number in range(12):
         frames, state = features_of(model, torch.randn(1, SLICE), state)
-        assert frames.values.shape == (1, 8, INFO.width)
+        assert frames.values.shape == (1, 8, WIDTH)
         assert bool(frames.values.any()) == (number > 0)
 
 
@@ -166,9 +168,36 @@ def test_the_whole_encoder_streams_exactly(splits: list[int]) -> None:
 def test_context_full_encodes_whole_utterances() -> None:
     model = encoder_of("encoder.context=full")
     features, state = features_of(model, torch.randn(1, 20_000))
-    assert features.values.shape == (1, 20_000 // FRAME, INFO.width) and state is None
+    assert features.values.shape == (1, 20_000 // FRAME, WIDTH) and state is None
     with pytest.raises(ValueError, match=r"encoder\.context=window"):
         features_of(model, torch.randn(1, 20_000), object())
+
+
+@pytest.mark.parametrize("context", ["full", "window"])
+def test_the_last_channel_is_the_level_of_the_frame(context: str) -> None:
+    features = encoder_of(f"encoder.context={context}").features
+    delay = LOOKAHEAD if context == "window" else 0
+    x = torch.randn(1, 40 * FRAME) * 0.1
+    x[:, 20 * FRAME : 30 * FRAME] *= 0.1
+    x[:, 30 * FRAME :] = 0
+    levels = features(Padded(x), None, True)[0].values[0, delay:, -1]
+    assert levels[:20].numpy() == pytest.approx(-20, abs=1)
+    assert levels[20:30].numpy() == pytest.approx(-40, abs=1)
+    assert levels[30:].numpy() == pytest.approx(-80)
+    np.testing.assert_allclose(features.levels_db(x[0].numpy())[delay:], levels, atol=1e-4)
+
+
+def test_training_offsets_the_level_and_nothing_else() -> None:
+    frontend = encoder_of("frontend.noise_std=0").train().frontend
+    frontend.linear = torch.nn.Identity()
+    x = Padded(torch.randn(50, 10, WIDTH))
+    steps = frontend(x)[0].values.unflatten(2, (-1, WIDTH))
+    difference = steps - x.values.unflatten(1, (-1, steps.shape[2]))
+    assert not difference[..., :-1].any()
+    offsets = difference[..., -1].flatten(1)
+    assert (offsets - offsets[:, :1]).abs().max() < 1e-5, "one for each row"
+    assert offsets[:, 0].min() < -0.7 and offsets[:, 0].max() > 0.7
+    assert offsets.abs().max() <= 1
 
 
 def test_normalisation_is_that_of_the_training_data() -> None:
@@ -176,8 +205,8 @@ def test_normalisation_is_that_of_the_training_data() -> None:
     signals = [torch.randn(20_000) * 0.3 for _ in range(3)]
     model.features.fit(signals)
     frames = torch.cat([features_of(model, signal[None])[0].values[0] for signal in signals])
-    torch.testing.assert_close(frames.mean(0), torch.zeros(INFO.width), atol=1e-4, rtol=0)
-    torch.testing.assert_close(frames.std(0), torch.ones(INFO.width), atol=1e-3, rtol=0)
+    torch.testing.assert_close(frames.mean(0), torch.zeros(WIDTH), atol=1e-4, rtol=0)
+    torch.testing.assert_close(frames.std(0), torch.ones(WIDTH), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("overrides", "message"), [
@@ -187,6 +216,12 @@ def test_normalisation_is_that_of_the_training_data() -> None:
     (["encoder.kind=conmamba", "encoder.context=causal"], "encoder.pretrained=null"),
     (["encoder.kind=other"], "encoder.kind.*other"),
     (["features.sample_rate_hz=8000"], "features.sample_rate_hz=16000"),
+    (["features.level=causal"], "features.level=causal.*set features.level=channel"),
+    (["features.level=loud"], "features.level"),
+    (
+        ["encoder.kind=conmamba", "encoder.pretrained=null", "encoder.context=causal"],
+        "features.level=channel.*set features.level=causal",
+    ),
 ])  # fmt: skip
 def test_settings_that_do_not_fit_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -210,20 +245,23 @@ def test_frames_are_computed_once_and_a_broken_file_again(
     cache = CachedFeatures.of(model.features, config, training=True)
     signals = [np.random.default_rng(n).normal(0, 0.1, 3 * SLICE).astype("f") for n in range(3)]
     computed = [cache.of_signal(signal, draws_slice=True) for signal in signals]
-    assert sorted(file for file, _ in computed) == sorted((tmp_path / "cache").rglob("*.npy"))
+    assert sorted(stored.file for stored, _ in computed) == sorted(
+        (tmp_path / "cache").rglob("*.npy")
+    )
 
     replace_encoder(monkeypatch, fail_to_encode)
-    for signal, (file, features) in zip(signals, computed, strict=True):
+    for signal, (stored, features) in zip(signals, computed, strict=True):
         again = cache.of_signal(signal, draws_slice=True)
-        assert again[0] == file and np.array_equal(again[1], features)
+        assert again[0].file == stored.file and np.array_equal(again[1], features)
 
     replace_encoder(monkeypatch, global_encoder)
-    file, features = computed[1]
-    file.write_bytes(file.read_bytes()[:100])
+    stored, features = computed[1]
+    stored.file.write_bytes(stored.file.read_bytes()[:100])
     assert np.array_equal(cache.of_signal(signals[1], draws_slice=True)[1], features)
     # another slice length gives other frames, in files of their own
     live = CachedFeatures.of(model.features, config, training=False)
-    assert any(live.of_signal(signal, True)[0] not in dict(computed) for signal in signals)
+    files = [stored.file for stored, _ in computed]
+    assert any(live.of_signal(signal, True)[0].file not in files for signal in signals)
 
 
 def test_cached_frames_are_those_of_the_encoder(tmp_path: Path) -> None:

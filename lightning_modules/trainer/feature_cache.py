@@ -8,6 +8,7 @@ import copy
 import hashlib
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,18 @@ from configs.schema import Config
 from duplexmamba.models.encoders.pretrained import PretrainedEncoder
 from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP
 from duplexmamba.models.timing import FrameTiming
+
+
+class StoredFrames(NamedTuple):
+    """What is kept of the features of a signal."""
+
+    file: Path
+    """Holds the frames of the encoder."""
+    levels_db: np.ndarray | None
+    """(F,) float16 levels, where features.level=channel.
+
+    They are not in the file, whose frames are the same with and without them.
+    """
 
 
 class CachedFeatures:
@@ -60,7 +73,7 @@ class CachedFeatures:
         folder = Path(config.data.cache).expanduser() / "features"
         return cls(encoder, folder, train_slices, embedding_frames, timing.samples_per_token)
 
-    def of_signal(self, samples: np.ndarray, draws_slice: bool) -> tuple[Path, np.ndarray]:
+    def of_signal(self, samples: np.ndarray, draws_slice: bool) -> tuple[StoredFrames, np.ndarray]:
         """Features of a signal, from the cache or computed and stored.
 
         Args:
@@ -68,7 +81,7 @@ class CachedFeatures:
             draws_slice: whether the slice is drawn from `train_slices`, where there are some.
 
         Returns:
-            The file that keeps them, and the normalised features (F, M) float32.
+            What is kept, and the normalised features (F, M) float32.
         """
         digest = hashlib.blake2b(samples.tobytes(), digest_size=16)
         slice_frames = self.encoder.slice_frames
@@ -77,27 +90,33 @@ class CachedFeatures:
         digest.update(self.settings(slice_frames).encode())
         name = digest.hexdigest()
         file = self.folder / name[:2] / f"{name}.npy"
-        stored = self.read(file)
-        if stored is not None:
-            return file, stored
+        levels_db = None
+        if self.encoder.has_level:
+            levels_db = self.encoder.levels_db(samples).astype(np.float16)
+        stored = StoredFrames(file, levels_db)
+        features = self.read(stored)
+        if features is not None:
+            return stored, features
         if self.encoder.context == "window":
-            features = self.encoder.encode_in_windows(samples, slice_frames)
+            frames = self.encoder.encode_in_windows(samples, slice_frames)
         else:
-            features = self.encoder.encode_utterance(samples)
-        rounded = features.astype(np.float16)
+            frames = self.encoder.encode_utterance(samples)
+        rounded = frames[:, : self.encoder.info.width].astype(np.float16)
         _write(file, rounded)
         # rounded as the stored ones are, so that a second run gets the same numbers
-        return file, self._normalise(rounded)
+        return stored, self._normalise(rounded, levels_db)
 
-    def read(self, file: Path) -> np.ndarray | None:
-        """Normalised features (F, M) float32 of a file; None if there is none, or if it is broken."""
+    def read(self, stored: StoredFrames) -> np.ndarray | None:
+        """Normalised features (F, M) float32; None if there is no file, or if it is broken."""
         try:
-            return self._normalise(np.load(file, allow_pickle=False))
+            frames = np.load(stored.file, allow_pickle=False)
+            return self._normalise(frames, stored.levels_db)
         except (OSError, ValueError, EOFError):
             # a file that was cut off by a full disk is computed again
             return None
 
-    def _normalise(self, features: np.ndarray) -> np.ndarray:
+    def _normalise(self, frames: np.ndarray, levels_db: np.ndarray | None) -> np.ndarray:
+        features = frames if levels_db is None else np.column_stack([frames, levels_db])
         return self.encoder.normalise(features.astype(np.float32)).cpu().numpy()
 
     def _draw_slice(self, digest: bytes) -> int:

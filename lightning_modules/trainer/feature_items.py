@@ -23,7 +23,7 @@ from configs.schema import Config
 from datamodules.batching import TrainingStream, pad_signals
 from datamodules.corpus import UnusableAudio, Utterance
 from datamodules.dialogue.dialogues import Dialogue, Dialogues
-from lightning_modules.trainer.feature_cache import CachedFeatures
+from lightning_modules.trainer.feature_cache import CachedFeatures, StoredFrames
 
 PACKAGES = ("datamodules", "duplexmamba/text")
 """Source code that decides which item is at a position."""
@@ -45,6 +45,8 @@ class _Stored(NamedTuple):
     num_samples: int
     feature_file: str
     """Path below the folder of the features."""
+    levels_db: np.ndarray | None = None
+    """(F,) see `StoredFrames`."""
 
 
 class FeatureItems(Dataset[Any]):
@@ -73,12 +75,12 @@ class FeatureItems(Dataset[Any]):
             return item
         padded = pad_signals([item.samples], self.embedding_samples).values[0].numpy()
         # live sessions have the slice of dialogues: a longer one would show what comes next
-        feature_file, features = self.cache.of_signal(padded, isinstance(item, Utterance))
+        frames, features = self.cache.of_signal(padded, isinstance(item, Utterance))
         num_samples = len(item.samples)
         if file is not None:
-            name = str(feature_file.relative_to(self.cache.folder))
+            name = str(frames.file.relative_to(self.cache.folder))
             without = dataclasses.replace(item, samples=np.zeros(0, np.float32))
-            _write(file, _Stored(without, num_samples, name))
+            _write(file, _Stored(without, num_samples, name, frames.levels_db))
         return _with_features(item, num_samples, features)
 
     def _file(self, position: int) -> Path | None:
@@ -97,7 +99,8 @@ class FeatureItems(Dataset[Any]):
             stored: _Stored = pickle.loads(file.read_bytes())
         except (OSError, EOFError, ValueError, TypeError, AttributeError, pickle.UnpicklingError):
             return None
-        features = self.cache.read(self.cache.folder / stored.feature_file)
+        frames = StoredFrames(self.cache.folder / stored.feature_file, stored.levels_db)
+        features = self.cache.read(frames)
         if features is None:
             return None
         return _with_features(stored.item, stored.num_samples, features)
@@ -139,6 +142,8 @@ def _key(dataset: Dataset[Any], cache: CachedFeatures, config: Config) -> str | 
     settings["kind"] = type(dataset).__name__
     settings["features"] = cache.settings(cache.encoder.slice_frames)
     settings["slices"] = [cache.train_slices, cache.embedding_samples]
+    if cache.encoder.has_level:
+        settings["level"] = True
     return json.dumps([settings, code_version()], sort_keys=True, default=str)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from duplexmamba.config import EncoderConfig, ModelConfig
+from duplexmamba.config import EncoderConfig, FeaturesConfig, ModelConfig
 from duplexmamba.models.encoders.encoder import Encoder, EncoderState
 from duplexmamba.models.encoders.joining_frontend import JoiningFrontend
 from duplexmamba.models.encoders.pretrained import (
@@ -86,7 +86,7 @@ def build_pretrained(config: ModelConfig) -> EncoderParts:
     causal = dataclasses.replace(config.encoder, context="causal")
     return EncoderParts(
         features=features,
-        frontend=JoiningFrontend(config.frontend, features.info, d_model),
+        frontend=JoiningFrontend(config.frontend, features.info, features.width, d_model),
         encoder=Encoder(causal, FrameTiming.of(config)),
     )
 
@@ -118,7 +118,7 @@ def build_encoder_parts(config: ModelConfig) -> EncoderParts:
     return ENCODERS[config.encoder.kind].build(config)
 
 
-def check_encoder_kind(config: EncoderConfig, sample_rate_hz: int) -> None:
+def check_encoder_kind(config: EncoderConfig, features: FeaturesConfig) -> None:
     """Check the fields that depend on the kind.
 
     Raises:
@@ -130,16 +130,29 @@ def check_encoder_kind(config: EncoderConfig, sample_rate_hz: int) -> None:
             f"encoder.context={config.context}: encoder.kind={config.kind} knows "
             f"{', '.join(kind.contexts)}; set one of these"
         )
-    known = ", ".join(PRETRAINED_ENCODERS)
-    if not kind.is_pretrained:
-        if config.pretrained is not None:
-            raise ValueError(
-                f"encoder.pretrained={config.pretrained} and encoder.kind={config.kind}: set "
-                "encoder.kind=pretrained, or encoder.pretrained=null"
-            )
-        return
+    if not kind.is_pretrained and config.pretrained is not None:
+        raise ValueError(
+            f"encoder.pretrained={config.pretrained} and encoder.kind={config.kind}: set "
+            "encoder.kind=pretrained, or encoder.pretrained=null"
+        )
+    _check_level(kind, features)
+    if kind.is_pretrained:
+        _check_pretrained_name(config, features.sample_rate_hz)
+
+
+def _check_level(kind: EncoderKind, features: FeaturesConfig) -> None:
+    fitting = "channel" if kind.is_pretrained else "causal"
+    if features.level not in ("none", fitting):
+        raise ValueError(
+            f"features.level={features.level} and encoder.kind={kind.name}: set "
+            f"features.level={fitting}, or none"
+        )
+
+
+def _check_pretrained_name(config: EncoderConfig, sample_rate_hz: int) -> None:
     info = PRETRAINED_ENCODERS.get(str(config.pretrained))
     if info is None:
+        known = ", ".join(PRETRAINED_ENCODERS)
         raise ValueError(f"encoder.pretrained={config.pretrained}: unknown; set one of: {known}")
     check_sample_rate(info, sample_rate_hz)
 

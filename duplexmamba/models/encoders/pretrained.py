@@ -31,6 +31,8 @@ from duplexmamba.streaming.padded import Padded
 
 MIN_STD = 1e-3
 """Smallest standard deviation that a channel is divided by."""
+MIN_LEVEL_DB = -80.0
+"""Level of digital silence; full scale is 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,8 @@ class PretrainedEncoder(Features):
             frames.
     """
 
+    width: int
+    """D: channels of the encoder and, with features.level=channel, the level of each frame."""
     mean: Tensor
     """(D,)"""
     std: Tensor
@@ -75,8 +79,10 @@ class PretrainedEncoder(Features):
         self.past_frames = 0
         if self.context == "window":
             self._set_window(config)
-        self.register_buffer("mean", torch.zeros(self.info.width))
-        self.register_buffer("std", torch.ones(self.info.width))
+        self.has_level = config.features.level == "channel"
+        self.width = self.info.width + int(self.has_level)
+        self.register_buffer("mean", torch.zeros(self.width))
+        self.register_buffer("std", torch.ones(self.width))
 
     def _set_window(self, config: ModelConfig) -> None:
         encoder = config.encoder
@@ -174,6 +180,12 @@ class PretrainedEncoder(Features):
         """
         return self._encode_windows(samples, 0, len(samples), final=True, slice_frames=slice_frames)
 
+    def levels_db(self, samples: np.ndarray) -> np.ndarray:
+        """Levels (F,) that belong to the frames of a whole utterance or stream of (n,) samples."""
+        levels = frame_levels_db(samples, self.info.frame_samples)
+        # in windows the first frames are those from before the stream, all zero
+        return np.pad(levels, (self.lookahead_frames, 0))
+
     @torch.no_grad()
     def fit(self, samples: list[Tensor]) -> None:
         """Set mean and deviation of every channel from (n,) signals of the training data."""
@@ -209,7 +221,7 @@ class PretrainedEncoder(Features):
         hop = (slice_frames or self.slice_frames) * frame
         past = self.past_frames * frame
         offset = end - len(recent)  # position in the stream of recent[0]
-        frames = [np.zeros((0, self.info.width), np.float32)]
+        frames = [np.zeros((0, self.width), np.float32)]
         boundary = start // hop * hop
         while boundary + hop <= end:
             first_sample = max(0, boundary - past)
@@ -235,7 +247,7 @@ class PretrainedEncoder(Features):
         Frames before the stream, with negative numbers, are zero.
         """
         before_stream = min(max(-first, 0), stop - first)
-        zeros = np.zeros((before_stream, self.info.width), np.float32)
+        zeros = np.zeros((before_stream, self.width), np.float32)
         begin = max(first, 0) - window_frame
         if stop <= 0:
             return zeros
@@ -250,8 +262,12 @@ class PretrainedEncoder(Features):
         num_missing = max(self.info.min_samples - len(samples), 0)
         padded = np.pad(samples, (0, max(num_silent, num_missing)))
         if stop <= begin:
-            return np.zeros((0, self.info.width), np.float32)
-        return self._backend()(padded)[begin:stop]
+            return np.zeros((0, self.width), np.float32)
+        frames = self._backend()(padded)[begin:stop]
+        if not self.has_level:
+            return frames
+        levels = frame_levels_db(padded, self.info.frame_samples)[begin:stop]
+        return np.column_stack([frames, levels])
 
     def _backend(self) -> Encode:
         # one for each process: a session does not survive a fork
@@ -269,6 +285,15 @@ class PretrainedEncoder(Features):
         """Normalise rows (T, D) of frames and batch them."""
         normalised = [self.normalise(row).to(device) for row in rows]
         return pad_frames(normalised)
+
+
+def frame_levels_db(samples: np.ndarray, frame_samples: int) -> np.ndarray:
+    """Level (n // frame_samples,) float32 of each frame of (n,) samples in dB of full scale."""
+    num_frames = len(samples) // frame_samples
+    frames = samples[: num_frames * frame_samples].reshape(num_frames, frame_samples)
+    root_mean_squares = np.sqrt(np.square(frames, dtype=np.float64).mean(1))
+    smallest = 10 ** (MIN_LEVEL_DB / 20)
+    return (20 * np.log10(np.maximum(root_mean_squares, smallest))).astype(np.float32)
 
 
 def pad_frames(rows: list[Tensor]) -> Padded:
