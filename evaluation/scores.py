@@ -227,7 +227,7 @@ SPEED = Score(
 
 FULL_DUPLEX_BENCH = Score(
     "full-duplex-bench",
-    "evaluation.duplex.turn_benchmarks:score_full_duplex_bench",
+    "evaluation.duplex.full_duplex_bench.command:score",
     "Full-Duplex-Bench v1 and v1.5, by the times of emitted words or by spoken replies",
     stages=DIALOGUE_STAGES,
     examples=(
@@ -260,7 +260,55 @@ TURNBENCH = Score(
     published=published.TURNBENCH,
 )
 
+EOT_BENCH = Score(
+    "eot-bench",
+    "evaluation.duplex.eot_bench:score",
+    "false cut-offs against latency at ends of recorded turns, eot-bench",
+    stages=DIALOGUE_STAGES,
+    examples=(("eot-bench runs/latest FOLDER", "on its parquet files, of one language or all"),),
+    options=(BASELINE,),
+    has_own_data=True,
+    section_of_all="eot-bench",
+    published=published.EOT_BENCH,
+)
+
+EASY_TURN = Score(
+    "easy-turn",
+    "evaluation.duplex.easy_turn:score",
+    "complete, incomplete, back-channel or wait: clips of Easy-Turn",
+    stages=DIALOGUE_STAGES,
+    examples=(("easy-turn runs/latest FOLDER", "on its lists, or folders named after the states"),),
+    options=(BASELINE,),
+    has_own_data=True,
+    section_of_all="Easy-Turn",
+    published=published.EASY_TURN,
+)
+
+HUMDIAL = Score(
+    "humdial",
+    "evaluation.duplex.humdial:score",
+    "interruptions and speech to be ignored, HumDial-FDBench",
+    stages=DIALOGUE_STAGES,
+    examples=(("humdial runs/latest FOLDER", "on one language of its test set"),),
+    options=(BASELINE,),
+    environment={"judge": "JUDGE_MODEL"},
+    has_own_data=True,
+    section_of_all="HumDial-FDBench",
+    published=published.HUMDIAL,
+)
+
 SCORES = {
-    score.name: score for score in (WER, VOICEBENCH, DUPLEX, SPEED, FULL_DUPLEX_BENCH, TURNBENCH)
+    score.name: score
+    for score in (
+        WER,
+        VOICEBENCH,
+        DUPLEX,
+        SPEED,
+        FULL_DUPLEX_BENCH,
+        TURNBENCH,
+        EOT_BENCH,
+        EASY_TURN,
+        HUMDIAL,
+    )
 }
 """Every score by its name, in the order of the scorecard."""

@@ -86,9 +86,7 @@ def _first_s(scores: TurnScores, threshold: float, after_s: float, until_s: floa
     reaches = scores.ended >= threshold
     rises = np.zeros(len(reaches), bool)
     rises[1:] = reaches[1:] & ~reaches[:-1]
-    inside = (scores.times_s > after_s + TIME_SLACK_S) & (
-        scores.times_s <= until_s + TIME_SLACK_S
-    )
+    inside = (scores.times_s > after_s + TIME_SLACK_S) & (scores.times_s <= until_s + TIME_SLACK_S)
     found = scores.times_s[rises & inside]
     return float(found[0]) if len(found) else None
 

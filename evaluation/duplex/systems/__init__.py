@@ -97,10 +97,15 @@ BASELINES = {baseline.name: baseline for baseline in _BASELINES}
 """Every baseline by its name."""
 
 
-def setting_key(system: str, setting: str) -> str:
-    """Beginning of the score keys of a setting, such as systems/energy_0.5s."""
+def setting_name(system: str, setting: str) -> str:
+    """Name of a setting of a system in score keys, such as energy_0.5s."""
     name = f"{system}_{setting}" if setting else system
-    return f"systems/{name.replace(' ', '')}"
+    return name.replace(" ", "")
+
+
+def setting_key(system: str, setting: str) -> str:
+    """Beginning of the score keys of a setting in test dialogues."""
+    return f"systems/{setting_name(system, setting)}"
 
 
 def open_baselines(names: str, rate_hz: int) -> list[System]:
