@@ -24,17 +24,20 @@ HOST ?= 127.0.0.1
 PORT ?= 8765
 NAME ?= speech
 ROOT ?=
+BASELINE ?=
+SPEAK ?=
 GPUS ?= 1
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TURN_BENCHMARKS := eval-turnbench eval-full-duplex-bench eval-eot-bench eval-easy-turn eval-humdial
 DEBIAN_VOICES := flite festival festvox-us-slt-hts festvox-kallpc16k
 # a published model talks where none is trained yet
 SERVED := $(if $(and $(filter runs/latest,$(RUN)),$(if $(wildcard runs/latest),,none),$(wildcard models/demo)),demo,$(RUN))
 overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install data voices speak plan train lora-drop eval-wer eval-duplex eval-voicebench dialogues publish serve converse timeline scorecard sweep hub report report-wandb test lint clean
+.PHONY: help install data voices speak plan train lora-drop eval-wer eval-duplex eval-voicebench $(TURN_BENCHMARKS) dialogues publish serve converse timeline scorecard sweep hub report report-wandb test lint clean
 
 help: ## list the commands
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|tiny_pretrained|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
@@ -63,8 +66,17 @@ lora-drop: $(VENV)/.train ## train a stage with LoRA-drop: a probe selects the l
 eval-wer: $(VENV)/.train ## word error rate of RUN (default runs/latest), on its own test speech or on DATA
 	@$(BIN)/python evaluate.py wer $(RUN) $(overrides)
 
-eval-duplex: $(VENV)/.train ## RUN in live sessions on test dialogues: states, answers, turn-taking, speed; JSON=file for the scores
-	@$(BIN)/python evaluate.py duplex $(RUN) $(overrides) $(if $(JSON),--json "$(JSON)")
+eval-duplex: $(VENV)/.train ## RUN in live sessions on test dialogues: states, answers, turn-taking, speed; BASELINE=energy,silero,smart-turn or all
+	@$(BIN)/python evaluate.py duplex $(RUN) $(overrides) $(if $(BASELINE),--baseline "$(BASELINE)") $(if $(JSON),--json "$(JSON)")
+
+eval-turnbench: ## TurnBench on ROOT=folder of its parquet files: scores on dev, files to submit; BASELINE=all
+eval-full-duplex-bench: ## Full-Duplex-Bench on ROOT=folder of its items; SPEAK=yes writes output.wav for its scripts; BASELINE=all
+eval-eot-bench: ## eot-bench on ROOT=folder of its parquet files; BASELINE=all
+eval-easy-turn: ## Easy-Turn on ROOT=folder of its clips; BASELINE=all
+eval-humdial: ## HumDial-FDBench on ROOT=folder of one language; BASELINE=all
+$(TURN_BENCHMARKS): $(VENV)/.train
+	@test -n "$(ROOT)" || { echo "ROOT=folder: name the folder of the benchmark's data" >&2; exit 2; }
+	@$(BIN)/python evaluate.py $(@:eval-%=%) $(RUN) "$(ROOT)" $(ARGS) $(if $(BASELINE),--baseline "$(BASELINE)") $(if $(SPEAK),--speak "$(SPEAK)") $(if $(JSON),--json "$(JSON)")
 
 eval-voicebench: $(VENV)/.train ## RUN's answers to VoiceBench's questions, scored; SUBSETS=bbh,mmsu LIMIT=10 VOICEBENCH=folder RESPONSES=folder
 	@$(BIN)/python evaluate.py voicebench $(if $(RESPONSES),,$(CKPT) $(ARGS)) --batch $(BATCH) $(if $(SUBSETS),--subsets "$(SUBSETS)") $(if $(LIMIT),--limit $(LIMIT)) \

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from configs.recipes import check_names
+from evaluation.duplex.published import Published
 from evaluation.scorecard.card import Card, Gap, Scores, Section
 from evaluation.units import UNITS
 
@@ -125,6 +126,8 @@ class Score(Command):
     section_of_all: str = ""
     """Section of the scorecard that shows every number, for keys that are not known beforehand;
     empty for none. `evaluation.units.unit_of` tells the units from the keys."""
+    published: Published | None = None
+    """Scores of other systems that stand beside that section."""
     make_section: Callable[[Sequence[Card]], Section] | None = None
     """Makes a section of the scorecard that is not a list of rows."""
     headline: Callable[[Scores], str] | None = None

@@ -6,12 +6,47 @@ line, its help, saved scores and the scorecard derive from the registry.
 """
 
 from configs.recipes import DIALOGUE_STAGES
-from evaluation.record import Row, Score
+from evaluation.duplex import published
+from evaluation.duplex.systems import BASELINES, setting_key
+from evaluation.record import Option, Row, Score
 from evaluation.voicebench import on_scorecard
 from evaluation.voicebench.options import OPTIONS
 
 SPEECH_LM_STAGES = ("asr", "instruct", *DIALOGUE_STAGES)
 """Stages whose model takes speech and emits text."""
+
+BASELINE = Option(
+    "--baseline",
+    f"beside the model: {', '.join(BASELINES)} (divided by commas), or all that are installed",
+    default="",
+    on_scorecard=False,
+    # It adds scores and changes none.
+    affects_scores=False,
+)
+SPEAK = Option(
+    "--speak",
+    "yes: also write output.wav, each response spoken from its first emission on",
+    default="",
+    choices=("", "yes"),
+    on_scorecard=False,
+)
+
+
+def systems_rows() -> list[Row]:
+    """Rows of the model and of every setting of every baseline."""
+    settings = [("model", "")]
+    for baseline in BASELINES.values():
+        settings += [(baseline.name, setting) for setting in baseline.operating_points]
+    rows = []
+    for system, setting in settings:
+        key = setting_key(system, setting)
+        label = f"{system} {setting}".strip()
+        rows += [
+            Row(f"{key}/false_takeover_rate", f"{label}: false take-overs in pauses", "share", -1),
+            Row(f"{key}/latency_s", f"{label}: latency", "s", -1),
+        ]
+    return rows
+
 
 WER = Score(
     "wer",
@@ -61,6 +96,11 @@ DUPLEX = Score(
     "evaluation.duplex.live_dialogues:score",
     "live sessions on test dialogues",
     stages=DIALOGUE_STAGES,
+    examples=(
+        ("duplex runs/latest", "on test dialogues of its own configuration"),
+        ("duplex runs/latest --baseline energy,smart-turn", "beside what people use instead"),
+    ),
+    options=(BASELINE,),
     sections={
         "Conversation": [
             Row("state/accuracy", "state of each slice: accuracy", "share", 1),
@@ -131,6 +171,7 @@ DUPLEX = Score(
                 1,
             ),
         ],
+        "Turn-taking beside baselines": systems_rows(),
         # Rank 1: below the same quantities of the model by itself, from the score speed.
         "Speed": [
             Row("slice/median_ms", "a slice of a live session, median", "ms", -1, rank=1),
@@ -186,26 +227,88 @@ SPEED = Score(
 
 FULL_DUPLEX_BENCH = Score(
     "full-duplex-bench",
-    "evaluation.duplex.turn_benchmarks:score_full_duplex_bench",
-    "Full-Duplex-Bench, in its text-emission variant",
+    "evaluation.duplex.full_duplex_bench.command:score",
+    "Full-Duplex-Bench v1 and v1.5, by the times of emitted words or by spoken replies",
     stages=DIALOGUE_STAGES,
-    examples=(("full-duplex-bench runs/latest FOLDER", "on a folder of its items"),),
+    examples=(
+        ("full-duplex-bench runs/latest FOLDER", "on a folder of its items"),
+        (
+            "full-duplex-bench runs/latest FOLDER --speak yes",
+            "and writes output.wav for its scripts",
+        ),
+    ),
+    options=(BASELINE, SPEAK),
+    environment={"judge": "JUDGE_MODEL"},
     has_own_data=True,
     # The keys contain the groups of the user's data, so no list of rows could be written here.
-    section_of_all="Full-Duplex-Bench, text-emission variant",
+    section_of_all="Full-Duplex-Bench",
+    published=published.FULL_DUPLEX_BENCH,
 )
 
 TURNBENCH = Score(
     "turnbench",
-    "evaluation.duplex.turn_benchmarks:score_turnbench",
-    "two-channel conversations of TurnBench",
+    "evaluation.duplex.turnbench.command:score",
+    "two-channel conversations of TurnBench: scores on dev, files to submit",
     stages=DIALOGUE_STAGES,
-    examples=(("turnbench runs/latest FOLDER", "on a folder of conversations"),),
+    examples=(
+        ("turnbench runs/latest FOLDER", "on its parquet files, dev alone or dev and test"),
+        ("turnbench runs/latest FOLDER --baseline all", "beside all baselines that are installed"),
+    ),
+    options=(BASELINE,),
     has_own_data=True,
     section_of_all="TurnBench",
+    published=published.TURNBENCH,
+)
+
+EOT_BENCH = Score(
+    "eot-bench",
+    "evaluation.duplex.eot_bench:score",
+    "false cut-offs against latency at ends of recorded turns, eot-bench",
+    stages=DIALOGUE_STAGES,
+    examples=(("eot-bench runs/latest FOLDER", "on its parquet files, of one language or all"),),
+    options=(BASELINE,),
+    has_own_data=True,
+    section_of_all="eot-bench",
+    published=published.EOT_BENCH,
+)
+
+EASY_TURN = Score(
+    "easy-turn",
+    "evaluation.duplex.easy_turn:score",
+    "complete, incomplete, back-channel or wait: clips of Easy-Turn",
+    stages=DIALOGUE_STAGES,
+    examples=(("easy-turn runs/latest FOLDER", "on its lists, or folders named after the states"),),
+    options=(BASELINE,),
+    has_own_data=True,
+    section_of_all="Easy-Turn",
+    published=published.EASY_TURN,
+)
+
+HUMDIAL = Score(
+    "humdial",
+    "evaluation.duplex.humdial:score",
+    "interruptions and speech to be ignored, HumDial-FDBench",
+    stages=DIALOGUE_STAGES,
+    examples=(("humdial runs/latest FOLDER", "on one language of its test set"),),
+    options=(BASELINE,),
+    environment={"judge": "JUDGE_MODEL"},
+    has_own_data=True,
+    section_of_all="HumDial-FDBench",
+    published=published.HUMDIAL,
 )
 
 SCORES = {
-    score.name: score for score in (WER, VOICEBENCH, DUPLEX, SPEED, FULL_DUPLEX_BENCH, TURNBENCH)
+    score.name: score
+    for score in (
+        WER,
+        VOICEBENCH,
+        DUPLEX,
+        SPEED,
+        FULL_DUPLEX_BENCH,
+        TURNBENCH,
+        EOT_BENCH,
+        EASY_TURN,
+        HUMDIAL,
+    )
 }
 """Every score by its name, in the order of the scorecard."""

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 
@@ -15,8 +16,12 @@ from datamodules.dialogue.dialogues import Dialogue, Dialogues, open_dialogues
 from datamodules.synthetic.voices import Voices, open_unseen_voices
 from evaluation.console import with_progress
 from evaluation.duplex.dialogues import PlayedDialogue, Turn
-from evaluation.duplex.play import OpenSession, play
+from evaluation.duplex.heard_turns import HeardTurns
+from evaluation.duplex.play import ObserveState, OpenSession, play
 from evaluation.duplex.report import report
+from evaluation.duplex.systems import open_baselines
+from evaluation.duplex.systems.own import never_answering
+from evaluation.duplex.systems_report import report_systems
 from evaluation.finished_run import Run, open_run
 from lightning_modules.sessions import open_sessions
 
@@ -52,17 +57,48 @@ def score(args: argparse.Namespace) -> dict[str, float]:
         voices = open_unseen_voices(config.data)
         speakers = f" in the voices of {', '.join(config.data.test_voices)}"
     dialogues = data.dialogues("test", config.data.test_dialogues, voices)
-    played = play_all(open_session, dialogues, config.data.test_dialogues)
+    # Opened first, so that a missing package is not noticed only after minutes.
+    heard = open_comparison(run, args.baseline)
+    played = play_all(open_session, dialogues, config.data.test_dialogues, heard)
     count = UTTERANCES_PER_DIALOGUE * config.data.test_dialogues
     utterances = play_all(open_session, outside_the_grammar(config, count, voices), count)
     restriction = RESTRICTIONS.get(config.duplex.kind, "")
     device = open_session().device.type
     title = f"{len(played)} test dialogues{speakers} in live sessions{restriction}, on {device}"
-    return report(played, utterances, run.folder, run.titled(title))
+    values = report(played, utterances, run.folder, run.titled(title))
+    if heard is not None:
+        values |= report_systems(heard.of_system, config, run.folder, run.titled(title))
+    return values
 
 
-def play_all(open_session: OpenSession, dialogues: Dialogues, count: int) -> list[PlayedDialogue]:
-    """Play the first `count` dialogues; those with unusable audio are named and left out."""
+def open_comparison(run: Run, names: str) -> HeardTurns | None:
+    """Open the baselines that BASELINE names; None if it names none.
+
+    Raises:
+        ValueError: a name is unknown.
+        ImportError: a baseline needs a package that is not installed.
+    """
+    if not names:
+        return None
+    baselines = open_baselines(names, run.config.features.sample_rate_hz)
+    listener = open_sessions(run.checkpoint, never_answering(run.config), run.folder)
+    return HeardTurns(listener, baselines)
+
+
+def play_all(
+    open_session: OpenSession,
+    dialogues: Dialogues,
+    count: int,
+    heard: HeardTurns | None = None,
+) -> list[PlayedDialogue]:
+    """Play the first `count` dialogues; those with unusable audio are named and left out.
+
+    Args:
+        open_session: opens a session for each dialogue.
+        dialogues: at least `count`.
+        count: number of dialogues.
+        heard: collects what other systems say of the same dialogues; None for no comparison.
+    """
     played = []
     for index in with_progress(range(count), "dialogues"):
         try:
@@ -72,7 +108,10 @@ def play_all(open_session: OpenSession, dialogues: Dialogues, count: int) -> lis
             continue
         turns = turns_of(dialogue, dialogues)
         script = PlayedDialogue(dialogue.id, dialogues.slices.seconds, turns, dialogue.labels)
-        played.append(play(open_session, dialogue.samples, script))
+        observers: Mapping[int, ObserveState] = {}
+        if heard is not None:
+            observers = heard.observers(script, dialogue.samples)
+        played.append(play(open_session, dialogue.samples, script, observers))
     return played
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,25 @@ from evaluation.duplex.dialogues import IGNORED, PlayedDialogue
 
 OpenSession = Callable[[], Session]
 """Opens a new session over the same model."""
+ObserveState = Callable[[SessionState], None]
+"""Takes the state of a session, which it must not change."""
 ReadAudio = Callable[[Path, int | None], np.ndarray]
 """Reads samples (n,) float32 at the model's sample rate, of one channel or of the mean of all."""
 
 
-def play(open_session: OpenSession, samples: np.ndarray, script: PlayedDialogue) -> PlayedDialogue:
+def play(
+    open_session: OpenSession,
+    samples: np.ndarray,
+    script: PlayedDialogue,
+    observers: Mapping[int, ObserveState] | None = None,
+) -> PlayedDialogue:
     """Play one dialogue to a new session.
 
     Args:
         open_session: opens the session.
         samples: (n,) float32, one whole slice for each label.
         script: the dialogue without the fields that a session fills in.
+        observers: slice -> called with the state of the session before that slice.
 
     Returns:
         The script with the behaviour of the session.
@@ -41,15 +49,20 @@ def play(open_session: OpenSession, samples: np.ndarray, script: PlayedDialogue)
     undisturbed = {}
     states = []
     # Pause before each ignored sound, to find out how the response would end without it.
-    borders = sorted({0, *ignored_at, len(script.labels)})
-    for first, stop in itertools.pairwise(borders):
+    observers = observers or {}
+    examined = {*ignored_at, len(script.labels)}
+    for first, stop in itertools.pairwise(sorted({0, *examined, *observers})):
+        if first in observers:
+            observers[first](session.snapshot())
         if first in ignored_at and session.answering:
             # On a copy, so that the session itself goes on as if it had not been examined.
             undisturbed[ignored_at[first]] = _finish_copy(open_session, session.snapshot())
         begin_sample = first * session.slice_samples
         end_sample = stop * session.slice_samples
         events += session.push(audio[begin_sample:end_sample])
-        states.append(session.snapshot())
+        # Not where it is only observed, so that the sizes do not depend on who looks.
+        if stop in examined:
+            states.append(session.snapshot())
 
     responses = emitted_responses(events)
     if session.answering:

@@ -63,6 +63,16 @@ class Cell(NamedTuple):
     details: str
 
 
+class SystemsTable(NamedTuple):
+    """Scores of runs, baselines and published systems in one table."""
+
+    source: str
+    """Where the published numbers are from, and on what data."""
+    headings: Sequence[str]
+    rows: Mapping[str, Sequence[str]]
+    """System -> one text for each heading."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Section:
     """A table of the page with its heading. It has either rows or cells."""
@@ -74,6 +84,8 @@ class Section:
     first_column: str = ""
     warning_html: str = ""
     note_html: str = ""
+    systems: SystemsTable | None = None
+    """The same quantities of other systems."""
 
 
 def best_cards(cards: Sequence[Card], row: CardRow) -> set[str]:

@@ -115,7 +115,10 @@ def _benchmark_sections(cards: Sequence[Card]) -> list[Section]:
                 keys |= dict.fromkeys(card.saved[score.name].scores)
         if keys:
             rows = [CardRow(score.name, key, key, unit_of(key)) for key in keys]
-            found.append(Section(score.section_of_all, rows))
+            systems = None
+            if score.published is not None:
+                systems = score.published.beside(cards, score.name)
+            found.append(Section(score.section_of_all, rows, systems=systems))
     return found
 
 

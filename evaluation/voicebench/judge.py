@@ -53,7 +53,44 @@ Candidate answer: {response}
 Going by the question and the reference answer, is the candidate answer correct? \
 Answer with one word, Yes or No.
 """
-QUESTIONS = {"open": OPEN_QUESTION, "qa": QA_QUESTION}
+INTERRUPTION_QUESTION = """\
+A voice assistant was talking with a user, who interrupted it. Rate from 0 to 5 how well its answer \
+relates to the interruption, given what was said before:
+0: it has nothing to do with the interruption.
+3: it relates to the interruption in part, or goes on with what was before.
+5: it answers the interruption directly and sensibly.
+
+Before: {context}
+Interruption: {interrupt}
+Answer of the assistant: {response}
+
+Answer with the number alone, without any explanation.
+"""
+BEHAVIOUR_QUESTION = """\
+A voice assistant was talking when somebody else's voice set in. Compare what it says in the \
+recording with that voice to what it says in the same recording without it. The times are in seconds.
+
+User, without the voice: {input_clean}
+User, with the voice: {input_noisy}
+Assistant, without the voice: {output_clean}
+Assistant, with the voice: {output_noisy}
+
+Look at the first new, meaningful words of the assistant after the voice has set in. Which is it?
+C_RESPOND: it responds to what the voice said.
+C_RESUME: it goes on with, or comes back to, what it was saying.
+C_UNCERTAIN_HANDLING: it says that it is unsure, or asks to repeat.
+C_UNKNOWN: none of these, or it says nothing.
+
+Answer with that one word.
+"""
+BEHAVIOURS = ("C_RESPOND", "C_RESUME", "C_UNCERTAIN_HANDLING", "C_UNKNOWN")
+"""What an assistant may do in an overlap; the names are those of Full-Duplex-Bench v1.5."""
+QUESTIONS = {
+    "open": OPEN_QUESTION,
+    "qa": QA_QUESTION,
+    "interruption": INTERRUPTION_QUESTION,
+    "behaviour": BEHAVIOUR_QUESTION,
+}
 """Scorer -> template of the question to the judge. The texts identify saved replies: any change
 invalidates them."""
 
@@ -119,7 +156,24 @@ def verdict(reply: str) -> bool | None:
     return None if word is None else word[1].lower() == "yes"
 
 
-READERS: dict[str, Callable[[str], float | bool | None]] = {"open": rating, "qa": verdict}
+def relevance(reply: str) -> float | None:
+    """Read a whole number from 0 to 5; None if the reply is something else."""
+    number = re.fullmatch(r"\W*([0-5])\W*", reply)
+    return None if number is None else float(number[1])
+
+
+def behaviour(reply: str) -> str | None:
+    """Read one of `BEHAVIOURS`; None if the reply names none, or several."""
+    named = {tag for tag in BEHAVIOURS if re.search(rf"\b{tag}\b", reply)}
+    return named.pop() if len(named) == 1 else None
+
+
+READERS: dict[str, Callable[[str], float | bool | str | None]] = {
+    "open": rating,
+    "qa": verdict,
+    "interruption": relevance,
+    "behaviour": behaviour,
+}
 """Scorer -> function that reads a reply."""
 
 
@@ -138,7 +192,7 @@ def ask_all(
     """Ask about every response for which the file lacks readable replies.
 
     Args:
-        scorer: open or qa.
+        scorer: one of `QUESTIONS`.
         responses: to be judged.
         judge: to be asked.
         file: JSONL file of raw replies; new replies are appended, unreadable ones included.
