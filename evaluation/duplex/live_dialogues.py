@@ -71,7 +71,7 @@ def play_all(open_session: OpenSession, dialogues: Dialogues, count: int) -> lis
             print(f"left out: {error}")
             continue
         turns = turns_of(dialogue, dialogues)
-        script = PlayedDialogue(dialogue.id, dialogues.slices.seconds, turns, dialogue.labels)
+        script = PlayedDialogue(dialogue.id, dialogues.slices.seconds, turns, dialogue.known_labels)
         played.append(play(open_session, dialogue.samples, script))
     return played
 
