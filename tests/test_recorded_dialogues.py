@@ -1,6 +1,7 @@
 """Recorded conversations in training: excerpts, labels that are unknown, shares, and errors."""
 
 import itertools
+import json
 import random
 from pathlib import Path
 from unittest import mock
@@ -13,15 +14,19 @@ import torch
 from configs.fingerprint import fingerprint
 from configs.loading import load_config, override
 from configs.schema import Config
+from datamodules.conversations.audio_checks import audio_problem
 from datamodules.conversations.conversation import Conversation, Side, SpokenTurn
 from datamodules.conversations.corpus import joined, open_conversations
 from datamodules.conversations.excerpts import Excerpts, cut, listener_of
 from datamodules.conversations.labels import slice_labels
-from datamodules.conversations.manifest import MANIFEST, write_conversations
+from datamodules.conversations.manifest import MANIFEST, read_conversations, write_conversations
 from datamodules.corpora import Corpora
+from datamodules.dialogue import natural
+from datamodules.dialogue import write as write_dialogues
 from datamodules.dialogue.data import DialogueData
 from datamodules.dialogue.dialogues import Dialogue
-from datamodules.dialogue.turns import Answer, Turn
+from datamodules.dialogue.text_dialogues import open_text_dialogues
+from datamodules.dialogue.turns import Answer, Slices, Turn
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.tokenizer import Tokenizer
@@ -324,3 +329,74 @@ def test_a_missing_split_is_an_error(folder: Path, tmp_path: Path) -> None:
         ValueError, match="no conversation of split valid is left.*name their split"
     ):
         open_conversations(configured(tmp_path))
+
+
+# ---- natural timing
+
+
+def test_natural_times_have_the_published_statistics() -> None:
+    rng = random.Random(0)
+    offsets_s = [natural.draw_offset_s(rng) for _ in range(20_000)]
+    gaps_s = [offset_s for offset_s in offsets_s if offset_s > 0]
+    overlaps_s = [-offset_s for offset_s in offsets_s if offset_s < 0]
+    assert len(gaps_s) / len(offsets_s) == pytest.approx(0.52, abs=0.02)
+    assert np.median(gaps_s) == pytest.approx(0.38, abs=0.02)
+    assert np.median(overlaps_s) == pytest.approx(0.41, abs=0.02)
+    pauses_s = np.array([natural.draw_pause_s(rng) for _ in range(20_000)])
+    assert pauses_s.min() >= 0.2 and pauses_s.max() <= 5.0
+    for length_s, share in natural.PAUSES:
+        assert (pauses_s > length_s).mean() == pytest.approx(share, abs=0.02)
+    starts_s = np.array([natural.draw_backchannel_start_s(4.0, rng) for _ in range(5_000)])
+    assert (starts_s < 4).mean() == pytest.approx(0.8, abs=0.02) and starts_s.max() < 5
+
+
+def test_natural_dialogues_overlap_and_keep_the_rules_of_labels(config: Config) -> None:
+    config = override(config, ["dialogue.timing=natural", "dialogue.events=[3,8]"])
+    dialogues = open_text_dialogues(config)
+    num_early = 0
+    for index in range(60):
+        dialogue = dialogues[index]
+        assert len(dialogues.events(index)) == len(dialogue.turns)
+        starts_s = [turn.start_s for turn in dialogue.turns]
+        assert starts_s == sorted(starts_s)
+        assert all(a.end_s <= b.start_s for a, b in itertools.pairwise(dialogue.turns))
+        assert dialogue.labels == dialogues.slices.labels(dialogue.turns, len(dialogue.labels))
+        assert [dialogue.labels[answer.begin] for answer in dialogue.answers].count(
+            "response"
+        ) == dialogue.labels.count("response")
+        for answer in dialogue.answers:
+            assert answer.spoken_s is not None
+            num_early += answer.spoken_s[0] < dialogue.turns[answer.turn].end_s
+    assert num_early > 20
+
+
+def test_composed_timing_is_unchanged_by_the_setting(config: Config) -> None:
+    composed = open_text_dialogues(config)[3]
+    assert all(answer.spoken_s is None for answer in composed.answers)
+    with pytest.raises(ValueError, match="natural pauses last 200 ms"):
+        override(config, ["dialogue.timing=natural", "dialogue.endpoint_silence_ms=250"])
+
+
+def test_written_dialogues_are_conversations_with_the_same_labels(tmp_path: Path) -> None:
+    recipe = [TINY[0], "configs/stage/streaming.yaml", f"run.dir={tmp_path}"]
+    recipe += ["dialogue.timing=natural", "dialogue.events=[3,4]"]
+    with mock.patch.object(write_dialogues, "picture"):
+        for split in ("train", "test"):
+            write_dialogues.main(["2", split, *recipe])
+        written, skipped = read_conversations(tmp_path / "dialogues")
+        assert not skipped and [item.split for item in written] == ["train"] * 2 + ["test"] * 2
+        assert not audio_problem(written[0])
+        slices = Slices.of(load_config(recipe))
+        for item in written:
+            facts = json.loads((tmp_path / f"dialogues/{item.id}.json").read_text())
+            assert list(slice_labels(item, slices)) == facts["labels"]
+        # and are drawn as conversations again
+        recipe += [f"data.conversations={{{tmp_path}/dialogues: 1}}"]
+        with pytest.raises(ValueError, match="no conversation of split valid is left"):
+            write_dialogues.main(["2", "train", *recipe])
+        write_dialogues.main(["2", "valid", *recipe[:-1]])
+        write_dialogues.main(["2", "train", *recipe])
+    [excerpt, *_] = (tmp_path / "dialogues").glob("dialogue-train-*@*.wav")
+    stereo, _ = sf.read(excerpt)
+    facts = json.loads(excerpt.with_suffix(".json").read_text())
+    assert len(stereo) == len(facts["labels"]) * slices.length and stereo[:, 1].any()
