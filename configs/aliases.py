@@ -87,6 +87,11 @@ NEW_SETTINGS: dict[str, Any] = {
     "dialogue.shares.small_talk": 0.0,
     "dialogue.shares.stop": 0.0,
     "dialogue.shares.correction": 0.0,
+    "data.conversations": {},
+    "data.composed_share": 0.0,
+    "data.excerpt_s": 30.0,
+    "dialogue.timing": "composed",
+    "stage.response_weight": 1.0,
     "stage.teacher": None,
     "stage.distillation_weight": 1.0,
 }

@@ -33,8 +33,13 @@ COLUMNS = ("audio", "text", "answer", "speaker", "id", "duration", "offset", "sp
 """Keys of `data.sources.<name>.columns`."""
 PARTS = ("features", "frontend", "encoder", "connector", "lm")
 """Parts of the model that a stage can start from another one."""
-SHARES = ("synthetic_share", "in_domain_text_share", "max_bad_share")
+SHARES = ("synthetic_share", "in_domain_text_share", "composed_share", "max_bad_share")
 """Fields of the section `data` that lie between 0 and 1."""
+
+MIN_NATURAL_PAUSE_MS = 200.0
+"""Shortest pause of `dialogue.timing: natural`."""
+MIN_EXCERPT_S = 5.0
+"""Shortest `data.excerpt_s`."""
 
 
 def check(config: Config) -> None:
@@ -48,6 +53,7 @@ def check(config: Config) -> None:
     _check_connector(config.connector)
     _check_lm(config.lm)
     _check_data(config.data)
+    _check_conversations(config.data)
     _check_sources(config.data)
     _check_trainer(config.trainer)
     _check_lora(config.lora)
@@ -154,6 +160,25 @@ def _check_data(data: DataConfig) -> None:
         _check_range(f"data.augment.{name}", getattr(data.augment, name))
 
 
+def _check_conversations(data: DataConfig) -> None:
+    if data.excerpt_s < MIN_EXCERPT_S:
+        raise ValueError(
+            f"data.excerpt_s={data.excerpt_s:g}: an excerpt must hold a turn and the silence around "
+            f"it; give at least {MIN_EXCERPT_S:g}"
+        )
+    for path, weight in data.conversations.items():
+        if weight <= 0:
+            raise ValueError(
+                f"data.conversations: the weight {weight:g} of {path} must be more than 0; leave "
+                "out what is not to be used"
+            )
+    if data.composed_share and not data.conversations:
+        raise ValueError(
+            f"data.composed_share={data.composed_share:g} and no data.conversations: all dialogues "
+            "are composed; name manifests, or set composed_share=0"
+        )
+
+
 def _check_sources(data: DataConfig) -> None:
     if data.temperature <= 0:
         raise ValueError(
@@ -223,6 +248,11 @@ def _check_stage(config: Config) -> None:
     stages = [source for source in stage.init.values() if not Path(source).is_dir()]
     check_names(stages, STAGES, "stage or run", "stage.init")
     _check_rehearsal(stage)
+    if stage.response_weight <= 0:
+        raise ValueError(
+            f"stage.response_weight={stage.response_weight:g}: must be more than 0; 1 weighs all "
+            "turn states alike"
+        )
 
 
 def _check_rehearsal(stage: StageConfig) -> None:
@@ -361,6 +391,13 @@ def _check_dialogue(dialogue: DialogueConfig, duplex: DuplexConfig) -> None:
             "need 0 < min_speech_ms <= slice_ms"
         )
     # Labels call a question complete after that silence, also one that only pauses.
+    if dialogue.timing == "natural" and dialogue.endpoint_silence_ms >= MIN_NATURAL_PAUSE_MS:
+        raise ValueError(
+            f"dialogue.timing=natural and dialogue.endpoint_silence_ms="
+            f"{dialogue.endpoint_silence_ms:g}: natural pauses last {MIN_NATURAL_PAUSE_MS:g} ms and "
+            "more, and must be longer than the silence that completes a question; lower "
+            "endpoint_silence_ms"
+        )
     if 1000 * dialogue.pause_s[0] <= dialogue.endpoint_silence_ms:
         raise ValueError(
             f"dialogue.pause_s={dialogue.pause_s} and "

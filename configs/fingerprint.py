@@ -30,6 +30,8 @@ EXECUTION_ONLY = (
 )
 """Sections and fields that may differ between two runs of the same experiment."""
 
+FIELDS_OF_CONVERSATIONS = ("conversations", "composed_share", "excerpt_s")
+"""Fields of the section `data` that only stages on dialogues of recorded conversations read."""
 FIELDS_OF_TRANSFORMERS = ("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied")
 """Fields of the section `lm` that the first version left out for other kinds."""
 
@@ -124,7 +126,10 @@ def _remove_unused(config: Config, values: dict[str, Any]) -> None:
     """Remove what this stage and this language model do not read."""
 
     if config.stage.data != "dialogues":
-        del values["duplex"], values["dialogue"]
+        del values["duplex"], values["dialogue"], values["stage"]["response_weight"]
+    if config.stage.data != "dialogues" or not config.data.conversations:
+        for field in FIELDS_OF_CONVERSATIONS:
+            del values["data"][field]
     if not config.lora.enabled:
         del values["lora"]
     # The number of heads of a transformer does not change a run of another language model.

@@ -171,6 +171,16 @@ class DataConfig:
     Its other settings are those of data.source. Utterances with words that no training text has are
     left out.
     """
+    conversations: dict[str, float]
+    """Manifests of recorded conversations, as `make data` writes them, and their weights; {} is none.
+
+    Stages on dialogues train on them, and are scored on their valid and test splits.
+    """
+    composed_share: float
+    """Share of the training dialogues that stay composed where there are conversations, 0 to 1."""
+    excerpt_s: float
+    """Longest excerpt of a conversation, in seconds; each is trained on and scored as a dialogue of
+    its own."""
     test_effects: EffectsConfig
     """Shares of the test utterances and test dialogues that have an effect of another voice, room,
     microphone or line; as data.augment.effects for training."""
@@ -246,6 +256,9 @@ class DialogueConfig:
     """Composition of the dialogues for turn-taking stages. A range [low, high] is sampled
     uniformly."""
 
+    timing: Literal["composed", "natural"]
+    """Times of composed dialogues: `composed` draws gaps and pauses from the ranges below; `natural`
+    draws gaps, overlaps, pauses and back-channels as published of recorded conversations."""
     events: list[int]
     """Range of the number of events in a dialogue."""
     shares: SharesConfig
@@ -332,6 +345,9 @@ class StageConfig:
 
     Slices around each end or pause of a sound are always labelled.
     """
+    response_weight: float
+    """Stages on dialogues: weight of the turn state `response` in the loss, that of the others is 1;
+    in recorded conversations it is rare."""
     ctc_weight: float
     """Stage asr: weight of a CTC loss between speech embeddings and those of the spoken words.
 

@@ -85,7 +85,7 @@ class TrainingStream(Dataset[Utterance | UnusableAudio]):
     def __init__(
         self,
         synthetic: Corpus | None,
-        recorded: Mixture | None,
+        recorded: Mixture[Corpus] | None,
         synthetic_share: float,
         ramp: int,
         seed: int,
@@ -278,7 +278,9 @@ def pack(positions: Sequence[int], durations_s: Sequence[float], batch_s: float)
     return batches
 
 
-def batch_by_length(positions: Sequence[int], lengths: list[int], size: int) -> list[list[int]]:
+def batch_by_length(
+    positions: Sequence[int], lengths: Sequence[float], size: int
+) -> list[list[int]]:
     """Group positions by length, `size` to a batch."""
     ordered = [positions[int(i)] for i in np.argsort(lengths, kind="stable")]
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]

@@ -160,7 +160,7 @@ def _check_splits(required: Sequence[str], recorded: Mapping[str, Corpus]) -> No
         )
 
 
-def mix(corpora: Mapping[str, Corpus], data: DataConfig, seed: int) -> Mixture | None:
+def mix(corpora: Mapping[str, Corpus], data: DataConfig, seed: int) -> Mixture[Corpus] | None:
     """Mix the training speech of all sources in the shares that the configuration gives them.
 
     Args:

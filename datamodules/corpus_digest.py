@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from configs.schema import Config
+from datamodules.conversations.manifest import MANIFEST
 from datamodules.sources.corpus_manifest import sources_of
 from datamodules.sources.folders import SOUND_SUFFIXES, walk
 from datamodules.sources.shards import expand
@@ -63,6 +64,13 @@ def corpus_contents(config: Config) -> dict[str, Contents]:
         found = contents_of(source.path)
         if found is not None:
             contents[setting] = found
+    if config.stage.data == "dialogues":
+        for name in config.data.conversations:
+            # The manifest alone: its folder has a report, or the sounds, beside it.
+            path = Path(name).expanduser()
+            found = contents_of(str(path / MANIFEST if path.is_dir() else path))
+            if found is not None:
+                contents[f"data.conversations {name}"] = found
     return contents
 
 

@@ -24,6 +24,7 @@ from datamodules.batching import (
 )
 from datamodules.corpora import Corpora
 from datamodules.corpus import Corpus
+from datamodules.sources.corpus_manifest import Survey
 from datamodules.watchdog import WatchedLoader
 from duplexmamba.models.timing import FrameTiming
 
@@ -123,6 +124,11 @@ class StageData(L.LightningDataModule):
             num_workers=data.num_workers,
             worker_timeout_s=data.worker_timeout_s,
         )
+
+    @property
+    def surveys(self) -> dict[str, Survey]:
+        """Name -> sizes and skipped files of what this stage reads beside the corpora."""
+        return {}
 
     def check_ranks(self, ranks: int) -> None:
         """Check that every rank has something to score.

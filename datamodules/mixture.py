@@ -18,13 +18,13 @@ The utterance of draw n is a pure function of (seed, n), so that any process can
    group and then within short windows (`shuffled`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from datamodules.corpus import Corpus
+AnyCorpus = TypeVar("AnyCorpus", bound=Sized)
 
 BLOCK = 1000
 """Draws in which every corpus has its exact share, and at least one draw."""
@@ -43,7 +43,7 @@ class Grouped(Protocol):
     """(len,) number of each utterance's group; None: every order costs the same."""
 
 
-class Mixture:
+class Mixture(Generic[AnyCorpus]):
     """Corpora in fixed shares; each pass through a corpus has a new order.
 
     Args:
@@ -52,7 +52,7 @@ class Mixture:
         seed: selects the orders.
     """
 
-    def __init__(self, corpora: Sequence[Corpus], weights: Sequence[float], seed: int):
+    def __init__(self, corpora: Sequence[AnyCorpus], weights: Sequence[float], seed: int):
         assert len(corpora) == len(weights) > 0
         self.corpora = corpora
         self.seed = seed
@@ -62,7 +62,7 @@ class Mixture:
         """Utterances of all corpora."""
         return sum(len(corpus) for corpus in self.corpora)
 
-    def locate(self, draw: int) -> tuple[Corpus, int]:
+    def locate(self, draw: int) -> tuple[AnyCorpus, int]:
         """Corpus and utterance index of a draw."""
         # The numbered steps are explained at the top of this file: block,
         block, position = divmod(draw, BLOCK)
@@ -82,7 +82,7 @@ class Mixture:
         return any(groups_of(corpus) is not None for corpus in self.corpora)
 
 
-def groups_of(corpus: Corpus) -> np.ndarray | None:
+def groups_of(corpus: Sized) -> np.ndarray | None:
     """(len,) group of each utterance; None where the order does not matter (see `Grouped`)."""
     return corpus.groups if isinstance(corpus, Grouped) else None
 

@@ -31,10 +31,10 @@ Segments 5 and 6 continue from the state after `b`, which is where a live sessio
 
 import dataclasses
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from datamodules.dialogue.dialogues import Dialogue
-from datamodules.dialogue.turns import Turn
+from datamodules.dialogue.turns import RULES, Turn
 from duplexmamba.config import DuplexConfig
 from duplexmamba.duplex.policy import Branch, branches, tokens_due
 from duplexmamba.text.losses import IGNORED
@@ -104,13 +104,12 @@ class BranchTargets:
     def segments(self, dialogue: Dialogue, rng: random.Random) -> list[Segment]:
         """Segments of one dialogue; every parent comes before its children."""
         segments: list[Segment] = []
-        response_texts = {
-            answer.begin: dialogue.turns[answer.turn].answer for answer in dialogue.answers
-        }
+        answers = {answer.begin: answer for answer in dialogue.answers}
+        states = session_states(dialogue, self._slice_s)
         response = _ResponseProgress()
         with_sound: list[_Candidate] = []
         silent: list[_Candidate] = []
-        session_branches = branches(dialogue.labels, self.duplex)
+        session_branches = branches(states, self.duplex)
         for number, branch in enumerate(session_branches):
             num_emitted = self._num_emitted(response, branch)
             in_progress = num_emitted < response.num_tokens
@@ -118,7 +117,7 @@ class BranchTargets:
                 # the response is split once at most, and no segment ends at this token
                 continue
             parent = response.split_segment if in_progress else response.last_segment
-            if not _is_addressed(branch, dialogue):
+            if not _is_addressed(branch, states):
                 # such branches are many and alike: a few of them are drawn at the end
                 if self._has_sound(branch, dialogue):
                     with_sound.append((parent, self._extend_branch(branch, dialogue)))
@@ -130,7 +129,8 @@ class BranchTargets:
             if not branch.answered:
                 continue
             segments += self._late_probes(parent, branch, dialogue)
-            ids = self.tokenizer.encode_response(response_texts[branch.last])
+            answer = answers[branch.last]
+            ids = self.tokenizer.encode_response(dialogue.turns[answer.turn].answer)
             response = _ResponseProgress(
                 start_slice=branch.last,
                 num_paused_before=branch.num_paused_before + branch.num_paused,
@@ -139,7 +139,9 @@ class BranchTargets:
             later = session_branches[number + 1 :]
             num_split_tokens = self._num_split_tokens(response, later, dialogue, rng)
             response = dataclasses.replace(response, num_split_tokens=num_split_tokens)
-            response = self._add_response(segments, parent, branch, ids, response)
+            # what a person happened to answer is read, but not learnt
+            targets = ids if answer.is_known else [IGNORED] * len(ids)
+            response = self._add_response(segments, parent, branch, ids, targets, response)
         for candidates in (with_sound, silent):
             num_drawn = min(self.num_probes, len(candidates))
             for parent, branch in rng.sample(candidates, num_drawn):
@@ -187,6 +189,9 @@ class BranchTargets:
             start_slice = int(turn.start_s / self._slice_s)
             if start_slice >= first:
                 stop = min(stop, start_slice)
+        if None in dialogue.labels[first:stop]:
+            # somebody may speak there of whom nothing is known
+            stop = dialogue.labels.index(None, first)
         return [self._probe(parent, branch, index, "response") for index in range(first, stop)]
 
     def _probes(
@@ -203,12 +208,13 @@ class BranchTargets:
         state.
         """
         stop = branch.last if branch.answered else branch.last + 1
-        open_slices = range(branch.first, stop)
+        labels = dialogue.labels
+        open_slices = [i for i in range(branch.first, stop) if labels[i] is not None]
         decisive = self._decisive_slices(dialogue) & {*open_slices}
         others = [index for index in open_slices if index not in decisive]
         drawn = rng.sample(others, min(len(others), num_others))
         return [
-            self._probe(parent, branch, index, dialogue.labels[index])
+            self._probe(parent, branch, index, labels[index])
             for index in sorted(decisive | {*drawn})
         ]
 
@@ -220,9 +226,7 @@ class BranchTargets:
         """
         slices = set()
         for turn in _sounding(dialogue.turns):
-            times_s = [turn.end_s]
-            if turn.pause_s:
-                times_s.append(turn.pause_s[0])
+            times_s = [turn.end_s, *[start_s for start_s, _ in turn.pauses_s]]
             for time_s in times_s:
                 index = int(time_s / self._slice_s)
                 slices |= {index - 1, index, index + 1}
@@ -232,9 +236,10 @@ class BranchTargets:
         return slices
 
     def _probe(
-        self, parent: int | None, branch: Branch, slice_index: int, turn_state: TurnState
+        self, parent: int | None, branch: Branch, slice_index: int, turn_state: TurnState | None
     ) -> Segment:
         """The segment that predicts the turn state after a slice."""
+        assert turn_state is not None, "only labelled slices are probed"
         # the turn state follows the last id of the end-of-speech marker
         labels = [IGNORED] * len(self._end_of_speech)
         labels[-1] = self.tokenizer.turn_state_ids[turn_state]
@@ -246,16 +251,26 @@ class BranchTargets:
         parent: int | None,
         branch: Branch,
         ids: list[int],
+        targets: list[int],
         response: _ResponseProgress,
     ) -> _ResponseProgress:
-        """Append a question with its response (L + 1,) ids, the last of which is end-of-text."""
+        """Append a question with its response (L + 1,) ids, the last of which is end-of-text.
+
+        Args:
+            segments: gets one or two more.
+            parent: index of the segment from which the branch was forked.
+            branch: the slices of the question.
+            ids: the response.
+            targets: (L + 1,) the same ids, or IGNORED where they are not learnt.
+            response: with the number of tokens after which it is split.
+        """
         # a response during which nothing is forked stays in one segment
         is_split = response.num_split_tokens < response.num_tokens
         first_ids = ids[: response.num_split_tokens] if is_split else ids
         header = self.tokenizer.prompt_after_speech("response")
         labels = self._header_labels(header)
-        # targets are the ids shifted by one; nothing follows end-of-text
-        targets = [*ids, IGNORED]
+        # labels are the ids shifted by one; nothing follows end-of-text
+        targets = [*targets, IGNORED]
         labels += targets[: len(first_ids) + 1]
         slices = range(branch.first, branch.last + 1)
         segments.append(Segment(parent, slices, header + first_ids, labels))
@@ -307,12 +322,35 @@ class BranchTargets:
         return self._num_emitted(response, rng.choice(candidates))
 
 
+def session_states(dialogue: Dialogue, slice_s: float) -> list[TurnState]:
+    """Turn states of a session that is right about every labelled slice of a dialogue.
+
+    Where nothing is known, it goes on listening while the user speaks, so that no branch begins in
+    the middle of a turn, and ignores all else.
+
+    Args:
+        dialogue: its labels may be None.
+        slice_s: length of a slice in seconds.
+    """
+    states: list[TurnState] = []
+    for index, label in enumerate(dialogue.labels):
+        if label is not None:
+            states.append(label)
+            continue
+        begin_s, end_s = index * slice_s, (index + 1) * slice_s
+        is_spoken = any(
+            RULES[turn.kind].foreground and turn.start_s < end_s and begin_s < turn.end_s
+            for turn in dialogue.turns
+        )
+        states.append("incomplete" if is_spoken else "ignore")
+    return states
+
+
 def _sounding(turns: Iterable[Turn]) -> list[Turn]:
     """The turns that can be heard."""
     return [turn for turn in turns if turn.kind != "silence"]
 
 
-def _is_addressed(branch: Branch, dialogue: Dialogue) -> bool:
+def _is_addressed(branch: Branch, states: Sequence[TurnState]) -> bool:
     """Whether somebody speaks to the model, or seems to, in a branch."""
-    labels = dialogue.labels[branch.first : branch.last + 1]
-    return any(label != "ignore" for label in labels)
+    return any(state != "ignore" for state in states[branch.first : branch.last + 1])

@@ -121,8 +121,21 @@ class DialogueStage(InstructStage):
         branches = [targets.segments(dialogue, rng) for dialogue in dialogues]
         segments = share_prefixes(flatten(branches))
         hidden, labels = self.run_segments(segments, speech)
+        if not len(labels):
+            # excerpts of recordings may have no slice that is probed
+            return 0 * hidden.sum()
         logits = self.model.lm.logits(hidden)
-        return token_loss(logits, labels, self.config.optim.label_smoothing)
+        smoothing = self.config.optim.label_smoothing
+        return token_loss(logits, labels, smoothing, self.class_weights(logits.shape[-1]))
+
+    def class_weights(self, vocab_size: int) -> Tensor | None:
+        """Weights (V,) of the ids in the loss, with that of the turn state `response`; None: all 1."""
+        response_weight = self.config.stage.response_weight
+        if response_weight == 1:
+            return None
+        weights = torch.ones(vocab_size, device=self.device)
+        weights[self.tokenizer.turn_state_ids["response"]] = response_weight
+        return weights
 
     def run_segments(
         self, segments: list[ScheduledSegment], speech: Padded
@@ -296,16 +309,18 @@ def session_results(
         slice_s: length of a slice in seconds.
 
     Returns:
-        The turn state of each slice; then each answer that no other question interrupts, with the
-        last response that starts in its time.
+        The turn state of each labelled slice; then each answer that is known and that no other
+        question interrupts, with the last response that starts in its time.
     """
     results: list[TurnStateResult | AnswerResult] = []
     for label, event in zip(dialogue.labels, events, strict=True):
+        if label is None:
+            continue
         results.append(TurnStateResult(label, event.state))
     responses = emitted_responses(events)
     windows = dialogue.response_windows(slice_s)
     for answer, window in zip(dialogue.answers, windows, strict=True):
-        if answer.end is not None:
+        if answer.end is not None or not answer.is_known:
             # an interrupted answer has no text to compare with
             continue
         texts = [response.text for response in responses if response.start_slice in window]

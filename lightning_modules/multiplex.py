@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from datamodules.dialogue.dialogues import Dialogue
+from datamodules.dialogue.turns import Answer
 from duplexmamba.config import DuplexConfig
 from duplexmamba.duplex.multiplex import IDLE, MultiplexSession
 from duplexmamba.duplex.policy import tokens_due
@@ -52,6 +53,8 @@ class Written:
     def free(self) -> list[bool]:
         """Whether each label is chosen from the whole vocabulary rather than from two markers."""
         num_labels = sum(label != IGNORED for label in self.labels)
+        if not num_labels:
+            return []
         return [self.due] + [True] * (num_labels - 1)
 
 
@@ -61,6 +64,8 @@ class _ResponseInProgress:
 
     ids: list[int]
     """All of it, with end-of-text as the last id."""
+    targets: list[int]
+    """The same ids, or IGNORED where they are not learnt."""
     start_slice: int
     num_emitted: int
 
@@ -79,30 +84,35 @@ def script(dialogue: Dialogue, tokenizer: Tokenizer, duplex: DuplexConfig) -> li
 
     A response goes on until it is complete or the next one starts.
     """
-    response_ids = {
-        answer.begin: tokenizer.encode_response(dialogue.turns[answer.turn].answer)
-        for answer in dialogue.answers
-    }
+    answers = {answer.begin: answer for answer in dialogue.answers}
     # before the first response nothing is due, as after a complete one
-    response = _ResponseInProgress([tokenizer.eos_id], start_slice=0, num_emitted=1)
+    eos = [tokenizer.eos_id]
+    response = _ResponseInProgress(eos, eos, start_slice=0, num_emitted=1)
     written: list[Written] = []
-    for slice_index in range(len(dialogue.labels)):
+    for slice_index, label in enumerate(dialogue.labels):
         is_due = response.num_due(slice_index, duplex) > response.num_emitted
-        starts = slice_index in response_ids
+        starts = slice_index in answers
         if starts:
-            response = _ResponseInProgress(response_ids[slice_index], slice_index, 0)
+            response = _new_response(dialogue, answers[slice_index], tokenizer)
         stop = response.num_due(slice_index, duplex)
         ids = response.ids[response.num_emitted : stop]
         # one more label than ids: the last id predicts the id that the next slice begins with
-        labels = [*response.ids, IGNORED][response.num_emitted : stop + 1]
+        labels = [*response.targets, IGNORED][response.num_emitted : stop + 1]
         if starts:
             written.append(_write_start(tokenizer, ids, labels, is_due))
         elif is_due:
             written.append(_write_next(tokenizer, ids, labels))
         else:
-            written.append(_write_idle(tokenizer))
+            written.append(_write_idle(tokenizer, is_known=label is not None))
         response = dataclasses.replace(response, num_emitted=stop)
     return written
+
+
+def _new_response(dialogue: Dialogue, answer: Answer, tokenizer: Tokenizer) -> _ResponseInProgress:
+    """The response of an answer, of which nothing has been emitted."""
+    ids = tokenizer.encode_response(dialogue.turns[answer.turn].answer)
+    targets = ids if answer.is_known else [IGNORED] * len(ids)
+    return _ResponseInProgress(ids, targets, answer.begin, num_emitted=0)
 
 
 def _write_start(tokenizer: Tokenizer, ids: list[int], labels: list[int], is_due: bool) -> Written:
@@ -132,15 +142,15 @@ def _write_next(tokenizer: Tokenizer, ids: list[int], labels: list[int]) -> Writ
     )
 
 
-def _write_idle(tokenizer: Tokenizer) -> Written:
-    """The idle token."""
+def _write_idle(tokenizer: Tokenizer, is_known: bool) -> Written:
+    """The idle token; it has a label if it is known that nothing should be written."""
     end_of_speech = tokenizer.encode_end_of_speech()
     ignored = [IGNORED] * (len(end_of_speech) - 1)
     idle = tokenizer.turn_state_ids[IDLE]
     # the next slice of speech follows the idle token, so that it has no label
     return Written(
         ids=[*end_of_speech, idle],
-        labels=[*ignored, idle, IGNORED],
+        labels=[*ignored, idle if is_known else IGNORED, IGNORED],
         due=False,
     )
 
@@ -168,7 +178,13 @@ class MultiplexStage(DialogueStage):
         # (N, 2)
         marker_logits = hidden[~is_free] @ self.model.lm.embed(markers).T
         is_idle = labels[~is_free] == turn_states[IDLE]
-        loss = token_loss(marker_logits, is_idle.long(), smoothing)
+        if len(is_idle):
+            all_weights = self.class_weights(self.config.lm.vocab_size)
+            weights = None if all_weights is None else all_weights[markers]
+            loss = token_loss(marker_logits, is_idle.long(), smoothing, weights)
+        else:
+            # excerpts of recordings may have no slice with a label
+            loss = 0 * marker_logits.sum()
         self.log_loss_part("decisions", loss)
         if not is_free.any():
             return loss

@@ -73,7 +73,7 @@ def draw_dialogue(
         rate_hz: its sample rate.
         slice_s: duration of a slice.
         turns: turns of the user.
-        labels: turn state of each slice.
+        labels: turn state of each slice, or unknown.
         answers: answers of the model.
     """
     timeline = Timeline(title, len(samples) / rate_hz, ROW_HEIGHTS_IN)

@@ -17,7 +17,13 @@ LETTERS_PER_INCH = 13.5
 """Letters of the smallest print."""
 MIN_LETTERS = 14
 """Text is not broken into shorter lines than this."""
-COLOURS = {"ignore": "#e9e9e9", "incomplete": "#ffd166", "response": "#2ca02c", "answer": "#a9dba5"}
+COLOURS = {
+    "ignore": "#e9e9e9",
+    "incomplete": "#ffd166",
+    "response": "#2ca02c",
+    "unknown": "#ffffff",
+    "answer": "#a9dba5",
+}
 LEGEND = ("response", "incomplete", "ignore")
 """Turn states in the order of the legend."""
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -512,3 +513,160 @@ def test_names_of_corpora_select_their_format() -> None:
 def test_the_default_slices_label_conversations(config: Any) -> None:
     labels = slice_labels(conversation(said("user", 1.0, 2.0, answered=True)), Slices.of(config))
     assert labels.count("response") == 1
+
+
+# ---- CANDOR
+
+
+TURN_ROWS = """turn_id,speaker,start,stop,utterance,interval,n_words
+0,ann,1.0,2.0,"So, what is it?",,4
+1,bob,2.4,3.4,A lamp.,0.4,2
+2,ann,2.9,3.1,Mhm.,-0.5,1
+3,ann,4.0,5.0,I see now what you mean.,0.6,6
+"""
+BACKCHANNEL_ROWS = (
+    "turn_id,speaker,start,stop,utterance,backchannel,backchannel_count,"
+    "backchannel_speaker,backchannel_start,backchannel_stop\n"
+    "0,ann,1.0,2.0,So what is it,,0,,,\n"
+    "1,bob,2.4,3.4,A lamp,Mhm,1,ann,2.9,3.1\n"
+)
+
+
+def candor(root: Path, channels: str = '{"L": "ann", "R": "bob"}', rows: str = TURN_ROWS) -> None:
+    stereo = np.stack([bursts(SPOKEN, 6.0), bursts([(2.4, 3.4)], 6.0)], axis=1)
+    (root / "c1/processed").mkdir(parents=True)
+    sf.write(root / "c1/processed/c1.mp3", stereo, RATE_HZ, format="MP3")
+    write(root / "c1/processed/channel_map.json", channels)
+    write(root / "c1/transcription/transcript_audiophile.csv", rows)
+    write(root / "c1/transcription/transcript_backbiter.csv", BACKCHANNEL_ROWS)
+
+
+def test_candor_has_turns_of_one_table_and_backchannels_of_the_other(tmp_path: Path) -> None:
+    candor(tmp_path)
+    found, skipped = converted("candor", tmp_path)
+    assert not skipped and list(found) == ["c1-1", "c1-2"]
+    first = found["c1-1"]
+    assert brief(first.turns) == [
+        ("user", 1.0, 2.0, "so what is it"),
+        ("agent", 2.4, 3.4, "a lamp"),
+        ("user", 2.9, 3.1, "mhm"),
+        ("user", 4.0, 5.0, "i see now what you mean"),
+    ]
+    assert [turn.kind for turn in first.of("user")] == [None, "backchannel", None]
+    assert first.user.channel == 0 and found["c1-2"].user.channel == 1
+
+
+@pytest.mark.parametrize(
+    ("channels", "rows", "problem"),
+    [
+        ('{"L": "ann"}', TURN_ROWS, r'channel_map.json must be {"L": user, "R": user}'),
+        ('{"L": "ann", "R": "ann"}', TURN_ROWS, "names ann for both channels"),
+        ('{"L": "ann", "R": "eve"}', TURN_ROWS, "speaker='bob' is none of ann, eve"),
+        ('{"L": "ann", "R": "bob"}', TURN_ROWS.replace("5.0", "x"), "line 5: stop='x' must be"),
+        ('{"L": "ann", "R": "bob"}', "speaker,start\n", "has no column stop, utterance"),
+    ],
+)
+def test_broken_conversations_of_candor_are_named(
+    tmp_path: Path, channels: str, rows: str, problem: str
+) -> None:
+    candor(tmp_path, channels, rows)
+    if "eve" in channels:
+        (tmp_path / "c1/transcription/transcript_backbiter.csv").write_text(
+            BACKCHANNEL_ROWS.splitlines()[0] + "\n"
+        )
+    _, [skipped] = converted("candor", tmp_path)
+    assert re.search(problem, skipped.detail)
+
+
+# ---- Easy-Turn
+
+
+EASY_TURN = {
+    "a": "请问今天天气<COMPLETE>",
+    "b": "我想<INCOMPLETE>",
+    "c": "嗯<BACKCHANNEL>",
+    "d": "别说了<WAIT>",
+    "e": "你好<DONE>",
+}
+
+
+def test_clips_of_easy_turn_have_one_of_four_states(tmp_path: Path) -> None:
+    (tmp_path / "wavs").mkdir()
+    for key in EASY_TURN:
+        sf.write(tmp_path / f"wavs/{key}.wav", bursts([(0.2, 1.0)], 1.5), RATE_HZ)
+    rows = [{"key": key, "wav": f"wavs/{key}.wav", "txt": text} for key, text in EASY_TURN.items()]
+    rows.append({"key": "f", "wav": "wavs/f.wav", "txt": "<WAIT>"})
+    write(tmp_path / "train.jsonl", lines(rows))
+    found, skipped = converted("easy-turn", tmp_path)
+    kinds = [(item.turns[0].kind, item.turns[0].answered) for item in found.values()]
+    assert kinds == [
+        ("question", True),
+        ("question", False),
+        ("backchannel", None),
+        ("talking_to_other", None),
+    ]
+    assert found["a"].turns[0].label == "COMPLETE" and "<" not in found["a"].turns[0].text
+    last = [slice_labels(item, SLICES)[-3:] for item in found.values()]
+    assert "response" in last[0] and "response" not in (*last[1], *last[2], *last[3])
+    assert [item.reason == "unusable" for item in skipped] == [True, False]
+    assert "ends with none of <COMPLETE>" in skipped[0].detail
+
+
+def test_clips_of_easy_turn_lie_in_shards_with_or_without_a_list(tmp_path: Path) -> None:
+    sf.write(tmp_path / "a.wav", bursts([(0.2, 1.0)], 1.5), RATE_HZ)
+    write(tmp_path / "a.txt", EASY_TURN["a"])
+    (tmp_path / "set").mkdir()
+    with tarfile.open(tmp_path / "set/0.tar", "w") as tar:
+        for name in ("a.wav", "a.txt"):
+            tar.add(tmp_path / name, name)
+    found, skipped = converted("easy-turn", tmp_path / "set")
+    assert not skipped and isinstance(found["a"].user.audio, TarSource)
+    write(tmp_path / "set/data.list", lines([{"key": "a", "wav": "x/a.wav", "txt": "x<WAIT>"}]))
+    found, skipped = converted("easy-turn", tmp_path / "set")
+    assert not skipped and found["a"].turns[0].label == "WAIT"
+
+
+# ---- HumDial-FDBench
+
+
+SEGMENTS = [(1.0, 2.0, "what is it"), (4.0, 5.0, "and where")]
+
+
+def humdial(root: Path, scenario: str, segments: Any = SEGMENTS) -> dict[str, Conversation]:
+    folder = root / "en_test_nondev" / scenario
+    folder.mkdir(parents=True)
+    notes = [{"xmin": start_s, "xmax": end_s, "text": text} for start_s, end_s, text in segments]
+    for name in ("ann_01", "clean_ann_01"):
+        sf.write(folder / f"{name}.wav", bursts(SPOKEN, 6.0), RATE_HZ)
+        write(folder / f"{name}.json", json.dumps({"speech_segments": notes}))
+    found, skipped = converted("humdial", root)
+    return found if not skipped else {item.detail: None for item in skipped}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "kinds"),
+    [
+        ("ask", [("question", True), ("interruption", True)]),
+        ("backchannel", [("question", True), ("backchannel", None)]),
+        ("talk_to_others", [("question", True), ("talking_to_other", None)]),
+        ("others_talk_to_user_before", [("background_speech", None), ("question", True)]),
+        ("pause", [("question", True)]),
+        ("wait", [("question", True)]),
+    ],
+)
+def test_scenarios_of_humdial_say_what_segments_are(
+    tmp_path: Path, scenario: str, kinds: list[tuple[str, bool | None]]
+) -> None:
+    [item] = humdial(tmp_path, scenario).values()
+    assert [(turn.kind, turn.answered) for turn in item.turns] == kinds
+    assert item.language == "en" and item.agent is None and item.split == "test"
+    if scenario == "pause":
+        assert item.turns[0].pauses == ((2.0, 4.0),) and item.turns[0].end_s == 5.0
+    assert bool(item.excluded) == (scenario == "wait")
+
+
+def test_unknown_scenarios_and_clips_without_speech_are_named(tmp_path: Path) -> None:
+    [problem] = humdial(tmp_path / "a", "singing")
+    assert "is none of the scenarios ask" in problem
+    [problem] = humdial(tmp_path / "b", "ask", [])
+    assert "there is no speech; remove it" in problem

@@ -83,6 +83,21 @@ _FORMATS = (
         converter="seamless.convert",
     ),
     ConversationFormat(
+        name="candor",
+        layout="CANDOR (*/processed/channel_map.json and .mp3, */transcription/*.csv)",
+        converter="candor.convert",
+    ),
+    ConversationFormat(
+        name="easy-turn",
+        layout="Easy-Turn's clips (lines of .jsonl or .list with key, wav, txt; or .tar shards)",
+        converter="easy_turn.convert",
+    ),
+    ConversationFormat(
+        name="humdial",
+        layout="HumDial-FDBench's recordings (<scenario>/*.wav with .json of speech_segments)",
+        converter="humdial.convert",
+    ),
+    ConversationFormat(
         name="smart-turn",
         layout="smart-turn's clips (*.parquet with audio, id, language, endpoint_bool)",
         converter="parquet_clips.convert_smart_turn",

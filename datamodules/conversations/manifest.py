@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from datamodules.sources.audio_sources import (
     audio_source_to_record,
 )
 from datamodules.sources.manifest_entry import UNUSABLE, Skipped
-from datamodules.sources.manifests import Record, read_numbered_records
+from datamodules.sources.manifests import Record, iterate_numbered_records
 from datamodules.sources.storage import is_url
 
 MANIFEST = "conversations.jsonl.gz"
@@ -77,12 +77,28 @@ def _fields(item: Conversation | SpokenTurn) -> Record:
 
 
 def read_conversations(path: Path) -> tuple[list[Conversation], list[Skipped]]:
-    """Read a manifest.
+    """Read a manifest; arguments and errors as those of `iterate_conversations`.
+
+    Returns:
+        The sound conversations; and for each broken one a sentence with file, line and remedy.
+    """
+    conversations = []
+    skipped = []
+    for item in iterate_conversations(path):
+        if isinstance(item, Skipped):
+            skipped.append(item)
+        else:
+            conversations.append(item)
+    return conversations, skipped
+
+
+def iterate_conversations(path: Path) -> Iterator[Conversation | Skipped]:
+    """Read a manifest line by line, since hours of words take much memory.
 
     Args:
         path: the manifest, or a folder that holds one named conversations.jsonl.gz.
 
-    Returns:
+    Yields:
         The sound conversations; and for each broken one a sentence with file, line and remedy.
 
     Raises:
@@ -90,10 +106,9 @@ def read_conversations(path: Path) -> tuple[list[Conversation], list[Skipped]]:
     """
     if path.is_dir():
         path = path / MANIFEST
-    conversations = []
-    skipped = []
     lines_by_id: dict[str, int] = {}
-    for number, record in read_numbered_records(path):
+    number = 0
+    for number, record in iterate_numbered_records(path):
         try:
             conversation = from_record(record, path.parent)
             problem = problem_of(conversation)
@@ -103,11 +118,12 @@ def read_conversations(path: Path) -> tuple[list[Conversation], list[Skipped]]:
         except ValueError as error:
             problem = str(error)
         if problem:
-            skipped.append(Skipped(UNUSABLE, f"{path}, line {number}: {problem}"))
+            yield Skipped(UNUSABLE, f"{path}, line {number}: {problem}")
             continue
         lines_by_id[conversation.id] = number
-        conversations.append(conversation)
-    return conversations, skipped
+        yield conversation
+    if not number:
+        raise ValueError(f"{path} is empty; a manifest holds one JSON object per line")
 
 
 def from_record(record: Record, folder: Path) -> Conversation:

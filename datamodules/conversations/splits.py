@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from configs.checks import SPLITS
 from datamodules.conversations.conversation import Conversation
-from datamodules.sources.corpus_manifest import MIN_SPEAKERS, hold_out_keys
+from datamodules.sources.corpus_manifest import MIN_SPEAKERS, SplitFacts, hold_out_keys
 from datamodules.sources.manifest_entry import split_of
 
 MAX_CONNECTED_SHARE = 0.5
@@ -94,3 +94,14 @@ def _names(conversation: Conversation, by_speaker: bool) -> list[str]:
     if by_speaker:
         names += [f"speaker {speaker}" for speaker in sorted(conversation.speakers)]
     return names
+
+
+def facts_of(conversations: Sequence[Conversation]) -> dict[str, SplitFacts]:
+    """Sizes of all splits."""
+    facts = {}
+    for split in SPLITS:
+        inside = [item for item in conversations if item.split == split]
+        hours = sum(item.duration_s for item in inside) / 3600
+        speakers = frozenset().union(*[item.speakers for item in inside])
+        facts[split] = SplitFacts(len(inside), hours, len(speakers))
+    return facts

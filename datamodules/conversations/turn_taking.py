@@ -59,6 +59,12 @@ class UserTurn:
     unknown_until_s: float | None = None
     """After the ending is open or unknown: beginning of the next turn of anybody."""
     speaker: str = ""
+    answer: str | None = None
+    """What the corpus gives as the reply to it; None: nothing."""
+    reply_text: str = ""
+    """Words with which the other side holds the floor until it replies to the next turn."""
+    reply_speech_s: float = 0.0
+    """Seconds of speech in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +93,12 @@ class _Floor:
 
     def __init__(self, conversation: Conversation):
         self.conversation = conversation
-        self.replied: list[SpokenTurn] = []
+        self.answers: dict[int, list[str]] = {}
         for turn in conversation.turns:
             if turn.to is not None:
-                self.replied.append(conversation.turns[turn.to])
+                # By identity: two turns may be equal, and comparing them is slow.
+                replied = id(conversation.turns[turn.to])
+                self.answers.setdefault(replied, []).append(turn.text)
         users = units_of(conversation, "user")
         agents = units_of(conversation, "agent")
         self.user = self._by_role(users, agents)
@@ -135,7 +143,7 @@ class _Floor:
         return "unclear" if is_covered or resumes else "floor"
 
     def _is_replied(self, unit: Unit) -> bool:
-        return any(turn is unit.last for turn in self.replied)
+        return id(unit.last) in self.answers
 
     def turn_taking(self) -> TurnTaking:
         """Join the user's units to turns and classify beginning and end of each."""
@@ -154,7 +162,7 @@ class _Floor:
         turns.sort(key=lambda turn: turn.start_s)
         backchannels = [(unit.start_s, unit.end_s) for unit in self.user["backchannel"]]
         return TurnTaking(
-            turns=tuple(self._with_unknown_silences(turns)),
+            turns=tuple(self._with_replies(self._with_unknown_silences(turns))),
             backchannels=tuple(backchannels),
             excluded=tuple(sorted(excluded)),
         )
@@ -226,8 +234,13 @@ class _Floor:
             ending=ending,
             reply_s=reply_s if has_reply else None,
             speaker=units[0].first.speaker,
+            answer=self._answer(units[-1].last),
         )
         return turn, excluded
+
+    def _answer(self, turn: SpokenTurn) -> str | None:
+        """Words of the agent's turns that the corpus calls replies to a turn; None: there are none."""
+        return " ".join(filter(None, self.answers.get(id(turn), []))) or None
 
     def _yield_s(self, start_s: float, end_s: float) -> float:
         """Time at which the agent, speaking when a turn of the user starts, stops; else its start."""
@@ -241,6 +254,24 @@ class _Floor:
             stop_s = following.end_s
             following = self.agent_floor.starting_after(following.start_s)
         return stop_s
+
+    def _with_replies(self, turns: Sequence[UserTurn]) -> list[UserTurn]:
+        """Turns with what the agent says from its reply to that turn until its reply to the next."""
+        completed = []
+        stop_s: float = math.inf
+        for turn in reversed(turns):
+            reply_s = turn.reply_s
+            if reply_s is not None:
+                units = self.agent_floor.starting_within((reply_s, stop_s))
+                texts = dict.fromkeys(unit.text for unit in units if unit.text)
+                turn = dataclasses.replace(
+                    turn,
+                    reply_text=" ".join(texts),
+                    reply_speech_s=sum(unit.end_s - unit.start_s for unit in units),
+                )
+                stop_s = reply_s
+            completed.append(turn)
+        return completed[::-1]
 
     def _with_unknown_silences(self, turns: Sequence[UserTurn]) -> list[UserTurn]:
         """Turns with the time up to which the silence after an open or unknown end lasts."""

@@ -121,6 +121,12 @@ class Timeline:
         index = bisect.bisect_left(self._starts_s, time_s)
         return self.units[index - 1] if index else None
 
+    def starting_within(self, span: Span) -> list[Unit]:
+        """Units that begin at or after the begin of a span and before its end."""
+        first = bisect.bisect_left(self._starts_s, span[0])
+        stop = bisect.bisect_left(self._starts_s, span[1])
+        return self.units[first:stop]
+
     def has_within(self, span: Span) -> bool:
         """Whether a unit overlaps a span."""
         unit = self.started_before(span[1])

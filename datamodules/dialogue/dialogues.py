@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from configs.schema import Config, DataConfig, DialogueConfig, EffectsConfig
 from datamodules.corpus import Corpus
+from datamodules.dialogue import natural
 from datamodules.dialogue.echo import echo
 from datamodules.dialogue.phrases import (
     NOISES,
@@ -53,12 +54,19 @@ class Dialogue:
     """(n,) float32 in [-1, 1], a whole number of slices."""
     turns: tuple[Turn, ...]
     """In order of time; no two overlap."""
-    labels: tuple[TurnState, ...]
-    """One per slice."""
+    labels: tuple[TurnState | None, ...]
+    """One per slice; None: nothing is known, so that it has no loss and no score."""
     answers: tuple[Answer, ...]
     """In order of time."""
     features: np.ndarray | None = None
     """As in `Utterance`."""
+
+    @property
+    def known_labels(self) -> tuple[TurnState, ...]:
+        """The labels of a composed dialogue, of which everything is known."""
+        labels = tuple(label for label in self.labels if label is not None)
+        assert len(labels) == len(self.labels)
+        return labels
 
     def response_windows(self, slice_s: float) -> list[range]:
         """Return for each answer the slices in which a response belongs to its question.
@@ -129,6 +137,7 @@ class Dialogues(Dataset[Dialogue]):
         self.resuming_slices = resuming_slices
         self.effects = effects
         self.rate_hz = slices.rate_hz
+        self.is_natural = config.timing == "natural"
         # Only a long answer leaves time for an event that begins and ends during it.
         self._min_overlapped_words = math.ceil(config.min_interrupted_answer_s * config.words_per_s)
         self._check_answer_length()
@@ -138,6 +147,8 @@ class Dialogues(Dataset[Dialogue]):
         overlap_share = (
             shares.interruption + shares.backchannel + shares.stop + self.config.overlap_share
         )
+        if self.is_natural:
+            overlap_share += natural.BACKCHANNELS_PER_S
         longest = self.sources["question"].longest_answer
         if overlap_share and longest < self._min_overlapped_words:
             raise ValueError(
@@ -146,7 +157,7 @@ class Dialogues(Dataset[Dialogue]):
                 f"dialogue.words_per_s={self.config.words_per_s:g} needs an "
                 f"answer of {self._min_overlapped_words} words, and the longest has {longest}: "
                 "lower min_interrupted_answer_s, or set overlap_share, shares.interruption, "
-                "shares.backchannel and shares.stop to 0"
+                "shares.backchannel and shares.stop to 0, with timing=composed"
             )
 
     def __len__(self) -> int:
@@ -159,7 +170,13 @@ class Dialogues(Dataset[Dialogue]):
 
     def events(self, index: int) -> list[Event]:
         """Return the events of a dialogue without making its audio."""
-        return draw_events(self._rng(index), self.config)
+        return self._draw_events(self._rng(index))
+
+    def _draw_events(self, rng: random.Random) -> list[Event]:
+        events = draw_events(rng, self.config)
+        if self.is_natural:
+            return natural.with_backchannels(events, self.config.min_interrupted_answer_s, rng)
+        return events
 
     def __getitem__(self, index: int) -> Dialogue:
         """Make a dialogue.
@@ -169,7 +186,7 @@ class Dialogues(Dataset[Dialogue]):
         """
         # The order of these draws defines the dialogue.
         rng = self._rng(index)
-        events = draw_events(rng, self.config)
+        events = self._draw_events(rng)
         # All turns of the user have one voice; `user` selects it.
         user = rng.getrandbits(32)
         phrases: list[Phrase] = []
@@ -215,7 +232,7 @@ class Dialogues(Dataset[Dialogue]):
         min_words = self._min_overlapped_words if event.response_is_overlapped else 0
         phrase = source.phrase(rng, user, min_words)
         if event.kind == "paused_question":
-            pause_samples = self._draw_samples(self.config.pause_s, rng)
+            pause_samples = self._draw_pause_samples(rng)
             phrase = insert_pause(phrase, rng, pause_samples, self.rate_hz)
         return phrase
 
@@ -245,22 +262,20 @@ class Dialogues(Dataset[Dialogue]):
         decided = 0
         response = range(0)
         for turn, (event, phrase) in enumerate(zip(events, phrases, strict=True)):
-            if event.overlaps_response:
-                offset = int(rng.uniform(*WITHIN_ANSWER) * len(response))
-                start = response.start + offset
-            else:
-                gap = self._draw_samples(self.config.gap_s, rng)
-                start = max(decided, response.stop) + gap
+            start = self._draw_start(event, decided, response, rng)
             starts.append(start)
             endpoint = self.slices.endpoint_slice(start + len(phrase.samples))
             decided = (endpoint + 1) * self.slices.length
             if RULES[event.kind].answered:
                 # The interrupted response stops when the model decides to answer the new question.
-                if event.overlaps_response:
+                if event.overlaps_response or decided < response.stop:
                     answers[-1] = dataclasses.replace(answers[-1], end=endpoint)
-                answers.append(Answer(turn, endpoint, None))
                 response_samples = round(self.answer_s(phrase.answer) * self.rate_hz)
                 response = range(decided, decided + response_samples)
+                answers.append(Answer(turn, endpoint, None))
+                if self.is_natural:
+                    response = self._person_response(start, len(phrase.samples), response, rng)
+                    answers[-1] = self._spoken_answer(answers[-1], response)
             elif event.overlaps_response and RULES[event.kind].foreground:
                 paused_samples = self._paused_samples(start, endpoint)
                 response = range(response.start, response.stop + paused_samples)
@@ -268,6 +283,53 @@ class Dialogues(Dataset[Dialogue]):
         # Round up to whole slices.
         num_samples = end + -end % self.slices.length
         return Schedule(starts, answers, num_samples)
+
+    def _draw_start(self, event: Event, decided: int, response: range, rng: random.Random) -> int:
+        """Draw the first sample of an event.
+
+        Args:
+            event: the event.
+            decided: end of the endpoint slice of the event before it.
+            response: samples of the last response.
+            rng: source of the draws.
+        """
+        if self.is_natural and response and event.kind == "backchannel":
+            delay_s = natural.draw_backchannel_start_s(len(response) / self.rate_hz, rng)
+            return max(decided, response.start + round(delay_s * self.rate_hz))
+        if event.overlaps_response:
+            offset = int(rng.uniform(*WITHIN_ANSWER) * len(response))
+            return max(decided, response.start + offset)
+        if self.is_natural and response and RULES[event.kind].foreground:
+            offset = round(natural.draw_offset_s(rng) * self.rate_hz)
+            return max(decided, response.stop + offset)
+        gap = self._draw_samples(self.config.gap_s, rng)
+        return max(decided, response.stop) + gap
+
+    def _person_response(
+        self, start: int, num_samples: int, response: range, rng: random.Random
+    ) -> range:
+        """Samples of a response if a person gave it, who may begin before the turn is over.
+
+        Args:
+            start: first sample of the turn.
+            num_samples: its length.
+            response: samples of the model's response.
+            rng: source of the draws.
+        """
+        end = start + num_samples
+        offset = round(natural.draw_offset_s(rng) * self.rate_hz)
+        begin = max(start + num_samples // 2, end + offset)
+        return range(begin, begin + len(response))
+
+    def _spoken_answer(self, answer: Answer, response: range) -> Answer:
+        spoken_s = (response.start / self.rate_hz, response.stop / self.rate_hz)
+        return dataclasses.replace(answer, spoken_s=spoken_s)
+
+    def _draw_pause_samples(self, rng: random.Random) -> int:
+        """Draw the length of a pause within a question."""
+        if self.is_natural:
+            return round(natural.draw_pause_s(rng) * self.rate_hz)
+        return self._draw_samples(self.config.pause_s, rng)
 
     def _paused_samples(self, start: int, endpoint: int) -> int:
         """Samples by which speech to somebody else delays the response that it overlaps.

@@ -74,14 +74,21 @@ class Turn:
     text: str
     """Words that are spoken; for noise its colour."""
     answer: str
-    """Expected response of the model; empty if the turn asks for none."""
+    """Expected response of the model; empty if the turn asks for none, or if it is unknown."""
     start_s: float
     """Time of the first audible sample."""
     end_s: float
     """Time after the last audible sample."""
     pause_s: tuple[float, float] | None
-    """Begin and end of the silence within a paused question."""
+    """Begin and end of the silence within a paused question; of several the longest."""
     speaker: str
+    other_pauses_s: tuple[tuple[float, float], ...] = ()
+    """Further silences within a recorded turn."""
+
+    @property
+    def pauses_s(self) -> tuple[tuple[float, float], ...]:
+        """Begin and end of all silences within the turn."""
+        return (self.pause_s, *self.other_pauses_s) if self.pause_s else self.other_pauses_s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +101,11 @@ class Answer:
     """Its `response` slice: the first word can be emitted when this slice is over."""
     end: int | None
     """`response` slice of the question that interrupts it; None: it is not interrupted."""
+    is_known: bool = True
+    """Whether its words are those that the model is to give. Otherwise they only stand for the time
+    that a person takes to answer: they have no loss and no score."""
+    spoken_s: tuple[float, float] | None = None
+    """Begin and end of the answer if a person gives it; None: it begins as soon as the model can."""
 
 
 class Event(NamedTuple):

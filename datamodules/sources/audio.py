@@ -36,6 +36,7 @@ def read_audio(
     *,
     min_s: float,
     max_s: float,
+    may_be_silent: bool = False,
 ) -> np.ndarray:
     """Read a sound file (wav, flac, ogg, mp3), or a segment of one.
 
@@ -47,6 +48,7 @@ def read_audio(
         channel: the channel to take; None: the mean of all.
         min_s: shortest length that is accepted.
         max_s: longest length that is accepted; a longer file is not decoded.
+        may_be_silent: whether silence is no error, as in a part of a conversation.
 
     Returns:
         (n,) float32 in [-1, 1] at `rate_hz`.
@@ -65,7 +67,7 @@ def read_audio(
     mono = _to_mono(path, samples, channel)  # (n,)
     if not np.isfinite(mono).all():
         raise UnusableAudio(f"{path} holds NaN or infinite samples")
-    if np.abs(mono).max() < SILENCE_PEAK:
+    if np.abs(mono).max() < SILENCE_PEAK and not may_be_silent:
         raise UnusableAudio(f"{path} is silent: no sample above -80 dB of full scale")
     mono = soxr.resample(mono, sound.samplerate, rate_hz)
     # Lossy codecs and resampling overshoot full scale a little, float files by any amount. Scaled,

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from rich.progress import track
@@ -69,6 +70,8 @@ class Survey:
     """Sentences on splits that the corpus does not have."""
     names_splits: bool = True
     """Whether an utterance of the corpus names its split."""
+    noun: str = "utterances"
+    """What is counted."""
 
     @property
     def unusable(self) -> list[str]:
@@ -79,7 +82,7 @@ class Survey:
         lines = []
         for name, facts in self.splits.items():
             lines.append(
-                f"{name:<6}{facts.utterances:>9,} utterances {facts.hours:>9.2f} h "
+                f"{name:<6}{facts.utterances:>9,} {self.noun} {facts.hours:>9.2f} h "
                 f"{facts.speakers:>7,} speakers"
             )
         for phrase in self.left_out():
@@ -257,7 +260,18 @@ def join(corpora: list[ManifestCorpus]) -> ManifestCorpus:
     return ManifestCorpus(in_fair_order(entries), first.rate_hz, first.min_s, first.max_s)
 
 
-def in_fair_order(entries: list[Entry]) -> list[Entry]:
+class Named(Protocol):
+    """Anything with an ID."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+
+AnyNamed = TypeVar("AnyNamed", bound=Named)
+
+
+def in_fair_order(entries: list[AnyNamed]) -> list[AnyNamed]:
     """Sort entries by a hash of their IDs.
 
     Corpora list one speaker after another; in this order the first hundred of a split are a fair

@@ -256,10 +256,14 @@ def read_numbered_records(path: str | Path) -> list[tuple[int, Record]]:
     Raises:
         ValueError: it is missing, empty, or broken, with the number of the line.
     """
+    return _not_empty(str(path), list(iterate_numbered_records(path)))
+
+
+def iterate_numbered_records(path: str | Path) -> Iterator[tuple[int, Record]]:
+    """The records of `read_numbered_records` one after another, of an empty manifest none."""
     name = str(path)
     text = decode(_read_content(name), name)
-    records = list(_parse_lines(name.removesuffix(".gz"), text))
-    return _not_empty(name, records)
+    yield from _parse_lines(name.removesuffix(".gz"), text)
 
 
 def _read_content(name: str) -> bytes:

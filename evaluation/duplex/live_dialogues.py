@@ -107,7 +107,7 @@ def play_all(
             print(f"left out: {error}")
             continue
         turns = turns_of(dialogue, dialogues)
-        script = PlayedDialogue(dialogue.id, dialogues.slices.seconds, turns, dialogue.labels)
+        script = PlayedDialogue(dialogue.id, dialogues.slices.seconds, turns, dialogue.known_labels)
         observers: Mapping[int, ObserveState] = {}
         if heard is not None:
             observers = heard.observers(script, dialogue.samples)

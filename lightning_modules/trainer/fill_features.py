@@ -104,7 +104,8 @@ def _items(config: Config) -> Sequence[Item]:
     assert train is not None and scored is not None
     positions = data.sample() or []
     if isinstance(data, DialogueData):
-        dialogues = FeatureItems(data.dialogues("train", 0), train, config)
+        data.add_features = functools.partial(FeatureItems, cache=train, config=config)
+        dialogues = data.training_dialogues()
         return [functools.partial(_fill, dialogues, position) for position in positions]
     utterances = FeatureItems(corpora.stream, train, config)
     items = [functools.partial(_fill, utterances, position) for position in positions]

@@ -52,7 +52,7 @@ def preflight(args: Sequence[str], config: Config) -> None:
         is_requested = stage_config is config
         if is_requested and config.stage.data == "dialogues":
             # opens the dialogues, which names what is wrong with them
-            DialogueData(config, Corpora(config)).dialogues("train", 0)
+            DialogueData(config, Corpora(config)).training_dialogues()
 
 
 def untrained_stages(args: Sequence[str], config: Config) -> list[Config]:

@@ -86,6 +86,7 @@ def _train(
     print_surveys(corpora)
     loaded = {source: StageCheckpoint.load(file) for source, file in checkpoints.items()}
     module, data = build(config, corpora, loaded, folder)
+    print_surveys(data)
 
     resume = ResumeCheckpoint(folder / LAST, config.trainer.checkpoint_every_s)
     progress = ProgressBar(stage, config.trainer.max_steps)
@@ -115,12 +116,13 @@ def _train(
     return summary
 
 
-def print_surveys(corpora: Corpora) -> None:
+def print_surveys(corpora: Corpora | StageData) -> None:
     """Print what the recorded corpora contain, under their names where there are several."""
     if not is_rank_zero():
         return
-    for name, survey in corpora.surveys.items():
-        heading = f"{name}:\n" if len(corpora.surveys) > 1 else ""
+    surveys = corpora.surveys
+    for name, survey in surveys.items():
+        heading = f"{name}:\n" if len(surveys) > 1 else ""
         print(f"{heading}{survey}", flush=True)
 
 
