@@ -139,9 +139,14 @@ class HybridLM(LM):
         x, new_state = run_blocks(self.layers, x, state, return_states_at)
         return x.with_values(self.norm_f(x.values)), new_state
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    @property
+    def output_matrix(self) -> Tensor:
+        """(V, D), the embedding matrix where `lm.tied` says so."""
+        return self.embeddings.weight if self.head is None else self.head
+
+    def compute_logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        return logits_by(self.embeddings.weight if self.head is None else self.head, hidden)
+        return logits_by(self.output_matrix, hidden)
 
     def check_settings(self, settings: "PreTrainedConfig", source: str) -> None:
         """Check that a hybrid of the same family computes the same function.

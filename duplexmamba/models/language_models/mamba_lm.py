@@ -170,7 +170,7 @@ class MambaLM(LM):
         x, new_state = run_blocks(self.layers, x, state, return_states_at)
         return x.with_values(self.norm_f(x.values)), new_state
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def compute_logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         return logits_by(self.embeddings.weight, hidden)
 
