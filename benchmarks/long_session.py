@@ -1,4 +1,4 @@
-"""Cost of a slice in a live session that is minutes old: Mamba-1, Mamba-2, and a Transformer.
+"""Cost of a slice in a live session that is minutes old: Mamba-1, Mamba-2, a Transformer, a hybrid.
 
     python benchmarks/long_session.py [--json FILE] [--preset tiny] [--minutes 1 5 15 60]
                                       [--plot docs/long_session.png]
@@ -34,7 +34,7 @@ from lightning_modules.trainer.hardware import keep_freed_memory
 CAPACITY_BYTES = 24 * 2**30
 CHUNK_TOKENS = 1024
 """Tokens that are processed at once when a state is aged."""
-TITLES = {"mamba": "Mamba-1", "mamba2": "Mamba-2", "transformer": "Transformer"}
+TITLES = {"mamba": "Mamba-1", "mamba2": "Mamba-2", "transformer": "Transformer", "hybrid": "Hybrid"}
 COLUMNS = {
     "slice_ms": "ms per slice",
     "fork_ms": "fork, ms",

@@ -132,12 +132,12 @@ def _remove_unused(config: Config, values: dict[str, Any]) -> None:
             del values["data"][field]
     if not config.lora.enabled:
         del values["lora"]
-    # The number of heads of a transformer does not change a run of another language model.
-    for kind, record in LANGUAGE_MODELS.items():
-        if kind == config.lm.kind:
-            continue
+    # The number of heads of a transformer does not change a run of a Mamba.
+    read = LANGUAGE_MODELS[config.lm.kind].own_fields
+    for record in LANGUAGE_MODELS.values():
         for field in record.own_fields:
-            del values["lm"][field]
+            if field not in read:
+                values["lm"].pop(field, None)
 
 
 def _remove(values: dict[str, Any], name: str) -> None:

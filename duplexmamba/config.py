@@ -124,7 +124,8 @@ class ConnectorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LMConfig:
-    """Language model: Mamba, a Transformer in its place, or a pretrained one of any architecture."""
+    """Language model: Mamba, a Transformer or a hybrid in its place, or a pretrained one of any
+    architecture."""
 
     kind: str
     """Kind of language model, one of duplexmamba.models.language_models."""
@@ -133,28 +134,42 @@ class LMConfig:
     num_layers: int
     """Number of layers."""
     d_state: int
-    """mamba and mamba2: state size per channel."""
+    """mamba, mamba2 and hybrid: state size per channel."""
     d_conv: int
-    """mamba and mamba2: width of the short convolution, in steps."""
+    """mamba, mamba2 and hybrid: width of the short convolution, in steps."""
     expand: int
-    """mamba and mamba2: inner width as a multiple of d_model."""
+    """mamba, mamba2 and hybrid: inner width as a multiple of d_model."""
     head_dim: int
-    """mamba2: channels that share one decay; expand * d_model is a multiple of head_dim *
+    """mamba2 and hybrid: channels that share one decay; expand * d_model is a multiple of head_dim *
     num_groups."""
     num_groups: int
-    """mamba2: groups of heads, each with its own B and C."""
+    """mamba2 and hybrid: groups of heads, each with its own B and C."""
+    pattern: str
+    """hybrid: a letter for each layer, repeated until num_layers.
+
+    M is Mamba-2, * attention, - an MLP: the notation of Nemotron-H.
+    """
+    attention_window: int | None
+    """hybrid: steps before its own that a step of an attention layer sees; null is all, by a state
+    that grows."""
+    hybrid_family: Literal["granitemoehybrid", "nemotron_h", "bamba"]
+    """hybrid: architecture.
+
+    granitemoehybrid has gated MLPs, bamba rotary positions as well, nemotron_h MLPs of a squared
+    ReLU.
+    """
     family: Literal["gpt_neox", "llama"]
     """transformer: architecture, that of Pythia or that of SmolLM."""
     num_heads: int
-    """transformer: attention heads; d_model is a multiple of 8 * num_heads."""
+    """transformer, hybrid: attention heads; d_model is a multiple of 8 * num_heads (hybrid: 4)."""
     num_kv_heads: int | None
-    """transformer, llama: heads of keys and values; null is num_heads."""
+    """llama, hybrid: heads of keys and values; null is num_heads."""
     d_ffn: int
-    """transformer: hidden width of the feed-forward layers."""
+    """transformer, hybrid: hidden width of the feed-forward layers."""
     rope_theta: float
-    """transformer: base of the rotary positions."""
+    """transformer, bamba: base of the rotary positions."""
     tied: bool
-    """transformer: compute logits with the embedding matrix, as Mamba does; false is a matrix of
+    """transformer, hybrid: compute logits with the embedding matrix, as Mamba does; false is a matrix of
     its own."""
     vocab_size: int
     """Number of embeddings, at least the size of the tokenizer."""

@@ -61,6 +61,7 @@ def build(
     # adapters are added to the weights that they adapt, so after these are loaded
     if config.lora.enabled:
         lora.adapt(model, config.lora, config.stage.trained)
+    learn_marker_rows(model, config, tokenizer)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(model)
     module = stage.module(config, model, tokenizer)
@@ -128,6 +129,19 @@ def _load_initial_weights(
         load_pretrained(model.lm, pretrained)
 
 
+def learn_marker_rows(model: nn.Module, config: Config, tokenizer: Tokenizer | None) -> None:
+    """Let the markers of turn states learn, where a pretrained language model is frozen.
+
+    It has never seen them. Rows that nothing has been learnt for start anew.
+    """
+    if config.lm.pretrained is None or "lm" in config.stage.trained:
+        return
+    if tokenizer is None or not isinstance(model, SpeechLM):
+        return
+    ids = sorted(tokenizer.turn_state_ids.values())
+    model.lm.learn_rows(ids, tokenizer.added_ids)
+
+
 def unsharded(module: StageModule) -> StageModule:
     """The stage with all its weights on every rank, for export and test after training.
 
@@ -142,6 +156,7 @@ def unsharded(module: StageModule) -> StageModule:
         # the names alone: the weights are loaded below, without a start of the adapters' own
         lora_config = dataclasses.replace(config.lora, start=None)
         lora.adapt(model, lora_config, config.stage.trained)
+    learn_marker_rows(model, config, module.tokenizer)
     weights = {
         name: full_tensor(weight).cpu() for name, weight in module.model.state_dict().items()
     }
@@ -222,11 +237,11 @@ def find_tokenizer(
     if lm_source is not None and lm_source in checkpoints:
         return checkpoints[lm_source].tokenizer
     file = folder / "tokenizer.json"
-    if config.tokenizer.source != "bpe":
-        tokenizer = Tokenizer.load(config.tokenizer.source)
-    elif file.exists():
-        # of this run, before it was interrupted
+    if file.exists():
+        # of this run, before it was interrupted; a chat template may have a date in it
         tokenizer = Tokenizer.from_json(file.read_text())
+    elif config.tokenizer.source != "bpe":
+        tokenizer = Tokenizer.load(config.tokenizer.source)
     else:
         tokenizer = Tokenizer.train(corpora.training_texts())
     file.write_text(tokenizer.to_json())

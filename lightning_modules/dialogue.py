@@ -182,6 +182,14 @@ class DialogueStage(InstructStage):
     def _prompt(self) -> list[int]:
         return self.tokenizer.prompt_before_speech(ANSWER_INSTRUCTIONS[0])
 
+    def _prompt_of(self, segment: ScheduledSegment) -> list[int]:
+        """Return the ids before the slices that a segment reads, which may be none."""
+        if not segment.own_slices:
+            return []
+        if segment.fork is None:
+            return self._prompt()
+        return self.tokenizer.prompt_before_next_speech(ANSWER_INSTRUCTIONS[0])
+
     def _run_batch(
         self,
         segments: list[ScheduledSegment],
@@ -201,10 +209,7 @@ class DialogueStage(InstructStage):
             Hidden states (N, D) and labels (N,) at the labelled positions, and the states at the
             forks, P rows, or at the ends of the rows if there are no forks.
         """
-        prompt = self._prompt()
-        prompt_ids = pad_ids(
-            [prompt if segment.own_slices else [] for segment in segments], self.device
-        )
+        prompt_ids = pad_ids([self._prompt_of(segment) for segment in segments], self.device)
         segment_speech, first_embedding = self._speech_of(segments, speech)
         ids = pad_ids([segment.segment.ids for segment in segments], self.device)
         return_states_at = None
@@ -218,7 +223,8 @@ class DialogueStage(InstructStage):
             is_at_end = torch.tensor(
                 [fork.num_slices is None for fork in forks], device=self.device
             )
-            steps = torch.where(is_at_end, row_lengths[rows], len(prompt) + num_embeddings)
+            num_before = prompt_ids.row_lengths()[rows] + num_embeddings
+            steps = torch.where(is_at_end, row_lengths[rows], num_before)
             return_states_at = Positions(rows, steps)
         # hidden: (R, L, D), of the ids alone
         hidden, states_at_forks = self.model(

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from configs.schema import OptimConfig
+from duplexmamba.models.language_models.marker_rows import is_marker_row
 
 
 def build_optimizer(
@@ -37,14 +38,16 @@ def decay_groups(
     """Parameter groups for AdamW, without the frozen parameters.
 
     Matrices decay. Vectors (norms, biases) and the logarithm of the scan's A do not: shrinking
-    them towards zero has no meaning as a regulariser.
+    them towards zero has no meaning as a regulariser. Nor do the rows of new markers in a frozen
+    language model, whose other rows keep their size.
     """
     decayed: list[nn.Parameter] = []
     not_decayed: list[nn.Parameter] = []
     for name, parameter in parameters:
         if not parameter.requires_grad:
             continue
-        if parameter.dim() > 1 and not name.endswith("A_log"):
+        is_matrix = parameter.dim() > 1 and not is_marker_row(name)
+        if is_matrix and not name.endswith("A_log"):
             decayed.append(parameter)
         else:
             not_decayed.append(parameter)

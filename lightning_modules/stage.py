@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from configs.schema import Config
+from duplexmamba.models.language_models.marker_rows import is_marker_row
 from duplexmamba.models.lora import in_common
 from duplexmamba.models.speech_lm import is_adapter, part_of
 from duplexmamba.text.tokenizer import Tokenizer
@@ -297,7 +298,10 @@ class StageModule(L.LightningModule, abc.ABC):
         return {*self.config.stage.trained, "ctc"}
 
     def _freeze(self) -> None:
-        """Let only the trained parts have gradients; with adapters, only these in their part."""
+        """Let only the trained parts have gradients; with adapters, only these in their part.
+
+        In a frozen pretrained language model, the rows of new markers have gradients.
+        """
         adapted_parts = {
             part_of(name) for name, _ in self.model.named_parameters() if is_adapter(name)
         }
@@ -305,7 +309,8 @@ class StageModule(L.LightningModule, abc.ABC):
         for name, parameter in self.model.named_parameters():
             part = part_of(name)
             is_frozen_base = part in adapted_parts and not is_adapter(name)
-            parameter.requires_grad_(part in trained_parts and not is_frozen_base)
+            is_trained = part in trained_parts and not is_frozen_base
+            parameter.requires_grad_(is_trained or is_marker_row(name))
         if not self.config.lora.shared_trainable:
             for parameter in in_common(self.model, self.config.lora):
                 parameter.requires_grad_(False)

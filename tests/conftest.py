@@ -23,6 +23,7 @@ SMALL_SIZES = [
     "connector.d_hidden=24",
     "lm.d_model=32",
     "lm.num_layers=2",
+    "lm.pattern='M*'",
 ]
 ALL_TURNS = [
     "dialogue.shares.out_of_grammar=0.07",

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer as BackendTokenizer
 
 from configs.loading import override
 from configs.schema import Config
@@ -17,6 +18,7 @@ from datamodules.dialogue.turns import Answer, Turn
 from duplexmamba.duplex import fork as sessions
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
+from duplexmamba.text.chat_template import ChatTemplate
 from duplexmamba.text.losses import IGNORED, token_loss
 from duplexmamba.text.tokenizer import ANSWER_INSTRUCTIONS, TURN_STATE_MARKERS, Tokenizer
 from lightning_modules import fork_schedule as schedule
@@ -201,7 +203,7 @@ def assert_probes_agree_with_a_session(script, model, tokenizer, small, monkeypa
     )
 
 
-@pytest.mark.parametrize("kind", ["mamba", "transformer"])
+@pytest.mark.parametrize("kind", ["mamba", "transformer", "hybrid"])
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_probe_has_the_probabilities_of_a_session(
     script, model, tokenizer, small, monkeypatch
@@ -210,6 +212,17 @@ def test_every_probe_has_the_probabilities_of_a_session(
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, "??!.?...??!.???..?..??!......"])
+def test_probes_agree_with_a_session_with_a_chat_template(
+    tokenizer, model, small, monkeypatch
+) -> None:
+    """The first turn begins otherwise than the next ones, in training as in a session."""
+    backend = BackendTokenizer.from_str(tokenizer.to_json())
+    turns = ChatTemplate("first and system ", "next ", " then")
+    assert_probes_agree_with_a_session(
+        SCRIPTS[2], model, Tokenizer(backend, turns=turns), small, monkeypatch
+    )
+
+
 def test_targets_follow_the_pauses_of_a_session(
     script, model, tokenizer, small, monkeypatch
 ) -> None:

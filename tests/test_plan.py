@@ -32,13 +32,19 @@ BATCH_S = 60
 
 
 @pytest.mark.parametrize(
-    "kind", [[], ["lm.kind=transformer", "lm.num_heads=2"]], ids=["mamba", "transformer"]
+    "kind",
+    [
+        [],
+        ["lm.kind=transformer", "lm.num_heads=2"],
+        ["lm.kind=hybrid", "lm.num_heads=2", "lm.head_dim=16", "lm.pattern='M-*'"],
+    ],
+    ids=["mamba", "transformer", "hybrid"],
 )
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_saved_bytes_of_all_layers_follow_from_few_built_ones(
     recomputed: bool, kind: list[str]
 ) -> None:
-    config = load_config([*TINY, *SMALL_SIZES, *kind, "encoder.num_layers=4", "lm.num_layers=3"])
+    config = load_config([*TINY, *SMALL_SIZES, *kind, "encoder.num_layers=4", "lm.num_layers=5"])
     total, layer = saved_by_all_layers(config, recomputed)
     assert total == pytest.approx(measure_saved(config, recomputed), rel=0.01) and 0 < layer < total
 

@@ -26,6 +26,7 @@ from tests.small_runs import SHORT
 from tests.test_branch_targets import LENGTH, SCRIPTS, Answers, dialogue_of
 from train import main
 
+EMBEDDINGS = ("model.embed_tokens", "lm_head")
 TRAINED = ["granitemoehybrid", "mamba"]
 
 
@@ -79,7 +80,7 @@ def test_forks_in_training_equal_separate_branches(small: Config) -> None:
 @pytest.mark.timeout(300)
 def test_a_run_trains_is_scored_and_talks(tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
-    save_tiny(tmp_path / "model", "granitemoehybrid")
+    reference = save_tiny(tmp_path / "model", "granitemoehybrid")
     runs = tmp_path / "runs"
     words = [*SHORT, f"run.dir={runs}", *overrides_of(tmp_path / "model")]
     summary = main([TINY[0], "configs/stage/instruct.yaml", *words])
@@ -88,12 +89,18 @@ def test_a_run_trains_is_scored_and_talks(tmp_path: Path) -> None:
     [instruct] = runs.glob("instruct-*/checkpoint.pt")
     before = StageCheckpoint.load(asr).weights
     checkpoint = StageCheckpoint.load(instruct)
+    assert checkpoint.tokenizer is not None
+    # frozen in stage asr, but for the rows of the markers
+    markers = sorted(checkpoint.tokenizer.turn_state_ids.values())
+    for name, weight in reference.state_dict().items():
+        now = before[f"lm.model.{name}"]
+        changed = (now[: len(weight)] != weight).flatten(1).any(1).nonzero().flatten().tolist()
+        assert changed == (markers if name.startswith(EMBEDDINGS) else [])
     name = "lm.model.model.layers.0.mamba.in_proj.weight"
     assert not torch.equal(before[name], checkpoint.weights[name])
     config = override(load_config([*TINY, *words]), ["duplex.min_slices=1"])
     model = open_model(checkpoint, config)
     audio = 0.1 * torch.randn(5 * 3200, generator=torch.Generator().manual_seed(0))
-    assert checkpoint.tokenizer is not None
     whole = ForkSession(model, checkpoint.tokenizer, config.duplex).push(audio)
     session = ForkSession(model, checkpoint.tokenizer, config.duplex)
     pieces = [event for part in audio.split(1777) for event in session.push(part)]

@@ -18,6 +18,7 @@ from duplexmamba.duplex.batching import run_single
 from duplexmamba.duplex.events import EmittedResponse, emitted_responses
 from duplexmamba.duplex.fork import ForkSession, Response
 from duplexmamba.duplex.session import REPLACEMENT_CHARACTER
+from duplexmamba.models.mixers.causal_attention import CausalAttention
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
@@ -35,7 +36,7 @@ SLICED = ["encoder.slice_ms=400", "duplex.slice_ms=400"]
 KINDS = {
     "causal": [], "causal_lookahead": ["encoder.context=causal_lookahead", *SLICED],
     "slice": ["encoder.context=slice", *SLICED], "mamba2": ["lm.kind=mamba2", "lm.head_dim=16"],
-    "transformer": ["lm.kind=transformer"],
+    "transformer": ["lm.kind=transformer"], "hybrid": ["lm.kind=hybrid", "lm.head_dim=16"],
     "long slices": ["duplex.slice_ms=600", "duplex.tokens_per_s=1.5"],
     "pause": ["duplex.on_onset=pause"],
 }  # fmt: skip
@@ -54,6 +55,8 @@ def make(*words, end=None):
             layer.attention.dense.weight.mul_(20)
         for layer in () if config.lm.kind == "transformer" else model.lm.layers:
             layer.mixer.out_proj.weight.mul_(5)
+            if isinstance(layer.mixer, CausalAttention):
+                continue
             ssm = layer.mixer.ssm if config.lm.kind == "mamba" else layer.mixer
             ssm.D.zero_()
             if config.lm.kind == "mamba":

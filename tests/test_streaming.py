@@ -28,8 +28,16 @@ STREAMING = CONTEXTS[:3]
 WHOLE_ENCODERS = ("encoder", "embed_speech", "speech_lm")
 OTHER_MIXERS = [name for name in MIXERS if name != "mamba"]
 """Encoder mixers that the cases without a mixer's name do not test."""
-SMALL_LM = {"mamba2": ["lm.head_dim=16", "lm.num_groups=2"]}
+HYBRID = ["lm.head_dim=16", "lm.num_groups=2", "lm.num_layers=4", "lm.pattern='M*-'"]
+SMALL_LM = {
+    "mamba2": ["lm.head_dim=16", "lm.num_groups=2"],
+    "hybrid": HYBRID,
+    # shorter than the test input
+    "hybrid bounded": ["lm.kind=hybrid", *HYBRID, "lm.attention_window=5", "lm.num_kv_heads=2"],
+    "hybrid rotary": ["lm.kind=hybrid", *HYBRID, "lm.attention_window=5", "lm.hybrid_family=bamba"],
+}
 """Language model -> sizes that fit `SMALL_SIZES`, where those of tiny.yaml do not."""
+LANGUAGE_MODELS = [*LM_KINDS, "hybrid bounded", "hybrid rotary"]
 MODULES = {
     "features": "causal",
     "features level": "causal",
@@ -37,7 +45,7 @@ MODULES = {
     "mixer": "causal",
     "mixer2": "causal",
     "attention": "causal",
-    **{f"lm {kind}": "causal" for kind in LM_KINDS},
+    **{f"lm {kind}": "causal" for kind in LANGUAGE_MODELS},
     **{f"connector {kind}": "causal" for kind in CONNECTORS},
     **{f"{part} {context}": context for part in WHOLE_ENCODERS for context in STREAMING},
     **{f"encoder {context} {mixer}": context for context in STREAMING for mixer in OTHER_MIXERS},
@@ -73,7 +81,8 @@ def build_cached(name: str, dtype: torch.dtype) -> tuple[StreamingModule, tuple[
     if name == "features level":
         config = override(config, ["features.level=causal"])
     if part == "lm":
-        config = override(config, [f"lm.kind={rest[0]}", *SMALL_LM.get(rest[0], [])])
+        kind = " ".join(rest)
+        config = override(config, [f"lm.kind={rest[0]}", *SMALL_LM.get(kind, [])])
     torch.manual_seed(0)
     d = config.encoder.d_model
     mels = config.features.num_mels
@@ -213,7 +222,7 @@ def test_rows_of_a_stream_advance_independently(name: str, data: st.DataObject) 
         torch.testing.assert_close(y.values[row, :new], expected[len(expected) - new :], **DOUBLE)
 
 
-@pytest.mark.parametrize("name", [f"lm {kind}" for kind in LM_KINDS])
+@pytest.mark.parametrize("name", [f"lm {kind}" for kind in LANGUAGE_MODELS])
 def test_states_at_positions_are_those_of_rows_that_end_there(name: str) -> None:
     module, shape, steps = build(name)
     x, following = draw(steps, shape, 3), draw(4, shape)
@@ -247,10 +256,10 @@ def test_a_state_is_not_changed_and_can_be_saved(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_state_size_is_constant_except_for_the_transformer(name: str) -> None:
+def test_state_size_is_constant_except_for_unbounded_attention(name: str) -> None:
     module, shape, steps = build(name)
     sizes = {states.num_bytes(module(Padded(draw(n, shape)))[1]) for n in (1, steps // 3, steps)}
-    assert len(sizes) == (3 if name == "lm transformer" else 1)
+    assert len(sizes) == (3 if name in ("lm transformer", "lm hybrid") else 1)
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -200,7 +200,7 @@ class ForkSession(Session[ForkState]):
         response = self._state.response
         if response is None:
             return ListeningBranch(self._state.idle_state)
-        prompted = yield from self._step(self._prompt_embeddings, response.lm_state)
+        prompted = yield from self._step(self._next_prompt_embeddings, response.lm_state)
         return ListeningBranch(prompted.lm_state)
 
     def _step_branches(
@@ -241,7 +241,7 @@ class ForkSession(Session[ForkState]):
     def _return_to_idle(self, state: ForkState, response: Response) -> Computation[ForkState]:
         """Replace a finished response by an idle state that starts after it."""
         # The prompt is included, so that later forks from the idle state cost no step.
-        prompted = yield from self._step(self._prompt_embeddings, response.lm_state)
+        prompted = yield from self._step(self._next_prompt_embeddings, response.lm_state)
         return dataclasses.replace(state, response=None, idle_state=prompted.lm_state)
 
     def _start_response(self, lm_state: LMState) -> Computation[Response]:

@@ -113,6 +113,7 @@ class Session(abc.ABC, Generic[StateT]):
         self.slice_samples = round(self.duplex.slice_ms * self.rate_hz / 1000)
         # (L, D) each: the same for every slice, so they are embedded once.
         self._prompt_embeddings = self._embed(tokenizer.prompt_before_speech(instruction))
+        self._next_prompt_embeddings = self._embed(tokenizer.prompt_before_next_speech(instruction))
         self._end_of_speech_embeddings = self._embed(tokenizer.encode_end_of_speech())
 
     def snapshot(self) -> StateT:

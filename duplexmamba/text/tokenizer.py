@@ -5,8 +5,12 @@ state, assistant marker, response, end of text.
 
 The published tokenizer has room for three new ids, which the turn states take. With it the other
 markers are ordinary text of several ids, so a marker is always encoded to a list of ids.
+
+The tokenizer of an instruct model has a chat template, which takes the place of the markers of user
+and assistant; the rest is the content of the user's turn.
 """
 
+import dataclasses
 import json
 import re
 import unicodedata
@@ -16,6 +20,8 @@ from typing import Literal
 from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer
+
+from duplexmamba.text.chat_template import ChatTemplate, read_chat_template
 
 TurnState = Literal["response", "incomplete", "ignore"]
 """State of the user's turn: to be answered now, not finished yet, or not addressed to the model."""
@@ -44,6 +50,11 @@ ANSWER_INSTRUCTIONS = ("answer the question", "reply to the speaker", "respond t
 
 BPE_SIZE = 1024
 """Vocabulary size of a tokenizer trained by `Tokenizer.train`."""
+
+MARKED_TURNS = ChatTemplate(before_first=USER, before_next=USER, after=ASSISTANT)
+"""The turns of a tokenizer without a chat template."""
+CHAT_KEY = "chat_template"
+"""Key of a chat template in the JSON of a tokenizer."""
 
 
 MARKER = re.compile(r"<\|[^<>|\s]{1,40}\|>")
@@ -100,19 +111,29 @@ class Tokenizer:
         vocab_size: vocabulary size.
         eos_id: id of the end of text.
         turn_state_ids: turn state -> id of its marker.
+        added_ids: ids of the markers that the tokenizer did not have: no model knows them yet.
     """
 
-    def __init__(self, tokenizer: BackendTokenizer, end_of_text: str = END_OF_TEXT):
+    _turns = MARKED_TURNS
+
+    def __init__(
+        self,
+        tokenizer: BackendTokenizer,
+        end_of_text: str = END_OF_TEXT,
+        turns: ChatTemplate = MARKED_TURNS,
+    ):
         """Wrap a tokenizer of the library `tokenizers`; markers of turn states are added to it.
 
         Args:
             tokenizer: the library's.
             end_of_text: its token that ends a text.
+            turns: what stands before and after a turn of the user.
         """
         known = tokenizer.get_vocab()
         missing = [marker for marker in TURN_STATE_MARKERS.values() if marker not in known]
         tokenizer.add_special_tokens(missing)
         self._tokenizer = tokenizer
+        self._turns = turns
         self.vocab_size = tokenizer.get_vocab_size()
         ids = tokenizer.get_vocab()
         self.eos_id: int = ids[end_of_text]
@@ -122,6 +143,7 @@ class Tokenizer:
                 single=f"$A {end_of_text}", special_tokens=[(end_of_text, self.eos_id)]
             )
         self.turn_state_ids = {state: ids[marker] for state, marker in TURN_STATE_MARKERS.items()}
+        self.added_ids = frozenset(ids[marker] for marker in missing)
 
     @classmethod
     def train(cls, texts: Iterable[str]) -> "Tokenizer":
@@ -148,7 +170,8 @@ class Tokenizer:
             source: path of the folder or name on the hub.
 
         Raises:
-            ValueError: there is no readable tokenizer, or it has no end-of-text token.
+            ValueError: there is no readable tokenizer, it has no end-of-text token, or a chat
+                template that cannot be used.
         """
         try:
             loaded = AutoTokenizer.from_pretrained(source)
@@ -159,22 +182,37 @@ class Tokenizer:
                 "name a folder or a model on the hub, or use bpe"
             ) from None
         tokenizer = loaded.backend_tokenizer
+        turns = MARKED_TURNS
         end_of_text = loaded.eos_token or END_OF_TEXT
+        chat = read_chat_template(loaded, source)
+        if chat is not None:
+            turns, end_of_text = chat
         if tokenizer.token_to_id(end_of_text) is None:
             raise ValueError(
                 f"tokenizer.source={source!r} has no {end_of_text} and names no other token that "
                 "ends a text; set eos_token in its tokenizer_config.json, or use bpe"
             )
-        return cls(tokenizer, end_of_text)
+        return cls(tokenizer, end_of_text, turns)
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
         """Restore a tokenizer from the result of `to_json`."""
-        return cls(BackendTokenizer.from_str(text), _end_of_text(text))
+        turns = MARKED_TURNS
+        if f'"{CHAT_KEY}"' in text:
+            content = json.loads(text)
+            if CHAT_KEY in content:
+                turns = ChatTemplate(**content.pop(CHAT_KEY))
+                text = json.dumps(content)
+        return cls(BackendTokenizer.from_str(text), _end_of_text(text), turns)
 
     def to_json(self) -> str:
         """Serialise the whole tokenizer as JSON, for checkpoints."""
-        return self._tokenizer.to_str()
+        text = self._tokenizer.to_str()
+        if self._turns == MARKED_TURNS:
+            return text
+        content = json.loads(text)
+        content[CHAT_KEY] = dataclasses.asdict(self._turns)
+        return json.dumps(content)
 
     def encode(self, text: str) -> list[int]:
         """Encode text; markers in it become their ids, and nothing is added."""
@@ -185,8 +223,15 @@ class Tokenizer:
         return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def prompt_before_speech(self, instruction: str) -> list[int]:
-        """Encode the prompt before speech: user marker, instruction, start of speech."""
-        return self.encode(f"{USER}{instruction}{SPEECH}")
+        """Encode the prompt before speech: user marker, instruction, start of speech.
+
+        A chat template begins the conversation and the user's turn in place of the marker.
+        """
+        return self.encode(f"{self._turns.before_first}{instruction}{SPEECH}")
+
+    def prompt_before_next_speech(self, instruction: str) -> list[int]:
+        """Encode the same prompt after a response, which does not begin the conversation again."""
+        return self.encode(f"{self._turns.before_next}{instruction}{SPEECH}")
 
     def encode_words(self, text: str) -> list[int]:
         """Encode words, each with a space before it.
@@ -203,7 +248,8 @@ class Tokenizer:
 
     def prompt_after_speech(self, turn_state: TurnState) -> list[int]:
         """Encode the prompt between speech and response: end of speech, turn state, assistant."""
-        return self.encode(f"{END_OF_SPEECH}{TURN_STATE_MARKERS[turn_state]}{ASSISTANT}")
+        end_of_turn = f"{END_OF_SPEECH}{TURN_STATE_MARKERS[turn_state]}"
+        return self.encode(f"{end_of_turn}{self._turns.after}")
 
     def encode_response(self, text: str) -> list[int]:
         """Encode a response: its words and the end of text."""

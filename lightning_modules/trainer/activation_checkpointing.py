@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from duplexmamba.models.blocks import ConvBlock, TransformerBlock
-from duplexmamba.models.language_models.mamba_lm import MambaBlock
+from duplexmamba.models.language_models.mamba_lm import MixerBlock
 from duplexmamba.models.language_models.transformer_lm import BLOCK
 from duplexmamba.streaming.padded import Padded
 
-BLOCKS = (ConvBlock, TransformerBlock, MambaBlock, BLOCK)
+BLOCKS = (ConvBlock, TransformerBlock, MixerBlock, BLOCK)
 """Classes of the blocks of encoders and language models."""
 
 

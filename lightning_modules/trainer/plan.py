@@ -13,6 +13,7 @@ there is a copy in bfloat16 of every weight that is multiplied, one for each use
 import dataclasses
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -23,6 +24,7 @@ from torch import nn
 from configs.loading import load_config, override
 from configs.schema import Config
 from duplexmamba.models.language_models import LANGUAGE_MODELS
+from duplexmamba.models.language_models.hybrid_formats import letters_of
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming import state as states
@@ -247,16 +249,34 @@ def second_scan_bytes(config: Config, work: DialogueWork) -> int:
         return 0
     channels = lm.expand * lm.d_model
     floats_per_step = channels * (2 + lm.d_state / SCAN_CHUNK)
-    return math.ceil(BYTES_PER_FLOAT * work.fork_steps * lm.num_layers * floats_per_step)
+    num_scans = lm_letters(config).count("M")
+    return math.ceil(BYTES_PER_FLOAT * work.fork_steps * num_scans * floats_per_step)
 
 
 @torch.no_grad()
 def state_bytes(config: Config, num_steps: int) -> int:
     """Return the bytes of the language model's state of one row after a number of steps."""
-    model = _build_model(_with_layers(config, encoder=1, lm=1))
+    total = 0
+    for letter, number in Counter(lm_letters(config)).items():
+        one = _lm_state_bytes(config, "M", num_steps)
+        if letter != "M":
+            one = _lm_state_bytes(config, f"M{letter}", num_steps) - one
+        total += number * one
+    return total
+
+
+def _lm_state_bytes(config: Config, letters: str, num_steps: int) -> int:
+    model = _build_model(_with_layers(config, encoder=1, lm=letters))
     assert isinstance(model, SpeechLM)
     _, state = model.lm(Padded(torch.zeros(1, num_steps, config.lm.d_model)))
-    return config.lm.num_layers * states.num_bytes(state)
+    return states.num_bytes(state)
+
+
+def lm_letters(config: Config) -> str:
+    """Return a letter for each layer of the language model; layers of one letter are alike."""
+    if config.lm.kind == "hybrid":
+        return letters_of(config.lm)
+    return "M" * config.lm.num_layers
 
 
 def saved_by_all_layers(
@@ -271,18 +291,26 @@ def saved_by_all_layers(
         recomputed: with activation checkpointing.
         loss: runs the model over the input; None: over PROBE_S seconds of speech with text.
     """
-    one_each = measure_saved(_with_layers(config, encoder=1, lm=1), recomputed, loss)
-    encoder_layer = (
-        measure_saved(_with_layers(config, encoder=2, lm=1), recomputed, loss) - one_each
-    )
-    lm_layer = measure_saved(_with_layers(config, encoder=1, lm=2), recomputed, loss) - one_each
-    more_encoder_layers = (config.encoder.num_layers - 1) * encoder_layer
-    more_lm_layers = (config.lm.num_layers - 1) * lm_layer
-    return one_each + more_encoder_layers + more_lm_layers, max(encoder_layer, lm_layer)
+    one_each = measure_saved(_with_layers(config, encoder=1, lm="M"), recomputed, loss)
+    two_in_encoder = measure_saved(_with_layers(config, encoder=2, lm="M"), recomputed, loss)
+    encoder_layer = two_in_encoder - one_each
+    total = one_each + (config.encoder.num_layers - 1) * encoder_layer
+    largest = encoder_layer
+    num_more = Counter(lm_letters(config))
+    num_more["M"] -= 1
+    for letter, number in num_more.items():
+        two_in_lm = measure_saved(_with_layers(config, 1, f"M{letter}"), recomputed, loss)
+        lm_layer = two_in_lm - one_each
+        total += number * lm_layer
+        largest = max(largest, lm_layer)
+    return total, largest
 
 
-def _with_layers(config: Config, encoder: int, lm: int) -> Config:
-    return override(config, [f"encoder.num_layers={encoder}", f"lm.num_layers={lm}"])
+def _with_layers(config: Config, encoder: int, lm: str) -> Config:
+    """Change the number of layers of the encoder, and the layers of the language model by letter."""
+    overrides = [f"encoder.num_layers={encoder}", f"lm.num_layers={len(lm)}"]
+    # only a hybrid reads the pattern
+    return override(config, [*overrides, f"lm.pattern={lm}"])
 
 
 def measure_saved(config: Config, recomputed: bool, loss: Loss | None = None) -> int:

@@ -13,6 +13,7 @@ from configs.schema import Config
 from datamodules.corpora import Corpora
 from datamodules.data import StageData
 from duplexmamba.models import lora
+from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.jsonl import read_complete_lines
 from lightning_modules.assembly import build, unsharded
 from lightning_modules.stage import StageModule
@@ -175,6 +176,8 @@ def export(config: Config, trainer: L.Trainer, module: StageModule, folder: Path
         if trainer.is_global_zero:
             lora.export(module.model, folder / lora.FOLDER)
         lora.merge(module.model)
+    if isinstance(module.model, SpeechLM):
+        module.model.lm.merge_rows()
     if trainer.is_global_zero:
         checkpoint = StageCheckpoint(config, module.tokenizer, module.model.state_dict())
         checkpoint.save(folder / FILE)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from duplexmamba.config import LMConfig
 from duplexmamba.models.language_models.base import LM, LMState
+from duplexmamba.models.language_models.hybrid_formats import LETTERS, letters_of
 from duplexmamba.models.language_models.mamba_lm import MambaLM
 from duplexmamba.models.language_models.pretrained import check_pretrained, load_pretrained
 
@@ -31,6 +32,12 @@ def _build_transformer(config: LMConfig) -> LM:
     from duplexmamba.models.language_models.transformer_lm import TransformerLM
 
     return TransformerLM(config)
+
+
+def _build_hybrid(config: LMConfig) -> LM:
+    from duplexmamba.models.language_models.hybrid_lm import HybridLM
+
+    return HybridLM(config)
 
 
 def _build_pretrained(config: LMConfig) -> LM:
@@ -67,6 +74,29 @@ def _check_transformer(config: LMConfig) -> None:
         )
 
 
+def _check_hybrid(config: LMConfig) -> None:
+    _check_mamba2(config)
+    unknown = set(config.pattern) - set(LETTERS)
+    if unknown or "M" not in letters_of(config):
+        raise ValueError(
+            f"lm.pattern={config.pattern!r} with lm.num_layers={config.num_layers}: letters are M "
+            "(Mamba-2, at least one), * (attention) and - (MLP), repeated until lm.num_layers"
+        )
+    num_kv_heads = config.num_kv_heads or config.num_heads
+    # Rotary positions turn half of the channels of a head, in pairs.
+    sizes = (config.d_model, 4 * config.num_heads, 4 * num_kv_heads)
+    if min(sizes) <= 0 or any(large % small for large, small in itertools.pairwise(sizes)):
+        raise ValueError(
+            f"lm.d_model={config.d_model}, lm.num_heads={config.num_heads}, "
+            f"lm.num_kv_heads={config.num_kv_heads}: d_model must be a multiple of "
+            "4 * num_heads, and num_heads one of num_kv_heads"
+        )
+    if config.attention_window is not None and config.attention_window < 1:
+        raise ValueError(
+            f"lm.attention_window={config.attention_window}: need at least 1 step, or null for all"
+        )
+
+
 def _check_pretrained(config: LMConfig) -> None:
     if config.pretrained is None:
         raise ValueError(
@@ -86,7 +116,7 @@ class LanguageModel:
     description: str
     """For `duplexmamba config --explain lm.kind`."""
     own_fields: tuple[str, ...] = ()
-    """Fields of the section `lm` that no other kind reads."""
+    """Fields of the section `lm` that not every kind reads, but this one does."""
     matches_size: bool = True
     """Whether it has as many parameters as `mamba` in every preset, to 2 %, by the sizes under
     `kinds` there and in base.yaml.
@@ -99,6 +129,9 @@ class LanguageModel:
     """Raise ValueError, with field, value and remedy, if the sizes do not fit each other."""
 
 
+SIZES_OF_ATTENTION = ("num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied")
+"""Fields of the section `lm` that all kinds with attention read."""
+
 LANGUAGE_MODELS = {
     kind.name: kind
     for kind in (
@@ -108,8 +141,15 @@ LANGUAGE_MODELS = {
             "transformer",
             _build_transformer,
             "GPT-NeoX or Llama, the baseline, whose state (a KV cache) grows",
-            own_fields=("family", "num_heads", "num_kv_heads", "d_ffn", "rope_theta", "tied"),
+            own_fields=("family", *SIZES_OF_ATTENTION),
             check=_check_transformer,
+        ),
+        LanguageModel(
+            "hybrid",
+            _build_hybrid,
+            "Mamba-2 layers, a few attention layers and MLPs in a pattern",
+            own_fields=("pattern", "attention_window", "hybrid_family", *SIZES_OF_ATTENTION),
+            check=_check_hybrid,
         ),
         LanguageModel(
             "pretrained",

@@ -8,12 +8,14 @@ Letters in shapes:
 """
 
 import abc
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from duplexmamba.config import LMConfig
+from duplexmamba.models.language_models.marker_rows import MarkerRows
 from duplexmamba.streaming.padded import Padded, Positions
 
 if TYPE_CHECKING:
@@ -43,9 +45,49 @@ class LM(nn.Module, abc.ABC):
         """The model_type of transformers which this model is."""
         return str(getattr(self.config, self.model_type_field))
 
+    marker_rows: MarkerRows | None
+    """Rows that learn while the model is frozen; None where there are none."""
+    logits_factor = 1.0
+    """What the product with the output matrix is multiplied by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marker_rows = None
+
+    @property
+    def output_matrix(self) -> Tensor:
+        """(V, D), by which logits are computed: the embedding matrix, unless a model differs."""
+        return self.embeddings.weight
+
     def embed(self, ids: Tensor) -> Tensor:
         """(B, L) int64 -> (B, L, D)."""
-        return self.embeddings(ids)
+        embedded = self.embeddings(ids)
+        if self.marker_rows is None:
+            return embedded
+        return self.marker_rows.embed(ids, embedded)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        logits = self.compute_logits(hidden)
+        if self.marker_rows is None:
+            return logits
+        return self.marker_rows.replace_logits(logits, hidden, self.logits_factor)
+
+    def learn_rows(self, ids: Sequence[int], new_ids: Collection[int] = ()) -> None:
+        """Give the rows of some ids parameters of their own, which `merge_rows` undoes.
+
+        Args:
+            ids: of markers.
+            new_ids: those among them whose rows mean nothing yet.
+        """
+        self.marker_rows = MarkerRows(ids, new_ids, self.embeddings.weight, self.output_matrix)
+
+    def merge_rows(self) -> None:
+        """Write the rows of `learn_rows`, if there are any, into the matrices, in place."""
+        if self.marker_rows is None:
+            return
+        self.marker_rows.write_into(self.embeddings.weight, self.output_matrix)
+        self.marker_rows = None
 
     @abc.abstractmethod
     def forward(
@@ -64,8 +106,8 @@ class LM(nn.Module, abc.ABC):
         """
 
     @abc.abstractmethod
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (..., V)."""
+    def compute_logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V), a new tensor, by the output matrix."""
 
     def check_settings(self, settings: "PreTrainedConfig", source: str) -> None:
         """Check that a model of transformers computes the same function as this one.

@@ -74,20 +74,21 @@ def fixed_settings(config: LMConfig) -> dict[str, Any]:
     return settings
 
 
-class MambaBlock(nn.Module):
-    """(B, L, D) -> (B, L, D): normalisation and mixer with a residual connection."""
+class MixerBlock(nn.Module):
+    """(B, L, D) -> (B, L, D): normalisation and mixer with a residual connection.
 
-    def __init__(self, config: LMConfig):
+    Args:
+        mixer: a module `forward(x, state, return_states_at) -> (y, state)` over (B, L, D).
+    """
+
+    def __init__(self, d_model: int, mixer: nn.Module):
         super().__init__()
-        self.norm = nn.RMSNorm(config.d_model, eps=NORM_EPS)
-        self.mixer = build_mixer(config)
+        self.norm = nn.RMSNorm(d_model, eps=NORM_EPS)
+        self.mixer = mixer
 
     def forward(
-        self,
-        x: Padded,
-        state: MixerState | None = None,
-        return_states_at: Positions | None = None,
-    ) -> tuple[Padded, MixerState]:
+        self, x: Padded, state: Any = None, return_states_at: Positions | None = None
+    ) -> tuple[Padded, Any]:
         """Run the block over new steps; arguments and results as in `MambaLM.forward`."""
         normed = x.with_values(self.norm(x.values))
         mixed, state = self.mixer(normed, state, return_states_at=return_states_at)
@@ -108,6 +109,32 @@ def build_mixer(config: LMConfig) -> MambaMixer | Mamba2Mixer:
     )
 
 
+def run_blocks(
+    blocks: nn.ModuleList,
+    x: Padded,
+    state: tuple[Any, ...] | None,
+    return_states_at: Positions | None,
+) -> tuple[Padded, tuple[Any, ...]]:
+    """Run blocks one after the other; arguments and results as in `MambaLM.forward`."""
+    x = x.at_least_one_step()
+    new_states = []
+    for i, block in enumerate(blocks):
+        block_state = None if state is None else state[i]
+        x, new_state = block(x, block_state, return_states_at)
+        new_states.append(new_state)
+    return x, tuple(new_states)
+
+
+def logits_by(matrix: Tensor, hidden: Tensor) -> Tensor:
+    """Compute logits (..., V) by an output matrix (V, D) from hidden states (..., D)."""
+    num_vectors = hidden.numel() // hidden.shape[-1]
+    if matrix.dtype == torch.float32 and is_step(hidden, num_vectors):
+        # decoding on a CPU: this kernel reads the large matrix once for all vectors
+        vectors = hidden.reshape(-1, hidden.shape[-1])
+        return matrix_vectors(matrix, vectors).unflatten(0, hidden.shape[:-1])
+    return hidden @ matrix.T
+
+
 class MambaLM(LM):
     """Mamba language model; the logits are computed with the embedding matrix."""
 
@@ -118,7 +145,9 @@ class MambaLM(LM):
         self.config = config
         self.embeddings = nn.Embedding(config.vocab_size, config.d_model)
         nn.init.normal_(self.embeddings.weight, std=INITIAL_STD)
-        self.layers = nn.ModuleList(MambaBlock(config) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList()
+        for _ in range(config.num_layers):
+            self.layers.append(MixerBlock(config.d_model, build_mixer(config)))
         self.norm_f = nn.RMSNorm(config.d_model, eps=NORM_EPS)
 
     def forward(
@@ -138,23 +167,12 @@ class MambaLM(LM):
         Returns:
             (B, L, D) hidden states, and the states of the layers.
         """
-        x = x.at_least_one_step()
-        new_states = []
-        for i, layer in enumerate(self.layers):
-            layer_state = None if state is None else state[i]
-            x, new_state = layer(x, layer_state, return_states_at)
-            new_states.append(new_state)
-        return x.with_values(self.norm_f(x.values)), tuple(new_states)
+        x, new_state = run_blocks(self.layers, x, state, return_states_at)
+        return x.with_values(self.norm_f(x.values)), new_state
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def compute_logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        weight = self.embeddings.weight
-        num_vectors = hidden.numel() // hidden.shape[-1]
-        if weight.dtype == torch.float32 and is_step(hidden, num_vectors):
-            # decoding on a CPU: this kernel reads the large matrix once for all vectors
-            vectors = hidden.reshape(-1, hidden.shape[-1])
-            return matrix_vectors(weight, vectors).unflatten(0, hidden.shape[:-1])
-        return hidden @ weight.T
+        return logits_by(self.embeddings.weight, hidden)
 
     def check_settings(self, settings: "PreTrainedConfig", source: str) -> None:
         """Check that a Mamba model of transformers computes the same function.

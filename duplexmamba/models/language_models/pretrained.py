@@ -102,11 +102,21 @@ def check_pretrained(lm: LM, source: str) -> int:
         raise ValueError(
             f"lm.pretrained={source!r} is a {settings.model_type} model; "
             f"lm.{field}={expected} needs a {expected} model"
+            f"{_carried_otherwise(settings.model_type)}"
         )
     _check_architecture(settings, source)
     lm.check_settings(settings, source)
     _check_weight_files(source)
     return lm.config.vocab_size - int(settings.vocab_size)
+
+
+def _carried_otherwise(model_type: str) -> str:
+    """The end of a message about an architecture that another kind of language model may run."""
+    from duplexmamba.models.language_models.architectures import ARCHITECTURES
+
+    if model_type not in ARCHITECTURES:
+        return ""
+    return "; lm.kind=pretrained runs it as it is"
 
 
 def _read_settings(source: str) -> "PreTrainedConfig":

@@ -83,7 +83,7 @@ class PretrainedLM(LM):
         self.model = model
         parameters = inspect.signature(model.base_model.forward).parameters
         [self._cache_argument] = [name for name in CACHE_ARGUMENTS if name in parameters]
-        self._logits_factor = self.architecture.logits_factor(model.config)
+        self.logits_factor = self.architecture.logits_factor(model.config)
 
     @property
     def expected_model_type(self) -> str:
@@ -97,12 +97,19 @@ class PretrainedLM(LM):
         assert isinstance(embeddings, nn.Embedding)
         return embeddings
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    @property
+    def output_matrix(self) -> Tensor:
+        """The output matrix of the model, (V, D)."""
+        matrix = self.model.get_output_embeddings().weight
+        assert isinstance(matrix, Tensor)
+        return matrix
+
+    def compute_logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
         logits = self.model.get_output_embeddings()(hidden)
-        if self._logits_factor == 1.0:
+        if self.logits_factor == 1.0:
             return logits
-        return logits * self._logits_factor
+        return logits * self.logits_factor
 
     def load_weights(self, source: str) -> None:
         """Replace the random weights by those of a folder or a model of the hub.

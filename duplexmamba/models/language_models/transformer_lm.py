@@ -161,10 +161,14 @@ class TransformerLM(LM):
             caches.append(LayerCache((past_keys, past_values), positions))
         return caches
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    @property
+    def output_matrix(self) -> Tensor:
+        """(V, D), the embedding matrix where `lm.tied` says so."""
+        return self.embeddings.weight if self.head is None else self.head
+
+    def compute_logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        matrix = self.embeddings.weight if self.head is None else self.head
-        return hidden @ matrix.T
+        return hidden @ self.output_matrix.T
 
     def check_settings(self, settings: PreTrainedConfig, source: str) -> None:
         """Check that a model of the same family computes the same function.

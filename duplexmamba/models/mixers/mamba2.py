@@ -60,6 +60,7 @@ class Mamba2Mixer(nn.Module):
     Args:
         head_dim: P; E is a multiple of it.
         num_groups: G; the number of heads is a multiple of it.
+        min_dt: lower limit of the time step; 0 for none.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Mamba2Mixer(nn.Module):
         expand: int,
         head_dim: int,
         num_groups: int = 1,
+        min_dt: float = 0.0,
     ):
         super().__init__()
         d_inner = expand * d_model
@@ -77,6 +79,7 @@ class Mamba2Mixer(nn.Module):
         d_groups = num_groups * d_state
         self.head_dim = head_dim
         self.num_groups = num_groups
+        self.min_dt = min_dt
         # x, B and C pass through the convolution; the gate and dt do not
         self.conv_sizes = [d_inner, d_groups, d_groups]
         d_convolved = sum(self.conv_sizes)
@@ -111,6 +114,8 @@ class Mamba2Mixer(nn.Module):
         u, B, C = convolved.split(self.conv_sizes, -1)  # (B, L, E), (B, L, G N), (B, L, G N)
 
         dt = softplus(at_least_float32(dt) + self.dt_bias)  # (B, L, H)
+        if self.min_dt:
+            dt = dt.clamp(min=self.min_dt)
         if x.lengths is not None:
             # dt = 0 at padding: the scan neither decays the state nor adds an input
             dt = dt * x.mask()[..., None]
