@@ -22,7 +22,7 @@ from duplexmamba.models.encoders.pretrained import (
 )
 from duplexmamba.models.features import Features, LogMel
 from duplexmamba.models.frontend import Frontend
-from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS, PretrainedEncoderInfo
+from duplexmamba.models.pretrained_encoders import PretrainedEncoderInfo, find_encoder
 from duplexmamba.models.timing import FrameTiming
 
 __all__ = [
@@ -80,13 +80,19 @@ def build_conmamba(config: ModelConfig) -> EncoderParts:
 
 def build_pretrained(config: ModelConfig) -> EncoderParts:
     """The encoder that `encoder.pretrained` names, and causal blocks with random weights."""
-    features = PretrainedEncoder(config)
-    d_model = config.encoder.d_model
+    features: PretrainedEncoder
+    if config.encoder.context == "cache":
+        # imported here, because transformers takes seconds and most models start without it
+        from duplexmamba.models.encoders.cache_aware import CacheAwareEncoder
+
+        features = CacheAwareEncoder(config)
+    else:
+        features = PretrainedEncoder(config)
     # the blocks stream by their states, whatever the pretrained encoder sees
     causal = dataclasses.replace(config.encoder, context="causal")
     return EncoderParts(
         features=features,
-        frontend=JoiningFrontend(config.frontend, features.info, d_model),
+        frontend=JoiningFrontend(config.frontend, features.info, config.encoder),
         encoder=Encoder(causal, FrameTiming.of(config)),
     )
 
@@ -104,7 +110,7 @@ ENCODERS = {
         EncoderKind(
             "pretrained",
             build_pretrained,
-            contexts=("full", "window"),
+            contexts=("full", "window", "cache"),
             is_pretrained=True,
             description="the frozen encoder that `encoder.pretrained` names, and blocks trained here",
         ),
@@ -130,7 +136,6 @@ def check_encoder_kind(config: EncoderConfig, sample_rate_hz: int) -> None:
             f"encoder.context={config.context}: encoder.kind={config.kind} knows "
             f"{', '.join(kind.contexts)}; set one of these"
         )
-    known = ", ".join(PRETRAINED_ENCODERS)
     if not kind.is_pretrained:
         if config.pretrained is not None:
             raise ValueError(
@@ -138,10 +143,32 @@ def check_encoder_kind(config: EncoderConfig, sample_rate_hz: int) -> None:
                 "encoder.kind=pretrained, or encoder.pretrained=null"
             )
         return
-    info = PRETRAINED_ENCODERS.get(str(config.pretrained))
-    if info is None:
-        raise ValueError(f"encoder.pretrained={config.pretrained}: unknown; set one of: {known}")
+    info = find_encoder(config.pretrained)
     check_sample_rate(info, sample_rate_hz)
+    _check_context(config, info)
+    if config.num_layers == 0 and config.d_model != info.width:
+        raise ValueError(
+            f"encoder.d_model={config.d_model} and encoder.num_layers=0: without blocks the frames "
+            f"of {info.name} go to the connector as they are; set encoder.d_model={info.width}"
+        )
+
+
+def _check_context(config: EncoderConfig, info: PretrainedEncoderInfo) -> None:
+    """Check that a pretrained encoder can hear in the configured way.
+
+    Raises:
+        ValueError: it cannot; names field, value, reason and remedy.
+    """
+    if config.context in info.contexts:
+        return
+    if config.context == "cache":
+        reason = info.no_cache or "it hears whole inputs in both directions and has no caches"
+    else:
+        reason = "it streams by its caches, in offline stages as well"
+    raise ValueError(
+        f"encoder.context={config.context}: {info.name} cannot be used so: {reason}; set "
+        f"encoder.context={' or '.join(info.contexts)}"
+    )
 
 
 def check_sample_rate(info: PretrainedEncoderInfo, sample_rate_hz: int) -> None:
@@ -158,10 +185,10 @@ def check_sample_rate(info: PretrainedEncoderInfo, sample_rate_hz: int) -> None:
 
 
 def check_pretrained_encoder(config: EncoderConfig) -> None:
-    """Check that the weights of a pretrained encoder are installed, before hours of training.
+    """Open the weights of a pretrained encoder, before hours of training.
 
     Raises:
-        ValueError: they are not; the message says how to install them.
+        ValueError: they are not installed, or do not fit; the message says what to do.
     """
     if config.pretrained is not None:
         backend_of_process(config.pretrained, os.getpid())

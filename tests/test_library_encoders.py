@@ -1,0 +1,162 @@
+"""Speech encoders of transformers: windows and caches that stream exactly, and what is refused."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from duplexmamba.models.encoders.library import open_library_encoder
+from duplexmamba.models.pretrained_encoders import find_encoder
+from duplexmamba.models.speech_lm import SpeechEncoder
+from duplexmamba.streaming import state as states
+from duplexmamba.streaming.padded import Padded
+from tests.library_encoders import (
+    CACHE_FAMILIES,
+    WINDOW_FAMILIES,
+    encoder_of,
+    folder_of,
+)
+
+CONTEXTS = {
+    **dict.fromkeys(WINDOW_FAMILIES, "window"),
+    **dict.fromkeys(CACHE_FAMILIES, "cache"),
+}
+EVERY = pytest.mark.parametrize("family", CONTEXTS)
+
+
+def noise(model: SpeechEncoder, num_slices: float, rows: int = 1) -> Tensor:
+    features = model.features
+    num_samples = int(num_slices * features.slice_frames * features.info.frame_samples)
+    return 0.1 * torch.randn(rows, num_samples)
+
+
+def in_chunks(module, x: Tensor, edges: list[int]) -> Tensor:
+    """Outputs (T, D) of a stream that is cut at `edges`."""
+    state = None
+    outputs = []
+    for start, end in zip([0, *edges], [*edges, x.shape[1]], strict=True):
+        y, state = module(Padded(x[:, start:end]), state, end == x.shape[1])
+        outputs.append(y.values[0, : int(y.row_lengths()[0])])
+    return torch.cat(outputs)
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+@EVERY
+def test_any_split_gives_the_frames_of_one_pass(family: str) -> None:
+    model = encoder_of(family, CONTEXTS[family])
+    x = noise(model, 4.6)
+    whole, _ = model.features(Padded(x), None, True)
+    assert whole.values.isfinite().all() and whole.values[0, -1].any()
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        edges = sorted(rng.integers(0, x.shape[1], rng.integers(1, 7)).tolist())
+        assert_close(in_chunks(model.features, x, edges), whole.values[0])
+    encoded, _ = model.encode(Padded(x), final=True)
+    assert_close(in_chunks(model.encode, x, edges), encoded.values[0])
+
+
+@EVERY
+def test_rows_forks_and_saved_states_go_on_as_single_streams(family: str) -> None:
+    model = encoder_of(family, CONTEXTS[family])
+    x = noise(model, 3.3, rows=3)
+    lengths = torch.tensor([x.shape[1], x.shape[1] // 2, 700])
+    frames, state = model.features(Padded(x, lengths))
+    kept = states.clone(state)
+    file = io.BytesIO()
+    torch.save(_leaves(state), file)
+    more = noise(model, 2.1)
+    for row, length in enumerate(lengths.tolist()):
+        single, single_state = model.features(Padded(x[row : row + 1, :length]))
+        assert_close(frames.values[row, : int(frames.row_lengths()[row])], single.values[0])
+        expected, _ = model.features(Padded(more), single_state)
+        # a row forked twice, after the other rows have gone on
+        forks = states.select(state, torch.tensor([row, row]))
+        after, _ = model.features(Padded(more.expand(2, -1)), forks)
+        for fork in after.values:
+            assert_close(fork[: len(expected.values[0])], expected.values[0])
+    # nothing has changed the state in place
+    for before, now in zip(_leaves(kept), _leaves(state), strict=True):
+        assert torch.equal(before, now)
+    restarted = states.reset(state, torch.tensor([True, True, True]))
+    again, _ = model.features(Padded(more), states.select(restarted, torch.tensor([1])))
+    expected, _ = model.features(Padded(more))
+    assert_close(again.values, expected.values)
+
+
+def _leaves(state) -> list[Tensor]:
+    found: list[Tensor] = []
+    states.map_state(lambda leaf: found.append(leaf) or leaf, state)
+    return found
+
+
+@pytest.mark.parametrize("family", WINDOW_FAMILIES)
+def test_context_full_gives_a_frame_for_each_period(family: str) -> None:
+    model = encoder_of(family, "full")
+    info = model.features.info
+    for num_frames in (3, 20):
+        frames = model.features.encode_utterance(
+            np.random.default_rng(0).normal(0, 0.1, num_frames * info.frame_samples + 7)
+        )
+        assert frames.shape == (num_frames, info.width)
+
+
+def test_a_bounded_encoder_is_exact_in_windows() -> None:
+    context = ["encoder.left_context_ms=480", "encoder.lookahead_ms=160"]
+    model = encoder_of("moonshine_streaming", "window", *context)
+    x = noise(model, 6)
+    late = model.features.lookahead_frames
+    windows, _ = model.features(Padded(x), None, True)
+    whole, _ = encoder_of("moonshine_streaming", "full").features(Padded(x))
+    assert_close(windows.values[0, late:], whole.values[0])
+
+
+def test_caches_give_what_one_forward_of_the_library_gives() -> None:
+    for family, slice_ms in (
+        ("nemotron_asr_streaming", 160), ("nemotron_asr_streaming", 320),
+        ("voxtral_realtime", 160), ("mimi", 160),
+    ):  # fmt: skip
+        model = encoder_of(family, "cache", f"encoder.slice_ms={slice_ms}", "duplex.slice_ms=320")
+        x = noise(model, 9)
+        frames, _ = model.features(Padded(x), None, False)
+        expected = ORACLES[family](x[0], model.features.slice_frames)
+        num_frames = frames.values.shape[1]
+        assert num_frames == 9 * model.features.slice_frames
+        assert_close(frames.values[0], expected[:num_frames])
+
+
+@torch.no_grad()
+def nemotron_forward(x: Tensor, slice_frames: int) -> Tensor:
+    library = open_library_encoder(str(folder_of("nemotron_asr_streaming")), "cpu")
+    features = library.extractor(x.numpy(), sampling_rate=16_000, return_tensors="pt")
+    lookahead = {"num_lookahead_tokens": slice_frames - 1}
+    return library.model(features["input_features"], **lookahead).last_hidden_state[0]
+
+
+@torch.no_grad()
+def voxtral_forward(x: Tensor, slice_frames: int) -> Tensor:
+    library = open_library_encoder(str(folder_of("voxtral_realtime")), "cpu")
+    # silence before the stream, and a hop after it for the frame that the library drops
+    padded = torch.nn.functional.pad(x, (200 + 40, 200))
+    features = library.extractor(
+        padded.numpy(), sampling_rate=16_000, return_tensors="pt", center=False
+    )
+    return library.model(features["input_features"]).last_hidden_state[0]
+
+
+@torch.no_grad()
+def mimi_forward(x: Tensor, slice_frames: int) -> Tensor:
+    library = open_library_encoder(str(folder_of("mimi")), "cpu")
+    return library.model(x[None, None]).latents[0].mT
+
+
+ORACLES = {
+    "nemotron_asr_streaming": nemotron_forward,
+    "voxtral_realtime": voxtral_forward,
+    "mimi": mimi_forward,
+}
