@@ -1,21 +1,28 @@
 """Speech encoders of transformers: windows and caches that stream exactly, and what is refused."""
 
 import io
+import json
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoConfig, AutoModel
 
-from duplexmamba.models.encoders.library import open_library_encoder
+from duplexmamba.models import pretrained_folders
+from duplexmamba.models.encoders.library import open_library_encoder, quiet
 from duplexmamba.models.pretrained_encoders import find_encoder
 from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
+from lightning_modules.trainer.preflight import check_encoder
 from tests.library_encoders import (
     CACHE_FAMILIES,
     WINDOW_FAMILIES,
+    config_of,
     encoder_of,
     folder_of,
 )
@@ -160,3 +167,109 @@ ORACLES = {
     "voxtral_realtime": voxtral_forward,
     "mimi": mimi_forward,
 }
+
+
+def changed_folder(tmp_path: Path, family: str, **changes: object) -> Path:
+    """A copy of a folder whose config.json is changed; its weights stay."""
+    folder = tmp_path / family
+    shutil.copytree(folder_of(family), folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return folder
+
+
+def refused(source: Path | str, *overrides: str, family: str = "wavlm") -> str:
+    """The message with which a configuration with this encoder is refused before training."""
+    with pytest.raises(ValueError) as caught:
+        config = config_of(family, "full", f"encoder.pretrained={source}", *overrides)
+        check_encoder(config)
+    return str(caught.value)
+
+
+def test_what_is_no_encoder_is_refused_by_name(tmp_path: Path) -> None:
+    assert "llama model, which is no speech encoder" in refused(folder_of("llama"))
+    assert "choose one of whisper, wav2vec2" in refused(folder_of("llama"))
+    unknown = changed_folder(tmp_path, "wavlm", model_type="wavlm3")
+    assert "config.json cannot be read" in refused(unknown) and "wavlm3" in refused(unknown)
+    assert "owner/model" in refused("wavlm-large")
+
+
+def test_an_absent_model_of_the_hub_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(source: str) -> None:
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", offline)
+    message = refused("nobody/nothing")
+    assert "couldn't connect" in message and "check the name, the network" in message
+
+
+def test_folders_that_lack_something_are_refused(tmp_path: Path) -> None:
+    folder = changed_folder(tmp_path, "wavlm")
+    (folder / "preprocessor_config.json").unlink()
+    assert "preprocessor_config.json cannot be read" in refused(folder)
+    shards = tmp_path / "shards"
+    with quiet():
+        AutoModel.from_pretrained(folder_of("wavlm")).save_pretrained(shards, max_shard_size="50KB")
+    shutil.copy(folder_of("wavlm") / "preprocessor_config.json", shards)
+    sorted(shards.glob("*.safetensors"))[0].unlink()
+    message = refused(shards)
+    assert "model-00001-of" in message and "whole model" in message
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    more = refused(changed_folder(tmp_path / "more", "wavlm", num_hidden_layers=3))
+    assert "missing (encoder.layers.2." in more and more.count("encoder.layers.2.") == 10
+    less = refused(changed_folder(tmp_path / "less", "wavlm", num_hidden_layers=1))
+    assert "unexpected (" in less and "encoder.layers.1." in less
+    wider = refused(changed_folder(tmp_path / "wider", "wavlm", intermediate_size=64))
+    assert "mismatched (" in wider and "intermediate_dense.weight" in wider
+
+
+def test_settings_that_an_encoder_cannot_be_used_with_are_refused() -> None:
+    wavlm = folder_of("wavlm")
+    assert "features.sample_rate_hz=24000" in refused(
+        folder_of("mimi"), "features.sample_rate_hz=16000"
+    )
+    assert "such as 160" in refused(wavlm, "encoder.context=window", "encoder.slice_ms=170")
+    assert "set encoder.d_model=32" in refused(wavlm, "encoder.num_layers=0")
+    assert "encoder.num_layers=0: must be" in refused(
+        wavlm, "encoder.kind=conmamba", "encoder.pretrained=null", "encoder.num_layers=0"
+    )
+    assert "at most 4 s" in refused(folder_of("whisper"), "data.max_s=20", family="whisper")
+    assert "at most 4 s" in refused(
+        folder_of("whisper"),
+        "encoder.context=window",
+        "encoder.left_context_ms=4800",
+        family="whisper",
+    )
+    assert "no caches; set encoder.context=full or window" in refused(
+        wavlm, "encoder.context=cache"
+    )
+    bounded = refused(folder_of("moonshine_streaming"), "encoder.context=cache")
+    assert "gives its encoder no cache" in bounded and "left_context_ms" in bounded
+    assert "streams by its caches, in offline stages as well; set encoder.context=cache" in refused(
+        folder_of("nemotron_asr_streaming")
+    )
+
+
+def test_a_slice_that_an_encoder_was_not_trained_with_is_refused(tmp_path: Path) -> None:
+    folder = changed_folder(tmp_path, "nemotron_asr_streaming")
+    (folder / "processor_config.json").write_text('{"supported_num_lookahead_tokens": [0, 1, 6]}')
+    message = refused(
+        folder, "encoder.context=cache", "encoder.slice_ms=480", family="nemotron_asr_streaming"
+    )
+    assert "slices of 80, 160, 560 ms; set encoder.slice_ms=560" in message
+
+
+def test_the_command_makes_a_folder_and_names_those_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pretrained_folders", "--random-weights", "hubert", str(tmp_path / "folder")]
+    monkeypatch.setattr(sys, "argv", command)
+    pretrained_folders.main()
+    assert "million random weights" in capsys.readouterr().out
+    names = {file.name for file in (tmp_path / "folder").iterdir()}
+    assert names == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert find_encoder(str(tmp_path / "folder")).width == 32
+    with pytest.raises(ValueError, match=r"choose one of: whisper, .*microsoft/wavlm-large"):
+        pretrained_folders.write_random_weights("hubert-huge", tmp_path)

@@ -8,7 +8,7 @@ Letters in shapes:
     n: audio samples
     T: frames of the encoder
     D: width of its frames
-    W: frames that attention keeps, one less than the library's sliding window
+    W: steps that attention keeps, one less than the library's sliding window
     H, P: attention heads and their width
     C: channels of a convolution
     K: its steps of the past
@@ -65,13 +65,12 @@ class StreamingEncoder(abc.ABC):
         slice_frames: frames of a slice.
     """
 
-    cache_argument = "past_key_values"
-
     def __init__(self, encoder: LibraryEncoder, slice_frames: int):
         self.encoder = encoder
         self.slice_frames = slice_frames
         self.settings: Any = encoder.model.config
-        self.kept_frames = self.settings.sliding_window - 1
+        self.kept_steps = self.settings.sliding_window - 1
+        self.steps_per_frame = 1
 
     @abc.abstractmethod
     def span(self, first: int, stop: int) -> Span:
@@ -155,8 +154,9 @@ class StreamingEncoder(abc.ABC):
 
     def _fill(self, attention: DynamicCache, caches: EncoderCaches, num_past: int) -> None:
         """Give the library's cache the steps that one row has kept of `num_past` frames."""
-        num_kept = min(num_past, self.kept_frames)
-        first = self.kept_frames - num_kept
+        num_steps = num_past * self.steps_per_frame
+        num_kept = min(num_steps, self.kept_steps)
+        first = self.kept_steps - num_kept
         layers: list[Any] = attention.layers
         for layer, keys, values in zip(layers, caches.keys, caches.values, strict=True):
             # (1, W, H, P) -> (1, H, kept, P), the layout of transformers
@@ -165,12 +165,12 @@ class StreamingEncoder(abc.ABC):
             layer.lazy_initialization(kept_keys, kept_values)
             layer.keys = kept_keys
             layer.values = kept_values
-            layer.cumulative_length = num_past
+            layer.cumulative_length = num_steps
 
     def _kept(self, steps: Tensor) -> Tensor:
         """(1, H, T, P) of the library -> (1, W, H, P), newest last."""
-        newest = steps[:, :, -self.kept_frames :].transpose(1, 2)
-        missing = self.kept_frames - newest.shape[1]
+        newest = steps[:, :, -self.kept_steps :].transpose(1, 2)
+        missing = self.kept_steps - newest.shape[1]
         return torch.nn.functional.pad(newest, (0, 0, 0, 0, missing, 0))
 
 
@@ -254,6 +254,11 @@ class VoxtralEncoder(_LayersByName):
 
 class MimiEncoder(StreamingEncoder):
     """Causal convolutions and a causal Transformer on samples, before quantisation."""
+
+    def __init__(self, encoder: LibraryEncoder, slice_frames: int):
+        super().__init__(encoder, slice_frames)
+        # the Transformer runs before the last convolution, which has a stride
+        self.steps_per_frame = self.settings.latent_stride
 
     def span(self, first: int, stop: int) -> Span:
         frame_samples = self.encoder.frame_samples

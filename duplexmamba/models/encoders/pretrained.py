@@ -103,6 +103,8 @@ class PretrainedEncoder(Features):
                 f"encoder.lookahead_ms={lookahead_ms:g}: the frames that a slice returns began in "
                 "its past; raise left_context_ms"
             )
+        window_frames = self.past_frames + self.slice_frames + self.lookahead_frames
+        self.check_length(window_frames * self.info.frame_samples)
 
     def forward(
         self, samples: Padded, state: WindowState | None = None, final: bool = False
@@ -259,17 +261,22 @@ class PretrainedEncoder(Features):
         padded = np.pad(samples, (0, max(num_silent, num_missing)))
         if stop <= begin:
             return np.zeros((0, self.info.width), np.float32)
-        self._check_length(len(padded))
+        self.check_length(len(padded))
         return self._backend()(padded)[begin:stop]
 
-    def _check_length(self, num_samples: int) -> None:
+    def check_length(self, num_samples: int) -> None:
+        """Check that the encoder can hear so many samples at once.
+
+        Raises:
+            ValueError: it cannot; names the longest input, and the remedy.
+        """
         longest = self.info.max_samples
         if longest is not None and num_samples > longest:
             seconds = longest / self.info.sample_rate_hz
             raise ValueError(
                 f"encoder.pretrained={self.info.name} hears at most {seconds:g} s at once, and not "
-                f"{num_samples / self.info.sample_rate_hz:.1f} s: lower data.max_s, or set "
-                "encoder.context=window"
+                f"{num_samples / self.info.sample_rate_hz:.1f} s: lower encoder.left_context_ms where "
+                "encoder.context=window, else data.max_s"
             )
 
     def _backend(self) -> Encode:
