@@ -108,6 +108,9 @@ def _check_encoder(encoder: EncoderConfig, features: FeaturesConfig) -> None:
         raise ValueError(
             f"encoder.conv_kernel={encoder.conv_kernel}: must be odd to have a centre frame"
         )
+    lowest = 0 if ENCODERS[encoder.kind].is_pretrained else 1
+    if encoder.num_layers < lowest:
+        raise ValueError(f"encoder.num_layers={encoder.num_layers}: must be at least {lowest}")
     if encoder.num_heads < 1:
         raise ValueError(f"encoder.num_heads={encoder.num_heads}: must be at least 1")
     if encoder.left_context_ms < 0:

@@ -56,7 +56,8 @@ class EncoderConfig:
     trained here. pretrained: a frozen encoder of others, encoder.pretrained.
     """
     pretrained: str | None
-    """Kind pretrained: name of the encoder, such as moonshine-tiny-en; null for kind conmamba."""
+    """Kind pretrained: name of the encoder, such as moonshine-tiny-en, or folder or hub name of a
+    speech encoder in transformers' layout; null for kind conmamba."""
     mixer: str
     """Sequence mixer of a block, one of duplexmamba.models.mixers.
 
@@ -66,7 +67,7 @@ class EncoderConfig:
     d_model: int
     """Width of encoder frames."""
     num_layers: int
-    """Number of blocks."""
+    """Number of blocks; 0, for kind pretrained, hands its frames to the connector as they are."""
     d_ffn: int
     """Hidden width of the feed-forward layers."""
     conv_kernel: int
@@ -79,15 +80,16 @@ class EncoderConfig:
     """Inner width of the Mamba mixer as a multiple of d_model."""
     num_heads: int
     """Heads of self-attention."""
-    context: Literal["full", "slice", "causal", "causal_lookahead", "window"]
+    context: Literal["full", "slice", "causal", "causal_lookahead", "window", "cache"]
     """How far a frame sees into the past and the future.
 
     full: the whole utterance, in both directions, as published. slice: its slice, in both
     directions, each slice from an empty state, as published for streaming. causal: the past, by a
     state. causal_lookahead: the past, by a state, and the rest of its slice, by a scan that runs
-    backwards from the end of the slice. Attention sees left_context_ms of the past. window, kind
-    pretrained alone: each slice is encoded anew together with left_context_ms of the past, and its
-    frames are returned lookahead_ms later.
+    backwards from the end of the slice. Attention sees left_context_ms of the past. The others are
+    of kind pretrained alone. window: each slice is encoded anew together with left_context_ms of the
+    past, and its frames are returned lookahead_ms later. cache: the past, by the encoder's own
+    caches, and, where it was trained so, the rest of its slice.
     """
     left_context_ms: float
     """Milliseconds that attention sees, in each block, before a frame or its slice; in context

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from configs.loading import base_values, to_dict
 from configs.schema import Config
-from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
+from duplexmamba.models.pretrained_encoders import find_encoder
 from evaluation.saved_scores import load_scores
 from lightning_modules.trainer.checkpoint import (
     CONFIG_FILE,
@@ -151,8 +151,9 @@ def card(
     encoder = "a ConMamba encoder trained from nothing"
     encoder_licence = ""
     if config.encoder.pretrained is not None:
-        info = PRETRAINED_ENCODERS[config.encoder.pretrained]
-        encoder = f"the frozen encoder {info.name} ({info.wheel}, not part of these files)"
+        info = find_encoder(config.encoder.pretrained)
+        source = f"{info.wheel}, " if info.wheel else ""
+        encoder = f"the frozen encoder {info.name} ({source}not part of these files)"
         encoder_licence = f" The encoder's licence is {info.licence}."
     voices = ", ".join(f"{name} ({share:g})" for name, share in config.data.voices.items())
     args = f' ARGS="{recipe}"' if recipe else ""

@@ -30,6 +30,7 @@ from lightning_modules.trainer.checkpoint import StageCheckpoint, load_ctc_head,
 from lightning_modules.trainer.feature_cache import cached_features_of
 from lightning_modules.trainer.feature_items import FeatureItems
 from lightning_modules.trainer.fsdp import full_tensor
+from lightning_modules.trainer.hardware import trains_on_cpu
 from lightning_modules.trainer.precompute import PrecomputeFrames, can_precompute
 from lightning_modules.trainer.teacher_items import TeacherItems, build_teacher
 
@@ -82,7 +83,13 @@ def build(
 
 
 def _add_features(data: StageData, model: nn.Module, config: Config) -> None:
-    """Let the data workers compute the features of a pretrained encoder, or read them."""
+    """Let the data workers compute the features of a pretrained encoder, or read them.
+
+    On a GPU, where nothing is repeated, the training itself computes them.
+    """
+    is_repeated = config.data.train_size > 0 or config.data.train_dialogues > 0
+    if not is_repeated and not trains_on_cpu(config.trainer):
+        return
     train = cached_features_of(model, config, training=True)
     scored = cached_features_of(model, config, training=False)
     if train is not None and scored is not None:

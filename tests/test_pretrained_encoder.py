@@ -28,6 +28,7 @@ from lightning_modules.trainer.feature_cache import CachedFeatures
 from lightning_modules.trainer.feature_items import FeatureItems
 from lightning_modules.trainer.stage_graph import checkpoint_sources
 from tests.corpora import sound, write
+from tests.library_encoders import folder_of
 from tests.small_runs import BRIEF
 from train import main
 
@@ -60,7 +61,7 @@ def global_encoder(samples: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "open_backend", lambda info: global_encoder)
+    monkeypatch.setattr(pretrained, "open_backend", lambda info, device: global_encoder)
     pretrained.backend_of_process.cache_clear()
 
 
@@ -389,7 +390,7 @@ def test_only_the_first_of_several_processes_fills_the_cache(
 
 
 def replace_encoder(monkeypatch: pytest.MonkeyPatch, encode: Encode) -> None:
-    monkeypatch.setattr(pretrained, "open_backend", lambda info: encode)
+    monkeypatch.setattr(pretrained, "open_backend", lambda info, device: encode)
     pretrained.backend_of_process.cache_clear()
 
 
@@ -446,35 +447,22 @@ def test_all_stages_train_on_a_frozen_encoder(tmp_path: Path) -> None:
     assert runs == {"lm", "asr", "instruct", "state", "streaming", "latest"}
 
 
-def test_the_hub_form_has_as_many_frames(tmp_path: Path) -> None:
-    from transformers import MoonshineConfig, MoonshineModel
-
-    small = MoonshineConfig(
-        hidden_size=32,
-        intermediate_size=32,
-        encoder_num_hidden_layers=1,
-        decoder_num_hidden_layers=1,
-        encoder_num_attention_heads=2,
-        encoder_num_key_value_heads=2,
-        decoder_num_attention_heads=2,
-        decoder_num_key_value_heads=2,
-        vocab_size=8,
-    )
-    MoonshineModel(small).save_pretrained(tmp_path)
-    encode = backends.transformers_backend(str(tmp_path))
-    for num_samples in (INFO.min_samples, 5_000, 16_000):
+def test_the_hub_form_has_as_many_frames() -> None:
+    encode = backends.library_backend(str(folder_of("moonshine")), "cpu")
+    # the library gets whole periods
+    for num_samples in (3 * FRAME, 13 * FRAME, 42 * FRAME):
         frames = encode(np.zeros(num_samples, np.float32))
         assert frames.shape == (len(global_encoder(np.zeros(num_samples))), 32)
 
 
 def test_a_missing_encoder_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(source: str) -> None:
-        raise OSError("no network")
+    def offline(source: str, device: str) -> None:
+        raise ValueError("no network")
 
     monkeypatch.setattr(backends, "wheel_weights", lambda info: None)
-    monkeypatch.setattr(backends, "transformers_backend", offline)
+    monkeypatch.setattr(backends, "library_backend", offline)
     with pytest.raises(ValueError, match=r"pip install -e '\.\[pretrained\]'.*no network"):
-        backends.open_backend(INFO)
+        backends.open_backend(INFO, "cpu")
 
 
 def test_the_weights_of_the_wheel_ignore_the_level_of_speech() -> None:

@@ -12,7 +12,7 @@ Letters in shapes:
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,13 @@ from duplexmamba.streaming.buffer import StreamBuffer
 from duplexmamba.streaming.padded import Padded, Positions, join, take
 from duplexmamba.text.decoding import greedy
 
+if TYPE_CHECKING:
+    # it needs transformers, which takes seconds
+    from duplexmamba.models.encoders.cache_aware import CacheAwareState
+
+PretrainedState = Union[WindowState, "CacheAwareState"]
+"""Streaming state of a pretrained encoder."""
+
 PARTS = ("features", "frontend", "encoder", "connector", "lm")
 """Parts of the model: the first words of its parameters' names."""
 
@@ -35,7 +42,7 @@ PARTS = ("features", "frontend", "encoder", "connector", "lm")
 class SpeechEncoderState:
     """Streaming state from samples to encoder frames."""
 
-    features: FeaturesState | WindowState | None
+    features: FeaturesState | PretrainedState | None
     """None for whole utterances of a pretrained encoder, encoder.context=full."""
     frontend: FrontendState | StreamBuffer
     encoder: EncoderState | None
@@ -126,7 +133,7 @@ class SpeechEncoder(nn.Module):
     def _encode_features(
         self,
         features: Padded,
-        features_state: FeaturesState | WindowState | None,
+        features_state: FeaturesState | PretrainedState | None,
         state: SpeechEncoderState | None,
         final: bool,
     ) -> EncodedSpeech:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from duplexmamba.config import DuplexConfig, ModelConfig
-from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP, PRETRAINED_ENCODERS
+from duplexmamba.models.pretrained_encoders import find_encoder, num_joined
 
 SUBSAMPLING = 4
 """Log-mel frames per encoder frame: two convolutions of stride 2."""
@@ -23,8 +23,8 @@ class FrameTiming:
         """Return the timing of a configured model."""
         frame_samples = config.features.hop_samples * SUBSAMPLING
         if config.encoder.pretrained:
-            info = PRETRAINED_ENCODERS[config.encoder.pretrained]
-            frame_samples = info.frame_samples * FRAMES_PER_STEP
+            info = find_encoder(config.encoder.pretrained)
+            frame_samples = info.frame_samples * num_joined(config.encoder)
         return cls(
             sample_rate_hz=config.features.sample_rate_hz,
             samples_per_encoder_frame=frame_samples,
@@ -43,9 +43,10 @@ class FrameTiming:
         """
         num_tokens = ms / self.token_ms
         if num_tokens < 1 or num_tokens != int(num_tokens):
+            nearest = max(round(num_tokens), 1) * self.token_ms
             raise ValueError(
                 f"{field}={ms:g} ms: a slice holds whole speech embeddings; "
-                f"give a multiple of {self.token_ms:g}"
+                f"give a multiple of {self.token_ms:g}, such as {nearest:g}"
             )
         return int(num_tokens) * (self.samples_per_token // self.samples_per_encoder_frame)
 

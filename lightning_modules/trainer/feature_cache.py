@@ -15,7 +15,7 @@ import torch
 
 from configs.schema import Config
 from duplexmamba.models.encoders.pretrained import PretrainedEncoder
-from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP
+from duplexmamba.models.pretrained_encoders import num_joined
 from duplexmamba.models.timing import FrameTiming
 
 
@@ -62,7 +62,7 @@ class CachedFeatures:
     def of(cls, encoder: PretrainedEncoder, config: Config, training: bool) -> "CachedFeatures":
         """Return the cache for a configuration, for training or for scoring."""
         timing = FrameTiming.of(config.model)
-        embedding_frames = FRAMES_PER_STEP * config.connector.stack
+        embedding_frames = num_joined(encoder.config) * config.connector.stack
         train_slices = None
         if training and config.encoder.context == "window":
             shortest, longest = (
@@ -87,7 +87,7 @@ class CachedFeatures:
         slice_frames = self.encoder.slice_frames
         if draws_slice and self.train_slices is not None:
             slice_frames = self._draw_slice(digest.digest())
-        digest.update(self.settings(slice_frames).encode())
+        digest.update(self.encoder.settings(slice_frames).encode())
         name = digest.hexdigest()
         file = self.folder / name[:2] / f"{name}.npy"
         levels_db = None
@@ -97,10 +97,7 @@ class CachedFeatures:
         features = self.read(stored)
         if features is not None:
             return stored, features
-        if self.encoder.context == "window":
-            frames = self.encoder.encode_in_windows(samples, slice_frames)
-        else:
-            frames = self.encoder.encode_utterance(samples)
+        frames = self.encoder.encode_signal(samples, slice_frames)
         rounded = frames[:, : self.encoder.info.width].astype(np.float16)
         _write(file, rounded)
         # rounded as the stored ones are, so that a second run gets the same numbers
@@ -125,16 +122,6 @@ class CachedFeatures:
         shortest, longest = self.train_slices
         number = int.from_bytes(digest[:4], "big")
         return (shortest + number % (longest - shortest + 1)) * self.embedding_frames
-
-    def settings(self, slice_frames: int) -> str:
-        """Everything besides the samples that the features depend on."""
-        encoder = self.encoder
-        if encoder.context == "full":
-            return f"{encoder.info.name} full"
-        return (
-            f"{encoder.info.name} window {encoder.past_frames} {slice_frames} "
-            f"{encoder.lookahead_frames}"
-        )
 
 
 def cached_features_of(

@@ -141,7 +141,7 @@ def _key(dataset: Dataset[Any], cache: CachedFeatures, config: Config) -> str | 
         # scored sets are read once in a while, and may be recordings
         return None
     settings["kind"] = type(dataset).__name__
-    settings["features"] = cache.settings(cache.encoder.slice_frames)
+    settings["features"] = cache.encoder.settings(cache.encoder.slice_frames)
     settings["slices"] = [cache.train_slices, cache.embedding_samples]
     if cache.encoder.has_level:
         settings["level"] = True

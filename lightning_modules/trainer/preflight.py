@@ -1,8 +1,8 @@
 """Checks of a whole training before its first update: all stages, and the files that they need.
 
 A stage may begin hours after the command. What it would then lack, a tokenizer, a pretrained
-language model that fits, an encoder, a synthesiser, is said at the start. Weights are not read, and
-of models on the hub only the configuration.
+language model that fits, an encoder, a synthesiser, is said at the start. Of language models the
+weights are not read, and of those on the hub only the configuration.
 """
 
 import dataclasses
@@ -17,7 +17,11 @@ from configs.schema import Config
 from datamodules.corpora import Corpora, check_synthesisers
 from datamodules.dialogue.data import DialogueData
 from datamodules.unseen import check_unseen
-from duplexmamba.models.encoders import check_pretrained_encoder
+from duplexmamba.models.encoders import (
+    PretrainedEncoder,
+    build_encoder_parts,
+    check_pretrained_encoder,
+)
 from duplexmamba.models.language_models import build_lm, check_pretrained
 from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.assembly import check_adapters, check_vocabulary
@@ -113,13 +117,20 @@ def check_starts(config: Config) -> None:
 
 
 def check_encoder(config: Config) -> None:
-    """Check that a pretrained encoder, or the teacher of stage encoder, is installed.
+    """Check that a pretrained encoder, or the teacher of stage encoder, can be used.
+
+    Its weights are opened, the only ones that are.
 
     Raises:
-        ValueError: it is not; says how to install it.
+        ValueError: it is not installed, its weights do not fit, or it cannot hear the configured
+            slices or utterances; says what to do.
     """
     if not STAGE_REGISTRY[config.stage.name].has_speech_encoder:
         return
+    # its slices are checked as it is built
+    features = build_encoder_parts(config.model).features
+    if isinstance(features, PretrainedEncoder) and features.context == "full":
+        features.check_length(int(config.data.max_s * config.features.sample_rate_hz))
     check_pretrained_encoder(config.encoder)
     if config.stage.teacher is not None:
         teacher = dataclasses.replace(config.encoder, pretrained=config.stage.teacher)

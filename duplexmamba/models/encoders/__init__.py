@@ -22,7 +22,7 @@ from duplexmamba.models.encoders.pretrained import (
 )
 from duplexmamba.models.features import Features, LogMel
 from duplexmamba.models.frontend import Frontend
-from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS, PretrainedEncoderInfo
+from duplexmamba.models.pretrained_encoders import PretrainedEncoderInfo, find_encoder
 from duplexmamba.models.timing import FrameTiming
 
 __all__ = [
@@ -80,13 +80,19 @@ def build_conmamba(config: ModelConfig) -> EncoderParts:
 
 def build_pretrained(config: ModelConfig) -> EncoderParts:
     """The encoder that `encoder.pretrained` names, and causal blocks with random weights."""
-    features = PretrainedEncoder(config)
-    d_model = config.encoder.d_model
+    features: PretrainedEncoder
+    if config.encoder.context == "cache":
+        # imported here, because transformers takes seconds and most models start without it
+        from duplexmamba.models.encoders.cache_aware import CacheAwareEncoder
+
+        features = CacheAwareEncoder(config)
+    else:
+        features = PretrainedEncoder(config)
     # the blocks stream by their states, whatever the pretrained encoder sees
     causal = dataclasses.replace(config.encoder, context="causal")
     return EncoderParts(
         features=features,
-        frontend=JoiningFrontend(config.frontend, features.info, features.width, d_model),
+        frontend=JoiningFrontend(config.frontend, features.info, config.encoder, features.width),
         encoder=Encoder(causal, FrameTiming.of(config)),
     )
 
@@ -104,7 +110,7 @@ ENCODERS = {
         EncoderKind(
             "pretrained",
             build_pretrained,
-            contexts=("full", "window"),
+            contexts=("full", "window", "cache"),
             is_pretrained=True,
             description="the frozen encoder that `encoder.pretrained` names, and blocks trained here",
         ),
@@ -135,26 +141,53 @@ def check_encoder_kind(config: EncoderConfig, features: FeaturesConfig) -> None:
             f"encoder.pretrained={config.pretrained} and encoder.kind={config.kind}: set "
             "encoder.kind=pretrained, or encoder.pretrained=null"
         )
-    _check_level(kind, features)
+    _check_level(config, features)
     if kind.is_pretrained:
-        _check_pretrained_name(config, features.sample_rate_hz)
+        _check_pretrained(config, features)
 
 
-def _check_level(kind: EncoderKind, features: FeaturesConfig) -> None:
-    fitting = "channel" if kind.is_pretrained else "causal"
+def _check_level(config: EncoderConfig, features: FeaturesConfig) -> None:
+    fitting = "channel" if ENCODERS[config.kind].is_pretrained else "causal"
     if features.level not in ("none", fitting):
         raise ValueError(
-            f"features.level={features.level} and encoder.kind={kind.name}: set "
+            f"features.level={features.level} and encoder.kind={config.kind}: set "
             f"features.level={fitting}, or none"
+        )
+    if features.level == "channel" and config.context == "cache":
+        raise ValueError(
+            "features.level=channel and encoder.context=cache: such encoders have no channel for the "
+            "level; set features.level=none"
         )
 
 
-def _check_pretrained_name(config: EncoderConfig, sample_rate_hz: int) -> None:
-    info = PRETRAINED_ENCODERS.get(str(config.pretrained))
-    if info is None:
-        known = ", ".join(PRETRAINED_ENCODERS)
-        raise ValueError(f"encoder.pretrained={config.pretrained}: unknown; set one of: {known}")
-    check_sample_rate(info, sample_rate_hz)
+def _check_pretrained(config: EncoderConfig, features: FeaturesConfig) -> None:
+    info = find_encoder(config.pretrained)
+    check_sample_rate(info, features.sample_rate_hz)
+    _check_context(config, info)
+    width = info.width + int(features.level == "channel")
+    if config.num_layers == 0 and config.d_model != width:
+        raise ValueError(
+            f"encoder.d_model={config.d_model} and encoder.num_layers=0: without blocks the frames "
+            f"of {info.name} go to the connector as they are; set encoder.d_model={width}"
+        )
+
+
+def _check_context(config: EncoderConfig, info: PretrainedEncoderInfo) -> None:
+    """Check that a pretrained encoder can hear in the configured way.
+
+    Raises:
+        ValueError: it cannot; names field, value, reason and remedy.
+    """
+    if config.context in info.contexts:
+        return
+    if config.context == "cache":
+        reason = info.no_cache or "it hears whole inputs in both directions and has no caches"
+    else:
+        reason = "it streams by its caches, in offline stages as well"
+    raise ValueError(
+        f"encoder.context={config.context}: {info.name} cannot be used so: {reason}; set "
+        f"encoder.context={' or '.join(info.contexts)}"
+    )
 
 
 def check_sample_rate(info: PretrainedEncoderInfo, sample_rate_hz: int) -> None:
@@ -171,10 +204,10 @@ def check_sample_rate(info: PretrainedEncoderInfo, sample_rate_hz: int) -> None:
 
 
 def check_pretrained_encoder(config: EncoderConfig) -> None:
-    """Check that the weights of a pretrained encoder are installed, before hours of training.
+    """Open the weights of a pretrained encoder, before hours of training.
 
     Raises:
-        ValueError: they are not; the message says how to install them.
+        ValueError: they are not installed, or do not fit; the message says what to do.
     """
     if config.pretrained is not None:
         backend_of_process(config.pretrained, os.getpid())

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from duplexmamba.models.pretrained_encoders import PretrainedEncoderInfo
 
@@ -13,18 +12,24 @@ Encode = Callable[[np.ndarray], np.ndarray]
 """(n,) float32 samples -> (T, D) float32 frames."""
 
 
-def open_backend(info: PretrainedEncoderInfo) -> Encode:
-    """Open an encoder with the weights of its wheel, or else those of the hub.
+def open_backend(info: PretrainedEncoderInfo, device: str) -> Encode:
+    """Open an encoder with the weights of its wheel, or else those of a folder or the hub.
+
+    Args:
+        info: the encoder.
+        device: that it runs on; weights of a wheel run on the CPU.
 
     Raises:
         ValueError: neither is available; the message says how to install one.
     """
+    if info.wheel is None:
+        return library_backend(info.name, device)
     weights = wheel_weights(info)
     if weights is not None and importlib.util.find_spec("onnxruntime"):
         return onnx_backend(weights)
     try:
-        return transformers_backend(info.hub)
-    except OSError as error:
+        return library_backend(str(info.hub), device)
+    except ValueError as error:
         raise ValueError(
             f"the encoder {info.name} is not installed: install its weights with "
             f"`pip install -e '.[pretrained]'` ({info.wheel}, Linux on x86-64 with glibc 2.34), or "
@@ -34,7 +39,7 @@ def open_backend(info: PretrainedEncoderInfo) -> Encode:
 
 def wheel_weights(info: PretrainedEncoderInfo) -> Path | None:
     """Return the file of the weights in an installed wheel; None if there is none."""
-    package, _, path = info.wheel_file.partition("/")
+    package, _, path = str(info.wheel_file).partition("/")
     # without importing the package, which would load native libraries
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -69,23 +74,17 @@ def onnx_backend(weights: Path) -> Encode:
     return encode
 
 
-def transformers_backend(source: str) -> Encode:
-    """Run the encoder of a Moonshine model of transformers.
+def library_backend(source: str, device: str) -> Encode:
+    """Run an encoder of transformers.
 
     Args:
-        source: name on the hub, or folder.
+        source: folder, or name of a model on the hub.
+        device: that it runs on.
 
     Raises:
-        OSError: it is not there.
+        ValueError: it is not there, is no encoder that is known, or its weights do not fit.
     """
-    from transformers import MoonshineModel
+    # imported here, because transformers takes seconds and most models start without it
+    from duplexmamba.models.encoders.library import open_library_encoder
 
-    encoder = MoonshineModel.from_pretrained(source, dtype=torch.float32).encoder.eval()
-
-    @torch.no_grad()
-    def encode(samples: np.ndarray) -> np.ndarray:
-        values = torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None]
-        frames = encoder(values).last_hidden_state
-        return frames[0].numpy()
-
-    return encode
+    return open_library_encoder(source, device).encode

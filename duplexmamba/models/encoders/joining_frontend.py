@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from duplexmamba.config import FrontendConfig
-from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP, PretrainedEncoderInfo
+from duplexmamba.config import EncoderConfig, FrontendConfig
+from duplexmamba.models.pretrained_encoders import PretrainedEncoderInfo, num_joined
 from duplexmamba.models.spec_augment import perturb
 from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
 from duplexmamba.streaming.padded import Padded
@@ -14,35 +14,43 @@ MAX_LEVEL_OFFSET = 1.0
 
 
 class JoiningFrontend(nn.Module):
-    """Joins FRAMES_PER_STEP frames of a pretrained encoder and projects them to encoder frames.
+    """Joins frames of a pretrained encoder and projects them to encoder frames.
 
-    In training, the frames are masked and disturbed as configured (`perturb`), and each row has a
-    microphone of another level where the level is one of the channels.
+    Without blocks behind it (`encoder.num_layers=0`) it hands them on as they are. In training, the
+    frames are masked and disturbed as configured (`perturb`), and each row has a microphone of
+    another level where the level is one of the channels.
 
     Args:
         config: masks and noise.
         info: the pretrained encoder.
+        encoder: its number of blocks, and the width of encoder frames.
         width: channels of the frames: those of the encoder, and the level if there is one more.
-        d_model: width of encoder frames.
     """
 
     def __init__(
-        self, config: FrontendConfig, info: PretrainedEncoderInfo, width: int, d_model: int
+        self,
+        config: FrontendConfig,
+        info: PretrainedEncoderInfo,
+        encoder: EncoderConfig,
+        width: int,
     ):
         super().__init__()
         self.config = config
         self.has_level = width > info.width
-        self.frame_ms = 1000 * info.frame_samples / info.sample_rate_hz
-        self.linear = nn.Linear(FRAMES_PER_STEP * width, d_model)
+        self.frame_ms = info.frame_ms
+        self.num_joined = num_joined(encoder)
+        self.linear: nn.Module = nn.Identity()
+        if encoder.num_layers > 0:
+            self.linear = nn.Linear(self.num_joined * width, encoder.d_model)
 
     def forward(self, x: Padded, state: StreamBuffer | None = None) -> tuple[Padded, StreamBuffer]:
-        """Frames (B, T, width) -> encoder frames (B, T / FRAMES_PER_STEP, d_model), and the state."""
+        """Frames (B, T, width) -> encoder frames (B, T / num_joined, d_model), and the state."""
         if self.training:
             x = perturb(x, self.config, self.frame_ms)
             if self.has_level:
                 x = x.with_values(_other_levels(x.values))
-        joined, state = stream_windows(x, state, history=0, hop=FRAMES_PER_STEP)
-        steps = joined.values.unflatten(1, (-1, FRAMES_PER_STEP)).flatten(2)
+        joined, state = stream_windows(x, state, history=0, hop=self.num_joined)
+        steps = joined.values.unflatten(1, (-1, self.num_joined)).flatten(2)
         return joined.with_values(self.linear(steps)), state
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from duplexmamba.config import ModelConfig
 from duplexmamba.models.encoders.backends import Encode, open_backend
 from duplexmamba.models.features import Features
-from duplexmamba.models.pretrained_encoders import FRAMES_PER_STEP, PRETRAINED_ENCODERS
+from duplexmamba.models.pretrained_encoders import find_encoder, num_joined
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded
 
@@ -71,8 +71,9 @@ class PretrainedEncoder(Features):
     def __init__(self, config: ModelConfig):
         super().__init__()
         encoder = config.encoder
+        self.config = encoder
         self.context = encoder.context
-        self.info = PRETRAINED_ENCODERS[str(encoder.pretrained)]
+        self.info = find_encoder(encoder.pretrained)
         # whole utterances, context full, have no windows
         self.slice_frames = 0
         self.lookahead_frames = 0
@@ -87,22 +88,20 @@ class PretrainedEncoder(Features):
     def _set_window(self, config: ModelConfig) -> None:
         encoder = config.encoder
         timing = FrameTiming.of(config)
-        # in frames of the pretrained encoder, which are shorter than those after the front end
-        self.slice_frames = FRAMES_PER_STEP * timing.encoder_frames(
-            "encoder.slice_ms", encoder.slice_ms
-        )
-        self.lookahead_frames = FRAMES_PER_STEP * timing.encoder_frames(
+        # in frames of the pretrained encoder, which may be shorter than those after the front end
+        joined = num_joined(encoder)
+        self.slice_frames = joined * timing.encoder_frames("encoder.slice_ms", encoder.slice_ms)
+        self.lookahead_frames = joined * timing.encoder_frames(
             "encoder.lookahead_ms", encoder.lookahead_ms
         )
-        self.past_frames = FRAMES_PER_STEP * timing.whole_frames(encoder.left_context_ms)
+        self.past_frames = joined * timing.whole_frames(encoder.left_context_ms)
         self._check_window(encoder.lookahead_ms, encoder.left_context_ms)
 
     def _check_window(self, lookahead_ms: float, left_context_ms: float) -> None:
-        frame_ms = 1000 * self.info.frame_samples / self.info.sample_rate_hz
         if self.lookahead_frames < self.info.edge_frames:
             raise ValueError(
                 f"encoder.lookahead_ms={lookahead_ms:g}: {self.info.name} needs at least "
-                f"{self.info.edge_frames * frame_ms:g} ms after a frame; raise it"
+                f"{self.info.edge_frames * self.info.frame_ms:g} ms after a frame; raise it"
             )
         if self.past_frames < self.lookahead_frames:
             raise ValueError(
@@ -110,6 +109,8 @@ class PretrainedEncoder(Features):
                 f"encoder.lookahead_ms={lookahead_ms:g}: the frames that a slice returns began in "
                 "its past; raise left_context_ms"
             )
+        window_frames = self.past_frames + self.slice_frames + self.lookahead_frames
+        self.check_length(window_frames * self.info.frame_samples)
 
     def forward(
         self, samples: Padded, state: WindowState | None = None, final: bool = False
@@ -168,16 +169,18 @@ class PretrainedEncoder(Features):
         num_frames = len(samples) // self.info.frame_samples
         return self._encode(samples, self.info.edge_frames, 0, num_frames)
 
-    def encode_in_windows(self, samples: np.ndarray, slice_frames: int | None = None) -> np.ndarray:
-        """Encode a whole stream in windows, as `forward` does with `final`.
+    def encode_signal(self, samples: np.ndarray, slice_frames: int) -> np.ndarray:
+        """Encode a whole utterance or dialogue as `forward` does with `final`.
 
         Args:
             samples: (n,) float32.
-            slice_frames: frames of a slice; None: those of encoder.slice_ms.
+            slice_frames: frames of a slice, where the context has slices.
 
         Returns:
             (n // frame_samples + look-ahead frames, D) float32, before normalisation.
         """
+        if self.context != "window":
+            return self.encode_utterance(samples)
         return self._encode_windows(samples, 0, len(samples), final=True, slice_frames=slice_frames)
 
     def levels_db(self, samples: np.ndarray) -> np.ndarray:
@@ -185,6 +188,13 @@ class PretrainedEncoder(Features):
         levels = frame_levels_db(samples, self.info.frame_samples)
         # in windows the first frames are those from before the stream, all zero
         return np.pad(levels, (self.lookahead_frames, 0))
+
+    def settings(self, slice_frames: int) -> str:
+        """Everything besides the samples that the frames of `encode_signal` depend on."""
+        name = f"{self.info.name} {self.info.revision}".strip()
+        if self.context != "window":
+            return f"{name} {self.context}"
+        return f"{name} window {self.past_frames} {slice_frames} {self.lookahead_frames}"
 
     @torch.no_grad()
     def fit(self, samples: list[Tensor]) -> None:
@@ -263,15 +273,31 @@ class PretrainedEncoder(Features):
         padded = np.pad(samples, (0, max(num_silent, num_missing)))
         if stop <= begin:
             return np.zeros((0, self.width), np.float32)
+        self.check_length(len(padded))
         frames = self._backend()(padded)[begin:stop]
         if not self.has_level:
             return frames
         levels = frame_levels_db(padded, self.info.frame_samples)[begin:stop]
         return np.column_stack([frames, levels])
 
+    def check_length(self, num_samples: int) -> None:
+        """Check that the encoder can hear so many samples at once.
+
+        Raises:
+            ValueError: it cannot; names the longest input, and the remedy.
+        """
+        longest = self.info.max_samples
+        if longest is not None and num_samples > longest:
+            seconds = longest / self.info.sample_rate_hz
+            raise ValueError(
+                f"encoder.pretrained={self.info.name} hears at most {seconds:g} s at once, and not "
+                f"{num_samples / self.info.sample_rate_hz:.1f} s: lower encoder.left_context_ms where "
+                "encoder.context=window, else data.max_s"
+            )
+
     def _backend(self) -> Encode:
-        # one for each process: a session does not survive a fork
-        return backend_of_process(self.info.name, os.getpid())
+        # one for each process: a session of onnxruntime does not survive a fork
+        return backend_of_process(self.info.name, os.getpid(), str(self.mean.device))
 
     def _initial_state(self, samples: Tensor) -> WindowState:
         kept = (self.past_frames + self.slice_frames) * self.info.frame_samples
@@ -304,17 +330,18 @@ def pad_frames(rows: list[Tensor]) -> Padded:
 
 
 @functools.lru_cache(maxsize=4)
-def backend_of_process(name: str, process: int) -> Encode:
+def backend_of_process(name: str, process: int, device: str = "cpu") -> Encode:
     """Open an encoder once in each process.
 
     Args:
-        name: of the encoder, a key of `PRETRAINED_ENCODERS`.
+        name: value of `encoder.pretrained`.
         process: number of the process.
+        device: that it runs on.
 
     Raises:
         ValueError: the encoder is not installed; the message says how to install it.
     """
-    return open_backend(PRETRAINED_ENCODERS[name])
+    return open_backend(find_encoder(name), device)
 
 
 def _signals(samples: Padded) -> list[np.ndarray]:
