@@ -81,6 +81,7 @@ NEW_SETTINGS: dict[str, Any] = {
     ),
     "stage.texts_per_utterance": 0,
     "stage.texts_per_dialogue": 0,
+    "data.test_unaddressed": None,
     "data.train_size": 0,
     "data.train_dialogues": 0,
     "data.voices": {"espeak": 1.0},

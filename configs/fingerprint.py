@@ -20,6 +20,7 @@ EXECUTION_ONLY = (
     "data.cache",
     "data.test_voices",
     "data.test_people",
+    "data.test_unaddressed",
     "data.test_effects",
     "trainer.checkpoint_every_s",
     "trainer.threads",

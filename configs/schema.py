@@ -181,6 +181,9 @@ class DataConfig:
     excerpt_s: float
     """Longest excerpt of a conversation, in seconds; each is trained on and scored as a dialogue of
     its own."""
+    test_unaddressed: str | None
+    """Folder with recordings of talk that is not meant for the model, which live sessions hear after
+    the test dialogues; null is none. The score is unaddressed/answers_per_hour."""
     test_effects: EffectsConfig
     """Shares of the test utterances and test dialogues that have an effect of another voice, room,
     microphone or line; as data.augment.effects for training."""

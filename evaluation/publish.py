@@ -38,7 +38,7 @@ MAIN_SCORES = ("answer/exact_match", "state/macro_f1")
 """Scores of `duplex` that both may not fall when a model is replaced, and of which one has to rise."""
 SCORE_FILES = ("duplex", "wer")
 MACHINE_SETTINGS = {
-    "data": ("path", "source", "test_people", "cache"),
+    "data": ("path", "source", "test_people", "test_unaddressed", "cache"),
     "run": ("dir", "id", "sweep"),
     "wandb": ("mode", "project"),
 }

@@ -165,6 +165,12 @@ DUPLEX = Score(
                 -1,
             ),
             Row(
+                "unaddressed/answers_per_hour",
+                "answers per hour of talk that is not meant for the model",
+                "number",
+                -1,
+            ),
+            Row(
                 "answer/resumed_after_ignore",
                 "answers that continue unchanged after an ignored sound",
                 "share",

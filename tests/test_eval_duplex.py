@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import random
 from pathlib import Path
 
@@ -25,10 +26,12 @@ from evaluation.duplex.dialogues import (
     invented,
     scores,
 )
+from evaluation.duplex.unaddressed import SILENCE_S, answers_to_unaddressed, play_unaddressed
 from evaluation.record import ScoreValue
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.checkpoint import FILE, StageCheckpoint
 from tests.conftest import ALL_TURNS, SMALL_SIZES, TINY
+from tests.corpora import sound, write
 
 STREAMING = [TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, "trainer.accelerator=cpu"]
 
@@ -267,6 +270,29 @@ def test_only_another_answer_outside_the_grammar_is_invented():
     assert invented([]) == {}
 
 
+def test_any_response_to_talk_of_others_is_an_answer():
+    played = [dialogue([], [response(2, 4, "one"), response(9, 10, "")]), dialogue([], [])]
+    score = answers_to_unaddressed(played)["unaddressed/answers_per_hour"]
+    # two in 60 slices of 0.2 s
+    assert score.value == pytest.approx(600) and score.num_cases == 2
+    assert answers_to_unaddressed([]) == {}
+
+
+def test_recordings_are_heard_whole_with_silence_after_them(tmp_path: Path, capsys):
+    checkpoint = untrained("streaming", "duplex.response_threshold=0.999999")
+    sound(tmp_path / "radio" / "0.wav", 1.1)
+    write(tmp_path / "1.flac", "no sound")
+    played = play_unaddressed(str(tmp_path), lambda: session_of(checkpoint.config, checkpoint))
+    assert [one.id for one in played] == ["radio/0.wav"] and not played[0].responses
+    num_slices = math.ceil((1.1 + SILENCE_S) / played[0].slice_s)
+    assert len(played[0].predicted) == len(played[0].labels) == num_slices
+    assert "left out: " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="data.test_unaddressed=.*nowhere"):
+        play_unaddressed(
+            str(tmp_path / "nowhere"), lambda: session_of(checkpoint.config, checkpoint)
+        )
+
+
 def test_cost():
     played = dataclasses.replace(
         dialogue(), compute_ms=[10.0] * 98 + [50.0, 90.0], lm_bytes=3, all_bytes=7
@@ -325,6 +351,7 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
         "duplex.response_threshold=0.2",
         "seed=1515",
         *ALL_TURNS,
+        f"data.test_unaddressed={sound(tmp_path / 'radio' / '0.wav', 1.0).parent}",
     ]  # with this seed the dialogues have all kinds of turns
     values = evaluate.main(["duplex", str(run), *overrides, "--json", str(file)])
     assert json.loads(file.read_text()) == values
@@ -342,7 +369,7 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
         "state/accuracy", "state/macro_f1", "state/f1_response", "state/confusion/response/ignore",
         "answer/exact_match", "answer/exact_match_after_interruption", "answer/exact_match_after_ignore",
         "answer/resumed_after_ignore", "interruption/takeover_rate", "interruption/latency_s", "interruption/stop_s",
-        "answer/invented_rate", "stop/obeyed", "onset/pause_s",
+        "answer/invented_rate", "stop/obeyed", "onset/pause_s", "unaddressed/answers_per_hour",
         "pause/false_takeover_rate", "turn/takeover_rate", "turn/latency_s",
         "ignore/false_takeover_rate/talking_to_other",
         "ignore/false_takeover_rate/backchannel", "silence/false_takeover_per_hour", "slice/median_ms",

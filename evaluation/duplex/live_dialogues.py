@@ -22,6 +22,7 @@ from evaluation.duplex.report import report
 from evaluation.duplex.systems import open_baselines
 from evaluation.duplex.systems.own import never_answering
 from evaluation.duplex.systems_report import report_systems
+from evaluation.duplex.unaddressed import play_unaddressed
 from evaluation.finished_run import Run, open_run
 from lightning_modules.sessions import open_sessions
 
@@ -62,10 +63,13 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     played = play_all(open_session, dialogues, config.data.test_dialogues, heard)
     count = UTTERANCES_PER_DIALOGUE * config.data.test_dialogues
     utterances = play_all(open_session, outside_the_grammar(config, count, voices), count)
+    unaddressed: list[PlayedDialogue] = []
+    if config.data.test_unaddressed is not None:
+        unaddressed = play_unaddressed(config.data.test_unaddressed, open_session)
     restriction = RESTRICTIONS.get(config.duplex.kind, "")
     device = open_session().device.type
     title = f"{len(played)} test dialogues{speakers} in live sessions{restriction}, on {device}"
-    values = report(played, utterances, run.folder, run.titled(title))
+    values = report(played, utterances, unaddressed, run.folder, run.titled(title))
     if heard is not None:
         values |= report_systems(heard.of_system, config, run.folder, run.titled(title))
     return values

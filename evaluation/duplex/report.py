@@ -10,6 +10,7 @@ from rich.table import Table
 from duplexmamba.text.tokenizer import TURN_STATE_MARKERS
 from evaluation.console import score_table, wide_console, write_lines
 from evaluation.duplex.dialogues import PlayedDialogue, cases_of, confusion, curve, invented, scores
+from evaluation.duplex.unaddressed import answers_to_unaddressed
 from evaluation.record import ScoreValue
 from evaluation.saved_scores import save_lines
 from reporting.confusion import draw_confusion
@@ -22,6 +23,7 @@ DPI = 120
 def report(
     dialogues: Sequence[PlayedDialogue],
     utterances: Sequence[PlayedDialogue],
+    unaddressed: Sequence[PlayedDialogue],
     run: Path,
     title: str,
 ) -> dict[str, float]:
@@ -30,8 +32,10 @@ def report(
     Args:
         dialogues: with the behaviour of a session.
         utterances: the same, each with a single turn that is outside the grammar.
+        unaddressed: recordings of talk that is not meant for the model; may be empty.
         run: folder of the run; its scores/ receives duplex.jsonl (a line for each dialogue),
-            out_of_grammar.jsonl (one for each utterance), duplex_curve.json and duplex.png.
+            out_of_grammar.jsonl (one for each utterance), unaddressed.jsonl (one for each
+            recording, if there are any), duplex_curve.json and duplex.png.
         title: of the screen and of the figure.
 
     Returns:
@@ -43,10 +47,12 @@ def report(
     # First, since it fails if the labels are unsuitable: then no file is written.
     points = curve(dialogues)
     matrix = confusion(dialogues)
-    values = scores(dialogues) | invented(utterances)
+    values = scores(dialogues) | invented(utterances) | answers_to_unaddressed(unaddressed)
     save_lines(run, "duplex", map(_line, dialogues))
     folder = run / "scores"
     write_lines(folder / "out_of_grammar.jsonl", map(_line, utterances))
+    if unaddressed:
+        write_lines(folder / "unaddressed.jsonl", map(_line, unaddressed))
     curve_values = [point._asdict() for point in points]
     (folder / "duplex_curve.json").write_text(json.dumps(curve_values, indent=1) + "\n")
     draw_confusion(matrix, points, title).savefig(folder / "duplex.png", dpi=DPI)

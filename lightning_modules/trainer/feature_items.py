@@ -31,7 +31,14 @@ IRRELEVANT = {
     *("batch_s", "batch_texts", "batch_dialogues", "num_workers", "worker_timeout_s", "cache"),
     *("train_size", "train_dialogues", "valid_size", "test_size", "valid_dialogues"),
     *("conversations", "composed_share", "excerpt_s"),
-    *("test_dialogues", "test_voices", "test_people", "test_effects", "max_bad_share"),
+    *(
+        "test_dialogues",
+        "test_voices",
+        "test_people",
+        "test_unaddressed",
+        "test_effects",
+        "max_bad_share",
+    ),
 }
 """Settings of `data` that do not change the item at a position."""
 
