@@ -250,6 +250,9 @@ def test_settings_that_an_encoder_cannot_be_used_with_are_refused() -> None:
     assert "streams by its caches, in offline stages as well; set encoder.context=cache" in refused(
         folder_of("nemotron_asr_streaming")
     )
+    assert "no channel for the level; set features.level=none" in refused(
+        folder_of("nemotron_asr_streaming"), "encoder.context=cache", "features.level=channel"
+    )
 
 
 def test_a_slice_that_an_encoder_was_not_trained_with_is_refused(tmp_path: Path) -> None:

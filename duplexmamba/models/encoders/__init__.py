@@ -153,17 +153,17 @@ def _check_level(config: EncoderConfig, features: FeaturesConfig) -> None:
             f"features.level={features.level} and encoder.kind={config.kind}: set "
             f"features.level={fitting}, or none"
         )
-    if features.level == "channel" and config.context == "cache":
-        raise ValueError(
-            "features.level=channel and encoder.context=cache: such encoders have no channel for the "
-            "level; set features.level=none"
-        )
 
 
 def _check_pretrained(config: EncoderConfig, features: FeaturesConfig) -> None:
     info = find_encoder(config.pretrained)
     check_sample_rate(info, features.sample_rate_hz)
     _check_context(config, info)
+    if features.level == "channel" and config.context == "cache":
+        raise ValueError(
+            "features.level=channel and encoder.context=cache: such encoders have no channel for the "
+            "level; set features.level=none"
+        )
     width = info.width + int(features.level == "channel")
     if config.num_layers == 0 and config.d_model != width:
         raise ValueError(
