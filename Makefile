@@ -41,7 +41,7 @@ overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 
 help: ## list the commands
 	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|tiny_pretrained|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 17
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 24
 
 install: $(VENV)/.train ## the virtual environment and what training needs
 

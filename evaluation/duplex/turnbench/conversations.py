@@ -230,8 +230,9 @@ def read_exported_gold(file: Path) -> dict[str, Gold]:
         raise _other_revision(file, text, "dataset_revision", revision, DEV_REVISION)
     gold = {}
     for name, values in exported["conversations"].items():
+        _check_id(name, str(file))
         try:
-            gold[_check_id(name, str(file))] = _exported(values)
+            gold[name] = _exported(values)
         except (KeyError, TypeError) as error:
             line = line_of(text, f'"{name}"')
             raise ValueError(
