@@ -150,6 +150,15 @@ def test_headsets_of_a_meeting_hear_the_others_as_one_agent(tmp_path: Path) -> N
     assert found["m-3"].user.audio == tmp_path / "h2.wav"
 
 
+def test_exchanged_channels_are_named(tmp_path: Path) -> None:
+    fisher(tmp_path)
+    talk(tmp_path / "audio/call.wav", exchanged=True)
+    found, skipped = converted("two-channel-cuts", tmp_path)
+    assert not found and len(skipped) == 2
+    assert "call.wav: call-1: each channel is louder while the other side" in skipped[0].detail
+    assert "correct which channel is whose" in skipped[0].detail
+
+
 def test_broken_calls_are_named(tmp_path: Path) -> None:
     talk(tmp_path / "a.wav")
     corpora.sound(tmp_path / "mono.wav", 6.0)
