@@ -17,7 +17,7 @@ from datamodules.conversations.conversation import Conversation, Side, SpokenTur
 from datamodules.conversations.labels import slice_labels
 from datamodules.conversations.manifest import MANIFEST, read_conversations, write_conversations
 from datamodules.conversations.prepare import check
-from datamodules.conversations.voice_activity import spans_of
+from datamodules.conversations.voice_activity import speech_spans
 from datamodules.dialogue.turns import Slices
 from datamodules.prepare import main
 from datamodules.sources.audio_sources import TarSource
@@ -148,6 +148,15 @@ def test_headsets_of_a_meeting_hear_the_others_as_one_agent(tmp_path: Path) -> N
     assert found["m-1"].agent is None and found["m-1"].user.channel is None
     assert brief(found["m-1"].of("agent")) == [("agent", 1.0, 3.0, "good day hi all")]
     assert found["m-3"].user.audio == tmp_path / "h2.wav"
+
+
+def test_exchanged_channels_are_named(tmp_path: Path) -> None:
+    fisher(tmp_path)
+    talk(tmp_path / "audio/call.wav", exchanged=True)
+    found, skipped = converted("two-channel-cuts", tmp_path)
+    assert not found and len(skipped) == 2
+    assert "call.wav: call-1: each channel is louder while the other side" in skipped[0].detail
+    assert "correct which channel is whose" in skipped[0].detail
 
 
 def test_broken_calls_are_named(tmp_path: Path) -> None:
@@ -452,13 +461,27 @@ def test_turns_of_eot_bench_have_pauses(tmp_path: Path) -> None:
         converted("smart-turn", file)
 
 
-def test_clicks_and_hiss_are_no_speech() -> None:
+def speech_in(path: Path, samples: np.ndarray, rate_hz: int = 16_000) -> list[Any]:
+    sf.write(path, samples, rate_hz)
+    return speech_spans(Side(path, None), len(samples) / rate_hz)
+
+
+def test_clicks_and_hiss_are_no_speech(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    hiss = 1e-4 * rng.standard_normal(32_000)
-    assert spans_of(hiss[:10]) == [] and spans_of(hiss) == []
+    hiss = 1e-3 * rng.standard_normal(32_000)
+    assert speech_in(tmp_path / "a.wav", hiss[:10]) == []
+    assert speech_in(tmp_path / "a.wav", hiss) == []
     hiss[8000:9600] += 0.1 * np.sin(np.arange(1600) * 0.3)
     hiss[20_000:20_010] = 0.5
-    assert np.allclose(spans_of(hiss), [(0.5, 0.6)])
+    assert np.allclose(speech_in(tmp_path / "a.wav", hiss), [(0.5, 0.6)])
+
+
+@pytest.mark.parametrize("rate_hz", [11_025, 48_000])
+def test_speech_is_found_at_any_rate_and_block(tmp_path: Path, rate_hz: int) -> None:
+    # 12 s are more than one block; frames of 20 ms are no whole number of samples at 11,025 Hz
+    samples = np.zeros(12 * rate_hz)
+    samples[11 * rate_hz : 11 * rate_hz + rate_hz // 2] = 0.1
+    assert np.allclose(speech_in(tmp_path / "a.wav", samples, rate_hz), [(11.0, 11.5)], atol=0.02)
 
 
 # ---- make data

@@ -11,6 +11,7 @@ import pytest
 import soundfile as sf
 import torch
 
+from configs.checks import SPLITS
 from configs.fingerprint import fingerprint
 from configs.loading import load_config, override
 from configs.schema import Config
@@ -377,26 +378,23 @@ def test_composed_timing_is_unchanged_by_the_setting(config: Config) -> None:
         override(config, ["dialogue.timing=natural", "dialogue.endpoint_silence_ms=250"])
 
 
-def test_written_dialogues_are_conversations_with_the_same_labels(tmp_path: Path) -> None:
-    recipe = [TINY[0], "configs/stage/streaming.yaml", f"run.dir={tmp_path}"]
-    recipe += ["dialogue.timing=natural", "dialogue.events=[3,4]"]
+def test_written_dialogues_are_conversations_with_the_same_labels(
+    config: Config, tmp_path: Path
+) -> None:
+    config = override(config, ["dialogue.timing=natural", "dialogue.events=[2,3]"])
+    slices = Slices.of(config)
     with mock.patch.object(write_dialogues, "picture"):
-        for split in ("train", "test"):
-            write_dialogues.main(["2", split, *recipe])
-        written, skipped = read_conversations(tmp_path / "dialogues")
-        assert not skipped and [item.split for item in written] == ["train"] * 2 + ["test"] * 2
+        for split in SPLITS:
+            write_dialogues.write_composed(config, split, 1, tmp_path)
+        # a second call replaces the dialogues of its split
+        write_dialogues.write_composed(config, "train", 1, tmp_path)
+        written, skipped = read_conversations(tmp_path)
+        assert not skipped and sorted(item.split or "" for item in written) == sorted(SPLITS)
         assert not audio_problem(written[0])
-        slices = Slices.of(load_config(recipe))
         for item in written:
-            facts = json.loads((tmp_path / f"dialogues/{item.id}.json").read_text())
+            facts = json.loads((tmp_path / f"{item.id}.json").read_text())
             assert list(slice_labels(item, slices)) == facts["labels"]
-        # and are drawn as conversations again
-        recipe += [f"data.conversations={{{tmp_path}/dialogues: 1}}"]
-        with pytest.raises(ValueError, match="no conversation of split valid is left"):
-            write_dialogues.main(["2", "train", *recipe])
-        write_dialogues.main(["2", "valid", *recipe[:-1]])
-        write_dialogues.main(["2", "train", *recipe])
-    [excerpt, *_] = (tmp_path / "dialogues").glob("dialogue-train-*@*.wav")
-    stereo, _ = sf.read(excerpt)
-    facts = json.loads(excerpt.with_suffix(".json").read_text())
-    assert len(stereo) == len(facts["labels"]) * slices.length and stereo[:, 1].any()
+        config = override(config, [f"data.conversations={{{tmp_path}: 1}}"])
+        [drawn] = write_dialogues.write_excerpts(config, "train", 1, tmp_path)
+    stereo, _ = sf.read(tmp_path / f"{drawn.id}.wav")
+    assert len(stereo) == len(drawn.labels) * slices.length and stereo[:, 1].any()

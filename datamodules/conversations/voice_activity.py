@@ -1,14 +1,11 @@
 """Speech of a channel without a transcript, by its level."""
 
-import math
-
 import numpy as np
 
 from datamodules.conversations.conversation import Side, Span
 from datamodules.conversations.units import FLOAT_SLACK_S, joined_spans
-from datamodules.sources.audio import read_audio
+from datamodules.sources.audio import read_power
 
-RATE_HZ = 16_000
 FRAME_S = 0.02
 BELOW_LOUD_DB = 30.0
 """Level of speech below that of the loudest frames, down to which it counts as speech."""
@@ -32,36 +29,25 @@ def speech_spans(side: Side, duration_s: float) -> list[Span]:
     Raises:
         UnusableAudio: the sound file is missing, broken or silent, or lacks the channel.
     """
-    samples = read_audio(
-        side.audio,
-        RATE_HZ,
-        side.start_s,
-        duration_s,
-        side.channel,
-        min_s=0,
-        max_s=math.inf,
-    )
-    return spans_of(samples)
+    power, frame_s = read_power(side.audio, FRAME_S, side.start_s, duration_s, side.channel)
+    return spans_of(power, frame_s)
 
 
-def spans_of(samples: np.ndarray) -> list[Span]:
-    """Find speech in samples.
+def spans_of(power: np.ndarray, frame_s: float) -> list[Span]:
+    """Find speech in the power of frames.
 
     Args:
-        samples: (n,) at 16 kHz.
+        power: (num_frames,) mean square of each frame.
+        frame_s: length of a frame in seconds.
     """
-    frame_samples = round(FRAME_S * RATE_HZ)
-    num_frames = len(samples) // frame_samples
-    if not num_frames:
+    if not len(power):
         return []
-    frames = samples[: num_frames * frame_samples].reshape(num_frames, frame_samples)
-    power = np.mean(np.square(frames), axis=1)  # (num_frames,)
     level_db = 10 * np.log10(power + 1e-12)
     # Relative to the channel, since recordings differ in level by tens of decibels.
     loud_db = np.percentile(level_db, LOUD_PERCENTILE)
     threshold_db = max(loud_db - BELOW_LOUD_DB, MIN_LEVEL_DB)
     loud_frames = np.flatnonzero(level_db > threshold_db)
-    spans = joined_spans((frame * FRAME_S, (frame + 1) * FRAME_S) for frame in loud_frames.tolist())
+    spans = joined_spans((frame * frame_s, (frame + 1) * frame_s) for frame in loud_frames.tolist())
     # Sums of decimal times miss the shortest span by rounding.
     shortest_s = MIN_SPEECH_S - FLOAT_SLACK_S
     return [(start_s, end_s) for start_s, end_s in spans if end_s - start_s >= shortest_s]

@@ -23,6 +23,8 @@ padding."""
 SEGMENT_SLACK_S = 0.5
 """Seconds by which a manifest's segment may pass the end of its file: durations are often
 rounded."""
+POWER_BLOCK_FRAMES = 500
+"""Frames of `read_power` that are decoded at a time: few enough for the processor's cache."""
 UNKNOWN_FRAMES = 2**62
 """libsndfile reports more frames than this for a FLAC whose header has no length."""
 
@@ -74,6 +76,51 @@ def read_audio(
     # since clipping distorts.
     peak = np.abs(mono).max()
     return mono / np.float32(max(1.0, peak))
+
+
+def read_power(
+    path: AudioSource,
+    frame_s: float,
+    start_s: float,
+    duration_s: float,
+    channel: int | None,
+) -> tuple[np.ndarray, float]:
+    """Read the power of frames of a segment, at the file's own rate and in little memory.
+
+    Args:
+        path: the sound file.
+        frame_s: length of a frame.
+        start_s: start of the segment.
+        duration_s: length of the segment.
+        channel: the channel to take; None: the mean of all.
+
+    Returns:
+        (num_frames,) float32 mean squares of whole frames, and the exact length of a frame in
+        seconds.
+
+    Raises:
+        UnusableAudio: as `read_audio`.
+    """
+    parts = []
+    peak = 0.0
+    with reading(str(path)), _open(path) as sound:
+        start, count = _segment(path, sound, start_s, duration_s)
+        frame_samples = round(frame_s * sound.samplerate)
+        block_samples = POWER_BLOCK_FRAMES * frame_samples
+        _seek(path, sound, start)
+        for first in range(0, count, block_samples):
+            block = _decode_next(path, sound, min(block_samples, count - first))
+            mono = _to_mono(path, block, channel)
+            num_frames = len(mono) // frame_samples
+            frames = mono[: num_frames * frame_samples].reshape(num_frames, frame_samples)
+            parts.append(np.einsum("fs,fs->f", frames, frames) / frame_samples)
+            peak = max(peak, float(np.abs(mono).max()))
+    power = np.concatenate(parts)
+    if not np.isfinite(power).all():
+        raise UnusableAudio(f"{path} holds NaN or infinite samples")
+    if peak < SILENCE_PEAK:
+        raise UnusableAudio(f"{path} is silent: no sample above -80 dB of full scale")
+    return power, frame_samples / sound.samplerate
 
 
 def _to_mono(path: AudioSource, samples: np.ndarray, channel: int | None) -> np.ndarray:
@@ -186,13 +233,25 @@ def _open_stream(file: Path | IO[bytes], name: str) -> sf.SoundFile:
 
 
 def _decode(path: AudioSource, sound: sf.SoundFile, start: int, count: int) -> np.ndarray:
-    """Samples of a segment, (count, channels) float32."""
+    """Samples of a segment of a sound that has just been opened, (count, channels) float32."""
+    _seek(path, sound, start)
+    return _decode_next(path, sound, count)
+
+
+def _seek(path: AudioSource, sound: sf.SoundFile, start: int) -> None:
     try:
         if sound.seekable():
             sound.seek(start)
         else:
             # GSM 6.10, of which libsndfile reads one frame after another.
             sound.read(start, dtype="float32")
+    except sf.LibsndfileError as error:
+        raise UnusableAudio(f"{path} is broken or truncated: {_plain_text(error)}") from None
+
+
+def _decode_next(path: AudioSource, sound: sf.SoundFile, count: int) -> np.ndarray:
+    """The next samples, (count, channels) float32."""
+    try:
         samples = sound.read(count, dtype="float32", always_2d=True)
     except sf.LibsndfileError as error:
         raise UnusableAudio(f"{path} is broken or truncated: {_plain_text(error)}") from None
