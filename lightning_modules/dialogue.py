@@ -155,7 +155,7 @@ class DialogueStage(InstructStage):
         fork_states = ForkStates(self.device)
         hidden_parts: list[Tensor] = []
         label_parts: list[Tensor] = []
-        schedule = fork_schedule(segments, len(self._prompt()))
+        schedule = fork_schedule(segments, len(self._prompt()), self.device.type)
         # before the loop, since all ranks have to reach it in the same order
         num_idle = max_over_ranks(len(schedule), self) - len(schedule)
         for indices in schedule:

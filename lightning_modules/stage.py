@@ -278,6 +278,22 @@ class StageModule(L.LightningModule, abc.ABC):
                 "optim.warmup_steps"
             )
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave frozen weights out of a checkpoint of Lightning's.
+
+        A resumed training begins with the same ones: from where the stage starts, or by its seed.
+        """
+        for name, weight in self.named_parameters():
+            if not weight.requires_grad:
+                checkpoint["state_dict"].pop(name, None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Complete a checkpoint by the frozen weights of this module."""
+        weights = self.state_dict()
+        for name, weight in self.named_parameters():
+            if not weight.requires_grad:
+                checkpoint["state_dict"].setdefault(name, weights[name])
+
     def num_trained(self) -> int:
         """Number of trained parameters."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)

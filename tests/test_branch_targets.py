@@ -179,7 +179,7 @@ def assert_probes_agree_with_a_session(script, model, tokenizer, small, monkeypa
     compared = set()
     position = 0
     for group in fork_schedule(
-        segments, len(tokenizer.prompt_before_speech(ANSWER_INSTRUCTIONS[0]))
+        segments, len(tokenizer.prompt_before_speech(ANSWER_INSTRUCTIONS[0])), "cpu"
     ):
         for segment in (segments[i].segment for i in group):
             expected_labels = [label for label in segment.labels if label != IGNORED]

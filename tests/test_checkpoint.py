@@ -10,7 +10,9 @@ import torch
 from configs.loading import override
 from configs.schema import Config
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM
+from duplexmamba.text.tokenizer import Tokenizer
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
+from lightning_modules.speech import SpeechStage
 from lightning_modules.trainer.averaging import WeightAveraging
 from lightning_modules.trainer.checkpoint import (
     StageCheckpoint,
@@ -102,12 +104,39 @@ def test_the_average_is_the_mean_of_the_last_snapshots_also_after_resuming(confi
         with torch.no_grad():
             weight.fill_(float(step))
         for _ in range(2):  # two batches to an update: it counts once
-            average.on_train_batch_end(SimpleNamespace(global_step=step), module)
+            trainer = SimpleNamespace(global_step=step, is_global_zero=True, world_size=1)
+            average.on_train_batch_end(trainer, module)
         if step == 8:  # killed and resumed between the snapshots of updates 7 and 10
             state, average = average.state_dict(), WeightAveraging(config)
             average.load_state_dict(state)
-    average.on_train_end(SimpleNamespace(), module)
+    average.on_train_end(trainer, module)
     assert weight[0] == (7 + 10) / 2
+
+
+def test_the_first_rank_alone_keeps_sums(config: Config) -> None:
+    config = override(config, ["trainer.max_steps=4", "trainer.average_every_steps=1"])
+    module = EncoderStage(config, CTCRecogniser(config.model), None)
+    average = WeightAveraging(config)
+    average.load_state_dict({"sum": {"ctc.bias": torch.ones(3)}, "count": 1, "last_step": 3})
+    trainer = SimpleNamespace(global_step=4, is_global_zero=False)
+    average.on_train_start(trainer, module)
+    average.on_train_batch_end(trainer, module)
+    assert (average.count, average.sum) == (2, {})
+
+
+def test_a_resume_checkpoint_has_no_frozen_weights(config: Config) -> None:
+    """Those of the language model in stage asr are most of it; a resumed stage has them again."""
+    tokenizer = Tokenizer.train(["some words"] * 3)
+    module = SpeechStage(config, SpeechLM(config.model), tokenizer)
+    checkpoint = {"state_dict": module.state_dict()}
+    complete = dict(checkpoint["state_dict"])
+    module.on_save_checkpoint(checkpoint)
+    saved = checkpoint["state_dict"]
+    parts = {name.split(".")[1] for name in saved}
+    assert parts == {"features", "frontend", "encoder", "connector"}
+    module.on_load_checkpoint(checkpoint)
+    assert saved.keys() == complete.keys()
+    assert all(torch.equal(saved[name], weight) for name, weight in complete.items())
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from datamodules.corpus import Utterance
 from datamodules.dialogue.data import DialogueBatch, collate_dialogues
 from duplexmamba.models import lora
 from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.text.decoding import is_sharded
 from duplexmamba.text.tokenizer import Tokenizer
-from lightning_modules.assembly import unsharded
+from lightning_modules.assembly import learn_marker_rows, unsharded
 from lightning_modules.encoder import CTCRecogniser, EncoderStage
 from lightning_modules.stage import StageModule
 from lightning_modules.stages import STAGE_REGISTRY
@@ -53,6 +54,8 @@ CASES = {
     ],
     "streaming": LEARNING_LM,
     "streaming, transformer": [*LEARNING_LM, "lm.kind=transformer", "lm.num_heads=2"],
+    "asr, marker rows": ["lm.pretrained=somewhere"],
+    "streaming, hybrid": [*LEARNING_LM, "lm.kind=hybrid", "lm.num_heads=2"],
     "streaming, multiplex": ["duplex.kind=multiplex"],
 }
 pytestmark = pytest.mark.timeout(300)
@@ -87,13 +90,11 @@ def stage_of(case: str) -> StageModule:
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(weight, std=0.1)
+    tokenizer = Tokenizer.train(["word and more", "an answer"])
+    learn_marker_rows(model, config, tokenizer)
     if config.trainer.activation_checkpointing:
         checkpoint_activations(model)
-    return (
-        STAGE_REGISTRY[stage]
-        .module(config, model, Tokenizer.train(["word and more", "an answer"]))
-        .train()
-    )
+    return STAGE_REGISTRY[stage].module(config, model, tokenizer).train()
 
 
 def batches_of(case: str) -> list:
@@ -125,6 +126,8 @@ def assert_same_gradients(rank: int, folder: Path) -> None:
             expected.append(plain.training_loss(batch))
             (expected[-1] / RANKS).backward()
         shard(module, "training_loss", mesh)
+        assert is_sharded(module.model.lm)
+        assert not is_sharded(plain.model.lm)
         weights = sum(w.to_local().numel() for w in module.parameters())
         assert weights < 0.6 * sum(w.numel() for w in plain.parameters()), case
         torch.manual_seed(rank)

@@ -147,7 +147,7 @@ def test_dialogues_save_what_their_segments_need(monkeypatch: pytest.MonkeyPatch
     config = load_config([TINY[0], "configs/stage/streaming.yaml", *SMALL_SIZES, *sizes])
     dialogues = open_text_dialogues(config)
     batch = [dialogues[position] for position in range(3)]
-    work = work_of(batch, config)
+    work = work_of(batch, config, "cpu")
     expected, recomputed = dialogue_activations(config, work)
     model = planning._build_model(config)
     stage = DialogueStage(config, model, EstimatedTokenizer(1)).train()

@@ -6,6 +6,7 @@ import torch
 from configs.loading import override
 from configs.schema import Config
 from duplexmamba.models.language_models.mamba_lm import MambaLM
+from duplexmamba.models.mixers.mamba import SelectiveSSM
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.ops.scan import selective_scan
 from duplexmamba.streaming import state as states
@@ -100,3 +101,14 @@ def test_silence_clipping_and_extreme_levels_stay_finite(
     speech.values.square().sum().backward()
     assert speech.values.isfinite().all() and all(t.isfinite().all() for t in floats(state))
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_time_steps_under_autocast_are_as_exact_as_their_input() -> None:
+    """Rounded to bfloat16, the bias alone would make some of them 1 % wrong."""
+    ssm = SelectiveSSM(64, 4, 4, 8)
+    dt = torch.randn(1, 200, 8).bfloat16()
+    expected = torch.nn.functional.softplus(ssm.dt_proj(dt.float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        result = torch.nn.functional.softplus(ssm._project_dt(dt))
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, expected, atol=0, rtol=1e-5)

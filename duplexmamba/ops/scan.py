@@ -122,7 +122,7 @@ def states_at(
     """
     u, dt, A, B, C, D, h0 = operands
     rows = return_states_at.rows
-    longest = int(return_states_at.steps.max())
+    longest = return_states_at.most_steps
     # With dt = 0 after its position, the state of a row stays as it is there.
     steps = torch.arange(longest, device=u.device)
     before_position = steps < return_states_at.steps[:, None]  # (P, L)

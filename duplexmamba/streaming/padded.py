@@ -74,6 +74,11 @@ class Positions:
     steps: Tensor
     """(P,) int64, number of steps of that row before the position: 0 to its length."""
 
+    @functools.cached_property
+    def most_steps(self) -> int:
+        """The largest of `steps`, read from the device once and not by every layer."""
+        return int(self.steps.max())
+
 
 def slices_to_rows(x: Padded, steps: int) -> Padded:
     """Turn consecutive slices of each row into rows of their own.

@@ -45,7 +45,7 @@ def greedy(lm: LM, logits: Tensor, state: LMState, end: int, max_tokens: int) ->
     Returns:
         New token ids of each row.
     """
-    if logits.is_cuda and isinstance(lm, MambaLM):
+    if logits.is_cuda and isinstance(lm, MambaLM) and not is_sharded(lm):
         step = graph_steps(lm, state)
     else:
         step = eager_steps(lm, state)
@@ -61,6 +61,17 @@ def greedy(lm: LM, logits: Tensor, state: LMState, end: int, max_tokens: int) ->
         logits = step(token)
     tokens = torch.stack(steps, 1).tolist()  # (B, tokens)
     return [_before(row, end) for row in tokens]
+
+
+def is_sharded(lm: LM) -> bool:
+    """Whether FSDP gathers the weights of the language model or of one of its layers.
+
+    It does so on streams that wait for the current one, which no CUDA graph can capture.
+    """
+    # imported here, because most programs start without it
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(module, FSDPModule) for module in lm.modules())
 
 
 def _before(row: list[int], end: int) -> list[int]:

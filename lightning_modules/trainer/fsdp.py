@@ -169,8 +169,11 @@ def local_shard(tensor: Tensor) -> Tensor:
 
 
 def share(value: Tensor, like: Tensor) -> Tensor:
-    """Return the shard of a full tensor that corresponds to this rank's shard of `like`."""
-    if not isinstance(like, DTensor):
+    """Return the shard of a full tensor that corresponds to this rank's shard of `like`.
+
+    A shard is returned as it is.
+    """
+    if isinstance(value, DTensor) or not isinstance(like, DTensor):
         return value
     value = value.to(like.device)
     # every rank has the full tensor, so that none needs to send it

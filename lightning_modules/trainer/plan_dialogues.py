@@ -65,8 +65,8 @@ def dialogue_work(config: Config) -> DialogueWork:
     return work_of([dialogues[position] for position in positions[:batch_size]], config)
 
 
-def work_of(batch: list[Dialogue], config: Config) -> DialogueWork:
-    """Count the work of a batch of dialogues."""
+def work_of(batch: list[Dialogue], config: Config, device_type: str = "cuda") -> DialogueWork:
+    """Count the work of a batch of dialogues on a device."""
     tokenizer = EstimatedTokenizer(1 if config.tokenizer.source == "bpe" else IDS_PER_MARKER)
     targets = BranchTargets(tokenizer, config.duplex, config.stage.probes)
     rng = random.Random(0)
@@ -76,7 +76,7 @@ def work_of(batch: list[Dialogue], config: Config) -> DialogueWork:
     num_prompt = len(tokenizer.prompt_before_speech(ANSWER_INSTRUCTIONS[0]))
     lm_steps = largest = fork_steps = num_states = num_labels = 0
     all_forks = {segment.fork for segment in segments if segment.fork}
-    schedule = fork_schedule(segments, num_prompt)
+    schedule = fork_schedule(segments, num_prompt, device_type)
     for indices in schedule:
         rows = [segments[index] for index in indices]
         lengths = [_num_steps(row, num_prompt, per_slice) for row in rows]

@@ -174,6 +174,7 @@ def check_hybrid_settings(
     Raises:
         ValueError: a size differs from the section `lm`, or a setting is not supported.
     """
+    # the layers first: most other sizes mean nothing if these differ
     pattern = layout.pattern(settings)
     if "?" in pattern:
         raise ValueError(
@@ -240,6 +241,7 @@ def own_weights(layout: HybridFormat, weights: Weights, settings: "PreTrainedCon
     renamed = {}
     for name, weight in weights.items():
         renamed[_own_name(layout, name)] = weight
+    # gate and up before up alone, which another family has
     for parts, joined in JOINED:
         _join(renamed, parts, joined)
     if layout.model_type == "granitemoehybrid":

@@ -112,6 +112,7 @@ class HybridLM(LM):
         self.embeddings = nn.Embedding(config.vocab_size, config.d_model)
         nn.init.normal_(self.embeddings.weight, std=INITIAL_STD)
         self.layers = nn.ModuleList()
+        # one norm for each letter: a mixer and its MLP are two layers, as in Nemotron-H
         for letter in letters_of(config):
             self.layers.append(MixerBlock(config.d_model, build_layer(config, letter)))
         self.norm_f = nn.RMSNorm(config.d_model, eps=NORM_EPS)

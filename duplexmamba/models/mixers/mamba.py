@@ -110,13 +110,22 @@ class SelectiveSSM(nn.Module):
         assert self.conv1d.bias is not None
         u = short_conv(window.values, self.conv1d.weight, self.conv1d.bias)  # (B, L, E)
         dt, B, C = self.x_proj(u).split(self.sizes, -1)  # (B, L, R), (B, L, N), (B, L, N)
-        dt = softplus(at_least_float32(self.dt_proj(dt)))  # (B, L, E)
+        dt = softplus(at_least_float32(self._project_dt(dt)))  # (B, L, E)
         if x.lengths is not None:
             # dt = 0 at padding: the scan neither decays the state nor adds an input
             dt = dt * x.mask()[..., None]
         A = -torch.exp(at_least_float32(self.A_log))
         y, ssm = selective_scan(u, dt, A, B, C, self.D, past_ssm, return_states_at=return_states_at)
         return y, MambaState(conv, ssm)
+
+    def _project_dt(self, dt: Tensor) -> Tensor:
+        """(B, L, R) -> (B, L, E): the time step before softplus."""
+        device_type = dt.device.type
+        if not torch.is_autocast_enabled(device_type):
+            return self.dt_proj(dt)
+        # the bias, of -7 to -2, would be added in bfloat16: a time step could be 1 % off
+        with torch.autocast(device_type, enabled=False):
+            return self.dt_proj(dt.to(self.dt_proj.weight.dtype))
 
 
 class MambaMixer(nn.Module):
