@@ -31,6 +31,7 @@ TINY_NOISE = 0.05
 
 Settings = dict[str, Any]
 
+# sizes that several tiny models share
 TRANSFORMER: Settings = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -235,6 +236,7 @@ class HubModel:
     """A model of the hub that a preset names."""
 
     model_type: str
+    """Key of `FAMILIES`."""
     settings: Settings
     """Settings of its config.json that differ from the library's defaults."""
 
