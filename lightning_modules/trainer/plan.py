@@ -271,12 +271,15 @@ def saved_by_all_layers(
         recomputed: with activation checkpointing.
         loss: runs the model over the input; None: over PROBE_S seconds of speech with text.
     """
-    one_each = measure_saved(_with_layers(config, encoder=1, lm=1), recomputed, loss)
-    encoder_layer = (
-        measure_saved(_with_layers(config, encoder=2, lm=1), recomputed, loss) - one_each
-    )
-    lm_layer = measure_saved(_with_layers(config, encoder=1, lm=2), recomputed, loss) - one_each
-    more_encoder_layers = (config.encoder.num_layers - 1) * encoder_layer
+    # a pretrained encoder may have no blocks behind it, and another clock with some
+    fewest = min(config.encoder.num_layers, 1)
+    one_each = measure_saved(_with_layers(config, fewest, lm=1), recomputed, loss)
+    encoder_layer = 0
+    if fewest:
+        two = measure_saved(_with_layers(config, encoder=2, lm=1), recomputed, loss)
+        encoder_layer = two - one_each
+    lm_layer = measure_saved(_with_layers(config, fewest, lm=2), recomputed, loss) - one_each
+    more_encoder_layers = (config.encoder.num_layers - fewest) * encoder_layer
     more_lm_layers = (config.lm.num_layers - 1) * lm_layer
     return one_each + more_encoder_layers + more_lm_layers, max(encoder_layer, lm_layer)
 

@@ -77,7 +77,8 @@ def open_library_encoder(source: str, device: str) -> LibraryEncoder:
     """
     settings = read_settings(source)
     architecture = find_architecture(settings.model_type, source)
-    with quiet():
+    # a live session opens it in inference mode, of which training could not use the weights
+    with quiet(), torch.inference_mode(False):
         try:
             loaded: Any = AutoModel.from_pretrained(
                 source, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
