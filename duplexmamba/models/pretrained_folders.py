@@ -319,6 +319,7 @@ def write_random_weights(
     family = FAMILIES[hub_model.model_type if hub_model else name]
     settings = hub_model.settings if hub_model else family.tiny
     torch.manual_seed(seed)
+    # settings that are not named have the library's defaults, which are of true size
     config = AutoConfig.for_model(family.model_type, **{**settings, **(changes or {})})
     model_class = getattr(transformers, family.model_class)
     if hub_model:
@@ -347,6 +348,7 @@ def _disturb(model: PreTrainedModel) -> None:
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Build a tokenizer of single bytes, in the form of those of language models."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # without merges, every byte is a token
     vocabulary = {END_OF_TEXT: 0}
     for character in alphabet:
         vocabulary[character] = len(vocabulary)

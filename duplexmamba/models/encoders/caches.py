@@ -119,12 +119,14 @@ class StreamingEncoder(abc.ABC):
         padding = None
         if caches is not None:
             self._fill(attention, caches, num_past)
-            convs = [conv[0:1].clone() for conv in caches.convs]
+            # copies, because the library writes into them
+            convs = [conv.clone() for conv in caches.convs]
             padding = self.padding_cache(self._template, convs)
         # the caches are sums of the whole past, and of one dtype
         with torch.autocast(samples.device.type, enabled=False):
             frames, padding = self.call(self.input(samples), attention, padding)
         layers: list[Any] = attention.layers
+        # (1, H, T, P) of each layer
         keys = tuple(self._kept(layer.keys) for layer in layers)
         values = tuple(self._kept(layer.values) for layer in layers)
         convs = [conv.clone() for conv in self.conv_tensors(padding)]
@@ -170,6 +172,7 @@ class StreamingEncoder(abc.ABC):
     def _kept(self, steps: Tensor) -> Tensor:
         """(1, H, T, P) of the library -> (1, W, H, P), newest last."""
         newest = steps[:, :, -self.kept_steps :].transpose(1, 2)
+        # zeros stand for steps before the stream
         missing = self.kept_steps - newest.shape[1]
         return torch.nn.functional.pad(newest, (0, 0, 0, 0, missing, 0))
 
@@ -202,6 +205,7 @@ class NemotronEncoder(_LayersByName):
     def span(self, first: int, stop: int) -> Span:
         """Samples that the windows of the new log-mel frames reach over."""
         factor = self.settings.subsampling_factor
+        # the first frame needs one log-mel frame, each other one those since the frame before it
         first_mel = factor * (first - 1) + 1 if first else 0
         last_mel = factor * (stop - 1)
         half_window = self.encoder.extractor.n_fft // 2
@@ -235,6 +239,7 @@ class VoxtralEncoder(_LayersByName):
         """Samples that the windows of the new log-mel frames reach over."""
         half_window = self.encoder.extractor.n_fft // 2
         lead = half_window - MEL_HOP
+        # a convolution of stride 2 ends each frame with two log-mel frames
         first_mel = 2 * first
         last_mel = 2 * stop - 1
         return Span(
@@ -282,6 +287,7 @@ class MimiEncoder(StreamingEncoder):
         output = self.encoder.model(
             features, past_key_values=attention, padding_cache=padding, use_streaming=True
         )
+        # (1, D, T) -> (1, T, D)
         return output.latents.mT, output.padding_cache
 
     def conv_tensors(self, padding: Any) -> list[Tensor]:
