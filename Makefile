@@ -40,7 +40,7 @@ overrides := $(if $(DATA),"data.path=$(DATA)") $(ARGS)
 .PHONY: help install data voices speak plan train lora-drop eval-wer eval-duplex eval-voicebench $(TURN_BENCHMARKS) dialogues publish serve converse timeline scorecard sweep hub report report-wandb test lint clean
 
 help: ## list the commands
-	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|tiny_pretrained|small|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
+	@echo "make train [STAGE=asr|encoder|lm|instruct|state|streaming] [PRESET=tiny|tiny_pretrained|small|slam|slam_streaming|paper] [DATA=folder-or-manifest] [ARGS=\"optim.lr=1e-3\"]"
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 24
 
 install: $(VENV)/.train ## the virtual environment and what training needs

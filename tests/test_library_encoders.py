@@ -1,5 +1,6 @@
 """Speech encoders of transformers: windows and caches that stream exactly, and what is refused."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -14,7 +15,8 @@ from transformers import AutoConfig, AutoModel
 
 from duplexmamba.models import pretrained_folders
 from duplexmamba.models.encoders.library import open_library_encoder, quiet
-from duplexmamba.models.pretrained_encoders import find_encoder
+from duplexmamba.models.pretrained_architectures import ARCHITECTURES
+from duplexmamba.models.pretrained_encoders import HUB_ENCODERS, find_encoder
 from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
@@ -77,6 +79,9 @@ def test_rows_forks_and_saved_states_go_on_as_single_streams(family: str) -> Non
     kept = states.clone(state)
     file = io.BytesIO()
     torch.save(_leaves(state), file)
+    file.seek(0)
+    saved = iter(torch.load(file))
+    state = states.map_state(lambda leaf: next(saved), state)
     more = noise(model, 2.1)
     for row, length in enumerate(lengths.tolist()):
         single, single_state = model.features(Padded(x[row : row + 1, :length]))
@@ -262,6 +267,16 @@ def test_a_slice_that_an_encoder_was_not_trained_with_is_refused(tmp_path: Path)
         folder, "encoder.context=cache", "encoder.slice_ms=480", family="nemotron_asr_streaming"
     )
     assert "slices of 80, 160, 560 ms; set encoder.slice_ms=560" in message
+
+
+def test_known_sizes_of_hub_models_are_those_of_their_settings() -> None:
+    for name, info in HUB_ENCODERS.items():
+        model = pretrained_folders.HUB_MODELS[name]
+        architecture = ARCHITECTURES[model.model_type]
+        settings = AutoConfig.for_model(model.model_type, **model.settings)
+        for field, value in dataclasses.asdict(architecture.sizes(settings)).items():
+            assert getattr(info, field) == value, (name, field)
+        assert info.contexts == architecture.contexts
 
 
 def test_the_command_makes_a_folder_and_names_those_it_knows(

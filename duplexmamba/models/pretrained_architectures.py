@@ -56,9 +56,11 @@ def _whisper_sizes(settings: Any) -> Sizes:
 
 
 def _wav2vec2_sizes(settings: Any) -> Sizes:
-    if settings.add_adapter:
+    # hubert knows no adapters
+    if getattr(settings, "add_adapter", False):
         raise ValueError("add_adapter=true gives it another clock; set it to false in config.json")
     frame_samples = math.prod(settings.conv_stride)
+    # from the last convolution to the first
     receptive_field = 1
     for kernel, stride in zip(
         reversed(settings.conv_kernel), reversed(settings.conv_stride), strict=True
@@ -66,11 +68,6 @@ def _wav2vec2_sizes(settings: Any) -> Sizes:
         receptive_field = (receptive_field - 1) * stride + kernel
     edge_frames = math.ceil((receptive_field - frame_samples) / frame_samples)
     return Sizes(settings.hidden_size, frame_samples, edge_frames, receptive_field)
-
-
-def _hubert_sizes(settings: Any) -> Sizes:
-    settings.add_adapter = False
-    return _wav2vec2_sizes(settings)
 
 
 def _wav2vec2_bert_sizes(settings: Any) -> Sizes:
@@ -117,7 +114,7 @@ ARCHITECTURES = {
     for architecture in (
         EncoderArchitecture("whisper", "encoder", _whisper_sizes),
         EncoderArchitecture("wav2vec2", "", _wav2vec2_sizes),
-        EncoderArchitecture("hubert", "", _hubert_sizes),
+        EncoderArchitecture("hubert", "", _wav2vec2_sizes),
         EncoderArchitecture("wavlm", "", _wav2vec2_sizes),
         EncoderArchitecture("wav2vec2-bert", "", _wav2vec2_bert_sizes, has_mask=True),
         EncoderArchitecture("parakeet_ctc", "encoder", _parakeet_sizes, has_mask=True),

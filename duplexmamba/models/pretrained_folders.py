@@ -31,6 +31,7 @@ TINY_NOISE = 0.05
 
 Settings = dict[str, Any]
 
+# sizes that several tiny models share
 TRANSFORMER: Settings = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -235,6 +236,7 @@ class HubModel:
     """A model of the hub that a preset names."""
 
     model_type: str
+    """Key of `FAMILIES`."""
     settings: Settings
     """Settings of its config.json that differ from the library's defaults."""
 
@@ -317,6 +319,7 @@ def write_random_weights(
     family = FAMILIES[hub_model.model_type if hub_model else name]
     settings = hub_model.settings if hub_model else family.tiny
     torch.manual_seed(seed)
+    # settings that are not named have the library's defaults, which are of true size
     config = AutoConfig.for_model(family.model_type, **{**settings, **(changes or {})})
     model_class = getattr(transformers, family.model_class)
     if hub_model:
@@ -345,6 +348,7 @@ def _disturb(model: PreTrainedModel) -> None:
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Build a tokenizer of single bytes, in the form of those of language models."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # without merges, every byte is a token
     vocabulary = {END_OF_TEXT: 0}
     for character in alphabet:
         vocabulary[character] = len(vocabulary)

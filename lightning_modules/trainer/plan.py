@@ -291,15 +291,19 @@ def saved_by_all_layers(
         recomputed: with activation checkpointing.
         loss: runs the model over the input; None: over PROBE_S seconds of speech with text.
     """
-    one_each = measure_saved(_with_layers(config, encoder=1, lm="M"), recomputed, loss)
-    two_in_encoder = measure_saved(_with_layers(config, encoder=2, lm="M"), recomputed, loss)
-    encoder_layer = two_in_encoder - one_each
-    total = one_each + (config.encoder.num_layers - 1) * encoder_layer
+    # a pretrained encoder may have no blocks behind it, and another clock with some
+    fewest = min(config.encoder.num_layers, 1)
+    one_each = measure_saved(_with_layers(config, fewest, lm="M"), recomputed, loss)
+    encoder_layer = 0
+    if fewest:
+        two_in_encoder = measure_saved(_with_layers(config, encoder=2, lm="M"), recomputed, loss)
+        encoder_layer = two_in_encoder - one_each
+    total = one_each + (config.encoder.num_layers - fewest) * encoder_layer
     largest = encoder_layer
     num_more = Counter(lm_letters(config))
     num_more["M"] -= 1
     for letter, number in num_more.items():
-        two_in_lm = measure_saved(_with_layers(config, 1, f"M{letter}"), recomputed, loss)
+        two_in_lm = measure_saved(_with_layers(config, fewest, f"M{letter}"), recomputed, loss)
         lm_layer = two_in_lm - one_each
         total += number * lm_layer
         largest = max(largest, lm_layer)

@@ -18,6 +18,7 @@ from datamodules.corpora import Corpora, check_synthesisers
 from datamodules.dialogue.data import DialogueData
 from datamodules.unseen import check_unseen
 from duplexmamba.models.encoders import (
+    ENCODERS,
     PretrainedEncoder,
     build_encoder_parts,
     check_pretrained_encoder,
@@ -127,10 +128,13 @@ def check_encoder(config: Config) -> None:
     """
     if not STAGE_REGISTRY[config.stage.name].has_speech_encoder:
         return
-    # its slices are checked as it is built
-    features = build_encoder_parts(config.model).features
-    if isinstance(features, PretrainedEncoder) and features.context == "full":
-        features.check_length(int(config.data.max_s * config.features.sample_rate_hz))
+    if ENCODERS[config.encoder.kind].is_pretrained:
+        # its slices are checked as it is built
+        with torch.device("meta"):
+            features = build_encoder_parts(config.model).features
+        assert isinstance(features, PretrainedEncoder), features
+        if features.context == "full":
+            features.check_length(int(config.data.max_s * config.features.sample_rate_hz))
     check_pretrained_encoder(config.encoder)
     if config.stage.teacher is not None:
         teacher = dataclasses.replace(config.encoder, pretrained=config.stage.teacher)

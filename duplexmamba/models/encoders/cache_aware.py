@@ -124,10 +124,12 @@ class CacheAwareEncoder(PretrainedEncoder):
             num_frames = end // self.info.frame_samples - first
             # whole slices, the last of which ends in silence
             stop = first - (-num_frames // self.slice_frames) * self.slice_frames
+        # (T, D); none where no slice is full
         caches = state.caches
         frames = samples.new_zeros(0, self.info.width)
         if stop > first:
             span = encoder.span(first, stop)
+            # the first sample of `recent` is number end - len(recent) of the stream
             heard = _cut(recent, span.start - (end - len(recent)), span.stop - span.start)
             frames, caches = encoder.encode(heard, caches if first else None, first)
         tail = recent[len(samples) :]

@@ -119,12 +119,14 @@ class StreamingEncoder(abc.ABC):
         padding = None
         if caches is not None:
             self._fill(attention, caches, num_past)
-            convs = [conv[0:1].clone() for conv in caches.convs]
+            # copies, because the library writes into them
+            convs = [conv.clone() for conv in caches.convs]
             padding = self.padding_cache(self._template, convs)
         # the caches are sums of the whole past, and of one dtype
         with torch.autocast(samples.device.type, enabled=False):
             frames, padding = self.call(self.input(samples), attention, padding)
         layers: list[Any] = attention.layers
+        # (1, H, T, P) of each layer
         keys = tuple(self._kept(layer.keys) for layer in layers)
         values = tuple(self._kept(layer.values) for layer in layers)
         convs = [conv.clone() for conv in self.conv_tensors(padding)]
@@ -170,6 +172,7 @@ class StreamingEncoder(abc.ABC):
     def _kept(self, steps: Tensor) -> Tensor:
         """(1, H, T, P) of the library -> (1, W, H, P), newest last."""
         newest = steps[:, :, -self.kept_steps :].transpose(1, 2)
+        # zeros stand for steps before the stream
         missing = self.kept_steps - newest.shape[1]
         return torch.nn.functional.pad(newest, (0, 0, 0, 0, missing, 0))
 
@@ -178,9 +181,11 @@ class _LayersByName(StreamingEncoder):
     """Encoders whose convolutions keep their past in a dict of layers."""
 
     def conv_tensors(self, padding: Any) -> list[Tensor]:
+        """Tensors of a cache of the convolutions, in the order in which they are called."""
         return [layer.cache for layer in padding.layers.values()]
 
     def padding_cache(self, template: Any, convs: list[Tensor]) -> Any:
+        """A cache of the convolutions with other tensors than `template` has."""
         cache = type(template)()
         for (name, layer), conv in zip(template.layers.items(), convs, strict=True):
             # a copy of the layer's settings, with a tensor of its own
@@ -198,17 +203,21 @@ class NemotronEncoder(_LayersByName):
     """
 
     def span(self, first: int, stop: int) -> Span:
+        """Samples that the windows of the new log-mel frames reach over."""
         factor = self.settings.subsampling_factor
+        # the first frame needs one log-mel frame, each other one those since the frame before it
         first_mel = factor * (first - 1) + 1 if first else 0
         last_mel = factor * (stop - 1)
         half_window = self.encoder.extractor.n_fft // 2
         return Span(first_mel * MEL_HOP - half_window, last_mel * MEL_HOP + half_window)
 
     def input(self, samples: Tensor) -> Tensor:
+        """Log-mel frames (1, T, M), none of which is padded at an end."""
         features = self.encoder.extract(samples.cpu().numpy(), center=False)
         return features["input_features"]
 
     def call(self, features: Tensor, attention: DynamicCache, padding: Any) -> tuple[Tensor, Any]:
+        """A frame sees up to the end of its slice: the library's chunk is a slice."""
         output = self.encoder.model(
             features,
             past_key_values=attention,
@@ -222,13 +231,15 @@ class NemotronEncoder(_LayersByName):
 class VoxtralEncoder(_LayersByName):
     """Causal Transformer on log-mel frames.
 
-    The window of its newest log-mel frame reaches LEAD samples past the frame that it belongs to.
-    The library therefore hears the stream with as many samples of silence before it.
+    The window of its newest log-mel frame reaches some samples past the frame that it belongs to. The
+    library therefore hears the stream with as many samples of silence before it.
     """
 
     def span(self, first: int, stop: int) -> Span:
+        """Samples that the windows of the new log-mel frames reach over."""
         half_window = self.encoder.extractor.n_fft // 2
         lead = half_window - MEL_HOP
+        # a convolution of stride 2 ends each frame with two log-mel frames
         first_mel = 2 * first
         last_mel = 2 * stop - 1
         return Span(
@@ -236,12 +247,14 @@ class VoxtralEncoder(_LayersByName):
         )
 
     def input(self, samples: Tensor) -> Tensor:
+        """Log-mel frames (1, M, T), none of which is padded at an end."""
         # the library drops the last frame
         longer = torch.nn.functional.pad(samples, (0, MEL_HOP))
         features = self.encoder.extract(longer.cpu().numpy(), center=False)
         return features["input_features"]
 
     def call(self, features: Tensor, attention: DynamicCache, padding: Any) -> tuple[Tensor, Any]:
+        """A frame sees the past alone."""
         output = self.encoder.model(
             features,
             past_key_values=attention,
@@ -261,22 +274,28 @@ class MimiEncoder(StreamingEncoder):
         self.steps_per_frame = self.settings.latent_stride
 
     def span(self, first: int, stop: int) -> Span:
+        """Samples of the frames themselves."""
         frame_samples = self.encoder.frame_samples
         return Span(first * frame_samples, stop * frame_samples)
 
     def input(self, samples: Tensor) -> Tensor:
+        """The samples themselves, (1, 1, n)."""
         return samples[None, None]  # one row, one channel
 
     def call(self, features: Tensor, attention: DynamicCache, padding: Any) -> tuple[Tensor, Any]:
+        """A frame sees the past alone."""
         output = self.encoder.model(
             features, past_key_values=attention, padding_cache=padding, use_streaming=True
         )
+        # (1, D, T) -> (1, T, D)
         return output.latents.mT, output.padding_cache
 
     def conv_tensors(self, padding: Any) -> list[Tensor]:
+        """Tensors of a cache of the convolutions, in the order of the layers."""
         return list(padding.padding_cache)
 
     def padding_cache(self, template: Any, convs: list[Tensor]) -> Any:
+        """A cache of the convolutions with other tensors than `template` has."""
         cache = copy.copy(template)
         cache.padding_cache = convs
         return cache

@@ -39,12 +39,14 @@ class LibraryEncoder:
     extractor: Any
     """Feature extractor of the same folder."""
     architecture: EncoderArchitecture
+    """Its record in the table of architectures."""
     frame_samples: int
     """Samples between two frames."""
 
     @torch.no_grad()
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """Encode a whole signal: (n,) float32 -> (T, D) float32, on the model's device."""
+        # some encoders take whole periods alone
         missing = -len(samples) % self.frame_samples
         padded = np.pad(samples.astype(np.float32), (0, missing))
         inputs = self.extract(padded, return_attention_mask=self.architecture.has_mask)
@@ -75,7 +77,8 @@ def open_library_encoder(source: str, device: str) -> LibraryEncoder:
     """
     settings = read_settings(source)
     architecture = find_architecture(settings.model_type, source)
-    with quiet():
+    # a live session opens it in inference mode, of which training could not use the weights
+    with quiet(), torch.inference_mode(False):
         try:
             loaded: Any = AutoModel.from_pretrained(
                 source, dtype="auto", output_loading_info=True, ignore_mismatched_sizes=True
