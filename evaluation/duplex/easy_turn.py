@@ -19,7 +19,7 @@ from evaluation.console import print_scores, with_progress
 from evaluation.duplex.systems import open_baselines, setting_name
 from evaluation.duplex.systems.own import NAME as MODEL
 from evaluation.duplex.systems.own import open_model
-from evaluation.duplex.turn_scores import TurnScores
+from evaluation.duplex.turn_scores import TIME_SLACK_S, TurnScores
 from evaluation.finished_run import open_run, read_recording
 from evaluation.record import ScoreValue
 
@@ -103,7 +103,7 @@ def turn_state(scores: TurnScores, clip_s: float, threshold: float) -> str:
         `response` if the turn ends in the last 0.4 s of the clip or in the silence after it: clips
         end with silence of unknown length. Else the likelier other state at the end.
     """
-    settled = scores.ended[scores.times_s > clip_s - SILENCE_S]
+    settled = scores.ended[scores.times_s > clip_s - SILENCE_S + TIME_SLACK_S]
     if len(settled) and settled.max() >= threshold:
         return "response"
     # 1 - ignore = response + incomplete, so this is where incomplete is at least as likely.
