@@ -90,8 +90,10 @@ def find_items(folder: Path) -> list[Item]:
 
 def _segments(file: Path) -> list[tuple[float, float, str]]:
     try:
-        values = json.loads(file.read_text())["speech_segments"]
-        segments = [(float(v["xmin"]), float(v["xmax"]), str(v["text"])) for v in values]
+        segments = []
+        for value in json.loads(file.read_text())["speech_segments"]:
+            times_s = float(value["xmin"]), float(value["xmax"])
+            segments.append((*times_s, str(value["text"])))
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}; put the annotation beside its wav") from None
     except (KeyError, TypeError, ValueError) as error:
@@ -135,11 +137,11 @@ def delays_s(outputs: Sequence[Said]) -> dict[str, float]:
             values["response"] += times["response_latency_s"]
     result = {}
     for kind in ("stop", "response", "first"):
-        means = [
-            round(statistics.fmean(values[kind]), DIGITS)
-            for values in by_scenario.values()
-            if values[kind]
-        ]
+        means = []
+        for values in by_scenario.values():
+            # A scenario without such a delay does not count, as one item without it does not.
+            if values[kind]:
+                means.append(round(statistics.fmean(values[kind]), DIGITS))
         if means:
             result[kind] = round(statistics.fmean(means), DIGITS)
     return result
