@@ -50,6 +50,7 @@ def find_clips(folder: Path) -> list[Clip]:
     Raises:
         ValueError: there is none, or a line of a list has no sound or an unknown state.
     """
+    # Where there are lists, wav files that none of them names are no clips.
     lists = sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.list")])
     clips = [clip for file in lists for clip in _listed(file)]
     if not lists:
@@ -147,6 +148,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     for name, states in predicted.items():
         prefix = "" if name == MODEL else f"baseline/{name}/"
         values |= {prefix + key: value for key, value in scores_of(states).items()}
+    # Part of the set has other accuracies than the published ones.
     counts = {state: sum(clip.state == state for clip in clips) for state in EXPECTED}
     values["data/official"] = ScoreValue(float(counts == SIZES), len(clips))
     return print_scores(values, run.titled(f"Easy-Turn, {len(clips)} clips"))

@@ -150,6 +150,7 @@ def predict(row: Row, scores: TurnScores) -> list[Prediction]:
 
 def silences_of(predictions: list[Prediction]) -> dict[str, list[Silence]]:
     """Language -> silences that count."""
+    # Languages are scored apart, as on the leaderboard.
     grouped: dict[tuple[str, str, int], list[Prediction]] = collections.defaultdict(list)
     for each in predictions:
         grouped[each["language"], each["id"], each["span_index"]].append(each)
@@ -204,6 +205,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     systems = [model, *open_baselines(args.baseline, rate_hz)]
     rows = read_rows(args.folder.resolve())
     predictions: dict[str, list[Prediction]] = {system.name: [] for system in systems}
+    # Sound is read here and not kept: the English turns alone are an hour of it.
     for row in with_progress(rows, "turns"):
         samples = read_recording(row.audio, run.config)
         for system in systems:

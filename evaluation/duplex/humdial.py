@@ -149,6 +149,7 @@ def delays_s(outputs: Sequence[Said]) -> dict[str, float]:
 
 def delay_points(delay_s: float) -> float:
     """Points for the mean delay."""
+    # Halving the delay gains as many points at any delay.
     best_s, worst_s, range_points = DELAY_SCORE
     return 100 - range_points * math.log(delay_s / best_s) / math.log(worst_s / best_s)
 
@@ -164,6 +165,7 @@ def scores_of(outputs: Sequence[Said], behaviours: Mapping[str, str]) -> dict[st
     for scenario in (*INTERRUPTIONS, *REJECTIONS):
         of_scenario = [said for said in outputs if said.item.scenario == scenario]
         cases: list[bool] = []
+        # Whoever resumes has heard the interruption as noise, and the other way round.
         wanted = "C_RESPOND" if scenario in INTERRUPTIONS else "C_RESUME"
         if scenario in BEFORE_REPLY:
             cases = [keeps_silent(said) for said in of_scenario]
