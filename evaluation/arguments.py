@@ -22,8 +22,9 @@ COMMANDS: dict[str, Command] = {**SCORES, SCORECARD.name: SCORECARD}
 OUTPUT_FILES = """\
 Writes <run>/scores/<score>.json, flat (also into the file that --json names),
 <score>.settings.json, and the data behind the scores: a line per utterance or dialogue;
-duplex_curve.json and duplex.png; turnbench_submission.json; voicebench/. Full-Duplex-Bench items
-get their output.json. The environment names VoiceBench's judge: JUDGE_URL, JUDGE_MODEL, JUDGE_KEY.
+duplex_curve.json and duplex.png; duplex_systems.json and .png; turnbench/; eot_bench/; voicebench/.
+Full-Duplex-Bench items get their output.json. The environment names the judge of VoiceBench,
+Full-Duplex-Bench and HumDial: JUDGE_URL, JUDGE_MODEL, JUDGE_KEY.
 """
 
 

@@ -15,8 +15,10 @@ RATE_HZ = 16000
 
 
 def sound(seconds: float = 2.0, channels: int = 1) -> np.ndarray:
-    """A tone (n, channels)."""
-    wave = 0.1 * np.sin(np.arange(round(seconds * RATE_HZ)) / 5)
+    """A tone (n, channels) with a short gap in every 0.4 s, as speech has."""
+    samples = np.arange(round(seconds * RATE_HZ))
+    is_gap = samples % round(0.4 * RATE_HZ) >= round(0.34 * RATE_HZ)
+    wave = 0.1 * np.sin(samples / 5) * ~is_gap
     return np.stack([wave] * channels, 1)
 
 

@@ -62,6 +62,7 @@ def point(turns: Sequence[HeardTurn], threshold: float) -> Point:
             after_s = turn.pause_s[1]
             taken_s = _first_s(turn.scores, threshold, turn.start_s, turn.pause_s[1])
             false.append(taken_s is not None)
+        # What happened in the pause is counted above, and does not spare the system the end.
         deadline_s = turn.end_s + TIMEOUT_S
         taken_s = _first_s(turn.scores, threshold, after_s, deadline_s)
         missed.append(taken_s is None)
@@ -110,6 +111,7 @@ def beaten_by(model: Sequence[Point], other: Point) -> Point | None:
         at a latency that is as low. Else the model's point of the fewest false take-overs among
         those that are as fast.
     """
+    # As fast or faster: a model may not buy fewer false take-overs with latency.
     as_fast = [each for each in model if each.latency_s <= other.latency_s + TIME_SLACK_S]
     best = min(as_fast, key=lambda each: each.false_takeover_rate, default=None)
     if best is None or best.false_takeover_rate > other.false_takeover_rate:

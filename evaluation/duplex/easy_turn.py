@@ -19,7 +19,7 @@ from evaluation.console import print_scores, with_progress
 from evaluation.duplex.systems import open_baselines, setting_name
 from evaluation.duplex.systems.own import NAME as MODEL
 from evaluation.duplex.systems.own import open_model
-from evaluation.duplex.turn_scores import TurnScores
+from evaluation.duplex.turn_scores import TIME_SLACK_S, TurnScores
 from evaluation.finished_run import open_run, read_recording
 from evaluation.record import ScoreValue
 
@@ -50,6 +50,7 @@ def find_clips(folder: Path) -> list[Clip]:
     Raises:
         ValueError: there is none, or a line of a list has no sound or an unknown state.
     """
+    # Where there are lists, wav files that none of them names are no clips.
     lists = sorted([*folder.rglob("*.jsonl"), *folder.rglob("*.list")])
     clips = [clip for file in lists for clip in _listed(file)]
     if not lists:
@@ -103,7 +104,7 @@ def turn_state(scores: TurnScores, clip_s: float, threshold: float) -> str:
         `response` if the turn ends in the last 0.4 s of the clip or in the silence after it: clips
         end with silence of unknown length. Else the likelier other state at the end.
     """
-    settled = scores.ended[scores.times_s > clip_s - SILENCE_S]
+    settled = scores.ended[scores.times_s > clip_s - SILENCE_S + TIME_SLACK_S]
     if len(settled) and settled.max() >= threshold:
         return "response"
     # 1 - ignore = response + incomplete, so this is where incomplete is at least as likely.
@@ -147,6 +148,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     for name, states in predicted.items():
         prefix = "" if name == MODEL else f"baseline/{name}/"
         values |= {prefix + key: value for key, value in scores_of(states).items()}
+    # Part of the set has other accuracies than the published ones.
     counts = {state: sum(clip.state == state for clip in clips) for state in EXPECTED}
     values["data/official"] = ScoreValue(float(counts == SIZES), len(clips))
     return print_scores(values, run.titled(f"Easy-Turn, {len(clips)} clips"))

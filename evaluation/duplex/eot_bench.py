@@ -101,12 +101,16 @@ def twice_as_often(listen: Listen, rate_hz: int, step_s: float) -> Listen:
     shift = round(step_s / 2 * rate_hz)
 
     def listen_twice(samples: np.ndarray) -> TurnScores:
-        shifted = listen(np.concatenate([np.zeros(shift, samples.dtype), samples]))
+        silence = np.zeros(shift, samples.dtype)
+        shifted = listen(np.concatenate([silence, samples]))
+        # On the clock of the recording, which began after the silence.
         shifted = shifted._replace(times_s=shifted.times_s - shift / rate_hz)
         first = listen(samples)
-        order = np.argsort(np.concatenate([first.times_s, shifted.times_s]), kind="stable")
-        merged = [np.concatenate(pair)[order] for pair in zip(first, shifted, strict=True)]
-        return TurnScores(*merged)
+        times_s = np.concatenate([first.times_s, shifted.times_s])
+        ended = np.concatenate([first.ended, shifted.ended])
+        addressed = np.concatenate([first.addressed, shifted.addressed])
+        order = np.argsort(times_s, kind="stable")
+        return TurnScores(times_s[order], ended[order], addressed[order])
 
     return listen_twice
 
@@ -146,6 +150,7 @@ def predict(row: Row, scores: TurnScores) -> list[Prediction]:
 
 def silences_of(predictions: list[Prediction]) -> dict[str, list[Silence]]:
     """Language -> silences that count."""
+    # Languages are scored apart, as on the leaderboard.
     grouped: dict[tuple[str, str, int], list[Prediction]] = collections.defaultdict(list)
     for each in predictions:
         grouped[each["language"], each["id"], each["span_index"]].append(each)
@@ -200,6 +205,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     systems = [model, *open_baselines(args.baseline, rate_hz)]
     rows = read_rows(args.folder.resolve())
     predictions: dict[str, list[Prediction]] = {system.name: [] for system in systems}
+    # Sound is read here and not kept: the English turns alone are an hour of it.
     for row in with_progress(rows, "turns"):
         samples = read_recording(row.audio, run.config)
         for system in systems:
@@ -213,7 +219,9 @@ def score(args: argparse.Namespace) -> dict[str, float]:
         values |= {prefix + key: value for key, value in scores_of(silences).items()}
     english = silences_of(predictions[MODEL]).get("en", [])
     num_ends = sum(silence.is_end for silence in english)
-    is_whole = (len(english) - num_ends, num_ends) == NUM_ENGLISH
+    num_holds = len(english) - num_ends
+    # A part of the data has other rates than the leaderboard's.
+    is_whole = (num_holds, num_ends) == NUM_ENGLISH
     values["data/official"] = ScoreValue(float(is_whole), len(english))
     return print_scores(values, run.titled(f"eot-bench, {len(rows)} turns"))
 

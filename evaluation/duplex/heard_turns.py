@@ -68,6 +68,7 @@ class HeardTurns:
         """
         questions = questions_of(script)
         for system in self._baselines:
+            # The whole dialogue at once: noise floors need what came before a turn.
             scores = system.listen(samples)
             self.of_system[system.name] += [_heard(question, scores) for question in questions]
         observers: dict[int, ObserveState] = {}

@@ -90,8 +90,10 @@ def find_items(folder: Path) -> list[Item]:
 
 def _segments(file: Path) -> list[tuple[float, float, str]]:
     try:
-        values = json.loads(file.read_text())["speech_segments"]
-        segments = [(float(v["xmin"]), float(v["xmax"]), str(v["text"])) for v in values]
+        segments = []
+        for value in json.loads(file.read_text())["speech_segments"]:
+            times_s = float(value["xmin"]), float(value["xmax"])
+            segments.append((*times_s, str(value["text"])))
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}; put the annotation beside its wav") from None
     except (KeyError, TypeError, ValueError) as error:
@@ -135,11 +137,11 @@ def delays_s(outputs: Sequence[Said]) -> dict[str, float]:
             values["response"] += times["response_latency_s"]
     result = {}
     for kind in ("stop", "response", "first"):
-        means = [
-            round(statistics.fmean(values[kind]), DIGITS)
-            for values in by_scenario.values()
-            if values[kind]
-        ]
+        means = []
+        for values in by_scenario.values():
+            # A scenario without such a delay does not count, as one item without it does not.
+            if values[kind]:
+                means.append(round(statistics.fmean(values[kind]), DIGITS))
         if means:
             result[kind] = round(statistics.fmean(means), DIGITS)
     return result
@@ -147,6 +149,7 @@ def delays_s(outputs: Sequence[Said]) -> dict[str, float]:
 
 def delay_points(delay_s: float) -> float:
     """Points for the mean delay."""
+    # Halving the delay gains as many points at any delay.
     best_s, worst_s, range_points = DELAY_SCORE
     return 100 - range_points * math.log(delay_s / best_s) / math.log(worst_s / best_s)
 
@@ -162,6 +165,7 @@ def scores_of(outputs: Sequence[Said], behaviours: Mapping[str, str]) -> dict[st
     for scenario in (*INTERRUPTIONS, *REJECTIONS):
         of_scenario = [said for said in outputs if said.item.scenario == scenario]
         cases: list[bool] = []
+        # Whoever resumes has heard the interruption as noise, and the other way round.
         wanted = "C_RESPOND" if scenario in INTERRUPTIONS else "C_RESUME"
         if scenario in BEFORE_REPLY:
             cases = [keeps_silent(said) for said in of_scenario]

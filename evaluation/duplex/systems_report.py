@@ -36,8 +36,12 @@ def report_systems(
     if not any(turn.pause_s for turn in heard[NAME]):
         print("no question has a pause, so the baselines are not compared: raise dialogue.shares")
         return {}
-    curves = {system: curve(turns) for system, turns in heard.items()}
-    settings = {system: _settings(system, turns, config) for system, turns in heard.items()}
+    curves = {}
+    settings = {}
+    for system, turns in heard.items():
+        curves[system] = curve(turns)
+        settings[system] = _settings(system, turns, config)
+    # In words, so that nobody has to read where a baseline is better off a figure.
     sentences = findings(curves, settings, NAME)
     content = {
         "num_turns": len(heard[NAME]),
@@ -83,9 +87,9 @@ def _marks(
     """System -> setting -> (latency, false take-overs)."""
     marks: dict[str, dict[str, tuple[float, float]]] = {}
     for system, points in settings.items():
-        marks[system] = {
-            setting: (each.latency_s, each.false_takeover_rate) for setting, each in points.items()
-        }
+        marks[system] = {}
+        for setting, each in points.items():
+            marks[system][setting] = (each.latency_s, each.false_takeover_rate)
     return marks
 
 

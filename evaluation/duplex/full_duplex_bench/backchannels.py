@@ -91,6 +91,7 @@ def timing_distance(
     counts, _ = np.histogram(onsets_s, bins=num_bins, range=(0, num_bins * BIN_S))
     model = counts + EMPTY
     positions = np.linspace(0, 1, num_bins)
+    # People's histogram may have bins of another length.
     people = np.interp(positions, np.linspace(0, 1, len(listeners)), listeners) + EMPTY
     return _jensen_shannon(model / model.sum(), people / people.sum())
 

@@ -72,6 +72,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     def hear(samples: np.ndarray) -> list[Event]:
         return open_session().push(torch.from_numpy(samples))
 
+    # One after the other, so that an interruption leaves the files of the items so far.
     played = []
     for item in with_progress(items, "items"):
         speak = bool(args.speak)
@@ -79,6 +80,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     values = scores(_outputs(played, [each.emitted for each in played], listeners), EMITTED)
     if args.speak:
         values |= scores(_outputs(played, [each.spoken for each in played], listeners), SPOKEN)
+    # Every item has the same baselines.
     for name in played[0].of_baselines:
         words = [each.of_baselines[name] for each in played]
         for key, value in scores(_outputs(played, words, listeners), EMITTED).items():

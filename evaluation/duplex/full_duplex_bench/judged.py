@@ -73,6 +73,7 @@ def judge_behaviour(
         name = str(item.folder)
         groups[name] = f"{item.kind}/{item.group}"
         responses.append(Response(name, behaviour_fields(item, texts), ""))
+    # The transcripts hold all that the judge sees; there is no single response to quote.
     replies, problems = ask_all("behaviour", responses, judge, file)
     cases: dict[str, list[float]] = collections.defaultdict(list)
     for name, chosen in behaviours_of(replies).items():
@@ -105,6 +106,7 @@ def behaviours_of(replies: Replies) -> dict[str, str]:
     chosen = {}
     for name, texts in replies.items():
         named = [tag for tag in map(behaviour, texts) if tag is not None]
+        # Unreadable replies are listed among the problems.
         if named:
             [(tag, _)] = collections.Counter(named).most_common(1)
             chosen[name] = tag

@@ -57,6 +57,7 @@ def score_item(item: Item, output: Output) -> dict[str, list[float]]:
         return {"takeover_rate": [took_over(output.words)]}
     words = output.words
     if item.kind == "user_interruption":
+        # Words before it belong to the interrupted answer.
         words = answer_to_interruption(item, words)
         since_s = time_at(item, 0, "timestamp", 1)
     else:

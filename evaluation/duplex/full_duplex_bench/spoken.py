@@ -64,15 +64,18 @@ def _speak_into(
     speech = speak(text, VOICE)
     samples = soxr.resample(speech.samples, speech.sample_rate_hz, rate_hz)
     begin = round(from_s * rate_hz)
-    room = round(until_s * rate_hz) - begin
-    heard = samples[: max(0, room)]
+    end = round(until_s * rate_hz)
+    # Cut in the middle of a word, as a session that stops does.
+    heard = samples[: max(0, end - begin)]
     output[begin : begin + len(heard)] = heard
     end_s = from_s + len(heard) / rate_hz
     starts_s = [from_s + word.start_s for word in speech.words]
     ends_s = [*starts_s[1:], from_s + len(samples) / rate_hz]
     words = []
     for word, start_s, word_end_s in zip(speech.words, starts_s, ends_s, strict=True):
-        if start_s < end_s:
-            spelling = text[word.position : word.position + word.length]
-            words.append(Word(spelling, round(start_s, 6), round(min(word_end_s, end_s), 6)))
+        if start_s >= end_s:
+            break  # not heard any more
+        spelling = text[word.position : word.position + word.length]
+        heard_end_s = min(word_end_s, end_s)
+        words.append(Word(spelling, round(start_s, 6), round(heard_end_s, 6)))
     return words

@@ -35,6 +35,7 @@ def timing(user: Sequence[Span], model: Sequence[Span]) -> dict[str, list[float]
         `stop_latency_s`: length of each overlap of user and model. `response_latency_s`: time from
         an end of the user's speech to the next beginning of the model's.
     """
+    # A breath within a sentence is no end of speech.
     user = merge(user, USER_GAP_S)
     model = merge(model, MODEL_GAP_S)
     return {

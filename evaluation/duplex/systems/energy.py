@@ -14,6 +14,8 @@ ABOVE_FLOOR_DB = 9.0
 """Speech is at least this far above the noise floor."""
 FLOOR_S = 5.0
 """The noise floor is the quietest frame of this time."""
+START_S = 0.5
+"""Until then a recording is taken for one without noise: words have gaps later than this."""
 MIN_LEVEL_DB = -55.0
 """Level of full scale below which nothing is speech."""
 MIN_SPEECH_S = 0.1
@@ -44,6 +46,8 @@ def speech_frames(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     # The running maximum of a level that rises with time is a maximum that fades.
     loudest_db = np.maximum.accumulate(level_db + fade_db) - fade_db
     floor_db = _running_minimum(level_db, round(FLOOR_S / FRAME_S))
+    # A recording may begin with speech, which is not its own floor.
+    floor_db[: round(START_S / FRAME_S)] = MIN_LEVEL_DB
     threshold_db = np.maximum(loudest_db - BELOW_LOUD_DB, MIN_LEVEL_DB)
     return level_db > np.maximum(threshold_db, floor_db + ABOVE_FLOOR_DB)
 

@@ -28,6 +28,7 @@ def open_model(run: Run) -> System:
     def listen(samples: np.ndarray) -> TurnScores:
         return scores_of(open_session().push(torch.from_numpy(samples)))
 
+    # That of the run as it is used, not of the session that never answers.
     threshold = run.config.duplex.response_threshold
     return System(NAME, listen, {f"{threshold:g}": threshold})
 

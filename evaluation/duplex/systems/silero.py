@@ -52,7 +52,7 @@ class SileroVAD:
     def probabilities(self, samples: np.ndarray, rate_hz: int) -> np.ndarray:
         """Probability of speech in every frame of `FRAME_S` of (n,) samples."""
         audio = soxr.resample(samples, rate_hz, RATE_HZ).astype(np.float32)
-        state = np.zeros((2, 1, 128), np.float32)
+        state = np.zeros((2, 1, 128), np.float32)  # of the recurrent layers
         padded = np.concatenate([np.zeros(CONTEXT_SAMPLES, np.float32), audio])
         rate = np.array(RATE_HZ, np.int64)
         probabilities = []
@@ -69,6 +69,7 @@ def with_hysteresis(probabilities: np.ndarray, begins: float, ends: float) -> np
     speaks = np.zeros(len(probabilities), bool)
     speaking = False
     for index, probability in enumerate(probabilities):
+        # The lower threshold holds during speech, so that soft syllables do not end it.
         speaking = probability >= (ends if speaking else begins)
         speaks[index] = speaking
     return speaks
@@ -92,6 +93,7 @@ def open_onnx(file: Path):  # type: ignore[no-untyped-def]  # onnxruntime has no
     """An onnxruntime session on one CPU thread."""
     import onnxruntime
 
+    # More threads cost more than they gain on windows this small.
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -108,6 +108,7 @@ def _scores(audio: np.ndarray, speaks: np.ndarray, model: SmartTurn) -> TurnScor
     for index, silence_s in enumerate(silences_s):
         now_s = (index + 1) * FRAME_S
         if silence_s == 0:
+            # Speech that goes on after an incomplete turn belongs to that turn.
             if turn_begin_s is None:
                 turn_begin_s = max(0.0, now_s - MIN_SPEECH_S - BEFORE_SPEECH_S)
             asked = False
@@ -118,6 +119,7 @@ def _scores(audio: np.ndarray, speaks: np.ndarray, model: SmartTurn) -> TurnScor
             probability = model.probability(turn)
             asked = True
         if asked:
+            # The answer holds until speech goes on: it is not asked again.
             timed_out = silence_s >= TIMEOUT_S
             ended[index] = 1.0 if timed_out else probability
             if timed_out or probability > COMPLETE:

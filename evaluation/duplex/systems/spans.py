@@ -10,6 +10,7 @@ Span = tuple[float, float]
 """Begin and end in seconds."""
 FindSpans = Callable[[np.ndarray], list[Span]]
 """(n,) samples -> spans of speech."""
+ROUNDING_S = 1e-6
 MIN_SILENCE_S = 0.1
 PAD_S = 0.03
 """Settings of Silero VAD: shorter silences do not divide speech; speech is padded at both ends."""
@@ -41,16 +42,21 @@ def _energy_spans(samples: np.ndarray, rate_hz: int) -> list[Span]:
 
 def spans_of_frames(speaks: np.ndarray, frame_s: float, min_speech_s: float) -> list[Span]:
     """Spans of speech of (T,) frames, joined over short silences, without short sounds."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], speaks.astype(int), [0]])))
-    joined: list[tuple[int, int]] = []
-    for first, stop in edges.reshape(-1, 2).tolist():
-        if joined and (first - joined[-1][1]) * frame_s < MIN_SILENCE_S - 1e-6:
-            joined[-1] = (joined[-1][0], stop)
+    joined: list[Span] = []
+    for index in np.flatnonzero(speaks).tolist():
+        start_s = index * frame_s
+        end_s = start_s + frame_s
+        # Sums of frames miss the shortest silence by rounding.
+        goes_on = bool(joined) and start_s - joined[-1][1] < MIN_SILENCE_S - ROUNDING_S
+        if goes_on:
+            joined[-1] = (joined[-1][0], end_s)
         else:
-            joined.append((first, stop))
+            joined.append((start_s, end_s))
+    duration_s = len(speaks) * frame_s
     spans = []
-    for first, stop in joined:
-        if (stop - first) * frame_s >= min_speech_s - 1e-6:
-            end_s = min(len(speaks) * frame_s, stop * frame_s + PAD_S)
-            spans.append((max(0.0, first * frame_s - PAD_S), end_s))
+    for start_s, end_s in joined:
+        if end_s - start_s >= min_speech_s - ROUNDING_S:
+            padded_start_s = max(0.0, start_s - PAD_S)
+            padded_end_s = min(duration_s, end_s + PAD_S)
+            spans.append((padded_start_s, padded_end_s))
     return spans

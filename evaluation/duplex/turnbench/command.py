@@ -99,8 +99,9 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     """
     run = open_run(args.run, args.overrides)
     rate_hz = run.config.features.sample_rate_hz
-    runs = [SystemRun(system) for system in open_baselines(args.baseline, rate_hz)]
-    runs.insert(0, SystemRun(open_model(run)))
+    # The model first: its scores have no prefix, and its files are those to submit.
+    systems = [open_model(run), *open_baselines(args.baseline, rate_hz)]
+    runs = [SystemRun(system) for system in systems]
     conversations = read_conversations(args.folder.resolve())
     # All are checked before the first is heard, which takes hours.
     durations_s = {each.id: each.duration_s() for each in conversations}
@@ -110,6 +111,7 @@ def score(args: argparse.Namespace) -> dict[str, float]:
         channels = {}
         for speaker, (source, channel) in conversation.audio.items():
             channels[speaker] = read_recording(source, run.config, channel)
+        # The same for all systems, since it is a property of the conversation.
         holder = holders(channels, rate_hz)
         for each in runs:
             each.hear(conversation, channels, holder, durations_s[conversation.id])
@@ -119,11 +121,13 @@ def score(args: argparse.Namespace) -> dict[str, float]:
         folder = run.folder / "scores" / "turnbench" / each.system.name
         for key, value in score_system(each, conversations, durations_s, folder).items():
             values[prefix + key] = value
+    # Gold is published for dev alone.
     num_dev = sum(each.gold is not None for each in conversations)
     values["data/official"] = ScoreValue(float(num_dev == NUM_DEV), num_dev)
+    submission = run.folder / "scores" / "turnbench" / MODEL
     title = (
         f"TurnBench, {num_dev} of {len(conversations)} conversations with gold; submission: "
-        f"{run.folder / 'scores' / 'turnbench' / MODEL}"
+        f"{submission}"
     )
     return print_scores(values, run.titled(title))
 
@@ -151,10 +155,13 @@ def score_system(
     for task in TASKS:
         # Each task by itself, as the benchmark chooses for its baselines.
         choice = choose(_with_gold(heard, dev, task), heard.frame_rate_hz)
-        default = next(iter(heard.system.operating_points.values()))
-        thresholds[task] = default if task == "eot" else INT_THRESHOLD
         if choice is not None:
             thresholds[task] = choice.threshold
+        elif task == "eot":
+            # No gold, or too many false positives at every threshold: as in use.
+            thresholds[task] = next(iter(heard.system.operating_points.values()))
+        else:
+            thresholds[task] = INT_THRESHOLD
         values[f"{task}/num_threshold"] = ScoreValue(thresholds[task], len(dev))
     predicted = {each.id: _predict(heard, each.id, thresholds) for each in conversations}
     _write_files(heard, predicted, dev, durations_s, folder)
@@ -188,10 +195,11 @@ def _predict(
     heard: SystemRun, name: str, thresholds: Mapping[str, float]
 ) -> dict[str, dict[int, list[float]]]:
     """Times of the events of a conversation, by task and speaker."""
-    return {
-        task: commit_all(heard.heard[task][name], heard.frame_rate_hz, thresholds[task])
-        for task in TASKS
-    }
+    times_s = {}
+    for task, threshold in thresholds.items():
+        probabilities = heard.heard[task][name]
+        times_s[task] = commit_all(probabilities, heard.frame_rate_hz, threshold)
+    return times_s
 
 
 def _write_files(
@@ -203,18 +211,23 @@ def _write_files(
 ) -> None:
     """Write predictions of both splits, and probabilities of dev, which alone is swept."""
     folder.mkdir(parents=True, exist_ok=True)
-    dev_names = {each.id for each in dev}
-    splits = {"dev": dev_names, "test": set(predicted) - dev_names}
+    dev_names = [each.id for each in dev]
+    splits = {"dev": dev_names, "test": [name for name in predicted if name not in dev_names]}
     for split, names in splits.items():
+        # A folder may hold one split alone; the checker refuses files without conversations.
         if not names:
             continue
-        content = predictions_file({name: predicted[name] for name in predicted if name in names})
-        check_predictions(content, {name: durations_s[name] for name in names})
+        lengths_s = {name: durations_s[name] for name in names}
+        content = predictions_file({name: predicted[name] for name in names})
+        check_predictions(content, lengths_s)
         write(content, folder / f"predictions-{split}.json")
-    if not dev:
-        return
+        if split == "dev":
+            _write_probabilities(heard, lengths_s, folder)
+
+
+def _write_probabilities(heard: SystemRun, lengths_s: Mapping[str, float], folder: Path) -> None:
     for task in TASKS:
-        probabilities = {name: heard.heard[task][name] for name in predicted if name in dev_names}
+        probabilities = {name: heard.heard[task][name] for name in lengths_s}
         content = probabilities_file(task, heard.frame_rate_hz, probabilities)
-        check_probabilities(content, {name: durations_s[name] for name in dev_names})
+        check_probabilities(content, lengths_s)
         write(content, folder / f"probs-{task}.json")

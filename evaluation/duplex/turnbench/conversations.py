@@ -96,6 +96,7 @@ def read_conversations(folder: Path) -> list[Conversation]:
             # Gold of conversations whose audio is not there is not used.
             if name in conversations and conversations[name].gold is None:
                 conversations[name] = dataclasses.replace(conversations[name], gold=gold)
+    # As numbers: 3 comes before 20.
     return sorted(conversations.values(), key=lambda each: int(each.id))
 
 
@@ -212,6 +213,7 @@ def read_exported_gold(file: Path) -> dict[str, Gold]:
     Raises:
         ValueError: it is no such file, or one of another revision of the scorer or of the data.
     """
+    # The text is kept to name the line of what is wrong.
     text = file.read_text()
     try:
         exported = json.loads(text)

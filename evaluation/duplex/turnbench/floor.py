@@ -25,6 +25,7 @@ def holders(channels: Mapping[int, np.ndarray], rate_hz: int) -> np.ndarray:
     Returns:
         (T,) integers. Only earlier audio decides.
     """
+    # (T,) for each speaker; both have the same frames.
     silences = []
     for speaker in SPEAKERS:
         speaks = speech_frames(channels[speaker], rate_hz)

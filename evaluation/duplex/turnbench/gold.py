@@ -184,6 +184,7 @@ def agreed_on_channel(classified: Mapping[str, Sequence[Annotation]], speaker: i
             events.append(
                 Event(speaker, round(start_s, DIGITS), round(end_s, DIGITS), annotation.label)
             )
+            # What agreed cannot agree with a second event.
             for name in agreeing:
                 used[name].add(group[name])
     return Consensus(events, _without_agreement(classified, used, events, speaker))
@@ -255,6 +256,7 @@ def _ends_of_turns(turn_view: Consensus, label_view: Consensus) -> TaskGold:
     """Ends at which the floor passes on, and pauses at which it does not."""
     segments: dict[int, list[Event]] = {}
     for speaker in SPEAKERS:
+        # Agreed events come in the order of the annotators who anchor them, not of time.
         own = [event for event in turn_view.events if event.speaker == speaker]
         segments[speaker] = sorted(own, key=lambda event: event.start_s)
     # Dicts as ordered sets: two segments may end at the same time.
@@ -268,6 +270,7 @@ def _ends_of_turns(turn_view: Consensus, label_view: Consensus) -> TaskGold:
             next_own_s = _next_start_s(segments[speaker], segment.end_s)
             next_other_s = _next_start_s(other, segment.end_s)
             other_speaks = any(each.start_s < segment.end_s < each.end_s for each in other)
+            # Nobody can tell a pause from an end if the speaker never speaks again.
             never_again = next_own_s == float("inf")
             if never_again or next_other_s < next_own_s or other_speaks:
                 positives[Instant(speaker, segment.end_s)] = None

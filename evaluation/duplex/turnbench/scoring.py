@@ -80,6 +80,7 @@ def tally(gold: TaskGold, predicted: Times) -> Tally:
     """
     result = Tally()
     for speaker in SPEAKERS:
+        # Each on their own channel: the other's events neither match nor end a window.
         result += _tally_speaker(_of_speaker(gold, speaker), predicted[speaker])
     return result
 
@@ -100,6 +101,7 @@ def _tally_speaker(gold: TaskGold, predicted: Sequence[float]) -> Tally:
         if not any(span.start_s <= time_s <= span.end_s for span in gold.excluded)
     ]
     windows = _windows(gold.positives)
+    # One prediction cannot match two events.
     unclaimed = list(scored)
     latencies_ms = []
     for time_s, window in windows:

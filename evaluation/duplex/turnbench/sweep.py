@@ -41,6 +41,7 @@ def commit(probabilities: Sequence[float], frame_rate_hz: float, threshold: floa
     """
     refractory_frames = max(1, round(REFRACTORY_S * frame_rate_hz))
     above = np.asarray(probabilities, dtype=np.float64) > threshold
+    # Nothing comes before the first frame, so that it may rise.
     before = np.concatenate([[False], above[:-1]])
     times_s = []
     last = -refractory_frames
@@ -66,6 +67,7 @@ def candidates(conversations: Sequence[Probabilities]) -> list[float]:
     for probabilities in conversations:
         for speaker in SPEAKERS:
             pooled += [value for value in probabilities[speaker] if value > 0]
+    # Zeros add no outcome: a threshold is never below them.
     if not pooled:
         return list(GRID)
     quantiles = np.quantile(pooled, np.linspace(0.0, 1.0, NUM_QUANTILES))
