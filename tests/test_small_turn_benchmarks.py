@@ -221,7 +221,6 @@ def test_easy_turn_on_a_folder(tmp_path: Path):
     assert [scores[f"{state}/accuracy"] for state in easy_turn.EXPECTED] == [1, 0, 0, 0]
     assert scores["baseline/energy_0.2s/complete/accuracy"] == 1
     assert scores["baseline/energy_0.5s/complete/accuracy"] == 0
-    assert scores["data/official"] == 0
 
 
 # ---- HumDial-FDBench

@@ -29,9 +29,8 @@ EXPECTED = {
     "backchannel": "ignore",
     "wait": "ignore",
 }
-"""State of a clip -> turn state that is right."""
-SIZES = {"complete": 300, "incomplete": 300, "backchannel": 100, "wait": 100}
-"""Clips of the published test set."""
+"""State of a clip -> turn state that is right. Systems here do not tell a back-channel from a request
+to wait, as the published ones do, so the accuracies of these two are not official."""
 TAG = re.compile(r"<(COMPLETE|INCOMPLETE|BACKCHANNEL|WAIT)>\s*$")
 SILENCE_S = 0.4
 """Silence after a clip: two slices, in the first of which a turn has settled."""
@@ -148,7 +147,4 @@ def score(args: argparse.Namespace) -> dict[str, float]:
     for name, states in predicted.items():
         prefix = "" if name == MODEL else f"baseline/{name}/"
         values |= {prefix + key: value for key, value in scores_of(states).items()}
-    # Part of the set has other accuracies than the published ones.
-    counts = {state: sum(clip.state == state for clip in clips) for state in EXPECTED}
-    values["data/official"] = ScoreValue(float(counts == SIZES), len(clips))
     return print_scores(values, run.titled(f"Easy-Turn, {len(clips)} clips"))
