@@ -29,7 +29,6 @@ from lightning_modules.padding import pad_ids
 TIMINGS = ("composed", "natural")
 RECIPE = ["configs/preset/tiny.yaml", "configs/stage/streaming.yaml", "dialogue.events=[2,4]"]
 BATCH_DIALOGUES = 4
-NUM_TEST_DIALOGUES = 60
 LR = 2e-3
 WARMUP_UPDATES = 30
 
@@ -84,6 +83,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--updates", type=int, default=300, help="of each training")
     parser.add_argument("--seeds", type=int, default=2, help="trainings of each timing")
+    parser.add_argument("--dialogues", type=int, default=60, help="that are scored, of each timing")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     config = configured("composed", 1)
@@ -91,7 +91,7 @@ def main() -> None:
     tests = {}
     for timing in TIMINGS:
         corpus = open_text_dialogues(configured(timing, 1), "test")
-        tests[timing] = [corpus[index] for index in range(NUM_TEST_DIALOGUES)]
+        tests[timing] = [corpus[index] for index in range(args.dialogues)]
     numbers: dict[str, float] = {}
     rows = []
     for seed in range(1, args.seeds + 1):

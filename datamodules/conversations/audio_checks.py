@@ -21,7 +21,7 @@ from datamodules.sources.manifest_entry import UNUSABLE, Skipped
 
 NUM_CACHED_HEADERS = 1024
 """Headers that are kept, since listeners of one recording follow each other."""
-COMPARED_S = 60.0
+COMPARED_S = 30.0
 """Seconds of a conversation in which levels are compared."""
 MIN_COMPARED_S = 1.0
 """Seconds that each side must speak alone in them."""
@@ -104,6 +104,8 @@ def _is_spoken(turns: Iterable[SpokenTurn], window: Span) -> np.ndarray:
     return spoken
 
 
+# Both listeners of a recording compare the same two channels, one after the other.
+@functools.lru_cache(maxsize=2)
 def _power(side: Side, window: Span, num_frames: int) -> np.ndarray:
     """(num_frames,) mean square of each frame of a window; zeros after the end of the sound."""
     start_s, end_s = window

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 from configs.checks import SPLITS
 from configs.schema import Config, EffectsConfig
 from datamodules.conversations.audio_checks import side_problem
-from datamodules.conversations.excerpts import Excerpt, Excerpts, Listener, cut, listener_of
+from datamodules.conversations.conversation import Conversation
+from datamodules.conversations.excerpts import Excerpt, Excerpts, cut, listener_of
 from datamodules.conversations.manifest import iterate_conversations
 from datamodules.dialogue.dialogues import Dialogue
 from datamodules.dialogue.turns import Slices
@@ -73,37 +74,42 @@ def open_manifest(path: Path, config: Config) -> OpenedManifest:
         )
     slices = Slices.of(config)
     excerpts: dict[str, list[Excerpt]] = {split: [] for split in SPLITS}
-    listeners: dict[str, list[Listener]] = {split: [] for split in SPLITS}
+    durations_s: dict[str, list[float]] = {split: [] for split in SPLITS}
     speakers: dict[str, set[str]] = {split: set() for split in SPLITS}
     skipped = []
     for item in iterate_conversations(path):
-        if isinstance(item, Skipped):
-            skipped.append(item)
+        found = _excerpts_of(item, path, slices, config)
+        if isinstance(found, Skipped):
+            skipped.append(found)
             continue
-        # What the other side says is not trained on.
-        problem = side_problem(item.user, item.duration_s)
-        if problem:
-            skipped.append(Skipped(UNUSABLE, f"{path}: {item.id}: {problem}"))
-            continue
-        if item.split is None:
-            skipped.append(Skipped(NO_SPLIT, item.id))
-            continue
-        listener = listener_of(item, slices, config.dialogue.words_per_s)
-        found = cut(listener, slices, config.data.excerpt_s)
-        if not found:
-            skipped.append(Skipped(NO_TURN, item.id))
-            continue
-        listeners[item.split].append(listener)
+        assert isinstance(item, Conversation) and item.split is not None
         excerpts[item.split] += found
+        durations_s[item.split].append(item.duration_s)
         speakers[item.split] |= item.speakers
     facts = {}
     for split in SPLITS:
-        hours = sum(listener.duration_s for listener in listeners[split]) / 3600
-        facts[split] = SplitFacts(len(listeners[split]), hours, len(speakers[split]))
+        hours = sum(durations_s[split]) / 3600
+        facts[split] = SplitFacts(len(durations_s[split]), hours, len(speakers[split]))
     survey = Survey(facts, skipped, [], noun="conversations and listeners,")
     return OpenedManifest(
         {split: Excerpts(in_fair_order(excerpts[split]), slices) for split in SPLITS}, survey
     )
+
+
+def _excerpts_of(
+    item: Conversation | Skipped, path: Path, slices: Slices, config: Config
+) -> list[Excerpt] | Skipped:
+    """Excerpts of a line of a manifest; or why there are none."""
+    if isinstance(item, Skipped):
+        return item
+    # What the other side says is not trained on.
+    problem = side_problem(item.user, item.duration_s)
+    if problem:
+        return Skipped(UNUSABLE, f"{path}: {item.id}: {problem}")
+    if item.split is None:
+        return Skipped(NO_SPLIT, item.id)
+    listener = listener_of(item, slices, config.dialogue.words_per_s)
+    return cut(listener, slices, config.data.excerpt_s) or Skipped(NO_TURN, item.id)
 
 
 def _check_splits(opened: Mapping[str, OpenedManifest], composed_share: float) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch.utils.data import Dataset
 
-from datamodules.conversations.conversation import Conversation, Side
+from datamodules.conversations.conversation import Conversation, Side, Span
 from datamodules.conversations.labels import labels_of, num_labelled_slices
 from datamodules.conversations.turn_taking import UserTurn, turn_taking
 from datamodules.dialogue.dialogues import Dialogue
@@ -83,16 +83,26 @@ def listener_of(conversation: Conversation, slices: Slices, words_per_s: float) 
         if not RULES[kind].foreground and kind not in ("backchannel", "silence"):
             user_turns.append((None, _sound(kind, spoken.start_s, spoken.end_s)))
     user_turns.sort(key=lambda pair: pair[1].start_s)
-    numbers = np.array([UNKNOWN if label is None else STATES.index(label) for label in labels])
     return Listener(
         id=conversation.id,
         side=conversation.user,
         agent=conversation.agent,
         duration_s=conversation.duration_s,
         turns=tuple(turn for _, turn in user_turns),
-        labels=numbers.astype(np.int8),
+        labels=_as_numbers(labels),
         answers=_answers(user_turns, labels, slices, words_per_s),
     )
+
+
+def _as_numbers(labels: Sequence[TurnState | None]) -> np.ndarray:
+    """(S,) int8: a byte for each slice, since corpora have hundreds of hours."""
+    numbers = [UNKNOWN if label is None else STATES.index(label) for label in labels]
+    return np.array(numbers, np.int8)
+
+
+def _as_labels(numbers: np.ndarray) -> list[TurnState | None]:
+    """The inverse of `_as_numbers`."""
+    return [None if number == UNKNOWN else STATES[number] for number in numbers]
 
 
 def _turn(user_turn: UserTurn, words_per_s: float) -> Turn:
@@ -216,10 +226,8 @@ class Excerpts(Dataset[Dialogue]):
         """
         excerpt = self.excerpts[index]
         turns, turn_indices = self._turns(excerpt)
-        labels = [
-            None if number == UNKNOWN else STATES[number]
-            for number in excerpt.listener.labels[excerpt.slices.start : excerpt.slices.stop]
-        ]
+        inside = slice(excerpt.slices.start, excerpt.slices.stop)
+        labels = _as_labels(excerpt.listener.labels[inside])
         answers = []
         for answer in excerpt.listener.answers:
             begin = answer.begin - excerpt.slices.start
@@ -249,23 +257,17 @@ class Excerpts(Dataset[Dialogue]):
         for index, turn in enumerate(excerpt.listener.turns):
             start_s = max(0.0, turn.start_s - begin_s)
             end_s = min(length_s, turn.end_s - begin_s)
-            if start_s >= end_s:
-                continue
-            indices[index] = len(turns)
-            pauses = []
-            for pause_start_s, pause_end_s in turn.pauses_s:
-                pause = (pause_start_s - begin_s, pause_end_s - begin_s)
-                if start_s < pause[0] and pause[1] < end_s:
-                    pauses.append(pause)
-            turns.append(
-                dataclasses.replace(
+            if start_s < end_s:
+                indices[index] = len(turns)
+                pauses = _pauses_within(turn, begin_s, start_s, end_s)
+                heard = dataclasses.replace(
                     turn,
                     start_s=start_s,
                     end_s=end_s,
                     pause_s=pauses[0] if pauses else None,
                     other_pauses_s=tuple(pauses[1:]),
                 )
-            )
+                turns.append(heard)
         return tuple(turns), indices
 
     def read(self, side: Side, excerpt: Excerpt) -> np.ndarray:
@@ -286,3 +288,22 @@ class Excerpts(Dataset[Dialogue]):
         count = min(len(samples), len(padded))
         padded[:count] = samples[:count]
         return padded
+
+
+def _pauses_within(turn: Turn, begin_s: float, start_s: float, end_s: float) -> list[Span]:
+    """Pauses of a turn that lie within an excerpt.
+
+    Args:
+        turn: the turn, with times of the conversation.
+        begin_s: begin of the excerpt.
+        start_s: begin of the turn within the excerpt.
+        end_s: its end.
+    """
+    pauses = []
+    for pause_start_s, pause_end_s in turn.pauses_s:
+        first_s = pause_start_s - begin_s
+        last_s = pause_end_s - begin_s
+        # A pause at the border is not heard as one.
+        if start_s < first_s and last_s < end_s:
+            pauses.append((first_s, last_s))
+    return pauses

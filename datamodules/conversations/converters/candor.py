@@ -109,6 +109,7 @@ def _backchannels(path: Path, speakers: Sequence[str]) -> dict[str, list[SpokenT
     """Back-channels of each speaker, which stand in the rows of the turns of the other one."""
     backchannels: dict[str, list[SpokenTurn]] = {speaker: [] for speaker in speakers}
     for location, row in _rows(path, BACKCHANNEL_COLUMNS):
+        # Most turns are heard without one.
         if not row["backchannel_start"]:
             continue
         turn = SpokenTurn(
@@ -129,6 +130,7 @@ def _with_backchannels(
     """Turns and back-channels of one speaker; what is in both tables is a back-channel."""
     kept = list(backchannels)
     for turn in turns:
+        # By the middle, since the two tables end it at different words.
         middle_s = (turn.start_s + turn.end_s) / 2
         if not any(other.start_s <= middle_s <= other.end_s for other in backchannels):
             kept.append(turn)
@@ -145,6 +147,7 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Record]]:
         if missing:
             raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; fetch it again")
         for row in table:
+            # The number of the line, which is not that of the row where a text has line breaks.
             yield f"{path}, line {table.line_num}", row
 
 

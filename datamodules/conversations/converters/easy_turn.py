@@ -8,6 +8,7 @@ at `wav` or in tar shards by `key`; or tar shards of key.wav and key.txt alone. 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from datamodules.conversations.clips import clip_conversation
 from datamodules.conversations.conversation import Conversation
@@ -31,6 +32,14 @@ STATES: dict[str, tuple[Kind, bool | None]] = {
 LIST_PATTERNS = ("*.jsonl", "*.jsonl.gz", "*.list")
 
 
+class Text(NamedTuple):
+    """A text of a shard."""
+
+    location: str
+    """Shard and file, for messages."""
+    content: str
+
+
 def convert(root: Path) -> Iterator[Conversation | Skipped]:
     """Read every clip of a folder and those below it.
 
@@ -42,34 +51,48 @@ def convert(root: Path) -> Iterator[Conversation | Skipped]:
     if not lists and not shards:
         raise ValueError(f"{root} holds no .jsonl, .list or .tar; give the folder that does")
     sounds: dict[str, TarSource] = {}
-    texts: dict[str, tuple[str, str]] = {}
+    texts: dict[str, Text] = {}
     for shard in shards:
-        for member, content in members(str(shard)):
-            if isinstance(member, Skipped):
-                yield member
-                continue
-            key = Path(member.name).name.rpartition(".")[0]
-            if isinstance(content, float):
-                sounds[key] = member
-            elif member.name.endswith(".txt") and content is not None:
-                texts[key] = (str(member), content.decode("utf-8", errors="replace"))
+        yield from _index(shard, sounds, texts)
     for path in lists:
         for number, record in read_numbered_records(path):
             yield _of_line(record, f"{path}, line {number}", path, root, sounds)
     if not lists:
-        for key, (location, text) in texts.items():
-            if key in sounds:
-                split = split_above(Path(sounds[key].shard).relative_to(root))
-                yield _clip(key, sounds[key], {"txt": text}, location, split)
-            else:
-                yield Skipped(NO_AUDIO, location)
+        for key, text in texts.items():
+            yield _of_shard(key, text, root, sounds)
+
+
+def _index(shard: Path, sounds: dict[str, TarSource], texts: dict[str, Text]) -> Iterator[Skipped]:
+    """Note the sounds and texts of a shard by their keys; yields what cannot be read."""
+    for member, content in members(str(shard)):
+        if isinstance(member, Skipped):
+            yield member
+            continue
+        key = Path(member.name).name.rpartition(".")[0]
+        if isinstance(content, float):
+            sounds[key] = member
+        elif member.name.endswith(".txt") and content is not None:
+            texts[key] = Text(str(member), content.decode("utf-8", errors="replace"))
+
+
+def _of_shard(
+    key: str, text: Text, root: Path, sounds: dict[str, TarSource]
+) -> Conversation | Skipped:
+    """The clip of a text that lies in a shard."""
+    if key not in sounds:
+        return Skipped(NO_AUDIO, text.location)
+    shard = Path(sounds[key].shard)
+    split = split_above(shard.relative_to(root))
+    return _clip(key, sounds[key], {"txt": text.content}, text.location, split)
 
 
 def _of_line(
     record: Record, location: str, path: Path, root: Path, sounds: dict[str, TarSource]
 ) -> Conversation | Skipped:
+    """The clip of a line, whose sound is a file or lies in a shard."""
     key = str(record.get("key") or Path(str(record.get("wav"))).stem)
     wav = path.parent / str(record.get("wav") or f"{key}.wav")
+    # Lists of others have paths of their own machine: then the key finds the sound in a shard.
     audio: AudioSource | None = wav if wav.is_file() else sounds.get(key)
     if audio is None:
         return Skipped(NO_AUDIO, f"{location}: {wav}")

@@ -52,6 +52,7 @@ def convert(root: Path) -> Iterator[Conversation | Skipped]:
             f"{root} holds no .wav with a .json of its name; give the folder that does"
         )
     for path in paths:
+        # Nothing happens in these, which are for comparison.
         if path.name.startswith(CLEAN):
             continue
         try:
@@ -101,6 +102,7 @@ def _turns(
     turns = []
     for index, segment in enumerate(segments):
         kind, answered = ("question", True) if index == question else other
+        # Who speaks in the background has no name.
         is_stranger = kind == "background_speech"
         turns.append(_turn(segment, kind, answered, "" if is_stranger else speaker))
     return turns
