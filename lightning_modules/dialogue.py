@@ -232,8 +232,9 @@ class DialogueStage(InstructStage):
         )
         label_rows = [segment.segment.labels for segment in segments]
         labels = pad_ids(label_rows, self.device, IGNORED).values
-        is_labelled = labels != IGNORED
-        return hidden.values[is_labelled], labels[is_labelled], states_at_forks
+        # found once for both: a GPU has to wait for their number
+        labelled = (labels != IGNORED).nonzero(as_tuple=True)
+        return hidden.values[labelled], labels[labelled], states_at_forks
 
     def _speech_of(self, segments: list[ScheduledSegment], speech: Padded) -> tuple[Padded, Tensor]:
         """Cut the speech of R segments out of whole dialogues.

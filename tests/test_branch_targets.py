@@ -211,7 +211,6 @@ def test_every_probe_has_the_probabilities_of_a_session(
     assert_probes_agree_with_a_session(script, model, tokenizer, small, monkeypatch)
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "??!.?...??!.???..?..??!......"])
 def test_probes_agree_with_a_session_with_a_chat_template(
     tokenizer, model, small, monkeypatch
 ) -> None:
@@ -223,6 +222,7 @@ def test_probes_agree_with_a_session_with_a_chat_template(
     )
 
 
+@pytest.mark.parametrize("script", [*SCRIPTS, "??!.?...??!.???..?..??!......"])
 def test_targets_follow_the_pauses_of_a_session(
     script, model, tokenizer, small, monkeypatch
 ) -> None:

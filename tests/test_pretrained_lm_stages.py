@@ -1,37 +1,43 @@
 """Language models of transformers in training and in live sessions."""
 
 import random
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from configs.loading import load_config, override
 from configs.schema import Config
+from datamodules.corpora import Corpora
 from duplexmamba.duplex.fork import ForkSession
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import token_loss
 from duplexmamba.text.tokenizer import BPE_SIZE, Tokenizer
+from lightning_modules.assembly import build
 from lightning_modules.branch_targets import BranchTargets
 from lightning_modules.dialogue import DialogueStage
 from lightning_modules.fork_schedule import ScheduledSegment, flatten, share_prefixes
-from lightning_modules.lm import LMStage, TextBatch
+from lightning_modules.lm import LMStage
 from lightning_modules.sessions import open_model
 from lightning_modules.trainer.activation_checkpointing import checkpoint_activations
-from lightning_modules.trainer.checkpoint import StageCheckpoint, load_parts
+from lightning_modules.trainer.averaging import WeightAveraging
+from lightning_modules.trainer.callbacks import LAST, ResumeCheckpoint
+from lightning_modules.trainer.checkpoint import StageCheckpoint
+from lightning_modules.trainer.resume import resume_point
+from lightning_modules.trainer.run import build_trainer, fit
 from tests.conftest import SMALL_SIZES, TINY
 from tests.pretrained_models import D_MODEL, SETTINGS, save_tiny
 from tests.small_runs import SHORT
 from tests.test_branch_targets import LENGTH, SCRIPTS, Answers, dialogue_of
 from train import main
 
-EMBEDDINGS = ("model.embed_tokens", "lm_head")
+LM_STAGE = "configs/stage/lm.yaml"
 FEW = [
     "trainer.valid_every_steps=4",
-    "trainer.checkpoint_every_s=0",
     "data.valid_size=1",
     "data.test_size=1",
     "data.batch_texts=2",
@@ -101,11 +107,17 @@ def test_a_run_trains_is_scored_and_talks(tmp_path: Path) -> None:
     checkpoint = StageCheckpoint.load(instruct)
     assert checkpoint.tokenizer is not None
     # frozen in stage asr, but for the rows of the markers
-    markers = sorted(checkpoint.tokenizer.turn_state_ids.values())
+    markers = checkpoint.tokenizer.turn_state_ids
+    rows = {
+        # the prompt has one of them; the output matrix competes with all
+        "model.embed_tokens.weight": [markers["response"]],
+        "lm_head.weight": sorted(markers.values()),
+    }
     for name, weight in reference.state_dict().items():
         now = before[f"lm.model.{name}"]
-        changed = (now[: len(weight)] != weight).flatten(1).any(1).nonzero().flatten().tolist()
-        assert changed == (markers if name.startswith(EMBEDDINGS) else [])
+        is_changed = (now[: len(weight)] != weight).reshape(len(weight), -1).any(1)
+        changed = is_changed.nonzero().flatten().tolist()
+        assert changed == rows.get(name, [])
     name = "lm.model.model.layers.0.mamba.in_proj.weight"
     assert not torch.equal(before[name], checkpoint.weights[name])
     config = override(load_config([*TINY, *words]), ["duplex.min_slices=1"])
@@ -128,47 +140,58 @@ class Killed(Exception):
     """The end of a training that was killed."""
 
 
-@pytest.fixture
-def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    """Let trainings of stage lm end before an update; None: no longer."""
-    training_loss = LMStage.training_loss
+class KillAt(Callback):
+    """Ends a training before an update."""
 
-    def kill(update: int | None) -> None:
-        def loss(stage: LMStage, batch: TextBatch) -> Tensor:
-            if stage.global_step == update:
-                raise Killed
-            return training_loss(stage, batch)
+    def __init__(self, update: int | None):
+        self.update = update
 
-        monkeypatch.setattr(LMStage, "training_loss", loss)
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Raise where the update is due."""
+        if trainer.global_step == self.update:
+            raise Killed
 
-    return kill
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpora, str]:
+    """The data of stage lm and a tokenizer, which no language model changes."""
+    corpora = Corpora(load_config([TINY[0], LM_STAGE, *SHORT, *FEW]))
+    return corpora, Tokenizer.train(corpora.training_texts()).to_json()
+
+
+def train_lm(config: Config, folder: Path, corpora: Corpora, kill_at: int | None) -> LMStage:
+    """Train stage lm, or continue a training that was killed."""
+    module, data = build(config, corpora, {}, folder)
+    assert isinstance(module, LMStage)
+    callbacks = [KillAt(kill_at), ResumeCheckpoint(folder / LAST, 0), WeightAveraging(config)]
+    fit(build_trainer(config, folder, callbacks), module, data, folder)
+    return module
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_architecture_trains_resumes_and_talks(
-    name: str, tmp_path: Path, killed_at: Callable[[int | None], None]
+    name: str, tmp_path: Path, shared: tuple[Corpora, str]
 ) -> None:
     """Stage lm, which has no audio, whole and in two parts; then a session with its weights."""
+    corpora, tokenizer = shared
     reference = save_tiny(tmp_path / "model", name)
-    words = [*SHORT, *FEW, *overrides_of(tmp_path / "model")]
-    args = [TINY[0], "configs/stage/lm.yaml", *words]
-    main([*args, f"run.dir={tmp_path}/whole"])
-    killed_at(2)
+    config = load_config([TINY[0], LM_STAGE, *SHORT, *FEW, *overrides_of(tmp_path / "model")])
+    for folder in ("whole", "parts"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tokenizer.json").write_text(tokenizer)
+    whole = train_lm(config, tmp_path / "whole", corpora, None)
     with pytest.raises(Killed):
-        main([*args, f"run.dir={tmp_path}/parts"])
-    killed_at(None)
-    main([*args, f"run.dir={tmp_path}/parts"])
-    [whole] = (tmp_path / "whole").glob("lm-*/checkpoint.pt")
-    [parts] = (tmp_path / "parts").glob("lm-*/checkpoint.pt")
-    checkpoint = StageCheckpoint.load(parts)
-    for key, weight in StageCheckpoint.load(whole).weights.items():
-        assert torch.equal(checkpoint.weights[key], weight), key
-    # all layers learn
+        train_lm(config, tmp_path / "parts", corpora, 2)
+    assert resume_point(tmp_path / "parts") is not None
+    resumed = train_lm(config, tmp_path / "parts", corpora, None)
+    weights = resumed.model.state_dict()
+    for key, weight in whole.model.state_dict().items():
+        assert torch.equal(weights[key], weight), key
+    # all layers have learnt
     for key, weight in reference.state_dict().items():
         if weight.dim() == 2 and "embed" not in key and "lm_head" not in key:
-            assert not torch.equal(checkpoint.weights[f"lm.model.{key}"], weight), key
-    config = override(load_config([*TINY, *words]), ["duplex.min_slices=1"])
+            assert not torch.equal(weights[f"lm.model.{key}"], weight), key
     model = SpeechLM(config.model).eval()
-    load_parts(model, checkpoint, ["lm"], "lm")
-    assert checkpoint.tokenizer is not None
-    assert_talks(model, checkpoint.tokenizer, config, num_slices=2)
+    model.lm.load_state_dict(resumed.model.lm.state_dict())
+    live = override(config, ["duplex.min_slices=1"])
+    assert_talks(model, resumed.tokenizer, live, num_slices=2)

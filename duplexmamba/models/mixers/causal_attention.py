@@ -84,7 +84,9 @@ class CausalAttention(nn.Module):
             (B, L, D), and the state for the next chunk.
         """
         x = x.at_least_one_step()
-        num_past = torch.zeros_like(x.row_lengths()) if state is None else state.lengths  # (B,)
+        num_past = torch.zeros_like(x.row_lengths())  # (B,)
+        if state is not None:
+            num_past = state.lengths
         steps = torch.arange(x.values.shape[1], device=num_past.device)
         positions = num_past[:, None] + steps  # (B, L)
         queries, new_keys, new_values = self._project(x.values, positions)
@@ -129,13 +131,18 @@ class CausalAttention(nn.Module):
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """(B, L, H, P) queries, (B, S + L, G, P) keys and values -> (B, L, D)."""
+        num_heads = queries.shape[2]
+        num_kv_heads = keys.shape[2]
+        if mask is not None:
+            # the same for all heads
+            mask = mask[:, None]
         y = F.scaled_dot_product_attention(
             queries.transpose(1, 2),
             keys.transpose(1, 2),
             values.transpose(1, 2),
-            attn_mask=None if mask is None else mask[:, None],
+            attn_mask=mask,
             is_causal=mask is None,
-            enable_gqa=queries.shape[2] != keys.shape[2],
+            enable_gqa=num_heads != num_kv_heads,
         )
         return y.transpose(1, 2).flatten(2)
 
@@ -208,9 +215,10 @@ def rotate(x: Tensor, positions: Tensor, num_rotated: int, base: float) -> Tenso
     rotated = at_least_float32(rotated)
     half = num_rotated // 2
     rates = base ** (-torch.arange(half, device=x.device, dtype=rotated.dtype) / half)
-    angles = (positions[..., None] * rates)[:, :, None]  # (B, L, 1, half)
+    angles = positions[..., None] * rates  # (B, L, half)
+    # the same for all heads
+    cos = angles.cos()[:, :, None]
+    sin = angles.sin()[:, :, None]
     a, b = rotated.chunk(2, -1)
-    turned = torch.cat(
-        [a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], -1
-    )
-    return torch.cat([turned.to(x.dtype), passed], -1)
+    turned = [a * cos - b * sin, a * sin + b * cos]
+    return torch.cat([torch.cat(turned, -1).to(x.dtype), passed], -1)
