@@ -87,9 +87,11 @@ def _first_s(scores: TurnScores, threshold: float, after_s: float, until_s: floa
     reaches = scores.ended >= threshold
     rises = np.zeros(len(reaches), bool)
     rises[1:] = reaches[1:] & ~reaches[:-1]
-    inside = (scores.times_s > after_s + TIME_SLACK_S) & (scores.times_s <= until_s + TIME_SLACK_S)
-    found = scores.times_s[rises & inside]
-    return float(found[0]) if len(found) else None
+    for time_s in scores.times_s[rises].tolist():
+        is_after = time_s > after_s + TIME_SLACK_S
+        if is_after and time_s <= until_s + TIME_SLACK_S:
+            return time_s
+    return None
 
 
 def curve(turns: Sequence[HeardTurn]) -> list[Point]:

@@ -79,9 +79,11 @@ def _read_file(file: Path) -> Iterator[Row]:
 
 
 def _spans(values: Any, where: str) -> list[tuple[float, float]]:
-    spans = [(float(value["start"]), float(value["end"])) for value in values or []]
-    in_order = all(start_s < end_s for start_s, end_s in spans) and spans == sorted(spans)
-    if not spans or not in_order:
+    spans = []
+    for value in values or []:
+        spans.append((float(value["start"]), float(value["end"])))
+    in_order = spans == sorted(spans)
+    if not spans or not in_order or any(start_s >= end_s for start_s, end_s in spans):
         raise ValueError(f"{where}: silence_spans are empty or not in order; download it again")
     return spans
 

@@ -75,22 +75,21 @@ def _json(points: Mapping[str, Point]) -> dict[str, Any]:
 
 def _lines(curves: Mapping[str, Sequence[Point]]) -> dict[str, list[tuple[float, float]]]:
     """System -> (latency, false take-overs) of its curve."""
-    lines = {}
-    for system, points in curves.items():
-        lines[system] = [(each.latency_s, each.false_takeover_rate) for each in points]
-    return lines
+    return {system: [_xy(each) for each in points] for system, points in curves.items()}
 
 
 def _marks(
     settings: Mapping[str, Mapping[str, Point]],
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """System -> setting -> (latency, false take-overs)."""
-    marks: dict[str, dict[str, tuple[float, float]]] = {}
+    marks = {}
     for system, points in settings.items():
-        marks[system] = {}
-        for setting, each in points.items():
-            marks[system][setting] = (each.latency_s, each.false_takeover_rate)
+        marks[system] = {setting: _xy(each) for setting, each in points.items()}
     return marks
+
+
+def _xy(point: Point) -> tuple[float, float]:
+    return point.latency_s, point.false_takeover_rate
 
 
 def _flat(settings: Mapping[str, Mapping[str, Point]]) -> dict[str, float]:

@@ -54,6 +54,7 @@ def at(scores: TurnScores, values: np.ndarray, times_s: np.ndarray) -> np.ndarra
 def between(scores: TurnScores, from_s: float, to_s: float) -> TurnScores:
     """The steps later than one time and not later than another."""
     # `right`: a step that ends exactly then has heard nothing of what comes after.
-    first = int(np.searchsorted(scores.times_s, from_s + TIME_SLACK_S, side="right"))
-    stop = int(np.searchsorted(scores.times_s, to_s + TIME_SLACK_S, side="right"))
-    return TurnScores(*(values[first:stop] for values in scores))
+    bounds_s = np.array([from_s, to_s]) + TIME_SLACK_S
+    first, stop = np.searchsorted(scores.times_s, bounds_s, side="right").tolist()
+    inside = slice(first, stop)
+    return TurnScores(scores.times_s[inside], scores.ended[inside], scores.addressed[inside])

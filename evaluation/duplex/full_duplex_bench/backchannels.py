@@ -99,6 +99,8 @@ def timing_distance(
 def _jensen_shannon(p: np.ndarray, q: np.ndarray) -> float:
     """Jensen-Shannon distance of two distributions (N,) without zeros, natural logarithm."""
     mean = (p + q) / 2
-    divergence = (np.sum(p * np.log(p / mean)) + np.sum(q * np.log(q / mean))) / 2
+    from_p = np.sum(p * np.log(p / mean))
+    from_q = np.sum(q * np.log(q / mean))
+    divergence = float(from_p + from_q) / 2
     # Rounding may make the divergence of equal distributions negative.
-    return math.sqrt(max(0.0, float(divergence)))
+    return math.sqrt(max(0.0, divergence))

@@ -48,8 +48,10 @@ def speech_frames(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     floor_db = _running_minimum(level_db, round(FLOOR_S / FRAME_S))
     # A recording may begin with speech, which is not its own floor.
     floor_db[: round(START_S / FRAME_S)] = MIN_LEVEL_DB
-    threshold_db = np.maximum(loudest_db - BELOW_LOUD_DB, MIN_LEVEL_DB)
-    return level_db > np.maximum(threshold_db, floor_db + ABOVE_FLOOR_DB)
+    by_speech_db = np.maximum(loudest_db - BELOW_LOUD_DB, MIN_LEVEL_DB)
+    by_noise_db = floor_db + ABOVE_FLOOR_DB
+    speaks: np.ndarray = level_db > np.maximum(by_speech_db, by_noise_db)
+    return speaks
 
 
 def levels_db(samples: np.ndarray, frame_samples: int) -> np.ndarray:

@@ -53,7 +53,9 @@ def held_by(holder: np.ndarray, speaker: int, times_s: np.ndarray) -> np.ndarray
         speaker: 1 or 2.
         times_s: (N,) ends of frames of any length.
     """
-    frames = np.floor(times_s / FRAME_S + 1e-6).astype(int) - 1
-    inside = frames.clip(0, max(0, len(holder) - 1))
-    held = holder[inside] == speaker if len(holder) else np.zeros(len(frames), bool)
-    return held & (frames >= 0)
+    # Nobody holds the floor before the end of the first frame.
+    known = np.concatenate([[0], holder])
+    num_frames = np.floor(times_s / FRAME_S + 1e-6).astype(int)
+    latest = np.minimum(num_frames, len(holder))
+    held: np.ndarray = known[latest] == speaker
+    return held

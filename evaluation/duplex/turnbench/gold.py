@@ -234,10 +234,9 @@ def _without_agreement(
     """
     alone = []
     for annotator in ANNOTATORS:
-        for index, (start_s, end_s, _) in enumerate(classified[annotator]):
-            outvoted = any(event.start_s < end_s and start_s < event.end_s for event in events)
-            if index not in used[annotator] and not outvoted:
-                alone.append((start_s, end_s))
+        for index, annotation in enumerate(classified[annotator]):
+            if index not in used[annotator] and not _is_outvoted(annotation, events):
+                alone.append((annotation.start_s, annotation.end_s))
     joined: list[tuple[float, float]] = []
     for start_s, end_s in sorted(alone):
         if joined and start_s <= joined[-1][1]:
@@ -247,6 +246,12 @@ def _without_agreement(
     return [
         Span(speaker, round(start_s, DIGITS), round(end_s, DIGITS)) for start_s, end_s in joined
     ]
+
+
+def _is_outvoted(annotation: Annotation, events: Sequence[Event]) -> bool:
+    """Whether an annotation overlaps an agreed event."""
+    start_s, end_s, _ = annotation
+    return any(event.start_s < end_s and start_s < event.end_s for event in events)
 
 
 # ---- ends of turns
