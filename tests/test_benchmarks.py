@@ -21,7 +21,6 @@ SMALL = {
     "stages": ["--rounds", "1", "--updates", "1", "--stages", "asr", "streaming"],
     "data": ["--rounds", "1", "--utterances", "8", "--steps", "1"],
     "conversations": ["--conversations", "1"],
-    "timing": ["--updates", "1", "--seeds", "1", "--dialogues", "1"],
 }
 KEYS = {
     "scan": [
@@ -65,7 +64,6 @@ KEYS = {
         "conversations/two_channel_cuts_s",
         "conversations/moshi_finetune_decoded_share",
     ],
-    "timing": ["timing/composed_on_natural_1", "timing/natural_on_natural_1"],
     "settings": [
         "settings/medium_speedup",
         "settings/medium_error",
