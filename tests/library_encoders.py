@@ -40,7 +40,6 @@ def config_of(family: str, context: str, *overrides: str, stage: str = "asr") ->
     return load_config([
         PRESET, f"configs/stage/{stage}.yaml",
         f"encoder.pretrained={folder_of(family)}", f"encoder.context={context}",
-        "features.level=none",
         f"features.sample_rate_hz={info.sample_rate_hz}", f"connector.stack={int(stack)}",
         f"encoder.{slice_ms}", f"duplex.{slice_ms}", f"encoder.lookahead_ms={embedding_ms}",
         f"encoder.left_context_ms={3 * embedding_ms}",

@@ -36,11 +36,12 @@ INFO = PRETRAINED_ENCODERS["moonshine-tiny-en"]
 PRESET = "configs/preset/tiny_pretrained.yaml"
 FRAME = INFO.frame_samples
 WIDTH = INFO.width + 1
-"""The preset adds the level of each frame."""
+"""With the level of each frame."""
 SLICE = 8 * FRAME
 LOOKAHEAD = 8
 """Frames of the preset's look-ahead."""
 SMALL = [
+    "features.level=channel",
     "lm.d_model=32",
     "lm.num_layers=2",
     "connector.d_hidden=24",
