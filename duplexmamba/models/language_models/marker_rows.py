@@ -60,12 +60,12 @@ class MarkerRows(nn.Module):
         """Replace the logits (..., V) of marker ids.
 
         Args:
-            logits: of the frozen output matrix; changed in place.
+            logits: of the frozen output matrix.
             hidden: (..., D).
             factor: what the model multiplies logits by.
         """
         of_markers = factor * (hidden @ self.outputs.T)  # (..., R)
-        return logits.index_copy_(-1, self.ids, of_markers.to(logits.dtype))
+        return logits.index_copy(-1, self.ids, of_markers.to(logits.dtype))
 
     @torch.no_grad()
     def write_into(self, embeddings: Tensor, outputs: Tensor) -> None:
