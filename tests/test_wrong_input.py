@@ -151,6 +151,18 @@ def test_damaged_gzip_is_named(tmp_path: Path) -> None:
         assert "m.jsonl.gz cannot be unpacked" in refusal(path)
 
 
+@pytest.mark.parametrize(("name", "content"), [
+    ("m.jsonl", "no object\n"), ("m.json", "[1]"), ("m.json", "{"), ("m.csv", "audio,text\n0.wav,a,b\n"),
+    ("m.tsv", "audio\ttext\n0.wav\ta\tb\n"),
+])  # fmt: skip
+def test_what_is_packed_is_named_as_it_lies_there(tmp_path: Path, name: str, content: str) -> None:
+    path = write(tmp_path / f"{name}.gz", gzip.compress(content.encode()))
+    assert f"{name}.gz" in refusal(path)
+    # and is wrong for the reason that it has unpacked
+    unpacked = refusal(write(tmp_path / name, content))
+    assert refusal(path).replace(f"{name}.gz", name) == unpacked
+
+
 def test_json_lines_may_be_called_json(tmp_path: Path) -> None:
     for split in ("train", "dev", "test"):
         path = manifest(tmp_path, row(f"of {split}"), name=f"{split}_manifest.json")

@@ -243,7 +243,7 @@ def read_records(path: str | Path) -> list[Record]:
         ValueError: it is missing, empty, or broken, with the number of the line.
     """
     name = str(path)
-    records = _parse(name.removesuffix(".gz"), _read_content(name))
+    records = _parse(name, _read_content(name))
     return _not_empty(name, records)
 
 
@@ -263,7 +263,7 @@ def iterate_numbered_records(path: str | Path) -> Iterator[tuple[int, Record]]:
     """The records of `read_numbered_records` one after another, of an empty manifest none."""
     name = str(path)
     text = decode(_read_content(name), name)
-    yield from _parse_lines(name.removesuffix(".gz"), text)
+    yield from _parse_lines(name, text)
 
 
 def _read_content(name: str) -> bytes:
@@ -286,9 +286,10 @@ def _not_empty(name: str, records: list[Item]) -> list[Item]:
 
 def _parse(name: str, content: bytes) -> list[Record]:
     text = decode(content, name)
-    if name.endswith((".csv", ".tsv")):
+    unpacked_name = name.removesuffix(".gz")
+    if unpacked_name.endswith((".csv", ".tsv")):
         return tables.parse_table(name, text)
-    if name.endswith(".json"):
+    if unpacked_name.endswith(".json"):
         return _parse_json(name, text)
     return [record for _, record in _parse_lines(name, text)]
 

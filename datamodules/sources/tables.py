@@ -19,8 +19,8 @@ def parse_table(name: str, text: str) -> list[Row]:
     """Read a table whose first row names its columns.
 
     Args:
-        name: ends with .tsv for columns separated by tabs, where quotation marks belong to the
-            text; else commas separate columns, and a field may stand in quotation marks.
+        name: ends with .tsv, or .tsv.gz, for columns separated by tabs, where quotation marks belong to
+            the text; else commas separate columns, and a field may stand in quotation marks.
         text: the content.
 
     Returns:
@@ -33,7 +33,7 @@ def parse_table(name: str, text: str) -> list[Row]:
     # The default, 131,072 characters, is less than some answers have.
     csv.field_size_limit(sys.maxsize)
     lines = io.StringIO(text, newline="")
-    if name.endswith(".tsv"):
+    if name.removesuffix(".gz").endswith(".tsv"):
         reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(lines, strict=True)
