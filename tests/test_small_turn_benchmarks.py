@@ -13,7 +13,7 @@ from evaluation.duplex import easy_turn, eot_bench, eot_policy, humdial
 from evaluation.duplex.eot_bench import Row
 from evaluation.duplex.eot_policy import PolicyPoint, Silence
 from evaluation.duplex.full_duplex_bench.words import Word
-from evaluation.duplex.humdial import Said
+from evaluation.duplex.humdial import SystemOutput
 from evaluation.duplex.published import EOT_BENCH, TURNBENCH
 from evaluation.duplex.turn_scores import TurnScores
 from evaluation.scorecard.card import Card, SavedScores
@@ -226,10 +226,12 @@ def test_easy_turn_on_a_folder(tmp_path: Path):
 # ---- HumDial-FDBench
 
 
-def said(scenario: str, *starts_s: float, segments=((0.0, 1.0, "q"), (3.0, 4.0, "r"))) -> Said:
+def said(
+    scenario: str, *starts_s: float, segments=((0.0, 1.0, "q"), (3.0, 4.0, "r"))
+) -> SystemOutput:
     item = humdial.Item(Path(f"{scenario}.wav"), scenario, list(segments))
     words = [Word("word", start_s, start_s + 0.25) for start_s in starts_s]
-    return Said(item, words, [], [(start_s, end_s) for start_s, end_s, _ in segments])
+    return SystemOutput(item, words, [], [(start_s, end_s) for start_s, end_s, _ in segments])
 
 
 def test_the_first_response_is_counted_if_it_is_late():

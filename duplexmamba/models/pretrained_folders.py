@@ -1,4 +1,4 @@
-"""Folders of pretrained models with random weights: a rehearsal without a download.
+"""Folders of pretrained models with random weights, to try presets without a download.
 
     python -m duplexmamba.models.pretrained_folders --random-weights whisper FOLDER
     python -m duplexmamba.models.pretrained_folders --random-weights microsoft/wavlm-large FOLDER

@@ -42,7 +42,7 @@ REJECTIONS = (
 )
 """Scenarios in which the model should go on, or stay silent."""
 BEFORE_REPLY = ("pause", "others_talk_to_user_before")
-"""Of these, those in which nothing is being said yet: scored by how often the model keeps silent."""
+"""Of these, those before any answer: scored by how often the model keeps silent."""
 DELAY_SCORE = (0.624, 2.531, 40.0)
 """Delay of 100 points, delay of the lowest ones, and how many fewer those are. From the published
 rows; the paper's formula is not known."""
@@ -59,8 +59,8 @@ class Item(NamedTuple):
     """Begin, end and words of the user's speech, and of others'."""
 
 
-class Said(NamedTuple):
-    """What a system said to an item."""
+class SystemOutput(NamedTuple):
+    """What a system emitted for an item."""
 
     item: Item
     words: Sequence[Word]
@@ -105,34 +105,34 @@ def _segments(file: Path) -> list[tuple[float, float, str]]:
     return segments
 
 
-def first_response_delay_s(said: Said) -> float | None:
+def first_response_delay_s(output: SystemOutput) -> float | None:
     """Time from the end of the first speech to the first word; None if it is not positive."""
-    if not said.words:
+    if not output.words:
         return None
-    delay_s = said.words[0].start_s - said.item.segments[0][1]
+    delay_s = output.words[0].start_s - output.item.segments[0][1]
     return delay_s if delay_s > 0 else None
 
 
-def keeps_silent(said: Said) -> bool:
+def keeps_silent(output: SystemOutput) -> bool:
     """Whether no word begins between the end of the first speech and the begin of the last."""
-    from_s = said.item.segments[0][1]
-    until_s = said.item.segments[-1][0]
-    return not any(from_s <= word.start_s < until_s for word in said.words)
+    from_s = output.item.segments[0][1]
+    until_s = output.item.segments[-1][0]
+    return not any(from_s <= word.start_s < until_s for word in output.words)
 
 
-def delays_s(outputs: Sequence[Said]) -> dict[str, float]:
+def delays_s(outputs: Sequence[SystemOutput]) -> dict[str, float]:
     """Mean of each kind of delay over the scenarios that have some: stop and response in
     interruptions, first response in all."""
     by_scenario: dict[str, dict[str, list[float]]] = {}
-    for said in outputs:
+    for output in outputs:
         values = by_scenario.setdefault(
-            said.item.scenario, {"stop": [], "response": [], "first": []}
+            output.item.scenario, {"stop": [], "response": [], "first": []}
         )
-        first_s = first_response_delay_s(said)
+        first_s = first_response_delay_s(output)
         if first_s is not None:
             values["first"].append(first_s)
-        if said.item.scenario in INTERRUPTIONS:
-            times = timing(said.user_spans, spans_of(said.words))
+        if output.item.scenario in INTERRUPTIONS:
+            times = timing(output.user_spans, spans_of(output.words))
             values["stop"] += times["stop_latency_s"]
             values["response"] += times["response_latency_s"]
     result = {}
@@ -154,23 +154,25 @@ def delay_points(delay_s: float) -> float:
     return 100 - range_points * math.log(delay_s / best_s) / math.log(worst_s / best_s)
 
 
-def scores_of(outputs: Sequence[Said], behaviours: Mapping[str, str]) -> dict[str, ScoreValue]:
+def scores_of(
+    outputs: Sequence[SystemOutput], behaviours: Mapping[str, str]
+) -> dict[str, ScoreValue]:
     """Scores of a system.
 
     Args:
-        outputs: what it said.
+        outputs: what it emitted.
         behaviours: file -> behaviour according to a judge; empty without one.
     """
     values: dict[str, ScoreValue] = {}
     for scenario in (*INTERRUPTIONS, *REJECTIONS):
-        of_scenario = [said for said in outputs if said.item.scenario == scenario]
+        of_scenario = [output for output in outputs if output.item.scenario == scenario]
         cases: list[bool] = []
         # Whoever resumes has heard the interruption as noise, and the other way round.
         wanted = "C_RESPOND" if scenario in INTERRUPTIONS else "C_RESUME"
         if scenario in BEFORE_REPLY:
-            cases = [keeps_silent(said) for said in of_scenario]
+            cases = [keeps_silent(output) for output in of_scenario]
         else:
-            names = [str(said.item.wav) for said in of_scenario]
+            names = [str(output.item.wav) for output in of_scenario]
             cases = [behaviours[name] == wanted for name in names if name in behaviours]
         if cases:
             group = "interruption" if scenario in INTERRUPTIONS else "rejection"
@@ -205,20 +207,20 @@ def _add_means(values: dict[str, ScoreValue]) -> None:
 
 
 def judge_behaviour(
-    outputs: Sequence[Said], judge: Judge, file: Path
+    outputs: Sequence[SystemOutput], judge: Judge, file: Path
 ) -> tuple[dict[str, str], list[str]]:
     """Behaviour in every item that is not scored by silence, and descriptions of problems."""
     responses = []
-    for said in outputs:
-        if said.item.scenario in BEFORE_REPLY:
+    for output in outputs:
+        if output.item.scenario in BEFORE_REPLY:
             continue
         fields = {
-            "input_clean": said.item.segments[0][2],
-            "input_noisy": json.dumps(said.item.segments),
-            "output_clean": json.dumps(transcript(said.clean)),
-            "output_noisy": json.dumps(transcript(said.words)),
+            "input_clean": output.item.segments[0][2],
+            "input_noisy": json.dumps(output.item.segments),
+            "output_clean": json.dumps(transcript(output.clean)),
+            "output_noisy": json.dumps(transcript(output.words)),
         }
-        responses.append(Response(str(said.item.wav), fields, ""))
+        responses.append(Response(str(output.item.wav), fields, ""))
     answers, problems = ask_all("behaviour", responses, judge, file)
     return behaviours_of(answers), problems
 
@@ -242,22 +244,22 @@ def score(args: argparse.Namespace) -> dict[str, float]:
         events = open_session().push(torch.from_numpy(samples))
         return words_of(events, run.config.duplex.tokens_per_s)
 
-    outputs: list[Said] = []
-    of_baselines: dict[str, list[Said]] = {}
+    outputs: list[SystemOutput] = []
+    of_baselines: dict[str, list[SystemOutput]] = {}
     for item in with_progress(items, "items"):
         samples = read_recording(item.wav, run.config)
         clean_wav = item.wav.with_name(f"clean_{item.wav.name}")
-        # Only a judge looks at what is said without the event.
+        # Only a judge looks at the output without the event.
         compares = judge is not None and clean_wav.exists()
         clean = say(read_recording(clean_wav, run.config)) if compares else []
         user_spans = find_spans(samples)
-        outputs.append(Said(item, say(samples), clean, user_spans))
+        outputs.append(SystemOutput(item, say(samples), clean, user_spans))
         for system in baselines:
             heard = system.listen(samples)
             for setting, threshold in system.operating_points.items():
                 name = setting_name(system.name, setting)
-                said = Said(item, replies(heard, threshold), [], user_spans)
-                of_baselines.setdefault(name, []).append(said)
+                output = SystemOutput(item, replies(heard, threshold), [], user_spans)
+                of_baselines.setdefault(name, []).append(output)
     behaviours: dict[str, str] = {}
     if judge is not None:
         file = run.folder / "scores" / "humdial_judge.jsonl"
