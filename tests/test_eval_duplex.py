@@ -17,6 +17,7 @@ from duplexmamba.duplex.events import EmittedResponse
 from duplexmamba.duplex.fork import ForkSession
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.text.tokenizer import Tokenizer
+from evaluation.duplex import live_dialogues
 from evaluation.duplex.dialogues import (
     PlayedDialogue,
     Turn,
@@ -383,6 +384,20 @@ def test_evaluate_duplex(stage: str, tmp_path: Path, capsys):
     assert points[0]["recall"] == points[0]["false_positive_rate"] == 1
     assert (run / "scores" / "duplex.png").stat().st_size > 10_000
     assert f"(stage {stage}): 2 test dialogues" in capsys.readouterr().out
+
+
+def test_a_folder_without_recordings_is_refused_before_anything_is_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("espeakng_loader")
+    untrained("streaming").save(tmp_path / FILE)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("played")
+
+    monkeypatch.setattr(live_dialogues, "play_all", fail)
+    with pytest.raises(ValueError, match="data.test_unaddressed=.*nowhere"):
+        evaluate.main(["duplex", str(tmp_path), f"data.test_unaddressed={tmp_path / 'nowhere'}"])
 
 
 def test_a_run_without_responses_is_rejected(tmp_path: Path):

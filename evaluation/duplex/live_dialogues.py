@@ -22,7 +22,7 @@ from evaluation.duplex.report import report
 from evaluation.duplex.systems import open_baselines
 from evaluation.duplex.systems.own import never_answering
 from evaluation.duplex.systems_report import report_systems
-from evaluation.duplex.unaddressed import play_unaddressed
+from evaluation.duplex.unaddressed import find_recordings, play_unaddressed
 from evaluation.finished_run import Run, open_run
 from lightning_modules.sessions import open_sessions
 
@@ -58,7 +58,9 @@ def score(args: argparse.Namespace) -> dict[str, float]:
         voices = open_unseen_voices(config.data)
         speakers = f" in the voices of {', '.join(config.data.test_voices)}"
     dialogues = data.dialogues("test", config.data.test_dialogues, voices)
-    # Opened first, so that a missing package is not noticed only after minutes.
+    # Opened first, so that a missing package or folder is not noticed only after minutes.
+    if config.data.test_unaddressed is not None:
+        find_recordings(config.data.test_unaddressed)
     heard = open_comparison(run, args.baseline)
     played = play_all(open_session, dialogues, config.data.test_dialogues, heard)
     count = UTTERANCES_PER_DIALOGUE * config.data.test_dialogues

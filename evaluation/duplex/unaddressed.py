@@ -18,6 +18,15 @@ SILENCE_S = 2.0
 """Silence after each recording, in which a late answer begins."""
 
 
+def find_recordings(folder: str) -> list[Path]:
+    """Sound files below a folder, in order.
+
+    Raises:
+        ValueError: there are none.
+    """
+    return sound_files(folder, "data.test_unaddressed")
+
+
 def play_unaddressed(folder: str, open_session: OpenSession) -> list[PlayedDialogue]:
     """Play each sound file of a folder to a session of its own.
 
@@ -32,7 +41,7 @@ def play_unaddressed(folder: str, open_session: OpenSession) -> list[PlayedDialo
     """
     session = open_session()
     played = []
-    for path in with_progress(sound_files(folder, "data.test_unaddressed"), "recordings"):
+    for path in with_progress(find_recordings(folder), "recordings"):
         try:
             samples = read_audio(path, session.rate_hz, min_s=0.0, max_s=math.inf)
         except UnusableAudio as error:
