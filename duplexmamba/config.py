@@ -24,9 +24,10 @@ class FeaturesConfig:
 
     none: both stay as they are. causal: the offset is removed, and speech is brought to one level
     by a gain that depends on the past alone; see `duplexmamba.models.level`. channel, for
-    encoder.kind=pretrained alone: the level of each frame is one more channel. Such an encoder
-    returns the same frames for loud and soft speech, so that without it nothing tells the user from
-    somebody further away.
+    encoder.kind=pretrained alone: the level of each frame, relative to the loudest speech so far, is
+    one more channel; see `duplexmamba.models.relative_level`. Such an encoder returns the same
+    frames for loud and soft speech, so that without it nothing tells the user from somebody further
+    away.
     """
 
 

@@ -19,6 +19,7 @@ from datamodules.synthetic.speech import SyntheticSpeech
 from duplexmamba.models.encoders import backends, pretrained
 from duplexmamba.models.encoders.backends import Encode
 from duplexmamba.models.pretrained_encoders import PRETRAINED_ENCODERS
+from duplexmamba.models.relative_level import SCALE_DB, START_DB
 from duplexmamba.models.speech_lm import SpeechEncoder
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
@@ -182,24 +183,28 @@ def test_the_last_channel_is_the_level_of_the_frame(context: str) -> None:
     x = torch.randn(1, 40 * FRAME) * 0.1
     x[:, 20 * FRAME : 30 * FRAME] *= 0.1
     x[:, 30 * FRAME :] = 0
-    levels = features(Padded(x), None, True)[0].values[0, delay:, -1]
+    channel = features(Padded(x), None, True)[0].values[0, :, -1]
+    assert not channel[:delay].any(), "frames from before the stream"
+    levels = START_DB + SCALE_DB * channel[delay:]
     assert levels[:20].numpy() == pytest.approx(-20, abs=1)
     assert levels[20:30].numpy() == pytest.approx(-40, abs=1)
     assert levels[30:].numpy() == pytest.approx(-80)
     np.testing.assert_allclose(features.levels_db(x[0].numpy())[delay:], levels, atol=1e-4)
 
 
-def test_training_offsets_the_level_and_nothing_else() -> None:
-    frontend = encoder_of("frontend.noise_std=0").train().frontend
+def test_the_front_end_makes_the_level_relative_to_the_loudest_speech() -> None:
+    frontend = encoder_of().eval().frontend
     frontend.linear = torch.nn.Identity()
-    x = Padded(torch.randn(50, 10, WIDTH))
-    steps = frontend(x)[0].values.unflatten(2, (-1, WIDTH))
-    difference = steps - x.values.unflatten(1, (-1, steps.shape[2]))
-    assert not difference[..., :-1].any()
-    offsets = difference[..., -1].flatten(1)
-    assert (offsets - offsets[:, :1]).abs().max() < 1e-5, "one for each row"
-    assert offsets[:, 0].min() < -0.7 and offsets[:, 0].max() > 0.7
-    assert offsets.abs().max() <= 1
+    levels_db = torch.tensor([-70.0] * 10 + [-20.0] * 20 + [-40.0] * 20)
+    x = torch.randn(1, 50, WIDTH)
+    x[..., -1] = (levels_db - START_DB) / SCALE_DB
+    steps = frontend(Padded(x))[0].values.reshape(1, -1, WIDTH)
+    num_steps = steps.shape[1]
+    torch.testing.assert_close(steps[..., :-1], x[:, :num_steps, :-1])
+    relative_db = steps[0, :, -1] * SCALE_DB
+    assert relative_db[9] == pytest.approx(-20, abs=0.1), "relative to the start"
+    assert relative_db[20:30].numpy() == pytest.approx(0, abs=0.1)
+    assert relative_db[35:].numpy() == pytest.approx(-20, abs=0.6)
 
 
 def test_normalisation_is_that_of_the_training_data() -> None:
@@ -207,8 +212,10 @@ def test_normalisation_is_that_of_the_training_data() -> None:
     signals = [torch.randn(20_000) * 0.3 for _ in range(3)]
     model.features.fit(signals)
     frames = torch.cat([features_of(model, signal[None])[0].values[0] for signal in signals])
-    torch.testing.assert_close(frames.mean(0), torch.zeros(WIDTH), atol=1e-4, rtol=0)
-    torch.testing.assert_close(frames.std(0), torch.ones(WIDTH), atol=1e-3, rtol=0)
+    # the level, the last channel, is not normalised by the data
+    means, deviations = frames.mean(0)[:-1], frames.std(0)[:-1]
+    torch.testing.assert_close(means, torch.zeros(WIDTH - 1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(deviations, torch.ones(WIDTH - 1), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("overrides", "message"), [

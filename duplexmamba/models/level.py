@@ -109,8 +109,8 @@ class LevelControl(nn.Module):
         lengths = mels.row_lengths()
         after = LevelState(
             recent,
-            speech=_at_end(speech, last_speech, lengths),
-            noise=_at_end(noise, last_noise, lengths),
+            speech=value_at_end(speech, last_speech, lengths),
+            noise=value_at_end(noise, last_noise, lengths),
         )
         return 10 ** (gain_db / 10), after
 
@@ -122,7 +122,7 @@ class LevelControl(nn.Module):
 
     def _noise(self, level: Tensor, last: Tensor) -> Tensor:
         """(B, T) noise floor after each frame, relative to its start."""
-        rise = self.noise_rise_db * _count(level)  # (T,)
+        rise = self.noise_rise_db * frame_numbers(level)  # (T,)
         smallest = (level - NOISE_START_DB - rise).cummin(1).values
         return torch.minimum(smallest, last[:, None]) + rise
 
@@ -133,12 +133,18 @@ class LevelControl(nn.Module):
         return torch.maximum(largest, last[:, None]) - fall
 
 
-def _count(level: Tensor) -> Tensor:
-    """(T,) number of each frame of (B, T), from 1."""
+def frame_numbers(level: Tensor) -> Tensor:
+    """Return the number (T,) of each frame of (B, T), from 1."""
     return torch.arange(1, level.shape[1] + 1, dtype=level.dtype, device=level.device)
 
 
-def _at_end(values: Tensor, before: Tensor, lengths: Tensor) -> Tensor:
-    """(B,) value after the last frame of each row of (B, T); `before` (B,) where it has none."""
+def value_at_end(values: Tensor, before: Tensor, lengths: Tensor) -> Tensor:
+    """Return the value (B,) after the last frame of each row of (B, T).
+
+    Args:
+        values: (B, T).
+        before: (B,) values for rows without a frame.
+        lengths: (B,) frames of the rows.
+    """
     joined = torch.cat([before[:, None], values], 1)  # (B, 1 + T)
     return joined.gather(1, lengths[:, None])[:, 0]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from duplexmamba.config import ModelConfig
 from duplexmamba.models.connectors import build_connector
 from duplexmamba.models.encoders import EncoderState, WindowState, build_encoder_parts
+from duplexmamba.models.encoders.joining_frontend import JoiningState
 from duplexmamba.models.features import FeaturesState
 from duplexmamba.models.frontend import FrontendState
 from duplexmamba.models.language_models import LMState, build_lm
@@ -44,7 +45,7 @@ class SpeechEncoderState:
 
     features: FeaturesState | PretrainedState | None
     """None for whole utterances of a pretrained encoder, encoder.context=full."""
-    frontend: FrontendState | StreamBuffer
+    frontend: FrontendState | JoiningState
     encoder: EncoderState | None
     """None where encoder.context=full."""
 

@@ -1,24 +1,33 @@
 """Front end behind a pretrained encoder: some of its frames become one encoder frame."""
 
-import torch
-from torch import Tensor, nn
+import dataclasses
+
+from torch import nn
 
 from duplexmamba.config import EncoderConfig, FrontendConfig
 from duplexmamba.models.pretrained_encoders import PretrainedEncoderInfo, num_joined
+from duplexmamba.models.relative_level import RelativeLevel, RelativeLevelState
 from duplexmamba.models.spec_augment import perturb
 from duplexmamba.streaming.buffer import StreamBuffer, stream_windows
 from duplexmamba.streaming.padded import Padded
 
-MAX_LEVEL_OFFSET = 1.0
-"""Largest offset of the level in training, in standard deviations, which are about 20 dB."""
+
+@dataclasses.dataclass(frozen=True)
+class JoiningState:
+    """Streaming state of `JoiningFrontend`; all zero at the start of a stream."""
+
+    pending: StreamBuffer
+    """(B, 0 to num_joined - 1, width) frames that wait for others to be joined with."""
+    level: RelativeLevelState | None
+    """None where the level is no channel."""
 
 
 class JoiningFrontend(nn.Module):
     """Joins frames of a pretrained encoder and projects them to encoder frames.
 
-    Without blocks behind it (`encoder.num_layers=0`) it hands them on as they are. In training, the
-    frames are masked and disturbed as configured (`perturb`), and each row has a microphone of
-    another level where the level is one of the channels.
+    Without blocks behind it (`encoder.num_layers=0`) it hands them on as they are. Where the level
+    is one of the channels, it becomes relative to the loudest speech so far. In training, the frames
+    are masked and disturbed as configured (`perturb`).
 
     Args:
         config: masks and noise.
@@ -36,26 +45,21 @@ class JoiningFrontend(nn.Module):
     ):
         super().__init__()
         self.config = config
-        self.has_level = width > info.width
+        self.level = RelativeLevel(info.frame_ms) if width > info.width else None
         self.frame_ms = info.frame_ms
         self.num_joined = num_joined(encoder)
         self.linear: nn.Module = nn.Identity()
         if encoder.num_layers > 0:
             self.linear = nn.Linear(self.num_joined * width, encoder.d_model)
 
-    def forward(self, x: Padded, state: StreamBuffer | None = None) -> tuple[Padded, StreamBuffer]:
+    def forward(self, x: Padded, state: JoiningState | None = None) -> tuple[Padded, JoiningState]:
         """Frames (B, T, width) -> encoder frames (B, T / num_joined, d_model), and the state."""
+        pending = None if state is None else state.pending
+        level_state = None if state is None else state.level
+        if self.level is not None:
+            x, level_state = self.level(x, level_state)
         if self.training:
             x = perturb(x, self.config, self.frame_ms)
-            if self.has_level:
-                x = x.with_values(_other_levels(x.values))
-        joined, state = stream_windows(x, state, history=0, hop=self.num_joined)
+        joined, pending = stream_windows(x, pending, history=0, hop=self.num_joined)
         steps = joined.values.unflatten(1, (-1, self.num_joined)).flatten(2)
-        return joined.with_values(self.linear(steps)), state
-
-
-def _other_levels(values: Tensor) -> Tensor:
-    """Add an offset to the last channel of frames (B, T, width), one for each row."""
-    offsets = torch.zeros(len(values), 1, values.shape[-1]).to(values)
-    offsets[..., -1].uniform_(-MAX_LEVEL_OFFSET, MAX_LEVEL_OFFSET)
-    return values + offsets
+        return joined.with_values(self.linear(steps)), JoiningState(pending, level_state)

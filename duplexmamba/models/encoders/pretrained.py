@@ -26,6 +26,7 @@ from duplexmamba.config import ModelConfig
 from duplexmamba.models.encoders.backends import Encode, open_backend
 from duplexmamba.models.features import Features
 from duplexmamba.models.pretrained_encoders import find_encoder, num_joined
+from duplexmamba.models.relative_level import SCALE_DB, START_DB
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming.padded import Padded
 
@@ -84,6 +85,7 @@ class PretrainedEncoder(Features):
         self.width = self.info.width + int(self.has_level)
         self.register_buffer("mean", torch.zeros(self.width))
         self.register_buffer("std", torch.ones(self.width))
+        self._set_level_scale()
 
     def _set_window(self, config: ModelConfig) -> None:
         encoder = config.encoder
@@ -198,11 +200,19 @@ class PretrainedEncoder(Features):
 
     @torch.no_grad()
     def fit(self, samples: list[Tensor]) -> None:
-        """Set mean and deviation of every channel from (n,) signals of the training data."""
+        """Set mean and deviation of every channel from (n,) signals of the training data, except
+        those of the level, which are constants."""
         frames = [self.encode_utterance(signal.numpy()) for signal in samples]
         all_frames = torch.from_numpy(np.concatenate(frames))
         self.mean.copy_(all_frames.mean(0))
         self.std.copy_(all_frames.std(0).clamp_min(MIN_STD))
+        self._set_level_scale()
+
+    def _set_level_scale(self) -> None:
+        """Normalise levels by constants, from which `RelativeLevel` goes on."""
+        if self.has_level:
+            self.mean[-1] = START_DB
+            self.std[-1] = SCALE_DB
 
     def normalise(self, frames: np.ndarray) -> Tensor:
         """Normalise (T, D) frames; all-zero ones, from before a stream began, stay zero."""
