@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sweeps.hub.__main__ import KEY, has_wandb_login
+from sweeps.hub.__main__ import has_wandb_login
 from sweeps.hub.api import ENTITY
+from sweeps.hub.private import KEY_FILE
 from sweeps.hub.search import check
 
 FOLDER = Path("sweeps")
@@ -234,8 +235,9 @@ def on_hub(file: Path, runs: Path) -> Iterator[Backend]:
     Raises:
         ValueError: the hub did not start.
     """
+    root = runs / "hub"
     command = [sys.executable, "-m", "sweeps.hub", "--port", "0"]
-    command += ["--root", str(runs / "hub"), "--sweeps", str(file.parent)]
+    command += ["--root", str(root), "--sweeps", str(file.parent)]
     # In a session of its own, since Ctrl-C must not end it before the agents.
     hub = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert hub.stdout is not None
@@ -243,7 +245,9 @@ def on_hub(file: Path, runs: Path) -> Iterator[Backend]:
         url = hub.stdout.readline().removeprefix("hub: ").strip()
         if not url:
             raise ValueError("the hub did not start")
-        variables = {"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY, "WANDB_ENTITY": ENTITY}
+        # Other users see the command lines of all processes, but not their environment.
+        key = (root / KEY_FILE).read_text()
+        variables = {"WANDB_BASE_URL": url, "WANDB_API_KEY": key, "WANDB_ENTITY": ENTITY}
         description = f"a hub of this machine, {url}, without a W&B account"
         yield Backend(description, f"sweeps/{file.name}", variables)
     finally:

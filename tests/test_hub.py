@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from sweeps.hub.__main__ import KEY, main
 from sweeps.hub.api import Api
 from sweeps.hub.app import make_app
+from sweeps.hub.private import hub_key, write_private
 from sweeps.hub.search import Trial, check, suggest
 from sweeps.hub.store import Store
 from tests.hub_server import PROGRAM, SWEEP
@@ -22,6 +22,9 @@ AGENT = "mutation A($sweep: String!) {createAgent(input: {sweep: $sweep}) {agent
 HEARTBEAT = "mutation B($id: ID!, $alive: JSONString) {agentHeartbeat(input: {id: $id, runState: $alive}) {commands}}"
 START = 'mutation U($name: String) {upsertBucket(input: {modelName: "tests", name: $name}) {bucket {id} inserted}}'
 RUNS = '{project(name: "tests") {runs {edges {node {name state historyLineCount}}}}}'
+
+
+KEY = "k" * 64
 
 
 class Hub:
@@ -203,10 +206,26 @@ def test_another_key_is_refused(hub: Hub) -> None:
         assert hub.client.post("/graphql", json=query, headers=auth).status_code == 401
 
 
-@pytest.mark.parametrize("args", [["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--key", "short"]])
-def test_beyond_loopback_a_key_is_needed(args: list[str], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no loopback address: give --key"):
-        main([*args, "--port", "0", "--root", str(tmp_path)])
+def modes(folder: Path) -> dict[str, str]:
+    """Name of each file and folder -> permissions, in octal."""
+    return {path.name: f"{path.stat().st_mode & 0o777:o}" for path in folder.iterdir()}
+
+
+def test_each_start_has_a_key_of_its_own_unless_the_hub_was_killed(tmp_path: Path) -> None:
+    with hub_key(tmp_path / "hub") as first:
+        assert modes(tmp_path) == {"hub": "700"} and modes(tmp_path / "hub") == {"key": "600"}
+    with hub_key(tmp_path / "hub") as second:
+        assert second != first and min(len(first), len(second)) >= 40
+    write_private(tmp_path / "hub" / "key", first)
+    with hub_key(tmp_path / "hub") as after_kill:
+        assert after_kill == first
+    assert modes(tmp_path / "hub") == {}
+
+
+def test_others_cannot_enter_the_folder_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir(mode=0o777)
+    Hub(tmp_path)
+    assert modes(tmp_path)["hub"] == "700"
 
 
 def test_a_transaction_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:

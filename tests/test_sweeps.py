@@ -210,4 +210,5 @@ def test_settings_written_by_the_hub_are_no_wandb_login(
     monkeypatch.chdir(tmp_path)
     with client_settings("http://127.0.0.1:1", 40 * "k"):
         assert is_client_on_hub() and not has_wandb_login()
+        assert Path("wandb/settings").stat().st_mode & 0o777 == 0o600
     assert not is_client_on_hub() and not Path("wandb/settings").exists()
