@@ -10,7 +10,6 @@ import collections
 import contextlib
 import difflib
 import itertools
-import json
 import os
 import re
 import signal
@@ -23,10 +22,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lightning_modules.trainer.sweep_file import SAVED_SWEEP, SWEEP_VARIABLE, file_digest
 from sweeps.hub.__main__ import has_wandb_login
 from sweeps.hub.api import ENTITY
 from sweeps.hub.private import KEY_FILE
 from sweeps.hub.search import check
+from sweeps.trials import outcomes
 
 FOLDER = Path("sweeps")
 """Folder of the sweep files."""
@@ -35,8 +36,6 @@ AGENT_SETTINGS = {
     "WANDB_AGENT_MAX_INITIAL_FAILURES": "1000000",
 }
 """Environment in which an agent goes on with other trials after failed ones."""
-SWEEP_FILE = "DUPLEXMAMBA_SWEEP"
-"""Environment variable with the path of a trial's sweep file."""
 TERM_TIMEOUT_S = 90
 """Time in which a trial may write its checkpoint after SIGTERM."""
 EXIT_STOPPED = 143
@@ -81,11 +80,11 @@ def main(arguments: list[str]) -> int:
         variables = {
             **os.environ,
             **AGENT_SETTINGS,
-            SWEEP_FILE: str(file),
+            SWEEP_VARIABLE: str(file),
             **backend.variables,
         }
         run_agents(backend.sweep, args.agents, variables)
-    return report(path.stem, args.runs)
+    return report(file, args.runs)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -136,7 +135,7 @@ def with_overrides(file: Path, overrides: Sequence[str], runs: Path) -> Path:
     # The report reads the comments at the top.
     lines = file.read_text().splitlines(keepends=True)
     head = itertools.takewhile(lambda line: line.startswith("#"), lines)
-    copy = runs / "sweeps" / file.stem / "sweep.yaml"
+    copy = runs / "sweeps" / file.stem / SAVED_SWEEP
     copy.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
     copy.write_text("".join(head) + text)
@@ -300,41 +299,35 @@ def stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def report(name: str, runs: Path) -> int:
+def report(file: Path, runs: Path) -> int:
     """Print how the trials of a sweep ended.
 
     Exit codes of the agents do not tell: an agent's is 0 even if all its trials have failed.
 
     Args:
-        name: of the sweep.
+        file: of the sweep, or its copy with overrides.
         runs: folder of all runs.
 
     Returns:
-        Exit code: 0 if there are trials and all have finished, else 1.
+        Exit code: 0 if there are trials, no point of a grid is missing and all have finished; else
+        1.
     """
-    trials = _read_trials(name, runs)
-    counts = collections.Counter(trial["state"] for trial in trials)
+    sweep = read_sweep(file)
+    name = sweep_name(file)
+    trials = outcomes(sweep, file_digest(file), name, runs)
+    counts = collections.Counter(trial.state for trial in trials)
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     print(f"{name}: {states or 'no trial'}")
-    unfinished = [trial for trial in trials if trial["state"] != "finished"]
+    unfinished = [trial for trial in trials if trial.state != "finished"]
     for trial in unfinished:
-        error = trial.get("error", "")
-        print(f"  {trial['state']}: {trial['folder']}  {trial['parameters']}  {error}")
+        place = trial.folder or "no run"
+        print(f"  {trial.state}: {place}  {trial.parameters}  {trial.error}")
     return 1 if unfinished or not trials else 0
 
 
-def _read_trials(name: str, runs: Path) -> list[dict[str, Any]]:
-    """Content of sweep.json for each trial of a sweep, with its folder."""
-    trials = []
-    for path in sorted(runs.glob("*/sweep.json")):
-        # runs/latest is a link to a run that has a folder of its own.
-        if path.parent.is_symlink():
-            continue
-        trial = json.loads(path.read_text())
-        trial["folder"] = path.parent
-        if trial["name"] == name:
-            trials.append(trial)
-    return trials
+def sweep_name(file: Path) -> str:
+    """Name of a sweep, from its file or from the copy of that in the folder of its report."""
+    return file.parent.name if file.name == SAVED_SWEEP else file.stem
 
 
 if __name__ == "__main__":

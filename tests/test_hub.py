@@ -148,6 +148,34 @@ def test_repeated_lines_do_not_change_the_history(hub: Hub) -> None:
     assert run == {"historyLineCount": 4, "history": rows[1:]}
 
 
+BAYES = """
+program: train.py
+project: tests
+method: bayes
+run_cap: 3
+metric: {name: loss, goal: minimize}
+parameters: {x: {min: 0.0, max: 1.0}}
+"""
+LOSSES = '{project(name: "tests") {sweeps {edges {node {bestLoss runCount runs {edges {node {summaryMetrics}}}}}}}}'
+
+
+@pytest.mark.parametrize("loss", ["NaN", "-Infinity"])
+def test_a_diverged_trial_is_passed_over(hub: Hub, loss: str) -> None:
+    (hub.folder / "sweeps" / "grid.yaml").write_text(BAYES)
+    agent = hub.create_agent()
+    for value in (loss, "0.5", "0.25"):
+        [command] = hub.heartbeat(agent)
+        hub.start_run(command["run_id"])
+        summary = f'{{"loss": {value}}}'
+        hub.stream(command["run_id"], files={"wandb-summary.json": {"content": [summary]}})
+        hub.stream(command["run_id"], complete=True, exitcode=0)
+    assert hub.heartbeat(hub.create_agent()) == [{"type": "exit"}]
+    [edge] = hub.query(LOSSES)["project"]["sweeps"]["edges"]
+    assert edge["node"]["bestLoss"] == 0.25 and edge["node"]["runCount"] == 3
+    summary = edge["node"]["runs"]["edges"][0]["node"]["summaryMetrics"]
+    assert json.loads(summary, parse_constant=pytest.fail) == {"loss": loss}
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -272,6 +300,7 @@ def drawn(entry: dict[str, Any]) -> dict[str, Any]:
         ),
         ({"parameters": {"a": {"values": [1], "distribution": "normal"}}}, "'normal'"),
         ({"parameters": {"a": {"values": [math.nan]}}}, "nan is no text"),
+        ({"parameters": {"a": {"values": [math.inf]}}}, "inf is no text"),
         ({"parameters": {"a": {"values": [date(2026, 1, 2)]}}}, "put it in quotes"),
         (drawn({"min": "1e-4", "max": 1}), "parameters.a.min='1e-4': is text"),
         (drawn({"min": 0, "max": math.inf}), "parameters.a.max=inf"),

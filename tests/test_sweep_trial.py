@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -74,6 +75,28 @@ def test_a_trial_with_invalid_parameters_fails_with_an_error(agent: Path) -> Non
     record = read_record(agent)
     assert record["state"] == "failed"
     assert "Did you mean 'lr'" in record["error"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"test/wer": float("nan")}, "test/wer=nan: .*diverged"),
+        ({"test/cer": 1}, "one of test/cer"),
+    ],
+)
+def test_a_trial_without_a_finite_score_has_failed(
+    agent: Path, monkeypatch: pytest.MonkeyPatch, scores: dict, message: str
+) -> None:
+    file = agent.parent / "grid.yaml"
+    file.write_text("metric: {name: test/wer, goal: minimize}")
+    monkeypatch.setenv("DUPLEXMAMBA_SWEEP", str(file))
+    with (
+        pytest.raises(ValueError, match=message),
+        sweep_trial([*ARGS, f"run.dir={agent.parent}"]),
+    ):
+        (agent / "summary.json").write_text(json.dumps(scores))
+    record = read_record(agent)
+    assert record["state"] == "failed" and re.search(message, record["error"])
 
 
 def test_sigterm_before_training_preempts_a_trial(agent: Path) -> None:

@@ -1,7 +1,9 @@
 """Sweep files: each has a question, and names parameters and metrics that the code has."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from lightning_modules.stages import STAGE_REGISTRY
 from sweeps.hub.__main__ import client_settings, has_wandb_login, is_client_on_hub
 from sweeps.hub.search import check, grid
 from sweeps.report.sweep_file import is_seed, read_sweep_file
-from sweeps.run import check_sweep, with_overrides
+from sweeps.run import check_sweep, report, with_overrides
 from sweeps.run import main as run_sweep
 
 FILES = sorted(Path("sweeps").glob("*.yaml"))
@@ -202,6 +204,31 @@ def test_the_cloud_does_what_the_hub_does_not(tmp_path: Path) -> None:
 def test_the_error_for_an_unknown_sweep_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="Did you mean 'slice_size'"):
         run_sweep(["slice_sise"])
+
+
+GRID = HEAD.replace("[1]", "[1, 2]") + QUOTED
+
+
+def write_record(runs: Path, folder: str, state: str, file: str = "", **parameters: Any) -> None:
+    """Write sweep.json of a trial of the sweep `s`."""
+    record = {"sweep": "1", "name": "s", "parameters": parameters, "state": state, "file": file}
+    (runs / folder).mkdir(parents=True)
+    (runs / folder / "sweep.json").write_text(json.dumps(record))
+
+
+def test_a_grid_with_a_missing_point_has_not_succeeded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(GRID)
+    runs = tmp_path / "runs"
+    write_record(runs, "s-1", "finished", seed=1)
+    assert report(file, runs) == 1
+    assert "s: 1 finished, 1 missing\n  missing: no run  {'seed': 2}" in capsys.readouterr().out
+    write_record(runs, "s-2", "finished", seed=2.0)
+    assert report(file, runs) == 0
+    file.write_text(GRID.replace("[1, 2]", "[1, 2, 3]") + "run_cap: 2\n")
+    assert report(file, runs) == 0
 
 
 def test_settings_written_by_the_hub_are_no_wandb_login(

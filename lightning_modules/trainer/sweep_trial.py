@@ -3,10 +3,10 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
-import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,12 +20,15 @@ from configs.recipes import STAGES
 from lightning_modules.trainer.exits import EXIT_SIGTERM, first_line, is_rank_zero
 from lightning_modules.trainer.logging import in_sweep
 from lightning_modules.trainer.summary import SUMMARY
+from lightning_modules.trainer.sweep_file import (
+    SAVED_SWEEP,
+    file_digest,
+    metric_name,
+    save_copy,
+    sweep_file,
+)
 
 FILE = "sweep.json"
-SWEEP_VARIABLE = "DUPLEXMAMBA_SWEEP"
-"""Environment variable with the path of the sweep's file, where that is not sweeps/<name>.yaml."""
-SAVED_SWEEP = "sweep.yaml"
-"""Name of the copy of the sweep's file."""
 AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID")
 """Environment variables by which an agent makes a process a trial."""
 HUB_PREFIX = "hub-"
@@ -48,6 +51,8 @@ class SweepTrial:
     """The values that the sweep varies."""
     runs: Path
     """Folder that holds all runs."""
+    file: Path | None
+    """File of the sweep; None if it is not on this machine."""
 
     @classmethod
     def from_environment(cls, overrides: Sequence[str]) -> "SweepTrial":
@@ -59,12 +64,14 @@ class SweepTrial:
         for name, entry in yaml.safe_load(file.read_text()).items():
             if name not in AGENT_PARAMETERS:
                 parameters[name] = entry["value"]
+        name = values.get("run.sweep", sweep.removesuffix(".yaml"))
         return cls(
             sweep=sweep,
-            name=values.get("run.sweep", sweep.removesuffix(".yaml")),
+            name=name,
             run_id=os.environ["WANDB_RUN_ID"],
             parameters=parameters,
             runs=Path(values.get("run.dir", "runs")),
+            file=sweep_file(name),
         )
 
     @property
@@ -98,6 +105,8 @@ class SweepTrial:
             "parameters": self.parameters,
             "state": state,
         }
+        if self.file is not None:
+            content["file"] = file_digest(self.file)
         if error:
             content["error"] = error
         # the report of a sweep may be reading the file
@@ -107,11 +116,32 @@ class SweepTrial:
 
     def save_sweep_file(self) -> None:
         """Copy the sweep's file to where its report will be."""
-        file = Path(os.environ.get(SWEEP_VARIABLE, f"sweeps/{self.name}.yaml"))
-        copy = self.runs / "sweeps" / self.name / SAVED_SWEEP
-        if file.is_file() and file.resolve() != copy.resolve():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, copy)
+        if self.file is not None:
+            save_copy(self.file, self.runs / "sweeps" / self.name / SAVED_SWEEP)
+
+    def check_metric(self, summary: Mapping[str, float]) -> None:
+        """Check that the trial has the value by which the sweep compares its trials.
+
+        Args:
+            summary: scores of the run.
+
+        Raises:
+            ValueError: it is missing, or no finite number.
+        """
+        metric = None if self.file is None else metric_name(self.file)
+        if metric is None:
+            return
+        value = summary.get(metric)
+        if value is None:
+            known = ", ".join(sorted(summary))
+            raise ValueError(
+                f"metric.name={metric}: the run has no such score; name one of {known}"
+            )
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{metric}={value}: the trial has diverged; a lower optim.lr may help, or leave "
+                "this point out of the sweep"
+            )
 
 
 @contextlib.contextmanager
@@ -140,6 +170,9 @@ def sweep_trial(args: Sequence[str]) -> Iterator[list[str]]:
         try:
             run = _start_wandb_run(trial)
             yield args
+            summary = json.loads((trial.folder / SUMMARY).read_text())
+            run.summary.update(summary)
+            trial.check_metric(summary)
         except SIGTERMException:
             # W&B offers the run to the next agent, which starts it with the same id
             trial.write_state("preempted")
@@ -151,8 +184,6 @@ def sweep_trial(args: Sequence[str]) -> Iterator[list[str]]:
             trial.write_state("failed", str(error) or type(error).__name__)
             wandb.finish(exit_code=1)
             raise
-        summary = json.loads((trial.folder / SUMMARY).read_text())
-        run.summary.update(summary)
         run.finish()
         trial.write_state("finished")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sweeps.hub.answer import Arguments, connection
 from sweeps.hub.files import Files
-from sweeps.hub.store import Record, Store
+from sweeps.hub.store import Record, Store, read_json
 
 ACTIVE = ("pending", "running")
 """States of runs that an agent works on."""
@@ -142,9 +142,9 @@ class Runs:
         run["exitcode"] = None
         run["state"] = variables.get("state") or "running"
         if variables.get("config"):
-            run["config"] = json.loads(variables["config"])
+            run["config"] = read_json(variables["config"])
         if variables.get("summaryMetrics"):
-            run["summary"] = json.loads(variables["summaryMetrics"])
+            run["summary"] = read_json(variables["summaryMetrics"])
         for name in PASSIVE_FIELDS:
             if variables.get(name):
                 run[name] = variables[name]
@@ -163,7 +163,7 @@ class Runs:
             lines = part.get("content") or []
             # Each line of the summary is a whole one, so only the last counts.
             if file == "wandb-summary.json" and lines:
-                run["summary"] = json.loads(lines[-1])
+                run["summary"] = read_json(lines[-1])
             elif file in (HISTORY, EVENTS, OUTPUT):
                 first = part.get("offset") or 0
                 self.store.write(key_of(run), file, first, lines)
@@ -216,7 +216,7 @@ class Runs:
     def _rows(self, key: str) -> list[Record]:
         """Logged values of each step."""
         lines = self.store.lines(key, HISTORY)
-        return [json.loads(line) for line in lines]
+        return [read_json(line) for line in lines]
 
     def _history(self, key: str, arguments: Arguments) -> list[str]:
         """Rows from minStep up to maxStep, at most `samples`, as JSON."""

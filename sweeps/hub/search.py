@@ -160,9 +160,10 @@ def _check_values(name: str, entry: Entry) -> None:
             "or the values"
         )
     for value in values:
-        if not isinstance(value, PLAIN_TYPES) or value != value:
+        if not isinstance(value, PLAIN_TYPES) or value in (math.inf, -math.inf) or value != value:
             raise ValueError(
-                f"parameters.{name}: {value!r} is no text, number, list or map; put it in quotes"
+                f"parameters.{name}: {value!r} is no text, finite number, list or map; put it in "
+                "quotes"
             )
 
 

@@ -21,6 +21,18 @@ TIMEOUT_S = 30
 """Time to wait for another process that has locked the file."""
 
 
+def read_json(text: str | bytes) -> Any:
+    """Read JSON in which NaN and infinities, which JSON does not have, become text as in W&B.
+
+    Args:
+        text: JSON that may have been written by Python.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    return json.loads(text, parse_constant=str)
+
+
 class Store:
     """Records by kind and key, in the order of their creation, and lines of the runs' files.
 
@@ -53,7 +65,7 @@ class Store:
         """A record; None if there is none of this kind and key."""
         query = "select value from record where kind=? and key=?"
         row = self.db.execute(query, (kind, key)).fetchone()
-        return json.loads(row[0]) if row else None
+        return read_json(row[0]) if row else None
 
     def put(self, kind: str, key: str, value: Record, parent: str = "") -> Record:
         """Insert or update a record; returns it.
@@ -84,7 +96,7 @@ class Store:
             values.append(parent)
         query = f"select value from record where {condition} order by rowid"
         rows = self.db.execute(query, values)
-        return [json.loads(value) for (value,) in rows]
+        return [read_json(value) for (value,) in rows]
 
     def write(self, run: str, file: str, first: int, lines: Sequence[str]) -> None:
         """Write lines of a file; writing the same lines again changes nothing.

@@ -138,7 +138,7 @@ class SweepStore:
             value = None
             if run["state"] == "finished":
                 value = run["summary"].get(metric.get("name"))
-            # W&B writes NaN and infinity as text.
+            # NaN and infinity are text here: a diverged trial has no value.
             if not isinstance(value, int | float):
                 value = None
             trials.append(Trial(run["args"], value, run["state"] not in OVER))

@@ -13,6 +13,7 @@ import yaml
 from configs.fingerprint import EXECUTION_ONLY
 from duplexmamba.text.jsonl import read_complete_lines
 from sweeps.report.sweep_file import SweepFile, read_sweep_file
+from sweeps.trials import parameters_key, read_records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ def gather(name: str, runs: Path) -> SweepResults:
     file = read_sweep_file(path, name)
     trials = []
     foreign = []
-    for folder, record in _read_records(runs, name).items():
+    for folder, record in read_records(runs, name).items():
         # The file may have changed since a run.
         if record["parameters"].keys() == file.parameters.keys():
             trials.append(read_trial(folder, record, file))
@@ -115,32 +116,6 @@ def _nearest_sweep(name: str, folder: Path) -> str:
         return f"Did you mean {nearest[0]!r}?"
     listed = ", ".join(known) or "none"
     return f"Known: {listed}."
-
-
-def _read_records(runs: Path, name: str) -> dict[Path, dict[str, Any]]:
-    """Folder -> sweep.json of the runs of a sweep, the last one written at the end."""
-    files = sorted(runs.glob("*/sweep.json"), key=lambda file: file.stat().st_mtime)
-    records = {}
-    for file in files:
-        # `runs/latest` is a link to a run that is found under its own name.
-        if file.parent.is_symlink():
-            continue
-        record = json.loads(file.read_text())
-        if record["name"] == name:
-            records[file.parent] = record
-    return records
-
-
-def parameters_key(parameters: Mapping[str, Any]) -> str:
-    """A text that is equal for equal parameters, however their numbers are written.
-
-    Args:
-        parameters: name -> value, in any order.
-    """
-    values = []
-    for name in sorted(parameters):
-        values.append(_as_number(parameters[name]))
-    return json.dumps(values, sort_keys=True)
 
 
 def read_trial(folder: Path, record: Mapping[str, Any], file: SweepFile) -> Trial:
@@ -269,16 +244,6 @@ def _choose_one_run_each(trials: Iterable[Trial]) -> tuple[list[Trial], list[str
             repeated.append(earlier.run)
             chosen[key] = trial
     return list(chosen.values()), repeated
-
-
-def _as_number(value: Any) -> Any:
-    """1, 1.0 and "1e0" as the same number; other values unchanged."""
-    if isinstance(value, bool):
-        return value
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return value
 
 
 def _read_json(path: Path, default: Any) -> Any:
