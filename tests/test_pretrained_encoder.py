@@ -396,7 +396,7 @@ def test_filling_the_cache_leaves_nothing_to_compute(
 def test_the_cache_is_not_filled_for_stages_that_are_trained(tmp_path: Path) -> None:
     args = [PRESET, "configs/stage/state.yaml", *SMALL, f"run.dir={tmp_path}"]
     for stage, left in (("instruct", ["state"]), ("state", [])):
-        folder = stage_graph._folder_of_stage(args, load_config(args, stage))
+        folder = stage_graph.stage_folder(args, load_config(args, stage))
         folder.mkdir()
         (folder / "summary.json").write_text("{}")
         assert fill_features.needed_stages(args) == left

@@ -136,6 +136,14 @@ def test_a_run_over_other_parameters_is_named_but_not_counted(runs: Path) -> Non
     assert "<code>other</code>" in page(results)
 
 
+def test_a_value_that_the_grid_does_not_have_any_more_is_left_out(runs: Path) -> None:
+    file = runs / "sweeps" / "slice_size" / "sweep.yaml"
+    file.write_text(file.read_text().replace("[200, 400, 1000, 2000]", "[200, 400, 1000]"))
+    results = gather("slice_size", runs)
+    assert {trial.parameters["encoder.slice_ms"] for trial in results.trials} == {200, 400, 1000}
+    assert len(results.foreign) == 6 and all("-2000-" in run for run in results.foreign)
+
+
 @pytest.mark.parametrize("value", [float("nan"), None])
 def test_a_run_that_finished_without_a_finite_score_has_failed(
     runs: Path, value: float | None

@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from configs.loading import load_config
 from lightning_modules.trainer.locks import run_lock
-from lightning_modules.trainer.sweep_trial import slurm_plugins, sweep_trial
+from lightning_modules.trainer.slurm import slurm_plugins
+from lightning_modules.trainer.sweep_trial import sweep_trial
 from tests.conftest import TINY
 
 ARGS = [*TINY, "run.sweep=grid", "optim.lr=0.5", "lm.pretrained=None", "_wandb={}"]
@@ -51,7 +52,9 @@ def test_a_trial_has_its_own_folder_and_prerequisites_stay_out_of_its_wandb_run(
     agent: Path,
 ) -> None:
     with sweep_trial([*ARGS, f"run.dir={agent.parent}"]) as args:
-        assert read_record(agent) == {
+        record = read_record(agent)
+        assert len(record.pop("point")) == 16
+        assert record == {
             "sweep": "hub-1",
             "name": "grid",
             "parameters": {"optim.lr": 0.5},
@@ -64,6 +67,27 @@ def test_a_trial_has_its_own_folder_and_prerequisites_stay_out_of_its_wandb_run(
     assert prerequisite.wandb.mode == "disabled"
     assert read_record(agent)["state"] == "finished"
     assert os.environ["WANDB_SWEEP_ID"] == "hub-1"
+
+
+def train_trial(agent: Path, run_id: str, *overrides: str) -> Path:
+    """Let an agent start a trial, as if trained at once; returns the folder of its run."""
+    os.environ["WANDB_RUN_ID"] = run_id
+    wandb.teardown()
+    with sweep_trial([*ARGS, f"run.dir={agent.parent}", *overrides]) as args:
+        folder = agent.parent / load_config(args).run.id
+        (folder / "summary.json").write_text('{"test/wer": 0.5}')
+    return folder
+
+
+def test_a_point_is_found_again_by_its_configuration(agent: Path) -> None:
+    first = train_trial(agent, "first")
+    assert first.name == "grid-first"
+    assert train_trial(agent, "second") == first
+    assert read_record(first)["state"] == "finished"
+    # What the stages before it are trained with makes another point, as does what is scored.
+    others = ["optim.clip=3", "stages.encoder.optim.lr=0.25", "data.test_size=3", "run.sweep=b"]
+    for number, override in enumerate(others):
+        assert train_trial(agent, f"other{number}", override).name.endswith(f"-other{number}")
 
 
 def test_a_trial_with_invalid_parameters_fails_with_an_error(agent: Path) -> None:

@@ -17,6 +17,7 @@ from datamodules.corpora import Corpora
 from datamodules.dialogue.data import DialogueData
 from lightning_modules.results import AnswerResult, TurnStateResult
 from lightning_modules.stages import STAGE_REGISTRY
+from lightning_modules.trainer.sweep_file import file_digest
 from sweeps.hub.__main__ import client_settings, has_wandb_login, is_client_on_hub
 from sweeps.hub.search import check, grid
 from sweeps.report.sweep_file import is_seed, read_sweep_file
@@ -229,6 +230,22 @@ def test_a_grid_with_a_missing_point_has_not_succeeded(
     assert report(file, runs) == 0
     file.write_text(GRID.replace("[1, 2]", "[1, 2, 3]") + "run_cap: 2\n")
     assert report(file, runs) == 0
+
+
+def test_trials_of_an_earlier_text_do_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(GRID)
+    runs = tmp_path / "runs"
+    write_record(runs, "s-1", "finished", seed=1)
+    write_record(runs, "s-2a", "failed", file="earlier", seed=2)
+    write_record(runs, "s-2b", "finished", seed=2)
+    write_record(runs, "s-3", "failed", file="earlier", seed=3)
+    write_record(runs, "s-4", "failed", file="earlier", sead=1)
+    assert report(file, runs) == 0
+    file.write_text(GRID.replace("grid", "random"))
+    assert report(file, runs) == 0
+    write_record(runs, "s-5", "failed", file=file_digest(file), seed=5)
+    assert report(file, runs) == 1
 
 
 def test_settings_written_by_the_hub_are_no_wandb_login(

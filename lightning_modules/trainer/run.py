@@ -31,9 +31,9 @@ from lightning_modules.trainer.logging import (
     wandb_logger,
 )
 from lightning_modules.trainer.resume import resume_point
+from lightning_modules.trainer.slurm import slurm_plugins
 from lightning_modules.trainer.starts import log_start
 from lightning_modules.trainer.summary import SUMMARY, print_summary, read_summary, write_summary
-from lightning_modules.trainer.sweep_trial import slurm_plugins
 from lightning_modules.trainer.throughput import METRICS as THROUGHPUT_METRICS
 from lightning_modules.trainer.throughput import ThroughputLogger
 from lightning_modules.trainer.unseen import score_unseen

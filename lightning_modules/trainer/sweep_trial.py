@@ -5,19 +5,16 @@ import dataclasses
 import json
 import math
 import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import wandb
 import yaml
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from configs.recipes import STAGES
-from lightning_modules.trainer.exits import EXIT_SIGTERM, first_line, is_rank_zero
+from lightning_modules.trainer.exits import EXIT_SIGTERM, first_line, is_rank_zero, stoppable
 from lightning_modules.trainer.logging import in_sweep
 from lightning_modules.trainer.summary import SUMMARY
 from lightning_modules.trainer.sweep_file import (
@@ -27,10 +24,8 @@ from lightning_modules.trainer.sweep_file import (
     save_copy,
     sweep_file,
 )
+from lightning_modules.trainer.sweep_point import TRIAL_FILE, folder_of_point, point_of
 
-FILE = "sweep.json"
-AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID")
-"""Environment variables by which an agent makes a process a trial."""
 HUB_PREFIX = "hub-"
 """Beginning of the ids of sweeps that the hub of this project, not the W&B cloud, has created."""
 AGENT_PARAMETERS = ("wandb_version", "_wandb")
@@ -53,6 +48,10 @@ class SweepTrial:
     """Folder that holds all runs."""
     file: Path | None
     """File of the sweep; None if it is not on this machine."""
+    point: str | None
+    """Equal for equal configurations; None for a configuration that is not valid."""
+    folder: Path
+    """The run's folder: that of an earlier run of the same point, if there is one."""
 
     @classmethod
     def from_environment(cls, overrides: Sequence[str]) -> "SweepTrial":
@@ -65,19 +64,22 @@ class SweepTrial:
             if name not in AGENT_PARAMETERS:
                 parameters[name] = entry["value"]
         name = values.get("run.sweep", sweep.removesuffix(".yaml"))
+        runs = Path(values.get("run.dir", "runs"))
+        run_id = os.environ["WANDB_RUN_ID"]
+        point = point_of(overrides, parameters)
+        folder = runs / f"{name}-{run_id}"
+        if point is not None and not folder.exists():
+            folder = folder_of_point(runs, name, point) or folder
         return cls(
             sweep=sweep,
             name=name,
-            run_id=os.environ["WANDB_RUN_ID"],
+            run_id=run_id,
             parameters=parameters,
-            runs=Path(values.get("run.dir", "runs")),
+            runs=runs,
             file=sweep_file(name),
+            point=point,
+            folder=folder,
         )
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self.runs / f"{self.name}-{self.run_id}"
 
     def overrides(self, stage: str) -> list[str]:
         """Return overrides for the run's name, and to keep other stages out of its W&B run.
@@ -107,12 +109,14 @@ class SweepTrial:
         }
         if self.file is not None:
             content["file"] = file_digest(self.file)
+        if self.point is not None:
+            content["point"] = self.point
         if error:
             content["error"] = error
         # the report of a sweep may be reading the file
-        temporary = self.folder / f".{FILE}"
+        temporary = self.folder / f".{TRIAL_FILE}"
         temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(self.folder / FILE)
+        temporary.replace(self.folder / TRIAL_FILE)
 
     def save_sweep_file(self) -> None:
         """Copy the sweep's file to where its report will be."""
@@ -234,26 +238,3 @@ def _start_wandb_run(trial: SweepTrial) -> wandb.Run:
     finally:
         # `in_sweep` looks for it until the process ends
         os.environ["WANDB_SWEEP_ID"] = sweep
-
-
-def slurm_plugins() -> list[SLURMEnvironment]:
-    """Return the trainer's plugins under Slurm, where a trial must not requeue itself."""
-    if in_sweep() and SLURMEnvironment.detect():
-        return [SLURMEnvironment(auto_requeue=False)]
-    return []
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Make SIGTERM raise SIGTERMException, except while a trainer handles it."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        # a trainer's handler calls this one too, and then decides itself when to stop
-        if signal.getsignal(signal.SIGTERM) is stop:
-            raise SIGTERMException
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
