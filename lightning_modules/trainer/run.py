@@ -91,7 +91,8 @@ def _train(
 
     resume = ResumeCheckpoint(folder / LAST, config.trainer.checkpoint_every_s)
     progress = ProgressBar(stage, config.trainer.max_steps)
-    trainer = build_trainer(config, folder, [resume, WeightAveraging(config), progress])
+    # the average first: a checkpoint must hold the snapshot of its own update
+    trainer = build_trainer(config, folder, [WeightAveraging(config), resume, progress])
     data.check_ranks(trainer.world_size)
     fit(trainer, module, data, folder)
 
