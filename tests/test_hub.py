@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from sweeps.hub import store
 from sweeps.hub.api import Api
 from sweeps.hub.app import make_app
 from sweeps.hub.private import hub_key, write_private
@@ -148,6 +149,86 @@ def test_repeated_lines_do_not_change_the_history(hub: Hub) -> None:
     assert run == {"historyLineCount": 4, "history": rows[1:]}
 
 
+FILES = """
+{project(name: "tests") {run(name: "one") {
+    files(names: %s, pattern: "%s") {edges {node {name sizeBytes md5}}}
+}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "expected"),
+    [
+        ([], "", ["config.yaml", "model.pt"]),
+        (["model.pt"], "", ["model.pt"]),
+        (["gone"], "", ["gone"]),
+        ([], "%.pt", ["model.pt"]),
+        ([], "confi_._aml", ["config.yaml"]),
+    ],
+)
+def test_a_client_gets_the_files_that_it_names(
+    hub: Hub, names: list[str], pattern: str, expected: list[str]
+) -> None:
+    hub.start_run("one")
+    folder = hub.folder / "hub" / "storage" / "runs" / "tests" / "one"
+    folder.mkdir(parents=True)
+    for name in ("config.yaml", "model.pt"):
+        (folder / name).write_text("hello")
+    run = hub.query(FILES % (json.dumps(names), pattern))["project"]["run"]
+    nodes = [edge["node"] for edge in run["files"]["edges"]]
+    assert [node["name"] for node in nodes] == expected
+    is_there = expected != ["gone"]
+    size, digest = (5, "XUFAKrxLKna5cZ2REBfFkg==") if is_there else (0, "0")
+    assert {(node["sizeBytes"], node["md5"]) for node in nodes} == {(size, digest)}
+
+
+UPSERT_SWEEP = """
+mutation S($id: ID, $state: String, $prior: JSONString) {
+    upsertSweep(input: {id: $id, state: $state, priorRunsFilters: $prior}) {sweep {state}}
+}
+"""
+SWEEPS = '{project(name: "tests") {sweeps {edges {node {id}}}}}'
+
+
+def test_runs_cannot_be_taken_into_a_sweep(hub: Hub) -> None:
+    answer = hub.query(UPSERT_SWEEP, prior='{"$or": [{"name": "one"}]}')
+    assert "--prior_run (-R)" in answer["message"]
+
+
+def test_the_runs_of_a_cancelled_sweep_are_killed(hub: Hub) -> None:
+    first, second, third = (hub.create_agent() for _ in range(3))
+    names = [hub.heartbeat(agent)[0]["run_id"] for agent in (first, second, third)]
+    for name in names:
+        hub.start_run(name)
+    hub.stream(names[0], preempting=True, complete=True, exitcode=143)
+    [edge] = hub.query(SWEEPS)["project"]["sweeps"]["edges"]
+    hub.query(UPSERT_SWEEP, id=edge["node"]["id"], state="CANCELED")
+    assert hub.heartbeat(second, names[1]) == [{"type": "stop", "run_id": names[1]}]
+    # One ends with SIGTERM as if it were preempted, of the other nothing is heard any more.
+    hub.stream(names[1], preempting=True, complete=True, exitcode=143)
+    hub.heartbeat(third, names[2])
+    assert hub.heartbeat(third) == [{"type": "exit"}]
+    assert hub.states() == dict.fromkeys(names, "killed")
+
+
+def test_a_heartbeat_reads_no_run_again_from_disk(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.heartbeat(hub.create_agent())
+    agent = hub.create_agent()
+    [command] = hub.heartbeat(agent)
+    hub.start_run(command["run_id"])
+    read = []
+    monkeypatch.setattr(store, "read_json", lambda text: read.append(text) or json.loads(text))
+    hub.heartbeat(agent, command["run_id"])
+    # Of the run, its place and the agent, which it has written.
+    assert len(read) == 3
+    # Another process has written: everything is read.
+    other = Store(hub.folder / "hub" / "hub.db")
+    other.put("run", "tests/other", {"name": "other", "project": "tests"})
+    assert hub.api.store.get("run", "tests/other")["name"] == "other"
+
+
 BAYES = """
 program: train.py
 project: tests
@@ -257,13 +338,14 @@ def test_others_cannot_enter_the_folder_of_the_hub(tmp_path: Path) -> None:
 
 
 def test_a_transaction_is_stored_whole_or_not_at_all(tmp_path: Path) -> None:
-    store = Store(tmp_path / "hub.db")
-    with pytest.raises(RuntimeError), store.transaction():
-        store.put("run", "a", {"x": 1})
+    records = Store(tmp_path / "hub.db")
+    with pytest.raises(RuntimeError), records.transaction():
+        records.put("run", "a", {"x": 1})
         raise RuntimeError
-    with store.transaction():
-        store.put("run", "b", {"x": 2}, "sweep")
-    assert Store(tmp_path / "hub.db").all("run") == [{"x": 2}] == store.all("run", "sweep")
+    assert records.get("run", "a") is None
+    with records.transaction():
+        records.put("run", "b", {"x": 2}, "sweep")
+    assert Store(tmp_path / "hub.db").all("run") == [{"x": 2}] == records.all("run", "sweep")
 
 
 def drawn(entry: dict[str, Any]) -> dict[str, Any]:
@@ -348,6 +430,7 @@ def test_trials_are_drawn_from_their_ranges_and_equal_after_a_restart(method: st
         trials.append(Trial(parameters, value, is_running=len(trials) == 5))
     drawn = [trial.parameters for trial in trials]
     assert len(drawn) == 12
+    assert suggest(sweep, [], "hub-1") != suggest(sweep, [], "hub-2")
     assert all(1e-4 <= parameters["lr"] <= 0.1 for parameters in drawn)
     assert all(parameters["n"] in (1, 2, 3) for parameters in drawn)
     assert {str(parameters["c"]) for parameters in drawn} <= {"[1]", "a", "None"}

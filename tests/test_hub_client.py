@@ -92,6 +92,12 @@ def test_an_offline_run_is_synced_and_read_back(server: HubServer) -> None:
     read = "[r] = list(wandb.Api().runs('local/tests', {'state': 'finished'}))"
     show = "print(r.id, r.state, r.summary['test/loss'], len(list(r.scan_history())))"
     assert server.python(read, show) == "apart finished 3 8"
+    show = "print(r.file('wandb-summary.json').name, r.metadata['program'])"
+    assert server.python(read, show).startswith("wandb-summary.json /")
+    restored = (
+        "print('test/loss' in wandb.restore('wandb-summary.json', 'local/tests/apart').read())"
+    )
+    assert server.python(restored) == "True"
     [artifact] = server.store().all("artifact")
     assert artifact["state"] == "COMMITTED" and artifact["sequence"] == "tests/progress"
     uploaded = server.folder / "hub" / "storage" / "artifacts" / artifact["id"] / "apart.json"

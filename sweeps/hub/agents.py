@@ -116,7 +116,7 @@ class Agents:
                 continue
             run = runs[name]
             self.runs.save({**run, "beat": time.time()})
-            if run["stop"] or sweep["state"] == "CANCELED":
+            if run["stop"]:
                 commands.append({"type": "stop", "run_id": name})
         return commands
 
@@ -133,6 +133,8 @@ class Agents:
         if not run["preempting"]:
             failures += 1
         state = "crashed" if failures >= MAX_FAILURES else "preempted"
+        if run["stop"]:
+            state = "killed"
         self.runs.save({**run, "state": state, "failures": failures, "preempting": False})
 
     def _assign(self, agent: Record, sweep: Record) -> list[Command]:
@@ -172,7 +174,7 @@ class Agents:
     def _new_run(self, sweep: Record, runs: Sequence[Record]) -> Record | None:
         """A run with the next parameters of the search; None: there are no more."""
         config = parse_sweep(sweep["config"])
-        parameters = suggest(config, self.sweeps.trials(sweep, runs))
+        parameters = suggest(config, self.sweeps.trials(sweep, runs), sweep["name"])
         if parameters is None:
             return None
         name = secrets.token_hex(4)

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -218,12 +219,13 @@ def grid(sweep: Sweep) -> Iterator[Parameters]:
         yield dict(zip(names, values, strict=True))
 
 
-def suggest(sweep: Sweep, trials: Sequence[Trial]) -> Parameters | None:
+def suggest(sweep: Sweep, trials: Sequence[Trial], name: str = "") -> Parameters | None:
     """Parameters of the next trial.
 
     Args:
         sweep: content of a sweep file that `check` accepts.
         trials: all that have been handed out.
+        name: of the sweep; others draw other values.
 
     Returns:
         The parameters; None if the search is at its end.
@@ -231,7 +233,7 @@ def suggest(sweep: Sweep, trials: Sequence[Trial]) -> Parameters | None:
     if len(trials) >= (sweep.get("run_cap") or math.inf):
         return None
     if sweep["method"] != "grid":
-        return _sample(sweep, trials)
+        return _sample(sweep, trials, name)
     # as text, since in Python 1, 1.0 and true are equal
     known = {json.dumps(trial.parameters, sort_keys=True) for trial in trials}
     for parameters in grid(sweep):
@@ -240,14 +242,14 @@ def suggest(sweep: Sweep, trials: Sequence[Trial]) -> Parameters | None:
     return None
 
 
-def _sample(sweep: Sweep, trials: Sequence[Trial]) -> Parameters:
+def _sample(sweep: Sweep, trials: Sequence[Trial], name: str) -> Parameters:
     """Parameters drawn by Optuna: independently for random, by TPE for bayes."""
     # Imported here, since a grid does not need it and it is slow to import.
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # A hub that was killed continues with the same parameters.
-    seed = len(trials)
+    seed = zlib.crc32(f"{name} {len(trials)}".encode())
     sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
     if sweep["method"] == "bayes":
         sampler = optuna.samplers.TPESampler(seed=seed)
