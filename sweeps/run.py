@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import torch
 import yaml
 
 from lightning_modules.trainer.sweep_file import SAVED_SWEEP, SWEEP_VARIABLE, file_digest
@@ -31,6 +32,10 @@ from sweeps.trials import outcomes
 
 FOLDER = Path("sweeps")
 """Folder of the sweep files."""
+DEFAULT_RUNS = Path("runs")
+"""Folder of all runs, as in configs/base.yaml."""
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+"""Environment variable with the GPUs that a process may use, separated by commas."""
 AGENT_SETTINGS = {
     "WANDB_AGENT_DISABLE_FLAPPING": "true",
     "WANDB_AGENT_MAX_INITIAL_FAILURES": "1000000",
@@ -73,7 +78,11 @@ def main(arguments: list[str]) -> int:
     if name == "auto":
         name = "cloud" if has_wandb_login() else "local"
     check_sweep(path, name)
-    file = with_overrides(path, args.overrides, args.runs)
+    devices = devices_of_agents(args.agents)
+    overrides = list(args.overrides)
+    if args.runs != DEFAULT_RUNS:
+        overrides.append(f"run.dir={args.runs}")
+    file = with_overrides(path, overrides, args.runs)
     open_backend = on_cloud if name == "cloud" else on_hub
     with stoppable(), open_backend(file, args.runs) as backend:
         print(f"{path.stem}: {backend.description}", flush=True)
@@ -83,7 +92,7 @@ def main(arguments: list[str]) -> int:
             SWEEP_VARIABLE: str(file),
             **backend.variables,
         }
-        run_agents(backend.sweep, args.agents, variables)
+        run_agents(backend.sweep, [{**variables, **device} for device in devices])
     return report(file, args.runs)
 
 
@@ -94,7 +103,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", help="of the configuration, for every trial")
     parser.add_argument("--agents", type=int, default=1, help="trials trained at the same time")
     parser.add_argument("--backend", choices=("auto", "cloud", "local"), default="auto")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--runs", type=Path, default=DEFAULT_RUNS)
     # Overrides may stand after options, which `parse_args` would not accept.
     return parser.parse_intermixed_args(arguments)
 
@@ -216,7 +225,11 @@ def on_cloud(file: Path, runs: Path) -> Iterator[Backend]:
     created = subprocess.run(["wandb", "sweep", str(file)], capture_output=True, text=True)
     match = re.search(r"wandb agent (\S+)\s*$", created.stderr)
     if created.returncode or not match:
-        raise ValueError(f"wandb sweep {file} failed: {created.stderr.strip()}")
+        reason = (created.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ValueError(
+            f"`wandb sweep {file}` failed: {reason}; without a network, BACKEND=local runs the sweep "
+            "on this machine"
+        )
     sweep = match[1]
     yield Backend(f"the W&B cloud, {sweep}", sweep, {})
 
@@ -254,21 +267,51 @@ def on_hub(file: Path, runs: Path) -> Iterator[Backend]:
         hub.wait()
 
 
-def run_agents(sweep: str, num_agents: int, variables: dict[str, str]) -> None:
+def devices_of_agents(num_agents: int) -> list[dict[str, str]]:
+    """Environment variables by which each agent, and so each trial, has a GPU of its own.
+
+    A single agent keeps all GPUs. Without a GPU nothing is set.
+
+    Args:
+        num_agents: trials trained at the same time.
+
+    Raises:
+        ValueError: there are fewer GPUs than agents.
+    """
+    devices = visible_devices()
+    if num_agents == 1 or not devices:
+        return [{} for _ in range(num_agents)]
+    if num_agents > len(devices):
+        raise ValueError(
+            f"AGENTS={num_agents}: there are {len(devices)} GPUs ({', '.join(devices)}), and each "
+            f"trial needs one of its own; at most AGENTS={len(devices)}"
+        )
+    return [{VISIBLE_DEVICES: device} for device in devices[:num_agents]]
+
+
+def visible_devices() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    listed = os.environ.get(VISIBLE_DEVICES)
+    if listed is not None:
+        return [device.strip() for device in listed.split(",") if device.strip()]
+    return [str(device) for device in range(torch.cuda.device_count())]
+
+
+def run_agents(sweep: str, environments: Sequence[dict[str, str]]) -> None:
     """Run agents until they have nothing left to do.
 
     Args:
         sweep: name of the sweep as `wandb agent` takes it.
-        num_agents: trials trained at the same time.
-        variables: environment of the agents.
+        environments: environment variables of each agent.
     """
-    # W&B calls `python`, which must be the one that runs this.
-    variables["PATH"] = f"{Path(sys.executable).parent}:{variables.get('PATH', '')}"
     command = ["wandb", "agent", "--forward-signals", "--term-timeout", str(TERM_TIMEOUT_S), sweep]
     agents = []
-    for _ in range(num_agents):
+    for variables in environments:
+        # W&B calls `python`, which must be the one that runs this.
+        path = f"{Path(sys.executable).parent}:{variables.get('PATH', '')}"
         # In a session of its own, so that Ctrl-C reaches it as a single SIGTERM.
-        agents.append(subprocess.Popen(command, env=variables, start_new_session=True))
+        agent = subprocess.Popen(command, env={**variables, "PATH": path}, start_new_session=True)
+        agents.append(agent)
     try:
         for agent in agents:
             agent.wait()
