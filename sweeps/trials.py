@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeps.hub.search import grid
+from sweeps.hub.search import flat_entries, grid
 
 MISSING = "missing"
 """State of a point of a grid of which there is no run."""
@@ -48,7 +48,7 @@ def outcomes(sweep: Mapping[str, Any], digest: str, name: str, runs: Path) -> li
         is_present = record.get("file", digest) == digest
         if sweep["method"] != "grid" and not (is_finished or is_present):
             continue
-        if record["parameters"].keys() != sweep["parameters"].keys():
+        if record["parameters"].keys() != flat_entries(sweep["parameters"]).keys():
             continue
         key = parameters_key(record["parameters"])
         # The last run counts, unless an earlier one has finished.

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import time
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from sweeps.hub import store
+from sweeps.hub import distributions, store
 from sweeps.hub.api import Api
 from sweeps.hub.app import make_app
 from sweeps.hub.private import hub_key, write_private
@@ -358,8 +359,9 @@ def drawn(entry: dict[str, Any]) -> dict[str, Any]:
     [
         ({"method": "gird"}, "method='gird'"),
         ({"parameters": {}}, "parameters"),
-        ({"parameters": {"a": {"parameters": {}}}}, "dotted names"),
-        ({"parameters": {"a": {"min": 0, "max": 1}}}, "a grid needs values"),
+        ({"parameters": {"a": {"parameters": {}}}}, "or a section `parameters`"),
+        ({"parameters": {"a": {"parameters": {"b": 1}}}}, "parameters.a.b=1"),
+        ({"parameters": {"a": {"min": 0.5, "max": 1}}}, "a grid needs values"),
         ({"method": "random", "parameters": {"a": {"min": 1, "max": 0}}}, "min <= max"),
         (
             {"method": "random", "parameters": {"a": {"min": 0, "max": 1, "distribution": "beta"}}},
@@ -377,8 +379,8 @@ def drawn(entry: dict[str, Any]) -> dict[str, Any]:
         ({"parameters": {"a": {"values": []}}}, r"parameters.a.values=\[\]"),
         ({"parameters": {"a": {"values": [1], "min": 0}}}, "has listed values and min"),
         (
-            {"parameters": {"a": {"values": [1], "probabilities": [1]}}},
-            "parameters.a.probabilities",
+            {"parameters": {"a": {"values": [1], "probabilities": [0.5]}}},
+            "parameters.a.probabilities=.*sum is 0.5",
         ),
         ({"parameters": {"a": {"values": [1], "distribution": "normal"}}}, "'normal'"),
         ({"parameters": {"a": {"values": [math.nan]}}}, "nan is no text"),
@@ -388,9 +390,13 @@ def drawn(entry: dict[str, Any]) -> dict[str, Any]:
         (drawn({"min": 0, "max": math.inf}), "parameters.a.max=inf"),
         (drawn({"min": False, "max": 1}), "parameters.a.min=False"),
         (drawn({"max": 1}), "parameters.a.min=None"),
-        (drawn({"mu": 0, "sigma": 1, "distribution": "normal"}), "parameters.a.(mu|sigma)"),
+        (drawn({"mu": 0, "sigma": 0, "distribution": "normal"}), "parameters.a.sigma=0"),
+        (drawn({"mu": 0, "min": 0, "distribution": "normal"}), "mu and sigma, and min"),
+        (drawn({"values": [1, 2], "probabilities": [1]}), "a list of one number"),
+        (drawn({"min": 1, "max": 1000, "distribution": "log_uniform"}), "log_uniform_values"),
+        (drawn({"min": 1, "max": 9, "distribution": "q_int_uniform"}), "'q_int_uniform'"),
         (drawn({"min": 0.5, "max": 2, "distribution": "int_uniform"}), "need whole numbers"),
-        (drawn({"min": 0, "max": 1, "q": 0.1}), "only distribution=q_uniform"),
+        (drawn({"min": 0, "max": 1, "q": 0.1}), "such as distribution=q_uniform"),
         (drawn({"min": 0, "max": 1, "distribution": "q_uniform", "q": "a"}), "q='a'"),
     ],
 )
@@ -409,6 +415,72 @@ def test_trials_of_equal_numbers_are_told_apart() -> None:
         trials.append(Trial(parameters, None, is_running=False))
     values = [repr(trial.parameters["a"]) for trial in trials]
     assert values == ["1", "True", "1.0", "'1'"]
+
+
+ODD = {
+    "sigma_in_tail": ({"distribution": "normal", "mu": 5, "sigma": 0.1}, 4, 6),
+    "positive": ({"distribution": "log_normal"}, 1e-3, 1e3),
+    "exponent": ({"distribution": "log_uniform", "min": -7.0, "max": 0.0}, math.exp(-7), 1),
+    "inverse": ({"distribution": "inv_log_uniform", "min": 0.0, "max": 2.0}, math.exp(-2), 1),
+    "inverse_values": ({"distribution": "inv_log_uniform_values", "min": 1, "max": 9}, 1, 9),
+    "rounded": ({"distribution": "q_log_uniform_values", "min": 1, "max": 99, "q": 8}, 0, 104),
+    "rounded_normal": ({"distribution": "q_normal", "mu": 64, "sigma": 32, "q": 16}, -99, 256),
+}
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_the_distributions_of_wandb_are_drawn_and_learnt_from(method: str) -> None:
+    sweep = {
+        "method": method,
+        "metric": {"name": "m", "goal": "minimize"},
+        "parameters": {
+            "section": {"parameters": {name: entry for name, (entry, *_) in ODD.items()}},
+            "often": {"values": ["a", "b", "c"], "probabilities": [0.75, 0, 0.25]},
+        },
+    }
+    check(sweep)
+    trials: list[Trial] = []
+    for number in range(30):
+        parameters = suggest(sweep, trials, "hub-1")
+        trials.append(Trial(parameters, float(number % 7), is_running=number == 20))
+    for name, (_, low, high) in ODD.items():
+        values = [trial.parameters[f"section.{name}"] for trial in trials]
+        assert low <= min(values) < max(values) <= high, name
+    assert {trial.parameters["section.rounded"] % 8 for trial in trials} == {0}
+    choices = Counter(trial.parameters["often"] for trial in trials)
+    assert choices["a"] > choices["c"] > choices["b"] == 0
+
+
+@pytest.mark.parametrize("entry", [entry for entry, *_ in ODD.values()])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_number_of_a_value_gives_the_value(entry: dict[str, Any], share: float) -> None:
+    low, high = distributions.bounds_of(entry)
+    value = distributions.value_of(entry, low + share * (high - low))
+    number = distributions.number_of_value(entry, value)
+    assert low <= number <= high
+    if value > 0:
+        assert distributions.value_of(entry, number) == pytest.approx(value)
+
+
+NESTED = """
+program: train.py
+project: tests
+method: grid
+parameters:
+  optim: {parameters: {lr: {values: [0.5]}, adam: {parameters: {beta: {value: 1}}}}}
+  n: {min: 2, max: 3}
+"""
+
+
+def test_nested_parameters_reach_the_program_as_on_the_cloud(hub: Hub) -> None:
+    (hub.folder / "sweeps" / "grid.yaml").write_text(NESTED)
+    agent = hub.create_agent()
+    seen = []
+    for _ in range(2):
+        [command] = hub.heartbeat(agent)
+        seen.append(command["args"])
+    optim = {"value": {"lr": 0.5, "adam": {"beta": 1}}}
+    assert seen == [{"optim": optim, "n": {"value": n}} for n in (2, 3)]
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])

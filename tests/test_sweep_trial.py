@@ -101,6 +101,17 @@ def test_a_trial_with_invalid_parameters_fails_with_an_error(agent: Path) -> Non
     assert "Did you mean 'lr'" in record["error"]
 
 
+def test_nested_parameters_have_dotted_names(agent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = agent.parent / "grid.yaml"
+    file.write_text("parameters: {optim: {parameters: {lr: {values: [0.5]}}}, a: {value: {b: 1}}}")
+    monkeypatch.setenv("DUPLEXMAMBA_SWEEP", str(file))
+    values = {"optim": {"value": {"lr": 0.5}}, "a": {"value": {"b": 1}}}
+    (agent.parent / "config.yaml").write_text(yaml.safe_dump(values))
+    with sweep_trial([*ARGS, f"run.dir={agent.parent}"]):
+        (agent / "summary.json").write_text("{}")
+    assert read_record(agent)["parameters"] == {"optim.lr": 0.5, "a": {"b": 1}}
+
+
 @pytest.mark.parametrize(
     ("scores", "message"),
     [

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,6 +29,31 @@ def sweep_file(name: str) -> Path | None:
 def file_digest(file: Path) -> str:
     """Return a few hex digits that are equal for equal texts of a sweep file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()[:NUM_HEX_DIGITS]
+
+
+def flat_parameters(values: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
+    """Return the parameters of a trial by dotted names.
+
+    Args:
+        values: as W&B gives them, nested where the file nests them.
+        file: of the sweep; None if it is not on this machine.
+    """
+    if file is None:
+        return dict(values)
+    return _flat(values, yaml.safe_load(file.read_text()).get("parameters") or {})
+
+
+def _flat(values: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        section = entries.get(name, {}).get("parameters")
+        # A value may be a map of its own, which is no section.
+        if section is None:
+            flat[name] = value
+            continue
+        for inner_name, inner_value in _flat(value, section).items():
+            flat[f"{name}.{inner_name}"] = inner_value
+    return flat
 
 
 def metric_name(file: Path) -> str | None:

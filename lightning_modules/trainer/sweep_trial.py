@@ -20,6 +20,7 @@ from lightning_modules.trainer.summary import SUMMARY
 from lightning_modules.trainer.sweep_file import (
     SAVED_SWEEP,
     file_digest,
+    flat_parameters,
     metric_name,
     save_copy,
     sweep_file,
@@ -64,6 +65,8 @@ class SweepTrial:
             if name not in AGENT_PARAMETERS:
                 parameters[name] = entry["value"]
         name = values.get("run.sweep", sweep.removesuffix(".yaml"))
+        sweeps_file = sweep_file(name)
+        parameters = flat_parameters(parameters, sweeps_file)
         runs = Path(values.get("run.dir", "runs"))
         run_id = os.environ["WANDB_RUN_ID"]
         point = point_of(overrides, parameters)
@@ -76,7 +79,7 @@ class SweepTrial:
             run_id=run_id,
             parameters=parameters,
             runs=runs,
-            file=sweep_file(name),
+            file=sweeps_file,
             point=point,
             folder=folder,
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from sweeps.hub.answer import Refused
 from sweeps.hub.runs import ACTIVE, Runs, key_of
-from sweeps.hub.search import suggest
+from sweeps.hub.search import nested_values, suggest
 from sweeps.hub.store import Record, Store
 from sweeps.hub.sweep_store import ENDED, SweepStore, parse_sweep
 
@@ -163,11 +163,13 @@ class Agents:
         }
         self.runs.save({**run, **assignment})
         agent["runs"] = [run["name"]]
+        config = parse_sweep(sweep["config"])
+        values = nested_values(run["args"], config["parameters"])
         command = {
             "type": "resume" if preempted else "run",
             "run_id": run["name"],
-            "program": parse_sweep(sweep["config"]).get("program"),
-            "args": {name: {"value": value} for name, value in run["args"].items()},
+            "program": config.get("program"),
+            "args": {name: {"value": value} for name, value in values.items()},
         }
         return [command]
 

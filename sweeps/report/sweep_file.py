@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sweeps.hub.search import choices, flat_entries
+
 HEAD = ("Question", "Cost", "Figure")
 FIGURE = re.compile(r"(?P<metric>\S+) against (?P<x>[^\s,]+?)(, one line per (?P<line>\S+?))?\.?")
 FIGURE_FORM = "<metric> against <parameter>[, one line per <parameter>]"
@@ -121,8 +123,9 @@ def read_sweep_file(path: Path, name: str) -> SweepFile:
             "or maximize"
         )
     parameters = {}
-    for key, entry in values["parameters"].items():
-        parameters[key] = _parameter_values(path, key, entry)
+    method = values.get("method", "grid")
+    for key, entry in flat_entries(values["parameters"]).items():
+        parameters[key] = _parameter_values(path, key, entry, method)
     figure = _parse_figure(path, head["Figure"], metric["name"], parameters)
     program = values.get("program", "train.py")
     command = []
@@ -136,7 +139,7 @@ def read_sweep_file(path: Path, name: str) -> SweepFile:
         x=figure.x,
         line=figure.line,
         goal=metric["goal"],
-        method=values.get("method", "grid"),
+        method=method,
         parameters=parameters,
         command=tuple(command),
     )
@@ -200,14 +203,11 @@ def _parse_figure(
     return figure
 
 
-def _parameter_values(path: Path, key: str, entry: Any) -> list[Any] | None:
+def _parameter_values(path: Path, key: str, entry: Any, method: str) -> list[Any] | None:
     """Values of a parameter; None if they are drawn."""
-    if not isinstance(entry, dict) or "parameters" in entry:
-        raise ValueError(
-            f"{path}: parameters.{key}={entry!r}; give flat dotted names, each with value or values"
-        )
-    if "values" in entry:
-        return list(entry["values"])
-    if "value" in entry:
-        return [entry["value"]]
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: parameters.{key}={entry!r}; give value, values, or min and max")
+    is_range = method == "grid" and "min" in entry
+    if is_range or "value" in entry or "values" in entry:
+        return choices(entry)
     return None
