@@ -77,8 +77,8 @@ def test_comments_may_continue_on_the_next_line(runs: Path) -> None:
         ("goal: minimize", "goal: least", "minimize"),
         (
             "encoder.slice_ms: {values: [200, 400, 1000, 2000]}",
-            "encoder: {parameters: {slice_ms: {value: 1}}}",
-            "flat",
+            "encoder: {parameters: {slice_ms: 3}}",
+            "parameters.encoder.slice_ms=3; give value, values, or min and max",
         ),
         ("parameters:\n", "parameters: {\n", "is not YAML"),
     ],

@@ -157,15 +157,24 @@ def test_during_training_the_trainer_handles_sigterm(agent: Path) -> None:
     assert received == [signal.SIGTERM] and read_record(agent)["state"] == "finished"
 
 
-def test_under_an_agent_lightning_does_not_requeue(
-    agent: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lightning_does_not_requeue(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slurm_plugins() == []
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    monkeypatch.setenv("SLURM_JOB_NAME", "sweep")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
     assert [environment.auto_requeue for environment in slurm_plugins()] == [False]
-    monkeypatch.delenv("WANDB_SWEEP_ID")
-    assert slurm_plugins() == []
+
+
+def test_a_client_that_died_first_leaves_a_preemption(
+    agent: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def die(run: wandb.Run) -> None:
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(SIGTERMException), sweep_trial([*ARGS, f"run.dir={agent.parent}"]):
+        monkeypatch.setattr(type(wandb.run), "mark_preempting", die)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert read_record(agent)["state"] == "preempted"
+    assert "W&B was not told of the preemption: gone" in capsys.readouterr().out
 
 
 def test_one_process_at_a_time_trains_in_a_folder(

@@ -3,10 +3,11 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from configs.recipes import STAGES
 from configs.schema import Config
@@ -94,7 +95,8 @@ def _train(
     # the average first: a checkpoint must hold the snapshot of its own update
     trainer = build_trainer(config, folder, [WeightAveraging(config), resume, progress])
     data.check_ranks(trainer.world_size)
-    fit(trainer, module, data, folder)
+    with death_of_helpers_is_a_stop(resume):
+        fit(trainer, module, data, folder)
 
     # from here on every rank has all weights: export and scoring need them
     module = unsharded(module)
@@ -153,6 +155,26 @@ def build_trainer(config: Config, folder: Path, callbacks: list[L.Callback]) -> 
         default_root_dir=folder,
         plugins=[AtomicCheckpoints(), *slurm_plugins()],
     )
+
+
+@contextlib.contextmanager
+def death_of_helpers_is_a_stop(resume: ResumeCheckpoint) -> Iterator[None]:
+    """Take an error after SIGTERM for what it is: a helper process has got the signal too.
+
+    Slurm signals all processes of a step, among them synthesisers and workers that read data.
+
+    Args:
+        resume: callback that has got the signal.
+
+    Raises:
+        SIGTERMException: in place of any error after SIGTERM.
+    """
+    try:
+        yield
+    except Exception as error:
+        if resume.stop_requested:
+            raise SIGTERMException from error
+        raise
 
 
 def fit(trainer: L.Trainer, module: StageModule, data: StageData, folder: Path) -> None:

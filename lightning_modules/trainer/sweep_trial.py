@@ -183,9 +183,7 @@ def sweep_trial(args: Sequence[str]) -> Iterator[list[str]]:
         except SIGTERMException:
             # W&B offers the run to the next agent, which starts it with the same id
             trial.write_state("preempted")
-            if wandb.run is not None:
-                wandb.run.mark_preempting()
-            wandb.finish(exit_code=EXIT_SIGTERM)
+            _mark_preempted()
             raise
         except BaseException as error:
             trial.write_state("failed", str(error) or type(error).__name__)
@@ -193,6 +191,17 @@ def sweep_trial(args: Sequence[str]) -> Iterator[list[str]]:
             raise
         run.finish()
         trial.write_state("finished")
+
+
+def _mark_preempted() -> None:
+    """Tell W&B that its run is to be handed out again."""
+    try:
+        if wandb.run is not None:
+            wandb.run.mark_preempting()
+        wandb.finish(exit_code=EXIT_SIGTERM)
+    # Slurm's own SIGTERM ends the client's process too
+    except (OSError, wandb.Error) as error:
+        print(f"W&B was not told of the preemption: {first_line(error)}", flush=True)
 
 
 def _with_yaml_null(arg: str) -> str:
