@@ -28,6 +28,7 @@ from sweeps.hub.__main__ import has_wandb_login
 from sweeps.hub.api import ENTITY
 from sweeps.hub.private import KEY_FILE
 from sweeps.hub.search import check
+from sweeps.report.sweep_file import has_head, read_sweep_file
 from sweeps.trials import outcomes
 
 FOLDER = Path("sweeps")
@@ -78,6 +79,7 @@ def main(arguments: list[str]) -> int:
     if name == "auto":
         name = "cloud" if has_wandb_login() else "local"
     check_sweep(path, name)
+    warn_of_report(path)
     devices = devices_of_agents(args.agents)
     overrides = list(args.overrides)
     if args.runs != DEFAULT_RUNS:
@@ -185,6 +187,25 @@ def check_sweep(file: Path, backend: str) -> None:
         check(sweep)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
+
+
+def warn_of_report(file: Path) -> None:
+    """Print what a sweep file lacks for its report, before it runs for hours.
+
+    Args:
+        file: sweep file.
+    """
+    try:
+        read_sweep_file(file, file.stem)
+    except ValueError as error:
+        print(f"warning: there will be no report: {error}", flush=True)
+        return
+    if not has_head(file.read_text()):
+        print(
+            f"warning: {file} opens without `# Question:`, `# Cost:` and `# Figure:`; its report "
+            "has its name and metric instead",
+            flush=True,
+        )
 
 
 def parameters_index(file: Path, sweep: dict[str, Any]) -> int:

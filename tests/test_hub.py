@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from sweeps.hub import distributions, store
 from sweeps.hub.api import Api
 from sweeps.hub.app import make_app
+from sweeps.hub.filters import matches
 from sweeps.hub.private import hub_key, write_private
 from sweeps.hub.search import Trial, check, suggest
 from sweeps.hub.store import Store
@@ -228,6 +229,20 @@ def test_a_heartbeat_reads_no_run_again_from_disk(
     other = Store(hub.folder / "hub" / "hub.db")
     other.put("run", "tests/other", {"name": "other", "project": "tests"})
     assert hub.api.store.get("run", "tests/other")["name"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("filters", "passes"),
+    [
+        ({"displayName": {"$regex": "^asr-.*7$"}}, True),
+        ({"displayName": {"$regex": "^tiny"}}, False),
+        ({"config.seed": {"$regex": "3"}}, False),
+        ({"config.seed": {"$in": [3]}}, True),
+    ],
+)
+def test_runs_are_filtered_by_regular_expressions(filters: dict[str, Any], passes: bool) -> None:
+    run = {"displayName": "asr-tiny-7", "config": {"seed": {"value": 3}}}
+    assert matches(run, filters) == passes
 
 
 BAYES = """

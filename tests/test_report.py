@@ -91,6 +91,14 @@ def test_an_error_says_what_a_sweep_file_lacks(
         read_sweep_file(sweep_file(tmp_path, (HEAD + FILE).replace(old, new)), "x")
 
 
+def test_a_file_without_comments_has_a_report_by_name_and_metric(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path / "runs", head="# a sweep of mine\n")
+    results = gather("slice_size", runs)
+    assert results.file.question == "Which settings have the best test/wer?"
+    assert (results.file.x, results.file.line) == ("encoder.slice_ms", None)
+    assert "slice_size: Which settings have the best" in page(results)
+
+
 def test_a_figure_with_a_single_line_has_no_line_parameter(tmp_path: Path) -> None:
     text = (HEAD + FILE).replace(", one line per encoder.context", ".")
     file = read_sweep_file(sweep_file(tmp_path, text), "x")

@@ -32,6 +32,7 @@ from sweeps.run import (
     on_cloud,
     report,
     run_agents,
+    warn_of_report,
     with_overrides,
 )
 from sweeps.run import main as run_sweep
@@ -204,6 +205,20 @@ def test_a_sweep_that_cannot_run_is_refused_before_anything_runs(
     file.write_text(text)
     with pytest.raises(ValueError, match=message):
         check_sweep(file, "local")
+
+
+def test_what_a_report_lacks_is_said_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(HEAD + QUOTED)
+    warn_of_report(file)
+    assert "opens without `# Question:`" in capsys.readouterr().out
+    file.write_text("# Question: which?\n" + HEAD + QUOTED)
+    warn_of_report(file)
+    assert "there will be no report" in capsys.readouterr().out
+    warn_of_report(FILES[0])
+    assert capsys.readouterr().out == ""
 
 
 def test_the_cloud_does_what_the_hub_does_not(tmp_path: Path) -> None:

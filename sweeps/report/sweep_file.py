@@ -115,7 +115,6 @@ def read_sweep_file(path: Path, name: str) -> SweepFile:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not isinstance(values.get("parameters"), dict):
         raise ValueError(f"{path}: no parameters; a sweep file has a map `parameters:`")
-    head = read_head(path, text)
     metric = values.get("metric") or {}
     if metric.get("goal") not in ("minimize", "maximize") or "name" not in metric:
         raise ValueError(
@@ -126,6 +125,10 @@ def read_sweep_file(path: Path, name: str) -> SweepFile:
     method = values.get("method", "grid")
     for key, entry in flat_entries(values["parameters"]).items():
         parameters[key] = _parameter_values(path, key, entry, method)
+    if has_head(text):
+        head = read_head(path, text)
+    else:
+        head = _default_head(metric["name"], parameters)
     figure = _parse_figure(path, head["Figure"], metric["name"], parameters)
     program = values.get("program", "train.py")
     command = []
@@ -175,6 +178,26 @@ def read_head(path: Path, text: str) -> dict[str, str]:
             f"order:\n{form}"
         )
     return {word: " ".join(rest.split()) for word, rest in head.items()}
+
+
+def has_head(text: str) -> bool:
+    """Whether a sweep file opens with at least one of the comments for its report."""
+    starts = tuple(f"# {word}:" for word in HEAD)
+    lines = itertools.takewhile(_is_comment, text.splitlines())
+    return any(line.startswith(starts) for line in lines)
+
+
+def _default_head(metric: str, parameters: Mapping[str, list[Any] | None]) -> dict[str, str]:
+    """Comments for a file that has none: the metric against its first parameter."""
+    swept = [key for key, values in parameters.items() if values is None or len(values) > 1]
+    # Trials that differ in their seed alone belong to one setting.
+    settings = [key for key in swept if not is_seed(key)]
+    first = (settings or swept or list(parameters))[0]
+    return {
+        "Question": f"Which settings have the best {metric}?",
+        "Cost": "not stated.",
+        "Figure": f"{metric} against {first}",
+    }
 
 
 def _is_comment(line: str) -> bool:
