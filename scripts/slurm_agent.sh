@@ -1,16 +1,18 @@
 #!/bin/bash
 # W&B agents as Slurm tasks, one point each; a task that Slurm takes the node from comes back, and its point with it.
 #
-#   mkdir -p runs && sbatch --array=1-8 scripts/slurm_agent.sh ENTITY/PROJECT/SWEEP_ID
+#   mkdir -p runs
+#   sbatch --array=1-8 scripts/slurm_agent.sh ENTITY/PROJECT/SWEEP_ID               # on CPUs
+#   sbatch --array=1-8 --gpus=1 scripts/slurm_agent.sh ENTITY/PROJECT/SWEEP_ID      # one GPU each
 #
 # Slurm's own SIGTERM would end the W&B client together with the training. So Slurm signals this shell alone, two minutes
 # before the end, and the shell tells the agent, which passes SIGTERM on and waits for the checkpoint.
 #SBATCH --job-name=sweep
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=8
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
-#SBATCH --gpus-per-task=1
-#SBATCH --cpus-per-task=8
 #SBATCH --time=04:00:00
 #SBATCH --output=runs/slurm-%A_%a.log
 set -u

@@ -10,7 +10,6 @@ import collections
 import contextlib
 import difflib
 import itertools
-import json
 import os
 import re
 import signal
@@ -21,21 +20,28 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import torch
 import yaml
 
-from sweeps.hub.__main__ import KEY, has_wandb_login
+from lightning_modules.trainer.sweep_file import SAVED_SWEEP, SWEEP_VARIABLE, file_digest
+from sweeps.hub.__main__ import has_wandb_login
 from sweeps.hub.api import ENTITY
+from sweeps.hub.private import KEY_FILE
 from sweeps.hub.search import check
+from sweeps.report.sweep_file import has_head, read_sweep_file
+from sweeps.trials import outcomes
 
 FOLDER = Path("sweeps")
 """Folder of the sweep files."""
+DEFAULT_RUNS = Path("runs")
+"""Folder of all runs, as in configs/base.yaml."""
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+"""Environment variable with the GPUs that a process may use, separated by commas."""
 AGENT_SETTINGS = {
     "WANDB_AGENT_DISABLE_FLAPPING": "true",
     "WANDB_AGENT_MAX_INITIAL_FAILURES": "1000000",
 }
 """Environment in which an agent goes on with other trials after failed ones."""
-SWEEP_FILE = "DUPLEXMAMBA_SWEEP"
-"""Environment variable with the path of a trial's sweep file."""
 TERM_TIMEOUT_S = 90
 """Time in which a trial may write its checkpoint after SIGTERM."""
 EXIT_STOPPED = 143
@@ -73,18 +79,23 @@ def main(arguments: list[str]) -> int:
     if name == "auto":
         name = "cloud" if has_wandb_login() else "local"
     check_sweep(path, name)
-    file = with_overrides(path, args.overrides, args.runs)
+    warn_of_report(path)
+    devices = devices_of_agents(args.agents)
+    overrides = list(args.overrides)
+    if args.runs != DEFAULT_RUNS:
+        overrides.append(f"run.dir={args.runs}")
+    file = with_overrides(path, overrides, args.runs)
     open_backend = on_cloud if name == "cloud" else on_hub
     with stoppable(), open_backend(file, args.runs) as backend:
         print(f"{path.stem}: {backend.description}", flush=True)
         variables = {
             **os.environ,
             **AGENT_SETTINGS,
-            SWEEP_FILE: str(file),
+            SWEEP_VARIABLE: str(file),
             **backend.variables,
         }
-        run_agents(backend.sweep, args.agents, variables)
-    return report(path.stem, args.runs)
+        run_agents(backend.sweep, [{**variables, **device} for device in devices])
+    return report(file, args.runs)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -94,7 +105,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", help="of the configuration, for every trial")
     parser.add_argument("--agents", type=int, default=1, help="trials trained at the same time")
     parser.add_argument("--backend", choices=("auto", "cloud", "local"), default="auto")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--runs", type=Path, default=DEFAULT_RUNS)
     # Overrides may stand after options, which `parse_args` would not accept.
     return parser.parse_intermixed_args(arguments)
 
@@ -135,7 +146,7 @@ def with_overrides(file: Path, overrides: Sequence[str], runs: Path) -> Path:
     # The report reads the comments at the top.
     lines = file.read_text().splitlines(keepends=True)
     head = itertools.takewhile(lambda line: line.startswith("#"), lines)
-    copy = runs / "sweeps" / file.stem / "sweep.yaml"
+    copy = runs / "sweeps" / file.stem / SAVED_SWEEP
     copy.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
     copy.write_text("".join(head) + text)
@@ -178,6 +189,25 @@ def check_sweep(file: Path, backend: str) -> None:
         raise ValueError(f"{file}: {error}") from None
 
 
+def warn_of_report(file: Path) -> None:
+    """Print what a sweep file lacks for its report, before it runs for hours.
+
+    Args:
+        file: sweep file.
+    """
+    try:
+        read_sweep_file(file, file.stem)
+    except ValueError as error:
+        print(f"warning: there will be no report: {error}", flush=True)
+        return
+    if not has_head(file.read_text()):
+        print(
+            f"warning: {file} opens without `# Question:`, `# Cost:` and `# Figure:`; its report "
+            "has its name and metric instead",
+            flush=True,
+        )
+
+
 def parameters_index(file: Path, sweep: dict[str, Any]) -> int:
     """Place in the command of a sweep at which W&B puts the parameters of a trial.
 
@@ -216,7 +246,11 @@ def on_cloud(file: Path, runs: Path) -> Iterator[Backend]:
     created = subprocess.run(["wandb", "sweep", str(file)], capture_output=True, text=True)
     match = re.search(r"wandb agent (\S+)\s*$", created.stderr)
     if created.returncode or not match:
-        raise ValueError(f"wandb sweep {file} failed: {created.stderr.strip()}")
+        reason = (created.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ValueError(
+            f"`wandb sweep {file}` failed: {reason}; without a network, BACKEND=local runs the sweep "
+            "on this machine"
+        )
     sweep = match[1]
     yield Backend(f"the W&B cloud, {sweep}", sweep, {})
 
@@ -234,8 +268,9 @@ def on_hub(file: Path, runs: Path) -> Iterator[Backend]:
     Raises:
         ValueError: the hub did not start.
     """
+    root = runs / "hub"
     command = [sys.executable, "-m", "sweeps.hub", "--port", "0"]
-    command += ["--root", str(runs / "hub"), "--sweeps", str(file.parent)]
+    command += ["--root", str(root), "--sweeps", str(file.parent)]
     # In a session of its own, since Ctrl-C must not end it before the agents.
     hub = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert hub.stdout is not None
@@ -243,7 +278,9 @@ def on_hub(file: Path, runs: Path) -> Iterator[Backend]:
         url = hub.stdout.readline().removeprefix("hub: ").strip()
         if not url:
             raise ValueError("the hub did not start")
-        variables = {"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY, "WANDB_ENTITY": ENTITY}
+        # Other users see the command lines of all processes, but not their environment.
+        key = (root / KEY_FILE).read_text()
+        variables = {"WANDB_BASE_URL": url, "WANDB_API_KEY": key, "WANDB_ENTITY": ENTITY}
         description = f"a hub of this machine, {url}, without a W&B account"
         yield Backend(description, f"sweeps/{file.name}", variables)
     finally:
@@ -251,21 +288,51 @@ def on_hub(file: Path, runs: Path) -> Iterator[Backend]:
         hub.wait()
 
 
-def run_agents(sweep: str, num_agents: int, variables: dict[str, str]) -> None:
+def devices_of_agents(num_agents: int) -> list[dict[str, str]]:
+    """Environment variables by which each agent, and so each trial, has a GPU of its own.
+
+    A single agent keeps all GPUs. Without a GPU nothing is set.
+
+    Args:
+        num_agents: trials trained at the same time.
+
+    Raises:
+        ValueError: there are fewer GPUs than agents.
+    """
+    devices = visible_devices()
+    if num_agents == 1 or not devices:
+        return [{} for _ in range(num_agents)]
+    if num_agents > len(devices):
+        raise ValueError(
+            f"AGENTS={num_agents}: there are {len(devices)} GPUs ({', '.join(devices)}), and each "
+            f"trial needs one of its own; at most AGENTS={len(devices)}"
+        )
+    return [{VISIBLE_DEVICES: device} for device in devices[:num_agents]]
+
+
+def visible_devices() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    listed = os.environ.get(VISIBLE_DEVICES)
+    if listed is not None:
+        return [device.strip() for device in listed.split(",") if device.strip()]
+    return [str(device) for device in range(torch.cuda.device_count())]
+
+
+def run_agents(sweep: str, environments: Sequence[dict[str, str]]) -> None:
     """Run agents until they have nothing left to do.
 
     Args:
         sweep: name of the sweep as `wandb agent` takes it.
-        num_agents: trials trained at the same time.
-        variables: environment of the agents.
+        environments: environment variables of each agent.
     """
-    # W&B calls `python`, which must be the one that runs this.
-    variables["PATH"] = f"{Path(sys.executable).parent}:{variables.get('PATH', '')}"
     command = ["wandb", "agent", "--forward-signals", "--term-timeout", str(TERM_TIMEOUT_S), sweep]
     agents = []
-    for _ in range(num_agents):
+    for variables in environments:
+        # W&B calls `python`, which must be the one that runs this.
+        path = f"{Path(sys.executable).parent}:{variables.get('PATH', '')}"
         # In a session of its own, so that Ctrl-C reaches it as a single SIGTERM.
-        agents.append(subprocess.Popen(command, env=variables, start_new_session=True))
+        agent = subprocess.Popen(command, env={**variables, "PATH": path}, start_new_session=True)
+        agents.append(agent)
     try:
         for agent in agents:
             agent.wait()
@@ -296,41 +363,35 @@ def stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def report(name: str, runs: Path) -> int:
+def report(file: Path, runs: Path) -> int:
     """Print how the trials of a sweep ended.
 
     Exit codes of the agents do not tell: an agent's is 0 even if all its trials have failed.
 
     Args:
-        name: of the sweep.
+        file: of the sweep, or its copy with overrides.
         runs: folder of all runs.
 
     Returns:
-        Exit code: 0 if there are trials and all have finished, else 1.
+        Exit code: 0 if there are trials, no point of a grid is missing and all have finished; else
+        1.
     """
-    trials = _read_trials(name, runs)
-    counts = collections.Counter(trial["state"] for trial in trials)
+    sweep = read_sweep(file)
+    name = sweep_name(file)
+    trials = outcomes(sweep, file_digest(file), name, runs)
+    counts = collections.Counter(trial.state for trial in trials)
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     print(f"{name}: {states or 'no trial'}")
-    unfinished = [trial for trial in trials if trial["state"] != "finished"]
+    unfinished = [trial for trial in trials if trial.state != "finished"]
     for trial in unfinished:
-        error = trial.get("error", "")
-        print(f"  {trial['state']}: {trial['folder']}  {trial['parameters']}  {error}")
+        place = trial.folder or "no run"
+        print(f"  {trial.state}: {place}  {trial.parameters}  {trial.error}")
     return 1 if unfinished or not trials else 0
 
 
-def _read_trials(name: str, runs: Path) -> list[dict[str, Any]]:
-    """Content of sweep.json for each trial of a sweep, with its folder."""
-    trials = []
-    for path in sorted(runs.glob("*/sweep.json")):
-        # runs/latest is a link to a run that has a folder of its own.
-        if path.parent.is_symlink():
-            continue
-        trial = json.loads(path.read_text())
-        trial["folder"] = path.parent
-        if trial["name"] == name:
-            trials.append(trial)
-    return trials
+def sweep_name(file: Path) -> str:
+    """Name of a sweep, from its file or from the copy of that in the folder of its report."""
+    return file.parent.name if file.name == SAVED_SWEEP else file.stem
 
 
 if __name__ == "__main__":

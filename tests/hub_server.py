@@ -96,6 +96,10 @@ class HubServer:
 
         return wait_until(running)
 
+    def key(self) -> str:
+        """The key of the hub that runs."""
+        return (self.folder / "hub" / "key").read_text()
+
     def store(self) -> Store:
         """Records of the hub, opened anew."""
         return Store(self.folder / "hub" / "hub.db")

@@ -1,5 +1,6 @@
 """The hub with the real W&B client: killed sweeps, offline runs, and reports."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -14,7 +15,6 @@ import wandb
 import wandb_workspaces.reports.v2 as wr
 
 from sweeps.hub import runs, sweep_store
-from sweeps.hub.__main__ import KEY
 from sweeps.hub.store import Store
 from sweeps.report import wandb_report
 from sweeps.report.answer import answer
@@ -34,11 +34,25 @@ def server(tmp_path: Path) -> Iterator[HubServer]:
     server.process.wait()
 
 
+def holders_of(secret: str, folder: Path) -> dict[str, int]:
+    """Files below a folder and command lines of processes that hold a text -> permissions."""
+    holders = {}
+    paths = [*folder.rglob("*"), *Path("/proc").glob("[0-9]*/cmdline")]
+    for path in paths:
+        # Processes end at any time.
+        with contextlib.suppress(OSError):
+            if path.is_file() and secret.encode() in path.read_bytes():
+                name = path.relative_to(folder) if path.is_relative_to(folder) else path
+                holders[str(name)] = path.stat().st_mode & 0o777
+    return holders
+
+
 def test_wandb_agent_with_a_file_survives_killed_trials_and_a_killed_hub(
     server: HubServer,
 ) -> None:
     agent = server.call("wandb", "agent", "sweeps/grid.yaml")
     stopped, process = server.wait_for_running(set())
+    assert holders_of(server.key(), server.folder) == {"hub/key": 0o600, "wandb/settings": 0o600}
     os.kill(process, signal.SIGTERM)
     wait_until(lambda: server.progress()[stopped]["step"] == 8)
     killed, process = server.wait_for_running({stopped})
@@ -78,6 +92,12 @@ def test_an_offline_run_is_synced_and_read_back(server: HubServer) -> None:
     read = "[r] = list(wandb.Api().runs('local/tests', {'state': 'finished'}))"
     show = "print(r.id, r.state, r.summary['test/loss'], len(list(r.scan_history())))"
     assert server.python(read, show) == "apart finished 3 8"
+    show = "print(r.file('wandb-summary.json').name, r.metadata['program'])"
+    assert server.python(read, show).startswith("wandb-summary.json /")
+    restored = (
+        "print('test/loss' in wandb.restore('wandb-summary.json', 'local/tests/apart').read())"
+    )
+    assert server.python(restored) == "True"
     [artifact] = server.store().all("artifact")
     assert artifact["state"] == "COMMITTED" and artifact["sequence"] == "tests/progress"
     uploaded = server.folder / "hub" / "storage" / "artifacts" / artifact["id"] / "apart.json"
@@ -160,7 +180,8 @@ def test_a_stopped_sweep_resumes_and_reports_the_states_of_its_trials(server: Hu
 @pytest.fixture
 def client_here(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the client in this process use the hub, until the test ends."""
-    for name, value in {"BASE_URL": server.url, "API_KEY": KEY, "ERROR_REPORTING": "false"}.items():
+    variables = {"BASE_URL": server.url, "API_KEY": server.key(), "ERROR_REPORTING": "false"}
+    for name, value in variables.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     wandb.teardown()
     yield

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -345,6 +347,26 @@ def test_an_item_whose_features_are_gone_is_made_again(tmp_path: Path) -> None:
     assert np.array_equal(train_items(config)[3].features, first.features)
 
 
+class Code:
+    """Pickled as a call of a function, which a plain unpickler would make."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_an_item_from_elsewhere_runs_no_code(tmp_path: Path) -> None:
+    config = load(f"data.cache={tmp_path}")
+    first = train_items(config)[3]
+    marker = tmp_path / "ran"
+    for file in (tmp_path / "items").rglob("*.pkl"):
+        file.write_bytes(pickle.dumps(Code(marker)))
+    assert np.array_equal(train_items(config)[3].features, first.features)
+    assert not marker.exists()
+
+
 def test_recordings_are_read_every_time(tmp_path: Path) -> None:
     for number in range(9):
         sound(tmp_path / f"corpus/{number}.flac", 1.5)
@@ -381,7 +403,7 @@ def test_filling_the_cache_leaves_nothing_to_compute(
 def test_the_cache_is_not_filled_for_stages_that_are_trained(tmp_path: Path) -> None:
     args = [PRESET, "configs/stage/state.yaml", *SMALL, f"run.dir={tmp_path}"]
     for stage, left in (("instruct", ["state"]), ("state", [])):
-        folder = stage_graph._folder_of_stage(args, load_config(args, stage))
+        folder = stage_graph.stage_folder(args, load_config(args, stage))
         folder.mkdir()
         (folder / "summary.json").write_text("{}")
         assert fill_features.needed_stages(args) == left

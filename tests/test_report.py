@@ -77,8 +77,8 @@ def test_comments_may_continue_on_the_next_line(runs: Path) -> None:
         ("goal: minimize", "goal: least", "minimize"),
         (
             "encoder.slice_ms: {values: [200, 400, 1000, 2000]}",
-            "encoder: {parameters: {slice_ms: {value: 1}}}",
-            "flat",
+            "encoder: {parameters: {slice_ms: 3}}",
+            "parameters.encoder.slice_ms=3; give value, values, or min and max",
         ),
         ("parameters:\n", "parameters: {\n", "is not YAML"),
     ],
@@ -89,6 +89,14 @@ def test_an_error_says_what_a_sweep_file_lacks(
     assert old in HEAD + FILE
     with pytest.raises(ValueError, match=re.escape(message)):
         read_sweep_file(sweep_file(tmp_path, (HEAD + FILE).replace(old, new)), "x")
+
+
+def test_a_file_without_comments_has_a_report_by_name_and_metric(tmp_path: Path) -> None:
+    runs = write_sweep(tmp_path / "runs", head="# a sweep of mine\n")
+    results = gather("slice_size", runs)
+    assert results.file.question == "Which settings have the best test/wer?"
+    assert (results.file.x, results.file.line) == ("encoder.slice_ms", None)
+    assert "slice_size: Which settings have the best" in page(results)
 
 
 def test_a_figure_with_a_single_line_has_no_line_parameter(tmp_path: Path) -> None:
@@ -134,6 +142,14 @@ def test_a_run_over_other_parameters_is_named_but_not_counted(runs: Path) -> Non
     assert results.foreign == ["other"]
     assert len(results.trials) == 24
     assert "<code>other</code>" in page(results)
+
+
+def test_a_value_that_the_grid_does_not_have_any_more_is_left_out(runs: Path) -> None:
+    file = runs / "sweeps" / "slice_size" / "sweep.yaml"
+    file.write_text(file.read_text().replace("[200, 400, 1000, 2000]", "[200, 400, 1000]"))
+    results = gather("slice_size", runs)
+    assert {trial.parameters["encoder.slice_ms"] for trial in results.trials} == {200, 400, 1000}
+    assert len(results.foreign) == 6 and all("-2000-" in run for run in results.foreign)
 
 
 @pytest.mark.parametrize("value", [float("nan"), None])

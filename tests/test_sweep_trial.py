@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -13,7 +14,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from configs.loading import load_config
 from lightning_modules.trainer.locks import run_lock
-from lightning_modules.trainer.sweep_trial import slurm_plugins, sweep_trial
+from lightning_modules.trainer.slurm import slurm_plugins
+from lightning_modules.trainer.sweep_trial import sweep_trial
 from tests.conftest import TINY
 
 ARGS = [*TINY, "run.sweep=grid", "optim.lr=0.5", "lm.pretrained=None", "_wandb={}"]
@@ -50,7 +52,9 @@ def test_a_trial_has_its_own_folder_and_prerequisites_stay_out_of_its_wandb_run(
     agent: Path,
 ) -> None:
     with sweep_trial([*ARGS, f"run.dir={agent.parent}"]) as args:
-        assert read_record(agent) == {
+        record = read_record(agent)
+        assert len(record.pop("point")) == 16
+        assert record == {
             "sweep": "hub-1",
             "name": "grid",
             "parameters": {"optim.lr": 0.5},
@@ -65,6 +69,27 @@ def test_a_trial_has_its_own_folder_and_prerequisites_stay_out_of_its_wandb_run(
     assert os.environ["WANDB_SWEEP_ID"] == "hub-1"
 
 
+def train_trial(agent: Path, run_id: str, *overrides: str) -> Path:
+    """Let an agent start a trial, as if trained at once; returns the folder of its run."""
+    os.environ["WANDB_RUN_ID"] = run_id
+    wandb.teardown()
+    with sweep_trial([*ARGS, f"run.dir={agent.parent}", *overrides]) as args:
+        folder = agent.parent / load_config(args).run.id
+        (folder / "summary.json").write_text('{"test/wer": 0.5}')
+    return folder
+
+
+def test_a_point_is_found_again_by_its_configuration(agent: Path) -> None:
+    first = train_trial(agent, "first")
+    assert first.name == "grid-first"
+    assert train_trial(agent, "second") == first
+    assert read_record(first)["state"] == "finished"
+    # What the stages before it are trained with makes another point, as does what is scored.
+    others = ["optim.clip=3", "stages.encoder.optim.lr=0.25", "data.test_size=3", "run.sweep=b"]
+    for number, override in enumerate(others):
+        assert train_trial(agent, f"other{number}", override).name.endswith(f"-other{number}")
+
+
 def test_a_trial_with_invalid_parameters_fails_with_an_error(agent: Path) -> None:
     with (
         pytest.raises(ValueError),
@@ -74,6 +99,39 @@ def test_a_trial_with_invalid_parameters_fails_with_an_error(agent: Path) -> Non
     record = read_record(agent)
     assert record["state"] == "failed"
     assert "Did you mean 'lr'" in record["error"]
+
+
+def test_nested_parameters_have_dotted_names(agent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = agent.parent / "grid.yaml"
+    file.write_text("parameters: {optim: {parameters: {lr: {values: [0.5]}}}, a: {value: {b: 1}}}")
+    monkeypatch.setenv("DUPLEXMAMBA_SWEEP", str(file))
+    values = {"optim": {"value": {"lr": 0.5}}, "a": {"value": {"b": 1}}}
+    (agent.parent / "config.yaml").write_text(yaml.safe_dump(values))
+    with sweep_trial([*ARGS, f"run.dir={agent.parent}"]):
+        (agent / "summary.json").write_text("{}")
+    assert read_record(agent)["parameters"] == {"optim.lr": 0.5, "a": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"test/wer": float("nan")}, "test/wer=nan: .*diverged"),
+        ({"test/cer": 1}, "one of test/cer"),
+    ],
+)
+def test_a_trial_without_a_finite_score_has_failed(
+    agent: Path, monkeypatch: pytest.MonkeyPatch, scores: dict, message: str
+) -> None:
+    file = agent.parent / "grid.yaml"
+    file.write_text("metric: {name: test/wer, goal: minimize}")
+    monkeypatch.setenv("DUPLEXMAMBA_SWEEP", str(file))
+    with (
+        pytest.raises(ValueError, match=message),
+        sweep_trial([*ARGS, f"run.dir={agent.parent}"]),
+    ):
+        (agent / "summary.json").write_text(json.dumps(scores))
+    record = read_record(agent)
+    assert record["state"] == "failed" and re.search(message, record["error"])
 
 
 def test_sigterm_before_training_preempts_a_trial(agent: Path) -> None:
@@ -99,15 +157,24 @@ def test_during_training_the_trainer_handles_sigterm(agent: Path) -> None:
     assert received == [signal.SIGTERM] and read_record(agent)["state"] == "finished"
 
 
-def test_under_an_agent_lightning_does_not_requeue(
-    agent: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lightning_does_not_requeue(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slurm_plugins() == []
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    monkeypatch.setenv("SLURM_JOB_NAME", "sweep")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
     assert [environment.auto_requeue for environment in slurm_plugins()] == [False]
-    monkeypatch.delenv("WANDB_SWEEP_ID")
-    assert slurm_plugins() == []
+
+
+def test_a_client_that_died_first_leaves_a_preemption(
+    agent: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def die(run: wandb.Run) -> None:
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(SIGTERMException), sweep_trial([*ARGS, f"run.dir={agent.parent}"]):
+        monkeypatch.setattr(type(wandb.run), "mark_preempting", die)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert read_record(agent)["state"] == "preempted"
+    assert "W&B was not told of the preemption: gone" in capsys.readouterr().out
 
 
 def test_one_process_at_a_time_trains_in_a_folder(

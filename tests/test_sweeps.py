@@ -1,7 +1,13 @@
 """Sweep files: each has a question, and names parameters and metrics that the code has."""
 
+import contextlib
+import json
+import os
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +21,20 @@ from datamodules.corpora import Corpora
 from datamodules.dialogue.data import DialogueData
 from lightning_modules.results import AnswerResult, TurnStateResult
 from lightning_modules.stages import STAGE_REGISTRY
+from lightning_modules.trainer.sweep_file import file_digest
 from sweeps.hub.__main__ import client_settings, has_wandb_login, is_client_on_hub
 from sweeps.hub.search import check, grid
 from sweeps.report.sweep_file import is_seed, read_sweep_file
-from sweeps.run import check_sweep, with_overrides
+from sweeps.run import (
+    Backend,
+    check_sweep,
+    devices_of_agents,
+    on_cloud,
+    report,
+    run_agents,
+    warn_of_report,
+    with_overrides,
+)
 from sweeps.run import main as run_sweep
 
 FILES = sorted(Path("sweeps").glob("*.yaml"))
@@ -191,6 +207,20 @@ def test_a_sweep_that_cannot_run_is_refused_before_anything_runs(
         check_sweep(file, "local")
 
 
+def test_what_a_report_lacks_is_said_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(HEAD + QUOTED)
+    warn_of_report(file)
+    assert "opens without `# Question:`" in capsys.readouterr().out
+    file.write_text("# Question: which?\n" + HEAD + QUOTED)
+    warn_of_report(file)
+    assert "there will be no report" in capsys.readouterr().out
+    warn_of_report(FILES[0])
+    assert capsys.readouterr().out == ""
+
+
 def test_the_cloud_does_what_the_hub_does_not(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(HEAD + "early_terminate: {type: hyperband}\n" + QUOTED)
@@ -204,10 +234,118 @@ def test_the_error_for_an_unknown_sweep_names_the_nearest() -> None:
         run_sweep(["slice_sise"])
 
 
+GRID = HEAD.replace("[1]", "[1, 2]") + QUOTED
+
+
+def write_record(runs: Path, folder: str, state: str, file: str = "", **parameters: Any) -> None:
+    """Write sweep.json of a trial of the sweep `s`."""
+    record = {"sweep": "1", "name": "s", "parameters": parameters, "state": state, "file": file}
+    (runs / folder).mkdir(parents=True)
+    (runs / folder / "sweep.json").write_text(json.dumps(record))
+
+
+def test_a_grid_with_a_missing_point_has_not_succeeded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(GRID)
+    runs = tmp_path / "runs"
+    write_record(runs, "s-1", "finished", seed=1)
+    assert report(file, runs) == 1
+    assert "s: 1 finished, 1 missing\n  missing: no run  {'seed': 2}" in capsys.readouterr().out
+    write_record(runs, "s-2", "finished", seed=2.0)
+    assert report(file, runs) == 0
+    file.write_text(GRID.replace("[1, 2]", "[1, 2, 3]") + "run_cap: 2\n")
+    assert report(file, runs) == 0
+
+
+def test_trials_of_an_earlier_text_do_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(GRID)
+    runs = tmp_path / "runs"
+    write_record(runs, "s-1", "finished", seed=1)
+    write_record(runs, "s-2a", "failed", file="earlier", seed=2)
+    write_record(runs, "s-2b", "finished", seed=2)
+    write_record(runs, "s-3", "failed", file="earlier", seed=3)
+    write_record(runs, "s-4", "failed", file="earlier", sead=1)
+    assert report(file, runs) == 0
+    file.write_text(GRID.replace("grid", "random"))
+    assert report(file, runs) == 0
+    write_record(runs, "s-5", "failed", file=file_digest(file), seed=5)
+    assert report(file, runs) == 1
+
+
+@pytest.fixture
+def wandb_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program `wandb` that notes its device; returns the folder of its notes."""
+    program = tmp_path / "bin" / "wandb"
+    program.parent.mkdir()
+    lines = ["#!/bin/sh", f'echo "$CUDA_VISIBLE_DEVICES $*" >> {tmp_path}/note.$$']
+    program.write_text("\n".join(lines))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    # Before it, run_agents looks in the folder of Python.
+    monkeypatch.setattr(sys, "executable", str(program.parent / "python"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("visible", "agents", "expected"),
+    [("2,GPU-5, 7", 2, ["2", "GPU-5"]), ("2,5", 1, ["2,5"]), ("", 2, ["", ""])],
+)
+def test_each_agent_has_a_gpu_of_its_own(
+    wandb_program: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str,
+    agents: int,
+    expected: list[str],
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    environments = [{**os.environ, **device} for device in devices_of_agents(agents)]
+    run_agents("sweep", environments)
+    notes = [file.read_text().strip() for file in wandb_program.glob("note.*")]
+    options = "agent --forward-signals --term-timeout 90 sweep"
+    assert sorted(notes) == sorted(f"{device} {options}".strip() for device in expected)
+
+
+def test_more_agents_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(ValueError, match="AGENTS=3: there are 2 GPUs .* at most AGENTS=2"):
+        devices_of_agents(3)
+
+
+def test_points_are_trained_in_the_folder_of_runs_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = []
+
+    @contextlib.contextmanager
+    def backend(file: Path, runs: Path) -> Iterator[Backend]:
+        texts.append(file.read_text())
+        yield Backend("no server", "", {})
+
+    monkeypatch.setattr("sweeps.run.on_hub", backend)
+    monkeypatch.setattr("sweeps.run.run_agents", lambda *_: None)
+    runs = tmp_path / "elsewhere"
+    assert run_sweep(["seeds", "--backend", "local", "--runs", str(runs)]) == 1
+    assert f"run.dir={runs}" in yaml.safe_load(texts[0])["command"]
+
+
+def test_without_a_network_the_error_names_the_local_hub(wandb_program: Path) -> None:
+    program = wandb_program / "bin" / "wandb"
+    # As the client ends where it cannot reach its server.
+    lines = ["#!/bin/sh", "echo 'Traceback: x' >&2", "echo 'Error: no server' >&2", "exit 1"]
+    program.write_text("\n".join(lines))
+    expected = "failed: Error: no server; without a network, BACKEND=local"
+    with pytest.raises(ValueError, match=expected), on_cloud(FILES[0], wandb_program):
+        pass
+
+
 def test_settings_written_by_the_hub_are_no_wandb_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with client_settings("http://127.0.0.1:1", 40 * "k"):
         assert is_client_on_hub() and not has_wandb_login()
+        assert Path("wandb/settings").stat().st_mode & 0o777 == 0o600
     assert not is_client_on_hub() and not Path("wandb/settings").exists()

@@ -17,6 +17,7 @@ from configs.recipes import STAGES
 from duplexmamba.models.speech_lm import SpeechLM
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.speech import InstructStage
+from lightning_modules.trainer.callbacks import ResumeCheckpoint
 from lightning_modules.trainer.checkpoint import StageCheckpoint
 from lightning_modules.trainer.stage_graph import checkpoint_sources
 from tests.conftest import SMALL_SIZES, TINY
@@ -241,6 +242,42 @@ def test_a_killed_run_resumes_to_the_same_losses(tmp_path: Path, kill: signal.Si
     assert uninterrupted.returncode == 0, uninterrupted.err
     train_in_two(tmp_path / "resumed", *args, stage="encoder", kill=kill)
     assert losses(tmp_path / "resumed") == losses(tmp_path / "uninterrupted")
+
+
+class Killed(Exception):
+    """Ends a training at once, as SIGKILL does."""
+
+
+def train_and_kill(args: list[str], step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until the checkpoint of an update is written."""
+    save = ResumeCheckpoint._save
+
+    def save_and_die(callback: ResumeCheckpoint, trainer: L.Trainer) -> None:
+        save(callback, trainer)
+        if trainer.global_step == step:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(ResumeCheckpoint, "_save", save_and_die)
+        main(args)
+
+
+def test_a_run_killed_at_a_snapshot_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write_corpus(tmp_path / "corpus", 12)
+    files = [TINY[0], "configs/stage/encoder.yaml"]
+    args = [*files, *SHORT, f"data.path={manifest}", "data.max_bad_share=1"]
+    args += ["trainer.checkpoint_every_s=0", "trainer.valid_every_steps=4"]
+    args += ["trainer.average_last=4"]
+    main([*args, f"run.dir={tmp_path}", "run.id=whole"])
+    killed = [*args, f"run.dir={tmp_path}", "run.id=killed"]
+    for step in (1, 2, 3):
+        train_and_kill(killed, step, monkeypatch)
+    main(killed)
+    expected = torch.load(tmp_path / "whole" / "checkpoint.pt")["weights"]
+    weights = torch.load(tmp_path / "killed" / "checkpoint.pt")["weights"]
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 ADAPTED = ["lora.enabled=true", "lora.rank=2"]

@@ -54,6 +54,11 @@ class ResumeCheckpoint(L.Callback):
         """Seconds of training, including those before the training was killed."""
         return self._earlier_s + time.monotonic() - self._start
 
+    @property
+    def stop_requested(self) -> bool:
+        """Whether this process has got SIGTERM in training."""
+        return self._stop_requested
+
     def state_dict(self) -> dict[str, Any]:
         """Return the training time for the checkpoint."""
         return {"elapsed_s": self.elapsed_s}

@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from types import FrameType
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -94,3 +96,19 @@ def is_disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__context__
     return False
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Make SIGTERM raise SIGTERMException, except while a trainer handles it."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        # a trainer's handler calls this one too, and then decides itself when to stop
+        if signal.getsignal(signal.SIGTERM) is stop:
+            raise SIGTERMException
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

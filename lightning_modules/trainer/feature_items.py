@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import pickle
@@ -42,6 +43,15 @@ IRRELEVANT = {
 }
 """Settings of `data` that do not change the item at a position."""
 
+NUMPY_NAMES = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+}
+"""Module and name of what a pickled array consists of."""
+
 AnyItem = TypeVar("AnyItem", bound=Utterance | Dialogue)
 
 
@@ -55,6 +65,27 @@ class _Stored(NamedTuple):
     """Path below the folder of the features."""
     levels_db: np.ndarray | None = None
     """(F,) see `StoredFrames`."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads items and arrays only: any other content of a file could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the class or function of a pickle.
+
+        Raises:
+            UnpicklingError: an item does not need it.
+        """
+        if (module, name) in NUMPY_NAMES:
+            return super().find_class(module, name)
+        # a dotted name could lead to the imports of a module
+        is_ours = module.split(".")[0] == "datamodules" or module == __name__
+        if is_ours and "." not in name:
+            found = super().find_class(module, name)
+            is_record = dataclasses.is_dataclass(found) or hasattr(found, "_fields")
+            if is_record and found.__module__ == module:
+                return found
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of an item")
 
 
 class FeatureItems(Dataset[Any]):
@@ -104,7 +135,7 @@ class FeatureItems(Dataset[Any]):
     def _read(self, file: Path) -> Utterance | Dialogue | None:
         """The item of a file; None: the file or that of its features is missing or broken."""
         try:
-            stored: _Stored = pickle.loads(file.read_bytes())
+            stored: _Stored = _Unpickler(io.BytesIO(file.read_bytes())).load()
         except (OSError, EOFError, ValueError, TypeError, AttributeError, pickle.UnpicklingError):
             return None
         frames = StoredFrames(self.cache.folder / stored.feature_file, stored.levels_db)

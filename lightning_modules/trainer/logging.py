@@ -25,6 +25,8 @@ MODES = {
     "dryrun": "offline",
 }
 """Values of WANDB_MODE, those of earlier versions included -> mode of a run."""
+AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID")
+"""Environment variables by which an agent makes a process a trial of a sweep."""
 NOT_IN_IDS = re.compile(r"[:;,#?/'\\\"]")
 """Characters that W&B refuses in the id of a run."""
 MAX_ARTIFACT_NAME = 128

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lightning_modules.trainer.sweep_trial import AGENT_VARIABLES, stoppable
+from lightning_modules.trainer.exits import stoppable
+from lightning_modules.trainer.logging import AGENT_VARIABLES
 
 OWN_VARIABLES = (*AGENT_VARIABLES, "WANDB_SERVICE")
 """Environment variables that subprocesses must not get: sweep trial and W&B client."""

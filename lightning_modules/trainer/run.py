@@ -3,10 +3,11 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from configs.recipes import STAGES
 from configs.schema import Config
@@ -31,9 +32,9 @@ from lightning_modules.trainer.logging import (
     wandb_logger,
 )
 from lightning_modules.trainer.resume import resume_point
+from lightning_modules.trainer.slurm import slurm_plugins
 from lightning_modules.trainer.starts import log_start
 from lightning_modules.trainer.summary import SUMMARY, print_summary, read_summary, write_summary
-from lightning_modules.trainer.sweep_trial import slurm_plugins
 from lightning_modules.trainer.throughput import METRICS as THROUGHPUT_METRICS
 from lightning_modules.trainer.throughput import ThroughputLogger
 from lightning_modules.trainer.unseen import score_unseen
@@ -91,9 +92,11 @@ def _train(
 
     resume = ResumeCheckpoint(folder / LAST, config.trainer.checkpoint_every_s)
     progress = ProgressBar(stage, config.trainer.max_steps)
-    trainer = build_trainer(config, folder, [resume, WeightAveraging(config), progress])
+    # the average first: a checkpoint must hold the snapshot of its own update
+    trainer = build_trainer(config, folder, [WeightAveraging(config), resume, progress])
     data.check_ranks(trainer.world_size)
-    fit(trainer, module, data, folder)
+    with death_of_helpers_is_a_stop(resume):
+        fit(trainer, module, data, folder)
 
     # from here on every rank has all weights: export and scoring need them
     module = unsharded(module)
@@ -152,6 +155,26 @@ def build_trainer(config: Config, folder: Path, callbacks: list[L.Callback]) -> 
         default_root_dir=folder,
         plugins=[AtomicCheckpoints(), *slurm_plugins()],
     )
+
+
+@contextlib.contextmanager
+def death_of_helpers_is_a_stop(resume: ResumeCheckpoint) -> Iterator[None]:
+    """Take an error after SIGTERM for what it is: a helper process has got the signal too.
+
+    Slurm signals all processes of a step, among them synthesisers and workers that read data.
+
+    Args:
+        resume: callback that has got the signal.
+
+    Raises:
+        SIGTERMException: in place of any error after SIGTERM.
+    """
+    try:
+        yield
+    except Exception as error:
+        if resume.stop_requested:
+            raise SIGTERMException from error
+        raise
 
 
 def fit(trainer: L.Trainer, module: StageModule, data: StageData, folder: Path) -> None:

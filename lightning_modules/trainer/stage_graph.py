@@ -147,16 +147,21 @@ def is_trained(args: Sequence[str], config: Config) -> bool:
         args: configuration files and overrides of the command.
         config: configuration of the stage.
     """
-    return (_folder_of_stage(args, config) / SUMMARY).exists()
+    return (stage_folder(args, config) / SUMMARY).exists()
 
 
-def _folder_of_stage(args: Sequence[str], config: Config) -> Path:
-    """Folder of the run of a stage, trained or not."""
+def stage_folder(args: Sequence[str], config: Config) -> Path:
+    """Return the folder of the run of a stage, trained or not.
+
+    Args:
+        args: configuration files and overrides of the command.
+        config: configuration of the stage.
+    """
     source_runs = []
     for source in checkpoint_sources(config):
         folder = Path(source)
         if source in STAGES:
-            folder = _folder_of_stage(args, load_config(list(args), source))
+            folder = stage_folder(args, load_config(list(args), source))
         source_runs.append(folder.name)
     return run_folder(config, source_runs)
 

@@ -3,31 +3,30 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
-import shutil
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import wandb
 import yaml
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from configs.recipes import STAGES
-from lightning_modules.trainer.exits import EXIT_SIGTERM, first_line, is_rank_zero
+from lightning_modules.trainer.exits import EXIT_SIGTERM, first_line, is_rank_zero, stoppable
 from lightning_modules.trainer.logging import in_sweep
 from lightning_modules.trainer.summary import SUMMARY
+from lightning_modules.trainer.sweep_file import (
+    SAVED_SWEEP,
+    file_digest,
+    flat_parameters,
+    metric_name,
+    save_copy,
+    sweep_file,
+)
+from lightning_modules.trainer.sweep_point import TRIAL_FILE, folder_of_point, point_of
 
-FILE = "sweep.json"
-SWEEP_VARIABLE = "DUPLEXMAMBA_SWEEP"
-"""Environment variable with the path of the sweep's file, where that is not sweeps/<name>.yaml."""
-SAVED_SWEEP = "sweep.yaml"
-"""Name of the copy of the sweep's file."""
-AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID")
-"""Environment variables by which an agent makes a process a trial."""
 HUB_PREFIX = "hub-"
 """Beginning of the ids of sweeps that the hub of this project, not the W&B cloud, has created."""
 AGENT_PARAMETERS = ("wandb_version", "_wandb")
@@ -48,6 +47,12 @@ class SweepTrial:
     """The values that the sweep varies."""
     runs: Path
     """Folder that holds all runs."""
+    file: Path | None
+    """File of the sweep; None if it is not on this machine."""
+    point: str | None
+    """Equal for equal configurations; None for a configuration that is not valid."""
+    folder: Path
+    """The run's folder: that of an earlier run of the same point, if there is one."""
 
     @classmethod
     def from_environment(cls, overrides: Sequence[str]) -> "SweepTrial":
@@ -59,18 +64,25 @@ class SweepTrial:
         for name, entry in yaml.safe_load(file.read_text()).items():
             if name not in AGENT_PARAMETERS:
                 parameters[name] = entry["value"]
+        name = values.get("run.sweep", sweep.removesuffix(".yaml"))
+        sweeps_file = sweep_file(name)
+        parameters = flat_parameters(parameters, sweeps_file)
+        runs = Path(values.get("run.dir", "runs"))
+        run_id = os.environ["WANDB_RUN_ID"]
+        point = point_of(overrides, parameters)
+        folder = runs / f"{name}-{run_id}"
+        if point is not None and not folder.exists():
+            folder = folder_of_point(runs, name, point) or folder
         return cls(
             sweep=sweep,
-            name=values.get("run.sweep", sweep.removesuffix(".yaml")),
-            run_id=os.environ["WANDB_RUN_ID"],
+            name=name,
+            run_id=run_id,
             parameters=parameters,
-            runs=Path(values.get("run.dir", "runs")),
+            runs=runs,
+            file=sweeps_file,
+            point=point,
+            folder=folder,
         )
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder."""
-        return self.runs / f"{self.name}-{self.run_id}"
 
     def overrides(self, stage: str) -> list[str]:
         """Return overrides for the run's name, and to keep other stages out of its W&B run.
@@ -98,20 +110,45 @@ class SweepTrial:
             "parameters": self.parameters,
             "state": state,
         }
+        if self.file is not None:
+            content["file"] = file_digest(self.file)
+        if self.point is not None:
+            content["point"] = self.point
         if error:
             content["error"] = error
         # the report of a sweep may be reading the file
-        temporary = self.folder / f".{FILE}"
+        temporary = self.folder / f".{TRIAL_FILE}"
         temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(self.folder / FILE)
+        temporary.replace(self.folder / TRIAL_FILE)
 
     def save_sweep_file(self) -> None:
         """Copy the sweep's file to where its report will be."""
-        file = Path(os.environ.get(SWEEP_VARIABLE, f"sweeps/{self.name}.yaml"))
-        copy = self.runs / "sweeps" / self.name / SAVED_SWEEP
-        if file.is_file() and file.resolve() != copy.resolve():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, copy)
+        if self.file is not None:
+            save_copy(self.file, self.runs / "sweeps" / self.name / SAVED_SWEEP)
+
+    def check_metric(self, summary: Mapping[str, float]) -> None:
+        """Check that the trial has the value by which the sweep compares its trials.
+
+        Args:
+            summary: scores of the run.
+
+        Raises:
+            ValueError: it is missing, or no finite number.
+        """
+        metric = None if self.file is None else metric_name(self.file)
+        if metric is None:
+            return
+        value = summary.get(metric)
+        if value is None:
+            known = ", ".join(sorted(summary))
+            raise ValueError(
+                f"metric.name={metric}: the run has no such score; name one of {known}"
+            )
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{metric}={value}: the trial has diverged; a lower optim.lr may help, or leave "
+                "this point out of the sweep"
+            )
 
 
 @contextlib.contextmanager
@@ -140,21 +177,31 @@ def sweep_trial(args: Sequence[str]) -> Iterator[list[str]]:
         try:
             run = _start_wandb_run(trial)
             yield args
+            summary = json.loads((trial.folder / SUMMARY).read_text())
+            run.summary.update(summary)
+            trial.check_metric(summary)
         except SIGTERMException:
             # W&B offers the run to the next agent, which starts it with the same id
             trial.write_state("preempted")
-            if wandb.run is not None:
-                wandb.run.mark_preempting()
-            wandb.finish(exit_code=EXIT_SIGTERM)
+            _mark_preempted()
             raise
         except BaseException as error:
             trial.write_state("failed", str(error) or type(error).__name__)
             wandb.finish(exit_code=1)
             raise
-        summary = json.loads((trial.folder / SUMMARY).read_text())
-        run.summary.update(summary)
         run.finish()
         trial.write_state("finished")
+
+
+def _mark_preempted() -> None:
+    """Tell W&B that its run is to be handed out again."""
+    try:
+        if wandb.run is not None:
+            wandb.run.mark_preempting()
+        wandb.finish(exit_code=EXIT_SIGTERM)
+    # Slurm's own SIGTERM ends the client's process too
+    except (OSError, wandb.Error) as error:
+        print(f"W&B was not told of the preemption: {first_line(error)}", flush=True)
 
 
 def _with_yaml_null(arg: str) -> str:
@@ -203,26 +250,3 @@ def _start_wandb_run(trial: SweepTrial) -> wandb.Run:
     finally:
         # `in_sweep` looks for it until the process ends
         os.environ["WANDB_SWEEP_ID"] = sweep
-
-
-def slurm_plugins() -> list[SLURMEnvironment]:
-    """Return the trainer's plugins under Slurm, where a trial must not requeue itself."""
-    if in_sweep() and SLURMEnvironment.detect():
-        return [SLURMEnvironment(auto_requeue=False)]
-    return []
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Make SIGTERM raise SIGTERMException, except while a trainer handles it."""
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        # a trainer's handler calls this one too, and then decides itself when to stop
-        if signal.getsignal(signal.SIGTERM) is stop:
-            raise SIGTERMException
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -1,12 +1,12 @@
 """Start the hub, to which the real W&B client talks as it does to the cloud.
 
-python -m sweeps.hub [--root runs/hub] [--host 127.0.0.1] [--port 8990] [--key KEY] [--url URL]
-                     [--settings]
+python -m sweeps.hub [--root runs/hub] [--host 127.0.0.1] [--port 8990] [--url URL] [--settings]
+
+Its key is in the file `key` of the root folder, where only its owner can read it.
 """
 
 import argparse
 import contextlib
-import hmac
 import ipaddress
 import signal
 import socket
@@ -19,11 +19,8 @@ import wandb
 
 from sweeps.hub.api import ENTITY, Api
 from sweeps.hub.app import make_app
+from sweeps.hub.private import hub_key, write_private
 
-KEY_LENGTH = 40
-"""Fewest characters of a key; the client does not take a shorter one."""
-KEY = "local" * 8
-"""Key of a hub on loopback, where it need not be secret."""
 SETTINGS = Path("wandb/settings")
 """File in which every W&B client that is started in this folder looks for its server."""
 SETTINGS_MARK = "# of the hub: removed when it stops\n"
@@ -37,27 +34,20 @@ def main(arguments: list[str]) -> None:
         arguments: options, see `parse`.
 
     Raises:
-        ValueError: the options would open the hub to everybody, or take runs from the cloud.
+        ValueError: the options would take runs from the cloud.
         OSError: the address is in use.
     """
     args = parse(arguments)
-    key = args.key or KEY
-    is_public = len(key) < KEY_LENGTH or hmac.compare_digest(key, KEY)
-    if not is_loopback(args.host) and is_public:
-        raise ValueError(
-            f"--host={args.host} is no loopback address: give --key=KEY, {KEY_LENGTH} random "
-            "characters or more"
-        )
     if args.settings and has_wandb_login():
         raise ValueError(
             "--settings would send runs to the hub that you are logged in for to send to W&B: "
             "log out, or use `make sweep BACKEND=local`"
         )
-    with socket.create_server((args.host, args.port)) as listener:
+    # An exception, so that key and settings are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with socket.create_server((args.host, args.port)) as listener, hub_key(args.root) as key:
         url = args.url or _url_of(args.host, listener)
         app = make_app(Api(args.root, args.sweeps, key, url, args.heartbeat_timeout_s))
-        # An exception, so that the settings are removed.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         settings = client_settings(url, key) if args.settings else contextlib.nullcontext()
         with settings:
             # `sweeps.run` reads the URL from this line.
@@ -80,7 +70,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8990, help="0: any that is free")
-    parser.add_argument("--key", help="that clients must show; needed beyond loopback")
     parser.add_argument("--url", help="by which clients reach it")
     parser.add_argument(
         "--heartbeat-timeout-s",
@@ -138,8 +127,9 @@ def client_settings(url: str, key: str) -> Iterator[None]:
     """
     SETTINGS.parent.mkdir(exist_ok=True)
     try:
-        SETTINGS.write_text(
-            f"{SETTINGS_MARK}[default]\nbase_url = {url}\nentity = {ENTITY}\napi_key = {key}\n"
+        write_private(
+            SETTINGS,
+            f"{SETTINGS_MARK}[default]\nbase_url = {url}\nentity = {ENTITY}\napi_key = {key}\n",
         )
         yield
     finally:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sweeps.hub.answer import Refused
 from sweeps.hub.runs import ACTIVE, Runs, key_of
-from sweeps.hub.search import suggest
+from sweeps.hub.search import nested_values, suggest
 from sweeps.hub.store import Record, Store
 from sweeps.hub.sweep_store import ENDED, SweepStore, parse_sweep
 
@@ -116,7 +116,7 @@ class Agents:
                 continue
             run = runs[name]
             self.runs.save({**run, "beat": time.time()})
-            if run["stop"] or sweep["state"] == "CANCELED":
+            if run["stop"]:
                 commands.append({"type": "stop", "run_id": name})
         return commands
 
@@ -133,6 +133,8 @@ class Agents:
         if not run["preempting"]:
             failures += 1
         state = "crashed" if failures >= MAX_FAILURES else "preempted"
+        if run["stop"]:
+            state = "killed"
         self.runs.save({**run, "state": state, "failures": failures, "preempting": False})
 
     def _assign(self, agent: Record, sweep: Record) -> list[Command]:
@@ -161,18 +163,20 @@ class Agents:
         }
         self.runs.save({**run, **assignment})
         agent["runs"] = [run["name"]]
+        config = parse_sweep(sweep["config"])
+        values = nested_values(run["args"], config["parameters"])
         command = {
             "type": "resume" if preempted else "run",
             "run_id": run["name"],
-            "program": parse_sweep(sweep["config"]).get("program"),
-            "args": {name: {"value": value} for name, value in run["args"].items()},
+            "program": config.get("program"),
+            "args": {name: {"value": value} for name, value in values.items()},
         }
         return [command]
 
     def _new_run(self, sweep: Record, runs: Sequence[Record]) -> Record | None:
         """A run with the next parameters of the search; None: there are no more."""
         config = parse_sweep(sweep["config"])
-        parameters = suggest(config, self.sweeps.trials(sweep, runs))
+        parameters = suggest(config, self.sweeps.trials(sweep, runs), sweep["name"])
         if parameters is None:
             return None
         name = secrets.token_hex(4)

@@ -11,6 +11,7 @@ from sweeps.hub.answer import Arguments, Refused, Roots, answer, connection
 from sweeps.hub.artifacts import Artifacts
 from sweeps.hub.files import Files
 from sweeps.hub.filters import matches, ordered
+from sweeps.hub.private import private_folder
 from sweeps.hub.runs import Runs, now, number_of
 from sweeps.hub.store import Record, Store
 from sweeps.hub.sweep_store import SweepStore
@@ -45,7 +46,7 @@ class Api:
     """
 
     def __init__(self, root: Path, folder: Path, key: str, url: str, heartbeat_timeout_s: float):
-        self.store = Store(root / "hub.db")
+        self.store = Store(private_folder(root) / "hub.db")
         self.files = Files(root / "storage", key, url)
         self.runs = Runs(self.store, self.files)
         self.sweeps = SweepStore(self.store, self.runs, folder)

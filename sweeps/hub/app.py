@@ -7,7 +7,6 @@ higher one for minutes.
 import base64
 import gzip
 import hmac
-import json
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -20,6 +19,7 @@ from starlette.routing import Route
 
 from sweeps.hub.answer import Refused
 from sweeps.hub.api import Api
+from sweeps.hub.store import read_json
 
 log = logging.getLogger("hub")
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -133,6 +133,6 @@ async def read_body(request: Request) -> Any:
     try:
         if request.headers.get("content-encoding") == "gzip":
             raw = gzip.decompress(raw)
-        return json.loads(raw)
+        return read_json(raw)
     except (ValueError, OSError, EOFError) as error:
         raise Refused(f"the body is no JSON: {error}") from None

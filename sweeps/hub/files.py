@@ -1,10 +1,12 @@
 """Files that the client uploads: below one folder, at addresses that carry a token."""
 
+import base64
 import hashlib
 import hmac
 import os
+import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -76,33 +78,57 @@ class Files:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def nodes(self, project: str, run: str) -> list[dict[str, Any]]:
+    def nodes(
+        self, project: str, run: str, names: Sequence[str] = (), pattern: str = ""
+    ) -> list[dict[str, Any]]:
         """The files of a run, with the fields that the client asks for.
 
         Args:
             project: name of the project.
             run: name of the run.
+            names: the files to return, which need not be there; empty for all.
+            pattern: SQL's pattern of their names, in which % is any text and _ any character.
         """
         folder = (self.folder / "runs" / project / run).resolve()
         if not folder.is_relative_to(self.folder):
             return []
-        nodes = []
+        known = []
         for path in sorted(folder.rglob("*")):
             # A leading dot marks a file that is still being written.
             if path.is_file() and not path.name.startswith("."):
-                nodes.append(self._node(path, folder, project, run))
-        return nodes
+                known.append(path.relative_to(folder).as_posix())
+        if not names and pattern:
+            accepts = _like(pattern)
+            known = [name for name in known if accepts.fullmatch(name)]
+        return [self._node(project, run, name) for name in names or known]
 
-    def _node(self, path: Path, folder: Path, project: str, run: str) -> dict[str, Any]:
-        name = path.relative_to(folder).as_posix()
+    def _node(self, project: str, run: str, name: str) -> dict[str, Any]:
+        path = (self.folder / "runs" / project / run / name).resolve()
         address = self.address("runs", project, run, name)
+        is_there = path.is_relative_to(self.folder) and path.is_file()
         return {
             "id": address,
             "name": name,
-            "sizeBytes": path.stat().st_size,
+            "sizeBytes": path.stat().st_size if is_there else 0,
+            # The client takes a file with this digest for one that is not there.
+            "md5": lambda arguments: _md5(path) if is_there else "0",
             "url": address,
             "directUrl": address,
         }
 
     def _token(self, location: str) -> str:
         return hmac.new(self.key.encode(), location.encode(), hashlib.sha256).hexdigest()
+
+
+def _md5(path: Path) -> str:
+    """Digest of a file in the client's format."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "md5").digest()
+    return base64.b64encode(digest).decode()
+
+
+def _like(pattern: str) -> re.Pattern[str]:
+    """SQL's pattern as a regular expression."""
+    wildcards = {"%": ".*", "_": "."}
+    parts = [wildcards.get(character, re.escape(character)) for character in pattern]
+    return re.compile("".join(parts), re.DOTALL)

@@ -4,6 +4,7 @@ Filters are MongoDB's operators over the record of a run.
 """
 
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,11 @@ def _is_not_in(value: Any, operand: Any) -> bool:
     return value not in operand
 
 
+def _contains(value: Any, operand: Any) -> bool:
+    """Whether a regular expression is found in a text."""
+    return isinstance(value, str) and re.search(operand, value) is not None
+
+
 def _exists(value: Any, operand: Any) -> bool:
     return (value is not None) == operand
 
@@ -51,6 +57,7 @@ OPERATORS: dict[str, Operator] = {
     "$in": _is_in,
     "$nin": _is_not_in,
     "$exists": _exists,
+    "$regex": _contains,
     "$gt": _comparison(operator.gt),
     "$gte": _comparison(operator.ge),
     "$lt": _comparison(operator.lt),

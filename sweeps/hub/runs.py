@@ -10,11 +10,11 @@ from typing import Any
 
 from sweeps.hub.answer import Arguments, connection
 from sweeps.hub.files import Files
-from sweeps.hub.store import Record, Store
+from sweeps.hub.store import Record, Store, read_json
 
 ACTIVE = ("pending", "running")
 """States of runs that an agent works on."""
-OVER = ("finished", "failed", "crashed")
+OVER = ("finished", "failed", "crashed", "killed")
 """States of runs that are not handed out again by themselves."""
 HISTORY = "wandb-history.jsonl"
 EVENTS = "wandb-events.jsonl"
@@ -118,6 +118,13 @@ class Runs:
         """All runs of the sweep with this key."""
         return self.store.all("run", sweep)
 
+    def cancel(self, sweep: str) -> None:
+        """Stop all runs of the sweep with this key; none of them is handed out again."""
+        for run in self.of_sweep(sweep):
+            if run["state"] not in OVER:
+                state = run["state"] if run["state"] in ACTIVE else "killed"
+                self.save({**run, "stop": True, "state": state})
+
     def upsert(self, variables: Arguments) -> tuple[Record, bool]:
         """Start, resume or update a run.
 
@@ -142,9 +149,9 @@ class Runs:
         run["exitcode"] = None
         run["state"] = variables.get("state") or "running"
         if variables.get("config"):
-            run["config"] = json.loads(variables["config"])
+            run["config"] = read_json(variables["config"])
         if variables.get("summaryMetrics"):
-            run["summary"] = json.loads(variables["summaryMetrics"])
+            run["summary"] = read_json(variables["summaryMetrics"])
         for name in PASSIVE_FIELDS:
             if variables.get(name):
                 run[name] = variables[name]
@@ -163,7 +170,7 @@ class Runs:
             lines = part.get("content") or []
             # Each line of the summary is a whole one, so only the last counts.
             if file == "wandb-summary.json" and lines:
-                run["summary"] = json.loads(lines[-1])
+                run["summary"] = read_json(lines[-1])
             elif file in (HISTORY, EVENTS, OUTPUT):
                 first = part.get("offset") or 0
                 self.store.write(key_of(run), file, first, lines)
@@ -182,7 +189,6 @@ class Runs:
         state = run["state"]
         shown_state = "preempting" if run["preempting"] and state in ACTIVE else state
         heartbeat = datetime.fromtimestamp(run["beat"], UTC)
-        files = self.files.nodes(run["project"], run["name"])
         return {
             **run,
             "projectId": number_of(run["project"]),
@@ -192,11 +198,11 @@ class Runs:
             "state": shown_state,
             "sweepName": run["sweep"].rpartition("/")[2] or None,
             "group": run.get("groupName"),
-            "historyLineCount": self.store.count(key, HISTORY),
-            "eventsLineCount": self.store.count(key, EVENTS),
-            "logLineCount": self.store.count(key, OUTPUT),
-            "historyTail": json.dumps(self.store.last(key, HISTORY)),
-            "eventsTail": json.dumps(self.store.last(key, EVENTS)),
+            "historyLineCount": lambda arguments: self.store.count(key, HISTORY),
+            "eventsLineCount": lambda arguments: self.store.count(key, EVENTS),
+            "logLineCount": lambda arguments: self.store.count(key, OUTPUT),
+            "historyTail": lambda arguments: json.dumps(self.store.last(key, HISTORY)),
+            "eventsTail": lambda arguments: json.dumps(self.store.last(key, EVENTS)),
             "wandbConfig": json.dumps({"t": 1} if run["started"] else {}),
             "shouldStop": run["stop"],
             "stopped": run["stop"],
@@ -209,14 +215,20 @@ class Runs:
             "historyKeys": lambda arguments: self._history_keys(key),
             "sampledHistory": lambda arguments: self._sampled_history(key, arguments),
             "events": lambda arguments: self.store.lines(key, EVENTS),
-            "files": lambda arguments: connection(files, arguments),
-            "fileCount": len(files),
+            "files": lambda arguments: self._files(run, arguments),
+            "fileCount": lambda arguments: len(self.files.nodes(run["project"], run["name"])),
         }
+
+    def _files(self, run: Record, arguments: Arguments) -> Record:
+        names = arguments.get("names") or []
+        pattern = arguments.get("pattern") or ""
+        nodes = self.files.nodes(run["project"], run["name"], names, pattern)
+        return connection(nodes, arguments)
 
     def _rows(self, key: str) -> list[Record]:
         """Logged values of each step."""
         lines = self.store.lines(key, HISTORY)
-        return [json.loads(line) for line in lines]
+        return [read_json(line) for line in lines]
 
     def _history(self, key: str, arguments: Arguments) -> list[str]:
         """Rows from minStep up to maxStep, at most `samples`, as JSON."""
@@ -272,6 +284,8 @@ class Runs:
 def _final_state(run: Record) -> str:
     if run["exitcode"] == 0:
         return "finished"
+    if run["stop"]:
+        return "killed"
     return "preempted" if run["preempting"] else "failed"
 
 

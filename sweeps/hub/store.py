@@ -21,6 +21,18 @@ TIMEOUT_S = 30
 """Time to wait for another process that has locked the file."""
 
 
+def read_json(text: str | bytes) -> Any:
+    """Read JSON in which NaN and infinities, which JSON does not have, become text as in W&B.
+
+    Args:
+        text: JSON that may have been written by Python.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    return json.loads(text, parse_constant=str)
+
+
 class Store:
     """Records by kind and key, in the order of their creation, and lines of the runs' files.
 
@@ -37,6 +49,9 @@ class Store:
         # Others can read while one process writes.
         self.db.execute("pragma journal_mode=wal")
         self.db.executescript(TABLES)
+        # Kind -> key -> parent and record: to decode a thousand runs takes longer than a request may.
+        self._records: dict[str, dict[str, tuple[str, Record]]] = {}
+        self._version = 0
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -46,14 +61,28 @@ class Store:
             yield
         except BaseException:
             self.db.execute("rollback")
+            self._records.clear()
             raise
         self.db.execute("commit")
 
     def get(self, kind: str, key: str) -> Record | None:
         """A record; None if there is none of this kind and key."""
-        query = "select value from record where kind=? and key=?"
-        row = self.db.execute(query, (kind, key)).fetchone()
-        return json.loads(row[0]) if row else None
+        _, record = self._of_kind(kind).get(key, ("", None))
+        return None if record is None else dict(record)
+
+    def _of_kind(self, kind: str) -> dict[str, tuple[str, Record]]:
+        """Key -> parent and record of all records of a kind, oldest first."""
+        # It changes when another process has written to the file.
+        (version,) = self.db.execute("pragma data_version").fetchone()
+        if version != self._version:
+            self._records.clear()
+            self._version = version
+        if kind not in self._records:
+            query = "select key, parent, value from record where kind=? order by rowid"
+            rows = self.db.execute(query, (kind,))
+            records = {key: (parent, read_json(value)) for key, parent, value in rows}
+            self._records[kind] = records
+        return self._records[kind]
 
     def put(self, kind: str, key: str, value: Record, parent: str = "") -> Record:
         """Insert or update a record; returns it.
@@ -64,10 +93,14 @@ class Store:
             value: the record.
             parent: key of the record that it belongs to; an update does not change it.
         """
-        row = (kind, key, parent, json.dumps(value))
+        records = self._of_kind(kind)
+        parent, _ = records.get(key, (parent, None))
+        text = json.dumps(value)
+        row = (kind, key, parent, text)
         # Other than `insert or replace`, this keeps the order of creation.
         update = "on conflict(kind, key) do update set value=excluded.value"
         self.db.execute(f"insert into record values(?, ?, ?, ?) {update}", row)
+        records[key] = (parent, read_json(text))
         return value
 
     def all(self, kind: str, parent: str | None = None) -> list[Record]:
@@ -77,14 +110,12 @@ class Store:
             kind: run, sweep, ...
             parent: key of the record that they belong to; None for any.
         """
-        condition = "kind=?"
-        values = [kind]
-        if parent is not None:
-            condition += " and parent=?"
-            values.append(parent)
-        query = f"select value from record where {condition} order by rowid"
-        rows = self.db.execute(query, values)
-        return [json.loads(value) for (value,) in rows]
+        records = []
+        for own_parent, record in self._of_kind(kind).values():
+            if parent is None or own_parent == parent:
+                # A copy, which the caller may change before it is put back.
+                records.append(dict(record))
+        return records
 
     def write(self, run: str, file: str, first: int, lines: Sequence[str]) -> None:
         """Write lines of a file; writing the same lines again changes nothing.

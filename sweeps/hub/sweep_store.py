@@ -1,5 +1,6 @@
 """Sweeps: made by `wandb sweep`, or by an agent that names a file of the sweep folder."""
 
+import functools
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
@@ -91,8 +92,13 @@ class SweepStore:
         """`wandb sweep`: create a sweep, or change the file or state of one.
 
         Raises:
-            Refused: there is no such sweep, or the file is no sweep.
+            Refused: there is no such sweep, the file is no sweep, or runs are to be taken into it.
         """
+        if variables.get("priorRunsFilters"):
+            raise Refused(
+                "--prior_run (-R): the hub does not take runs into a sweep; leave it out: points "
+                "that were trained before are found again by their configuration"
+            )
         if not variables.get("id"):
             return self.new(variables.get("config") or "", variables.get("projectName"))
         sweep = self._by_id(variables["id"])
@@ -103,6 +109,8 @@ class SweepStore:
         for name in STORED_FIELDS:
             if variables.get(name) is not None:
                 changes[name] = variables[name]
+        if changes.get("state") == "CANCELED":
+            self.runs.cancel(key_of(sweep))
         return self.save({**sweep, **changes})
 
     def _by_id(self, id_: str) -> Record:
@@ -138,7 +146,7 @@ class SweepStore:
             value = None
             if run["state"] == "finished":
                 value = run["summary"].get(metric.get("name"))
-            # W&B writes NaN and infinity as text.
+            # NaN and infinity are text here: a diverged trial has no value.
             if not isinstance(value, int | float):
                 value = None
             trials.append(Trial(run["args"], value, run["state"] not in OVER))
@@ -164,6 +172,7 @@ class SweepStore:
         }
 
 
+@functools.lru_cache
 def parse_sweep(text: str) -> dict[str, Any]:
     """The content of a sweep file. Raises Refused: it is no sweep that can be searched."""
     try:

@@ -12,7 +12,9 @@ import yaml
 
 from configs.fingerprint import EXECUTION_ONLY
 from duplexmamba.text.jsonl import read_complete_lines
+from lightning_modules.trainer.sweep_file import file_digest
 from sweeps.report.sweep_file import SweepFile, read_sweep_file
+from sweeps.trials import parameters_key, read_records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +43,12 @@ class SweepResults:
 
     file: SweepFile
     trials: list[Trial]
-    """One trial for each combination of the grid, and one for every other combination that was
-    run."""
+    """One trial for each combination of a grid, or for each that was drawn."""
     repeated: list[str]
     """Runs of trials that another run represents."""
     foreign: list[str]
-    """Runs of a sweep with the same name and other parameters."""
+    """Runs of earlier texts of the file: of other parameters, of values that it does not have any
+    more, or drawn and not finished."""
 
     @property
     def finished(self) -> list[Trial]:
@@ -83,11 +85,11 @@ def gather(name: str, runs: Path) -> SweepResults:
             f"SWEEP={name}: {path} is not there; a sweep that was run has left it. {hint}"
         )
     file = read_sweep_file(path, name)
+    digest = file_digest(path)
     trials = []
     foreign = []
-    for folder, record in _read_records(runs, name).items():
-        # The file may have changed since a run.
-        if record["parameters"].keys() == file.parameters.keys():
+    for folder, record in read_records(runs, name).items():
+        if _is_of_file(record, file, digest):
             trials.append(read_trial(folder, record, file))
         else:
             foreign.append(folder.name)
@@ -95,8 +97,19 @@ def gather(name: str, runs: Path) -> SweepResults:
     return SweepResults(file, _fill_grid(file, counted), repeated, foreign)
 
 
+def _is_of_file(record: Mapping[str, Any], file: SweepFile, digest: str) -> bool:
+    """Whether a run is of a point that the file still has; it may have changed since the run."""
+    parameters = record["parameters"]
+    if parameters.keys() != file.parameters.keys():
+        return False
+    if file.method == "grid":
+        points = {parameters_key(point) for point in file.grid()}
+        return parameters_key(parameters) in points
+    return record["state"] == "finished" or record.get("file", digest) == digest
+
+
 def _fill_grid(file: SweepFile, trials: Iterable[Trial]) -> list[Trial]:
-    """Trials of the grid in its order, whether they were run or not, and then all others."""
+    """Trials of a grid in its order, whether they were run or not; else those that were drawn."""
     table: dict[str, Trial] = {}
     for parameters in file.grid():
         command = file.command_of(parameters)
@@ -115,32 +128,6 @@ def _nearest_sweep(name: str, folder: Path) -> str:
         return f"Did you mean {nearest[0]!r}?"
     listed = ", ".join(known) or "none"
     return f"Known: {listed}."
-
-
-def _read_records(runs: Path, name: str) -> dict[Path, dict[str, Any]]:
-    """Folder -> sweep.json of the runs of a sweep, the last one written at the end."""
-    files = sorted(runs.glob("*/sweep.json"), key=lambda file: file.stat().st_mtime)
-    records = {}
-    for file in files:
-        # `runs/latest` is a link to a run that is found under its own name.
-        if file.parent.is_symlink():
-            continue
-        record = json.loads(file.read_text())
-        if record["name"] == name:
-            records[file.parent] = record
-    return records
-
-
-def parameters_key(parameters: Mapping[str, Any]) -> str:
-    """A text that is equal for equal parameters, however their numbers are written.
-
-    Args:
-        parameters: name -> value, in any order.
-    """
-    values = []
-    for name in sorted(parameters):
-        values.append(_as_number(parameters[name]))
-    return json.dumps(values, sort_keys=True)
 
 
 def read_trial(folder: Path, record: Mapping[str, Any], file: SweepFile) -> Trial:
@@ -269,16 +256,6 @@ def _choose_one_run_each(trials: Iterable[Trial]) -> tuple[list[Trial], list[str
             repeated.append(earlier.run)
             chosen[key] = trial
     return list(chosen.values()), repeated
-
-
-def _as_number(value: Any) -> Any:
-    """1, 1.0 and "1e0" as the same number; other values unchanged."""
-    if isinstance(value, bool):
-        return value
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return value
 
 
 def _read_json(path: Path, default: Any) -> Any:

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sweeps.hub.search import choices, flat_entries
+
 HEAD = ("Question", "Cost", "Figure")
 FIGURE = re.compile(r"(?P<metric>\S+) against (?P<x>[^\s,]+?)(, one line per (?P<line>\S+?))?\.?")
 FIGURE_FORM = "<metric> against <parameter>[, one line per <parameter>]"
@@ -113,7 +115,6 @@ def read_sweep_file(path: Path, name: str) -> SweepFile:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not isinstance(values.get("parameters"), dict):
         raise ValueError(f"{path}: no parameters; a sweep file has a map `parameters:`")
-    head = read_head(path, text)
     metric = values.get("metric") or {}
     if metric.get("goal") not in ("minimize", "maximize") or "name" not in metric:
         raise ValueError(
@@ -121,8 +122,13 @@ def read_sweep_file(path: Path, name: str) -> SweepFile:
             "or maximize"
         )
     parameters = {}
-    for key, entry in values["parameters"].items():
-        parameters[key] = _parameter_values(path, key, entry)
+    method = values.get("method", "grid")
+    for key, entry in flat_entries(values["parameters"]).items():
+        parameters[key] = _parameter_values(path, key, entry, method)
+    if has_head(text):
+        head = read_head(path, text)
+    else:
+        head = _default_head(metric["name"], parameters)
     figure = _parse_figure(path, head["Figure"], metric["name"], parameters)
     program = values.get("program", "train.py")
     command = []
@@ -136,7 +142,7 @@ def read_sweep_file(path: Path, name: str) -> SweepFile:
         x=figure.x,
         line=figure.line,
         goal=metric["goal"],
-        method=values.get("method", "grid"),
+        method=method,
         parameters=parameters,
         command=tuple(command),
     )
@@ -174,6 +180,26 @@ def read_head(path: Path, text: str) -> dict[str, str]:
     return {word: " ".join(rest.split()) for word, rest in head.items()}
 
 
+def has_head(text: str) -> bool:
+    """Whether a sweep file opens with at least one of the comments for its report."""
+    starts = tuple(f"# {word}:" for word in HEAD)
+    lines = itertools.takewhile(_is_comment, text.splitlines())
+    return any(line.startswith(starts) for line in lines)
+
+
+def _default_head(metric: str, parameters: Mapping[str, list[Any] | None]) -> dict[str, str]:
+    """Comments for a file that has none: the metric against its first parameter."""
+    swept = [key for key, values in parameters.items() if values is None or len(values) > 1]
+    # Trials that differ in their seed alone belong to one setting.
+    settings = [key for key in swept if not is_seed(key)]
+    first = (settings or swept or list(parameters))[0]
+    return {
+        "Question": f"Which settings have the best {metric}?",
+        "Cost": "not stated.",
+        "Figure": f"{metric} against {first}",
+    }
+
+
 def _is_comment(line: str) -> bool:
     return line.startswith("#")
 
@@ -200,14 +226,11 @@ def _parse_figure(
     return figure
 
 
-def _parameter_values(path: Path, key: str, entry: Any) -> list[Any] | None:
+def _parameter_values(path: Path, key: str, entry: Any, method: str) -> list[Any] | None:
     """Values of a parameter; None if they are drawn."""
-    if not isinstance(entry, dict) or "parameters" in entry:
-        raise ValueError(
-            f"{path}: parameters.{key}={entry!r}; give flat dotted names, each with value or values"
-        )
-    if "values" in entry:
-        return list(entry["values"])
-    if "value" in entry:
-        return [entry["value"]]
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: parameters.{key}={entry!r}; give value, values, or min and max")
+    is_range = method == "grid" and "min" in entry
+    if is_range or "value" in entry or "values" in entry:
+        return choices(entry)
     return None
