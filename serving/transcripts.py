@@ -25,8 +25,8 @@ MIN_UNANSWERED_S = 0.6
 """A stretch without an answer is reported if the model took so much of it for speech to itself."""
 UNMARKED_S = 3.0
 """Length of a stretch whose start is unknown, since no slice was marked as speech."""
-CHUNK_S = 1.0
-"""Speech that is encoded in one step."""
+CHUNK_S = 0.4
+"""Speech that is encoded in one step, for which a slice may have to wait."""
 LIVE_S = 0.6
 """New speech after which the live text is renewed."""
 MAX_TOKENS = 32
