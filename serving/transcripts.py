@@ -31,6 +31,9 @@ LIVE_S = 0.6
 """New speech after which the live text is renewed."""
 MAX_TOKENS = 32
 """Longest transcript; a sentence of the default corpus has up to 12 words."""
+LIVE_TOKENS_PER_S = 6.0
+"""Live text with more tokens for its duration is not shown: on part of a sentence, a model may repeat
+words without end."""
 
 
 class Steps(Protocol):
@@ -120,7 +123,7 @@ class Transcriber:
         self._state: SpeechState | None = None
 
     def steps(self, samples: Tensor, final: bool) -> Iterator[str]:
-        """Transcribe all speech so far, after each chunk of new audio and each token.
+        """Transcribe all speech so far; a step encodes a chunk of new audio or makes a token.
 
         Args:
             samples: (n,) in [-1, 1], which follow those of the previous call; whole slices, except
@@ -128,7 +131,7 @@ class Transcriber:
             final: the speech ends with them.
 
         Yields:
-            The transcript so far; empty while audio is encoded.
+            After each step the empty string; at last the transcript, empty if there is none to show.
         """
         session = self._session
         # Whole slices, as in the session: some encoders take no other chunks.
@@ -139,14 +142,22 @@ class Transcriber:
             yield ""
         tokenizer = session.tokenizer
         logits, lm_state = self._prefill()
+        max_tokens = MAX_TOKENS if final else self._max_live_tokens()
         ids: list[int] = []
-        while len(ids) < MAX_TOKENS:
+        while len(ids) < max_tokens:
             token = logits.argmax(-1)  # (1,)
             if int(token) == tokenizer.eos_id:
                 break
             ids.append(int(token))
-            yield tokenizer.decode(ids)
+            yield ""
             logits, lm_state = _decode(session, token, lm_state)
+        if final or len(ids) < max_tokens:
+            yield tokenizer.decode(ids)
+
+    def _max_live_tokens(self) -> int:
+        num_samples = sum(num_samples for num_samples, _ in self._speech)
+        speech_s = num_samples / self._session.rate_hz
+        return min(MAX_TOKENS, 2 + round(LIVE_TOKENS_PER_S * speech_s))
 
     @torch.inference_mode()
     def _encode(self, chunk: Tensor, final: bool) -> None:
@@ -230,7 +241,7 @@ class Transcription:
 
     def _advance(self, steps: Iterator[str]) -> bool:
         for text in steps:
-            # While audio is encoded, the text of the round before is still the best one.
+            # Until the text of this round is complete, that of the round before is the best one.
             self.text = text or self.text
             return False
         self._steps = None
