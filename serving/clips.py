@@ -81,6 +81,16 @@ CLIPS = [
             Part("peter did you see the red box", silence_before_s=2.5, voice=OTHER_VOICE),
         ),
     ),
+    Clip(
+        name="stop",
+        title="Stopping it",
+        parts=(Part("count from one to twelve"), Part("stop please", silence_before_s=3.0)),
+    ),
+    Clip(
+        name="unknown",
+        title="What it does not know",
+        parts=(Part("what will the weather be in chicago on sunday"),),
+    ),
 ]
 """Situations of a conversation."""
 

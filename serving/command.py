@@ -117,8 +117,9 @@ def serve(session: Session, run: Path, options: argparse.Namespace) -> None:
     max_conversations = options.conversations
     if max_conversations is None:
         max_conversations, slice_s = capacity(session)
+        conversations = "conversation" if max_conversations == 1 else "conversations"
         print(
-            f"{run.name}: {max_conversations} conversations at once; "
+            f"{run.name}: {max_conversations} {conversations} at once; "
             f"a slice of all takes {1000 * slice_s:.0f} ms"
         )
     serve_page(

@@ -18,12 +18,20 @@ import torch
 from duplexmamba.duplex.events import Event
 from duplexmamba.duplex.session import Session, push_batched
 from serving.limits import AudioRateLimit, Limits
-from serving.messages import FAILED_MESSAGE, ConversationEnded, heard_message, slice_message
+from serving.messages import (
+    FAILED_MESSAGE,
+    ConversationEnded,
+    Heard,
+    heard_message,
+    slice_message,
+)
 from serving.recording import BYTES_PER_SAMPLE, Recording
-from serving.transcripts import Stretch, StretchFinder, Transcribe, Transcription, transcribe
+from serving.transcripts import LIVE_S, StretchFinder, Transcribe, Transcriber, Transcription
 
 log = logging.getLogger(__name__)
 FULL_SCALE = 2 ** (8 * BYTES_PER_SAMPLE - 1)
+MAX_TRANSCRIPTIONS = 2
+"""Transcripts of a conversation in the making; a machine that has more to do is too slow for them."""
 
 
 class PendingSlice(NamedTuple):
@@ -42,7 +50,8 @@ class Conversation:
         recording: receives the audio and the events.
         limits: limits of the server.
         on_slice: called whenever a complete slice is pending.
-        transcribe: makes transcripts for `heard` messages; None: the client wants none.
+        heard: which `heard` messages the client wants.
+        transcribe: makes the transcripts in them.
     """
 
     def __init__(
@@ -51,24 +60,27 @@ class Conversation:
         recording: Recording,
         limits: Limits,
         on_slice: Callable[[], None],
-        transcribe: Transcribe | None = None,
+        heard: Heard = "no",
+        transcribe: Transcribe = Transcriber,
     ):
         self.session = session
         self.recording = recording
         self.limits = limits
         self.on_slice = on_slice
         self.pending_slices: deque[PendingSlice] = deque()
-        self.transcription: Transcription | None = None
-        """The transcript to be made next, which has no hurry."""
+        self.transcriptions: deque[Transcription] = deque()
+        """Transcripts in the making, oldest first; they have no hurry."""
         self.messages: asyncio.Queue[str] = asyncio.Queue(limits.max_unsent_messages)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Raises `ConversationEnded` when the conversation cannot continue."""
         self._rate_limit = AudioRateLimit(limits)
+        self._heard = heard
         self._transcribe = transcribe
         self._stretches = StretchFinder(session.slice_s)
         # The latest slices that were processed, of which a transcript can be made.
         num_kept = math.ceil(limits.max_heard_s / session.slice_s)
         self._processed_pcm: deque[bytes] = deque(maxlen=num_kept)
+        self._latest_slice = -1
         # Less than a slice; the session itself only receives whole slices.
         self._pending_pcm = b""
 
@@ -134,33 +146,67 @@ class Conversation:
             latency_ms = 1000 * (time.monotonic() - arrival_s)
             # Waiting for space would let one slow client delay all others.
             self.messages.put_nowait(slice_message(result, latency_ms))
-            stretch = self._stretches.push(result)
-            if stretch is not None and self._transcribe is not None:
-                self._start_transcription(stretch, self._transcribe)
+            if self._heard != "no":
+                self._follow_speech(result)
         except asyncio.QueueFull:
             self._end(ConversationEnded("slow", "events were not fetched: read all messages"))
         except Exception as error:  # of the model or the disk: other conversations continue
             log.error("conversation failed: %r", error)
             self._end(ConversationEnded("failed", FAILED_MESSAGE))
 
-    def publish_transcript(self) -> None:
-        """Queue the message with the transcript as far as it has been made."""
-        assert self.transcription is not None
-        stretch, text = self.transcription.stretch, self.transcription.text
-        self.transcription = None
+    def publish_transcript(self, transcription: Transcription) -> None:
+        """Queue the message with a transcript as far as it has been made.
+
+        Clients that want no live text get it when it is complete.
+        """
+        if transcription.complete:
+            self.transcriptions.remove(transcription)
+        elif self._heard != "live":
+            return
+        stretch = transcription.stretch
+        end_slice = self._latest_slice if stretch is None else stretch.end_slice
+        message = heard_message(transcription, end_slice, self.session.slice_s)
         # A client that does not read is disconnected by `publish`; this message can be missed.
         with contextlib.suppress(asyncio.QueueFull):
-            self.messages.put_nowait(heard_message(stretch, text, self.session.slice_s))
+            self.messages.put_nowait(message)
 
-    def _start_transcription(self, stretch: Stretch, transcribe: Transcribe) -> None:
-        """Begin the transcript of a stretch that ends with the latest slice."""
-        if self.transcription is not None:
+    def _follow_speech(self, event: Event) -> None:
+        """Begin, continue or end the transcript of the speech that the latest slice belongs to."""
+        self._latest_slice = event.slice
+        current = self._current_transcription
+        if current is not None:
+            current.push(decode_pcm(self._processed_pcm[-1]))
+        stretch = self._stretches.push(event)
+        start_slice = self._stretches.start_slice
+        if stretch is not None:
+            current = current or self._start_transcription(stretch.start_slice)
+            current.stretch = stretch
+            # The decision is known now, and its transcript later.
+            self.publish_transcript(current)
+        elif start_slice is not None and current is None and self._heard == "live":
+            self._start_transcription(start_slice)
+
+    @property
+    def _current_transcription(self) -> Transcription | None:
+        """That of speech without a decision yet."""
+        if self.transcriptions and self.transcriptions[-1].stretch is None:
+            return self.transcriptions[-1]
+        return None
+
+    def _start_transcription(self, start_slice: int) -> Transcription:
+        """Begin the transcript of speech that goes up to the latest slice."""
+        if len(self.transcriptions) == MAX_TRANSCRIPTIONS:
             # Rather without a text than ever later.
-            self.publish_transcript()
-        num_slices = stretch.end_slice + 1 - stretch.start_slice
-        slices = list(self._processed_pcm)[-num_slices:]
-        steps = transcribe(self.session, decode_pcm(b"".join(slices)))
-        self.transcription = Transcription(stretch, steps)
+            self.transcriptions[0].complete = True
+            self.publish_transcript(self.transcriptions[0])
+        transcriber = self._transcribe(self.session, self.limits.max_heard_s)
+        round_slices = math.ceil(LIVE_S / self.session.slice_s)
+        transcription = Transcription(transcriber, start_slice, round_slices)
+        num_slices = self._latest_slice + 1 - start_slice
+        for pcm in list(self._processed_pcm)[-num_slices:]:
+            transcription.push(decode_pcm(pcm))
+        self.transcriptions.append(transcription)
+        return transcription
 
     def _end(self, reason: ConversationEnded) -> None:
         if not self.ended.done():
@@ -184,7 +230,7 @@ class Conversations:
         limits: Limits,
         folder: Path,
         run: str,
-        transcribe: Transcribe = transcribe,
+        transcribe: Transcribe = Transcriber,
     ):
         self.session = session
         self.limits = limits
@@ -203,11 +249,11 @@ class Conversations:
         return len(self._open)
 
     @contextlib.contextmanager
-    def open(self, heard: bool = False) -> Iterator[Conversation]:
+    def open(self, heard: Heard = "no") -> Iterator[Conversation]:
         """Context of a new conversation.
 
         Args:
-            heard: whether to transcribe what the model has heard.
+            heard: which `heard` messages the client wants.
 
         Raises:
             ConversationEnded: the limit of concurrent conversations is reached.
@@ -221,9 +267,8 @@ class Conversations:
         # A copy shares the model and has its own state.
         session = copy.copy(self.session)
         recording = Recording(self.folder, self.run, session.slice_s, session.rate_hz)
-        transcribe = self.transcribe if heard else None
         conversation = Conversation(
-            session, recording, self.limits, self._work_ready.set, transcribe
+            session, recording, self.limits, self._work_ready.set, heard, self.transcribe
         )
         self._open.add(conversation)
         self.recordings[recording.name] = recording
@@ -273,20 +318,20 @@ class Conversations:
 
     async def _continue_transcription(self) -> None:
         """Do one step of one transcript, if a conversation waits for any."""
-        conversation = next((c for c in self._open if c.transcription), None)
-        if conversation is None or conversation.transcription is None:
+        waiting = ((c, t) for c in self._open for t in c.transcriptions if t.has_work)
+        conversation, transcription = next(waiting, (None, None))
+        if conversation is None or transcription is None:
             return
-        self._work_ready.set()  # there are further steps
+        self._work_ready.set()  # there may be further steps
         loop = asyncio.get_running_loop()
         try:
-            complete = await loop.run_in_executor(
-                self._model_thread, conversation.transcription.advance
-            )
+            step = transcription.next_step()
+            ends_round = await loop.run_in_executor(self._model_thread, step)
         except Exception as error:  # the conversation does not depend on its transcripts
             log.error("no transcript: %r", error)
-            complete = True
-        if complete:
-            conversation.publish_transcript()
+            ends_round = transcription.give_up()
+        if ends_round and conversation in self._open:
+            conversation.publish_transcript(transcription)
 
     def _close(self, conversation: Conversation) -> None:
         """Close a conversation and delete the oldest recordings beyond the limit."""

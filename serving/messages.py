@@ -6,10 +6,10 @@ message.
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, Literal
 
 from duplexmamba.duplex.events import Event
-from serving.transcripts import Stretch
+from serving.transcripts import Transcription
 
 VERSION = 1
 CLOSE_CODES = {
@@ -25,6 +25,9 @@ CLOSE_CODES = {
     "failed": 1011,
 }
 """WebSocket close code for each reason that ends a conversation."""
+Heard = Literal["no", "once", "live"]
+"""Which `heard` messages a client wants: none; one for each stretch of speech, when its transcript
+is complete; or also its text while it is spoken."""
 FAILED_MESSAGE = "something went wrong in the server; its log has the error"
 
 
@@ -47,7 +50,7 @@ class ConversationEnded(Exception):
         return CLOSE_CODES[self.reason]
 
 
-def check_hello(text: str | None, rate_hz: int) -> bool:
+def check_hello(text: str | None, rate_hz: int) -> Heard:
     """Check the first message of a client.
 
     Args:
@@ -55,7 +58,7 @@ def check_hello(text: str | None, rate_hz: int) -> bool:
         rate_hz: sample rate of the server.
 
     Returns:
-        Whether the client asks for `heard` messages.
+        Which `heard` messages the client asks for.
 
     Raises:
         ConversationEnded: the message is not a hello, or has another version or sample rate.
@@ -81,7 +84,10 @@ def check_hello(text: str | None, rate_hz: int) -> bool:
             f"rate_hz={client_rate_hz!r:.40} is not supported: resample to {rate_hz} Hz first",
         )
     # Only on request, since a transcript takes time and earlier clients do not know its message.
-    return hello.get("heard") is True
+    wanted = hello.get("heard")
+    if wanted == "live":
+        return "live"
+    return "once" if wanted is True else "no"
 
 
 def ready_message(name: str, run: str, slice_s: float, rate_hz: int) -> str:
@@ -115,20 +121,22 @@ def slice_message(event: Event, latency_ms: float) -> str:
     return _message("slice", fields)
 
 
-def heard_message(stretch: Stretch, text: str, slice_s: float) -> str:
-    """Message about a stretch of speech on which the model has decided.
+def heard_message(transcription: Transcription, end_slice: int, slice_s: float) -> str:
+    """Message about a stretch of speech.
 
     Args:
-        stretch: the stretch.
-        text: its transcript; empty if there was no time for one.
+        transcription: its transcript as far as it has been made.
+        end_slice: its latest slice; that of the decision if there is one.
         slice_s: duration of a slice in seconds.
     """
+    stretch = transcription.stretch
     fields = {
-        "slice": stretch.end_slice,
-        "start_s": round(stretch.start_slice * slice_s, 3),
-        "end_s": round((stretch.end_slice + 1) * slice_s, 3),
-        "text": text,
-        "answered": stretch.answered,
+        "slice": None if stretch is None else stretch.end_slice,
+        "start_s": round(transcription.start_slice * slice_s, 3),
+        "end_s": round((end_slice + 1) * slice_s, 3),
+        "text": transcription.text,
+        "answered": None if stretch is None else stretch.answered,
+        "final": transcription.complete,
     }
     return _message("heard", fields)
 

@@ -34,7 +34,7 @@ from serving.clips import (
 from serving.conversations import Conversation, Conversations
 from serving.limits import AccessMiddleware, Limits
 from serving.messages import ConversationEnded
-from serving.transcripts import Transcribe, transcribe
+from serving.transcripts import Transcribe, Transcriber
 
 PAGE_FOLDER = Path(__file__).with_name("page")
 END_TIMEOUT_S = 1.0
@@ -62,7 +62,7 @@ class Server:
         run: str,
         limits: Limits,
         folder: Path,
-        transcribe: Transcribe = transcribe,
+        transcribe: Transcribe = Transcriber,
     ):
         self.session = session
         self.run = run
@@ -165,8 +165,8 @@ class Server:
 
     async def _converse(self, socket: WebSocket) -> None:
         """Run a conversation until `ConversationEnded` or `WebSocketDisconnect` is raised."""
-        wants_heard = await self._receive_hello(socket)
-        with self.conversations.open(wants_heard) as conversation:
+        heard = await self._receive_hello(socket)
+        with self.conversations.open(heard) as conversation:
             ready = messages.ready_message(
                 conversation.recording.name,
                 self.run,
@@ -180,11 +180,11 @@ class Server:
                 conversation.ended,
             )
 
-    async def _receive_hello(self, socket: WebSocket) -> bool:
+    async def _receive_hello(self, socket: WebSocket) -> messages.Heard:
         """Receive the first message.
 
         Returns:
-            Whether the client asks for `heard` messages.
+            Which `heard` messages the client asks for.
 
         Raises:
             ConversationEnded: the message is late or wrong.
@@ -310,7 +310,7 @@ def create_app(
     folder: Path,
     token: str | None = None,
     origins: Collection[str] = (),
-    transcribe: Transcribe = transcribe,
+    transcribe: Transcribe = Transcriber,
 ) -> Starlette:
     """Create the application.
 

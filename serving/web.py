@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from duplexmamba.duplex.session import Session
 from serving.limits import Limits, is_loopback
 from serving.server import create_app
-from serving.transcripts import Transcribe, transcribe
+from serving.transcripts import Transcribe, Transcriber
 
 PING_S = 10.0
 """Interval between pings on a WebSocket, and the time limit of the answer to one."""
@@ -67,7 +67,7 @@ def create_server(
     folder: Path,
     token: str | None = None,
     origins: Collection[str] = (),
-    transcribe: Transcribe = transcribe,
+    transcribe: Transcribe = Transcriber,
 ) -> uvicorn.Server:
     """Create the server. Arguments as in `create_app`."""
     config = uvicorn.Config(

@@ -81,9 +81,14 @@ def browsing(browser, address: str, script: str = "", **options) -> Iterator[tup
     context.close()
 
 
-def transcribe(session, samples) -> Iterator[str]:
+class Transcriber:
     """In place of a model."""
-    yield "what was asked"
+
+    def __init__(self, session, max_speech_s: float):
+        pass
+
+    def steps(self, samples, final: bool) -> Iterator[str]:
+        yield "what was asked" if final else "what"
 
 
 def clip_is(page, pcm: np.ndarray) -> None:
@@ -125,7 +130,7 @@ def share(found: np.ndarray, colour: tuple[int, int, int]) -> float:
 
 def test_a_conversation_through_the_microphone(browser, tmp_path: Path) -> None:
     with (
-        running_server(tmp_path / "talks", Limits(2), transcribe=transcribe) as address,
+        running_server(tmp_path / "talks", Limits(2), transcribe=Transcriber) as address,
         browsing(browser, address, permissions=["microphone"]) as (page, wrong),
     ):
         spoken: list[str] = []
@@ -135,6 +140,9 @@ def test_a_conversation_through_the_microphone(browser, tmp_path: Path) -> None:
         page.keyboard.press("Space")
         page.wait_for_selector("#status[data-state=hearing]")
         assert page.inner_text("#talk") == "Stop talking"
+        # The text appears while the question goes on.
+        page.wait_for_selector("#turns .heard.in-progress")
+        assert not answers(page)
         level = "Number(document.getElementById('level').ariaValueNow)"
         assert eventually(lambda: page.evaluate(level) > 50)
         page.wait_for_selector("#status[data-state=interrupted]")
@@ -150,7 +158,7 @@ def test_a_conversation_through_the_microphone(browser, tmp_path: Path) -> None:
         assert first[1] and ANSWERS[0].startswith(first[0]) and len(first[0].split()) > 4
         # The question with a pause got one answer.
         assert second == (ANSWERS[1], False) and third == (ANSWERS[2], False)
-        page.wait_for_selector("#turns .heard >> nth=2")
+        page.wait_for_selector("#turns .heard:not(.in-progress) >> nth=2")
         kinds = page.eval_on_selector_all("#turns li", "all => all.map(i => i.classList[0])")
         assert kinds == ["heard", "answer"] * 3
         assert page.locator("#turns .heard span").all_inner_texts() == ["what was asked"] * 3
@@ -180,7 +188,7 @@ def test_clips_sentences_and_a_second_clip_that_interrupts(browser, tmp_path: Pa
         browsing(browser, address) as (page, wrong),
     ):
         page.click("text=how many legs does a spider have")
-        page.wait_for_selector("#turns .in-progress")
+        page.wait_for_selector("#turns .answer.in-progress")
         page.fill("#text", "what is the capital of france")
         page.press("#text", "Enter")
         page.wait_for_selector("#turns .interrupted")
@@ -197,7 +205,7 @@ def test_what_was_not_caught_and_the_end_of_a_conversation_without_a_microphone(
     talker = Talker()
     talker.question_s = 9.0
     with (
-        running_server(tmp_path, Limits(2), talker, transcribe=transcribe) as address,
+        running_server(tmp_path, Limits(2), talker, transcribe=Transcriber) as address,
         browsing(browser, address) as (page, wrong),
     ):
         page.route(
@@ -407,7 +415,7 @@ def test_the_page_is_accessible_and_fits_a_telephone(browser, tmp_path: Path) ->
         page.set_viewport_size({"width": 360, "height": 740})
         clip_is(page, QUESTION)
         page.click("[data-clip=question]")
-        page.wait_for_selector("#turns .in-progress")
+        page.wait_for_selector("#turns .answer.in-progress")
         for width in (360, 320):
             page.set_viewport_size({"width": width, "height": 740})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -443,3 +451,147 @@ def test_resampling_equals_that_of_a_library(browser, tmp_path: Path, rate_hz: i
     assert 0.95 * len(noise) * 16_000 / rate_hz < len(found) <= len(noise) * 16_000 / rate_hz + 1
     inner = slice(200, -200)
     assert np.abs(found - expected)[inner].max() < 0.01 * np.abs(expected).max()
+
+
+HEARD = """async () => {
+    const { Turns } = await import("/turns.js");
+    const said = [];
+    const list = document.createElement("ol");
+    const turns = new Turns(list, (text) => said.push(text));
+    const answer = (slice, atS, answering, text = "yes", action = "respond") =>
+        turns.addSlice({ slice, action, text, answering, time_s: atS });
+    const hear = (startS, slice, answered, text, final) =>
+        turns.addHeard({ start_s: startS, slice, answered, text, final });
+    turns.begin();
+    const missed = [
+        hear(1, null, null, "", false),
+        hear(1, null, null, "what", false),
+    ];
+    answer(9, 2, false);
+    missed.push(hear(1, 9, true, "what", false));
+    const early = said.slice();
+    missed.push(hear(1, 9, true, "what is it", true));
+    // Without live text, and decided at once.
+    answer(20, 4, true);
+    missed.push(hear(3.5, 20, true, "", false), hear(3.5, 20, true, "", true));
+    // An aside during the answer, which ends before the text of the aside is there.
+    answer(25, 5, true, "", "drop");
+    missed.push(hear(4.5, 25, false, "", false));
+    answer(26, 5.2, false, " no", "listen");
+    missed.push(hear(4.5, 25, false, "look there", true));
+    // Nobody takes any notice; the next question comes before the text.
+    missed.push(hear(6, 35, false, "", false));
+    answer(50, 10, false);
+    missed.push(hear(6, 35, false, "blah", true));
+    const lines = [...list.children].map((item) => [...item.children].map((part) => part.textContent).join(" "));
+    return [missed, early, said, lines];
+}"""
+
+
+def test_text_that_comes_late_stays_with_its_speech_and_is_read_before_the_answer(
+    browser, tmp_path: Path
+) -> None:
+    with (
+        running_server(tmp_path, Limits(1)) as address,
+        browsing(browser, address) as (page, wrong),
+    ):
+        missed, early, said, lines = page.evaluate(HEARD)
+    assert [at for at, was_missed in enumerate(missed) if was_missed] == [8] and early == []
+    assert said == [
+        "You: what is it",
+        "Answer: yes",
+        "You: (speech)",
+        "You: look there",
+        "Answer: yes no",
+        "I did not catch that. I heard: blah",
+        "Answer: yes",
+    ]
+    assert lines == [
+        "You: 1.0 s what is it",
+        "Answer: 2.0 s yes",
+        "You: 3.5 s (speech)",
+        "Answer: 4.0 s yes no",
+        "You: 4.5 s look there not for me",
+        "You: 6.0 s blah I did not catch that. If it was for me, ask again or in other words.",
+        "Answer: 10.0 s yes",
+    ]
+    assert not wrong
+
+
+GATE = """async () => {
+    const { EchoGate } = await import("/echo.js");
+    const gate = new EchoGate();
+    const passes = (db, speaking, chunks) => {
+        let passed = 0;
+        for (let i = 0; i < chunks; i++) {
+            const samples = new Int16Array([1000]);
+            gate.push(samples, db, speaking);
+            passed += samples[0] === 1000;
+        }
+        return passed;
+    };
+    const found = [passes(-50, true, 9)];  // no question yet: nothing is known of the user
+    gate.hearing = true;
+    found.push(passes(-20, false, 20));    // the question
+    gate.hearing = false;
+    found.push(passes(-50, true, 20));     // echo of the answer, after the end of the question
+    found.push(passes(-25, true, 5));      // an interruption
+    found.push(passes(-45, true, 12));     // its soft parts
+    found.push(passes(-45, false, 20));    // echo after the voice, then the user's own silence
+    gate.clear();
+    return [...found, passes(-50, true, 9)];
+}"""
+
+
+def test_the_pages_own_voice_is_kept_from_the_model(browser, tmp_path: Path) -> None:
+    with (
+        running_server(tmp_path, Limits(1)) as address,
+        browsing(browser, address) as (page, wrong),
+    ):
+        assert page.evaluate(GATE) == [9, 20, 11, 5, 11, 13, 9] and not wrong
+
+
+CONTRASTS = """() => {
+    const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const light = (colour) => {
+        const [r, g, b] = colour.slice(0, 3).map((value) => value / 255)
+            .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const opaque = (colour) => colour.length === 3 || colour[3] === 1;
+    const behind = (element) => {
+        const colour = parse(getComputedStyle(element).backgroundColor);
+        return opaque(colour) ? colour : behind(element.parentElement);
+    };
+    const contrast = (element, pseudo) => {
+        const [a, b] = [parse(getComputedStyle(element, pseudo).color), behind(element)].map(light);
+        return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    };
+    const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    const texts = [...document.body.querySelectorAll("*")].filter((e) => hasText(e) && e.checkVisibility());
+    const found = texts.map((e) => [`${e.tagName} ${e.textContent.slice(0, 20)}`, contrast(e)]);
+    found.push(["placeholder", contrast(document.getElementById("text"), "::placeholder")]);
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_stands_out_from_its_background(browser, tmp_path: Path, scheme: str) -> None:
+    with (
+        running_server(tmp_path, Limits(1), transcribe=Transcriber) as address,
+        browsing(browser, address, color_scheme=scheme, reduced_motion="reduce") as (page, wrong),
+    ):
+        page.click("#talk")  # without permission
+        page.wait_for_selector("#status[data-state=refused]")
+        refused = page.evaluate(CONTRASTS)
+        clip_is(page, tones((0, 0.5), (LOW_HZ, 1), (0, 2.5), (LOW_HZ, 1), (0, 3)))
+        page.uncheck("#voice")
+        page.click("[data-clip=question]")
+        page.wait_for_selector("#turns .interrupted")
+        page.wait_for_selector("#turns .heard:not(.in-progress) >> nth=1")
+        talked = page.evaluate(CONTRASTS)
+    names = " ".join(name for name, _ in refused + talked)
+    for part in ("This page may not", "What to ask", "interrupted", "one two", "what was asked"):
+        assert part in names, names
+    low = [(name, ratio) for name, ratio in refused + talked if ratio < 4.5]
+    assert not low and not wrong

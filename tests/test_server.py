@@ -27,7 +27,7 @@ from serving.clips import EXAMPLES
 from serving.conversations import Conversation, Conversations, push_batched
 from serving.limits import AudioRateLimit, Limits
 from serving.messages import ConversationEnded
-from serving.transcripts import MAX_TOKENS, Stretch, StretchFinder, transcribe
+from serving.transcripts import MAX_TOKENS, Stretch, StretchFinder, Transcriber
 from tests import test_session
 from tests.local_server import (
     FAST,
@@ -158,10 +158,16 @@ def test_the_example_of_the_documentation_works(address, tmp_path):
 # ---- what was heard
 
 
-def transcribe_length(session, samples):
-    """In place of a model: the duration."""
-    yield ""
-    yield f"{len(samples) / 16_000:.1f} s"
+class TranscribeLength:
+    """In place of a model: the duration so far."""
+
+    def __init__(self, session, max_speech_s):
+        self.num_samples = 0
+
+    def steps(self, samples, final):
+        self.num_samples += len(samples)
+        yield ""
+        yield f"{self.num_samples / 16_000:.1f} s"
 
 
 def test_stretches_of_speech_end_with_a_decision():
@@ -178,7 +184,7 @@ def test_stretches_of_speech_end_with_a_decision():
 
 
 def test_a_client_that_asks_is_told_what_was_heard(tmp_path):
-    with running_server(tmp_path, FAST, transcribe=transcribe_length) as address:
+    with running_server(tmp_path, FAST, transcribe=TranscribeLength) as address:
         with connected(address, {**HELLO, "heard": True}) as socket:
             socket.send(QUESTION[:32_000].tobytes())
             messages = [next_message(socket) for _ in range(12)]
@@ -196,17 +202,49 @@ def test_a_client_that_asks_is_told_what_was_heard(tmp_path):
         "end_s": round(0.2 * (decision + 1), 1),
         "text": f"{heard['end_s'] - heard['start_s']:.1f} s",
         "answered": True,
+        "final": True,
     }
     assert kinds == ["ready", *["slice"] * 10]
 
 
+def test_live_text_grows_while_the_speech_goes_on_and_the_decision_comes_at_once(tmp_path):
+    async def run():
+        conversations = Conversations(Talker(), FAST, tmp_path, "run", TranscribeLength)
+        messages = []
+        async with conversations.processing():
+            with conversations.open("live") as conversation:
+                while not messages or not messages[-1].get("final"):
+                    # In real time, or nearly: the next slice when nothing is left to be done.
+                    start = 3200 * len([m for m in messages if m["type"] == "slice"])
+                    conversation.push_audio(QUESTION[start : start + 3200].tobytes())
+                    await asyncio.sleep(0.05)
+                    while not conversation.messages.empty():
+                        messages.append(json.loads(conversation.messages.get_nowait()))
+        return messages
+
+    messages = asyncio.run(run())
+    heard = [message for message in messages if message["type"] == "heard"]
+    assert {message["start_s"] for message in heard} == {0.2}
+    # From the third slice of speech on, then with three new ones.
+    live = [message["text"] for message in heard if message["answered"] is None]
+    assert live == ["0.8 s", "1.4 s"][: len(live)] and live
+    decided = [message for message in heard if message["answered"]]
+    decision = next(message for message in messages if message.get("action") == "respond")
+    assert [message["slice"] for message in decided] == [decision["slice"]] * 2
+    assert messages.index(decided[0]) == messages.index(decision) + 1
+    assert [message["final"] for message in decided] == [False, True]
+    assert decided[0]["text"] == live[-1]
+    assert decided[1]["text"] == f"{decision['time_s'] - 0.2:.1f} s"
+
+
 def test_a_failed_transcript_is_empty_and_ends_nothing(tmp_path):
-    def fail(session, samples):
-        raise RuntimeError("broken")
-        yield
+    class Failing(TranscribeLength):
+        def steps(self, samples, final):
+            raise RuntimeError("broken")
+            yield
 
     with (
-        running_server(tmp_path, FAST, transcribe=fail) as address,
+        running_server(tmp_path, FAST, transcribe=Failing) as address,
         connected(address, {**HELLO, "heard": True}) as socket,
     ):
         socket.send(QUESTION[:32_000].tobytes())
@@ -217,13 +255,14 @@ def test_a_failed_transcript_is_empty_and_ends_nothing(tmp_path):
 def test_slices_come_before_transcripts(tmp_path):
     order = []
 
-    def transcribe(session, samples):
-        for step in range(3):
-            order.append(f"step {step}")
-            yield ""
+    class Ordered(TranscribeLength):
+        def steps(self, samples, final):
+            for step in range(3):
+                order.append(f"step {step}")
+                yield ""
 
     async def run():
-        conversations = Conversations(Talker(), FAST, tmp_path, "run", transcribe)
+        conversations = Conversations(Talker(), FAST, tmp_path, "run", Ordered)
         process = conversations_module.process_slices
         with (
             mock.patch.object(
@@ -231,7 +270,7 @@ def test_slices_come_before_transcripts(tmp_path):
                 "process_slices",
                 side_effect=lambda inputs: [order.append("slice"), process(inputs)][1],
             ),
-            conversations.open(heard=True) as conversation,
+            conversations.open("once") as conversation,
         ):
             conversation.push_audio(QUESTION[: 15 * 3200].tobytes())
             async with conversations.processing():
@@ -246,7 +285,11 @@ def test_a_transcript_equals_the_models_own_and_leaves_the_session_alone():
     session = test_session.make()
     samples = 0.1 * torch.randn(3 * session.slice_samples + 100)
     before = session.snapshot()
-    *_, text = transcribe(session, samples)
+    transcriber = Transcriber(session, 8.0)
+    # In two rounds, as while the speech goes on; the first one has no end within so short a time.
+    first = [*transcriber.steps(samples[: session.slice_samples], False)]
+    assert not any(first) and 1 < len(first) < MAX_TOKENS
+    *_, text = transcriber.steps(samples[session.slice_samples :], True)
     prompt = session.tokenizer.prompt_before_speech(TRANSCRIBE_INSTRUCTIONS[0])
     after = session.tokenizer.prompt_after_speech("response")
     [ids] = session.model.generate(

@@ -12,7 +12,7 @@ export class Connection {
     const address = new URL("talk", location.href);
     address.protocol = address.protocol.replace("http", "ws");
     this.socket = new WebSocket(address);
-    this.socket.onopen = () => this.socket.send(JSON.stringify({ version: VERSION, rate_hz: rateHz, heard: true }));
+    this.socket.onopen = () => this.socket.send(JSON.stringify({ version: VERSION, rate_hz: rateHz, heard: "live" }));
     this.socket.onmessage = ({ data }) => this.open && this.receive(JSON.parse(data));
     this.socket.onclose = () => this.end({ reason: "gone", message: "The connection to the server is lost." });
   }

@@ -1,7 +1,8 @@
 // The page: its controls, and the display of the server's messages.
 
 import { Connection, VERSION } from "./connection.js";
-import { Level } from "./level.js";
+import { EchoGate } from "./echo.js";
+import { Level, levelDb } from "./level.js";
 import { Sound } from "./sound.js";
 import { State } from "./state.js";
 import { Timeline } from "./timeline.js";
@@ -25,6 +26,7 @@ const level = new Level(byId("level"), (silent) => showNotice(silent ? "No sound
 const turns = new Turns(byId("turns"), announce);
 const timeline = new Timeline(byId("timeline"));
 const voice = new Voice(synthesise);
+const echo = new EchoGate();
 let about = null;
 let connection = null;
 let sound = null;
@@ -113,6 +115,7 @@ function ready({ conversation, slice_s: sliceS, rate_hz: rateHz }) {
   latencies = [];
   quietSinceS = 0;
   level.clear();
+  echo.clear();
   timeline.clear(sliceS, rateHz);
   timeline.begin();
   byId("downloads").hidden = false;
@@ -123,14 +126,18 @@ function ready({ conversation, slice_s: sliceS, rate_hz: rateHz }) {
 
 function sendAudio(samples) {
   if (!timeline.live || !connection) return;
+  const fromMicrophone = Boolean(sound.stream && !sound.clip);
+  const db = levelDb(samples);
+  if (fromMicrophone) echo.push(samples, db, voice.speaking);
   connection.send(samples);
   timeline.addAudio(samples);
-  level.push(samples, Boolean(sound.stream && !sound.clip));
+  level.push(db, fromMicrophone);
 }
 
 function slice(event) {
   const news = turns.addSlice(event);
   timeline.addSlice(event);
+  echo.hearing = event.state === "incomplete";
   speak(event);
   state.show(news || stateOf(event));
   showProbabilities(event);
@@ -207,7 +214,7 @@ function stop(message = "") {
 function end({ reason, message }) {
   connection = null;
   timeline.end();
-  turns.stop("ended");
+  turns.end();
   stopSound();
   const advice = reason === "gone" ? " Is it running (make serve)? This page will notice when it is back." : "";
   showNotice(message && `${message[0].toUpperCase()}${message.slice(1)}${advice}`);
