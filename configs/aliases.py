@@ -73,6 +73,8 @@ NEW_SETTINGS: dict[str, Any] = {
     "lm.hybrid_family": "granitemoehybrid",
     "encoder.kind": "conmamba",
     "encoder.pretrained": None,
+    "encoder.trainable": False,
+    "optim.encoder_lr": None,
     "encoder.lookahead_ms": 200.0,
     "data.augment.effects": NO_EFFECTS,
     "data.test_effects": NO_EFFECTS,

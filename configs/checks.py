@@ -245,7 +245,7 @@ def _check_stage(config: Config) -> None:
     if stage.data == "dialogues":
         check_slices(config.model, config.duplex)
         _check_training_slices(config.encoder, stage)
-    check_names(stage.trained, PARTS[1:], "part", "stage.trained")
+    _check_trained(config)
     check_names(stage.init, PARTS, "part", "stage.init")
     # A part can start from the folder of a finished run instead of a stage.
     stages = [source for source in stage.init.values() if not Path(source).is_dir()]
@@ -255,6 +255,26 @@ def _check_stage(config: Config) -> None:
         raise ValueError(
             f"stage.response_weight={stage.response_weight:g}: must be more than 0; 1 weighs all "
             "turn states alike"
+        )
+
+
+def _check_trained(config: Config) -> None:
+    """Part features, the pretrained encoder, can be trained where its weights are in the model."""
+    trained = config.stage.trained
+    check_names(trained, PARTS, "part", "stage.trained")
+    encoder = config.encoder
+    if "features" in trained and not encoder.trainable:
+        raise ValueError(
+            f"stage.trained={trained} and encoder.trainable=false: features has no weights in the "
+            "model; set encoder.kind=pretrained and encoder.trainable=true, or leave features out"
+        )
+    rate = config.optim.encoder_lr
+    if rate is not None and rate <= 0:
+        raise ValueError(f"optim.encoder_lr={rate:g}: must be more than 0; null is optim.lr")
+    if rate is not None and not encoder.trainable:
+        raise ValueError(
+            f"optim.encoder_lr={rate:g} and encoder.trainable=false: the encoder is frozen; set "
+            "encoder.trainable=true, or optim.encoder_lr=null"
         )
 
 

@@ -373,6 +373,8 @@ class OptimConfig:
 
     lr: float
     """Peak learning rate."""
+    encoder_lr: float | None
+    """Peak learning rate of the pretrained encoder where stage.trained names features; null is lr."""
     betas: list[float]
     """AdamW's decay rates of the first and second moment."""
     eps: float

@@ -54,11 +54,19 @@ class EncoderConfig:
     """Kind of speech encoder, one of duplexmamba.models.encoders.
 
     conmamba: log-mel frames, a convolutional front end and blocks with the mixer of encoder.mixer,
-    trained here. pretrained: a frozen encoder of others, encoder.pretrained.
+    trained here. pretrained: an encoder of others, encoder.pretrained.
     """
     pretrained: str | None
     """Kind pretrained: name of the encoder, such as moonshine-tiny-en, or folder or hub name of a
     speech encoder in transformers' layout; null for kind conmamba."""
+    trainable: bool
+    """Kind pretrained: whether its weights are part of the model, where stages train them whose
+    stage.trained names features.
+
+    false: they are frozen, stay where encoder.pretrained names them, and features are computed once.
+    true: they are in the checkpoints of all stages, and features are computed anew in each update.
+    Folders and hub names with context full or window can be trained.
+    """
     mixer: str
     """Sequence mixer of a block, one of duplexmamba.models.mixers.
 

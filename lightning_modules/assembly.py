@@ -73,7 +73,7 @@ def build(
         assert isinstance(module, DialogueStage), module
         module.text_dialogues = open_text_dialogues(config)
     data = stage.data(config, corpora)
-    if ENCODERS[config.encoder.kind].is_pretrained:
+    if ENCODERS[config.encoder.kind].is_pretrained and not config.encoder.trainable:
         _add_features(data, model, config)
     elif isinstance(model, SpeechEncoder) and can_precompute(config, model):
         data.precompute = PrecomputeFrames(model)
@@ -117,8 +117,10 @@ def _starts_without_norm(config: Config, checkpoints: Mapping[str, StageCheckpoi
 def _load_initial_weights(
     model: nn.Module, config: Config, checkpoints: Mapping[str, StageCheckpoint]
 ) -> None:
-    """Load the parts that `stage.init` names, and a pretrained language model."""
+    """Load the parts that `stage.init` names, and pretrained models."""
     init = config.stage.init
+    if config.encoder.trainable and isinstance(model, SpeechEncoder):
+        _load_pretrained_encoder(model, checkpoints.get(init.get("features", "")))
     for source, checkpoint in checkpoints.items():
         parts = [part for part, part_source in init.items() if part_source == source]
         load_parts(model, checkpoint, parts, source)
@@ -134,6 +136,24 @@ def _load_initial_weights(
     pretrained = config.lm.pretrained if init.get("lm", "lm") == "lm" else None
     if pretrained and isinstance(model, SpeechLM | TextModel):
         load_pretrained(model.lm, pretrained)
+
+
+def _load_pretrained_encoder(model: SpeechEncoder, checkpoint: StageCheckpoint | None) -> None:
+    """Load a pretrained encoder, unless the checkpoint has it.
+
+    That of a run with a frozen encoder gets its weights, which `load_parts` then finds there.
+    """
+    if checkpoint is not None and checkpoint.config.encoder.trainable:
+        return
+    # imported here, because transformers takes seconds and most models start without it
+    from duplexmamba.models.encoders.trainable import TrainableEncoder
+
+    features = model.features
+    assert isinstance(features, TrainableEncoder), features
+    features.load_pretrained()
+    if checkpoint is not None:
+        for name, weight in features.model.state_dict(prefix="features.model.").items():
+            checkpoint.weights.setdefault(name, weight)
 
 
 def learn_marker_rows(model: nn.Module, config: Config, tokenizer: Tokenizer | None) -> None:
@@ -186,9 +206,13 @@ def check_adapters(config: Config) -> None:
     with torch.device("meta"):
         model = STAGE_REGISTRY[config.stage.name].model(config.model)
     targets = lora.targets(model, config.lora, config.stage.trained)
+    if config.encoder.trainable and isinstance(model, SpeechEncoder):
+        _check_encoder_adapters(model, targets)
     initialised = set(config.stage.init)
     if config.lm.pretrained:
         initialised.add("lm")
+    if config.encoder.trainable:
+        initialised.add("features")
     random_parts = {part_of(name) for name in targets} - initialised
     if random_parts:
         raise ValueError(
@@ -197,6 +221,27 @@ def check_adapters(config: Config) -> None:
             "from random weights, of which adapters would keep most as they are; "
             "set lora.enabled=false"
         )
+
+
+def _check_encoder_adapters(model: SpeechEncoder, targets: list[str]) -> None:
+    """Check that adapters of a pretrained encoder have an effect.
+
+    Raises:
+        ValueError: the library reads the weights of a layer without calling it.
+    """
+    # imported here, because transformers takes seconds and most models start without it
+    from duplexmamba.models.encoders.trainable import TrainableEncoder
+
+    features = model.features
+    assert isinstance(features, TrainableEncoder), features
+    bare = features.library.architecture.bare_layers
+    for name in targets:
+        if part_of(name) == "features" and name.endswith(bare):
+            raise ValueError(
+                f"lora.targets: an adapter on {name} would have no effect, since transformers "
+                f"multiplies by the weights of {', '.join(bare)} without calling these layers; name "
+                "others, such as features.*.intermediate_dense, or train the encoder without lora"
+            )
 
 
 def fit_feature_norm(model: SpeechEncoder, corpora: Corpora) -> None:

@@ -10,6 +10,10 @@ from torch.optim import Optimizer
 
 from configs.schema import OptimConfig
 from duplexmamba.models.language_models.marker_rows import is_marker_row
+from duplexmamba.models.speech_lm import part_of
+
+ENCODER = "features"
+"""Part of the model whose weights are those of a pretrained encoder."""
 
 
 def build_optimizer(
@@ -18,18 +22,41 @@ def build_optimizer(
     """AdamW for the parameters that are trained.
 
     Args:
-        parameters: (name, parameter) of the whole model.
-        config: learning rate, moments and weight decay.
+        parameters: (name, parameter) of a stage, whose model is called `model`.
+        config: learning rates, moments and weight decay.
     """
     # the configuration has a list, AdamW's type is a pair
     beta1, beta2 = config.betas
     return torch.optim.AdamW(
-        decay_groups(parameters, config.weight_decay),
+        parameter_groups(parameters, config),
         lr=config.lr,
         betas=(beta1, beta2),
         eps=config.eps,
         fused=True,
     )
+
+
+def parameter_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig
+) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW; those of a pretrained encoder with its own learning rate come last.
+
+    Args:
+        parameters: as in `build_optimizer`.
+        config: learning rates and weight decay.
+    """
+    if config.encoder_lr is None:
+        return decay_groups(parameters, config.weight_decay)
+    others: list[tuple[str, nn.Parameter]] = []
+    of_encoder: list[tuple[str, nn.Parameter]] = []
+    for name, parameter in parameters:
+        part = part_of(name.removeprefix("model."))
+        members = of_encoder if part == ENCODER else others
+        members.append((name, parameter))
+    encoder_groups = decay_groups(of_encoder, config.weight_decay)
+    for group in encoder_groups:
+        group["lr"] = config.encoder_lr
+    return decay_groups(others, config.weight_decay) + encoder_groups
 
 
 def decay_groups(

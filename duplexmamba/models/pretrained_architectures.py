@@ -47,6 +47,9 @@ class EncoderArchitecture:
     """Whether it is called with a mask of its input, even where all of it counts."""
     contexts: tuple[str, ...] = ("full", "window")
     """Values of `encoder.context` that it can be used with."""
+    bare_layers: tuple[str, ...] = ()
+    """Ends of the names of linear layers of which the library reads the weights without calling them:
+    an adapter there would have no effect."""
 
 
 def _whisper_sizes(settings: Any) -> Sizes:
@@ -115,7 +118,12 @@ ARCHITECTURES = {
         EncoderArchitecture("whisper", "encoder", _whisper_sizes),
         EncoderArchitecture("wav2vec2", "", _wav2vec2_sizes),
         EncoderArchitecture("hubert", "", _wav2vec2_sizes),
-        EncoderArchitecture("wavlm", "", _wav2vec2_sizes),
+        EncoderArchitecture(
+            "wavlm",
+            "",
+            _wav2vec2_sizes,
+            bare_layers=tuple(f"attention.{name}_proj" for name in ("q", "k", "v", "out")),
+        ),
         EncoderArchitecture("wav2vec2-bert", "", _wav2vec2_bert_sizes, has_mask=True),
         EncoderArchitecture("parakeet_ctc", "encoder", _parakeet_sizes, has_mask=True),
         EncoderArchitecture("parakeet_rnnt", "encoder", _parakeet_sizes, has_mask=True),

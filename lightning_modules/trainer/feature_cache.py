@@ -127,9 +127,10 @@ class CachedFeatures:
 def cached_features_of(
     model: torch.nn.Module, config: Config, training: bool
 ) -> CachedFeatures | None:
-    """Return the cache for a model with a pretrained encoder; None for another model."""
+    """Return the cache for a model with a frozen pretrained encoder; None for another model."""
     features = getattr(model, "features", None)
-    if not isinstance(features, PretrainedEncoder):
+    # frames of an encoder in training are never the same twice
+    if not isinstance(features, PretrainedEncoder) or config.encoder.trainable:
         return None
     # a copy stays on the CPU, where the data workers are, when the model moves to a GPU
     return CachedFeatures.of(copy.deepcopy(features), config, training)

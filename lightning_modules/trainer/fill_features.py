@@ -67,6 +67,8 @@ def fill(args: Sequence[str]) -> None:
     filled: list[tuple[str, DataConfig, EncoderConfig]] = []
     for stage in needed_stages(args):
         config = load_config(args, stage)
+        if config.encoder.trainable:
+            continue
         needed = (config.stage.data, config.data, config.encoder)
         # single utterances are the same ones in several stages; dialogues differ from stage to stage
         if config.stage.data == "speech" and needed in filled:

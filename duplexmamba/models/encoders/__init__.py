@@ -62,7 +62,7 @@ class EncoderKind:
     contexts: tuple[str, ...]
     """Values of `encoder.context` that it can be used with."""
     is_pretrained: bool
-    """Whether its features are frozen, computed before training, and need no stage `encoder`."""
+    """Whether its features need no stage `encoder`, and are computed before training if frozen."""
     description: str
 
 
@@ -86,6 +86,10 @@ def build_pretrained(config: ModelConfig) -> EncoderParts:
         from duplexmamba.models.encoders.cache_aware import CacheAwareEncoder
 
         features = CacheAwareEncoder(config)
+    elif config.encoder.trainable:
+        from duplexmamba.models.encoders.trainable import TrainableEncoder
+
+        features = TrainableEncoder(config)
     else:
         features = PretrainedEncoder(config)
     # the blocks stream by their states, whatever the pretrained encoder sees
@@ -112,7 +116,7 @@ ENCODERS = {
             build_pretrained,
             contexts=("full", "window", "cache"),
             is_pretrained=True,
-            description="the frozen encoder that `encoder.pretrained` names, and blocks trained here",
+            description="the encoder that `encoder.pretrained` names, and blocks trained here",
         ),
     )
 }
@@ -141,6 +145,11 @@ def check_encoder_kind(config: EncoderConfig, features: FeaturesConfig) -> None:
             f"encoder.pretrained={config.pretrained} and encoder.kind={config.kind}: set "
             "encoder.kind=pretrained, or encoder.pretrained=null"
         )
+    if not kind.is_pretrained and config.trainable:
+        raise ValueError(
+            f"encoder.trainable=true and encoder.kind={config.kind}: the blocks are trained where "
+            "stage.trained names them; set encoder.trainable=false"
+        )
     _check_level(config, features)
     if kind.is_pretrained:
         _check_pretrained(config, features)
@@ -164,11 +173,39 @@ def _check_pretrained(config: EncoderConfig, features: FeaturesConfig) -> None:
             "features.level=channel and encoder.context=cache: such encoders have no channel for the "
             "level; set features.level=none"
         )
+    if config.trainable:
+        _check_trainable(config, features, info)
     width = info.width + int(features.level == "channel")
     if config.num_layers == 0 and config.d_model != width:
         raise ValueError(
             f"encoder.d_model={config.d_model} and encoder.num_layers=0: without blocks the frames "
             f"of {info.name} go to the connector as they are; set encoder.d_model={width}"
+        )
+
+
+def _check_trainable(
+    config: EncoderConfig, features: FeaturesConfig, info: PretrainedEncoderInfo
+) -> None:
+    """Check that gradients can reach the weights of a pretrained encoder.
+
+    Raises:
+        ValueError: they cannot; names field, value, reason and remedy.
+    """
+    if info.wheel is not None:
+        raise ValueError(
+            f"encoder.trainable=true: {info.name} is an ONNX file, which has no gradients; set "
+            f"encoder.pretrained={info.hub}, or encoder.trainable=false"
+        )
+    if config.context == "cache":
+        raise ValueError(
+            f"encoder.trainable=true and encoder.context=cache: the library changes the caches of "
+            f"{info.name} in place, through which no gradient passes; set encoder.trainable=false, "
+            "or train an encoder of context full and window"
+        )
+    if features.level == "channel":
+        raise ValueError(
+            "encoder.trainable=true and features.level=channel: the level is kept beside frames "
+            "that are computed once; set features.level=none"
         )
 
 

@@ -95,7 +95,7 @@ class CacheAwareEncoder(PretrainedEncoder):
         for row, length in enumerate(samples.row_lengths().tolist()):
             row_state = _row(state, row)
             frames, row_state = self._encode_row(values[row, :length], row_state, final)
-            rows.append(frames.cpu().numpy())
+            rows.append(frames)
             states.append(row_state)
         return self._batch(rows, samples.values.device), join(states)
 

@@ -1,6 +1,7 @@
 """Speech encoders of transformers: opening them, and encoding a whole signal.
 
-The weights are opened once in a process and are not part of a model's state dict.
+Frozen weights are opened once in a process and are not part of a model's state dict; those that are
+trained are built for a model of their own.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ class LibraryEncoder:
     """An encoder of transformers with its feature extractor."""
 
     model: PreTrainedModel
-    """The encoder alone, frozen."""
+    """The encoder alone."""
     extractor: Any
     """Feature extractor of the same folder."""
     architecture: EncoderArchitecture
@@ -45,13 +46,17 @@ class LibraryEncoder:
 
     @torch.no_grad()
     def encode(self, samples: np.ndarray) -> np.ndarray:
+        """Encode a whole signal without gradients: (n,) float32 -> (T, D) float32."""
+        return self.frames(samples).cpu().numpy()
+
+    def frames(self, samples: np.ndarray) -> Tensor:
         """Encode a whole signal: (n,) float32 -> (T, D) float32, on the model's device."""
         # some encoders take whole periods alone
         missing = -len(samples) % self.frame_samples
         padded = np.pad(samples.astype(np.float32), (0, missing))
         inputs = self.extract(padded, return_attention_mask=self.architecture.has_mask)
         frames = self.model(**inputs).last_hidden_state
-        return frames[0].float().cpu().numpy()
+        return frames[0].float()
 
     def extract(self, samples: np.ndarray, **settings: Any) -> dict[str, Tensor]:
         """Features of a signal (n,), named as the model's arguments, on the model's device."""
@@ -92,6 +97,38 @@ def open_library_encoder(source: str, device: str) -> LibraryEncoder:
     encoder = encoder.float().to(device).eval().requires_grad_(False)
     info = read_info(source)
     return LibraryEncoder(encoder, read_extractor(source), architecture, info.frame_samples)
+
+
+def build_library_encoder(source: str) -> LibraryEncoder:
+    """Build an encoder with random weights, for those of a checkpoint or of `open_library_encoder`.
+
+    Weights that the library does not train, such as sinusoidal positions, are buffers.
+
+    Args:
+        source: folder, or name of a model on the hub; its weights are not read.
+
+    Raises:
+        ValueError: there is no such encoder.
+    """
+    settings = read_settings(source)
+    architecture = find_architecture(settings.model_type, source)
+    # the whole model takes no memory: its encoder alone is made
+    with torch.device("meta"):
+        whole_model: Any = AutoModel.from_config(settings)
+    template = whole_model.get_submodule(architecture.path)
+    encoder = type(template)(template.config).eval()
+    _keep_constants(encoder)
+    info = read_info(source)
+    return LibraryEncoder(encoder, read_extractor(source), architecture, info.frame_samples)
+
+
+def _keep_constants(encoder: nn.Module) -> None:
+    """Make buffers of the weights that are not trained."""
+    for module in encoder.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if not weight.requires_grad or name in UNUSED:
+                delattr(module, name)
+                module.register_buffer(name, weight.detach())
 
 
 def _check_weights(

@@ -1,4 +1,4 @@
-"""A frozen pretrained speech encoder as features, for whole utterances or for a stream in windows.
+"""A pretrained speech encoder as features, for whole utterances or for a stream in windows.
 
 The encoder itself sees its whole input in both directions and has no streaming state. In context
 `window`, a stream is therefore encoded in windows: at the end of each slice, the slice and some of
@@ -137,7 +137,7 @@ class PretrainedEncoder(Features):
                     "encoder.context=full encodes whole utterances and has no streaming state; "
                     "set encoder.context=window"
                 )
-            rows = [self.encode_utterance(signal) for signal in _signals(samples)]
+            rows = [self._encode_whole(signal) for signal in _signals(samples)]
             return self._batch(rows, samples.values.device), None
         if state is None:
             state = self._initial_state(samples.values)
@@ -159,6 +159,7 @@ class PretrainedEncoder(Features):
         )
         return self._batch(rows, device), new_state
 
+    @torch.no_grad()
     def encode_utterance(self, samples: np.ndarray) -> np.ndarray:
         """Encode a whole utterance at once.
 
@@ -168,9 +169,13 @@ class PretrainedEncoder(Features):
         Returns:
             (n // frame_samples, D) float32, before normalisation.
         """
+        return self._encode_whole(samples).cpu().numpy()
+
+    def _encode_whole(self, samples: np.ndarray) -> Tensor:
         num_frames = len(samples) // self.info.frame_samples
         return self._encode(samples, self.info.edge_frames, 0, num_frames)
 
+    @torch.no_grad()
     def encode_signal(self, samples: np.ndarray, slice_frames: int) -> np.ndarray:
         """Encode a whole utterance or dialogue as `forward` does with `final`.
 
@@ -183,7 +188,8 @@ class PretrainedEncoder(Features):
         """
         if self.context != "window":
             return self.encode_utterance(samples)
-        return self._encode_windows(samples, 0, len(samples), final=True, slice_frames=slice_frames)
+        frames = self._encode_windows(samples, 0, len(samples), True, slice_frames)
+        return frames.cpu().numpy()
 
     def levels_db(self, samples: np.ndarray) -> np.ndarray:
         """Levels (F,) that belong to the frames of a whole utterance or stream of (n,) samples."""
@@ -214,9 +220,9 @@ class PretrainedEncoder(Features):
             self.mean[-1] = START_DB
             self.std[-1] = SCALE_DB
 
-    def normalise(self, frames: np.ndarray) -> Tensor:
+    def normalise(self, frames: np.ndarray | Tensor) -> Tensor:
         """Normalise (T, D) frames; all-zero ones, from before a stream began, stay zero."""
-        values = torch.from_numpy(frames).to(self.mean.device, self.mean.dtype)
+        values = torch.as_tensor(frames).to(self.mean.device, self.mean.dtype)
         began = values.any(-1, keepdim=True)
         return (values - self.mean) / self.std * began
 
@@ -227,7 +233,7 @@ class PretrainedEncoder(Features):
         end: int,
         final: bool,
         slice_frames: int | None = None,
-    ) -> np.ndarray:
+    ) -> Tensor:
         """Encode the slices of a stream that end in a chunk.
 
         Args:
@@ -241,7 +247,7 @@ class PretrainedEncoder(Features):
         hop = (slice_frames or self.slice_frames) * frame
         past = self.past_frames * frame
         offset = end - len(recent)  # position in the stream of recent[0]
-        frames = [np.zeros((0, self.width), np.float32)]
+        frames = [self._zeros(0)]
         boundary = start // hop * hop
         while boundary + hop <= end:
             first_sample = max(0, boundary - past)
@@ -257,38 +263,44 @@ class PretrainedEncoder(Features):
             stop = end // frame
             silence = self.lookahead_frames
             frames.append(self._frames_of(window, first_sample // frame, first, stop, silence))
-        return np.concatenate(frames)
+        return torch.cat(frames)
 
     def _frames_of(
         self, window: np.ndarray, window_frame: int, first: int, stop: int, silence_frames: int
-    ) -> np.ndarray:
+    ) -> Tensor:
         """Frames `first` to `stop` of a stream, from a window that begins with `window_frame`.
 
         Frames before the stream, with negative numbers, are zero.
         """
         before_stream = min(max(-first, 0), stop - first)
-        zeros = np.zeros((before_stream, self.width), np.float32)
+        zeros = self._zeros(before_stream)
         begin = max(first, 0) - window_frame
         if stop <= 0:
             return zeros
         frames = self._encode(window, silence_frames, begin, stop - window_frame)
-        return np.concatenate([zeros, frames])
+        return torch.cat([zeros, frames])
 
-    def _encode(
-        self, samples: np.ndarray, silence_frames: int, begin: int, stop: int
-    ) -> np.ndarray:
+    def _zeros(self, num_frames: int) -> Tensor:
+        return torch.zeros(num_frames, self.width, device=self.mean.device)
+
+    def _encode(self, samples: np.ndarray, silence_frames: int, begin: int, stop: int) -> Tensor:
         """Frames `begin` to `stop` of (n,) samples and the silence after them."""
         num_silent = silence_frames * self.info.frame_samples
         num_missing = max(self.info.min_samples - len(samples), 0)
         padded = np.pad(samples, (0, max(num_silent, num_missing)))
         if stop <= begin:
-            return np.zeros((0, self.width), np.float32)
+            return self._zeros(0)
         self.check_length(len(padded))
-        frames = self._backend()(padded)[begin:stop]
+        frames = self.encode_window(padded)[begin:stop]
         if not self.has_level:
             return frames
         levels = frame_levels_db(padded, self.info.frame_samples)[begin:stop]
-        return np.column_stack([frames, levels])
+        return torch.column_stack([frames, torch.from_numpy(levels).to(frames)])
+
+    def encode_window(self, samples: np.ndarray) -> Tensor:
+        """Run the encoder itself over (n,) float32 samples: (T, width of the encoder) float32."""
+        frames = self._backend()(samples)
+        return torch.from_numpy(frames).to(self.mean.device)
 
     def check_length(self, num_samples: int) -> None:
         """Check that the encoder can hear so many samples at once.
@@ -317,7 +329,7 @@ class PretrainedEncoder(Features):
             torch.zeros(batch_size, dtype=torch.int64, device=samples.device),
         )
 
-    def _batch(self, rows: list[np.ndarray], device: torch.device) -> Padded:
+    def _batch(self, rows: list[Tensor], device: torch.device) -> Padded:
         """Normalise rows (T, D) of frames and batch them."""
         normalised = [self.normalise(row).to(device) for row in rows]
         return pad_frames(normalised)
