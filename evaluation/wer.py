@@ -10,6 +10,7 @@ import lightning as L
 
 from configs.recipes import DIALOGUE_STAGES
 from datamodules.corpora import Corpora
+from datamodules.sources.bandwidth import narrow_band_notes, sample_rates
 from duplexmamba.text.tokenizer import normalise
 from evaluation.finished_run import open_run
 from evaluation.saved_scores import save_lines
@@ -83,6 +84,9 @@ def scored_shares(corpora: Corpora) -> list[str]:
     for name, survey in corpora.surveys.items():
         lines += [f"{name}: left out: {phrase}" for phrase in survey.left_out()]
         lines += [f"{name}: {note}" for note in survey.notes if len(corpora.test) < num_recorded]
+    for corpus in corpora.recorded.values():
+        rates_hz = sample_rates(entry.path for entry in corpus.entries)
+        lines += narrow_band_notes(rates_hz, corpus.rate_hz)
     return lines
 
 

@@ -19,7 +19,7 @@ from datamodules.sources.audio_sources import (
     audio_source_from_record,
     audio_source_to_record,
 )
-from datamodules.sources.manifest_entry import UNUSABLE, Skipped
+from datamodules.sources.manifest_entry import DAMAGED, UNUSABLE, Skipped
 from datamodules.sources.manifests import Record, iterate_numbered_records
 from datamodules.sources.storage import is_url
 
@@ -30,6 +30,9 @@ TURN_FIELDS = tuple(field.name for field in dataclasses.fields(SpokenTurn))
 SIDE_FIELDS = ("path", "channel", "start_s", "remote", "member", "cell", "cut")
 """Keys of a side; the last four locate audio in shards, tables and cuts."""
 SPLITS = ("train", "valid", "test")
+MAX_CHANNEL = 1_000
+MAX_TIME_S = 1e7
+"""Longest time in a conversation, more than three months."""
 DECIMALS = 4
 """Digits of times after the point, a tenth of a millisecond."""
 
@@ -143,6 +146,8 @@ def from_record(record: Record, folder: Path) -> Conversation:
     if split not in (None, *SPLITS):
         raise ValueError(f"split={split!r} is none of {', '.join(SPLITS)}; correct it or give null")
     turns = record.get("turns") or []
+    if not isinstance(turns, list):
+        raise ValueError(f"turns={turns!r:.60} must be a list of objects; correct it")
     agent = record.get("agent")
     return Conversation(
         id=_text(record, "id", "the conversation"),
@@ -163,11 +168,15 @@ def _side(record: Any, name: str, folder: Path) -> Side:
         raise ValueError(f"{name}={record!r} must be an object with path and channel; add it")
     _check_fields(record, SIDE_FIELDS, name)
     channel = record.get("channel")
-    if channel is not None and (not isinstance(channel, int) or channel < 0):
+    # In Python, true is the number 1.
+    is_number = isinstance(channel, int) and not isinstance(channel, bool)
+    if channel is not None and not (is_number and 0 <= channel <= MAX_CHANNEL):
         raise ValueError(
             f"{name}.channel={channel!r} must be a number from 0, or null for the mean"
         )
     start_s = _seconds(record, "start_s", name) if "start_s" in record else 0.0
+    if start_s < 0:
+        raise ValueError(f"{name}: start_s={start_s:g} must be a number of seconds from 0")
     return Side(_audio(record, name, folder), channel, start_s)
 
 
@@ -192,7 +201,7 @@ def _turn(record: Any, number: int) -> SpokenTurn:
         who=who,  # type: ignore[arg-type]
         start_s=_seconds(record, "start_s", name),
         end_s=_seconds(record, "end_s", name),
-        text=str(record.get("text") or ""),
+        text=_readable(record, name),
         kind=_optional(record, "kind", str, name),
         answered=_optional(record, "answered", bool, name),
         to=_optional(record, "to", int, name),
@@ -205,8 +214,10 @@ def _turn(record: Any, number: int) -> SpokenTurn:
 
 def _words(values: Any, name: str) -> tuple[tuple[str, float, float], ...]:
     try:
-        return tuple((str(word), float(start_s), float(end_s)) for word, start_s, end_s in values)
-    except (TypeError, ValueError):
+        return tuple(
+            (str(word), _finite(start_s), _finite(end_s)) for word, start_s, end_s in values
+        )
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{name}: words must be a list of [word, start_s, end_s]; correct or remove it"
         ) from None
@@ -214,9 +225,30 @@ def _words(values: Any, name: str) -> tuple[tuple[str, float, float], ...]:
 
 def _spans(values: Any, name: str) -> tuple[Span, ...]:
     try:
-        return tuple((float(start_s), float(end_s)) for start_s, end_s in values or [])
-    except (TypeError, ValueError):
+        return tuple((_finite(start_s), _finite(end_s)) for start_s, end_s in values or [])
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be a list of [from_s, to_s]; correct it") from None
+
+
+def _finite(value: Any) -> float:
+    """A time; raises ValueError where it is NaN or infinite, which JSON of Python may hold."""
+    number = float(value)
+    if not abs(number) <= MAX_TIME_S:
+        raise ValueError
+    return number
+
+
+def _readable(record: Record, name: str) -> str:
+    """Text of a turn; empty where there is none."""
+    value = record.get("text")
+    # pandas writes NaN for a text that is missing; only NaN differs from itself.
+    if value is None or value != value:
+        return ""
+    if not isinstance(value, str) or DAMAGED.search(value):
+        raise ValueError(
+            f"{name}: text={value!r:.60} must be a text without damaged letters; correct it"
+        )
+    return value
 
 
 def _text(record: Record, field: str, name: str) -> str:
@@ -236,8 +268,10 @@ def _optional(record: Record, field: str, kind: type, name: str) -> Any:
 def _seconds(record: Record, field: str, name: str) -> float:
     value = record.get(field)
     # In Python, true is a number.
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name}: {field}={value!r} must be a number of seconds; correct it")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # NaN and what no float can hold are refused too.
+    if not is_number or not abs(value) <= MAX_TIME_S:
+        raise ValueError(f"{name}: {field}={value!r:.60} must be a number of seconds; correct it")
     return float(value)
 
 

@@ -20,6 +20,10 @@ SILENCE_PEAK = 1e-4
 HEADER_SLACK_S = 0.1
 """Seconds of audio that may be missing relative to the header: only some MP3 encoders count their
 padding."""
+CANCELLED_RATIO = 0.01
+"""Peak of the mean of all channels, relative to the loudest one, below which they cancel each other."""
+CHECKED_FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3", "AIFF", "AU", "NIST", "CAF", "W64"}
+"""Formats of which `completeness` knows whether a file is whole; libsndfile reads others too."""
 SEGMENT_SLACK_S = 0.5
 """Seconds by which a manifest's segment may pass the end of its file: durations are often
 rounded."""
@@ -69,7 +73,10 @@ def read_audio(
     mono = _to_mono(path, samples, channel)  # (n,)
     if not np.isfinite(mono).all():
         raise UnusableAudio(f"{path} holds NaN or infinite samples")
-    if np.abs(mono).max() < SILENCE_PEAK and not may_be_silent:
+    # A constant offset, which some recorders add, is no sound.
+    is_constant = mono.max() - SILENCE_PEAK < mono.min()
+    is_silent = np.abs(mono).max() < SILENCE_PEAK
+    if (is_silent or is_constant) and not may_be_silent:
         raise UnusableAudio(f"{path} is silent: no sample above -80 dB of full scale")
     mono = soxr.resample(mono, sound.samplerate, rate_hz)
     # Lossy codecs and resampling overshoot full scale a little, float files by any amount. Scaled,
@@ -128,8 +135,9 @@ def _to_mono(path: AudioSource, samples: np.ndarray, channel: int | None) -> np.
     if channel is None:
         mean = samples.mean(axis=1)
         # Channels in opposite phase cancel each other; each alone is the sound.
-        cancelled = np.abs(mean).max() < SILENCE_PEAK <= np.abs(samples[:, 0]).max()
-        return samples[:, 0] if cancelled else mean
+        peaks = np.abs(samples).max(axis=0)  # (channels,)
+        cancelled = np.abs(mean).max() < CANCELLED_RATIO * peaks.max()
+        return samples[:, peaks.argmax()] if cancelled else mean
     num_channels = samples.shape[1]
     if not 0 <= channel < num_channels:
         raise UnusableAudio(
@@ -220,6 +228,11 @@ def _open_stream(file: Path | IO[bytes], name: str) -> sf.SoundFile:
         ) from None
     except OSError as error:
         raise UnusableAudio(f"{name} cannot be read: {error.strerror}") from None
+    if sound.format not in CHECKED_FORMATS:
+        raise UnusableAudio(
+            f"{name} is in the format {sound.format}, of which a cut file looks like a whole one; "
+            "convert it to flac or wav"
+        )
     if not 0 < sound.frames < UNKNOWN_FRAMES:
         raise UnusableAudio(f"{name} is empty, or its header does not say how long it is")
     _check_complete(name, sound, sound.frames, announced_frames(sound, file))

@@ -158,6 +158,8 @@ class LhotseSource:
             cut = deserialize_item(json.loads(self.manifest))
             cut = cut.with_recording_path_prefix(self.base)
             samples = cut.load_audio()  # (channels, n)
+            if samples is None:
+                raise ValueError("it has no recording")
         except Exception as error:  # lhotse passes on what its backends raise
             reason = " ".join(str(error).split())[:200]
             raise UnusableAudio(f"{self} cannot be read by lhotse: {reason}") from None
@@ -186,10 +188,15 @@ def audio_source_to_record(audio: AudioSource) -> dict[str, Any]:
 
 
 def audio_source_from_record(record: dict[str, Any]) -> StoredAudio | None:
-    """Audio source that a prepared manifest names; None: the column `audio` is a path or URL."""
+    """Audio source that a prepared manifest names; None: the column `audio` is a path or URL.
+
+    A column of another manifest that has the name of such a key, but other values, is no location.
+    """
     for key, cls in SOURCE_CLASSES.items():
-        if record.get(key):
-            return cls(*record[key])
+        values = record.get(key)
+        types = [field.type for field in dataclasses.fields(cls)]
+        if isinstance(values, list) and [type(value) for value in values] == types:
+            return cls(*values)
     return None
 
 

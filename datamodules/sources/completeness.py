@@ -19,12 +19,16 @@ TRUNCATED_DATA = re.compile(
 NIST_SAMPLES = re.compile(rb"^sample_count -i (\d+)", re.MULTILINE)
 """Line in the text header of a NIST SPHERE file: samples of each channel."""
 NIST_HEADER_BYTES = 1024
-OGG_HEADER = struct.Struct("<4sBB20xB")
-"""Capture pattern, version, flags, [position, serial number, page number, checksum], number of
+OGG_HEADER = struct.Struct("<4sBB8xI8xB")
+"""Capture pattern, version, flags, [position], serial number, [page number, checksum], number of
 segments of a page. RFC 3533, section 6."""
 OGG_MAX_PAGE_BYTES = 65_307
+OGG_FIRST_PAGE = 0x02
+"""Flag of the first page of a stream."""
 OGG_LAST_PAGE = 0x04
 """Flag of the last page of a stream."""
+W64_LENGTH = re.compile(r"^riff *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+"""Line in libsndfile's log about a W64 that is shorter than its header announces."""
 
 
 def announced_frames(sound: sf.SoundFile, file: Path | IO[bytes]) -> int:
@@ -37,7 +41,8 @@ def announced_frames(sound: sf.SoundFile, file: Path | IO[bytes]) -> int:
     if sound.format == "NIST":
         found = NIST_SAMPLES.search(_read(file, 0, NIST_HEADER_BYTES))
         return int(found[1]) if found else sound.frames
-    truncated = TRUNCATED_DATA.search(sound.extra_info)
+    pattern = W64_LENGTH if sound.format == "W64" else TRUNCATED_DATA
+    truncated = pattern.search(sound.extra_info)
     if truncated is None:
         return sound.frames
     announced_bytes = int(truncated[1])
@@ -59,16 +64,36 @@ def ogg_problem(file: Path | IO[bytes]) -> str | None:
         header = end[start : start + OGG_HEADER.size]
         if len(header) < OGG_HEADER.size:
             return "its last page is cut"
-        _, version, flags, num_segments = OGG_HEADER.unpack(header)
+        _, version, flags, serial, num_segments = OGG_HEADER.unpack(header)
         lengths = end[start + OGG_HEADER.size :][:num_segments]
         page_bytes = OGG_HEADER.size + num_segments + sum(lengths)
         # Encoded sound may hold the capture pattern by chance, but hardly with this version.
         if version == 0:
             if start + page_bytes > len(end):
                 return "its last page is cut"
-            return None if flags & OGG_LAST_PAGE else "its last page is missing"
+            if not flags & OGG_LAST_PAGE:
+                return "its last page is missing"
+            if serial not in _first_serials(file):
+                return "another stream follows the first, which alone is read"
+            return None
         start = end.rfind(b"OggS", 0, start)
     return "its last page is missing"
+
+
+def _first_serials(file: Path | IO[bytes]) -> set[int]:
+    """Serial numbers of the streams that begin with the file: their first pages precede all others."""
+    beginning = _read(file, 0, OGG_MAX_PAGE_BYTES)
+    serials = set()
+    start = 0
+    while beginning[start : start + 4] == b"OggS" and start + OGG_HEADER.size < len(beginning):
+        header = beginning[start : start + OGG_HEADER.size]
+        _, _, flags, serial, num_segments = OGG_HEADER.unpack(header)
+        if not flags & OGG_FIRST_PAGE:
+            break
+        serials.add(serial)
+        lengths = beginning[start + OGG_HEADER.size :][:num_segments]
+        start += OGG_HEADER.size + num_segments + sum(lengths)
+    return serials
 
 
 def _read(file: Path | IO[bytes], start: int, count: int | None) -> bytes:

@@ -3,8 +3,9 @@ demand."""
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -47,6 +48,13 @@ NUM_MEASURING_THREADS = 16
 MIN_ENTRIES_FOR_PROGRESS = 2000
 """With more entries, measuring shows a progress bar."""
 
+OVERLAP_SHARE = 0.5
+"""Share of an utterance that another one may hold too: segments are cut with some margin."""
+
+OpenedSources = dict[str, tuple[dict[str, "ManifestCorpus"], "Survey"]]
+"""Name of a source -> its corpora by split, and its survey."""
+Stretches = dict[str, list[Entry]]
+"""Name of a sound -> entries that are parts of it."""
 EntriesBySplit = dict[str, list[Entry]]
 """Split (train, valid, test) -> its entries."""
 
@@ -170,9 +178,7 @@ def sources_of(data: DataConfig) -> dict[str, SourceConfig]:
     return {**sources, **data.sources}
 
 
-def open_sources(
-    data: DataConfig, rate_hz: int
-) -> dict[str, tuple[dict[str, ManifestCorpus], Survey]]:
+def open_sources(data: DataConfig, rate_hz: int) -> OpenedSources:
     """Open every source of a configuration.
 
     Args:
@@ -196,7 +202,27 @@ def open_sources(
         except ValueError as error:
             field = "data.path" if name == "path" else f"data.sources.{name}"
             raise ValueError(f"{field}: {error}") from None
-    return opened
+    return _without_leaks_between(opened)
+
+
+def _without_leaks_between(opened: OpenedSources) -> OpenedSources:
+    """Take out of the training speech of each source what another source is scored on."""
+    scored = {}
+    for name, (corpora, _) in opened.items():
+        scored[name] = _scored_stretches([*corpora["valid"].entries, *corpora["test"].entries])
+    cleaned = {}
+    for name, (corpora, survey) in opened.items():
+        others = [stretches for other, stretches in scored.items() if other != name]
+        train = corpora["train"]
+        kept, repeated = _not_scored(train.entries, others)
+        if repeated:
+            corpus = ManifestCorpus(kept, train.rate_hz, train.min_s, train.max_s)
+            corpora = {**corpora, "train": corpus}
+            facts = {**survey.splits, "train": _facts(kept)}
+            skipped = survey.skipped + repeated
+            survey = dataclasses.replace(survey, splits=facts, skipped=skipped)
+        cleaned[name] = (corpora, survey)
+    return cleaned
 
 
 def open_source(
@@ -428,20 +454,60 @@ def without_leaks(splits: EntriesBySplit) -> tuple[EntriesBySplit, list[Skipped]
     Returns:
         Entries by split, and a skipped item for each entry taken out.
     """
-    scored = {_stretch(entry) for name in ("valid", "test") for entry in splits[name]}
-    train = []
-    repeated = []
-    for entry in splits["train"]:
-        if _stretch(entry) in scored:
-            repeated.append(Skipped(IN_TWO_SPLITS, entry.id))
-        else:
-            train.append(entry)
+    scored = _scored_stretches([*splits["valid"], *splits["test"]])
+    train, repeated = _not_scored(splits["train"], [scored])
     return {**splits, "train": train}, repeated
 
 
-def _stretch(entry: Entry) -> tuple[str, float, int | None]:
-    """What identifies the sound of an entry, however long its manifest says that it is."""
-    return str(entry.path), entry.start_s, entry.channel
+def _not_scored(
+    entries: Iterable[Entry], scored: Sequence[Stretches]
+) -> tuple[list[Entry], list[Skipped]]:
+    """Separate entries of train from those that are scored, too."""
+    train = []
+    repeated = []
+    for entry in entries:
+        if any(_is_scored(entry, stretches) for stretches in scored):
+            repeated.append(Skipped(IN_TWO_SPLITS, entry.id))
+        else:
+            train.append(entry)
+    return train, repeated
+
+
+def _scored_stretches(entries: Iterable[Entry]) -> Stretches:
+    """The stretches of sound that entries of valid and test hold."""
+    stretches: Stretches = {}
+    for entry in entries:
+        stretches.setdefault(_sound_of(entry), []).append(entry)
+    return stretches
+
+
+def _is_scored(entry: Entry, scored: Stretches) -> bool:
+    """Whether an entry shares more than half of itself, or of an entry that is scored, with that."""
+    return any(_overlap(entry, other) for other in scored.get(_sound_of(entry), []))
+
+
+def _overlap(first: Entry, second: Entry) -> bool:
+    # None is the mean of all channels.
+    if None not in (first.channel, second.channel) and first.channel != second.channel:
+        return False
+    end_s = min(first.start_s + first.length_s, second.start_s + second.length_s)
+    shared_s = end_s - max(first.start_s, second.start_s)
+    shorter_s = min(first.length_s, second.length_s)
+    return first.start_s == second.start_s or shared_s > OVERLAP_SHARE * shorter_s
+
+
+def _sound_of(entry: Entry) -> str:
+    """What identifies the sound of an entry: of a file its path without links."""
+    if not isinstance(entry.path, Path):
+        return str(entry.path)
+    path = _without_links(entry.path.parent) / entry.path.name
+    return str(path.resolve() if path.is_symlink() else path)
+
+
+@functools.cache
+def _without_links(folder: Path) -> Path:
+    """The folder itself, where the path leads through links; kept, since many files share one."""
+    return folder.resolve()
 
 
 def hold_out_keys(keys: set[str], missing: list[str]) -> dict[str, str]:

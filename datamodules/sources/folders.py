@@ -12,6 +12,7 @@ from pathlib import Path
 from configs.schema import SourceConfig
 from datamodules.sources.manifest_entry import (
     NO_AUDIO,
+    NO_PLAIN_TEXT,
     NO_TEXT,
     NO_TRANSCRIPT,
     UNREAD_FORMAT,
@@ -24,10 +25,15 @@ from datamodules.sources.manifest_entry import (
 from datamodules.sources.text_files import read_lines, read_text
 
 SOUND_SUFFIXES = (
-    ".flac", ".wav", ".ogg", ".oga", ".mp3", ".opus", ".sph", ".aif", ".aiff", ".au"
+    ".flac", ".wav", ".wave", ".ogg", ".oga", ".mp3", ".mp2", ".opus", ".sph", ".aif", ".aiff",
+    ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64",
 )  # fmt: skip
 """File name suffixes of sound files."""
-UNREAD_SUFFIXES = (".m4a", ".mp4", ".aac", ".webm", ".wma", ".amr", ".3gp", ".mka")
+UNREAD_SUFFIXES = (
+    ".m4a", ".m4b", ".mp4", ".aac", ".alac", ".webm", ".weba", ".wma", ".amr", ".3gp", ".3ga",
+    ".3g2", ".mka", ".mkv", ".mov", ".avi", ".wv", ".ape", ".tta", ".spx", ".ra", ".dss", ".ac3",
+    ".raw", ".pcm",
+)  # fmt: skip
 """File name suffixes of sound files that libsndfile cannot read."""
 TRANSCRIPT_SUFFIXES = (".txt", ".lab")
 """File name suffixes of a transcript that has the name of its sound file."""
@@ -35,23 +41,27 @@ DETACHED_CLITIC = re.compile(r" '(?=(?:s|re|ll|ve|d|m|t|em)\b)")
 """TED-LIUM writes "it 's" for "it's"."""
 UNSCORED = "ignore_time_segment_in_scoring"
 """TED-LIUM's text of a segment without a transcript."""
+TIMED_LABEL = re.compile(r"\d+\s+\d+\s+\S")
+"""Beginning of a line of an HTK label file: start, end, and what lies between."""
+SECOND_SOUND = "beside another sound of the same name, which is read"
 NO_WORDS = "with a state or a response, but no transcript"
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], str | None]]:
     """Go through a folder and all folders below it.
 
-    Hidden files, and links to a folder above, are passed over.
+    Hidden files are passed over. A folder that links lead to twice, or in circles, is read once.
 
     Yields:
         The folder, the names of its files in order, and the first part of its path, relative to the
         top, that names a split.
     """
+    visited = {folder.resolve()}
     for root_name, folders, files in os.walk(folder, followlinks=True):
         root = Path(root_name)
-        visible = [name for name in folders if not is_hidden(name)]
+        visible = sorted(name for name in folders if not is_hidden(name))
         # os.walk visits the folders in the order of this list.
-        folders[:] = sorted(name for name in visible if not _leads_back(root / name))
+        folders[:] = [name for name in visible if _is_new(root / name, visited)]
         sound_and_text = sorted(name for name in files if not is_hidden(name))
         yield root, sound_and_text, split_above(root.relative_to(folder))
 
@@ -61,11 +71,13 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _leads_back(folder: Path) -> bool:
-    """Whether a folder is a link to a folder above it, which would be walked in circles."""
-    if not folder.is_symlink():
+def _is_new(folder: Path, visited: set[Path]) -> bool:
+    """Whether a folder is none of those that are visited, to which it is then added."""
+    target = folder.resolve()
+    if target in visited:
         return False
-    return folder.parent.resolve().is_relative_to(folder.resolve())
+    visited.add(target)
+    return True
 
 
 def split_above(relative: Path) -> str | None:
@@ -239,15 +251,40 @@ def read_sidecars(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkipped
         for file in files:
             if file.lower().endswith(TRANSCRIPT_SUFFIXES):
                 transcripts[Path(file).stem] = root / file
-        for stem, path in _sounds(root, files).items():
+        sounds = _sounds(root, files)
+        for stem, path in sounds.items():
             if stem not in transcripts:
                 yield Skipped(NO_TRANSCRIPT, str(path))
                 continue
             text = read_text(transcripts[stem])
             # File names may repeat in other folders, relative paths do not.
             id = str(path.relative_to(folder))
-            yield _whole_file(id, path, text, "", split)
+            if _is_timed(text):
+                yield Skipped(NO_PLAIN_TEXT, id)
+            else:
+                yield _whole_file(id, path, text, "", split)
         yield from _not_readable(root, files)
+        yield from _left_alone(root, files, sounds, transcripts)
+
+
+def _is_timed(text: str) -> bool:
+    """Whether each line of a transcript has times in front, as label files of HTK have."""
+    lines = text.strip().splitlines()
+    return bool(lines) and all(TIMED_LABEL.match(line.strip()) for line in lines)
+
+
+def _left_alone(
+    folder: Path, files: list[str], sounds: dict[str, Path], transcripts: dict[str, Path]
+) -> Iterator[Skipped]:
+    """One skipped item for each transcript without a sound, and each second sound of a name."""
+    has_sound = {Path(file).stem for file in files if file.lower().endswith(UNREAD_SUFFIXES)}
+    for stem, path in transcripts.items():
+        if stem not in sounds and stem not in has_sound:
+            yield Skipped(NO_AUDIO, str(path))
+    for file in files:
+        stem = Path(file).stem
+        if file.lower().endswith(SOUND_SUFFIXES) and sounds[stem].name != file:
+            yield Skipped(SECOND_SOUND, str(folder / file))
 
 
 def _not_readable(folder: Path, files: list[str]) -> Iterator[Skipped]:

@@ -2,6 +2,8 @@
 left out."""
 
 import dataclasses
+import html
+import math
 import re
 from collections.abc import Iterable
 
@@ -27,6 +29,9 @@ NO_TRANSCRIPT = "audio without a transcript"
 NO_ANSWER = "without an answer"
 UNUSABLE = "unusable"
 UNREAD_FORMAT = "in m4a or another unread format; ffmpeg -i x.m4a x.flac"
+DAMAGED_TEXT = "with a transcript of damaged letters; write it anew as UTF-8"
+NO_UTF_8_NAME = "with a name that is not UTF-8; rename it, for example by convmv -f latin1 -t utf8"
+NO_TIME = "with a start or length that is no number of seconds from 0"
 NO_PLAIN_TEXT = "with a transcript or answer that is not text"
 IN_TWO_SPLITS = "in train and in valid or test, left out of train"
 
@@ -36,6 +41,14 @@ MARGIN_S = 0.5
 """Estimated seconds of silence around an utterance."""
 TRANSCRIBER_MARK = re.compile(r"<[^<>]*>|\{[^{}]*\}")
 """Marks that are not spoken: <COMMA>, <unk>, {NOISE}."""
+ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,8});")
+"""A character as web pages write it: &#39; &amp;"""
+REPLACEMENT_CHARACTER = "\ufffd"
+"""What a decoder writes for bytes that it cannot read."""
+DAMAGED = re.compile(REPLACEMENT_CHARACTER + r"|â€|[ÃÂ][\x80-\x9f\xa1-\xbf]")
+"""Letters that were lost, or UTF-8 that was read as another encoding: donâ€™t, cafÃ©."""
+START_SLACK_S = 0.01
+"""Seconds by which a start may lie before the sound, since times are rounded."""
 NUM_EXAMPLES = 3
 """Names that a summary lists per reason."""
 
@@ -79,13 +92,28 @@ class Skipped:
     """Name of the utterance or file, or a sentence that begins with it; empty: excluded by the
     configuration."""
 
+    def __post_init__(self) -> None:
+        """Make the name printable."""
+        object.__setattr__(self, "detail", printable(str(self.detail)))
+
 
 EntryOrSkipped = Entry | Skipped
 
 
 def spoken_text(transcript: str) -> str:
-    """Normalise a transcript, without the marks of transcribers."""
-    return normalise(TRANSCRIBER_MARK.sub(" ", transcript))
+    """Normalise a transcript, without the marks of transcribers.
+
+    One whose letters are damaged becomes REPLACEMENT_CHARACTER, which `assign_split` leaves out.
+    """
+    if DAMAGED.search(transcript):
+        return REPLACEMENT_CHARACTER
+    plain = ENTITY.sub(lambda entity: html.unescape(entity[0]), transcript)
+    return normalise(TRANSCRIBER_MARK.sub(" ", plain))
+
+
+def printable(text: str) -> str:
+    """A text with escapes in place of the bytes of a file name that are not UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def answer_text(answer: str) -> str:
@@ -135,15 +163,34 @@ def assign_split(item: EntryOrSkipped, split_names: dict[str, str], task: str) -
     # A corpus without splits is training speech, if the configuration asks for any.
     if split_names and not split and (item.split or not train_requested):
         return Skipped(f"of split {item.split!r}, which data.sources does not ask for", "")
-    if not item.text:
-        return Skipped(NO_TEXT, item.id)
+    problem = _problem_of(item)
+    if problem:
+        return Skipped(problem, str(item.id))
     if item.split and not split:
         reason = f"of split {item.split!r}, which is none of train, valid and test"
         return Skipped(reason, item.id)
     if task == "answer" and not item.answer:
         return Skipped(NO_ANSWER, item.id)
     answer = "" if task == "transcribe" else item.answer
-    return dataclasses.replace(item, split=split, answer=answer)
+    start_s = max(0.0, item.start_s)
+    return dataclasses.replace(item, split=split, answer=answer, start_s=start_s)
+
+
+def _problem_of(entry: Entry) -> str | None:
+    """Reason to leave an entry out, whatever the configuration asks for; None: there is none."""
+    if not entry.text:
+        return NO_TEXT
+    if entry.text == REPLACEMENT_CHARACTER or REPLACEMENT_CHARACTER in entry.answer:
+        return DAMAGED_TEXT
+    # Such names can neither be printed nor written to a manifest.
+    names = f"{entry.id}{entry.path}{entry.speaker}"
+    if printable(names) != names:
+        return NO_UTF_8_NAME
+    # Comparisons with NaN are false.
+    is_length = entry.duration_s is None or math.isfinite(entry.duration_s)
+    if not (is_length and -START_SLACK_S <= entry.start_s < math.inf):
+        return NO_TIME
+    return None
 
 
 def summarise_skipped(skipped: Iterable[Skipped]) -> list[str]:

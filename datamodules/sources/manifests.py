@@ -1,5 +1,6 @@
 """Manifests (JSONL, JSON, CSV, TSV) -> entries, whatever their columns are called."""
 
+import collections
 import gzip
 import itertools
 import json
@@ -15,6 +16,7 @@ from configs.schema import SourceConfig
 from datamodules.corpus import UnusableAudio
 from datamodules.sources import tables
 from datamodules.sources.audio_sources import AudioSource, RemoteSource, audio_source_from_record
+from datamodules.sources.json_records import parse_json
 from datamodules.sources.manifest_entry import (
     NO_AUDIO,
     NO_PLAIN_TEXT,
@@ -25,7 +27,7 @@ from datamodules.sources.manifest_entry import (
     spoken_text,
 )
 from datamodules.sources.storage import is_url, read_bytes
-from datamodules.sources.text_files import decode
+from datamodules.sources.text_files import LINE_BREAK, decode
 
 Record = dict[str, Any]
 """One line of a manifest or row of a table: column -> value."""
@@ -52,6 +54,16 @@ USUAL_COLUMNS = {
 EXCLUDED_BY_WHERE = "left out by `where`"
 MISSING_TEXTS = ("", "NaN", "<NA>", "#N/A")
 """Texts by which pandas and spreadsheets write that there is none."""
+MISSING_TRANSCRIPTS = ("nan", "None", "NULL", "N/A")
+"""Further ones of a transcript, by which Python and databases write it. An answer may be one word
+such as None."""
+GZIP_MAGIC = b"\x1f\x8b"
+COMPRESSED = {b"PK\3\4": "zip", b"BZh": "bzip2", b"\xfd7zX": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes of a file -> its compression, of those that are not unpacked here."""
+TIME_COLUMNS = frozenset(
+    [*("start", "start_s", "start_time", "begin", "begin_time", "end", "end_s", "end_time")]
+)
+"""Columns of times that are not read, since corpora mean different things by them."""
 UNICODE_FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 MAX_SHOWN_CHARS = 80
 """Length up to which a message shows a value."""
@@ -85,13 +97,18 @@ class Columns:
         for name in self.names(field):
             value = record.get(name)
             # pandas writes NaN for a value that is missing; only NaN differs from itself.
-            if value is not None and value == value and value not in MISSING_TEXTS:
+            is_missing = value is None or value != value or value in MISSING_TEXTS
+            is_missing |= field == "text" and str(value).strip() in MISSING_TRANSCRIPTS
+            if not is_missing:
                 return value
         return None
 
     def get(self, record: Record, field: str) -> str:
         """First value of the field that is present, as text; "" if there is none."""
         value = self.value(record, field)
+        # A column of whole numbers with gaps becomes one of floats in pandas.
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         return "" if value is None else str(value).strip()
 
     def audio_name(self, record: Record, location: str) -> str:
@@ -128,7 +145,8 @@ class Columns:
             return None
         try:
             number = float(value)
-            if number >= 0 and number == int(number):
+            # In Python, true is the number 1.
+            if number >= 0 and number == int(number) and not isinstance(value, bool):
                 return int(number)
         except (TypeError, ValueError, OverflowError):
             pass
@@ -163,7 +181,7 @@ class Columns:
 
     def selects(self, record: Record) -> bool:
         """Whether the record has every value that `where` demands."""
-        return all(str(record.get(name)) == value for name, value in self.where.items())
+        return all(value in _spellings(record.get(name)) for name, value in self.where.items())
 
     def check(
         self,
@@ -221,7 +239,9 @@ class Columns:
         if not self.selects(record):
             return Skipped(EXCLUDED_BY_WHERE, "")
         for field in ("text", "answer"):
-            if isinstance(self.value(record, field), (dict, list, bool, bytes)):
+            value = self.value(record, field)
+            is_infinite = isinstance(value, float) and math.isinf(value)
+            if is_infinite or isinstance(value, (dict, list, bool, bytes)):
                 return Skipped(NO_PLAIN_TEXT, location)
         return Entry(
             id=self.get(record, "id") or id,
@@ -234,6 +254,16 @@ class Columns:
             split=self.get(record, "split") or split,
             channel=self.channel(record, location),
         )
+
+
+def _spellings(value: Any) -> set[str]:
+    """How a value may be written in a configuration: True as True and true, 1.0 also as 1."""
+    spellings = {str(value)}
+    if value is None or isinstance(value, bool):
+        spellings.add(json.dumps(value))
+    if isinstance(value, float):
+        spellings.add(f"{value:g}")
+    return spellings
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -271,7 +301,9 @@ def _read_content(name: str) -> bytes:
     try:
         # In one piece: a manifest is small compared with its audio.
         content = read_bytes(name)
-        return gzip.decompress(content) if name.endswith(".gz") else content
+        # Also where the name does not say it: browsers and copies lose or change the suffix.
+        is_packed = name.lower().endswith(".gz") or content.startswith(GZIP_MAGIC)
+        return gzip.decompress(content) if is_packed else content
     except UnusableAudio as error:
         raise ValueError(str(error)) from None
     except (OSError, EOFError, zlib.error) as error:
@@ -280,13 +312,22 @@ def _read_content(name: str) -> bytes:
 
 def _not_empty(name: str, records: list[Item]) -> list[Item]:
     if not records:
-        raise ValueError(f"{name} is empty; a manifest holds one JSON object per line")
+        raise ValueError(
+            f"{name} is empty: it holds no row; a manifest holds one JSON object per line, or a "
+            "header and rows"
+        )
     return records
 
 
 def _parse(name: str, content: bytes) -> list[Record]:
+    for beginning, compression in COMPRESSED.items():
+        if content.startswith(beginning):
+            raise ValueError(
+                f"{name} is packed with {compression}, which is not read; unpack it, or pack it "
+                "with gzip"
+            )
     text = decode(content, name)
-    unpacked_name = name.removesuffix(".gz")
+    unpacked_name = name.lower().removesuffix(".gz")
     if unpacked_name.endswith((".csv", ".tsv")):
         return tables.parse_table(name, text)
     if unpacked_name.endswith(".json"):
@@ -297,19 +338,18 @@ def _parse(name: str, content: bytes) -> list[Record]:
 def _parse_lines(name: str, text: str) -> Iterator[tuple[int, Record]]:
     """Number and content of each line that is not blank."""
     # Not str.splitlines(), which also splits at characters that JSON strings may hold.
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(LINE_BREAK.split(text), 1):
         if line.strip():
             yield number, _parse_line(name, number, line)
 
 
 def _parse_json(name: str, text: str) -> list[Record]:
     """One JSON value; or one per line, which NeMo calls .json too."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    value = parse_json(text, name)
+    if value is None:
         if _begins_with_object(text):
             return [record for _, record in _parse_lines(name, text)]
-        raise ValueError(f"{name} is not JSON: {error}; fetch or write it again") from None
+        raise ValueError(f"{name} is not JSON{_reason(text)}; fetch or write it again")
     records = value if isinstance(value, list) else [value]
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict):
@@ -319,23 +359,28 @@ def _parse_json(name: str, text: str) -> list[Record]:
     return records
 
 
+def _reason(text: str) -> str:
+    """What is wrong with a text that is no JSON, after a colon; empty where nothing tells."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f": {error}"
+    return ""
+
+
 def _begins_with_object(text: str) -> bool:
     """Whether the first line is a JSON object by itself."""
     first_line = text.lstrip().partition("\n")[0]
-    try:
-        return isinstance(json.loads(first_line), dict)
-    except (ValueError, RecursionError):
-        return False
+    return isinstance(parse_json(first_line, "line 1"), dict)
 
 
 def _parse_line(name: str, number: int, line: str) -> Record:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        record = None
+    location = f"{name}, line {number}"
+    record = parse_json(line, location)
     if not isinstance(record, dict):
         raise ValueError(
-            f"{name}, line {number}: not a JSON object; a manifest is JSONL, one object per line"
+            f"{location}: not a JSON object; a manifest is JSONL, one object per line, or a table "
+            "named .csv or .tsv"
         )
     return record
 
@@ -362,6 +407,7 @@ def read_plain_manifest(
     audio_names = []
     for number, record in enumerate(records, 1):
         audio_names.append(columns.audio_name(record, f"{path}, row {number}"))
+    _check_segments(path, records, audio_names, columns)
     folder = audio_folder(path, audio_names)
     file_name = str(path).rsplit("/", 1)[-1]
     for number, (record, audio_name) in enumerate(zip(records, audio_names, strict=True), 1):
@@ -374,6 +420,26 @@ def read_plain_manifest(
         id = f"{audio_name}@{start_s:g}" if start_s else audio_name
         audio = audio_source_from_record(record) or _audio_source(folder, audio_name)
         yield columns.entry(record, audio, id, split, location)
+
+
+def _check_segments(
+    path: str | Path, records: list[Record], audio_names: list[str], columns: Columns
+) -> None:
+    """Raise ValueError where rows are segments of one file, by times that are not read.
+
+    Each row would otherwise get the whole file for the words of its segment.
+    """
+    keys = set().union(*records)
+    unread = sorted(TIME_COLUMNS & keys - set(columns.names("offset")))
+    if not unread or keys & set(columns.names("offset")) or not any(audio_names):
+        return
+    [(most_frequent, count)] = collections.Counter(filter(None, audio_names)).most_common(1)
+    if count > 1:
+        raise ValueError(
+            f"{path}: {most_frequent} stands in several rows, and {', '.join(unread)} are not read; name "
+            "the start in seconds offset, or as columns.offset, and write the length in seconds as "
+            "duration"
+        )
 
 
 def _audio_source(folder: str | Path, audio_name: str) -> AudioSource:

@@ -8,6 +8,7 @@ utterance is read.
 import dataclasses
 import functools
 import importlib.util
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,19 +166,31 @@ def _entry(
     if isinstance(entry, Skipped):
         return entry
     # A cell holds one utterance, whatever offset in a recording another column tells.
-    duration_s = entry.duration_s or _duration_s(record)
+    duration_s = entry.duration_s or _duration_s(record, location)
     return dataclasses.replace(entry, start_s=0.0, duration_s=duration_s)
 
 
-def _duration_s(record: Record) -> float | None:
+def _duration_s(record: Record, location: str) -> float | None:
     """Seconds of an utterance, by its columns; None: unknown."""
-    duration_ms = record.get(DURATION_MS)
+    duration_ms = _number(record, DURATION_MS, location)
     if duration_ms is not None:
-        return float(duration_ms) / 1000
-    begin_s, end_s = [record.get(name) for name in RECORDING_TIMES]
+        return duration_ms / 1000
+    begin_s, end_s = [_number(record, name, location) for name in RECORDING_TIMES]
     if begin_s is None or end_s is None:
         return None
-    return float(end_s) - float(begin_s)
+    return end_s - begin_s
+
+
+def _number(record: Record, name: str, location: str) -> float | None:
+    """A number of a row; None: it has none, or NaN, which pandas writes for none."""
+    value = record.get(name)
+    try:
+        number = None if value is None else float(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{location}: {name}={value!r} is not a number; correct it or leave the column out"
+        ) from None
+    return None if number is None or math.isnan(number) else number
 
 
 def _read_rows(file: str, group: int, names: list[str]) -> list[Record]:

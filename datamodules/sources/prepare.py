@@ -137,6 +137,7 @@ def check(name: str, source: SourceConfig, config: Config) -> tuple[Report, Entr
         characters=_unusual(characters),
         unknown=unknown_characters(set(characters), config),
         tokenizer=config.tokenizer.source,
+        model_rate_hz=config.features.sample_rate_hz,
     )
     return report, splits
 

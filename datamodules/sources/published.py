@@ -54,8 +54,12 @@ def read_commonvoice(source: SourceConfig, folder: Path) -> Iterator[EntryOrSkip
                 f"{table} does not exist; name a table that is there in data.sources.*.split"
             )
         records = []
-        for row in read_records(table):
-            clip = row["path"]
+        for number, row in enumerate(read_records(table), 1):
+            clip = row.get("path")
+            if not clip:
+                raise ValueError(
+                    f"{table}, row {number}: no path; give the name of its clip, or remove the row"
+                )
             # The table names the file without its folder.
             records.append({**row, "path": f"clips/{clip}", "duration": durations_s.get(clip)})
         yield from read_plain_manifest(table, records, source, name)
@@ -66,8 +70,14 @@ def _clip_durations(table: Path) -> dict[str, float]:
     if not table.is_file():
         return {}
     durations_s = {}
-    for row in read_records(table):
-        durations_s[row["clip"]] = float(row["duration[ms]"]) / 1000
+    for number, row in enumerate(read_records(table), 1):
+        try:
+            durations_s[row["clip"]] = float(row["duration[ms]"]) / 1000
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{table}, row {number}: no clip and duration[ms]; correct it, or remove the table: "
+                "durations are then read from the clips"
+            ) from None
     return durations_s
 
 
@@ -92,19 +102,29 @@ def read_gigaspeech(source: SourceConfig, table: Path) -> Iterator[EntryOrSkippe
 
 
 def _gigaspeech_entry(segment: dict[str, Any], path: Path, selected: dict[str, str]) -> Entry:
-    begin_s = float(segment["begin_time"])
-    end_s = float(segment["end_time"])
+    begin_s = _seconds(segment, "begin_time")
+    end_s = _seconds(segment, "end_time")
     speaker = str(segment.get("speaker") or "")
     return Entry(
         id=segment["sid"],
         path=path,
         start_s=begin_s,
         duration_s=end_s - begin_s,
-        text=spoken_text(segment["text_tn"]),
+        text=spoken_text(segment["text_tn"] or ""),
         answer="",
         speaker=speaker.replace("N/A", ""),
         split=_gigaspeech_split(segment["subsets"], selected),
     )
+
+
+def _seconds(segment: dict[str, Any], field: str) -> float:
+    try:
+        return float(segment[field])
+    except ValueError:
+        raise ValueError(
+            f"segment {segment['sid']}: {field}={segment[field]!r} is no number of seconds; correct "
+            "it or remove the segment"
+        ) from None
 
 
 def _gigaspeech_split(subsets: list[str], selected: dict[str, str]) -> str | None:

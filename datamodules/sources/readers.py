@@ -42,7 +42,9 @@ from datamodules.sources.storage import is_url
 
 NUM_SHARD_THREADS = 8
 """Shards that are read in parallel."""
-MANIFEST_FILE = re.compile(r"\.(jsonl(\.gz)?|csv)$|(^|_)manifest(_\w+)?\.json$")
+MANIFEST_FILE = re.compile(
+    r"\.(jsonl|csv)(\.gz)?$|(^|_)manifest(_\w+)?\.json$|^(manifest|metadata)\.tsv(\.gz)?$"
+)
 """Names of files that may be manifests; NeMo calls those of JSON lines train_manifest.json."""
 MANIFEST_STEM = re.compile(r"^(manifest|metadata|cuts)$|recordings")
 """Names of manifests, in addition to those of splits."""
@@ -91,11 +93,13 @@ def _read(source: SourceConfig) -> Iterable[EntryOrSkipped]:
         raise ValueError(f"{path} does not exist; give {KNOWN_LAYOUTS}")
     if path.is_file():
         return _read_file(path, source, None)
+    if not path.is_dir():
+        raise ValueError(f"{path} is neither a file nor a folder; give {KNOWN_LAYOUTS}")
     return _read_folder(path, source)
 
 
 def _read_file(path: Path, source: SourceConfig, split: str | None) -> Iterable[EntryOrSkipped]:
-    if path.suffix in (".tar", ".parquet"):
+    if path.suffix.lower() in (".tar", ".parquet"):
         return _read_shards([(str(path), split)], source)
     _refuse_compressed_tar(path)
     if path.name.lower().endswith((*SOUND_SUFFIXES, *UNREAD_SUFFIXES)):
@@ -104,17 +108,43 @@ def _read_file(path: Path, source: SourceConfig, split: str | None) -> Iterable[
     # JSON files do not name their format, but their keys tell them apart.
     keys: set[str] = set().union(*records)
     if "audios" in keys:
-        return read_gigaspeech(source, path)
+        return as_written(read_gigaspeech(source, path), path, "GigaSpeech")
     if "conversation" in keys:
-        return read_instructs2s(source, path)
+        return as_written(read_instructs2s(source, path), path, "InstructS2S-200K")
     if keys & {"supervisions", "tracks"}:
-        return read_cuts(path, records, source, split)
+        return as_written(read_cuts(path, records, source, split), path, "lhotse")
     return read_plain_manifest(path, records, source, split)
+
+
+def as_written(
+    items: Iterable[EntryOrSkipped], path: str | Path, layout: str
+) -> Iterator[EntryOrSkipped]:
+    """Pass on the items of a table in the layout of another project.
+
+    Args:
+        items: its items, read on demand.
+        path: the table, for the message.
+        layout: the project.
+
+    Raises:
+        ValueError: a record lacks a field of the layout, or has another type there.
+    """
+    num_items = 0
+    try:
+        for item in items:
+            yield item
+            num_items += 1
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(
+            f"{path}: after {num_items} items comes one that is not as {layout} writes it ({reason}); "
+            "correct or remove it"
+        ) from None
 
 
 def _refuse_compressed_tar(path: Path) -> None:
     """Raise ValueError for a compressed tar: an entry is a byte range of its shard."""
-    if COMPRESSED_TAR.search(path.name):
+    if COMPRESSED_TAR.search(path.name.lower()):
         raise ValueError(
             f"{path} is a compressed tar, of which no single file can be read; unpack it to a tar, "
             "for example by gunzip"
@@ -183,6 +213,7 @@ def read_manifest_folder(source: SourceConfig, folder: Path) -> Iterator[EntryOr
     else.
     """
     stems = _manifest_stems(folder)
+    _check_single(stems)
     complete = []
     recordings = []
     others = []
@@ -198,7 +229,20 @@ def read_manifest_folder(source: SourceConfig, folder: Path) -> Iterator[EntryOr
         yield from _read_file(file, source, _split_name(stems[file]))
     if not complete and not others:
         for file in recordings:
-            yield from read_recordings(file, source, _split_name(stems[file]))
+            items = read_recordings(file, source, _split_name(stems[file]))
+            yield from as_written(items, file, "lhotse")
+
+
+def _check_single(stems: dict[Path, str]) -> None:
+    """Raise ValueError where the same manifest lies there in two formats: it would count twice."""
+    files: dict[str, Path] = {}
+    for file, stem in stems.items():
+        earlier = files.setdefault(stem, file)
+        if earlier != file:
+            raise ValueError(
+                f"{file.parent} holds {earlier.name} and {file.name}, which count as one manifest "
+                "in two formats; remove one, or name the file that is meant"
+            )
 
 
 def _split_name(stem: str) -> str | None:
@@ -209,7 +253,7 @@ def _manifest_stems(folder: Path) -> dict[Path, str]:
     """Manifests directly in a folder, and their names without suffixes."""
     stems = {}
     for file in sorted(folder.iterdir()):
-        stem = re.split(r"\.jsonl|\.csv|\.json", file.name)[0]
+        stem = re.split(r"\.jsonl|\.csv|\.json|\.tsv", file.name)[0]
         is_manifest = MANIFEST_FILE.search(file.name) is not None and not is_hidden(file.name)
         if is_manifest and (MANIFEST_STEM.search(stem) or split_of(stem)):
             stems[file] = stem
@@ -236,7 +280,7 @@ def _read_one_shard(shard: Shard, source: SourceConfig) -> Iterable[EntryOrSkipp
     if not path.endswith((".jsonl", ".jsonl.gz")):
         return read_shard(path, source, split)
     if CORPUS_FORMATS["shar"].matches(path.rpartition("/")[2]):
-        return read_shar(path, source, split)
+        return as_written(read_shar(path, source, split), path, "lhotse")
     return read_plain_manifest(path, read_records(path), source, split)
 
 

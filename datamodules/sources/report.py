@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from datamodules.sources.bandwidth import narrow_band_notes
 from datamodules.sources.corpus_manifest import Survey
 from datamodules.sources.manifest_entry import UNUSABLE
 from reporting.corpus_report import draw
@@ -48,6 +49,8 @@ class Report:
     """Characters that the tokenizer does not reproduce."""
     tokenizer: str
     """Value of `tokenizer.source`."""
+    model_rate_hz: int
+    """Sample rate of the model."""
 
     def numbers(self) -> dict[str, float]:
         """Flat scores, such as train/hours, for report.json."""
@@ -86,6 +89,7 @@ class Report:
         lines += self.survey.notes
         rates = [f"{count:,} of {rate:,} Hz" for rate, count in sorted(self.rates_hz.items())]
         lines.append(f"files by rate: {', '.join(rates)}; all are resampled as they are read")
+        lines += narrow_band_notes(self.rates_hz, self.model_rate_hz)
         most_frequent = list(self.characters.items())[:NUM_NAMED]
         others = [f"{character} ({count:,})" for character, count in most_frequent]
         lines.append(f"characters other than a to z: {', '.join(others) or 'none'}")

@@ -4,7 +4,7 @@ Files of a shard that share their name up to the first dot are one utterance: a 
 in a .json or .txt. Nothing is unpacked; an entry locates its sound as a byte range of the shard.
 """
 
-import json
+import posixpath
 import re
 import tarfile
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ from configs.schema import SourceConfig
 from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio import stream_duration_s
 from datamodules.sources.audio_sources import TarSource
-from datamodules.sources.folders import SOUND_SUFFIXES, UNREAD_SUFFIXES
+from datamodules.sources.folders import SECOND_SOUND, SOUND_SUFFIXES, UNREAD_SUFFIXES
+from datamodules.sources.json_records import parse_json
 from datamodules.sources.manifest_entry import (
     NO_AUDIO,
     UNREAD_FORMAT,
@@ -28,6 +29,7 @@ from datamodules.sources.text_files import decode
 
 TEXT_SUFFIXES = ("json", "txt", "lab")
 """Suffixes of files that hold the words of an utterance."""
+NO_TARGET = "a link to a file that is not in the shard; write the shard anew with tar --dereference"
 NUMBER_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 """{000..041} in the name of a shard."""
 Content = bytes | float
@@ -62,6 +64,8 @@ def expand(pattern: str) -> list[str]:
 def read_shard(shard: str, source: SourceConfig, split: str | None) -> Iterator[EntryOrSkipped]:
     """Read the utterances of a shard.
 
+    Where an utterance would have several sounds, names count up to their last dot instead.
+
     Args:
         shard: path or URL.
         source: names of the columns.
@@ -83,11 +87,33 @@ def read_shard(shard: str, source: SourceConfig, split: str | None) -> Iterator[
         utterance = utterances.setdefault(key, [])
         if any(member.name == earlier.name for earlier, _ in utterance):
             # A name that repeats begins another utterance.
-            yield _entry(key, utterance, columns, shard, split)
+            yield from _entries(key, utterance, columns, shard, split)
             utterance = utterances[key] = []
         utterance.append((member, content))
     for key, utterance in utterances.items():
-        yield _entry(key, utterance, columns, shard, split)
+        yield from _entries(key, utterance, columns, shard, split)
+
+
+def _entries(
+    key: str, utterance: list[Member], columns: Columns, shard: str, split: str | None
+) -> Iterator[EntryOrSkipped]:
+    """The entry of an utterance; several where dots in names have joined several utterances."""
+    parts: dict[str, list[Member]] = {}
+    for member, content in utterance:
+        parts.setdefault(_stem(member), []).append((member, content))
+    sounds = [member for member, content in utterance if isinstance(content, float)]
+    if len(sounds) > 1 and all(len(parts[_stem(sound)]) > 1 for sound in sounds):
+        for stem, part in parts.items():
+            yield _entry(stem, part, columns, shard, split)
+        return
+    yield _entry(key, utterance, columns, shard, split)
+    for sound in sounds[1:]:
+        yield Skipped(SECOND_SOUND, str(sound))
+
+
+def _stem(member: TarSource) -> str:
+    """Name of a file without its last suffix."""
+    return member.name.rpartition(".")[0]
 
 
 def members(shard: str) -> Iterator[tuple[TarSource, Content] | tuple[Skipped, None]]:
@@ -101,23 +127,49 @@ def members(shard: str) -> Iterator[tuple[TarSource, Content] | tuple[Skipped, N
     try:
         with open_bytes(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             shard_bytes = file.seek(0, 2)
+            files: dict[str, tarfile.TarInfo] = {}
+            links = []
             for info in tar:
                 if _is_of_macos(info.name):
+                    continue
+                if info.issym() or info.islnk():
+                    links.append(info)
                     continue
                 # tarfile would check this only when it proceeds to the next file.
                 if info.offset_data + info.size > shard_bytes:
                     raise tarfile.ReadError("unexpected end of data")
-                content = tar.extractfile(info)
-                # None for a folder or a link
-                if content is not None:
+                if info.isfile():
                     num_files += 1
-                    location = TarSource(shard, info.name, info.offset_data, info.size)
-                    yield _inspect(location, content)
+                    files[posixpath.normpath(info.name)] = info
+                    yield _read_member(tar, info, info.name, shard)
+            for link in links:
+                found = files.get(_target(link))
+                if found is None:
+                    yield Skipped(UNUSABLE, f"{shard}:{link.name} is {NO_TARGET}"), None
+                else:
+                    yield _read_member(tar, found, link.name, shard)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         problem = f"{shard} is broken or truncated after {num_files:,} files: {error}"
         yield Skipped(UNUSABLE, problem), None
     except UnusableAudio as error:
         yield Skipped(UNUSABLE, str(error)), None
+
+
+def _target(link: tarfile.TarInfo) -> str:
+    """Name of the file to which a link of a shard leads: tar writes a file once that has two names."""
+    folder = posixpath.dirname(link.name) if link.issym() else ""
+    return posixpath.normpath(posixpath.join(folder, link.linkname))
+
+
+def _read_member(
+    tar: tarfile.TarFile, info: tarfile.TarInfo, name: str, shard: str
+) -> tuple[TarSource, Content] | tuple[Skipped, None]:
+    """Read a file of a shard, under its own name or that of a link to it."""
+    if info.issparse():
+        return Skipped(UNUSABLE, f"{shard}:{name} is stored with holes; write the shard anew"), None
+    content = tar.extractfile(info)
+    assert content is not None
+    return _inspect(TarSource(shard, name, info.offset_data, info.size), content)
 
 
 def _is_of_macos(name: str) -> bool:
@@ -182,10 +234,7 @@ def _columns_of(member: TarSource, content: bytes) -> Record:
     text = decode(content, str(member))
     if suffix != "json":
         return {"text": text}
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        record = None
+    record = parse_json(text, str(member))
     if not isinstance(record, dict):
         raise ValueError(f"{member} is not a JSON object; write it again")
     return record

@@ -76,7 +76,7 @@ def split_lines(file: Path) -> list[str]:
     Only line feeds separate lines: JSON strings may hold other characters at which
     `str.splitlines` splits.
     """
-    return file.read_text("utf-8", "replace").split("\n")
+    return file.read_text("utf-8-sig", "replace").split("\n")
 
 
 def append_lines(file: Path, entries: Iterable[Fields]) -> None:
@@ -98,7 +98,7 @@ def _parse(line: str) -> tuple[str, dict[str, Any]]:
     """The problem of a line, empty for none, and its fields."""
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"no JSON ({error})", {}
     if not isinstance(fields, dict):
         return "no JSON object", {}

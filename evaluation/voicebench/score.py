@@ -267,8 +267,10 @@ def _check_task(response: Response) -> str:
 
 
 def _check_instructions(response: Response) -> str:
-    """An empty reason; checking the answer raises an error if the instructions are broken."""
+    """Reason why there is nothing to check; checking raises an error if instructions are broken."""
     fields = response.fields
+    if not fields["instruction_id_list"]:
+        return "instruction_id_list is empty: there is no instruction to follow"
     ifeval.followed(response.text, fields["instruction_id_list"], fields["kwargs"])
     return ""
 
