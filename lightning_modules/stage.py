@@ -310,26 +310,10 @@ class StageModule(L.LightningModule, abc.ABC):
         return 0 * total
 
     def _trained_parts(self) -> set[str]:
-        # the CTC head of stage encoder is no part that a recipe names
-        return {*self.config.stage.trained, "ctc"}
+        return trained_parts(self.config)
 
     def _freeze(self) -> None:
-        """Let only the trained parts have gradients; with adapters, only these in their part.
-
-        In a frozen pretrained language model, the rows of new markers have gradients.
-        """
-        adapted_parts = {
-            part_of(name) for name, _ in self.model.named_parameters() if is_adapter(name)
-        }
-        trained_parts = self._trained_parts()
-        for name, parameter in self.model.named_parameters():
-            part = part_of(name)
-            is_frozen_base = part in adapted_parts and not is_adapter(name)
-            is_trained = part in trained_parts and not is_frozen_base
-            parameter.requires_grad_(is_trained or is_marker_row(name))
-        if not self.config.lora.shared_trainable:
-            for parameter in in_common(self.model, self.config.lora):
-                parameter.requires_grad_(False)
+        freeze(self.model, self.config)
 
     def _log_scores(self, split: str) -> None:
         """Gather the results of all ranks and log their scores.
@@ -371,3 +355,26 @@ class StageModule(L.LightningModule, abc.ABC):
                 f"data.max_bad_share={limit}: {'; '.join(self.skipped[:NUM_NAMED])}; "
                 "repair or remove them, or raise data.max_bad_share"
             )
+
+
+def trained_parts(config: Config) -> set[str]:
+    """Return the parts that a stage trains."""
+    # the CTC head of stage encoder is no part that a recipe names
+    return {*config.stage.trained, "ctc"}
+
+
+def freeze(model: nn.Module, config: Config) -> None:
+    """Let only the trained parts have gradients; with adapters, only these in their part.
+
+    In a frozen pretrained language model, the rows of new markers have gradients.
+    """
+    adapted_parts = {part_of(name) for name, _ in model.named_parameters() if is_adapter(name)}
+    parts = trained_parts(config)
+    for name, parameter in model.named_parameters():
+        part = part_of(name)
+        is_frozen_base = part in adapted_parts and not is_adapter(name)
+        is_trained = part in parts and not is_frozen_base
+        parameter.requires_grad_(is_trained or is_marker_row(name))
+    if not config.lora.shared_trainable:
+        for parameter in in_common(model, config.lora):
+            parameter.requires_grad_(False)

@@ -12,9 +12,13 @@ from configs.schema import Config
 from datamodules.batching import SpeechBatch
 from datamodules.dialogue.data import DialogueBatch
 from datamodules.dialogue.text_dialogues import open_text_dialogues
-from duplexmamba.models.speech_lm import SpeechLM
+from duplexmamba.models import lora
+from duplexmamba.models.encoders.library import open_library_encoder
+from duplexmamba.models.speech_lm import SpeechLM, count_parameters
+from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 from lightning_modules.dialogue import DialogueStage
+from lightning_modules.speech import SpeechStage
 from lightning_modules.trainer import plan as planning
 from lightning_modules.trainer.plan import (
     Plan,
@@ -27,6 +31,7 @@ from lightning_modules.trainer.plan import (
 )
 from lightning_modules.trainer.plan_dialogues import EstimatedTokenizer, work_of
 from tests.conftest import SMALL_SIZES, TINY
+from tests.test_presets_without_download import arguments
 
 BATCH_S = 60
 
@@ -164,9 +169,70 @@ def test_dialogues_save_what_their_segments_need(monkeypatch: pytest.MonkeyPatch
     assert work.audio_s > len(batch) * config.data.max_s and work.lm_steps > 0
 
 
-def test_a_language_model_without_sizes_in_the_configuration_is_not_planned() -> None:
+def test_a_config_json_that_cannot_be_read_is_named() -> None:
     args = [TINY[0], "configs/stage/instruct.yaml", "lm.kind=pretrained", "lm.pretrained=somewhere"]
-    with pytest.raises(
-        ValueError, match="lm.kind=pretrained: .*lm.pretrained=somewhere.*plan lm.ki"
-    ):
+    with pytest.raises(ValueError, match="lm.pretrained='somewhere': no readable"):
         planning.plan(load_config(args), 1)
+
+
+def pretrained_config(tmp_path: Path, stage: str, preset: str = "slam", *words: str) -> Config:
+    """Tiny folders in place of the models that a preset names, without adapters unless asked for."""
+    return load_config([*arguments(preset, stage, tmp_path), "trainer.precision=32-true", *words])
+
+
+TRAINED = ["encoder.trainable=true", "stage.trained=[features,connector,lm]", "lora.enabled=false"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "words"), [("slam", []), ("slam", TRAINED), ("slam_streaming", [])]
+)
+def test_pretrained_models_are_planned_without_their_weights(
+    preset: str, words: list[str], tmp_path: Path
+) -> None:
+    """Counts and activations of a plan are those of the model that is trained, with its weights."""
+    config = pretrained_config(tmp_path, "instruct", preset, *words)
+    model = SpeechLM(config.model)
+    if config.lora.enabled:
+        lora.adapt(model, config.lora, config.stage.trained)
+    module = SpeechStage(config, model, None)
+    planned = plan(config, 1)
+    assert planned.trained == module.num_trained()
+    assert planned.parameters["lm"] == count_parameters(model)["lm"]
+    of_encoder = open_library_encoder(str(config.encoder.pretrained), "cpu").model
+    constant = sum(
+        weight.numel()
+        for name, weight in of_encoder.named_parameters()
+        if "masked_spec_embed" in name
+    )
+    assert planned.parameters["features"] == of_encoder.num_parameters() - constant
+    assert planned.weights == 4 * sum(planned.parameters.values())
+    assert planned.gradients == 4 * planned.trained and planned.optimizer == 8 * planned.trained
+
+    batch = SpeechBatch(Padded(torch.zeros(1, planning.PROBE_S * 16_000)), ["a" * 14], [""], [])
+
+    def loss(model: torch.nn.Module, config: Config) -> torch.Tensor:
+        return module.training_loss(batch)
+
+    module.tokenizer = EstimatedTokenizer(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "_build_model", lambda config: model)
+        measured = measure_saved(config, False, loss)
+    probe, _ = saved_by_all_layers(config, recomputed=False)
+    assert probe == pytest.approx(measured, rel=0.25)
+    of_batch = config.data.batch_s / planning.PROBE_S * probe
+    assert planned.activations == pytest.approx(of_batch, rel=1e-3)
+    assert planned.activations_recomputed < planned.activations
+
+
+@pytest.mark.parametrize("preset", ["slam", "slam_streaming"])
+def test_states_of_pretrained_language_models_are_counted_once(preset: str, tmp_path: Path) -> None:
+    config = pretrained_config(tmp_path, "streaming", preset)
+    model = SpeechLM(config.model)
+    _, state = model.lm(Padded(torch.zeros(1, 9, config.lm.d_model)))
+    assert planning.state_bytes(config, 9) == states.num_bytes(state)
+
+
+def test_dialogues_of_a_preset_with_pretrained_models_are_planned(tmp_path: Path) -> None:
+    config = pretrained_config(tmp_path, "streaming", "slam")
+    planned = plan(config, 1)
+    assert planned.activations > planned.activations_recomputed > 0

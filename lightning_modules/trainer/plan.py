@@ -6,6 +6,9 @@ Parameters are counted on torch's meta device. Activations are measured on the C
 layer and of two, over a few seconds of speech; those of all layers and of a whole batch follow from
 them. For dialogues the steps of a whole batch are counted too (`plan_dialogues`).
 
+Pretrained models are built from their config.json with all their layers, each weight of which is one
+number that is repeated, so that they take no memory; their own weights are not read.
+
 Precision bf16-mixed changes little: most of what is saved for the backward pass stays in float32, and
 there is a copy in bfloat16 of every weight that is multiplied, one for each use of a frozen weight.
 """
@@ -23,13 +26,17 @@ from torch import nn
 
 from configs.loading import load_config, override
 from configs.schema import Config
+from duplexmamba.models import lora
+from duplexmamba.models.encoders import ENCODERS, PretrainedEncoder
 from duplexmamba.models.language_models import LANGUAGE_MODELS
 from duplexmamba.models.language_models.hybrid_formats import letters_of
+from duplexmamba.models.pretrained_encoders import find_encoder
 from duplexmamba.models.speech_lm import SpeechEncoder, SpeechLM, part_of
 from duplexmamba.models.timing import FrameTiming
 from duplexmamba.streaming import state as states
 from duplexmamba.streaming.padded import Padded
 from duplexmamba.text.losses import token_loss
+from lightning_modules.stage import freeze
 from lightning_modules.stages import STAGE_REGISTRY
 from lightning_modules.trainer.activation_checkpointing import BLOCKS, checkpoint_activations
 from lightning_modules.trainer.exits import EXIT_BAD_INPUT
@@ -101,18 +108,13 @@ def plan(config: Config, gpus: int) -> Plan:
     """Compute memory and tokens of a training on a number of GPUs.
 
     Raises:
-        ValueError: the stage is lm, which has no speech, or the sizes of the language model are
-            not in the configuration.
+        ValueError: the stage is lm, which has no speech, or the config.json of a pretrained model
+            cannot be read.
     """
     if not STAGE_REGISTRY[config.stage.name].has_speech_encoder:
         raise ValueError(
             f"STAGE={config.stage.name} has no speech, by the seconds of which memory is planned; "
             "plan STAGE=asr"
-        )
-    if not LANGUAGE_MODELS[config.lm.kind].has_own_sizes:
-        raise ValueError(
-            f"lm.kind={config.lm.kind}: its sizes are those of lm.pretrained={config.lm.pretrained}, "
-            "whose activations are not counted; plan lm.kind=transformer or mamba of equal size"
         )
     with torch.device("meta"):
         model = _build_model(config)
@@ -122,6 +124,9 @@ def plan(config: Config, gpus: int) -> Plan:
         parameters[part] = parameters.get(part, 0) + weight.numel()
     num_parameters = sum(parameters.values())
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    num_outside = count_outside(config)
+    if num_outside:
+        parameters["features"] = num_outside
     weights = BYTES_PER_FLOAT * num_parameters
     gradients = BYTES_PER_FLOAT * trained
     # AdamW has two moments
@@ -134,6 +139,8 @@ def plan(config: Config, gpus: int) -> Plan:
     elif gpus > 1:
         # DistributedDataParallel sends gradients from buffers of its own
         gradients *= 2
+    # every rank has the whole of them
+    weights += BYTES_PER_FLOAT * num_outside
     batch_s = config.data.batch_s
     num_uses = 1
     if config.stage.data == "dialogues":
@@ -157,6 +164,23 @@ def plan(config: Config, gpus: int) -> Plan:
         speech_tokens=int(update_s * 1000 / FrameTiming.of(config.model).token_ms),
         text_tokens=int(update_s * TEXT_PER_S),
     )
+
+
+def count_outside(config: Config) -> int:
+    """Return the weights of a frozen pretrained encoder on the GPU, which are not in the model."""
+    encoder = config.encoder
+    if not ENCODERS[encoder.kind].is_pretrained or encoder.trainable:
+        return 0
+    is_repeated = config.data.train_size > 0 or config.data.train_dialogues > 0
+    # data workers compute features that are kept, and onnxruntime those of a wheel
+    if is_repeated or find_encoder(encoder.pretrained).wheel is not None:
+        return 0
+    # imported here, because transformers takes seconds
+    from duplexmamba.models.encoders.library import build_library_encoder
+
+    with torch.device("meta"):
+        built = build_library_encoder(str(encoder.pretrained)).model
+    return sum(weight.numel() for weight in built.parameters())
 
 
 def count_gathered(model: nn.Module) -> int:
@@ -216,7 +240,9 @@ def dialogue_activations(config: Config, work: DialogueWork) -> tuple[int, int]:
         config: configuration of a stage on dialogues.
         work: what the batch makes the model compute.
     """
-    probe = override(config, ["lm.pretrained=null", f"lm.vocab_size={PROBE_VOCAB}"])
+    probe = config
+    if _has_own_sizes(config):
+        probe = override(config, ["lm.pretrained=null", f"lm.vocab_size={PROBE_VOCAB}"])
     num_probes = (work.audio_s + utterances_s(config)) / PROBE_S
     steps_per_s = 1000 / FrameTiming.of(config.model).token_ms + TEXT_PER_S
     num_steps = work.lm_steps + utterances_s(config) * steps_per_s
@@ -242,10 +268,10 @@ def dialogue_activations(config: Config, work: DialogueWork) -> tuple[int, int]:
 def second_scan_bytes(config: Config, work: DialogueWork) -> int:
     """Return what the scans for the states at forks save: their inputs, and some of their states.
 
-    An attention cache needs no scan.
+    An attention cache needs no scan, and pretrained models return states where rows are cut.
     """
     lm = config.lm
-    if lm.kind == "transformer":
+    if lm.kind == "transformer" or not _has_own_sizes(config):
         return 0
     channels = lm.expand * lm.d_model
     floats_per_step = channels * (2 + lm.d_state / SCAN_CHUNK)
@@ -256,6 +282,11 @@ def second_scan_bytes(config: Config, work: DialogueWork) -> int:
 @torch.no_grad()
 def state_bytes(config: Config, num_steps: int) -> int:
     """Return the bytes of the language model's state of one row after a number of steps."""
+    if not _has_own_sizes(config):
+        # each step adds the same, if any
+        first = _lm_state_bytes(config, "", 1)
+        each = _lm_state_bytes(config, "", 2) - first
+        return first + (num_steps - 1) * each
     total = 0
     for letter, number in Counter(lm_letters(config)).items():
         one = _lm_state_bytes(config, "M", num_steps)
@@ -266,6 +297,7 @@ def state_bytes(config: Config, num_steps: int) -> int:
 
 
 def _lm_state_bytes(config: Config, letters: str, num_steps: int) -> int:
+    """Bytes of the state of layers by letter; of all those of a pretrained language model."""
     model = _build_model(_with_layers(config, encoder=1, lm=letters))
     assert isinstance(model, SpeechLM)
     _, state = model.lm(Padded(torch.zeros(1, num_steps, config.lm.d_model)))
@@ -300,6 +332,8 @@ def saved_by_all_layers(
         encoder_layer = two_in_encoder - one_each
     total = one_each + (config.encoder.num_layers - fewest) * encoder_layer
     largest = encoder_layer
+    if not _has_own_sizes(config):
+        return total, max(largest, _largest_pretrained_block(config, loss))
     num_more = Counter(lm_letters(config))
     num_more["M"] -= 1
     for letter, number in num_more.items():
@@ -310,9 +344,20 @@ def saved_by_all_layers(
     return total, largest
 
 
+def _largest_pretrained_block(config: Config, loss: Loss | None) -> int:
+    """Activations in bytes of a block of the pretrained models, as the mean over all blocks."""
+    model = _build_model(config)
+    num_blocks = sum(isinstance(module, BLOCKS) for module in model.modules())
+    saved = measure_saved(config, False, loss) - measure_saved(config, True, loss)
+    return saved // max(num_blocks, 1)
+
+
 def _with_layers(config: Config, encoder: int, lm: str) -> Config:
     """Change the number of layers of the encoder, and the layers of the language model by letter."""
-    overrides = [f"encoder.num_layers={encoder}", f"lm.num_layers={len(lm)}"]
+    overrides = [f"encoder.num_layers={encoder}"]
+    if not _has_own_sizes(config):
+        return override(config, overrides)
+    overrides.append(f"lm.num_layers={len(lm)}")
     # only a hybrid reads the pattern
     return override(config, [*overrides, f"lm.pattern={lm}"])
 
@@ -351,37 +396,72 @@ def measure_saved(config: Config, recomputed: bool, loss: Loss | None = None) ->
     return sum(sizes.values())
 
 
+def _has_own_sizes(config: Config) -> bool:
+    """Whether the section lm has the sizes of the language model, and not a config.json."""
+    return LANGUAGE_MODELS[config.lm.kind].has_own_sizes
+
+
 def _build_model(config: Config) -> nn.Module:
-    build_model = STAGE_REGISTRY[config.stage.name].model
-    model = build_model(override(config, ["lm.pretrained=null"]).model)
-    trained_parts = {*config.stage.trained, "ctc"}
-    for name, weight in model.named_parameters():
-        weight.requires_grad_(part_of(name) in trained_parts)
+    """Build the model of a stage with its adapters, and freeze what the stage does.
+
+    Pretrained models take no memory, on any device.
+    """
+    stage = STAGE_REGISTRY[config.stage.name]
+    if _has_own_sizes(config):
+        config = override(config, ["lm.pretrained=null"])
+    is_without_weights = config.encoder.trainable or not _has_own_sizes(config)
+    device = torch.device("meta") if is_without_weights else torch.get_default_device()
+    with device:
+        model = stage.model(config.model)
+        if config.lora.enabled:
+            lora.adapt(model, dataclasses.replace(config.lora, start=None), config.stage.trained)
+    freeze(model, config)
+    if is_without_weights and torch.get_default_device().type != "meta":
+        _repeat_weights(model)
     return model
+
+
+def _repeat_weights(model: nn.Module) -> None:
+    """Put a model of the meta device on the CPU, each weight of it one number that is repeated."""
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            repeated = torch.zeros(()).expand(weight.shape)
+            setattr(module, name, nn.Parameter(repeated, weight.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.zeros_like(buffer, device="cpu"))
 
 
 def _loss(model: nn.Module, config: Config) -> torch.Tensor:
     """Loss over PROBE_S seconds of noise, with text where there is a language model."""
     assert isinstance(model, SpeechEncoder)
-    # (1, n) samples
-    audio = Padded(torch.randn(1, PROBE_S * config.features.sample_rate_hz))
+    frames = _frames_of_noise(model, config)
     if not isinstance(model, SpeechLM):
-        frames, _ = model.encode(audio, final=True)
         return frames.values.square().mean()
     # (1, L) token ids
     text = Padded(torch.zeros(1, PROBE_S * TEXT_PER_S, dtype=torch.int64))
     prompt = Padded(text.values[:, :1])
-    speech, _ = model.embed_speech(audio, final=True)
+    speech, _ = model.connector(frames)
     hidden, _ = model(prompt, speech, text)
     logits = model.lm.logits(hidden.values)
     return token_loss(logits, text.values, config.optim.label_smoothing)
 
 
+def _frames_of_noise(model: SpeechEncoder, config: Config) -> Padded:
+    """Encoder frames of PROBE_S seconds; nothing is saved for those of a frozen pretrained encoder."""
+    features = model.features
+    if isinstance(features, PretrainedEncoder) and not config.encoder.trainable:
+        num_frames = int(1000 * PROBE_S / features.info.frame_ms)
+        return model.encode_features(Padded(torch.randn(1, num_frames, features.width)))
+    # (1, n) samples
+    audio = Padded(torch.randn(1, PROBE_S * config.features.sample_rate_hz))
+    frames, _ = model.encode(audio, final=True)
+    return frames
+
+
 def speech_loss(model: nn.Module, config: Config) -> torch.Tensor:
     """A loss over the speech embeddings of PROBE_S seconds of noise."""
     assert isinstance(model, SpeechLM)
-    audio = Padded(torch.randn(1, PROBE_S * config.features.sample_rate_hz))
-    speech, _ = model.embed_speech(audio, final=True)
+    speech, _ = model.connector(_frames_of_noise(model, config))
     return speech.values.square().mean()
 
 
