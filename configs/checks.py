@@ -4,11 +4,21 @@ Each error names the field, its value and the remedy.
 """
 
 import dataclasses
+import math
+import operator
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from configs.recipes import STAGES, check_names
-from configs.schema import Config, DataConfig, DialogueConfig, StageConfig, TrainerConfig
+from configs.schema import (
+    Config,
+    DataConfig,
+    DialogueConfig,
+    RunConfig,
+    StageConfig,
+    TrainerConfig,
+)
 from duplexmamba.config import (
     ConnectorConfig,
     DuplexConfig,
@@ -36,6 +46,23 @@ PARTS = ("features", "frontend", "encoder", "connector", "lm")
 SHARES = ("synthetic_share", "in_domain_text_share", "composed_share", "max_bad_share")
 """Fields of the section `data` that lie between 0 and 1."""
 
+LOWEST = {
+    "features.sample_rate_hz": 1,
+    "features.num_mels": 1,
+    "features.hop_samples": 1,
+    "encoder.d_model": 1,
+    "encoder.d_ffn": 1,
+    "connector.stack": 1,
+    "connector.d_hidden": 1,
+    "data.num_workers": 0,
+    "optim.lr": 0,
+    "optim.warmup_steps": 0,
+    "optim.weight_decay": 0,
+    "seed": 0,
+}
+"""Setting -> its lowest value, where nothing else checks it."""
+RESERVED_RUN_IDS = (".", "..", "latest", "data")
+"""Names in the folder of all runs that mean something else."""
 MIN_NATURAL_PAUSE_MS = 200.0
 """Shortest pause of `dialogue.timing: natural`."""
 MIN_EXCERPT_S = 5.0
@@ -48,6 +75,13 @@ def check(config: Config) -> None:
     Raises:
         ValueError: the first mistake, with field, value and remedy.
     """
+    _check_numbers("", dataclasses.asdict(config))
+    for name, lowest in LOWEST.items():
+        value = operator.attrgetter(name)(config)
+        if value < lowest:
+            raise ValueError(f"{name}={value}: must be at least {lowest}")
+    _check_share("encoder.dropout", config.encoder.dropout)
+    _check_run(config.run)
     _check_frontend(config)
     _check_encoder(config.encoder, config.features)
     _check_connector(config.connector)
@@ -62,6 +96,30 @@ def check(config: Config) -> None:
     _check_dialogue(config.dialogue, config.duplex)
     _check_stage(config)
     _check_teacher(config)
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """Raise ValueError for a number that is NaN or infinite: comparisons with it check nothing."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_numbers(f"{name}.{key}".lstrip("."), inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_numbers(name, inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}={value}: must be a finite number")
+
+
+def _check_run(run: RunConfig) -> None:
+    """Raise ValueError where run.id is no name of a folder directly below run.dir."""
+    id = run.id
+    if id is None:
+        return
+    if id in RESERVED_RUN_IDS or Path(id).is_absolute() or ".." in Path(id).parts:
+        raise ValueError(
+            f"run.id={id!r}: must be the name of a folder in run.dir, and none of "
+            f"{', '.join(RESERVED_RUN_IDS)}; run.dir names the folder of all runs"
+        )
 
 
 def _check_choice(field: str, value: str, known: Collection[str]) -> None:

@@ -30,11 +30,14 @@ def parse(overrides: list[str]) -> DictConfig:
     values = OmegaConf.create({})
     for override in overrides:
         key, _, text = override.partition("=")
-        if _is_typed_text(key, text):
+        if _is_typed_text(_type_of(key), text):
             OmegaConf.update(values, key, literal(text), force_add=True)
         else:
             try:
                 values.merge_with_dotlist([override])
+                if text.lstrip().startswith(("{", "[")):
+                    as_typed = _with_typed_texts(key, text)
+                    OmegaConf.update(values, key, as_typed, merge=True, force_add=True)
             except yaml.YAMLError as error:
                 problem = " ".join(str(getattr(error, "problem", error)).split())
                 raise ValueError(
@@ -61,9 +64,40 @@ def literal(value: Any) -> Any:
     return value
 
 
-def _is_typed_text(key: str, text: str) -> bool:
+def _with_typed_texts(key: str, text: str) -> Any:
+    """A map or list with the texts within it as they were typed: {ok: 1.10} as 1.10, not 1.1."""
+    # The base loader leaves every scalar a text.
+    return _typed(yaml.safe_load(text), yaml.load(text, yaml.BaseLoader), _type_of(key))
+
+
+def _typed(value: Any, typed: Any, field_type: Any) -> Any:
+    """A parsed value in which texts of text fields are those of `typed`, its unparsed twin."""
+    if isinstance(value, dict):
+        # In both, keys are in the order of the text.
+        pairs = zip(value.values(), typed.items(), strict=True)
+        return {
+            name: _typed(inner, text, _inner_type(field_type, name))
+            for inner, (name, text) in pairs
+        }
+    if isinstance(value, list):
+        pairs = zip(value, typed, strict=True)
+        return [_typed(inner, text, _inner_type(field_type, "")) for inner, text in pairs]
+    return literal(typed if _is_typed_text(field_type, str(typed)) else value)
+
+
+def _inner_type(field_type: Any, name: str) -> Any:
+    """Type of the field `name` of a section, or of the values of a map or list; None if unknown."""
+    if dataclasses.is_dataclass(field_type):
+        inner = typing.get_type_hints(field_type).get(name)
+    else:
+        inner = (*typing.get_args(field_type), None)[
+            1 if typing.get_origin(field_type) is dict else 0
+        ]
+    return _without_none_of_dataclass(inner)
+
+
+def _is_typed_text(field_type: Any, text: str) -> bool:
     """Whether a value belongs to a text field and is neither null nor in quotation marks."""
-    field_type = _type_of(key)
     is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     if is_quoted:
         return False
@@ -80,13 +114,9 @@ def _type_of(key: str) -> Any:
         parts = parts[2:]
     current: Any = Config
     for part in parts:
-        if dataclasses.is_dataclass(current):
-            current = typing.get_type_hints(current).get(part)
-        elif typing.get_origin(current) is dict:
-            current = typing.get_args(current)[1]
-        else:
+        if not dataclasses.is_dataclass(current) and typing.get_origin(current) is not dict:
             return None
-        current = _without_none_of_dataclass(current)
+        current = _inner_type(current, part)
     return current
 
 

@@ -79,6 +79,9 @@ def load_config(args: list[str], stage: str | None = None) -> Config:
         config = _typed(OmegaConf.merge(OmegaConf.structured(Config), *differences))
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error)) from None
+    # omegaconf's own, where a list stands in place of a map
+    except TypeError as error:
+        raise ValueError(f"{' '.join(args)}: {error}; a section is a map, {{key: value}}") from None
     check(config)
     return config
 
@@ -214,6 +217,9 @@ def override(config: Config, overrides: list[str]) -> Config:
         changed = _typed(OmegaConf.merge(OmegaConf.structured(Config), values, differences))
     except OmegaConfBaseException as error:
         raise ValueError(_explain(error)) from None
+    except TypeError as error:
+        message = f"{' '.join(overrides)}: {error}; a section is a map, {{key: value}}"
+        raise ValueError(message) from None
     check(changed)
     return changed
 

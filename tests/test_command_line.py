@@ -26,6 +26,39 @@ def test_a_text_stays_as_it_was_typed(tmp_path: Path, text: str) -> None:
     assert restored.run.id == text and restored.data.path == config.data.path
 
 
+def test_texts_within_maps_stay_as_they_were_typed() -> None:
+    words = "{a: {path: 0012, where: {n: 1.10, ok: on}, columns: {text: null}, weight: 2}}"
+    config = load_config([*TINY, f"data.sources={words}", "data.voices={espeak: 2}"])
+    mine = config.data.sources["a"]
+    assert (mine.path, mine.weight) == ("0012", 2.0)
+    assert mine.where == {"n": "1.10", "ok": "on"} and mine.columns == {"text": "null"}
+    assert config.data.voices == {"espeak": 2.0}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(
+            "optim.lr=nan",
+            "data.max_s=inf",
+            "data.augment.level_db=[nan, 0]",
+            "data.voices={espeak: nan}",
+        ),
+        *(
+            "run.id=..",
+            "run.id=/x",
+            "run.id=latest",
+            "encoder.d_model=0",
+            "optim.lr=-1",
+            "data.sources=[]",
+        ),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(override: str) -> None:
+    with pytest.raises(ValueError, match=override.partition("=")[0]):
+        load_config([*TINY, override])
+
+
 def test_other_values_are_yaml() -> None:
     config = load_config([*TINY, "data.path=null", "run.id='quoted'", "optim.lr=1e-3"])
     assert config.data.path is None and config.run.id == "quoted" and config.optim.lr == 1e-3

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ import soundfile as sf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from datamodules.conversations.manifest import (
+    CONVERSATION_FIELDS,
+    TURN_FIELDS,
+    read_conversations,
+)
 from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio import read_audio
 from datamodules.sources.audio_sources import BytesSource
@@ -28,6 +34,7 @@ FUZZ = settings(
     suppress_health_check=list(HealthCheck),
 )
 KEYS = ("audio", "text", "answer", "speaker", "id", "duration", "offset", "split", "channel", "x")
+KEYS += ("remote", "member", "cell", "cut", "start", "supervisions", "audios", "conversation")
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -101,6 +108,33 @@ def test_tables(rows: list[list[str]], suffix: str) -> None:
     lines = [["audio", "text", "split"], ["0.wav", "good morning", "train"], *rows]
     content = "\n".join(separator.join(line) for line in lines)
     outcome(f"m.{suffix}", content.encode())
+
+
+TURN = {"who": "user", "start_s": 0.0, "end_s": 1.0, "text": "hi", "pauses": [], "words": None}
+CONVERSATION = {"id": "a", "duration_s": 3.0, "user": {"path": "0.wav"}, "turns": [TURN]}
+TIMES = st.one_of(VALUES, st.lists(st.lists(st.floats(), min_size=2, max_size=2), max_size=2))
+
+
+@FUZZ
+@given(
+    st.dictionaries(st.sampled_from(CONVERSATION_FIELDS), TIMES, max_size=2),
+    st.dictionaries(st.sampled_from(TURN_FIELDS), TIMES, max_size=2),
+)
+def test_manifests_of_conversations(changes: dict[str, Any], turn_changes: dict[str, Any]) -> None:
+    record = {**CONVERSATION, "turns": [TURN | turn_changes], **changes}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "conversations.jsonl"
+        path.write_text(json.dumps(record))
+        try:
+            conversations, skipped = read_conversations(path)
+        except ValueError as error:
+            # Half a character, which no manifest may hold.
+            assert path.name in str(error)
+            return
+    assert all(f"{path.name}, line 1: " in skip.detail for skip in skipped)
+    for conversation in conversations:
+        assert math.isfinite(conversation.duration_s)
+        assert all(math.isfinite(turn.end_s - turn.start_s) for turn in conversation.turns)
 
 
 @FUZZ

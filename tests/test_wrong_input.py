@@ -1,9 +1,12 @@
 """Wrong input of users: a result, a counted skip, or an error with a remedy; never
 wrong in silence."""
 
+import dataclasses
 import gzip
 import io
 import json
+import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,22 @@ import soundfile as sf
 
 from datamodules.corpus import UnusableAudio
 from datamodules.sources.audio import read_audio
+from datamodules.sources.bandwidth import narrow_band_notes, sample_rates
+from datamodules.sources.corpus_manifest import open_sources
 from datamodules.sources.manifest_entry import summarise_skipped
 from duplexmamba.text.metrics import exact_match
 from duplexmamba.text.tokenizer import Tokenizer, normalise
-from tests.corpora import RATE_HZ, open_corpora, read_corpus, shard, sound, tone, write
+from tests.corpora import (
+    DATA,
+    RATE_HZ,
+    open_corpora,
+    read_corpus,
+    shard,
+    sound,
+    source,
+    tone,
+    write,
+)
 
 APPLE_DOUBLE = b"\0\5\26\7\0\2\0\0Mac OS X        \xb0\xa3\xff"
 
@@ -96,6 +111,32 @@ def test_white_space_is_no_error() -> None:
     assert exact_match([("It is five.", "It is six.")]) == 0
 
 
+@pytest.mark.parametrize("damaged", ["caf\ufffd", "donâ€™t", "cafÃ©"])
+def test_damaged_letters_are_counted_and_not_learnt(tmp_path: Path, damaged: str) -> None:
+    path = manifest(tmp_path, row(), row(damaged, id="broken"))
+    assert texts(path) == ["good morning"] and "damaged letters; write" in left_out(path)
+
+
+def test_characters_of_web_pages_are_read(tmp_path: Path) -> None:
+    path = manifest(tmp_path, row("don&#39;t say &lt;unk&gt; &amp; go"))
+    assert texts(path) == ["don't say go"]
+
+
+@pytest.mark.parametrize("missing", ["nan", "None", "NULL", "N/A"])
+def test_words_for_no_transcript_are_counted(tmp_path: Path, missing: str) -> None:
+    path = manifest(tmp_path, row(answer="None"), row(missing))
+    assert texts(path) == ["good morning"] and "1 without text" in left_out(path)
+    assert read_corpus(path)[0][0].answer == "None"
+
+
+def test_half_characters_and_keys_that_occur_twice_are_refused(tmp_path: Path) -> None:
+    path = manifest(tmp_path, row())
+    problems = {'"id": "\\ud800"': "half a character", '"text": "b"': "key text twice"}
+    for field, problem in problems.items():
+        write(path, '{"audio": "0.wav", "text": "a", ' + field + "}")
+        assert "manifest.jsonl, line 1: " in refusal(path) and problem in refusal(path)
+
+
 # --- tables ---
 
 
@@ -125,6 +166,28 @@ def test_long_fields_line_breaks_and_quotes_are_read(tmp_path: Path) -> None:
     entries, _ = read_corpus(tmp_path)
     assert [entry.text for entry in entries] == ["one two three four", "five"]
     assert len(entries[1].answer.split()) == 70_000
+
+
+@pytest.mark.parametrize(
+    "table", ["audio;text\n0.wav;hi\n", "audio|text\n0.wav|hi\n", "sep=,\naudio,text\n0.wav,hi\n"]
+)
+def test_other_separators_are_named(tmp_path: Path, table: str) -> None:
+    assert "m.csv, line 1: " in refusal(write(tmp_path / "m.csv", table))
+    assert "commas" in refusal(tmp_path / "m.csv")
+
+
+def test_rows_without_file_names_are_not_swallowed(tmp_path: Path) -> None:
+    table = 'id,audio,text\na1,0.wav,hi\na2,1.wav,"hello\na3,x,"\n'
+    assert "line 3: a quotation mark opens" in refusal(write(tmp_path / "m.csv", table))
+
+
+def test_quotation_marks_of_a_tsv(tmp_path: Path) -> None:
+    manifest(tmp_path)
+    path = tmp_path / "m.tsv"
+    write(path, 'audio\ttext\tanswer\n0.wav\thi\t"He said ""hi"""\n')
+    assert read_corpus(path)[0][0].answer == 'He said "hi"'
+    write(path, 'audio\ttext\n0.wav\t"hello\nworld"\n')
+    assert "m.tsv, line 2: a quotation mark opens" in refusal(path)
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -163,6 +226,20 @@ def test_what_is_packed_is_named_as_it_lies_there(tmp_path: Path, name: str, con
     assert refusal(path).replace(f"{name}.gz", name) == unpacked
 
 
+def test_gzip_is_known_by_its_content(tmp_path: Path) -> None:
+    manifest(tmp_path)
+    packed = gzip.compress(json.dumps(row()).encode())
+    for name in ("m.jsonl", "m.jsonl.GZ"):
+        assert texts(write(tmp_path / name, packed)) == ["good morning"]
+    assert "packed with zip" in refusal(write(tmp_path / "m.jsonl.zip", b"PK\3\4"))
+
+
+def test_one_manifest_in_two_formats_is_refused(tmp_path: Path) -> None:
+    manifest(tmp_path, row())
+    write(tmp_path / "manifest.csv", "audio,text\n0.wav,hi\n")
+    assert "manifest.csv and manifest.jsonl" in refusal(tmp_path)
+
+
 def test_json_lines_may_be_called_json(tmp_path: Path) -> None:
     for split in ("train", "dev", "test"):
         path = manifest(tmp_path, row(f"of {split}"), name=f"{split}_manifest.json")
@@ -198,6 +275,24 @@ def test_times_that_are_none_are_missing_or_refused(tmp_path: Path, field: str) 
         assert f"row 1: {field}=" in refusal(manifest(tmp_path, row(**{field: odd})))
 
 
+@pytest.mark.parametrize("key", ["remote", "member", "cell", "cut"])
+def test_columns_with_names_of_locations(tmp_path: Path, key: str) -> None:
+    for value in (True, "x", [1], {"a": 1}):
+        assert texts(manifest(tmp_path, row(**{key: value}))) == ["good morning"]
+
+
+def test_segments_by_columns_that_are_not_read_are_refused(tmp_path: Path) -> None:
+    path = manifest(tmp_path, row(start=0.0, end=0.5), row("thank you", start=0.5, end=1.0))
+    assert "0.wav stands in several rows, and end, start are not read" in refusal(path)
+
+
+@pytest.mark.parametrize(("value", "wanted"), [(True, "true"), (1.0, "1"), (None, "null")])
+def test_where_takes_values_as_json_writes_them(tmp_path: Path, value: object, wanted: str) -> None:
+    path = manifest(tmp_path, row(x=value), row("thank you", x="other"))
+    [entry] = read_corpus(path, where={"x": wanted})[0]
+    assert entry.text == "good morning"
+
+
 def test_durations_in_milliseconds_are_refused(tmp_path: Path) -> None:
     path = manifest(tmp_path, row(duration=1000))
     with pytest.raises(ValueError, match="divide milliseconds by 1000"):
@@ -219,6 +314,64 @@ def test_train_keeps_nothing_that_is_scored(tmp_path: Path) -> None:
     rows = [row("a", split="test"), row("b", split="train"), row(audio="1.wav", split="train")]
     corpora, survey = open_corpora(manifest(tmp_path, *rows), RATE_HZ, 0.1, 30)
     assert len(corpora["train"]) == 1 and "1 in train and in valid or test" in str(survey)
+
+
+def test_train_keeps_no_part_of_what_is_scored(tmp_path: Path) -> None:
+    part = row("b", split="test", offset=0.1, duration=0.5)
+    rows = [row("a", split="train", duration=1.0), part, row(audio="1.wav", split="train")]
+    rows.append(row("v", audio="2.wav", split="valid"))
+    path = manifest(tmp_path, *rows, row("c", audio="link.wav", split="train", channel=0))
+    (tmp_path / "link.wav").symlink_to("0.wav")
+    corpora, survey = open_corpora(path, RATE_HZ, 0.1, 30)
+    assert len(corpora["train"]) == 1 and "2 in train and in valid or test" in str(survey)
+
+
+def test_train_keeps_nothing_that_another_source_scores(tmp_path: Path) -> None:
+    path = manifest(tmp_path, row("a"), row("b", audio="1.wav"))
+    scored = manifest(tmp_path, row("a"), name="scored.jsonl")
+    sources = {"a": source(path, split={"train": "x"}), "b": source(scored, split={"test": "x"})}
+    write(path, path.read_text().replace("}", ', "split": "x"}'))
+    write(scored, scored.read_text().replace("}", ', "split": "x"}'))
+    data = dataclasses.replace(DATA, sources=sources, min_s=0.1)
+    corpora, survey = open_sources(data, RATE_HZ)["a"]
+    assert [entry.text for entry in corpora["train"].entries] == ["b"]
+    assert survey.splits["train"].utterances == 1 and "left out of train" in str(survey)
+
+
+# --- layouts of other projects ---
+
+SUPERVISION = {"id": "s", "recording_id": "r", "start": 0, "duration": 1.0, "text": "hi"}
+RECORDING = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "0.wav"}]}
+CUT = {"id": "c", "start": 0, "supervisions": [SUPERVISION], "recording": RECORDING}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"start": None}, {"supervisions": 7}, {"recording": {}}, {"supervisions": [{"id": "s"}]}],
+)
+def test_cuts_that_lack_a_field_are_named(tmp_path: Path, change: dict) -> None:
+    assert texts(manifest(tmp_path, CUT, name="cuts.jsonl")) == ["hi"]
+    path = manifest(tmp_path, CUT | change, name="cuts.jsonl")
+    assert "cuts.jsonl: after 0 items comes one that is not as lhotse writes it" in refusal(path)
+
+
+def test_times_that_are_no_seconds_are_counted(tmp_path: Path) -> None:
+    for odd in ({"duration": float("nan")}, {"start": -0.5}):
+        cut = CUT | {"supervisions": [SUPERVISION, SUPERVISION | odd]}
+        path = manifest(tmp_path, cut, name="cuts.jsonl")
+        assert texts(path) == ["hi"] and "1 with a start or length" in left_out(path)
+
+
+def test_tables_of_published_corpora_that_lack_a_field_are_named(tmp_path: Path) -> None:
+    audios = [{"path": "0.wav", "segments": [{"sid": "a", "begin_time": 0}]}]
+    path = write(tmp_path / "GigaSpeech.json", json.dumps({"audios": audios}))
+    sound(tmp_path / "0.wav", 1.0)
+    assert "GigaSpeech.json: after 0 items" in refusal(path)
+    clips = tmp_path / "cv/clips"
+    sound(clips / "0.mp3", 1.0)
+    for name in ("train", "dev", "test"):
+        write(tmp_path / f"cv/{name}.tsv", "client_id\tsentence\na\thi\n")
+    assert "dev.tsv, row 1: no path" in refusal(tmp_path / "cv")
 
 
 # --- folders and shards ---
@@ -250,7 +403,58 @@ def test_links_in_circles_are_not_followed(tmp_path: Path) -> None:
     assert texts(tmp_path) == ["once"]
 
 
-@pytest.mark.parametrize("suffix", ["m4a", "webm", "AMR"])
+def test_links_into_each_other_are_read_once(tmp_path: Path) -> None:
+    for name in "ab":
+        sound(tmp_path / f"{name}/{name}.wav", 1.0)
+        write(tmp_path / f"{name}/{name}.txt", name)
+    (tmp_path / "a/x").symlink_to("../b")
+    (tmp_path / "b/y").symlink_to("../a")
+    assert texts(tmp_path) == ["a", "b"]
+
+
+def test_what_a_folder_has_beside_its_pairs_is_counted(tmp_path: Path) -> None:
+    sound(tmp_path / "a.wav", 1.0)
+    sound(tmp_path / "a.flac", 1.0)
+    write(tmp_path / "a.txt", "hi")
+    write(tmp_path / "b.txt", "lost")
+    sound(tmp_path / "c.wav", 1.0)
+    write(tmp_path / "c.lab", "0 2500000 sil\n2500000 5000000 hello\n")
+    assert texts(tmp_path) == ["hi"]
+    for reason in ("without audio", "of the same name", "that is not text"):
+        assert reason in left_out(tmp_path)
+
+
+def test_file_names_that_are_not_utf_8_are_counted(tmp_path: Path) -> None:
+    sound(tmp_path / "0.wav", 1.0)
+    write(tmp_path / "0.txt", "hi")
+    odd = os.fsdecode(b"caf\xe9")
+    sound(tmp_path / "1.wav", 1.0).rename(tmp_path / f"{odd}.wav")
+    write(tmp_path / "1.txt", "ho").rename(tmp_path / f"{odd}.txt")
+    assert texts(tmp_path) == ["hi"] and "not UTF-8; rename it" in left_out(tmp_path)
+
+
+def test_dots_and_links_in_names_of_a_shard(tmp_path: Path) -> None:
+    encoded = sound(tmp_path / "0.wav", 1.0).read_bytes()
+    files = {
+        "s.1.wav": encoded,
+        "s.1.txt": b"one",
+        "s.2.wav": encoded,
+        "s.2.txt": b"two",
+        "3.txt": b"three",
+    }
+    path = shard(tmp_path / "train.tar", files)
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("3.wav")
+        link.type, link.linkname = tarfile.LNKTYPE, "s.1.wav"
+        tar.addfile(link)
+    corpora, _ = open_corpora(path, RATE_HZ, 0.1, 30)
+    lengths = {}
+    for corpus in corpora.values():
+        lengths |= {corpus[n].text: len(corpus[n].samples) for n in range(len(corpus))}
+    assert lengths == dict.fromkeys(("one", "two", "three"), RATE_HZ)
+
+
+@pytest.mark.parametrize("suffix", ["m4a", "webm", "AMR", "wv", "mkv"])
 def test_formats_that_are_not_read_are_counted(tmp_path: Path, suffix: str) -> None:
     for number in range(2):
         write(tmp_path / f"{number}.{suffix}", b"\0\0\0\40ftypM4A ")
@@ -311,6 +515,8 @@ def whole_and_cut(path: Path, kind: str, subtype: str, share: float) -> tuple[Pa
         ("au", "AU", "PCM_16"),
         ("wav", "WAV", "GSM610"),
         ("flac", "FLAC", "PCM_16"),
+        ("w64", "W64", "PCM_16"),
+        ("caf", "CAF", "PCM_16"),
     ],
 )
 def test_files_that_are_cut_are_named(tmp_path: Path, suffix: str, kind: str, subtype: str) -> None:
@@ -333,3 +539,39 @@ def test_channels_in_opposite_phase_are_heard(tmp_path: Path) -> None:
     file = tmp_path / "x.wav"
     sf.write(file, np.stack([tone(1.0), -tone(1.0)], 1), RATE_HZ)
     assert np.abs(read_audio(file, RATE_HZ, min_s=0, max_s=9)).max() > 0.05
+
+
+def test_channels_that_nearly_cancel_and_constant_sound(tmp_path: Path) -> None:
+    file = tmp_path / "x.wav"
+    sf.write(file, np.stack([0 * tone(1.0), tone(1.0), -0.999 * tone(1.0)], 1), RATE_HZ)
+    assert np.abs(read_audio(file, RATE_HZ, min_s=0, max_s=9)).max() > 0.05
+    sf.write(file, np.full(RATE_HZ, 0.3), RATE_HZ)
+    with pytest.raises(UnusableAudio, match="silent"):
+        read_audio(file, RATE_HZ, min_s=0, max_s=9)
+
+
+def test_formats_that_do_not_show_a_cut_are_refused(tmp_path: Path) -> None:
+    sf.write(tmp_path / "x.voc", tone(1.0), RATE_HZ, format="VOC", subtype="PCM_16")
+    with pytest.raises(UnusableAudio, match="format VOC.*convert it"):
+        read_audio(tmp_path / "x.voc", RATE_HZ, min_s=0, max_s=9)
+
+
+def test_a_second_stream_of_an_ogg_file_is_named(tmp_path: Path) -> None:
+    whole, _ = whole_and_cut(tmp_path / "x.opus", "OGG", "OPUS", 1)
+    content = bytearray(whole.read_bytes())
+    # another serial number on each page of the copy
+    first = bytes(content)
+    start = content.find(b"OggS")
+    while start >= 0:
+        content[start + 14] ^= 1
+        start = content.find(b"OggS", start + 1)
+    path = write(tmp_path / "chained.opus", first + bytes(content))
+    with pytest.raises(UnusableAudio, match="another stream follows"):
+        read_audio(path, RATE_HZ, min_s=0, max_s=99)
+
+
+def test_recordings_of_less_bandwidth_than_the_models_are_said(tmp_path: Path) -> None:
+    rates_hz = sample_rates([sound(tmp_path / "0.wav", 1.0), tmp_path / "none.wav"])
+    assert rates_hz == {RATE_HZ: 1} and narrow_band_notes(rates_hz, RATE_HZ) == []
+    [note] = narrow_band_notes(rates_hz, 16_000)
+    assert "1 of 1 files have less than 16,000 Hz" in note and "band_limit" in note

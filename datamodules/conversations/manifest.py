@@ -266,11 +266,12 @@ def _optional(record: Record, field: str, kind: type, name: str) -> Any:
 
 
 def _seconds(record: Record, field: str, name: str) -> float:
-    value = record.get(field)
+    value: Any = record.get(field)
     # In Python, true is a number.
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    # NaN and what no float can hold are refused too.
-    if not is_number or not abs(value) <= MAX_TIME_S:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name}: {field}={value!r:.60} must be a number of seconds; correct it")
+    # NaN, and what no float can hold, are refused too.
+    if not abs(value) <= MAX_TIME_S:
         raise ValueError(f"{name}: {field}={value!r:.60} must be a number of seconds; correct it")
     return float(value)
 

@@ -89,8 +89,8 @@ def read_gigaspeech(source: SourceConfig, table: Path) -> Iterator[EntryOrSkippe
         table: GigaSpeech.json, in the folder of the recordings.
     """
     selected = {name.lower(): name for name in _split_names(source)}
-    [corpus] = read_records(table)
-    for recording in corpus["audios"]:
+    recordings = [recording for corpus in read_records(table) for recording in corpus["audios"]]
+    for recording in recordings:
         path = table.parent / recording["path"]
         # Looked up once per recording, since it has hundreds of segments.
         is_present = path.is_file()
@@ -102,8 +102,8 @@ def read_gigaspeech(source: SourceConfig, table: Path) -> Iterator[EntryOrSkippe
 
 
 def _gigaspeech_entry(segment: dict[str, Any], path: Path, selected: dict[str, str]) -> Entry:
-    begin_s = _seconds(segment, "begin_time")
-    end_s = _seconds(segment, "end_time")
+    begin_s = _seconds(segment, "begin_time", path)
+    end_s = _seconds(segment, "end_time", path)
     speaker = str(segment.get("speaker") or "")
     return Entry(
         id=segment["sid"],
@@ -117,12 +117,12 @@ def _gigaspeech_entry(segment: dict[str, Any], path: Path, selected: dict[str, s
     )
 
 
-def _seconds(segment: dict[str, Any], field: str) -> float:
+def _seconds(segment: dict[str, Any], field: str, path: Path) -> float:
     try:
         return float(segment[field])
     except ValueError:
         raise ValueError(
-            f"segment {segment['sid']}: {field}={segment[field]!r} is no number of seconds; correct "
+            f"{path}, segment {segment['sid']}: {field}={segment[field]!r} is no number of seconds; correct "
             "it or remove the segment"
         ) from None
 
