@@ -23,9 +23,12 @@ RATE_HZ = 8000
 
 
 def speak(path: Path, seconds: float = 0.5, channels: int = 1) -> str:
-    """Write a sound file whose channels are constant 0.1, 0.2, ... and return its name."""
+    """Write a sound file whose channels are soft tones around 0.1, 0.2, ...; returns its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(path, np.tile(0.1 * (1 + np.arange(channels)), (round(seconds * RATE_HZ), 1)), RATE_HZ)
+    means = 0.1 * (1 + np.arange(channels))
+    time_s = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    tone = 0.01 * np.sin(2 * np.pi * 100 * time_s)
+    sf.write(path, means + tone[:, None], RATE_HZ)
     return path.name
 
 
