@@ -92,11 +92,14 @@ def test_the_page_loads_nothing_from_other_servers(address):
         "unfinished",
         "interruption",
         "talking_to_other",
+        "stop",
+        "unknown",
     ]
 
 
 @pytest.mark.parametrize(("name", "least_s", "pauses"), [
     ("question", 1, 0), ("unfinished", 2, 1), ("interruption", 6, 1), ("talking_to_other", 5, 1),
+    ("stop", 5, 1), ("unknown", 1, 0),
 ])  # fmt: skip
 def test_clips_are_speech_with_the_expected_pauses(address, name, least_s, pauses):
     pytest.importorskip("espeakng_loader")
