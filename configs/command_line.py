@@ -82,7 +82,8 @@ def _typed(value: Any, typed: Any, field_type: Any) -> Any:
     if isinstance(value, list):
         pairs = zip(value, typed, strict=True)
         return [_typed(inner, text, _inner_type(field_type, "")) for inner, text in pairs]
-    return literal(typed if _is_typed_text(field_type, str(typed)) else value)
+    # ${...} stays a reference to another setting, except in texts.
+    return literal(typed) if _is_typed_text(field_type, str(typed)) else value
 
 
 def _inner_type(field_type: Any, name: str) -> Any:
