@@ -11,6 +11,7 @@ import lightning as L
 from configs.recipes import DIALOGUE_STAGES
 from datamodules.corpora import Corpora
 from datamodules.sources.bandwidth import narrow_band_notes, sample_rates
+from datamodules.sources.corpus_manifest import join
 from duplexmamba.text.tokenizer import normalise
 from evaluation.finished_run import open_run
 from evaluation.saved_scores import save_lines
@@ -84,9 +85,13 @@ def scored_shares(corpora: Corpora) -> list[str]:
     for name, survey in corpora.surveys.items():
         lines += [f"{name}: left out: {phrase}" for phrase in survey.left_out()]
         lines += [f"{name}: {note}" for note in survey.notes if len(corpora.test) < num_recorded]
-    for corpus in corpora.recorded.values():
-        rates_hz = sample_rates(entry.path for entry in corpus.entries)
-        lines += narrow_band_notes(rates_hz, corpus.rate_hz)
+    recorded = dict(corpora.recorded)
+    if len(corpora.test) < num_recorded:
+        recorded = {split: corpus for split, corpus in recorded.items() if split == "test"}
+    if recorded:
+        scored = join(list(recorded.values()))
+        rates_hz = sample_rates(entry.path for entry in scored.entries)
+        lines += narrow_band_notes(rates_hz, scored.rate_hz)
     return lines
 
 

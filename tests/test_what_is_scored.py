@@ -33,8 +33,9 @@ def test_a_folder_without_splits_is_scored_whole(tmp_path: Path) -> None:
     sound(tmp_path / "empty.wav", 1.0)
     corpora = corpora_of(tmp_path)
     assert len(corpora.test) == 10
-    first, second = scored_shares(corpora)
+    first, second, third = scored_shares(corpora)
     assert "10 of 10 recorded utterances are scored" in first and "1 without text" in second
+    assert "10 of 10 files have less than 16,000 Hz" in third
 
 
 def test_the_test_split_of_a_manifest_is_scored_whole(tmp_path: Path) -> None:
