@@ -88,12 +88,13 @@ def _typed(value: Any, typed: Any, field_type: Any) -> Any:
 
 def _inner_type(field_type: Any, name: str) -> Any:
     """Type of the field `name` of a section, or of the values of a map or list; None if unknown."""
+    inner = None
     if dataclasses.is_dataclass(field_type):
         inner = typing.get_type_hints(field_type).get(name)
-    else:
-        inner = (*typing.get_args(field_type), None)[
-            1 if typing.get_origin(field_type) is dict else 0
-        ]
+    elif typing.get_origin(field_type) is dict:
+        _, inner = typing.get_args(field_type)
+    elif typing.get_origin(field_type) is list:
+        [inner] = typing.get_args(field_type)
     return _without_none_of_dataclass(inner)
 
 

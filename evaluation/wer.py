@@ -85,11 +85,10 @@ def scored_shares(corpora: Corpora) -> list[str]:
     for name, survey in corpora.surveys.items():
         lines += [f"{name}: left out: {phrase}" for phrase in survey.left_out()]
         lines += [f"{name}: {note}" for note in survey.notes if len(corpora.test) < num_recorded]
-    recorded = dict(corpora.recorded)
-    if len(corpora.test) < num_recorded:
-        recorded = {split: corpus for split, corpus in recorded.items() if split == "test"}
-    if recorded:
-        scored = join(list(recorded.values()))
+    scored = corpora.recorded.get("test")
+    if len(corpora.test) == num_recorded:
+        scored = join(list(corpora.recorded.values()))
+    if scored is not None:
         rates_hz = sample_rates(entry.path for entry in scored.entries)
         lines += narrow_band_notes(rates_hz, scored.rate_hz)
     return lines
